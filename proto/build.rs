@@ -17,6 +17,14 @@ const FILES: [&str; 12] = [
     "isyone/agent/v1/peer.proto",
 ];
 
+/// Fields that are passed on as they came: taken out of the connection's buffer without a copy.
+const PASSED_ON: [&str; 4] = [
+    ".isyone.agent.v1.AttachUp.data",
+    ".isyone.agent.v1.AttachDown.data",
+    ".isyone.agent.v1.RelayUp.data",
+    ".isyone.agent.v1.RelayDown.data",
+];
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=isyone");
     let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
@@ -26,8 +34,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .open_files(FILES)?
         .file_descriptor_set();
     std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure()
-        .codec_path("crate::codec::SmallProst")
+    let builder = tonic_prost_build::configure().codec_path("crate::codec::SmallProst");
+    PASSED_ON
+        .iter()
+        .fold(builder, |builder, field| builder.bytes(field))
         .compile_fds(descriptors)?;
     Ok(())
 }

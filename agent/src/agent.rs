@@ -10,12 +10,17 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     base::{
         beneath,
+        bulk::AnyConnection,
         config::{ConfigError, DataDir},
     },
     docker::Docker,
@@ -33,10 +38,13 @@ use crate::{
     },
     link::{renew, session::Link},
     metrics::{self, loopback, scrape::Scraper},
-    peer::{ContainerDatabases, PeerPort, Peers},
+    peer::{ContainerDatabases, CoordinatorRelay, PeerPort, Peers, Reach},
     plan::firewall::{METRICS_PORT, PEER_PORT},
     tenant::reconcile,
 };
+
+/// Connections through the coordinator that wait to be greeted: it lets a host have two.
+const RELAYED: usize = 4;
 
 /// Why an agent does not start.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +101,8 @@ pub struct AgentParts {
     pub peer: PortAddress,
     /// Bytes per second that all copies to this host may take together, and all from it; 0: no limit.
     pub copy_rate_bytes_per_s: u64,
+    /// What copies to this host leave free.
+    pub copy_reserve: Reserve,
     /// The packet filter, if there should be one.
     pub firewall: Option<crate::host::firewall::Applier>,
 }
@@ -127,6 +137,7 @@ impl Agent {
         let scraper = Arc::new(scraper);
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
+        let (to_peers, relayed) = mpsc::channel(RELAYED);
         let link = Arc::new(Link {
             host: host.clone(),
             ledger: Arc::new(Mutex::new(ledger)),
@@ -135,6 +146,7 @@ impl Agent {
             identity: identity.clone(),
             endpoint: config.endpoint.clone(),
             peer_port: peer.map(|address| address.port()),
+            peers: peer.map(|_| to_peers),
             connected,
         });
         if let Some(applier) = parts.firewall {
@@ -150,7 +162,12 @@ impl Agent {
             tasks: &tasks,
             stop: &stop,
         };
-        ports.copies(peer, parts.copy_rate_bytes_per_s);
+        let relay = CoordinatorRelay {
+            endpoint: config.endpoint.clone(),
+            tls: identity.config(),
+        };
+        let limits = (parts.copy_rate_bytes_per_s, parts.copy_reserve);
+        ports.copies(peer, relayed, relay, limits);
         let address = parts.metrics.resolve(config.advertise, METRICS_PORT);
         ports.metrics(address, monitors, &scraper);
         let name = config.name.to_string();
@@ -190,7 +207,13 @@ struct Ports<'a> {
 
 impl Ports<'_> {
     /// What moves tenants' data between hosts: the port of other agents, and our own jobs.
-    fn copies(&self, port: Option<SocketAddr>, rate_bytes_per_s: u64) {
+    fn copies(
+        &self,
+        port: Option<SocketAddr>,
+        relayed: mpsc::Receiver<AnyConnection>,
+        relay: CoordinatorRelay,
+        (rate_bytes_per_s, reserve): (u64, Reserve),
+    ) {
         let (host, plans) = (self.host, self.plans);
         if let Some(address) = port {
             let databases = Arc::new(ContainerDatabases(host.clone()));
@@ -200,11 +223,15 @@ impl Ports<'_> {
                 tls: self.identity.peers(),
                 plans: plans.clone(),
                 peers,
+                relayed,
             };
             self.tasks.spawn(port.run(self.stop.clone()));
         }
-        let (tls, reserve) = (self.identity.config(), Reserve::default());
-        let fetch = Fetch::new(host.clone(), plans.clone(), tls, reserve);
+        let reach = Reach {
+            tls: self.identity.config(),
+            relay: Arc::new(relay),
+        };
+        let fetch = Fetch::new(host.clone(), plans.clone(), reach, reserve);
         let jobs = Jobs::new(host.clone(), Arc::new(fetch), rate_bytes_per_s);
         self.tasks.spawn(jobs.run(plans.clone(), self.stop.clone()));
     }

@@ -16,7 +16,7 @@ use isyone_agent::{
     base::config::DataDir,
     docker::engine::Engine,
     host::{Pace, firewall::Applier, probe::NetProbe},
-    jobs::DEFAULT_RATE_BYTES_PER_S,
+    jobs::{DEFAULT_RATE_BYTES_PER_S, fetch::Reserve},
     link::join::{JoinOptions, join},
 };
 use isyone_proto::{ids::HostName, token::JoinToken};
@@ -237,6 +237,7 @@ async fn serve(arguments: RunArguments) -> anyhow::Result<()> {
         metrics: arguments.metrics.unwrap_or(PortAddress::Advertised),
         peer: arguments.peer.unwrap_or(PortAddress::Advertised),
         copy_rate_bytes_per_s: arguments.copy_rate_mib.saturating_mul(1 << 20),
+        copy_reserve: Reserve::default(),
         firewall: Some(Applier {
             insecure: arguments.insecure_no_firewall,
         }),

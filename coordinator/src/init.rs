@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 
-use isyone_fleet::{change::Command, desired::Certificate};
+use isyone_fleet::change::Command;
 use isyone_proto::{
     ids::ShortName,
     tls::{OperatorRole, TlsError, error_chain, new_key_and_csr},
@@ -134,10 +134,7 @@ async fn fill(config: &Config, dir: &Path, admin: &ShortName) -> Result<String, 
     let settings = Arc::new(config.settings());
     let (handle, writer) =
         writer::start(Box::new(store), settings, SystemSource, stop.clone()).await?;
-    let certificate = Certificate {
-        serial: issued.serial,
-        not_after: issued.not_after,
-    };
+    let certificate = issued.record();
     let command = Command::CreateOperator {
         name: admin.clone(),
         role: OperatorRole::Admin,

@@ -10,7 +10,10 @@ use arc_swap::ArcSwap;
 pub use isyone_types::identity::{CertificateInfo, Identity, NoIdentity, OperatorRole};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _};
 use sha2::{Digest as _, Sha256};
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 use tokio_rustls::{
     TlsConnector,
     rustls::{
@@ -138,6 +141,7 @@ pub fn certificate_info(certificate: &CertificateDer<'_>) -> Result<CertificateI
             .extended_key_usage()
             .map_err(|e| unreadable(e.to_string()))?
             .is_some_and(|usage| usage.value.server_auth),
+        sha256: Sha256::digest(certificate.as_ref()).into(),
     })
 }
 
@@ -286,13 +290,56 @@ pub fn peer_channel(
     host: &HostName,
     config: Arc<ArcSwap<ClientConfig>>,
 ) -> Result<Channel, TlsError> {
-    let bulk = |endpoint: Endpoint| {
-        endpoint
-            .initial_stream_window_size(BULK_WINDOWS.0)
-            .initial_connection_window_size(BULK_WINDOWS.1)
-    };
     let name = host_server_name(host);
     channel_to(&address.to_string(), &name, config, bulk)
+}
+
+/// A channel to another host's agent over a connection that is there, likewise. When that ends, so does the channel:
+/// which way leads to the host is for its user to choose.
+pub async fn peer_over<S>(
+    connection: S,
+    host: &HostName,
+    config: Arc<ClientConfig>,
+) -> std::io::Result<Channel>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let server = host_server_name(host);
+    let (endpoint, name) = prepared(&server, &server).map_err(std::io::Error::other)?;
+    let greet = TlsConnector::from(config).connect(name, connection);
+    let stream = tokio::time::timeout(CONNECT_TIMEOUT, greet)
+        .await
+        .map_err(|_| std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer to TLS"))??;
+    let mut stream = Some(stream);
+    let connector = tower::service_fn(move |_: Uri| {
+        let stream = stream.take().ok_or(std::io::ErrorKind::NotConnected);
+        std::future::ready(
+            stream
+                .map(hyper_util::rt::TokioIo::new)
+                .map_err(std::io::Error::from),
+        )
+    });
+    let channel = bulk(endpoint).connect_with_connector(connector).await;
+    channel.map_err(std::io::Error::other)
+}
+
+/// What an agent calls HTTP/2 in its handshake with the coordinator when the connection is for bulk data, which needs other
+/// windows than thousands of sessions. A coordinator that does not know it chooses the other name, and all works, slower.
+pub const BULK_PROTOCOL: &[u8] = b"isyone-bulk";
+
+/// A channel to the coordinator for bulk data, on a connection of its own: it must not hold up the session's.
+pub fn bulk_channel(
+    endpoint: &str,
+    config: Arc<ArcSwap<ClientConfig>>,
+) -> Result<Channel, TlsError> {
+    let named = Some(BULK_PROTOCOL);
+    channel_named(endpoint, COORDINATOR_NAME, config, bulk, named)
+}
+
+fn bulk(endpoint: Endpoint) -> Endpoint {
+    endpoint
+        .initial_stream_window_size(BULK_WINDOWS.0)
+        .initial_connection_window_size(BULK_WINDOWS.1)
 }
 
 fn channel_to(
@@ -301,24 +348,25 @@ fn channel_to(
     config: Arc<ArcSwap<ClientConfig>>,
     set_up: impl FnOnce(Endpoint) -> Endpoint,
 ) -> Result<Channel, TlsError> {
-    let bad = || TlsError::BadEndpoint(endpoint.to_owned());
+    channel_named(endpoint, server, config, set_up, None)
+}
+
+/// Likewise, with a name for the protocol that is offered first.
+fn channel_named(
+    endpoint: &str,
+    server: &str,
+    config: Arc<ArcSwap<ClientConfig>>,
+    set_up: impl FnOnce(Endpoint) -> Endpoint,
+    named: Option<&'static [u8]>,
+) -> Result<Channel, TlsError> {
     let address: Arc<str> = endpoint.into();
-    let name = ServerName::try_from(server.to_owned()).map_err(|_| bad())?;
-    // `http://` because we do TLS ourselves; with `https://` tonic would insist on its own.
-    let endpoint = Endpoint::from_shared(format!("http://{endpoint}"))
-        .map_err(|_| bad())?
-        .origin(
-            format!("https://{server}")
-                .parse::<Uri>()
-                .map_err(|_| bad())?,
-        )
-        .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(Duration::from_secs(20))
-        .keep_alive_timeout(Duration::from_secs(10))
-        .keep_alive_while_idle(true)
-        .tcp_nodelay(true);
+    let (endpoint, name) = prepared(endpoint, server)?;
     let connector = tower::service_fn(move |_: Uri| {
-        let (address, name, config) = (address.clone(), name.clone(), config.load_full());
+        let (address, name, mut config) = (address.clone(), name.clone(), config.load_full());
+        if let Some(protocol) = named {
+            let offered = &mut Arc::make_mut(&mut config).alpn_protocols;
+            offered.insert(0, protocol.to_vec());
+        }
         async move {
             let connect = async {
                 let tcp = TcpStream::connect(&*address).await?;
@@ -337,6 +385,23 @@ fn channel_to(
         }
     });
     Ok(set_up(endpoint).connect_with_connector_lazy(connector))
+}
+
+/// How connections to a server behave, and the name that its certificate must have.
+fn prepared(endpoint: &str, server: &str) -> Result<(Endpoint, ServerName<'static>), TlsError> {
+    let bad = || TlsError::BadEndpoint(endpoint.to_owned());
+    let name = ServerName::try_from(server.to_owned()).map_err(|_| bad())?;
+    let origin = format!("https://{server}").parse::<Uri>();
+    // `http://` because we do TLS ourselves; with `https://` tonic would insist on its own.
+    let endpoint = Endpoint::from_shared(format!("http://{endpoint}"))
+        .map_err(|_| bad())?
+        .origin(origin.map_err(|_| bad())?)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(10))
+        .keep_alive_while_idle(true)
+        .tcp_nodelay(true);
+    Ok((endpoint, name))
 }
 
 /// The whole chain of causes, outermost first. With TLS 1.3 the reason for a refused certificate is deep in it.

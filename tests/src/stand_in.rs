@@ -8,6 +8,7 @@ use isyone_agent::{
     agent::{Agent, AgentParts, PortAddress},
     base::config::DataDir,
     host::Pace,
+    jobs::fetch::Reserve,
     testing::fake_docker::FakeDocker,
 };
 use isyone_telemetry::Format;
@@ -56,6 +57,7 @@ fn agent(data: &Path, docker: &Path) -> ExitCode {
             metrics: PortAddress::Off,
             peer: PortAddress::Off,
             copy_rate_bytes_per_s: 0,
+            copy_reserve: Reserve::NONE,
             firewall: None,
         };
         let agent = Agent::start(parts).expect("the agent starts");

@@ -90,6 +90,10 @@ impl DataDir {
     pub fn jobs(&self) -> PathBuf {
         self.0.join("jobs")
     }
+    /// Which directories for tenants' data were marked.
+    pub fn tenants_dirs(&self) -> PathBuf {
+        self.0.join("tenants-dirs.json")
+    }
     /// Clean databases to copy from.
     pub fn golden(&self) -> PathBuf {
         self.0.join("golden")

@@ -4,12 +4,10 @@
 
 use std::{
     fs, io,
-    io::{Read as _, Write as _},
+    io::Write as _,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::Path,
 };
-
-use rustix::fs::{Mode, OFlags};
 
 /// Owner of a file: user and group.
 pub type Owner = (u32, u32);
@@ -76,19 +74,6 @@ pub fn write_if_changed(
     Ok(true)
 }
 
-/// Reads up to `most` bytes of a file among a tenant's own, which may be anything: no link is followed, no pipe waited
-/// for.
-pub fn read_theirs(path: &Path, most: u64) -> io::Result<String> {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::RDONLY | OFlags::CLOEXEC;
-    let file = fs::File::from(rustix::fs::open(path, flags, Mode::empty())?);
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("no file"));
-    }
-    let mut text = String::new();
-    file.take(most).read_to_string(&mut text)?;
-    Ok(text)
-}
-
 /// Whether a directory has no entry but what every file system of its own has at its root.
 pub fn is_empty(directory: &Path) -> io::Result<bool> {
     for entry in fs::read_dir(directory)? {
@@ -117,17 +102,6 @@ pub async fn blocking<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_tenants_file_is_read_only_if_it_is_one() {
-        let dir = tempfile::tempdir().unwrap();
-        let (file, link) = (dir.path().join("f"), dir.path().join("l"));
-        fs::write(&file, "15\nand more").unwrap();
-        std::os::unix::fs::symlink(&file, &link).unwrap();
-        assert_eq!(read_theirs(&file, 3).unwrap(), "15\n");
-        assert!(read_theirs(&link, 3).is_err());
-        assert!(read_theirs(dir.path(), 3).is_err());
-    }
 
     #[test]
     fn a_fresh_file_system_is_empty_and_what_is_not_there_is_not() {

@@ -1,10 +1,11 @@
 //! What every room may use and what knows no other room: the clock, files, paths of the data directory, crash points
 //! for tests, limits on bytes per second, files below a
-//! directory that somebody else fills.
+//! directory that somebody else fills, bytes in messages as one stream.
 //!
 //! Not here: anything about tenants or Docker.
 
 pub mod beneath;
+pub mod bulk;
 pub mod clock;
 pub mod config;
 pub mod failpoints;

@@ -1,4 +1,5 @@
-//! Directory trees on the host: copied with owners and modes (as clones where the file system can), wiped, flushed.
+//! Directory trees that tenants write into: copied with owners and modes (as clones where the file system can), wiped,
+//! flushed, measured. Nothing is followed and nothing but files and directories opened (beneath).
 //! Blocking: call it from a blocking thread.
 //!
 //! Not here: which trees (host::golden, tenant).
@@ -6,11 +7,8 @@
 use std::{
     ffi::CString,
     fs, io,
-    os::{
-        fd::OwnedFd,
-        unix::fs::{MetadataExt as _, PermissionsExt as _, lchown},
-    },
-    path::{Path, PathBuf},
+    os::fd::{BorrowedFd, OwnedFd},
+    path::Path,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
@@ -19,6 +17,8 @@ use rustix::{
     io::Errno,
 };
 
+use super::beneath::{self, Found, Kind, Limits, Meta, RelPath, Root};
+
 /// What a copy copied.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CopyStats {
@@ -26,43 +26,51 @@ pub struct CopyStats {
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Links, pipes and whatever else was left out.
+    pub skipped: u64,
 }
 
 impl std::ops::AddAssign for CopyStats {
     fn add_assign(&mut self, other: Self) {
         self.files += other.files;
         self.bytes += other.bytes;
+        self.skipped += other.skipped;
     }
 }
 
 /// Threads that copy one tree: creating files keeps a core busy, and the host's other tenants need some too.
 const COPIERS: usize = 4;
+/// Most that one copy takes in: a hundred times what a new database and its files are.
+const LIMITS: Limits = Limits {
+    entries: 2_000_000,
+    path_bytes: 256 << 20,
+};
 
 /// A file still to be copied.
 struct Job {
-    from: PathBuf,
-    to: PathBuf,
-    meta: fs::Metadata,
+    path: RelPath,
+    size: u64,
+    meta: Meta,
 }
 
-/// Copies the content of `from` into `to`, which may exist; `to` takes the mode and owner of `from`.
-pub fn copy(from: &Path, to: &Path) -> io::Result<CopyStats> {
+/// Copies the content of `from` into `to`, which takes the mode and owner of `from`. What is neither file nor directory
+/// is left out: nothing that we copy has any of it, and a link may lead anywhere.
+pub fn copy(from: &Root, to: &Root) -> io::Result<CopyStats> {
     copy_with(COPIERS, from, to)
 }
 
 /// Like [`copy`], for a copy that nobody waits for: one thread, which leaves the other cores to the tenants.
-pub fn copy_aside(from: &Path, to: &Path) -> io::Result<CopyStats> {
+pub fn copy_aside(from: &Root, to: &Root) -> io::Result<CopyStats> {
     copy_with(1, from, to)
 }
 
-fn copy_with(copiers: usize, from: &Path, to: &Path) -> io::Result<CopyStats> {
-    let mut jobs = Vec::new();
-    lay_out(from, to, &mut jobs)?;
+fn copy_with(copiers: usize, from: &Root, to: &Root) -> io::Result<CopyStats> {
+    let (jobs, skipped) = lay_out(from, to)?;
     // Found out once per tree: a file system that cannot clone one file can clone none.
     let (clones, next) = (AtomicBool::new(true), AtomicUsize::new(0));
     let work = || {
         while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-            copy_file(job, &clones)?;
+            copy_file(from, to, job, &clones)?;
         }
         Ok(())
     };
@@ -84,63 +92,41 @@ fn copy_with(copiers: usize, from: &Path, to: &Path) -> io::Result<CopyStats> {
     })?;
     Ok(CopyStats {
         files: jobs.len() as u64,
-        bytes: jobs.iter().map(|job| job.meta.len()).sum(),
+        bytes: jobs.iter().map(|job| job.size).sum(),
+        skipped,
     })
 }
 
-/// Makes directories and symlinks, and lists the files.
-fn lay_out(from: &Path, to: &Path, jobs: &mut Vec<Job>) -> io::Result<()> {
-    match fs::create_dir(to) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
-        _ => {}
-    }
-    take_owner(&fs::symlink_metadata(from)?, to, true)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let (source, target, meta) = (entry.path(), to.join(entry.file_name()), entry.metadata()?);
-        if meta.is_dir() {
-            lay_out(&source, &target, jobs)?;
-        } else if meta.is_symlink() {
-            std::os::unix::fs::symlink(fs::read_link(&source)?, &target)?;
-            take_owner(&meta, &target, false)?;
-        } else if meta.is_file() {
-            jobs.push(Job {
-                from: source,
-                to: target,
-                meta,
-            });
-        } // sockets and pipes are recreated by the programs that need them
-    }
-    Ok(())
+/// Makes directories, and lists the files; also the number of what is left out.
+fn lay_out(from: &Root, to: &Root) -> io::Result<(Vec<Job>, u64)> {
+    let (mut jobs, mut skipped) = (Vec::new(), 0);
+    from.walk(LIMITS, &mut |Found { path, kind, meta }| {
+        match kind {
+            Kind::Directory => {
+                to.make_directory(&path)?;
+                beneath::set_meta(to.directory(&path)?, &meta)?;
+            }
+            Kind::File { size } => jobs.push(Job { path, size, meta }),
+            Kind::Other(what) => {
+                if skipped == 0 {
+                    tracing::warn!("{path} is a {what}, and not copied");
+                }
+                skipped += 1;
+            }
+        }
+        Ok(())
+    })?;
+    Ok((jobs, skipped))
 }
 
-fn copy_file(job: &Job, clones: &AtomicBool) -> io::Result<()> {
-    let Job { from, to, meta } = job;
-    let (mut source, mut target) = (fs::File::open(from)?, fs::File::create(to)?);
+fn copy_file(from: &Root, to: &Root, job: &Job, clones: &AtomicBool) -> io::Result<()> {
+    let (mut source, _) = from.file(&job.path)?;
+    let mut target = to.writable(&job.path)?;
     if !clones.load(Ordering::Relaxed) || rustix::fs::ioctl_ficlone(&target, &source).is_err() {
         clones.store(false, Ordering::Relaxed);
         io::copy(&mut source, &mut target)?; // copied in the kernel
     }
-    let now = target.metadata()?;
-    if (now.uid(), now.gid()) != (meta.uid(), meta.gid()) {
-        std::os::unix::fs::fchown(&target, Some(meta.uid()), Some(meta.gid()))?;
-    }
-    if now.mode() & 0o7777 != meta.mode() & 0o7777 {
-        target.set_permissions(fs::Permissions::from_mode(meta.mode() & 0o7777))?;
-    }
-    Ok(())
-}
-
-/// Gives `path` the owner and, if wanted, the mode of another file.
-pub fn take_owner(of: &fs::Metadata, path: &Path, with_mode: bool) -> io::Result<()> {
-    let now = fs::symlink_metadata(path)?;
-    if (now.uid(), now.gid()) != (of.uid(), of.gid()) {
-        lchown(path, Some(of.uid()), Some(of.gid()))?;
-    }
-    if with_mode && now.mode() & 0o7777 != of.mode() & 0o7777 {
-        fs::set_permissions(path, fs::Permissions::from_mode(of.mode() & 0o7777))?;
-    }
-    Ok(())
+    beneath::set_meta(&target, &job.meta)
 }
 
 /// Removes everything in `dir`, not `dir` itself. Follows no link.
@@ -222,75 +208,71 @@ fn move_up(from: &OwnedFd, name: &CString, root: &OwnedFd, moved: &mut u64) -> i
 
 /// Flushes each file and directory below `dir` to disk. Ignores files that vanish meanwhile.
 pub fn sync(dir: &Path) -> io::Result<()> {
-    let gone = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
-    let mut left = vec![dir.to_owned()];
-    while let Some(dir) = left.pop() {
-        let entries = match fs::read_dir(&dir) {
-            Err(e) if gone(&e) => continue,
-            entries => entries?,
-        };
-        for entry in entries {
-            let entry = entry?;
-            let kind = entry.file_type()?;
-            if kind.is_dir() {
-                left.push(entry.path());
-            } else if kind.is_file() {
-                match fs::File::open(entry.path()) {
-                    Err(e) if gone(&e) => {}
-                    file => file?.sync_all()?,
-                }
-            }
-        }
-        match fs::File::open(&dir) {
-            Err(e) if gone(&e) => {}
-            opened => opened?.sync_all()?,
-        }
-    }
-    Ok(())
+    let flush = |handle: BorrowedFd<'_>| Ok(rustix::fs::fsync(handle)?);
+    Root::open(dir)?.survey(&mut { flush }, &mut |entry| match entry.file() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        opened => opened?.map_or(Ok(()), |file| file.sync_all()),
+    })
 }
 
 /// Flushes the whole file system that `dir` is on: one journal commit, where flushing thousands of files one by one
-/// means thousands of commits that everybody else's writes wait behind.
-pub fn sync_all(dir: &Path) -> io::Result<()> {
-    Ok(rustix::fs::syncfs(fs::File::open(dir)?)?)
+/// means thousands of commits that everybody else's writes wait behind. `dir` must be open since before the writing, or
+/// errors of it may have been told to somebody else.
+pub fn sync_all(dir: &fs::File) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(dir)?)
 }
 
 /// Bytes allocated below `dir`; what cannot be read counts as 0. Calls `pause` for each directory, so that a long walk
 /// leaves the disk to others.
 pub fn usage(dir: &Path, pause: &dyn Fn()) -> u64 {
-    let (mut left, mut bytes) = (vec![dir.to_owned()], 0);
-    while let Some(dir) = left.pop() {
-        pause();
-        let Ok(entries) = fs::read_dir(dir) else {
-            continue;
+    let mut blocks = 0u64;
+    let surveyed = Root::open(dir).and_then(|root| {
+        let mut entered = |_: BorrowedFd<'_>| {
+            pause();
+            Ok(())
         };
-        for entry in entries.flatten() {
-            match entry.metadata() {
-                Ok(meta) if meta.is_dir() => left.push(entry.path()),
-                Ok(meta) => bytes += meta.blocks() * 512,
-                Err(_) => {}
-            }
-        }
+        root.survey(&mut entered, &mut |entry| {
+            let of = entry.stat.st_blocks;
+            blocks = blocks.saturating_add(u64::try_from(of).unwrap_or(0));
+            Ok(())
+        })
+    });
+    if let Err(e) = surveyed {
+        tracing::debug!("{} is not measured to its end: {e}", dir.display());
     }
-    bytes
+    blocks.saturating_mul(512)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
     use super::*;
 
     #[test]
-    fn a_copy_keeps_content_modes_and_links() {
+    fn a_copy_keeps_content_and_modes_and_leaves_links_out() {
         let dir = tempfile::tempdir().unwrap();
         let (from, to) = (dir.path().join("a"), dir.path().join("b"));
+        let linked = dir.path().join("linked");
+        std::os::unix::fs::symlink("/etc", &linked).unwrap();
+        assert!(Root::open(&linked).is_err(), "a root is no link");
         fs::create_dir_all(from.join("x/y")).unwrap();
         fs::write(from.join("x/y/f"), b"data").unwrap();
         fs::set_permissions(from.join("x/y/f"), fs::Permissions::from_mode(0o640)).unwrap();
         fs::set_permissions(from.join("x"), fs::Permissions::from_mode(0o700)).unwrap();
         std::os::unix::fs::symlink("y/f", from.join("x/l")).unwrap();
         fs::create_dir(&to).unwrap();
-        assert_eq!(copy(&from, &to).unwrap(), CopyStats { files: 1, bytes: 4 });
-        assert_eq!(fs::read(to.join("x/l")).unwrap(), b"data");
+        std::os::unix::fs::symlink("/", from.join("root")).unwrap();
+        rustix::fs::mkfifoat(CWD, from.join("pipe"), Mode::RWXU).unwrap();
+        let root = |path: &Path| Root::open(path).unwrap();
+        let copied = CopyStats {
+            files: 1,
+            bytes: 4,
+            skipped: 3,
+        };
+        assert_eq!(copy(&root(&from), &root(&to)).unwrap(), copied);
+        assert_eq!(fs::read(to.join("x/y/f")).unwrap(), b"data");
+        assert!(!to.join("x/l").exists() && !to.join("root").exists());
         assert_eq!(
             fs::metadata(to.join("x/y/f")).unwrap().mode() & 0o777,
             0o640
@@ -300,6 +282,28 @@ mod tests {
         assert!(usage(&to, &|| ()) > 0);
         wipe(&to).unwrap();
         assert_eq!(fs::read_dir(&to).unwrap().count(), 0);
+    }
+
+    /// As deep as paths reach: a tenant's snapshot may hold that, and the thread's stack must not decide. What is deeper is
+    /// an error.
+    #[test]
+    fn what_is_nested_deep_is_copied_on_a_small_stack() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("a"), dir.path().join("b"));
+        let inner: PathBuf = std::iter::repeat_n("d", 1_900).collect();
+        fs::create_dir_all(from.join(&inner)).unwrap();
+        fs::write(from.join(&inner).join("f"), b"data").unwrap();
+        let work = move || {
+            let stats = copy(&from, &to)?;
+            Ok::<_, io::Error>((stats, to))
+        };
+        let thread = std::thread::Builder::new().stack_size(256 << 10);
+        let (stats, to) = thread.spawn(work).unwrap().join().unwrap().unwrap();
+        assert_eq!(stats, CopyStats { files: 1, bytes: 4 });
+        assert_eq!(fs::read(to.join(&inner).join("f")).unwrap(), b"data");
+        for top in ["a", "b"] {
+            remove_all(&dir.path().join(top)).unwrap();
+        }
     }
 
     /// Deeper than descriptors and a small stack reach, and than any path is long.

@@ -303,6 +303,14 @@ impl StatusBoard {
         }
     }
 
+    /// How a job goes. Wakes the link.
+    pub fn set_job_message(&self, id: Uuid, message: &str) {
+        if let Some(job) = self.lock().jobs.get_mut(&id) {
+            message.clone_into(&mut job.message);
+        }
+        self.changed.notify_one();
+    }
+
     /// A job that no plan names any more.
     pub fn remove_job(&self, id: Uuid) {
         self.lock().jobs.remove(&id);

@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use crate::{
     base::{fsutil, tree},
+    host::mark::Mark,
     plan::{
         container::Volume,
         home::{DataFacts, Home, HomeOwner, directory_name},
@@ -33,6 +34,8 @@ const NO_OWNER: &str = "nobody";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Homes {
     root: PathBuf,
+    /// Of a root that an operator has chosen.
+    mark: Option<Mark>,
 }
 
 /// The volumes' records of one tenant, and the home that its agent remembers.
@@ -55,7 +58,29 @@ impl Pointers {
 impl Homes {
     /// Below `root`, an absolute path; makes nothing yet.
     pub fn new(root: PathBuf) -> Self {
-        Self { root }
+        Self { root, mark: None }
+    }
+
+    /// Likewise, below one that is used only while its mark is there.
+    pub fn marked(root: PathBuf, mark: Mark) -> Self {
+        Self {
+            root,
+            mark: Some(mark),
+        }
+    }
+
+    /// Whether the root is there: an error where a disk is not mounted.
+    pub fn check(&self) -> io::Result<()> {
+        let mark = self.mark.as_ref();
+        mark.map_or(Ok(()), |mark| mark.check().map_err(io::Error::other))
+    }
+
+    /// Whether a home may be used as it is found: one elsewhere does not depend on the root.
+    fn check_home(&self, home: &Path) -> io::Result<()> {
+        if home.starts_with(&self.root) {
+            return self.check();
+        }
+        Ok(())
     }
 
     fn tenants(&self) -> PathBuf {
@@ -67,10 +92,10 @@ impl Homes {
         self.root.join("spares")
     }
 
-    /// A tenant's home, as it is. Data stays where the records and the agent's memory say that it is, even while it is not
+    /// A tenant's home, as it is, unless its disk is not mounted. Data stays where the records and the agent's memory say that it is, even while it is not
     /// there, such as when its disk is not mounted: another root, or a copy that somebody has made of it there, concerns
     /// only tenants without a home.
-    pub fn look(&self, name: &TenantName, uid: Uuid, pointers: &Pointers) -> Home {
+    pub fn look(&self, name: &TenantName, uid: Uuid, pointers: &Pointers) -> io::Result<Home> {
         let usual = self.tenants().join(name.as_str());
         let recorded = || {
             [Role::Postgres, Role::Odoo]
@@ -86,15 +111,16 @@ impl Homes {
         let absent = recorded().filter(|place| !is_directory(place));
         let absent = absent.filter_map(Path::parent).chain(remembered).next();
         let path = own.or(absent).map_or(usual, Path::to_owned);
+        self.check_home(&path)?;
         let owner = owner(&path, uid);
         let facts = |role| self.facts(&path, role, pointers.volume(role));
         let (postgres, odoo) = (facts(Role::Postgres), facts(Role::Odoo));
-        Home {
+        Ok(Home {
             postgres,
             odoo,
             owner,
             path,
-        }
+        })
     }
 
     fn facts(&self, home: &Path, role: Role, volume: Option<&Volume>) -> DataFacts {
@@ -125,6 +151,7 @@ impl Homes {
 
     /// Makes a home this tenant's, if it is nobody's.
     fn claim(&self, home: &Path, uid: Uuid) -> io::Result<()> {
+        self.check_home(home)?;
         if let Some(tenants) = home.parent() {
             for directory in tenants.parent().into_iter().chain([tenants]) {
                 if !directory.exists() {
@@ -251,7 +278,7 @@ mod tests {
     const UID: Uuid = Uuid::from_u128(7);
 
     fn look(homes: &Homes, uid: Uuid, pointers: &Pointers) -> Home {
-        homes.look(&"alfa".parse().unwrap(), uid, pointers)
+        homes.look(&"alfa".parse().unwrap(), uid, pointers).unwrap()
     }
 
     fn old_volume(at: &Path) -> Pointers {

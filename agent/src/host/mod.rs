@@ -14,6 +14,7 @@ pub mod identity;
 pub mod images;
 pub mod known;
 pub mod ledger;
+pub mod mark;
 pub mod monitors;
 pub mod probe;
 pub mod resources;
@@ -39,7 +40,7 @@ use uuid::Uuid;
 
 use self::{
     board::StatusBoard, golden::GoldenStore, homes::Homes, images::ImageCache,
-    known::KnownContainers, probe::Probe, survey::Surveys, traces::Traces,
+    known::KnownContainers, mark::Mark, probe::Probe, survey::Surveys, traces::Traces,
 };
 use crate::{
     base::{clock, config::DataDir, fsutil::blocking},
@@ -162,7 +163,7 @@ pub struct Host {
     pub gate: watch::Sender<Gate>,
     advertise: std::net::IpAddr,
     /// Where tenants' data is kept, if not in Docker's data directory.
-    tenants_dir: Option<PathBuf>,
+    tenants_dir: Option<(PathBuf, Mark)>,
     /// Tenants whose data cannot be moved now; tried again after a restart of the agent.
     unmovable: Mutex<BTreeSet<Uuid>>,
     born: Instant,
@@ -206,9 +207,12 @@ impl Host {
         })
     }
 
-    /// Keeps tenants' data below `root`, which must be there: a disk that is not mounted must not look like an empty one.
+    /// Keeps tenants' data below `root`, which must be there and is marked: a disk that is not mounted must not look like an
+    /// empty one.
     pub fn keep_data_in(mut self, root: &Path) -> io::Result<Self> {
-        self.tenants_dir = Some(root.canonicalize()?);
+        let root = root.canonicalize()?;
+        let mark = Mark::of(&root, &self.data)?;
+        self.tenants_dir = Some((root, mark));
         Ok(self)
     }
 
@@ -276,17 +280,23 @@ impl Host {
             let engine = self.engine.load();
             engine.as_ref().map(|e| PathBuf::from(&e.root_dir))
         };
-        self.tenants_dir.clone().or_else(docker)
+        let chosen = self.tenants_dir.as_ref().map(|(root, _)| root.clone());
+        chosen.or_else(docker)
     }
 
     /// The directories of tenants' data. By default in Docker's data directory, the disk that operators make large
     /// enough for it, and the only place to which data of volumes made by earlier versions can always be renamed.
     pub async fn homes(&self) -> Result<Homes, DockerError> {
-        let root = match &self.tenants_dir {
-            Some(root) => root.clone(),
-            None => PathBuf::from(&self.engine().await?.root_dir).join(HOMES_DIR),
+        let Some((root, mark)) = &self.tenants_dir else {
+            let root = PathBuf::from(&self.engine().await?.root_dir).join(HOMES_DIR);
+            return Ok(Homes::new(root));
         };
-        Ok(Homes::new(root))
+        let homes = Homes::marked(root.clone(), mark.clone());
+        let checked = homes.clone();
+        let there = blocking(move || checked.check()).await;
+        let warning = there.map_or_else(|e| e.to_string(), |()| String::new());
+        self.board.set_warning("tenants-dir", &warning);
+        Ok(homes)
     }
 
     fn unmovable(&self) -> MutexGuard<'_, BTreeSet<Uuid>> {
@@ -325,18 +335,23 @@ impl Host {
         };
         let volume = self.docker.create_volume(&probe, None).await?;
         let local = Path::new(&volume.mountpoint).is_dir();
-        if local {
-            self.take_over_spares().await?;
-            self.golden.spares_in(&self.homes().await?.spares()).await;
+        let homes = self.homes().await?;
+        let (checked, spares) = (homes.clone(), homes.spares());
+        let there = blocking(move || checked.check()).await.is_ok();
+        if local && there {
+            self.take_over_spares(homes).await?;
+            self.golden.spares_in(&spares).await;
         }
         self.docker.remove_volume(&probe.name).await?;
+        if !there {
+            return Ok(local); // asked again, for the sake of the spares
+        }
         self.local_volumes.store(Some(Arc::new(local)));
         Ok(local)
     }
 
-    async fn take_over_spares(&self) -> Result<(), DockerError> {
+    async fn take_over_spares(&self, homes: Homes) -> Result<(), DockerError> {
         let old = PathBuf::from(&self.engine().await?.root_dir).join(OLD_SPARES_DIR);
-        let homes = self.homes().await?;
         if let Err(e) = blocking(move || homes.adopt_spares(&old)).await {
             tracing::warn!("copies of snapshots made by an earlier version remain: {e}");
         }

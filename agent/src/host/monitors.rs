@@ -1,53 +1,76 @@
-//! Who may scrape this host: the serial numbers that the coordinator sent, kept on disk so that they also apply while
+//! Who may scrape this host: the certificates that the coordinator sent, kept on disk so that they also apply while
 //! it is unreachable.
 //!
 //! Not here: the port (metrics::server).
 
-use std::{collections::BTreeSet, io, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
 use isyone_proto::tls::{CertificateInfo, Identity, OperatorRole};
+use serde::Deserialize;
 
 use crate::base::fsutil;
 
 /// Longer lists are a mistake; the coordinator sends at most this many.
-pub const MAX_SERIALS: usize = 64;
+pub const MAX_MONITORS: usize = 64;
 /// A serial number has at most 20 octets.
 const MAX_SERIAL_CHARS: usize = 42;
+/// SHA-256, hex.
+const SHA256_CHARS: usize = 64;
+
+/// By serial number, the fingerprint that the certificate must have; empty: a coordinator of before has told none.
+type Known = BTreeMap<String, String>;
 
 #[derive(Debug)]
 pub struct Monitors {
     path: PathBuf,
-    serials: ArcSwap<BTreeSet<String>>,
+    known: ArcSwap<Known>,
+}
+
+/// The file's content. A version before wrote the serial numbers alone.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Stored {
+    Known(Known),
+    Serials(Vec<String>),
 }
 
 impl Monitors {
     /// Reads the file `path`; without one, nobody may scrape until the coordinator has said who may.
     pub fn open(path: PathBuf) -> Self {
-        let known: BTreeSet<String> = std::fs::read(&path)
-            .ok()
-            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-            .unwrap_or_default();
+        let stored = std::fs::read(&path).ok();
+        let stored = stored.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let known = match stored {
+            Some(Stored::Known(known)) => known,
+            Some(Stored::Serials(serials)) => {
+                serials.into_iter().map(|s| (s, String::new())).collect()
+            }
+            None => Known::new(),
+        };
         Self {
             path,
-            serials: ArcSwap::from_pointee(known),
+            known: ArcSwap::from_pointee(known),
         }
     }
 
     /// Replaces the whole list. Writes it before using it: a revocation must survive a restart.
-    pub fn replace(&self, serials: Vec<String>) -> io::Result<()> {
-        let serials: BTreeSet<String> = serials
+    pub fn replace(&self, serials: Vec<String>, sha256: Vec<String>) -> io::Result<()> {
+        let sha256 = sha256.into_iter().chain(std::iter::repeat(String::new()));
+        let known: Known = serials
             .into_iter()
-            .filter(|s| s.len() <= MAX_SERIAL_CHARS)
-            .take(MAX_SERIALS)
+            .zip(sha256)
+            .filter(|(serial, sha256)| {
+                serial.len() <= MAX_SERIAL_CHARS && matches!(sha256.len(), 0 | SHA256_CHARS)
+            })
+            .take(MAX_MONITORS)
             .collect();
-        if **self.serials.load() == serials {
+        if **self.known.load() == known {
             return Ok(());
         }
-        let serials = Arc::new(serials);
-        let bytes = serde_json::to_vec(&*serials).unwrap_or_default(); // serialising a list of strings cannot fail
+        let known = Arc::new(known);
+        let bytes = serde_json::to_vec(&*known).unwrap_or_default(); // serialising a map of strings cannot fail
         let written = fsutil::write_atomic(&self.path, &bytes, 0o600, true);
-        self.serials.store(serials);
+        self.known.store(known);
         written
     }
 
@@ -56,7 +79,11 @@ impl Monitors {
         matches!(
             certificate.identity,
             Identity::Operator(_, OperatorRole::Monitor)
-        ) && self.serials.load().contains(&certificate.serial_hex())
+        ) && self
+            .known
+            .load()
+            .get(&certificate.serial_hex())
+            .is_some_and(|sha256| sha256.is_empty() || *sha256 == certificate.sha256_hex())
     }
 }
 
@@ -71,6 +98,7 @@ mod tests {
             not_before: 0,
             not_after: 0,
             serves: false,
+            sha256: [0; 32],
         }
     }
 
@@ -81,7 +109,7 @@ mod tests {
         let monitor = certificate("spiffe://isyone/operator/prometheus/monitor", 0xab);
         let monitors = Monitors::open(path.clone());
         assert!(!monitors.allow(&monitor));
-        monitors.replace(vec!["ab".into()]).unwrap();
+        monitors.replace(vec!["ab".into()], Vec::new()).unwrap();
         assert!(monitors.allow(&monitor));
         assert!(!monitors.allow(&certificate(
             "spiffe://isyone/operator/prometheus/monitor",
@@ -96,7 +124,28 @@ mod tests {
         }
         let monitors = Monitors::open(path.clone());
         assert!(monitors.allow(&monitor));
-        monitors.replace(Vec::new()).unwrap();
+        monitors.replace(Vec::new(), Vec::new()).unwrap();
         assert!(!monitors.allow(&monitor) && !Monitors::open(path).allow(&monitor));
+    }
+
+    #[test]
+    fn a_certificate_with_a_listed_serial_number_must_be_the_listed_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("monitors.json");
+        std::fs::write(&path, r#"["ab"]"#).unwrap();
+        let monitor = certificate("spiffe://isyone/operator/prometheus/monitor", 0xab);
+        let monitors = Monitors::open(path.clone());
+        assert!(monitors.allow(&monitor), "a list of a version before");
+        let listed = |sha256: &str| monitors.replace(vec!["ab".into()], vec![sha256.to_owned()]);
+        listed(&hex::encode([0; 32])).unwrap();
+        let forged = CertificateInfo {
+            sha256: [1; 32],
+            ..monitor.clone()
+        };
+        for monitors in [&monitors, &Monitors::open(path)] {
+            assert!(monitors.allow(&monitor) && !monitors.allow(&forged));
+        }
+        listed("short").unwrap();
+        assert!(!monitors.allow(&monitor));
     }
 }

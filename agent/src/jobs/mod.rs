@@ -217,12 +217,12 @@ impl Task {
                     return self.record;
                 }
                 Err(JobError::Never(why)) => {
-                    tracing::error!(job = %id, "failed: {why}");
+                    tracing::error!(job = %id, tenant = %self.record.order.tenant, "failed: {why}");
                     self.end(Stage::Failed, why).await;
                     return self.record;
                 }
                 Err(JobError::Again(why)) => {
-                    tracing::warn!(job = %id, "tried again: {why}");
+                    tracing::warn!(job = %id, tenant = %self.record.order.tenant, "tried again: {why}");
                     self.end(Stage::Retrying, why).await;
                 }
             }

@@ -62,6 +62,11 @@ impl Progress {
         self.show();
     }
 
+    /// How it goes, for whoever watches it meanwhile.
+    pub fn tell(&self, message: &str) {
+        self.host.board.set_job_message(self.id, message);
+    }
+
     /// What whoever reads of the job should know once it is done; replaces what was noted before.
     pub fn note(&self, note: String) {
         *self.note.lock().unwrap_or_else(PoisonError::into_inner) = note;

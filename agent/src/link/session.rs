@@ -15,7 +15,7 @@ use isyone_proto::{
     parts::PlanAssembly,
     pb::agent::v1::{
         AgentMessage, CoordinatorMessage, Hello, Plan, PlanResult, Welcome, agent_message,
-        agent_service_client::AgentServiceClient, coordinator_message,
+        agent_service_client::AgentServiceClient, coordinator_message, open_stream,
     },
     plan::{HostPlan, MAX_JOBS_PER_HOST},
     tls::{self, CertificateInfo},
@@ -42,7 +42,7 @@ use crate::{
         comeback::Comeback,
         error::{SessionError, gone},
         report::{Reporter, Surroundings},
-        streams,
+        streams::{self, ToPeers},
     },
     plan::held::PlanRefused,
 };
@@ -76,6 +76,8 @@ pub struct Link {
     pub monitors: Arc<Monitors>,
     /// Where other hosts' agents reach this one, on the advertised address.
     pub peer_port: Option<u16>,
+    /// Who serves other hosts' connections that come through the coordinator.
+    pub peers: ToPeers,
     /// True while a session is open, from its Welcome on; for health and metrics.
     pub connected: watch::Sender<bool>,
 }
@@ -339,22 +341,29 @@ impl Session {
                 self.send(agent_message::Message::PlanResult(result)).await
             }
             coordinator_message::Message::OpenStream(open) => {
-                let Ok(permit) = STREAMS.try_acquire() else {
+                let Ok(turn) = STREAMS.try_acquire() else {
                     tracing::warn!("{MAX_STREAMS} streams are open already; one more was refused");
                     return Ok(());
                 };
-                let (host, channel) = (self.link.host.clone(), self.channel.clone());
-                tokio::spawn(async move {
-                    streams::serve(host, channel, open).await;
-                    drop(permit);
-                });
+                let link = &self.link;
+                // Another host's copy has a connection of its own, so that it cannot hold up this session.
+                let channel = match open.target {
+                    Some(open_stream::Target::Peer(_)) => {
+                        tls::bulk_channel(&link.endpoint, link.identity.config())?
+                    }
+                    _ => self.channel.clone(),
+                };
+                let (host, peers) = (link.host.clone(), link.peers.clone());
+                tokio::spawn(streams::serve(host, channel, open, peers, turn));
                 Ok(())
             }
             coordinator_message::Message::Monitors(list) => {
                 let monitors = self.link.monitors.clone();
                 // Writes to disk, so it does not run on the runtime's threads.
-                let kept =
-                    tokio::task::spawn_blocking(move || monitors.replace(list.serials)).await;
+                let kept = tokio::task::spawn_blocking(move || {
+                    monitors.replace(list.serials, list.sha256)
+                })
+                .await;
                 if let Ok(Err(e)) = kept {
                     tracing::error!(
                         "who may scrape is in force, but could not be written down: {e}"

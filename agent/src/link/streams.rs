@@ -1,10 +1,10 @@
-//! Logs and interactive commands, on streams of their own that the agent opens when asked.
+//! Logs, interactive commands and other hosts' connections, on streams of their own that the agent opens when asked.
 //!
 //! A command whose client goes away is ended in the container, not left behind. The engine has no call for that, so the
 //! agent signals the command's process group from the host, after making sure that it is the container's. Not here: who
-//! may do this (coordinator).
+//! may do this (coordinator), what another host's connection may have (peer).
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::{Buf as _, Bytes};
 use futures_util::StreamExt as _;
@@ -25,13 +25,14 @@ use isyone_proto::{
 use rustix::process::{Pid, Signal};
 use tokio::{
     io::AsyncWriteExt as _,
-    sync::mpsc,
+    sync::{SemaphorePermit, mpsc},
     time::{sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, transport::Channel};
 
 use crate::{
+    base::bulk::{AnyConnection, Pieces},
     docker::{DockerError, ExecSession, LogQuery},
     host::Host,
 };
@@ -52,8 +53,17 @@ const KILL_GRACE: Duration = Duration::from_secs(2);
 type Up = mpsc::Sender<AttachUp>;
 type Input = std::pin::Pin<Box<dyn tokio::io::AsyncWrite + Send>>;
 
-/// Serves one request; reports failures to the client.
-pub async fn serve(host: Arc<Host>, channel: Channel, open: OpenStream) {
+/// Who serves other hosts' connections, if anybody does.
+pub type ToPeers = Option<mpsc::Sender<AnyConnection>>;
+
+/// Serves one request; reports failures to the client. `turn` is kept for as long as the stream is open.
+pub async fn serve(
+    host: Arc<Host>,
+    channel: Channel,
+    open: OpenStream,
+    peers: ToPeers,
+    turn: SemaphorePermit<'static>,
+) {
     let mut client = AgentServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let (up, messages) = mpsc::channel(OUTBOX);
     // The channel is empty and has room: this cannot fail.
@@ -68,7 +78,14 @@ pub async fn serve(host: Arc<Host>, channel: Channel, open: OpenStream) {
     let outcome = match open.target {
         Some(open_stream::Target::Logs(request)) => logs(&host, request, &up, &mut down).await,
         Some(open_stream::Target::Exec(start)) => exec(&host, start, &up, &mut down).await,
-        None => Err("the request names neither logs nor a command".to_owned()),
+        Some(open_stream::Target::Peer(caller)) => match room(&peers) {
+            Ok(place) => {
+                tracing::info!(peer = %caller.host.escape_debug(), "connects through the coordinator");
+                return place.send(connection(up, down, (client, turn)));
+            }
+            Err(why) => Err(why.to_owned()),
+        },
+        None => Err("the request names nothing that this version knows".to_owned()),
     };
     if let Err(why) = outcome {
         let _ = up
@@ -83,6 +100,32 @@ pub async fn serve(host: Arc<Host>, channel: Channel, open: OpenStream) {
         while let Ok(Some(_)) = down.message().await {}
     })
     .await;
+}
+
+/// A place for another host's connection among those that wait to be greeted.
+fn room(peers: &ToPeers) -> Result<mpsc::Permit<'_, AnyConnection>, &'static str> {
+    let peers = peers.as_ref().ok_or("it serves no other agents")?;
+    peers
+        .try_reserve()
+        .map_err(|_| "too many connections at once")
+}
+
+/// A stream as a connection; `held` is kept for as long.
+fn connection(up: Up, down: Streaming<AttachDown>, held: impl Send + 'static) -> AnyConnection {
+    let pieces = down.map(|message| match message {
+        Ok(AttachDown {
+            message: Some(attach_down::Message::Data(data)),
+        }) => Ok(data),
+        Ok(_) => Err(io::ErrorKind::InvalidData.into()),
+        Err(status) => Err(io::Error::new(
+            io::ErrorKind::ConnectionAborted,
+            status.message(),
+        )),
+    });
+    let message = |data| AttachUp {
+        message: Some(attach_up::Message::Data(data)),
+    };
+    Box::new(Pieces::new(Box::pin(pieces), up, message, held))
 }
 
 fn tenant(name: &str) -> Result<TenantName, String> {
@@ -354,6 +397,16 @@ mod tests {
             refusal(&error, "postgres_alfa", "alfa"),
             "container postgres_alfa is not running; `isyctl tenant show alfa` says what is under way"
         );
+    }
+
+    #[test]
+    fn an_agent_that_serves_no_others_takes_no_connection_and_one_that_does_takes_a_few() {
+        assert!(room(&None).is_err());
+        let (peers, waiting) = mpsc::channel(1);
+        let peers = Some(peers);
+        room(&peers).unwrap().send(Box::new(tokio::io::duplex(1).0));
+        assert!(room(&peers).is_err(), "one waits already");
+        drop(waiting);
     }
 
     #[test]

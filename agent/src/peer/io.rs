@@ -9,33 +9,30 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-    sync::OwnedSemaphorePermit,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
-use super::admit::PeerIdentity;
+use super::{admit::PeerIdentity, shares::Share};
+use crate::base::bulk::AnyConnection;
 
 type Cut = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 pub(super) struct PeerIo {
-    io: TlsStream<TcpStream>,
+    io: TlsStream<AnyConnection>,
     peer: Arc<PeerIdentity>,
     /// `None` once it was cut.
     cut: Option<Cut>,
-    _place: OwnedSemaphorePermit,
+    _place: Share,
 }
 
 impl PeerIo {
     /// A connection that ends when `cut` does.
     pub(super) fn new(
-        io: TlsStream<TcpStream>,
+        io: TlsStream<AnyConnection>,
         peer: Arc<PeerIdentity>,
         cut: impl Future<Output = ()> + Send + 'static,
-        place: OwnedSemaphorePermit,
+        place: Share,
     ) -> Self {
         Self {
             io,
@@ -87,6 +84,19 @@ impl AsyncWrite for PeerIo {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         Pin::new(&mut self.io).poll_write(cx, data)
+    }
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.cut.is_none() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        Pin::new(&mut self.io).poll_write_vectored(cx, parts)
+    }
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_flush(cx)

@@ -2,6 +2,8 @@
 //! running copy's PostgreSQL. The coordinator's plan grants each for one tenant, one host and a time; without a live
 //! grant there is no connection, and an open one ends.
 //!
+//! It goes directly where the other host can be reached, else through the coordinator, unread.
+//!
 //! What comes from the other side is hostile input, and so is everything inside a tenant's volumes and containers. Not
 //! here: what fetching is for (jobs), who is granted what (the coordinator).
 
@@ -9,7 +11,9 @@ mod admit;
 mod database;
 mod io;
 mod port;
+mod reach;
 mod service;
+mod shares;
 mod source;
 pub mod tunnel;
 
@@ -19,8 +23,9 @@ pub use self::{
     admit::{Of, PeerIdentity},
     database::{ContainerDatabases, Databases},
     port::PeerPort,
+    reach::{CoordinatorRelay, Reach, Reached, Relay, Route},
     service::{Peers, volume_of, volume_to_wire},
-    source::LIMITS,
+    source::{LIMITS, WORKING_EVERY},
 };
 
 /// Largest piece of data in one message.

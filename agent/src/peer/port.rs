@@ -1,9 +1,14 @@
 //! The port of other hosts' agents: TLS 1.3 with the host's own certificate, for agents that the plan in force grants
-//! something, and nobody else. Strangers hold a handshake's place for seconds and nothing more.
+//! something, and nobody else. Strangers hold a handshake's place for seconds and nothing more. Connections that come
+//! through the coordinator are no other than those that come to the port.
 //!
-//! Not here: the calls (service).
+//! Not here: the calls (service), how connections come through the coordinator (link).
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use isyone_proto::{
@@ -13,7 +18,7 @@ use isyone_proto::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    sync::{mpsc, watch},
     time::{sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
@@ -26,17 +31,28 @@ use super::{
     admit::{PeerIdentity, may_connect, until_unexpected},
     io::PeerIo,
     service::Peers,
+    shares::Shares,
 };
-use crate::{base::clock::now_ms, host::ledger::InForce};
+use crate::{
+    base::{bulk::AnyConnection, clock::now_ms},
+    host::ledger::InForce,
+};
 
-/// Handshakes under way: more connections are closed at once, so that strangers cannot pile up.
+/// Handshakes under way: more connections are closed at once, so that strangers cannot pile up. They have nothing of the
+/// places of those who are known.
 const HANDSHAKES: usize = 32;
+/// Of these, from one network (an IPv4 address, an IPv6 /64): a host begins one or two at a time, and several may come from
+/// one address.
+const HANDSHAKES_PER_NETWORK: usize = 8;
+/// Stands for the network that connections come from which come through the coordinator.
+const RELAYED: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 /// Limit for a handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections altogether: with all windows full of data that nobody takes each holds 8 MiB, and more hosts than these
+/// never copy from one at the same time.
+const CONNECTIONS: usize = 128;
 /// Connections of one host: it needs one, and one more while the certificate changes; more are refused.
 const CONNECTIONS_PER_HOST: usize = 4;
-/// Hosts whose places are remembered; a plan has at most 256 grants.
-const HOSTS: usize = 256;
 /// Calls on one connection: a few copies at once and a few connections of one standby.
 const CALLS_PER_CONNECTION: u32 = 16;
 /// What the other side may send ahead on one call: some pieces for a database. All calls of a connection together may
@@ -56,40 +72,31 @@ pub struct PeerPort {
     pub tls: Arc<ArcSwap<ServerConfig>>,
     pub plans: watch::Receiver<InForce>,
     pub peers: Peers,
+    /// Connections that come through the coordinator.
+    pub relayed: mpsc::Receiver<AnyConnection>,
 }
 
 impl PeerPort {
-    /// Serves until `stop`. A port that cannot be opened is tried again. That is not on the board, whose warnings close
-    /// the host to new tenants: they do not need it.
+    /// Serves until `stop`, which also cuts connections.
     pub async fn run(self, stop: CancellationToken) {
-        let mut told = false;
-        loop {
-            match TcpListener::bind(self.address).await {
-                Ok(listener) => {
-                    tracing::info!(address = %self.address, "other hosts' agents are served");
-                    return self.serve(listener, stop).await;
-                }
-                Err(e) if !told => {
-                    tracing::error!(
-                        "{} cannot be listened on, so no other host fetches data here: {e}",
-                        self.address
-                    );
-                    told = true;
-                }
-                Err(_) => {}
-            }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = sleep(LISTEN_RETRY) => {}
-            }
-        }
+        self.serve_from(None, stop).await;
     }
 
-    /// Serves the connections of a listener until `stop`, which also cuts them.
+    /// Likewise, with a listener that is there.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
+        self.serve_from(Some(listener), stop).await;
+    }
+
+    async fn serve_from(self, listener: Option<TcpListener>, stop: CancellationToken) {
+        let Self {
+            address,
+            tls,
+            plans,
+            peers,
+            relayed,
+        } = self;
         let (admitted, incoming) = mpsc::channel(1);
-        let service =
-            PeerServiceServer::new(self.peers.clone()).max_decoding_message_size(MAX_REQUEST_BYTES);
+        let service = PeerServiceServer::new(peers).max_decoding_message_size(MAX_REQUEST_BYTES);
         let server = Server::builder()
             .http2_keepalive_interval(Some(Duration::from_secs(20)))
             .http2_keepalive_timeout(Some(Duration::from_secs(10)))
@@ -98,40 +105,109 @@ impl PeerPort {
             .initial_connection_window_size(CALLS_PER_CONNECTION * WINDOW_BYTES)
             .add_service(service)
             .serve_with_incoming_shutdown(ReceiverStream::new(incoming), stop.cancelled());
-        let (served, ()) = tokio::join!(server, self.accept(listener, admitted, &stop));
+        let doors = Doors {
+            address,
+            listener,
+            told: false,
+            relayed,
+        };
+        let hall = Hall {
+            tls,
+            plans,
+            admitted,
+            places: Arc::new(Shares::new(CONNECTIONS, CONNECTIONS_PER_HOST)),
+            stop: stop.clone(),
+        };
+        let (served, ()) = tokio::join!(server, hall.receive(doors));
         if let Err(e) = served {
             tracing::error!("other hosts' agents are not served any more: {e}");
         }
     }
+}
 
-    async fn accept(
-        &self,
-        listener: TcpListener,
-        admitted: mpsc::Sender<std::io::Result<PeerIo>>,
-        stop: &CancellationToken,
-    ) {
-        let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
-        let places = Arc::new(Places::default());
-        let tasks = TaskTracker::new();
-        loop {
-            let tcp = tokio::select! {
-                () = stop.cancelled() => break,
-                accepted = listener.accept() => match accepted {
-                    Ok((tcp, _)) => tcp,
-                    Err(e) => {
-                        tracing::debug!("no connection accepted from another host: {e}");
-                        sleep(ACCEPT_PAUSE).await;
-                        continue;
+/// Where connections come from.
+struct Doors {
+    address: SocketAddr,
+    listener: Option<TcpListener>,
+    /// That it cannot be listened on, in the log.
+    told: bool,
+    relayed: mpsc::Receiver<AnyConnection>,
+}
+
+impl Doors {
+    /// The next connection, and whose share of the handshakes it takes: all that come through the coordinator have one.
+    async fn next(&mut self) -> (AnyConnection, IpAddr) {
+        let Self {
+            address,
+            listener,
+            told,
+            relayed,
+        } = self;
+        tokio::select! {
+            (tcp, from) = accepted(*address, listener, told) => (Box::new(tcp), from),
+            Some(connection) = relayed.recv() => (connection, RELAYED),
+        }
+    }
+}
+
+/// The port's next connection. A port that cannot be opened is tried again. That is not on the board, whose warnings close
+/// the host to new tenants: they do not need it.
+async fn accepted(
+    address: SocketAddr,
+    listener: &mut Option<TcpListener>,
+    told: &mut bool,
+) -> (TcpStream, IpAddr) {
+    loop {
+        let Some(open) = listener else {
+            match TcpListener::bind(address).await {
+                Ok(open) => {
+                    tracing::info!(%address, "other hosts' agents are served");
+                    *listener = Some(open);
+                }
+                Err(e) => {
+                    if !std::mem::replace(told, true) {
+                        tracing::error!(
+                            "{address} cannot be listened on, so no other host fetches data here directly: {e}"
+                        );
                     }
-                },
-            };
-            let Ok(turn) = handshakes.clone().try_acquire_owned() else {
+                    sleep(LISTEN_RETRY).await;
+                }
+            }
+            continue;
+        };
+        match open.accept().await {
+            Ok((tcp, from)) if tcp.set_nodelay(true).is_ok() => return (tcp, from.ip()),
+            Ok(_) => {} // it has gone already
+            Err(e) => {
+                tracing::debug!("no connection accepted from another host: {e}");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Where those who have come wait to be admitted.
+struct Hall {
+    tls: Arc<ArcSwap<ServerConfig>>,
+    plans: watch::Receiver<InForce>,
+    admitted: mpsc::Sender<std::io::Result<PeerIo>>,
+    places: Arc<Shares<HostName>>,
+    stop: CancellationToken,
+}
+
+impl Hall {
+    async fn receive(self, mut doors: Doors) {
+        let handshakes = Shares::new(HANDSHAKES, HANDSHAKES_PER_NETWORK);
+        let tasks = TaskTracker::new();
+        while let Some((connection, from)) = self.stop.run_until_cancelled(doors.next()).await {
+            let Ok(turn) = handshakes.take(network(from)) else {
                 continue; // closed at once
             };
             let (acceptor, plans) = (TlsAcceptor::from(self.tls.load_full()), self.plans.clone());
-            let (admitted, places, stop) = (admitted.clone(), places.clone(), stop.clone());
+            let (admitted, places) = (self.admitted.clone(), self.places.clone());
+            let stop = self.stop.clone();
             tasks.spawn(async move {
-                let greeted = greet(acceptor, tcp, plans, &places, &stop);
+                let greeted = greet(acceptor, connection, plans, &places, &stop);
                 if let Ok(Some(connection)) = timeout(HANDSHAKE_TIMEOUT, greeted).await {
                     drop(turn);
                     let _ = admitted.send(Ok(connection)).await; // the server may have ended
@@ -146,13 +222,12 @@ impl PeerPort {
 /// Does the handshake, and admits a host that something is granted to.
 async fn greet(
     acceptor: TlsAcceptor,
-    tcp: TcpStream,
+    connection: AnyConnection,
     plans: watch::Receiver<InForce>,
-    places: &Places,
+    places: &Shares<HostName>,
     stop: &CancellationToken,
 ) -> Option<PeerIo> {
-    tcp.set_nodelay(true).ok()?;
-    let stream = acceptor.accept(tcp).await.ok()?;
+    let stream = acceptor.accept(connection).await.ok()?;
     let shown = stream
         .get_ref()
         .1
@@ -171,10 +246,11 @@ async fn greet(
         tracing::warn!(peer = %peer.host, "refused: nothing is granted to it here");
         return None;
     }
-    let Some(place) = places.take(&peer.host) else {
-        tracing::warn!(peer = %peer.host, "refused: it has {CONNECTIONS_PER_HOST} connections");
-        return None;
-    };
+    let place = places.take(peer.host.clone());
+    let place = place.inspect_err(
+        |full| tracing::warn!(peer = %peer.host, "refused another connection: {full}"),
+    );
+    let place = place.ok()?;
     let unexpected = until_unexpected(plans, peer.clone());
     let stop = stop.clone();
     let cut = async move {
@@ -183,22 +259,23 @@ async fn greet(
     Some(PeerIo::new(stream, peer, cut, place))
 }
 
-/// How many connections each host has.
-#[derive(Default)]
-struct Places(std::sync::Mutex<HashMap<HostName, Arc<Semaphore>>>);
+/// Whose share of the handshakes it is: the address, or what one customer of a provider has of IPv6.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+        v4 => v4,
+    }
+}
 
-impl Places {
-    fn take(&self, host: &HostName) -> Option<OwnedSemaphorePermit> {
-        let mut places = self
-            .0
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        if places.len() > HOSTS {
-            places.retain(|_, free| free.available_permits() < CONNECTIONS_PER_HOST);
-        }
-        let of_host = places
-            .entry(host.clone())
-            .or_insert_with(|| Arc::new(Semaphore::new(CONNECTIONS_PER_HOST)));
-        of_host.clone().try_acquire_owned().ok()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_is_an_address_or_a_64() {
+        let of = |text: &str| network(text.parse().unwrap()).to_string();
+        assert_eq!(of("192.0.2.7"), "192.0.2.7");
+        assert_eq!(of("::ffff:192.0.2.7"), "192.0.2.7");
+        assert_eq!(of("2001:db8:1:2:3::4"), "2001:db8:1:2::");
     }
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use isyone_proto::{
+    ids::HostName,
     pb::agent::v1::{
         ListRequest, ListResponse, PeerVolume, ReadRequest, ReadResponse, TunnelDown, TunnelUp,
         peer_service_server::PeerService, read_request, read_response, tunnel_up,
@@ -13,7 +14,7 @@ use isyone_proto::{
     plan::Role,
 };
 use tokio::{
-    sync::{Semaphore, SemaphorePermit, mpsc, watch},
+    sync::{mpsc, watch},
     time::timeout,
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -23,6 +24,7 @@ use super::{
     AHEAD, QUEUE, STALL,
     admit::{Guard, Of, PeerIdentity, Refusal, Wanted},
     database::Databases,
+    shares::{Share, Shares},
     source::{self, Roots, Want},
     tunnel,
 };
@@ -34,12 +36,12 @@ use crate::{
 
 /// Calls at work at the same time, all hosts together; each holds a thread and some buffers.
 const CALLS: usize = 64;
+/// Of these, of one host: two jobs that list and read, and the connections of one standby.
+const CALLS_PER_HOST: usize = 16;
 /// How long the first message of a call may take.
 const FIRST: std::time::Duration = std::time::Duration::from_secs(10);
 /// How long the last word of a call may wait for a slow reader.
 const LAST_WORD: std::time::Duration = std::time::Duration::from_secs(1);
-
-static TURNS: Semaphore = Semaphore::const_new(CALLS);
 
 /// The service; clones are the same one.
 #[derive(Clone)]
@@ -47,6 +49,7 @@ pub struct Peers {
     host: Arc<Host>,
     plans: watch::Receiver<InForce>,
     rate: Arc<Throttle>,
+    turns: Arc<Shares<HostName>>,
     databases: Arc<dyn Databases>,
 }
 
@@ -86,6 +89,7 @@ impl Peers {
             host,
             plans,
             rate: Arc::new(Throttle::new(rate_bytes_per_s)),
+            turns: Arc::new(Shares::new(CALLS, CALLS_PER_HOST)),
             databases,
         }
     }
@@ -96,17 +100,19 @@ impl Peers {
         peer: Option<Arc<PeerIdentity>>,
         of: Option<Of>,
         wanted: Wanted,
-    ) -> Result<(Guard, SemaphorePermit<'static>), Status> {
+    ) -> Result<(Guard, Share), Status> {
         // A connection without an identity cannot come through the port.
         let (Some(peer), Some(of)) = (peer, of) else {
             return Err(refused());
         };
         let guard = Guard::new(peer, of, wanted, self.plans.clone());
         guard.check().map_err(|why| tell(&guard, &why))?;
-        let turn = TURNS
-            .try_acquire()
-            .map_err(|_| Status::resource_exhausted("too many calls at once"))?;
-        Ok((guard, turn))
+        let turn = self.turns.take(guard.peer.host.clone());
+        let turn = turn.map_err(|full| {
+            tracing::warn!(peer = %guard.peer.host, "refused another call: {full}");
+            Status::resource_exhausted("too many calls at once")
+        });
+        Ok((guard, turn?))
     }
 
     /// The volumes of a copy that is stopped.

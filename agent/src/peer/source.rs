@@ -22,8 +22,8 @@ use crate::{
     tenant::copies::Places,
 };
 
-/// Most of one volume: some 80 MB at the fetching end, which holds the whole list; a tenant with 300,000 attachments has
-/// a third of that.
+/// Most of one volume. Neither end holds a list in memory, but the names of the directories that it is in; a tenant with
+/// 300,000 attachments has a third of that.
 pub const LIMITS: Limits = Limits {
     entries: 1_000_000,
     path_bytes: 64 << 20,
@@ -31,7 +31,7 @@ pub const LIMITS: Limits = Limits {
 /// What is not copied and named all the same.
 const EXAMPLES: usize = 20;
 /// While only the digest is worked on, the other side hears of it this often, in bytes.
-const WORKING_EVERY: u64 = 64 << 20;
+pub const WORKING_EVERY: u64 = 64 << 20;
 
 /// Both volumes' handles.
 pub(super) struct Roots {

@@ -113,6 +113,10 @@ pub struct TenantState {
     /// The job that completed this copy: the same order, read again, finds that it is done.
     #[serde(default)]
     pub copied_by: Option<Uuid>,
+    /// The epoch under which this copy was told that its time is over. Only such a copy may be overwritten by one from
+    /// elsewhere.
+    #[serde(default)]
+    pub fenced_at: Option<u64>,
     /// Where its data lies, from when it was put there: a host's tenants may later be kept elsewhere.
     #[serde(default)]
     pub home: Option<PathBuf>,
@@ -142,10 +146,24 @@ impl TenantState {
             steps: Vec::new(),
             wanted_generation: 0,
             copied_by: None,
+            fenced_at: None,
             home: None,
             recording: false,
             volume_repairs: 0,
         }
+    }
+
+    /// The data that is here is to be replaced by the tenant's newer data from elsewhere. What was remembered of its life
+    /// here is of no more use, but where its data lies and what was wanted of it.
+    pub fn come_again(&mut self, plan: &TenantPlan) {
+        *self = Self {
+            database: Database::Incoming,
+            home: self.home.take(),
+            recording: self.recording,
+            wanted_generation: self.wanted_generation,
+            volume_repairs: self.volume_repairs,
+            ..Self::new(plan)
+        };
     }
 
     /// Whether this is the tenant's state, in a format that this program knows.

@@ -2,14 +2,17 @@
 //!
 //! Not here: comparing the two (diff).
 
-use std::{path::Path, sync::Arc};
+use std::{io, path::Path, sync::Arc};
 
 use isyone_proto::plan::{DesiredState, Role};
 use sha2::{Digest as _, Sha256};
 
 use super::{Result, Tenant, TenantError, TenantView, data};
 use crate::{
-    base::fsutil::{self, blocking},
+    base::{
+        beneath::{RelPath, Root},
+        fsutil::{self, blocking},
+    },
     docker::{self, Survey},
     host::homes::Pointers,
     plan::{
@@ -139,7 +142,7 @@ impl Tenant {
             odoo: observed.odoo_volume.clone(),
             remembered: self.state().home,
         };
-        let found = blocking(move || Ok(homes.look(&name, uid, &pointers))).await;
+        let found = blocking(move || homes.look(&name, uid, &pointers)).await;
         let mut home = found.map_err(TenantError::disk("the tenant's home cannot be looked at"))?;
         if home.has_stuck_data() {
             data::tell_left(self, "it is on another mount than the tenants' homes");
@@ -180,10 +183,13 @@ impl Tenant {
         }
         let directory = Path::new(volume.path()).to_owned();
         let found = blocking(move || {
-            let major = fsutil::read_theirs(&directory.join("PG_VERSION"), MAJOR_BYTES);
+            let version = RelPath::root()
+                .join(b"PG_VERSION")
+                .map_err(io::Error::other)?;
+            let major = Root::open(&directory).and_then(|root| root.text(&version, MAJOR_BYTES));
             // What cannot be read is not known to be empty.
             let empty = fsutil::is_empty(&directory).unwrap_or(false);
-            Ok((major.ok().map(|text| text.trim().to_owned()), empty))
+            Ok((major.ok().map(|text| major_of(&text)), empty))
         });
         found
             .await
@@ -194,8 +200,9 @@ impl Tenant {
     /// whose database was set back costs data.
     fn heed_history(&self) -> Result<()> {
         let (plan, state) = (&self.plan, self.state());
-        if let Some(database) = diff::heed(plan, &state.database) {
-            self.remember(true, |s| s.database = database)?;
+        let mut heeded = state.clone();
+        if diff::heed(plan, self.stale, &mut heeded) {
+            self.remember(true, |s| *s = heeded)?;
         }
         let wanted = matches!(
             plan.desired,
@@ -265,6 +272,12 @@ impl Tenant {
         observed.postgres_ready = postgres_ready;
         observed.odoo_health = odoo_health;
     }
+}
+
+/// A tenant may have written anything there, and what it says goes into messages.
+fn major_of(text: &str) -> String {
+    let number = text.trim().parse::<u32>();
+    number.map_or_else(|_| "unknown".to_owned(), |major| major.to_string())
 }
 
 /// True when all rendered files on disk are up to date.

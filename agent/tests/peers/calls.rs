@@ -12,7 +12,7 @@ use isyone_proto::{
     plan::{DesiredState, TenantPlan},
     tls,
 };
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{io::AsyncReadExt as _, net::TcpStream, sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming, transport::Channel};
 
@@ -295,6 +295,84 @@ async fn a_reader_that_does_not_read_holds_some_buffers_and_no_more() {
             "it goes on when it is read"
         );
     }
+    source.node.end().await;
+}
+
+/// However many calls one host makes on however many connections, another host gets through.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_takes_all_it_can_leaves_room_for_others() {
+    let source = Source::new().await;
+    let size = source.large();
+    let tenants = [source.alfa.clone(), source.beta.clone()];
+    let grants = ["h2", "h3"].map(|host| grant(&source.alfa, host, FAR_FUTURE));
+    source.node.plan(plan_with(&tenants, &[], &grants));
+    let (mut clients, mut held, mut refused) = (Vec::new(), Vec::new(), 0);
+    for _ in 0..4 {
+        let mut greedy = source.client("agent/h2");
+        for _ in 0..16 {
+            match read(&mut greedy, of(&source.alfa), size).await {
+                Ok(answers) => held.push(answers),
+                Err(status) => {
+                    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+                    refused += 1;
+                }
+            }
+        }
+        clients.push(greedy);
+    }
+    let mut modest = source.client("agent/h3");
+    let listed = list(&mut modest, of(&source.alfa)).await;
+    assert!(
+        listed.is_ok_and(|entries| entries > 4),
+        "{} held",
+        held.len()
+    );
+    assert_eq!((held.len(), refused), (16, 48));
+    let mut fifth = source.client("agent/h2");
+    assert_refused(
+        list(&mut fifth, of(&source.alfa)).await,
+        "a connection more",
+    );
+    // What it has no more, it may have again.
+    source.node.plan(plan_with(&tenants, &[], &[]));
+    let again = async {
+        let mut client = source.client("agent/h2");
+        while list(&mut client, of(&source.alfa)).await.is_err() {
+            source.node.plan(plan_with(&tenants, &[], &grants));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), again).await.unwrap();
+    source.node.end().await;
+}
+
+/// Whoever opens connections and says nothing holds places for strangers, and those for seconds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_that_say_nothing_are_few_and_cut_soon() {
+    let source = Source::new().await;
+    source.grant("h2", FAR_FUTURE);
+    let mut h2 = source.client("agent/h2");
+    assert!(list(&mut h2, of(&source.alfa)).await.is_ok());
+    let mut strangers = Vec::new();
+    for _ in 0..12 {
+        strangers.push(TcpStream::connect(source.node.address).await.unwrap());
+    }
+    let mut cut_at_once = 0;
+    for stranger in &mut strangers {
+        let read = timeout(Duration::from_millis(200), stranger.read(&mut [0; 1])).await;
+        cut_at_once += u32::from(read.is_ok());
+    }
+    assert_eq!(cut_at_once, 4, "eight may come from one address");
+    assert!(list(&mut h2, of(&source.alfa)).await.is_ok());
+    for stranger in &mut strangers {
+        let read = timeout(Duration::from_secs(7), stranger.read(&mut [0; 1])).await;
+        assert!(!matches!(read, Err(_) | Ok(Ok(1..))), "{read:?}");
+    }
+    assert!(
+        list(&mut source.client("agent/h2"), of(&source.alfa))
+            .await
+            .is_ok()
+    );
     source.node.end().await;
 }
 

@@ -6,4 +6,5 @@ mod copies;
 mod node;
 mod proxy;
 mod real;
+mod relayed;
 mod tunnels;

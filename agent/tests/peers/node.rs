@@ -8,7 +8,7 @@ use std::{
 };
 
 use isyone_agent::{
-    base::config::DataDir,
+    base::{bulk::AnyConnection, config::DataDir},
     host::{
         Host, Pace,
         board::TenantStatus,
@@ -19,7 +19,7 @@ use isyone_agent::{
         Jobs,
         fetch::{Fetch, Reserve},
     },
-    peer::{Databases, Of, PeerPort, Peers},
+    peer::{Databases, Of, PeerPort, Peers, Reach},
     tenant::reconcile,
     testing::{fake_docker::FakeDocker, host_plan},
 };
@@ -34,7 +34,7 @@ use rcgen::{
 };
 use tokio::{
     net::{TcpListener, UnixStream},
-    sync::watch,
+    sync::{mpsc, watch},
     task::JoinHandle,
     time::timeout,
 };
@@ -42,6 +42,8 @@ use tokio_rustls::rustls::ClientConfig;
 use tokio_util::sync::CancellationToken;
 use tonic::async_trait;
 use uuid::Uuid;
+
+use crate::relayed::Line;
 
 pub(crate) const FAR_FUTURE: i64 = i64::MAX;
 
@@ -102,6 +104,8 @@ impl Databases for SocketDatabase {
 
 /// A host's place, which survives its agent.
 pub(crate) struct Site {
+    /// Its way through a coordinator; leads nowhere at first.
+    pub(crate) line: Arc<Line>,
     dir: tempfile::TempDir,
     pub(crate) fake: Arc<FakeDocker>,
     pems: Pems,
@@ -112,7 +116,13 @@ impl Site {
         let dir = tempfile::tempdir().unwrap();
         let fake = FakeDocker::new(&dir.path().join("docker"), 1);
         let pems = ca.leaf(&format!("agent/{name}"));
-        Self { dir, fake, pems }
+        let line = Arc::default();
+        Self {
+            line,
+            dir,
+            fake,
+            pems,
+        }
     }
 
     pub(crate) fn database_socket(&self) -> PathBuf {
@@ -156,14 +166,19 @@ impl Site {
         let stop = CancellationToken::new();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let (relay, relayed) = mpsc::channel(4);
         let port = PeerPort {
             address,
             tls: identity.peers(),
             plans: in_force.clone(),
             peers: Peers::new(host.clone(), in_force.clone(), 0, databases),
+            relayed,
         };
-        let tls = identity.config();
-        let fetch = Fetch::new(host.clone(), in_force.clone(), tls, Reserve::NONE);
+        let reach = Reach {
+            tls: identity.config(),
+            relay: self.line.clone(),
+        };
+        let fetch = Fetch::new(host.clone(), in_force.clone(), reach, Reserve::NONE);
         let jobs = Jobs::new(host.clone(), Arc::new(fetch), 0);
         let tasks = vec![
             tokio::spawn(reconcile::run(host.clone(), in_force.clone(), stop.clone())),
@@ -173,6 +188,7 @@ impl Site {
         Node {
             host,
             address,
+            relay,
             plans,
             stop,
             tasks,
@@ -191,6 +207,8 @@ fn force(plan: HostPlan) -> InForce {
 pub(crate) struct Node {
     pub(crate) host: Arc<Host>,
     pub(crate) address: SocketAddr,
+    /// Where connections through the coordinator come in.
+    pub(crate) relay: mpsc::Sender<AnyConnection>,
     plans: watch::Sender<InForce>,
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,

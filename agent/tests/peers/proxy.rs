@@ -22,7 +22,12 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// In front of `server`: each connection is cut when altogether so many bytes have come back, for each of `cuts`.
     pub(crate) async fn start(server: SocketAddr, cuts: Vec<u64>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_at(([127, 0, 0, 1], 0).into(), server, cuts).await
+    }
+
+    /// Likewise, at this address.
+    pub(crate) async fn start_at(at: SocketAddr, server: SocketAddr, cuts: Vec<u64>) -> Self {
+        let listener = TcpListener::bind(at).await.unwrap();
         let address = listener.local_addr().unwrap();
         let passed = Arc::new(AtomicU64::new(0));
         let count = passed.clone();

@@ -364,6 +364,42 @@ async fn a_tenant_stays_where_its_data_was_put_first() {
     life.end().await;
 }
 
+/// What is at the place of a disk that is not mounted is not the disk: nothing starts there and nothing is made.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_is_not_mounted_is_not_taken_for_an_empty_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = FakeDocker::new(dir.path(), 1);
+    let (disk, unmounted) = (dir.path().join("disk"), dir.path().join("unmounted"));
+    let on_disk = || Life::host(Pace::hasty(), &fake, dir.path()).keep_data_in(&disk);
+    std::fs::create_dir(&disk).unwrap();
+    let (alfa, beta) = (tenant_plan("alfa"), tenant_plan("beta"));
+    let life = Life::begin_on(on_disk().unwrap(), std::slice::from_ref(&alfa));
+    life.converged(&alfa).await;
+    life.end().await;
+    let keys = fake.database_keys("alfa");
+    for container in ["odoo_alfa", "postgres_alfa"] {
+        fake.kill(container, 137);
+    }
+    std::fs::rename(&disk, &unmounted).unwrap();
+    std::fs::create_dir(&disk).unwrap();
+    let life = Life::begin_on(on_disk().unwrap(), &[alfa.clone(), beta.clone()]);
+    for tenant in ["alfa", "beta"] {
+        life.wait("the reason", |l| {
+            l.status(tenant).is_some_and(|s| {
+                s.progress == TenantProgress::Failing && s.message.contains("Mount its disk")
+            })
+        })
+        .await;
+    }
+    assert_eq!(std::fs::read_dir(&disk).unwrap().count(), 0);
+    std::fs::remove_dir(&disk).unwrap();
+    std::fs::rename(&unmounted, &disk).unwrap();
+    life.converged(&alfa).await;
+    life.converged(&beta).await;
+    assert_eq!(fake.database_keys("alfa"), keys);
+    life.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_purge_leaves_no_directory() {
     let dir = tempfile::tempdir().unwrap();

@@ -249,6 +249,7 @@ impl Bench {
             certificate: Certificate {
                 serial: "01".to_owned(),
                 not_after: 1 << 40,
+                sha256: String::new(),
             },
         };
         self.apply(Command::Enroll(Box::new(enroll)))

@@ -16,11 +16,11 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     desired::{
-        Fleet, Host, MAX_EVENTS, Operator, Tenant, Token,
+        Fleet, Host, Operator, Tenant, Token,
         certificates::{AcmeAccount, CertificateTrouble, EdgeCertificate},
         domains::DomainTrouble,
     },
-    event::Event,
+    event::{Event, EventLog},
     operation::Operation,
 };
 
@@ -172,8 +172,9 @@ pub enum Write {
     /// Insert or replace.
     Put(RecordValue),
     Delete(RecordKind, String),
-    /// Append; the oldest ones beyond [`MAX_EVENTS`] are dropped.
     Event(Arc<Event>),
+    /// Forget the event with this sequence number.
+    ForgetEvent(u64),
 }
 
 /// The net effect of a group of writes: the last value of each key, and the events.
@@ -183,6 +184,8 @@ pub struct Group<'a> {
     pub records: BTreeMap<(RecordKind, Cow<'a, str>), Option<String>>,
     /// Oldest first.
     pub events: Vec<&'a Event>,
+    /// Sequence numbers of events to forget, perhaps of these very ones.
+    pub forgotten: Vec<u64>,
 }
 
 impl<'a> Group<'a> {
@@ -190,19 +193,24 @@ impl<'a> Group<'a> {
     pub fn of(writes: &'a [Write]) -> Self {
         let mut last: BTreeMap<(RecordKind, Cow<'a, str>), Option<&'a RecordValue>> =
             BTreeMap::new();
-        let mut events = Vec::new();
+        let (mut events, mut forgotten) = (Vec::new(), Vec::new());
         for write in writes {
             match write {
                 Write::Put(value) => drop(last.insert(value.key(), Some(value))),
                 Write::Delete(kind, id) => drop(last.insert((*kind, id.into()), None)),
                 Write::Event(event) => events.push(&**event),
+                Write::ForgetEvent(sequence) => forgotten.push(*sequence),
             }
         }
         let records = last
             .into_iter()
             .map(|(key, value)| (key, value.map(RecordValue::body)))
             .collect();
-        Self { records, events }
+        Self {
+            records,
+            events,
+            forgotten,
+        }
     }
 }
 
@@ -211,7 +219,7 @@ impl<'a> Group<'a> {
 pub struct Contents {
     /// In no particular order.
     pub records: Vec<Record>,
-    /// The newest [`MAX_EVENTS`], oldest first.
+    /// Oldest first.
     pub events: Vec<Event>,
     /// Number of commits that this is the result of. Each one raises it, within its own transaction: whoever lost the
     /// answer to a commit learns from it whether that was stored.
@@ -254,8 +262,11 @@ impl Records {
             }
         }
         self.events.extend(group.events.into_iter().cloned());
-        let surplus = self.events.len().saturating_sub(MAX_EVENTS);
-        self.events.drain(..surplus);
+        for sequence in group.forgotten {
+            if let Ok(at) = self.events.binary_search_by_key(&sequence, |e| e.sequence) {
+                self.events.remove(at);
+            }
+        }
     }
 
     /// Everything, as a store loads it.
@@ -340,13 +351,7 @@ pub fn fleet(contents: Contents) -> Result<Fleet, UnreadableRecord> {
             },
         }
     }
-    let skip = contents.events.len().saturating_sub(MAX_EVENTS);
-    fleet.events = contents
-        .events
-        .into_iter()
-        .skip(skip)
-        .map(Arc::new)
-        .collect();
+    fleet.events = EventLog::load(contents.events);
     fleet.last_event = fleet.events.last().map_or(0, |e| e.sequence);
     Ok(fleet)
 }

@@ -6,10 +6,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use isyone_fleet::{
-    change::{ChangeError, Command, Enroll, Outcome},
-    desired::Certificate,
-};
+use isyone_fleet::change::{ChangeError, Command, Enroll, Outcome};
 use isyone_proto::{
     convert::{parse, parse_labels},
     error::FieldError,
@@ -82,10 +79,7 @@ impl EnrollmentService for Enrollment {
             uid: Uuid::now_v7(),
             advertise,
             labels: parse_labels("labels", &asked.labels)?,
-            certificate: Certificate {
-                serial: issued.serial,
-                not_after: issued.not_after,
-            },
+            certificate: issued.record(),
             host: host.clone(),
         };
         let command = Command::Enroll(Box::new(enroll));

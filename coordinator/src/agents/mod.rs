@@ -1,8 +1,10 @@
-//! Agents, which dial in: how they join, their sessions (plans down, reports up), and streams of bulk data to them.
+//! Agents, which dial in: how they join, their sessions (plans down, reports up), streams of bulk data to them, and between
+//! two of them that cannot reach each other (relay).
 //!
 //! Not here: what a plan contains (isyone_fleet::views), the ports (ports/listener), what operators may ask
 //! (operators).
 
 pub mod enroll;
+pub mod relay;
 pub mod session;
 pub mod streams;

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use isyone_fleet::{change::Command, desired::Certificate};
+use isyone_fleet::change::Command;
 use isyone_proto::tls::{self, CertificateInfo, Identity, OperatorRole, TlsError};
 use tokio_util::sync::CancellationToken;
 
@@ -119,10 +119,7 @@ async fn refresh(scraper: &Scraper, dir: &Path) -> Result<(), ScraperError> {
     let issued = scraper
         .pki
         .sign_operator(&csr, name, OperatorRole::Monitor, TTL_S, now_s)?;
-    let accepted = Certificate {
-        serial: issued.serial,
-        not_after: issued.not_after,
-    };
+    let accepted = issued.record();
     let command = Command::CreateOperator {
         name: name.clone(),
         role: OperatorRole::Monitor,

@@ -4,10 +4,7 @@
 
 use std::ops::Bound;
 
-use isyone_fleet::{
-    change::{Command, Outcome},
-    desired::Certificate,
-};
+use isyone_fleet::change::{Command, Outcome};
 use isyone_proto::{
     convert::{parse, parse_optional},
     error::FieldError,
@@ -62,10 +59,7 @@ impl OperatorService for Api {
             .sign_operator(&asked.csr_pem, &name, role, ttl_s, clock::now_seconds())
             .map_err(|e| status::pki(&e))?;
         // Worthless until its serial number is stored.
-        let certificate = Certificate {
-            serial: issued.serial,
-            not_after: issued.not_after,
-        };
+        let certificate = issued.record();
         let command = Command::CreateOperator {
             name,
             role,

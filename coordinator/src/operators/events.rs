@@ -73,7 +73,8 @@ impl EventService for Api {
             self.parts.clone(),
             filter,
             after,
-            asked.follow,
+            // The newest ones are whichever are there.
+            (asked.follow, asked.after_sequence != 0),
             caller,
         ));
         Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
@@ -94,36 +95,35 @@ fn before_tail(state: &State, filter: &Filter, tail: usize) -> u64 {
     })
 }
 
-/// Stored events after a sequence number; an error if some of them are no longer stored.
-fn after(state: &State, sequence: u64) -> Result<impl Iterator<Item = &Arc<Event>>, Status> {
+/// Stored events after a sequence number; an error if not all of them are stored any more, and the caller counts on that.
+fn after(
+    state: &State,
+    sequence: u64,
+    gapless: bool,
+) -> Result<impl Iterator<Item = &Arc<Event>>, Status> {
     let events = &state.fleet.events;
-    let oldest = events
-        .front()
-        .map_or(state.fleet.last_event + 1, |e| e.sequence);
-    if sequence + 1 < oldest {
+    if gapless && sequence < events.forgotten() {
         let message = format!(
-            "events {} to {} are forgotten already",
+            "some of the events {} to {} are forgotten already",
             sequence + 1,
-            oldest - 1
+            events.forgotten()
         );
         return Err(Status::out_of_range(message));
     }
-    // Sequence numbers are consecutive, so the position follows from the number.
-    let skip = usize::try_from(sequence + 1 - oldest).unwrap_or(usize::MAX);
-    Ok(events.iter().skip(skip))
+    Ok(events.after(sequence))
 }
 
 async fn stream(
     parts: Arc<Parts>,
     filter: Filter,
     mut sequence: u64,
-    follow: bool,
+    (follow, mut gapless): (bool, bool),
     caller: mpsc::Sender<Result<v1::Event, Status>>,
 ) {
     let mut changes = parts.handle.subscribe();
     loop {
         let state = parts.handle.snapshot();
-        match after(&state, sequence) {
+        match after(&state, sequence, gapless) {
             Ok(events) => {
                 for event in events {
                     sequence = event.sequence;
@@ -138,6 +138,7 @@ async fn stream(
         if !follow {
             return;
         }
+        (sequence, gapless) = (sequence.max(state.fleet.last_event), true);
         drop(state);
         let alive = tokio::select! {
             changed = changes.changed() => changed.is_ok(),

@@ -2,7 +2,7 @@
 //!
 //! Not here: accepting connections (ports/listener), who may call what (operators/access), the services themselves.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use isyone_proto::{
     pb::{
@@ -23,6 +23,8 @@ use isyone_proto::{
     },
     tls::MAX_MESSAGE_BYTES,
 };
+use tokio::sync::mpsc;
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
@@ -48,15 +50,21 @@ const MAX_JOIN_STREAMS: u32 = 2;
 /// is well above that, and bounds what one peer can hold.
 const MAX_STREAMS: u32 = 128;
 
-fn builder(max_streams: u32) -> Server {
+/// Most streams on one connection for bulk data: it is made for one.
+const MAX_BULK_STREAMS: u32 = 2;
+/// What a peer may send ahead, bytes: on one stream, and on a connection. Small: thousands of agents send little each.
+const WINDOWS: (u32, u32) = (64 * 1024, 256 * 1024);
+/// The same where bulk data comes in, of which there are few: at 10 ms to another site 64 KiB would be 6 MB/s.
+const BULK_WINDOWS: (u32, u32) = (1 << 20, 1 << 20);
+
+fn builder(max_streams: u32, windows: (u32, u32)) -> Server {
     Server::builder()
         // Without keepalive, a half-open connection lives for hours.
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .max_concurrent_streams(max_streams)
-        // Small windows: thousands of agents send little each.
-        .initial_stream_window_size(64 * 1024)
-        .initial_connection_window_size(256 * 1024)
+        .initial_stream_window_size(windows.0)
+        .initial_connection_window_size(windows.1)
 }
 
 macro_rules! limited {
@@ -89,6 +97,7 @@ fn services(shared: &Shared, addresses: &Addresses) -> (Api, Agents) {
         agent_ttl_s: shared.agent_ttl_s(),
         sealer: shared.sealer.clone(),
         streams: shared.streams.clone(),
+        relays: shared.relays.clone(),
         monitors: shared.monitors.clone(),
         metrics: shared.metrics.clone(),
         stop: shared.stop.clone(),
@@ -119,7 +128,13 @@ pub(super) async fn serve_grpc(
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let most = MAX_REQUEST_BYTES;
-    let router = builder(MAX_STREAMS)
+    let bulk = builder(MAX_BULK_STREAMS, BULK_WINDOWS)
+        .layer(AccessLayer::new(shared.metrics.clone()))
+        .add_service(limited!(
+            MAX_MESSAGE_BYTES,
+            AgentServiceServer::new(agents.clone())
+        ));
+    let router = builder(MAX_STREAMS, WINDOWS)
         .layer(AccessLayer::new(shared.metrics.clone()))
         .add_service(limited!(most, health_service))
         .add_service(limited!(most, reflection().build_v1()?))
@@ -139,13 +154,30 @@ pub(super) async fn serve_grpc(
         .add_service(limited!(MAX_MESSAGE_BYTES, AgentServiceServer::new(agents)));
     let stop = shared.stop.clone();
     Ok(async move {
-        let served = router
-            .serve_with_incoming_shutdown(incoming, stop.cancelled())
-            .await;
-        if let Err(error) = served {
+        let ((to_usual, usual), (to_bulk, bulks)) = (mpsc::channel(1), mpsc::channel(1));
+        let end = || stop.cancelled();
+        let served = tokio::join!(
+            router.serve_with_incoming_shutdown(ReceiverStream::new(usual), end()),
+            bulk.serve_with_incoming_shutdown(ReceiverStream::new(bulks), end()),
+            stop.run_until_cancelled(sort(incoming, to_usual, to_bulk)),
+        );
+        if let Err(error) = served.0.and(served.1) {
             tracing::error!(%error, "gRPC ended");
         }
     })
+}
+
+type Sorted = mpsc::Sender<io::Result<listener::PeerStream>>;
+
+/// Gives each connection to the server whose windows suit it.
+async fn sort(mut incoming: listener::Incoming, usual: Sorted, bulk: Sorted) {
+    while let Some(next) = incoming.next().await {
+        let is_bulk = next.as_ref().is_ok_and(listener::PeerStream::is_bulk);
+        let server = if is_bulk { &bulk } else { &usual };
+        if server.send(next).await.is_err() {
+            return; // we stop
+        }
+    }
 }
 
 pub(super) async fn serve_enrollment(
@@ -155,7 +187,7 @@ pub(super) async fn serve_enrollment(
     stop: CancellationToken,
 ) {
     let service = EnrollmentServiceServer::new(enrollment);
-    let router = builder(MAX_JOIN_STREAMS)
+    let router = builder(MAX_JOIN_STREAMS, WINDOWS)
         .layer(AccessLayer::new(metrics))
         .add_service(limited!(MAX_JOIN_BYTES, service));
     if let Err(error) = router

@@ -1,11 +1,15 @@
-//! The background loops; two small ones (our own certificates, connections to cut) are here.
+//! The background loops; three small ones (our own certificates, those to remember, connections to cut) are here.
 //!
 //! Not here: the writer's loop and publishing, which start with the ports.
 
 use std::{sync::Arc, time::Duration};
 
-use isyone_proto::tls::error_chain;
-use tokio::{sync::Notify, task::JoinSet};
+use isyone_fleet::change::Command;
+use isyone_proto::tls::{CertificateInfo, error_chain};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::shared::Shared;
@@ -115,6 +119,31 @@ async fn cut_refused(handle: Handle, connections: Arc<Connections>, stop: Cancel
         }
         seen = state;
         tokio::time::sleep(CUT_PAUSE).await;
+    }
+}
+
+/// Remembers the fingerprints of certificates that a version before issued, when their owners connect.
+pub(super) async fn pin(
+    handle: Handle,
+    mut unpinned: mpsc::Receiver<CertificateInfo>,
+    stop: CancellationToken,
+) {
+    loop {
+        let certificate = tokio::select! {
+            certificate = unpinned.recv() => certificate,
+            () = stop.cancelled() => return,
+        };
+        let Some(certificate) = certificate else {
+            return stop.cancelled().await; // nobody can connect any more
+        };
+        let command = Command::PinCertificate {
+            serial: certificate.serial_hex(),
+            sha256: certificate.sha256_hex(),
+            identity: certificate.identity,
+        };
+        if let Err(e) = handle.submit_patiently("coordinator", command).await {
+            tracing::warn!("a certificate is not remembered whole yet: {e}");
+        }
     }
 }
 

@@ -134,7 +134,7 @@ pub async fn start(
     {
         tracing::warn!(%tenant, "[edge.dashboard] hostname {name} is a domain of that tenant's; edges cannot serve both: name another, or `isyctl tenant domain remove {tenant} {name}`");
     }
-    let shared = Shared::new(config, handle, parts.sealer)?;
+    let (shared, unpinned) = Shared::new(config, handle, parts.sealer)?;
     let asker = probes::asker(&shared.config)?;
     let (listeners, addresses) = Listeners::bind(&shared.config).await?;
     let refresh = Arc::new(Notify::new());
@@ -142,6 +142,11 @@ pub async fn start(
     let mut tasks = JoinSet::new();
     ports::serve(&shared, listeners, &addresses, dashboard, &mut tasks).await?;
     loops::spawn(&shared, asker, refresh.clone(), &mut tasks);
+    tasks.spawn(loops::pin(
+        shared.handle.clone(),
+        unpinned,
+        shared.stop.clone(),
+    ));
     Ok(Running {
         handle: shared.handle,
         pki: shared.pki,

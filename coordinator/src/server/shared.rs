@@ -4,12 +4,14 @@
 
 use std::sync::Arc;
 
+use isyone_fleet::desired::{Admission, Refusal};
 use isyone_proto::tls::CertificateInfo;
 use prometheus_client::registry::Registry;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    agents::{session::monitors::MonitorList, streams::Streams},
+    agents::{relay::Relays, session::monitors::MonitorList, streams::Streams},
     base::{
         clock,
         config::Config,
@@ -38,6 +40,7 @@ pub(super) struct Shared {
     pub(super) pki: Arc<Pki>,
     pub(super) sealer: Arc<Sealer>,
     pub(super) streams: Arc<Streams>,
+    pub(super) relays: Arc<Relays>,
     pub(super) monitors: Arc<MonitorList>,
     pub(super) edges: Arc<Edges>,
     pub(super) challenges: Arc<Challenges>,
@@ -50,12 +53,21 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(config: Config, handle: Handle, sealer: Sealer) -> Result<Self, PkiError> {
-        Ok(Self {
-            pki: Arc::new(authority(&config, &handle)?),
+    /// Also returns certificates that are to be remembered whole; see [`authority`].
+    pub(super) fn new(
+        config: Config,
+        handle: Handle,
+        sealer: Sealer,
+    ) -> Result<(Self, mpsc::Receiver<CertificateInfo>), PkiError> {
+        let (pki, unpinned) = authority(&config, &handle)?;
+        let (streams, stop) = (Arc::<Streams>::default(), CancellationToken::new());
+        let relays = Relays::new(handle.clone(), streams.clone(), stop.clone());
+        let shared = Self {
+            pki: Arc::new(pki),
             monitors: Arc::new(MonitorList::new(&handle.snapshot())),
             sealer: Arc::new(sealer),
-            streams: Arc::default(),
+            streams,
+            relays: Arc::new(relays),
             edges: Arc::new(Edges::on(
                 config.edge.ports.first().copied().unwrap_or(EDGE_PORT),
             )),
@@ -65,10 +77,11 @@ impl Shared {
             dns: Arc::new(Resolver::new(config.dns.servers.clone())),
             metrics: Arc::default(),
             connections: Arc::default(),
-            stop: CancellationToken::new(),
+            stop,
             config: Arc::new(config),
             handle,
-        })
+        };
+        Ok((shared, unpinned))
     }
 
     pub(super) fn agent_ttl_s(&self) -> i64 {
@@ -80,6 +93,7 @@ impl Shared {
         let mut registry = metrics::registry();
         self.handle.timings().register(&mut registry);
         self.metrics.register(&mut registry);
+        self.relays.register(&mut registry);
         registry.register_collector(Box::new(EdgeCollector {
             edges: self.edges.clone(),
             shards: self.handle.settings().shards.clone(),
@@ -93,20 +107,40 @@ impl Shared {
     }
 }
 
-fn authority(config: &Config, handle: &Handle) -> Result<Pki, PkiError> {
+/// Certificates that are recognised and not yet remembered whole; when there are more, the next connection tells.
+const MAX_UNPINNED: usize = 64;
+
+/// Also returns certificates that were recognised by their serial number alone.
+fn authority(
+    config: &Config,
+    handle: &Handle,
+) -> Result<(Pki, mpsc::Receiver<CertificateInfo>), PkiError> {
     let pki_config = PkiConfig {
         dir: config.data_dir.join(crate::init::PKI_DIR),
         hosts: config.advertise.hosts.clone(),
         server_ttl_s: config.certificates.server_ttl.millis() / 1000,
     };
     let handle = handle.clone();
-    let admit =
-        move |certificate: &CertificateInfo| match handle.snapshot().fleet.admits(certificate) {
-            Ok(()) => true,
-            Err(refusal) => {
-                tracing::info!(who = %certificate.identity, %refusal, "certificate refused");
-                false
-            }
-        };
-    Pki::open(pki_config, Arc::new(admit), clock::now_seconds())
+    let (seen, unpinned) = mpsc::channel(MAX_UNPINNED);
+    let admit = move |certificate: &CertificateInfo| match handle
+        .snapshot()
+        .fleet
+        .admits(certificate)
+    {
+        Ok(Admission::Certain) => true,
+        Ok(Admission::BySerial) => {
+            let _ = seen.try_send(certificate.clone()); // the next connection tells again
+            true
+        }
+        Err(refusal @ Refusal::Forged) => {
+            tracing::error!(who = %certificate.identity, serial = certificate.serial_hex(), %refusal, "certificate refused");
+            false
+        }
+        Err(refusal) => {
+            tracing::info!(who = %certificate.identity, %refusal, "certificate refused");
+            false
+        }
+    };
+    let pki = Pki::open(pki_config, Arc::new(admit), clock::now_seconds())?;
+    Ok((pki, unpinned))
 }

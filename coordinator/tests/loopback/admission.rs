@@ -17,7 +17,7 @@ use isyone_proto::{
 };
 use tonic::Code;
 
-use crate::support::{Agent, say, soon, start};
+use crate::support::{Agent, admin_context, channel, say, soon, start};
 
 #[tokio::test]
 async fn a_token_works_once_and_only_for_its_host() {
@@ -191,4 +191,38 @@ async fn reflection_and_health_are_served() {
             .iter()
             .any(|s| s.name == "isyone.v1.TenantService")
     );
+}
+
+/// A certificate of the admin's name, role and serial number, signed by the fleet's own CA for another key.
+fn forged(dir: &std::path::Path) -> (String, String) {
+    let read = |name: &str| std::fs::read_to_string(dir.join("data/pki").join(name)).unwrap();
+    let ca_key = rcgen::KeyPair::from_pem(&read("ca.key")).unwrap();
+    let issuer = rcgen::Issuer::from_ca_cert_pem(&read("ca.pem"), ca_key).unwrap();
+    let real = admin_context(dir).certificate_pem;
+    let real = tls::certificates("admin", &real).unwrap();
+    let info = tls::certificate_info(&real[0]).unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.serial_number = Some(rcgen::SerialNumber::from_slice(&info.serial));
+    let name = info.identity.to_string();
+    params.subject_alt_names = vec![rcgen::SanType::URI(name.as_str().try_into().unwrap())];
+    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    params.not_after = time::OffsetDateTime::from_unix_timestamp(info.not_after).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = params.signed_by(&key, &issuer).unwrap();
+    (certificate.pem(), key.serialize_pem())
+}
+
+#[tokio::test]
+async fn whoever_has_the_cas_key_still_cannot_make_a_certificate_that_is_let_in() {
+    let fixture = start().await;
+    let dir = fixture.dir.path();
+    let (certificate, key) = forged(dir);
+    let ca = admin_context(dir).ca_pem;
+    let info = |channel| async {
+        let mut client = SystemServiceClient::new(channel);
+        client.get_info(v1::GetInfoRequest {}).await
+    };
+    let thief = channel(&fixture.running, &ca, &certificate, &key);
+    assert!(soon(info(thief)).await.is_err());
+    assert!(soon(info(fixture.admin.clone())).await.is_ok());
 }

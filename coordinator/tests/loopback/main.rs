@@ -9,6 +9,7 @@ mod monitoring;
 mod pages;
 mod published;
 mod refusals;
+mod relay;
 mod sessions;
 mod streams;
 mod support;

@@ -19,7 +19,7 @@ use tonic::{Code, Streaming, transport::Channel};
 use crate::support::{Agent, Fixture, soon, with_alfa};
 
 /// Opens the stream that the coordinator asks for; returns its incoming messages and a sender.
-async fn attach(
+pub(crate) async fn attach(
     agent: &mut Agent,
     host: &Channel,
 ) -> (

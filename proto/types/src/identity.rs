@@ -101,12 +101,19 @@ pub struct CertificateInfo {
     pub not_after: i64,
     /// Whether its owner may also use it as a TLS server (hosts do, on the port for scrapes).
     pub serves: bool,
+    /// SHA-256 of the whole certificate as DER. A forged one may bear any name and serial number, but not this.
+    pub sha256: [u8; 32],
 }
 
 impl CertificateInfo {
     /// The serial number as lists of accepted certificates spell it: lower-case hex.
     pub fn serial_hex(&self) -> String {
         hex::encode(&self.serial)
+    }
+
+    /// The fingerprint as lists of accepted certificates spell it: lower-case hex.
+    pub fn sha256_hex(&self) -> String {
+        hex::encode(self.sha256)
     }
 
     /// When to renew, seconds since the Unix epoch: after half of its lifetime.

@@ -222,7 +222,7 @@ pub struct JobReport {
     pub bytes_done: u64,
     /// Bytes to do altogether; 0 while that is not known.
     pub bytes_total: u64,
-    /// Why it failed or is tried again, for people; empty otherwise.
+    /// For people: why it failed or is tried again; while it runs, what is unusual about how it goes. Empty otherwise.
     pub message: String,
 }
 

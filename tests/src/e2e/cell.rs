@@ -39,6 +39,48 @@ pub struct Host {
     namespace: PathBuf,
 }
 
+/// Closes a host's port to other hosts until it is dropped.
+#[derive(Debug)]
+pub struct Closed {
+    namespace: PathBuf,
+}
+
+impl Host {
+    /// Drops what comes to a TCP port from other machines, as a firewall between two sites does.
+    pub fn close(&self, port: u16) -> Closed {
+        let namespace = self.namespace.clone();
+        let closed = Closed { namespace };
+        let rule = format!("tcp dport {port} iifname != \"lo\" drop");
+        for command in [
+            "add table inet isyone_test",
+            "add chain inet isyone_test in { type filter hook input priority -300; }",
+            &format!("add rule inet isyone_test in {rule}"),
+        ] {
+            run(closed.nft().arg(command)).ok();
+        }
+        closed
+    }
+}
+
+impl Closed {
+    fn nft(&self) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.namespace.display()));
+        command.arg("nft");
+        command
+    }
+}
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        // The namespace outlives the test.
+        let _ = self
+            .nft()
+            .args(["delete", "table", "inet", "isyone_test"])
+            .status();
+    }
+}
+
 /// Options of a cell.
 #[derive(Debug, Clone)]
 pub struct Shape {

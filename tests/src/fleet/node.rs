@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use isyone_agent::{agent, base::config::DataDir, host::Pace, testing::fake_docker::FakeDocker};
+use isyone_agent::{
+    agent, base::config::DataDir, host::Pace, jobs::fetch::Reserve,
+    testing::fake_docker::FakeDocker,
+};
 use isyone_coordinator::{
     base::{
         config::Config,
@@ -177,6 +180,8 @@ pub struct Agent {
     pub data: DataDir,
     pub docker: Arc<FakeDocker>,
     pub pace: Pace,
+    /// Where it serves other agents; not at all at first.
+    pub peer: agent::PortAddress,
     life: Option<(Runtime, agent::Agent)>,
 }
 
@@ -188,6 +193,7 @@ impl Agent {
             data,
             docker,
             pace: Pace::hasty(),
+            peer: agent::PortAddress::Off,
             life: None,
         }
     }
@@ -203,8 +209,9 @@ impl Agent {
             tenants_dir: None,
             http: None,
             metrics: agent::PortAddress::Off,
-            peer: agent::PortAddress::Off,
+            peer: self.peer,
             copy_rate_bytes_per_s: 0,
+            copy_reserve: Reserve::NONE,
             firewall: None,
         };
         let started = runtime.block_on(async { agent::Agent::start(parts) });

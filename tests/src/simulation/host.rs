@@ -229,7 +229,7 @@ impl SimHost {
                 data: None,
                 initialisations: 0,
             });
-        heed(copy, plan);
+        heed(copy, plan, stale);
         let mut steps = match copy.world.steps_of(plan, stale, now) {
             Ok(steps) => steps,
             Err(why) => {
@@ -338,13 +338,11 @@ impl SimHost {
 
 /// What the agent does before it compares: the state of another tenant of the name does not count, and the plan says
 /// where the data comes from.
-fn heed(copy: &mut Copy, plan: &TenantPlan) {
+fn heed(copy: &mut Copy, plan: &TenantPlan, stale: bool) {
     if copy.world.state.uid != plan.uid {
         copy.world.state = diff::adopt(plan, &copy.world.observed);
     }
-    if let Some(database) = diff::heed(plan, &copy.world.state.database) {
-        copy.world.state.database = database;
-    }
+    diff::heed(plan, stale, &mut copy.world.state);
     let wanted = matches!(
         plan.desired,
         DesiredState::Running | DesiredState::Suspended

@@ -13,11 +13,11 @@ pub mod host;
 pub mod invariants;
 mod jobs;
 mod operators;
+mod summary;
 pub mod walk;
 
 use std::{
     collections::BTreeMap,
-    fmt,
     panic::AssertUnwindSafe,
     sync::{
         Arc,
@@ -48,6 +48,7 @@ use uuid::Uuid;
 
 use edges::SimEdges;
 use host::{SimHost, Worked};
+pub use summary::Summary;
 
 /// A message in flight to or from a host.
 #[derive(Debug, Clone)]
@@ -81,64 +82,8 @@ pub struct Shape {
     /// Now and then the coordinator is rebuilt from an older state, under a raised incarnation. What it had promised since
     /// is lost then; what must hold all the same is that nobody writes beside another, and nothing is removed unasked.
     pub rebuilds: bool,
-}
-
-/// What happened in a run, or in several.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Summary {
-    pub steps: u64,
-    pub accepted: u64,
-    pub refused: u64,
-    /// Number of crashes of hosts and of the coordinator.
-    pub crashes: u64,
-    /// Number of faults of all kinds.
-    pub faults: u64,
-    /// Tenants that took up another home.
-    pub moved: u64,
-    /// Operations that went back.
-    pub went_back: u64,
-    /// Writes that users were told of.
-    pub written: u64,
-    pub purged: u64,
-    /// How often a tenant fell asleep.
-    pub slept: u64,
-    /// Digest of the final state: equal for equal seeds.
-    pub digest: String,
-}
-
-impl Summary {
-    /// Adds another run's counts.
-    pub fn add(&mut self, other: &Self) {
-        self.steps += other.steps;
-        self.accepted += other.accepted;
-        self.refused += other.refused;
-        self.crashes += other.crashes;
-        self.faults += other.faults;
-        self.moved += other.moved;
-        self.went_back += other.went_back;
-        self.written += other.written;
-        self.purged += other.purged;
-        self.slept += other.slept;
-    }
-}
-
-impl fmt::Display for Summary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} steps, {} commands accepted, {} refused, {} crashes, {} moved, {} went back, {} writes, {} purged, \
-             {} put to sleep",
-            self.steps,
-            self.accepted,
-            self.refused,
-            self.crashes,
-            self.moved,
-            self.went_back,
-            self.written,
-            self.purged,
-            self.slept
-        )
-    }
+    /// Operators move a few tenants to and fro, and older copies are kept for longer than a run.
+    pub moves: bool,
 }
 
 /// A run that broke an invariant.
@@ -206,7 +151,8 @@ impl Simulation {
         disk.apply(&bench.effects.writes)
             .expect("nothing fails yet");
         let mut settings = testing::settings();
-        settings.quarantine_ms = 30_000; // short, so that runs see its end
+        // Short, so that runs see its end.
+        settings.quarantine_ms = if shape.moves { 600_000 } else { 30_000 };
         settings.quarantine_hold_ms = 5_000;
         settings.sleep_after_ms.insert(name("small"), 20_000);
         Self {

@@ -2,6 +2,7 @@
 
 use isyone_fleet::{
     change::Command,
+    desired::CopyRole,
     event::EventKind,
     testing::{self, Bench, name},
 };
@@ -27,15 +28,20 @@ impl Simulation {
             return;
         }
         // Epochs and places show their worth in moves, and only tenants that have run can move.
-        let (names, moves) = if self.shape.rebuilds {
+        let few = self.shape.rebuilds || self.shape.moves;
+        let (names, moves) = if few {
             (FEW, 500)
         } else {
             (TENANTS.len(), 150)
         };
         let tenant: TenantName = name(TENANTS[self.rng.random_range(0..names)]);
         match self.rng.random_range(0..18u32) {
-            _ if self.chance(moves) => self.order(&tenant, 0),
-            _ if self.shape.rebuilds && self.chance(700) => self.create_some(tenant),
+            _ if self.chance(moves) => {
+                // What has been moved is often moved back.
+                let lately = self.moved_lately().filter(|_| self.chance(500));
+                self.order(&lately.unwrap_or(tenant), 0);
+            }
+            _ if few && self.chance(700) => self.create_some(tenant),
             0..=4 => self.create_some(tenant),
             5 => {
                 let host = self.pick_host();
@@ -115,10 +121,22 @@ impl Simulation {
         }
     }
 
-    /// A host where the tenant does not live, if there is one.
+    /// A tenant of which an older copy is kept.
+    fn moved_lately(&mut self) -> Option<TenantName> {
+        let fenced = &self.state.fleet.fenced;
+        let at = self.rng.random_range(0..fenced.len().max(1));
+        fenced.iter().nth(at).map(|(_, name)| name.clone())
+    }
+
+    /// A host where the tenant does not live, if there is one: as often as not one that keeps an older copy.
     fn other_host(&mut self, tenant: &TenantName) -> HostName {
         let host = self.pick_host();
+        let older = self.chance(500);
         let lives = self.state.fleet.tenants.get(tenant);
+        let kept = lives.and_then(|t| t.copies.iter().find(|copy| copy.role != CopyRole::Incoming));
+        if let Some(copy) = kept.filter(|_| older) {
+            return copy.place.host.clone();
+        }
         let mut others = self.hosts.keys().cycle().skip_while(|name| **name != host);
         let elsewhere = |name: &&HostName| lives.is_none_or(|t| t.placement.host != **name);
         let count = self.hosts.len();
@@ -179,7 +197,13 @@ impl Simulation {
             match event.kind {
                 EventKind::TenantPurged => self.summary.purged += 1,
                 EventKind::TenantAsleep => self.summary.slept += 1,
-                EventKind::TenantMoved => self.summary.moved += 1,
+                EventKind::TenantMoved => {
+                    self.summary.moved += 1;
+                    let operation = event.operation.and_then(|id| fleet.operations.get(&id));
+                    let place = operation.and_then(|operation| operation.log.first());
+                    let back = place.is_some_and(|step| step.detail.ends_with("its older copy"));
+                    self.summary.came_back += u64::from(back);
+                }
                 EventKind::OperationCancelled | EventKind::OperationFailed => {
                     self.summary.went_back += 1;
                 }

@@ -153,6 +153,7 @@ fn prepared(kind: OperationKind) -> Simulation {
         steps: 0,
         fault_permille: 0,
         rebuilds: false,
+        moves: false,
     };
     let mut sim = Simulation::new(0, shape);
     sim.settings.sleep_after_ms.clear();

@@ -5,6 +5,7 @@ mod edges;
 mod fleet_in_process;
 mod joining;
 mod monitoring_files;
+mod relay;
 mod simulation;
 mod tidy;
 mod traces;

@@ -42,6 +42,7 @@ fn shape(seed: u64, rebuilds: bool) -> Shape {
             20 + 40 * (seed as u32 % 4)
         },
         rebuilds,
+        moves: false,
     }
 }
 
@@ -52,11 +53,11 @@ fn run(seed: u64, shape: Shape) -> Summary {
     })
 }
 
-fn run_all(seeds: std::ops::Range<u64>, rebuilds: bool) -> Summary {
+fn run_all(seeds: std::ops::Range<u64>, shape: impl Fn(u64) -> Shape) -> Summary {
     let started = Instant::now();
     let mut sum = Summary::default();
     for seed in seeds {
-        sum.add(&run(seed, shape(seed, rebuilds)));
+        sum.add(&run(seed, shape(seed)));
     }
     let rate = sum.steps as f64 / started.elapsed().as_secs_f64();
     println!("{sum}, {rate:.0} steps/s");
@@ -65,7 +66,7 @@ fn run_all(seeds: std::ops::Range<u64>, rebuilds: bool) -> Summary {
 
 #[test]
 fn a_fleet_under_faults_keeps_its_invariants_and_settles() {
-    let sum = run_all(seeds(60, STEPS), false);
+    let sum = run_all(seeds(60, STEPS), |seed| shape(seed, false));
     // The runs must have done something: a simulation in which nothing happens passes every check.
     if std::env::var_os("ISYONE_SEED").is_none() {
         assert!(
@@ -81,9 +82,23 @@ fn a_fleet_under_faults_keeps_its_invariants_and_settles() {
 
 #[test]
 fn a_coordinator_rebuilt_from_an_older_state_lets_nobody_write_beside_another() {
-    let sum = run_all(seeds(15, REBUILT_STEPS), true);
+    let sum = run_all(seeds(15, REBUILT_STEPS), |seed| shape(seed, true));
     assert!(
         std::env::var_os("ISYONE_SEED").is_some() || sum.accepted > 500 && sum.written > 1_000,
+        "{sum}"
+    );
+}
+
+#[test]
+fn tenants_that_move_to_and_fro_lose_nothing() {
+    let sum = run_all(seeds(15, REBUILT_STEPS), |seed| Shape {
+        hosts: 2 + seed as usize % 2,
+        moves: true,
+        rebuilds: false,
+        ..shape(seed, true)
+    });
+    assert!(
+        std::env::var_os("ISYONE_SEED").is_some() || sum.moved > 50 && sum.came_back > 10,
         "{sum}"
     );
 }
@@ -95,6 +110,7 @@ fn the_same_seed_gives_the_same_run() {
         steps: 1_000,
         fault_permille: 60,
         rebuilds: false,
+        moves: false,
     };
     assert_eq!(run(7, shape), run(7, shape));
     assert_ne!(run(7, shape).digest, run(8, shape).digest);

@@ -3,14 +3,14 @@
 //! without following links of any kind, without leaving the file system, and only what is a regular file or a directory.
 //! Blocking: call it from a blocking thread.
 //!
-//! Not here: which directories (tenant, peer, jobs); our own files (fsutil), golden snapshots (tree).
+//! Not here: which directories (tenant, peer, jobs); our own files (fsutil), copying trees (tree).
 
 mod path;
 mod walk;
 
 use std::{
     fs::File,
-    io,
+    io::{self, Read as _},
     os::{
         fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt as _,
@@ -29,7 +29,7 @@ use rustix::{
 use self::walk::{meta_of, names};
 pub use self::{
     path::{MAX_DEPTH, PathError, RelPath},
-    walk::{Found, Kind, LINK, Limits, Meta},
+    walk::{Entry, Found, Kind, LINK, Limits, Meta},
 };
 
 /// Most entries of one directory that is removed, far above what any program makes.
@@ -38,6 +38,12 @@ const MAX_REMOVED: usize = 1_000_000;
 /// A handle on the directory; it stays that directory, whatever happens to its name.
 #[derive(Debug)]
 pub struct Root(OwnedFd);
+
+impl AsFd for Root {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
 
 /// Whether this kernel, and whatever filters our calls, lets us open files in this way. A sandbox may answer `openat2` with
 /// ENOSYS, as systemd's `RestrictSUIDSGID=` does.
@@ -98,6 +104,18 @@ impl Root {
         let path = format!("/proc/{pid}/root");
         let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
         Ok(Self(rustix::fs::openat(CWD, path, flags, Mode::empty())?))
+    }
+
+    /// A directory below as a root of its own.
+    pub fn below(&self, path: &RelPath) -> io::Result<Self> {
+        Ok(Self(self.directory(path)?))
+    }
+
+    /// Up to `most` bytes of a small text file.
+    pub fn text(&self, path: &RelPath, most: u64) -> io::Result<String> {
+        let mut text = String::new();
+        self.file(path)?.0.take(most).read_to_string(&mut text)?;
+        Ok(text)
     }
 
     pub fn directory(&self, path: &RelPath) -> io::Result<OwnedFd> {
@@ -172,11 +190,13 @@ impl Root {
             of.f_blocks.saturating_mul(block),
         ))
     }
+}
 
-    /// Flushes the whole file system: one journal commit, where flushing each file means thousands.
-    pub fn sync(&self) -> io::Result<()> {
-        Ok(rustix::fs::syncfs(self.directory(&RelPath::root())?)?)
-    }
+/// Flushes the whole file system that a directory is on: one journal commit, where flushing each file means thousands. An
+/// error of writing is reported to the handle that was open when it happened, and only once: so `held` must be open since
+/// before the first write.
+pub fn sync(held: impl AsFd) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(held)?)
 }
 
 /// Gives a file or directory its owner, rights and time. Rights are taken without setuid, setgid and sticky.
@@ -219,7 +239,7 @@ fn remove(directory: BorrowedFd<'_>, name: &[u8], depth: usize) -> io::Result<()
         return Err(invalid("what is to be removed is too deep".to_owned()));
     }
     let below = open_at(directory, name, OFlags::DIRECTORY)?;
-    for inner in names(below.as_fd(), MAX_REMOVED)? {
+    for inner in names(below.as_fd(), MAX_REMOVED)?.iter() {
         remove(below.as_fd(), inner.to_bytes(), depth + 1)?;
     }
     Ok(rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR)?)

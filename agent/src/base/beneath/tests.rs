@@ -47,6 +47,7 @@ fn only_files_and_directories_are_opened_and_no_link_is_followed() {
     let (mut file, size) = root.file(&path("sub/file")).unwrap();
     file.read_to_string(&mut text).unwrap();
     assert_eq!((text.as_str(), size), ("data", 4));
+    assert_eq!(root.text(&path("sub/file"), 3).unwrap(), "dat");
     for trap in [
         "link",
         "zero",
@@ -155,7 +156,7 @@ fn what_is_written_gets_its_rights_and_time_and_two_names_of_one_file_are_refuse
     )
     .unwrap();
     assert!(root.writable(&path("new/second")).is_err());
-    root.sync().unwrap();
+    sync(root.directory(&RelPath::root()).unwrap()).unwrap();
     let (free, total) = root.space().unwrap();
     assert!(free <= total && total > 0);
 }
@@ -210,4 +211,28 @@ fn the_shipped_unit_lets_the_agent_open_tenants_files() {
         .lines()
         .find(|l| l.starts_with("CapabilityBoundingSet="));
     assert!(set.is_some_and(|set| set.contains("CAP_SYS_PTRACE")));
+}
+
+#[test]
+fn a_survey_sees_everything_once_and_opens_files_only() {
+    let (_dir, root) = trapped();
+    let (mut seen, mut opened, mut directories) = (Vec::new(), 0, 0);
+    let mut entered = |_: BorrowedFd<'_>| {
+        directories += 1;
+        Ok(())
+    };
+    root.survey(&mut entered, &mut |entry| {
+        seen.push(entry.name.to_string_lossy().into_owned());
+        opened += usize::from(entry.file()?.is_some());
+        Ok(())
+    })
+    .unwrap();
+    seen.sort();
+    let all = [
+        "deeper", "file", "in", "link", "magic", "out", "pipe", "socket", "sub", "zero",
+    ];
+    assert_eq!(
+        (seen, opened, directories),
+        (all.map(str::to_owned).to_vec(), 1, 3)
+    );
 }

@@ -3,14 +3,15 @@
 //! Not here: what is done with it.
 
 use std::{
-    ffi::CString,
+    ffi::CStr,
+    fs::File,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
 use rustix::fs::{AtFlags, Dir, FileType, OFlags, Stat, statat};
 
-use super::{MAX_DEPTH, RelPath, Root, invalid, open_at};
+use super::{MAX_DEPTH, RelPath, Root, invalid, is_regular, open_at};
 
 /// Most that one walk takes in.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +65,7 @@ impl Root {
         let handle = self.directory(&RelPath::root())?;
         let root = found(RelPath::root(), &rustix::fs::fstat(&handle)?);
         let mut walk = Walk {
+            limits,
             left: limits,
             visit,
         };
@@ -72,7 +74,76 @@ impl Root {
     }
 }
 
+/// Directories that a survey has open at once. What is nested deeper than this is left out.
+const MAX_OPEN: usize = 512;
+
+/// An entry of a directory, as a survey meets it.
+#[derive(Debug)]
+pub struct Entry<'a> {
+    /// The directory that it is in.
+    pub directory: BorrowedFd<'a>,
+    pub name: &'a CStr,
+    pub stat: Stat,
+}
+
+impl Entry<'_> {
+    /// Opens it, if it is a regular file.
+    pub fn file(&self) -> io::Result<Option<File>> {
+        if !is_regular(&self.stat) {
+            return Ok(None);
+        }
+        let handle = open_at(self.directory, self.name, OFlags::RDONLY)?;
+        // It may have become something else meanwhile.
+        Ok(is_regular(&rustix::fs::fstat(&handle)?).then(|| handle.into()))
+    }
+}
+
+impl Root {
+    /// Looks at everything below in whatever order, also while programs change it: what vanishes meanwhile, or cannot be
+    /// opened, is left out. Memory is bounded whatever is there. `entered` is called with each directory.
+    pub fn survey(
+        &self,
+        entered: &mut dyn FnMut(BorrowedFd<'_>) -> io::Result<()>,
+        visit: &mut dyn FnMut(Entry<'_>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut open = Vec::new();
+        let mut enter = |handle: OwnedFd, open: &mut Vec<(OwnedFd, Dir)>| {
+            entered(handle.as_fd())?;
+            let entries = Dir::read_from(&handle)?;
+            open.push((handle, entries));
+            io::Result::Ok(())
+        };
+        enter(self.directory(&RelPath::root())?, &mut open)?;
+        while let Some((handle, entries)) = open.last_mut() {
+            let Some(Ok(entry)) = entries.next() else {
+                open.pop();
+                continue;
+            };
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            let Ok(stat) = statat(&*handle, name, AtFlags::SYMLINK_NOFOLLOW) else {
+                continue;
+            };
+            visit(Entry {
+                directory: handle.as_fd(),
+                name,
+                stat,
+            })?;
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+                && let Ok(below) = open_at(handle.as_fd(), name, OFlags::DIRECTORY)
+                && open.len() < MAX_OPEN
+            {
+                enter(below, &mut open)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 struct Walk<'a> {
+    limits: Limits,
     left: Limits,
     visit: &'a mut dyn FnMut(Found) -> io::Result<()>,
 }
@@ -88,7 +159,16 @@ impl Walk<'_> {
             (Some(entries), Some(path_bytes)) => {
                 (left.entries, left.path_bytes) = (entries, path_bytes)
             }
-            _ => return Err(invalid("there are too many files".to_owned())),
+            _ => {
+                let Limits {
+                    entries,
+                    path_bytes,
+                } = self.limits;
+                return Err(invalid(format!(
+                    "a volume has more than {entries} files and directories, or {} MiB of their paths",
+                    path_bytes >> 20
+                )));
+            }
         }
         (self.visit)(found)
     }
@@ -97,8 +177,9 @@ impl Walk<'_> {
         if depth > MAX_DEPTH {
             return Err(invalid(format!("{path} is too deep")));
         }
-        for name in names(handle.as_fd(), self.left.entries)? {
-            let stat = match statat(&handle, &name, AtFlags::SYMLINK_NOFOLLOW) {
+        // One more than are left, so that `take` says so.
+        for name in names(handle.as_fd(), self.left.entries + 1)?.iter() {
+            let stat = match statat(&handle, name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => stat,
                 Err(rustix::io::Errno::NOENT) => continue, // gone meanwhile
                 Err(e) => return Err(e.into()),
@@ -110,29 +191,65 @@ impl Walk<'_> {
             let is_directory = found.kind == Kind::Directory;
             self.take(found)?;
             if is_directory {
-                let below = open_at(handle.as_fd(), name.as_c_str(), OFlags::DIRECTORY)?;
-                self.descend(below, &path, depth + 1)?;
+                match open_at(handle.as_fd(), name, OFlags::DIRECTORY) {
+                    // Whoever visits may have removed it.
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                    below => self.descend(below?, &path, depth + 1)?,
+                }
             }
         }
         Ok(())
     }
 }
 
+/// Names in a directory, one after the other: a million in a vector each would take thrice the memory.
+#[derive(Default)]
+pub(super) struct Names {
+    /// Each ends with a NUL.
+    bytes: Vec<u8>,
+    /// Where each begins, and its length.
+    places: Vec<(u32, u8)>,
+}
+
+impl Names {
+    fn at(&self, (begin, length): (u32, u8)) -> &CStr {
+        let begin = begin as usize;
+        let bytes = &self.bytes[begin..=begin + usize::from(length)];
+        CStr::from_bytes_with_nul(bytes).unwrap_or_default() // as they were put there
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &CStr> {
+        self.places.iter().map(|place| self.at(*place))
+    }
+}
+
 /// Names in a directory, sorted; an error when there are more than `most`.
-pub(super) fn names(directory: BorrowedFd<'_>, most: usize) -> io::Result<Vec<CString>> {
-    let mut names = Vec::new();
+pub(super) fn names(directory: BorrowedFd<'_>, most: usize) -> io::Result<Names> {
+    let mut names = Names::default();
     for entry in Dir::read_from(directory)? {
-        let name = entry?.file_name().to_owned();
+        let entry = entry?;
+        let name = entry.file_name();
         if matches!(name.to_bytes(), b"." | b"..") {
             continue;
         }
-        if names.len() >= most {
-            return Err(invalid("there are too many files".to_owned()));
+        let length = u8::try_from(name.count_bytes()); // Linux has no longer ones
+        let (Ok(begin), Ok(length)) = (u32::try_from(names.bytes.len()), length) else {
+            return Err(too_many());
+        };
+        if names.places.len() >= most {
+            return Err(too_many());
         }
-        names.push(name);
+        names.bytes.extend_from_slice(name.to_bytes_with_nul());
+        names.places.push((begin, length));
     }
-    names.sort_unstable();
+    let mut places = std::mem::take(&mut names.places);
+    places.sort_unstable_by(|a, b| names.at(*a).cmp(names.at(*b)));
+    names.places = places;
     Ok(names)
+}
+
+fn too_many() -> io::Error {
+    invalid("there are too many files".to_owned())
 }
 
 fn found(path: RelPath, stat: &Stat) -> Found {

@@ -15,12 +15,14 @@ use std::{
 };
 
 use isyone_proto::plan::UnixMs;
+use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedMutexGuard, RwLock};
 use tokio_util::sync::CancellationToken;
 
 use self::spare::Spares;
 use crate::base::{
+    beneath::{RelPath, Root},
     fsutil::{self, Owner, blocking},
     tree::{self, CopyStats},
 };
@@ -28,6 +30,8 @@ use crate::base::{
 /// How many of the newest snapshots are kept: a few editions times a few module sets; each costs 100 to 300 MB.
 pub const KEPT: usize = 10;
 const META: &str = "meta.json";
+/// Odoo's directory of files, one below it for each database.
+const FILESTORE: &[u8] = b"filestore";
 
 /// A snapshot's metadata, stored in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -194,12 +198,18 @@ impl GoldenStore {
                     beforehand: true,
                 });
             }
-            let mut stats = tree::copy(&source.join("pgdata"), &volumes.postgres)?;
+            let mut stats = tree::copy(
+                &Root::open(&source.join("pgdata"))?,
+                &Root::open(&volumes.postgres)?,
+            )?;
             let files = source.join("filestore").join(&meta.database);
-            copy_into(&files, &volumes, &database, |from, to| {
-                stats += tree::copy(from, to)?;
-                Ok(())
-            })?;
+            if files.exists() {
+                let place = filestore(&volumes)?;
+                let name = RelPath::root().join(database.as_bytes());
+                let name = name.map_err(io::Error::other)?;
+                place.make_directory(&name)?;
+                stats += tree::copy(&Root::open(&files)?, &place.below(&name)?)?;
+            }
             Ok(Restored {
                 meta,
                 stats,
@@ -212,22 +222,17 @@ impl GoldenStore {
     }
 }
 
-/// Uses `put` to place a filestore in Odoo's volume.
-fn copy_into(
-    files: &Path,
-    volumes: &Volumes,
-    database: &str,
-    put: impl FnOnce(&Path, &Path) -> io::Result<()>,
-) -> io::Result<()> {
+/// Makes the directory of filestores in Odoo's volume, as Odoo would.
+fn filestore(volumes: &Volumes) -> io::Result<Root> {
     let (user, group) = volumes.odoo_owner;
-    std::os::unix::fs::chown(&volumes.odoo, Some(user), Some(group))?;
-    if files.exists() {
-        let parent = volumes.odoo.join("filestore");
-        std::fs::create_dir_all(&parent)?;
-        std::os::unix::fs::chown(&parent, Some(user), Some(group))?;
-        put(files, &parent.join(database))?;
-    }
-    Ok(())
+    let odoo = Root::open(&volumes.odoo)?;
+    std::os::unix::fs::fchown(&odoo, Some(user), Some(group))?;
+    let name = RelPath::root().join(FILESTORE).map_err(io::Error::other)?;
+    odoo.make_directory(&name)?;
+    let place = odoo.below(&name)?;
+    rustix::fs::fchmod(&place, Mode::from_raw_mode(0o755))?;
+    std::os::unix::fs::fchown(&place, Some(user), Some(group))?;
+    Ok(place)
 }
 
 /// Both volumes of a tenant, as directories on this machine.
@@ -252,12 +257,21 @@ fn stage(tmp: &Path, volumes: &Volumes, database: &str, now: UnixMs) -> io::Resu
         std::fs::remove_dir_all(tmp)?;
     }
     fsutil::private_dir(tmp)?;
-    let mut stats = tree::copy(&volumes.postgres, &tmp.join("pgdata"))?;
-    let files = volumes.odoo.join("filestore").join(database);
+    std::fs::create_dir(tmp.join("pgdata"))?;
+    let mut stats = tree::copy(
+        &Root::open(&volumes.postgres)?,
+        &Root::open(&tmp.join("pgdata"))?,
+    )?;
     let kept = tmp.join("filestore").join(database);
     std::fs::create_dir_all(&kept)?;
-    if files.exists() {
-        stats += tree::copy(&files, &kept)?;
+    // A program of the tenant has run by now: what it calls its filestore may lead anywhere.
+    let files = RelPath::root()
+        .join(FILESTORE)
+        .and_then(|path| path.join(database.as_bytes()))
+        .map_err(io::Error::other)?;
+    match Root::open(&volumes.odoo)?.below(&files) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        found => stats += tree::copy(&found?, &Root::open(&kept)?)?,
     }
     let meta = Meta {
         database: database.to_owned(),
@@ -335,6 +349,40 @@ mod tests {
         );
         assert!(
             !to.postgres.join("scrap").exists() && to.odoo.join("filestore/odoo_b/ab/f").exists()
+        );
+    }
+
+    /// Otherwise any directory of the host would get into the next tenants.
+    #[tokio::test]
+    async fn a_snapshot_takes_nothing_that_a_link_leads_to() {
+        use std::os::unix::fs::symlink;
+
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("golden")).unwrap();
+        let store = GoldenStore::open(dir.path().join("golden")).unwrap();
+        let secrets = dir.path().join("secrets");
+        std::fs::create_dir_all(secrets.join("odoo_a")).unwrap();
+        std::fs::write(secrets.join("odoo_a/ca.key"), "secret").unwrap();
+        let whole = volumes(dir.path(), "a");
+        symlink(&secrets, whole.odoo.join("filestore")).unwrap();
+        let one = volumes(dir.path(), "b");
+        std::fs::create_dir(one.odoo.join("filestore")).unwrap();
+        symlink(secrets.join("odoo_a"), one.odoo.join("filestore/odoo_a")).unwrap();
+        for from in [whole, one] {
+            let taken = store.take_snapshot("k", &from, "odoo_a", 0).await;
+            assert!(taken.is_err(), "{taken:?}");
+            assert!(store.find("k").is_none());
+        }
+        let inside = volumes(dir.path(), "c");
+        std::fs::create_dir_all(inside.odoo.join("filestore/odoo_a")).unwrap();
+        for place in ["filestore/odoo_a/00", "filestore/odoo_a/key"] {
+            symlink(&secrets, inside.odoo.join(place)).unwrap();
+        }
+        symlink(&secrets, inside.postgres.join("base")).unwrap();
+        let taken = store.take_snapshot("k", &inside, "odoo_a", 0).await;
+        assert_eq!(
+            (taken.as_ref().unwrap().files, taken.unwrap().skipped),
+            (0, 3)
         );
     }
 }

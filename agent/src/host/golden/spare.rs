@@ -16,12 +16,16 @@ use std::{
     },
 };
 
+use rustix::fs::CWD;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Meta, Volumes, copy_into};
-use crate::base::{fsutil, tree};
+use super::{Meta, Volumes, filestore};
+use crate::base::{
+    beneath::{self, Root},
+    fsutil, tree,
+};
 
 /// Number of spares for the kind of tenant (images, modules, language) created last, for the one before, and so on;
 /// older kinds have none. Creates often come in a row, and spares are only made between them. Each takes as much disk
@@ -161,9 +165,9 @@ impl Spares {
         }
         moved?;
         let files = mine.join("filestore").join(&meta.database);
-        copy_into(&files, volumes, database, |from, to| {
-            std::fs::rename(from, to)
-        })?;
+        if files.exists() {
+            rustix::fs::renameat(CWD, &files, filestore(volumes)?, database)?;
+        }
         let _ = std::fs::remove_dir_all(&mine); // else removed at the next start
         Ok(true)
     }
@@ -216,26 +220,33 @@ fn make(
         return Ok(false);
     }
     let tmp = half(root);
+    let copy = |part: &str| {
+        std::fs::create_dir(tmp.join(part))?;
+        let from = Root::open(&kind.snapshot.join(part))?;
+        tree::copy_aside(&from, &Root::open(&tmp.join(part))?)
+    };
+    let held = std::fs::File::open(root)?;
     let made = std::fs::create_dir(&tmp)
-        .and_then(|()| tree::copy_aside(&kind.snapshot.join("pgdata"), &tmp.join("pgdata")))
-        .and_then(|_| tree::copy_aside(&kind.snapshot.join("filestore"), &tmp.join("filestore")))
-        .and_then(|_| tree::sync_all(&tmp));
+        .and_then(|()| copy("pgdata"))
+        .and_then(|_| copy("filestore"))
+        .and_then(|_| tree::sync_all(&held));
     if made.is_err() || stop.is_cancelled() {
         let _ = std::fs::remove_dir_all(&tmp); // else removed at the next start
         return made.map(|()| false);
     }
     std::fs::rename(&tmp, &place)?;
-    std::fs::File::open(root)?.sync_all()?;
+    held.sync_all()?;
     Ok(true)
 }
 
 /// Renames each entry of `from` into `to`, which takes its mode and owner.
 fn move_content(from: &Path, to: &Path) -> io::Result<()> {
+    let target = Root::open(to)?;
     for entry in std::fs::read_dir(from)? {
         let entry = entry?;
-        std::fs::rename(entry.path(), to.join(entry.file_name()))?;
+        rustix::fs::renameat(CWD, entry.path(), &target, entry.file_name())?;
     }
-    tree::take_owner(&std::fs::symlink_metadata(from)?, to, true)
+    beneath::set_meta(&target, &beneath::meta(Root::open(from)?)?)
 }
 
 #[cfg(test)]

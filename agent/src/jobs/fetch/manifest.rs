@@ -3,7 +3,9 @@
 //! Not here: asking for it (the parent), carrying it out (target).
 
 use isyone_proto::{pb::agent::v1::FileEntry, plan::Role};
+use sha2::{Digest as _, Sha256};
 
+use super::spool::{Ask, Spool};
 use crate::{
     base::beneath::{Meta, RelPath},
     peer::{LIMITS, volume_of},
@@ -19,51 +21,36 @@ pub(super) struct Entry {
     pub(super) meta: Meta,
 }
 
-/// All of a copy: PostgreSQL's volume, then Odoo's, each in the order of paths, beginning with its own directory.
+/// What is known of a list as a whole. Two lists with the same digest are the same.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Manifest {
-    pub(super) entries: Vec<Entry>,
+pub(super) struct Facts {
+    pub(super) digest: [u8; 32],
     /// Bytes of all files.
     pub(super) bytes: u64,
+    /// PostgreSQL's volume holds a cluster: without its version and its control file PostgreSQL's image would begin a new
+    /// one. From version 18 on the images keep it in `<version>/docker`.
+    pub(super) holds_cluster: bool,
+    /// PostgreSQL's volume holds any file.
+    pub(super) has_postgres_files: bool,
 }
 
-impl Manifest {
-    /// The entry of a path.
-    pub(super) fn find(&self, volume: Role, path: &RelPath) -> Option<usize> {
-        let key = |entry: &Entry| (place(entry.volume), entry.path.clone());
-        let wanted = (place(volume), path.clone());
-        self.entries.binary_search_by_key(&wanted, key).ok()
-    }
+/// All of a copy: PostgreSQL's volume, then Odoo's, each in the order of paths, beginning with its own directory.
+pub(super) struct Manifest {
+    pub(super) facts: Facts,
+    pub(super) list: Spool,
+}
 
-    /// Whether PostgreSQL's volume holds a cluster: without its version and its control file PostgreSQL's image would begin a
-    /// new one. From version 18 on the images keep it in `<version>/docker`.
-    pub(super) fn holds_cluster(&self) -> bool {
-        let is_file = |path: &[u8]| {
-            let path = RelPath::parse(path).ok();
-            let at = path.and_then(|path| self.find(Role::Postgres, &path));
-            at.is_some_and(|at| self.entries[at].size.is_some())
-        };
-        let files = self.entries.iter().filter(|e| e.size.is_some());
-        files.filter(|e| e.volume == Role::Postgres).any(|entry| {
-            let Some(directory) = entry.path.bytes().strip_suffix(b"PG_VERSION") else {
-                return false;
-            };
-            let version = directory.strip_suffix(b"/docker/");
-            let usual = directory.is_empty()
-                || version.is_some_and(|v| !v.is_empty() && v.iter().all(u8::is_ascii_digit));
-            usual && is_file(&[directory, b"global/pg_control"].concat())
-        })
-    }
-
-    /// Whether PostgreSQL's volume holds any file.
-    pub(super) fn has_postgres_files(&self) -> bool {
-        let of = |e: &Entry| e.volume == Role::Postgres && e.size.is_some();
-        self.entries.iter().any(of)
-    }
+/// The directory that a cluster's `PG_VERSION` lies in, if it is one.
+fn of_cluster(version_file: &[u8]) -> Option<&[u8]> {
+    let directory = version_file.strip_suffix(b"PG_VERSION")?;
+    let version = directory.strip_suffix(b"/docker/");
+    let usual = directory.is_empty()
+        || version.is_some_and(|v| !v.is_empty() && v.iter().all(u8::is_ascii_digit));
+    usual.then_some(directory)
 }
 
 /// The order of volumes.
-fn place(volume: Role) -> usize {
+pub(super) fn place(volume: Role) -> usize {
     usize::from(volume == Role::Odoo)
 }
 
@@ -71,8 +58,13 @@ fn place(volume: Role) -> usize {
 /// something twice, more than the bounds.
 #[derive(Debug, Default)]
 pub(super) struct Builder {
-    made: Manifest,
+    facts: Facts,
+    digest: Sha256,
+    record: Vec<u8>,
+    entries: usize,
     path_bytes: usize,
+    /// Directory of the last `PG_VERSION`: its control file follows before another directory's version.
+    cluster: Option<Vec<u8>>,
     /// Volumes that have begun.
     begun: usize,
     /// The directories around the last entry, each with the last name met in it.
@@ -80,8 +72,8 @@ pub(super) struct Builder {
 }
 
 impl Builder {
-    /// Adds the next entry, or says what is wrong with it.
-    pub(super) fn add(&mut self, wire: &FileEntry) -> Result<(), String> {
+    /// Takes the next entry, or says what is wrong with it.
+    pub(super) fn add(&mut self, wire: &FileEntry) -> Result<Entry, String> {
         let volume = volume_of(wire.volume).ok_or("an entry is in no volume")?;
         let path = RelPath::parse(&wire.path).map_err(|e| {
             let shown = wire.path.escape_ascii().to_string();
@@ -91,18 +83,22 @@ impl Builder {
             )
         })?;
         self.path_bytes = self.path_bytes.saturating_add(wire.path.len());
-        if self.made.entries.len() >= 2 * LIMITS.entries || self.path_bytes > 2 * LIMITS.path_bytes
-        {
-            return Err("it has too many files".to_owned());
+        self.entries += 1;
+        if self.entries > 2 * LIMITS.entries || self.path_bytes > 2 * LIMITS.path_bytes {
+            return Err(format!(
+                "it has more than {} files and directories, or {} MiB of their paths",
+                2 * LIMITS.entries,
+                (2 * LIMITS.path_bytes) >> 20
+            ));
         }
         if wire.uid == u32::MAX || wire.gid == u32::MAX {
             return Err(format!("the owner of {path} is none"));
         }
         self.follow(volume, &path, wire.directory)?;
         let size = (!wire.directory).then_some(wire.size);
-        let bytes = self.made.bytes.checked_add(size.unwrap_or(0));
-        self.made.bytes = bytes.ok_or("its size is none")?;
-        self.made.entries.push(Entry {
+        let bytes = self.facts.bytes.checked_add(size.unwrap_or(0));
+        self.facts.bytes = bytes.ok_or("its size is none")?;
+        let entry = Entry {
             volume,
             path,
             size,
@@ -112,8 +108,27 @@ impl Builder {
                 gid: wire.gid,
                 mtime_ns: wire.mtime_ns,
             },
-        });
-        Ok(())
+        };
+        if volume == Role::Postgres && size.is_some() {
+            self.note_cluster(entry.path.bytes());
+        }
+        let ask = Ask::whole(entry);
+        self.record.clear();
+        ask.encode(&mut self.record);
+        self.digest.update(&self.record);
+        Ok(ask.entry)
+    }
+
+    fn note_cluster(&mut self, path: &[u8]) {
+        self.facts.has_postgres_files = true;
+        if let Some(directory) = of_cluster(path) {
+            self.cluster = Some(directory.to_owned());
+        }
+        let rest = self
+            .cluster
+            .as_ref()
+            .and_then(|at| path.strip_prefix(&at[..]));
+        self.facts.holds_cluster |= rest == Some(b"global/pg_control");
     }
 
     /// Checks that an entry comes where a walk meets it.
@@ -146,11 +161,14 @@ impl Builder {
     }
 
     /// The whole.
-    pub(super) fn finish(self) -> Result<Manifest, String> {
+    pub(super) fn finish(self) -> Result<Facts, String> {
         if self.begun != 2 {
             return Err("a volume is missing".to_owned());
         }
-        Ok(self.made)
+        Ok(Facts {
+            digest: self.digest.finalize().into(),
+            ..self.facts
+        })
     }
 }
 
@@ -176,9 +194,10 @@ mod tests {
         }
     }
 
-    fn build(list: &[FileEntry]) -> Result<Manifest, String> {
+    fn build(list: &[FileEntry]) -> Result<Facts, String> {
         let mut builder = Builder::default();
-        list.iter().try_for_each(|entry| builder.add(entry))?;
+        list.iter()
+            .try_for_each(|entry| builder.add(entry).map(drop))?;
         builder.finish()
     }
 
@@ -195,15 +214,23 @@ mod tests {
     }
 
     #[test]
-    fn an_honest_list_is_taken_and_its_entries_are_found() {
-        let manifest = build(&sample()).unwrap();
-        assert_eq!(manifest.bytes, u64::MAX);
-        for (at, entry) in manifest.entries.iter().enumerate() {
-            assert_eq!(manifest.find(entry.volume, &entry.path), Some(at));
-            assert_eq!(entry.meta.mode, 0o755, "no setuid");
+    fn an_honest_list_is_taken_and_any_change_of_it_is_seen() {
+        let facts = build(&sample()).unwrap();
+        assert_eq!(facts.bytes, u64::MAX);
+        assert_eq!(build(&sample()).unwrap(), facts);
+        let changes: [fn(&mut FileEntry); 4] = [
+            |entry| entry.size -= 1,
+            |entry| entry.mtime_ns += 1,
+            |entry| entry.mode = 0o600,
+            |entry| entry.path = b"g".to_vec(),
+        ];
+        for change in changes {
+            let mut other = sample();
+            change(&mut other[5]);
+            assert_ne!(build(&other).unwrap().digest, facts.digest);
         }
-        let absent = RelPath::parse(b"a/y").unwrap();
-        assert_eq!(manifest.find(Role::Postgres, &absent), None);
+        let taken = Builder::default().add(&sample()[0]).unwrap();
+        assert_eq!(taken.meta.mode, 0o755, "no setuid");
     }
 
     #[test]
@@ -228,16 +255,16 @@ mod tests {
             ("18/docker/global", directory),
             ("18/docker/global/pg_control", file),
         ];
-        assert!(whole(&old).holds_cluster() && whole(&new).holds_cluster());
-        assert!(!whole(&old[..1]).holds_cluster() && !whole(&old[1..]).holds_cluster());
-        assert!(!whole(&new[..4]).holds_cluster());
+        assert!(whole(&old).holds_cluster && whole(&new).holds_cluster);
+        assert!(!whole(&old[..1]).holds_cluster && !whole(&old[1..]).holds_cluster);
+        assert!(!whole(&new[..4]).holds_cluster);
         let link = [
             ("PG_VERSION", directory),
             ("global", directory),
             ("global/pg_control", file),
         ];
-        assert!(!whole(&link).holds_cluster() && whole(&link).has_postgres_files());
-        assert!(!whole(&[]).holds_cluster() && !whole(&[]).has_postgres_files());
+        assert!(!whole(&link).holds_cluster && whole(&link).has_postgres_files);
+        assert!(!whole(&[]).holds_cluster && !whole(&[]).has_postgres_files);
     }
 
     #[test]

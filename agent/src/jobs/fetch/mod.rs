@@ -5,16 +5,17 @@
 //! Not here: the source's end (peer), which copy may start (plan::diff).
 
 mod manifest;
+mod pace;
 mod room;
+mod spool;
 mod target;
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
 use isyone_proto::{
     ids::HostName,
     pb::agent::v1::{
-        ListEnd, ListRequest, ReadFile, ReadRequest, ReadResponse,
+        ListEnd, ListRequest, PeerTenant, ReadFile, ReadRequest, ReadResponse,
         peer_service_client::PeerServiceClient, read_request, read_response,
     },
     plan::{JobOrder, JobWork, Role, TenantPlan},
@@ -22,23 +23,23 @@ use isyone_proto::{
 };
 use tokio::{
     sync::{mpsc, watch},
-    time::timeout,
+    time::{Instant, timeout},
 };
-use tokio_rustls::rustls::ClientConfig;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming, async_trait, transport::Channel};
 
 pub use self::room::Reserve;
 use self::{
-    manifest::{Builder, Manifest},
+    manifest::{Builder, Facts, Manifest},
+    pace::{Came, Pace},
     room::Room,
-    target::{Ask, GiveUp, Piece, Target},
+    target::{Asks, Differ, GiveUp, Piece, Target},
 };
 use super::{JobError, Progress, Work};
 use crate::{
     base::{beneath, fsutil::blocking},
     host::{Host, ledger::InForce},
-    peer::{AHEAD, CHUNK, Of, QUEUE, STALL, volume_to_wire},
+    peer::{AHEAD, CHUNK, Of, QUEUE, Reach, Route, STALL, WORKING_EVERY, volume_to_wire},
     tenant::copies::{self, Copy},
 };
 
@@ -54,8 +55,7 @@ type Attempt<T> = Result<T, JobError>;
 pub struct Fetch {
     host: Arc<Host>,
     plans: watch::Receiver<InForce>,
-    /// The newest identity, for connections to other hosts.
-    tls: Arc<ArcSwap<ClientConfig>>,
+    reach: Reach,
     reserve: Reserve,
 }
 
@@ -101,7 +101,7 @@ fn skipped(end: &ListEnd) -> String {
 
 fn stalled(from: &HostName) -> JobError {
     again(format!(
-        "host {from}: nothing came for {} s",
+        "host {from}: too little came for {} s",
         STALL.as_secs()
     ))
 }
@@ -109,7 +109,7 @@ fn stalled(from: &HostName) -> JobError {
 #[async_trait]
 impl Work for Fetch {
     async fn attempt(&self, order: &JobOrder, progress: &Progress) -> Attempt<()> {
-        let JobWork::Fetch { from, address } = &order.work;
+        let JobWork::Fetch { from, .. } = &order.work;
         let tenant = self.tenant(order)?;
         match copies::find(&self.host, &tenant).await.map_err(disk)? {
             Copy::Incoming => {}
@@ -134,13 +134,16 @@ impl Work for Fetch {
                 .map_err(disk)?,
         );
         let _ended = GiveUp(target.clone());
-        let mut source = self.source(from, *address, order)?;
-        let (manifest, end) = source.list().await?;
+        let mut source = self.source(order, progress).await?;
+        let lists = self.host.data.jobs();
+        let list = blocking(move || spool::Writer::new(&lists));
+        let list = list.await.map_err(disk)?;
+        let (manifest, end) = source.manifest(list).await?;
         if end.skipped > 0 {
             progress.note(skipped(&end));
         }
         let manifest = Arc::new(manifest);
-        self.require_cluster(&tenant, from, &manifest).await?;
+        self.require_cluster(&tenant, from, &manifest.facts).await?;
         let copy = Incoming {
             tenant: &tenant,
             reserve: self.reserve,
@@ -148,8 +151,8 @@ impl Work for Fetch {
             manifest,
         };
         copy.fill(&mut source, progress).await?;
-        let (now, _end) = source.list().await?;
-        if now != *copy.manifest {
+        let (now, _list, _end) = source.list(None).await?;
+        if now != copy.manifest.facts {
             return Err(again(format!(
                 "the copy on host {from} has changed meanwhile"
             )));
@@ -162,13 +165,13 @@ impl Fetch {
     pub fn new(
         host: Arc<Host>,
         plans: watch::Receiver<InForce>,
-        tls: Arc<ArcSwap<ClientConfig>>,
+        reach: Reach,
         reserve: Reserve,
     ) -> Self {
         Self {
             host,
             plans,
-            tls,
+            reach,
             reserve,
         }
     }
@@ -190,16 +193,16 @@ impl Fetch {
         &self,
         tenant: &TenantPlan,
         from: &HostName,
-        manifest: &Manifest,
+        facts: &Facts,
     ) -> Attempt<()> {
-        if manifest.holds_cluster() {
+        if facts.holds_cluster {
             return Ok(());
         }
         let (images, reference) = (&self.host.images, tenant.postgres_image.as_str());
         let image = images.facts(reference, Role::Postgres).await;
         let may_be_standin = match image.map_err(again)? {
             Some(image) => image.standin,
-            None => !manifest.has_postgres_files(),
+            None => !facts.has_postgres_files,
         };
         if may_be_standin {
             return Ok(());
@@ -209,21 +212,21 @@ impl Fetch {
         )))
     }
 
-    fn source(
-        &self,
-        from: &HostName,
-        address: Option<SocketAddr>,
-        order: &JobOrder,
-    ) -> Attempt<Source> {
-        let Some(address) = address else {
-            let why = format!(
-                "host {from} cannot be reached, and this version cannot copy through the coordinator"
-            );
-            return Err(JobError::Never(why));
+    /// Connects to the host that has the copy, and shows which way that took.
+    async fn source(&self, order: &JobOrder, progress: &Progress) -> Attempt<Source> {
+        let JobWork::Fetch { from, address } = &order.work;
+        let route = Route {
+            operation: order.operation,
+            tenant: order.tenant.clone(),
+            from: from.clone(),
+            address: *address,
         };
-        let channel = tls::peer_channel(address, from, self.tls.clone()).map_err(again)?;
+        let reached = self.reach.connect(&route).await.map_err(again)?;
+        if let Some(detour) = reached.detour {
+            progress.tell(&detour);
+        }
         Ok(Source {
-            client: Client::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES),
+            client: Client::new(reached.channel).max_decoding_message_size(MAX_MESSAGE_BYTES),
             from: from.clone(),
             of: Of {
                 tenant: order.tenant.clone(),
@@ -251,8 +254,19 @@ struct Source {
 }
 
 impl Source {
+    /// Asks for the list of the copy, checks it, and keeps it in `into`.
+    async fn manifest(&mut self, into: spool::Writer) -> Attempt<(Manifest, ListEnd)> {
+        let (facts, list, end) = self.list(Some(into)).await?;
+        let list = list.ok_or_else(|| again("the list was not kept"))?;
+        let list = blocking(move || list.finish()).await.map_err(disk)?;
+        Ok((Manifest { facts, list }, end))
+    }
+
     /// Asks for the list of the copy, and checks it.
-    async fn list(&mut self) -> Attempt<(Manifest, ListEnd)> {
+    async fn list(
+        &mut self,
+        mut into: Option<spool::Writer>,
+    ) -> Attempt<(Facts, Option<spool::Writer>, ListEnd)> {
         let from = self.from.clone();
         let request = ListRequest {
             of: Some(self.of.to_wire()),
@@ -260,20 +274,25 @@ impl Source {
         let opened = timeout(STALL, self.client.list(request)).await;
         let opened = opened.map_err(|_| stalled(&from))?;
         let mut answers = opened.map_err(|status| told(&from, &status))?.into_inner();
-        let refuse = |why: String| JobError::Never(format!("the list of host {from}: {why}"));
-        let mut builder = Builder::default();
+        let tenant = &self.of.tenant;
+        let refuse =
+            |why: String| JobError::Never(format!("the list of {tenant} on host {from}: {why}"));
+        let (mut builder, mut pace) = (Builder::default(), Pace::of_list());
         loop {
-            let answer = timeout(STALL, answers.message()).await;
-            let answer = answer
-                .map_err(|_| stalled(&from))?
-                .map_err(|status| told(&from, &status))?
-                .ok_or_else(|| again(format!("the list of host {from} was cut off")))?;
+            let (answer, after) = next(&mut answers, &pace, &from).await?;
+            let answer =
+                answer.ok_or_else(|| again(format!("the list of host {from} was cut off")))?;
+            pace.came(after, Came::Entries(answer.entries.len()));
             for entry in &answer.entries {
-                builder.add(entry).map_err(refuse)?;
+                let entry = builder.add(entry).map_err(refuse)?;
+                if let Some(list) = &mut into {
+                    // Into memory; a full buffer goes to the disk's cache.
+                    list.add(&spool::Ask::whole(entry)).map_err(disk)?;
+                }
             }
             if let Some(end) = answer.end {
                 self.tell_of_skipped(&end);
-                return Ok((builder.finish().map_err(refuse)?, end));
+                return Ok((builder.finish().map_err(refuse)?, into, end));
             }
         }
     }
@@ -310,20 +329,17 @@ impl Incoming<'_> {
     async fn fill(&self, source: &mut Source, progress: &Progress) -> Attempt<()> {
         let asks = self.begin(progress).await?;
         let mut differ = self.read(source, asks, progress).await?;
-        if !differ.is_empty() {
+        if differ.asks.list.count > 0 {
             // What was here already may be another file's beginning, or a power loss's: once more, from nothing.
-            differ = self.read_again(source, &differ, progress).await?;
+            progress.discard(differ.bytes);
+            differ = self.read(source, differ.asks, progress).await?;
         }
-        if !differ.is_empty() {
-            let some = differ.iter().take(EXAMPLES);
-            let some: Vec<String> = some
-                .map(|at| self.manifest.entries[*at].path.to_string())
-                .collect();
+        if differ.asks.list.count > 0 {
             return Err(again(format!(
                 "{} files came with another content than host {} has: {}",
-                differ.len(),
+                differ.asks.list.count,
                 source.from,
-                some.join(", ")
+                differ.examples.join(", ")
             )));
         }
         let (target, manifest) = (self.target.clone(), self.manifest.clone());
@@ -333,9 +349,9 @@ impl Incoming<'_> {
     }
 
     /// Looks at what is here, and whether the rest fits.
-    async fn begin(&self, progress: &Progress) -> Attempt<Vec<Ask>> {
+    async fn begin(&self, progress: &Progress) -> Attempt<Asks> {
         let room = Room {
-            copy: self.manifest.bytes,
+            copy: self.manifest.facts.bytes,
             here: u64::MAX,
             size: self.tenant.size.disk_bytes,
             free: u64::MAX,
@@ -349,61 +365,32 @@ impl Incoming<'_> {
             Ok((asks, target.space()?))
         });
         let (asks, (free, total)) = prepared.await.map_err(disk)?;
-        let here = asks.iter().map(|ask| ask.offset).sum();
         let room = Room {
-            here,
+            here: asks.here,
             free,
             total,
             ..room
         };
         room.check().map_err(JobError::Never)?;
-        progress.begin(here, self.manifest.bytes);
+        progress.begin(asks.here, self.manifest.facts.bytes);
         Ok(asks)
     }
 
-    async fn read_again(
-        &self,
-        source: &mut Source,
-        differ: &[usize],
-        progress: &Progress,
-    ) -> Attempt<Vec<usize>> {
-        let sizes = differ.iter().map(|at| self.manifest.entries[*at].size);
-        progress.discard(sizes.map(|size| size.unwrap_or(0)).sum());
-        let asks = differ.iter().map(|at| Ask::whole(*at)).collect();
-        self.read(source, asks, progress).await
-    }
-
     /// Asks for files and writes them; returns those that differ.
-    async fn read(
-        &self,
-        source: &mut Source,
-        asks: Vec<Ask>,
-        progress: &Progress,
-    ) -> Attempt<Vec<usize>> {
-        let wanted: Vec<(usize, u64)> = asks.iter().map(|ask| (ask.entry, ask.offset)).collect();
+    async fn read(&self, source: &mut Source, asks: Asks, progress: &Progress) -> Attempt<Differ> {
+        let pace = Pace::of_files(asks.list.count, asks.here, WORKING_EVERY);
         let (ask, asked) = mpsc::channel(AHEAD);
         let (come, mut pieces) = mpsc::channel(QUEUE);
-        let (target, manifest) = (self.target.clone(), self.manifest.clone());
-        let writer = blocking(move || target.write(&manifest, asks, &mut pieces));
-        let of = source.of.to_wire();
-        let ask_all = async {
-            let first = read_request::Message::Of(of);
-            let files = wanted.iter().map(|(at, offset)| self.file(*at, *offset));
-            for message in std::iter::once(first).chain(files) {
-                let message = ReadRequest {
-                    message: Some(message),
-                };
-                if ask.send(message).await.is_err() {
-                    break; // the call has ended, and says why itself
-                }
-            }
-            drop(ask);
-        };
+        let (of, list) = (source.of.to_wire(), asks.list.read());
+        let asker = blocking(move || ask_all(of, list, &ask));
+        let target = self.target.clone();
+        let writer = blocking(move || target.write(&asks, &mut pieces));
         let receive = async {
             let answers = source.read(asked).await?;
-            receive(answers, come, progress, &source.from).await
+            receive(answers, come, progress, pace, &source.from).await
         };
-        let ((), received, written) = tokio::join!(ask_all, receive, writer);
+        let (asked, received, written) = tokio::join!(asker, receive, writer);
+        asked.map_err(disk)?;
         match (received, written) {
             (_, Ok(differ)) => Ok(differ),
             (Err(why), Err(e)) if e.kind() == io::ErrorKind::UnexpectedEof => Err(why),
@@ -413,16 +400,43 @@ impl Incoming<'_> {
             (_, Err(e)) => Err(disk(e)),
         }
     }
+}
 
-    fn file(&self, at: usize, offset: u64) -> read_request::Message {
-        let entry = &self.manifest.entries[at];
-        read_request::Message::File(ReadFile {
+/// Asks for all files of a list. Blocking.
+fn ask_all(of: PeerTenant, list: spool::Reader, ask: &mpsc::Sender<ReadRequest>) -> io::Result<()> {
+    let send = |message| {
+        let message = ReadRequest {
+            message: Some(message),
+        };
+        ask.blocking_send(message).is_ok()
+    };
+    let mut listens = send(read_request::Message::Of(of));
+    for file in list {
+        if !listens {
+            break; // the call has ended, and says why itself
+        }
+        let spool::Ask { entry, offset, .. } = file?;
+        listens = send(read_request::Message::File(ReadFile {
             volume: volume_to_wire(entry.volume).into(),
             path: entry.path.bytes().to_vec(),
             offset,
             size: entry.size.unwrap_or(0),
-        })
+        }));
     }
+    Ok(())
+}
+
+/// The next message of a call, and how long it took.
+async fn next<T>(
+    answers: &mut Streaming<T>,
+    pace: &Pace,
+    from: &HostName,
+) -> Attempt<(Option<T>, Duration)> {
+    let since = Instant::now();
+    let answer = timeout(pace.left(), answers.message()).await;
+    let answer = answer.map_err(|_| stalled(from))?;
+    let answer = answer.map_err(|status| told(from, &status))?;
+    Ok((answer, since.elapsed()))
 }
 
 /// Passes on what comes, no faster than it is written and than the job may.
@@ -430,14 +444,22 @@ async fn receive(
     mut answers: Streaming<ReadResponse>,
     come: mpsc::Sender<Piece>,
     progress: &Progress,
+    mut pace: Pace,
     from: &HostName,
 ) -> Attempt<()> {
     loop {
-        let answer = timeout(STALL, answers.message()).await;
-        let answer = answer.map_err(|_| stalled(from))?;
-        let Some(answer) = answer.map_err(|status| told(from, &status))? else {
+        let (answer, after) = next(&mut answers, &pace, from).await?;
+        let Some(answer) = answer else {
             return Ok(());
         };
+        pace.came(
+            after,
+            match &answer.message {
+                Some(read_response::Message::Data(data)) => Came::Bytes(data.len()),
+                Some(read_response::Message::Sha256(_)) => Came::Entries(1),
+                Some(read_response::Message::Working(_)) | None => Came::Working,
+            },
+        );
         let piece = match answer.message {
             Some(read_response::Message::Data(data)) if data.len() <= CHUNK => {
                 progress.received(data.len() as u64).await;

@@ -95,7 +95,7 @@ async fn site() -> Site {
     .1;
     let scraper = Scraper::new(Arc::new(host.unwrap()), plans, watch::channel(true).1);
     let monitors = Arc::new(Monitors::open(data.monitors()));
-    monitors.replace(vec!["0a".into()]).unwrap();
+    monitors.replace(vec!["0a".into()], vec![]).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let tls = Arc::new(ArcSwap::from(
@@ -205,7 +205,7 @@ async fn a_listed_monitor_scrapes_until_it_is_revoked() {
     );
     assert_eq!(ask(&mut sender, "GET", "/").await.unwrap().0, 404);
     assert_eq!(ask(&mut sender, "POST", "/metrics").await.unwrap().0, 405);
-    site.monitors.replace(vec![]).unwrap();
+    site.monitors.replace(vec![], vec![]).unwrap();
     assert_eq!(
         ask(&mut sender, "GET", "/metrics").await.unwrap().0,
         403,

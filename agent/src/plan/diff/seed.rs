@@ -34,13 +34,41 @@ pub fn adopt(plan: &TenantPlan, observed: &Observed) -> TenantState {
     state
 }
 
-/// What the plan says of the database beyond what is remembered; `None` where that is nothing new.
-pub fn heed(plan: &TenantPlan, now: &Database) -> Option<Database> {
+/// Heeds what the plan says of a copy beyond what is remembered; whether that was anything new. `stale`: a newer copy is
+/// elsewhere, and this plan does not decide.
+pub fn heed(plan: &TenantPlan, stale: bool, state: &mut TenantState) -> bool {
     // What is to be removed is not filled. A record of it, written when the rest is gone, would be taken for one of data
     // when the tenant comes to this host again.
     if plan.desired == DesiredState::Purged {
-        return None;
+        return false;
     }
+    let mut news = !stale && heed_role(plan, state);
+    if let Some(database) = heed_seed(plan, &state.database) {
+        state.database = database;
+        news = true;
+    }
+    news
+}
+
+/// A copy that has lived is only overwritten on this order, and only once it was fenced: it is to come again from where
+/// the tenant lives now, under an epoch above that of its fence.
+fn heed_role(plan: &TenantPlan, state: &mut TenantState) -> bool {
+    let fenced_at = match plan.desired {
+        DesiredState::Fenced => Some(plan.epoch),
+        DesiredState::Running | DesiredState::Suspended => None,
+        DesiredState::Standby
+            if matches!(plan.seed, Seed::Peer(_))
+                && state.fenced_at.is_some_and(|at| at < plan.epoch) =>
+        {
+            state.come_again(plan);
+            return true;
+        }
+        DesiredState::Standby | DesiredState::Quarantined | DesiredState::Purged => return false,
+    };
+    std::mem::replace(&mut state.fenced_at, fenced_at) != fenced_at
+}
+
+fn heed_seed(plan: &TenantPlan, now: &Database) -> Option<Database> {
     match (&plan.seed, now) {
         (_, Database::Ready { .. } | Database::Incoming) => None,
         // It has run here: whatever is or is not in its volumes, never fill them.

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use ipnet::IpNet;
 use isyone_types::{
     generation::Generation,
-    identity::OperatorRole,
+    identity::{Identity, OperatorRole},
     ids::{HostName, ShortName, TenantName},
     plan::UnixMs,
     report::HostReport,
@@ -103,6 +103,13 @@ pub enum Command {
     RenewHost {
         host: HostName,
         certificate: Certificate,
+    },
+    /// The owner of a certificate of which only the serial number is known has connected: its fingerprint is remembered.
+    PinCertificate {
+        identity: Identity,
+        /// Hex, as in [`Certificate`].
+        serial: String,
+        sha256: String,
     },
     /// Close a host to new tenants, or open it again.
     CordonHost { host: HostName, cordoned: bool },
@@ -201,6 +208,7 @@ impl Command {
             Self::CreateToken(_) => "create-token",
             Self::Enroll(_) => "enroll",
             Self::RenewHost { .. } => "renew-host",
+            Self::PinCertificate { .. } => "pin-certificate",
             Self::CordonHost { .. } => "cordon-host",
             Self::RemoveHost { .. } => "remove-host",
             Self::CreateOperator { .. } => "create-operator",

@@ -149,6 +149,11 @@ impl Edit<'_> {
             Command::CreateToken(token) => self.create_token(*token),
             Command::Enroll(enroll) => self.enroll(*enroll),
             Command::RenewHost { host, certificate } => self.renew_host(&host, certificate),
+            Command::PinCertificate {
+                identity,
+                serial,
+                sha256,
+            } => self.pin_certificate(&identity, &serial, &sha256),
             Command::CordonHost { host, cordoned } => self.cordon_host(&host, cordoned),
             Command::RemoveHost { host } => self.remove_host(&host),
             Command::CreateOperator {
@@ -319,11 +324,9 @@ impl Edit<'_> {
             message,
             operation,
         });
-        fleet.events.push_back(event.clone());
-        if fleet.events.len() > crate::desired::MAX_EVENTS {
-            fleet.events.pop_front();
-        }
+        let gone = fleet.events.push(event.clone());
         self.effects.writes.push(Write::Event(event));
+        self.effects.writes.extend(gone.map(Write::ForgetEvent));
     }
 
     fn audit(

@@ -4,7 +4,10 @@
 
 use std::sync::Arc;
 
-use isyone_types::{identity::OperatorRole, ids::ShortName};
+use isyone_types::{
+    identity::{Identity, OperatorRole},
+    ids::ShortName,
+};
 
 use super::{ChangeError, Edit, MAX_OPERATOR_CERTIFICATES, Outcome};
 use crate::{
@@ -68,6 +71,38 @@ impl Edit<'_> {
         Ok(Outcome::Operator(operator))
     }
 
+    /// Completes the record of a certificate that a version before issued. What is complete stays as it is.
+    pub(super) fn pin_certificate(
+        &mut self,
+        identity: &Identity,
+        serial: &str,
+        sha256: &str,
+    ) -> Result<Outcome, ChangeError> {
+        let pin = |list: &mut Vec<Certificate>| {
+            let bare = |c: &&mut Certificate| c.serial == serial && c.sha256.is_empty();
+            let found = list.iter_mut().find(bare);
+            found.map(|known| sha256.clone_into(&mut known.sha256))
+        };
+        match identity {
+            Identity::Agent(name) => {
+                let mut host = (*self.host(name)?).clone();
+                if pin(&mut host.certificates).is_some() {
+                    self.put_host(host);
+                }
+            }
+            Identity::Operator(name, _) => {
+                let known = self.state.fleet.operators.get(name).cloned();
+                let known = known.ok_or_else(|| ChangeError::OperatorNotFound(name.clone()))?;
+                let mut operator = (*known).clone();
+                if pin(&mut operator.certificates).is_some() {
+                    self.put_operator(operator);
+                }
+            }
+            Identity::Coordinator => {}
+        }
+        Ok(Outcome::Done)
+    }
+
     pub(super) fn revoke_operator(&mut self, name: &ShortName) -> Result<Outcome, ChangeError> {
         let old = self
             .state
@@ -118,5 +153,56 @@ impl Edit<'_> {
             .operators
             .insert(operator.name.clone(), operator.clone());
         operator
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use isyone_types::identity::CertificateInfo;
+
+    use super::*;
+    use crate::{
+        change::Command,
+        desired::{Admission, Refusal},
+        testing::{Bench, name},
+    };
+
+    fn shown(sha256: u8) -> CertificateInfo {
+        CertificateInfo {
+            identity: Identity::Operator(name("ana"), OperatorRole::Admin),
+            serial: vec![7],
+            not_before: 0,
+            not_after: 1 << 40,
+            serves: false,
+            sha256: [sha256; 32],
+        }
+    }
+
+    /// A record of a version before is completed when its owner connects, and never changed after that.
+    #[test]
+    fn a_certificate_is_known_by_its_fingerprint_once_its_owner_has_connected() {
+        let mut bench = Bench::default();
+        let create = Command::CreateOperator {
+            name: name("ana"),
+            role: OperatorRole::Admin,
+            certificate: Certificate {
+                serial: "07".to_owned(),
+                not_after: 1 << 40,
+                sha256: String::new(),
+            },
+        };
+        bench.apply(create).unwrap();
+        let admitted = |bench: &Bench, by: u8| bench.state.fleet.admits(&shown(by));
+        assert_eq!(admitted(&bench, 1), Ok(Admission::BySerial));
+        for sha256 in [1, 2] {
+            let pin = Command::PinCertificate {
+                identity: shown(sha256).identity,
+                serial: "07".to_owned(),
+                sha256: shown(sha256).sha256_hex(),
+            };
+            bench.apply(pin).unwrap();
+            assert_eq!(admitted(&bench, 1), Ok(Admission::Certain));
+            assert_eq!(admitted(&bench, 2), Err(Refusal::Forged));
+        }
     }
 }

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub use self::index::HostIndex;
-use crate::{event::Event, operation::Operation};
+use crate::{event::EventLog, operation::Operation};
 
 /// Sealed bytes, as base64 so that a JSON record stays readable.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,6 +128,10 @@ pub struct Tenant {
     /// An operation has stopped it for the time being, although it should run.
     #[serde(default)]
     pub halted: bool,
+    /// The highest epoch that a copy of it ever had, also one that is forgotten since: the host that had it refuses lower
+    /// ones. 0 in records of before: then the copies' own count.
+    #[serde(default)]
+    pub last_epoch: u64,
 }
 
 /// Who the edge lets in to a tenant. The default is everybody.
@@ -167,6 +171,26 @@ pub struct Certificate {
     pub serial: String,
     /// End of validity, seconds since the Unix epoch.
     pub not_after: i64,
+    /// SHA-256 of the whole certificate as DER, hex. Empty in records of a version before, until its owner connects.
+    #[serde(default)]
+    pub sha256: String,
+}
+
+impl Certificate {
+    /// Whether this is the very certificate that is meant.
+    fn is(&self, shown: &CertificateInfo) -> bool {
+        self.serial == shown.serial_hex()
+            && (self.sha256.is_empty() || self.sha256 == shown.sha256_hex())
+    }
+}
+
+/// How a certificate was recognised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// By its fingerprint.
+    Certain,
+    /// By name and serial number alone, as a version before recorded no more. See [`crate::change::Command::PinCertificate`].
+    BySerial,
 }
 
 /// A machine with an agent.
@@ -224,8 +248,6 @@ pub struct Operator {
 
 /// Ended operations to remember: a year of a busy small fleet, a few MB.
 pub const MAX_OPERATIONS: usize = 10_000;
-/// Events to remember.
-pub const MAX_EVENTS: usize = 10_000;
 
 /// The whole desired state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -247,8 +269,8 @@ pub struct Fleet {
     pub domain_troubles: OrdMap<String, Arc<domains::DomainTrouble>>,
     /// The account with the certificate authority.
     pub acme_account: Option<Arc<certificates::AcmeAccount>>,
-    /// The newest events, oldest first; bounded by [`MAX_EVENTS`].
-    pub events: imbl::Vector<Arc<Event>>,
+    /// The newest events; bounded by [`crate::event::MAX_EVENTS`].
+    pub events: EventLog,
     /// Sequence number of the newest event ever.
     pub last_event: u64,
     /// The [`crate::settings::Settings::plan_digest`] under which plans have their current generations.
@@ -286,20 +308,28 @@ pub enum Refusal {
     /// The certificate was revoked or replaced.
     #[error("certificate revoked")]
     Revoked,
+    /// It bears the serial number of another certificate. Somebody else has the CA's key.
+    #[error(
+        "not the certificate that was issued under its serial number: the CA's key may be stolen"
+    )]
+    Forged,
     /// The role in the certificate is not the operator's.
     #[error("certificate carries another role")]
     OtherRole,
 }
 
 impl Fleet {
-    /// Whether the owner of a certificate may connect. An allow-list: only serial numbers in the Fleet are accepted.
-    pub fn admits(&self, certificate: &CertificateInfo) -> Result<(), Refusal> {
+    /// Whether the owner of a certificate may connect. An allow-list: only certificates in the Fleet are accepted, so that
+    /// not even whoever has the CA's key can make one.
+    pub fn admits(&self, certificate: &CertificateInfo) -> Result<Admission, Refusal> {
         let known = |list: &[Certificate]| {
-            let serial = hex::encode(&certificate.serial);
-            if list.iter().any(|c| c.serial == serial) {
-                Ok(())
-            } else {
-                Err(Refusal::Revoked)
+            let known = list.iter().find(|known| known.is(certificate));
+            let serial = certificate.serial_hex();
+            match known {
+                Some(known) if known.sha256.is_empty() => Ok(Admission::BySerial),
+                Some(_) => Ok(Admission::Certain),
+                None if list.iter().any(|known| known.serial == serial) => Err(Refusal::Forged),
+                None => Err(Refusal::Revoked),
             }
         };
         match &certificate.identity {

@@ -29,6 +29,8 @@ pub enum Waiting {
         done: u64,
         /// 0 while that is not known.
         total: u64,
+        /// What is unusual about how it goes; empty otherwise.
+        how: String,
     },
     /// Edges have not taken up the route yet.
     Edges,
@@ -67,14 +69,19 @@ impl fmt::Display for Waiting {
             Self::Copying {
                 host,
                 done,
-                total: 0,
-            } => write!(f, "host {host}, which copies: {} MiB", done / MIB),
-            Self::Copying { host, done, total } => write!(
-                f,
-                "host {host}, which copies: {} of {} MiB",
-                done / MIB,
-                total / MIB
-            ),
+                total,
+                how,
+            } => {
+                write!(f, "host {host}, which copies: {}", done / MIB)?;
+                if *total > 0 {
+                    write!(f, " of {}", total / MIB)?;
+                }
+                f.write_str(" MiB")?;
+                if !how.is_empty() {
+                    write!(f, ", {how}")?;
+                }
+                Ok(())
+            }
             Self::Edges => f.write_str("edges"),
         }
     }
@@ -110,7 +117,30 @@ pub(super) fn for_job(scene: &Scene<'_>, host: &HostName, job: Option<&JobReport
             host: host.clone(),
             done: job.bytes_done,
             total: job.bytes_total,
+            how: job.message.clone(),
         },
         None => for_host(scene, host),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_says_how_far_it_is_and_what_is_unusual() {
+        let copying = |total: u64, how: &str| Waiting::Copying {
+            host: "h2".parse().unwrap(),
+            done: 3 << 20,
+            total,
+            how: how.to_owned(),
+        };
+        let text = copying(0, "").to_string();
+        assert_eq!(text, "host h2, which copies: 3 MiB");
+        let text = copying(9 << 20, "through the coordinator: h1 is far").to_string();
+        assert_eq!(
+            text,
+            "host h2, which copies: 3 of 9 MiB, through the coordinator: h1 is far"
+        );
     }
 }

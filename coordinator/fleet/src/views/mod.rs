@@ -20,7 +20,7 @@ use isyone_types::{
 };
 use uuid::Uuid;
 
-pub use self::plan::host_plan;
+pub use self::plan::{Fetching, host_plan, is_fetching};
 use crate::{
     desired::{Tenant, VisitorAccess},
     liveness::HostState,
@@ -332,20 +332,24 @@ pub fn target(state: &State, tenant: &Tenant) -> Option<Target> {
 /// Limit of the list of scrapers that a host is sent; documented in the protocol.
 pub const MAX_MONITORS: usize = 64;
 
-/// Sorted serial numbers of the accepted certificates of operators with the role monitor: who may scrape hosts. When
-/// there are too many, those that expire last.
-pub fn monitors(state: &State) -> Vec<String> {
+/// Serial number and fingerprint of each accepted certificate of operators with the role monitor: who may scrape hosts.
+/// Sorted; when there are too many, those that expire last. Of a certificate that a version before issued, and whose
+/// owner has not connected since, the fingerprint is not known (empty).
+pub fn monitors(state: &State) -> Vec<(String, String)> {
     let operators = state.fleet.operators.values();
     let mut accepted: Vec<_> = operators
         .filter(|o| !o.revoked && o.role == OperatorRole::Monitor)
         .flat_map(|o| &o.certificates)
-        .map(|c| (std::cmp::Reverse(c.not_after), c.serial.clone()))
+        .map(|c| {
+            let shown = (c.serial.clone(), c.sha256.clone());
+            (std::cmp::Reverse(c.not_after), shown)
+        })
         .collect();
     accepted.sort();
     accepted.truncate(MAX_MONITORS);
-    let mut serials: Vec<_> = accepted.into_iter().map(|(_, serial)| serial).collect();
-    serials.sort();
-    serials
+    let mut shown: Vec<_> = accepted.into_iter().map(|(_, shown)| shown).collect();
+    shown.sort();
+    shown
 }
 
 /// Operations on one tenant, or on all; newest first.

@@ -4,12 +4,13 @@
 //! Not here: sending it (the coordinator's agents/session).
 
 use isyone_types::{
-    ids::HostName,
+    ids::{HostName, TenantName},
     plan::{
         DesiredState, Firewall, HostPlan, JobOrder, JobWork, Lifecycle, PeerGrant, Seed,
-        TenantPlan, TenantSecrets,
+        TenantPlan, TenantSecrets, UnixMs,
     },
 };
+use uuid::Uuid;
 
 #[cfg(feature = "planted")]
 use crate::planted;
@@ -51,8 +52,7 @@ pub fn host_plan<E>(
         let secrets = open(tenant)?;
         plan.tenants
             .push(tenant_plan(tenant, place, role, settings, secrets));
-        let operation = state.fleet.operations.get(&tenant.operation);
-        if let Some((operation, relocation)) = operation.and_then(|o| copying(o)) {
+        if let Some((operation, relocation)) = copying(state, tenant) {
             if relocation.to == *host {
                 plan.jobs.push(fetch(operation, relocation, tenant));
             } else if relocation.from == *host {
@@ -64,8 +64,34 @@ pub fn host_plan<E>(
     Ok(Some(plan))
 }
 
-/// An operation that copies a tenant's data at present.
-fn copying(operation: &Operation) -> Option<(&Operation, &Relocation)> {
+/// What a host fetches from another one: a tenant's data, for an operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetching {
+    pub operation: Uuid,
+    pub tenant: TenantName,
+    pub from: HostName,
+    pub to: HostName,
+}
+
+/// Whether a host's plan has that job now, and the other's a live grant for it: the rule for data that goes through the
+/// coordinator is the one for data that does not.
+pub fn is_fetching(state: &State, asked: &Fetching, now: UnixMs) -> bool {
+    let tenant = state.fleet.tenants.get(&asked.tenant);
+    let copying = tenant.and_then(|tenant| copying(state, tenant));
+    copying.is_some_and(|(operation, relocation)| {
+        let have_places = [&asked.from, &asked.to]
+            .iter()
+            .all(|host| tenant.is_some_and(|tenant| tenant.copy_on(host).is_some()));
+        operation.id == asked.operation
+            && (&relocation.from, &relocation.to) == (&asked.from, &asked.to)
+            && have_places
+            && now < relocation.leave_until
+    })
+}
+
+/// The operation that copies a tenant's data at present.
+fn copying<'a>(state: &'a State, tenant: &Tenant) -> Option<(&'a Operation, &'a Relocation)> {
+    let operation = state.fleet.operations.get(&tenant.operation)?;
     match &operation.procedure {
         Procedure::Move(relocation)
             if relocation.stage == MoveStage::Copy && !operation.is_over() =>

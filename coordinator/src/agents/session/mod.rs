@@ -2,7 +2,8 @@
 //!
 //! The host's name comes from its certificate. A session is two loops over a bounded queue, so a slow agent holds up
 //! only itself. Whether a host is silent depends on time (isyone_fleet::liveness), not on the end of its session.
-//! Not here: joining (enroll), what a report means (isyone_fleet::change), who waits for a stream (streams).
+//! Not here: joining (enroll), what a report means (isyone_fleet::change), who waits for a stream (streams), what
+//! goes from host to host (relay).
 
 pub mod monitors;
 mod plans;
@@ -10,15 +11,15 @@ mod report;
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
-use isyone_fleet::{change::Command, desired::Certificate, observed::Hello};
+use isyone_fleet::{change::Command, observed::Hello};
 use isyone_proto::{
     convert, error,
     generation::Generation,
     ids::HostName,
     pb::agent::v1::{
-        self as wire, AgentMessage, AttachDown, AttachUp, CoordinatorMessage, RenewRequest,
-        RenewResponse, Welcome, agent_message, agent_service_server::AgentService, attach_up,
-        coordinator_message,
+        self as wire, AgentMessage, AttachDown, AttachUp, CoordinatorMessage, RelayDown, RelayUp,
+        RenewRequest, RenewResponse, Welcome, agent_message, agent_service_server::AgentService,
+        attach_up, coordinator_message,
     },
 };
 use isyone_telemetry::tracing::Instrument as _;
@@ -29,7 +30,10 @@ use tonic::{Request, Response, Status, Streaming};
 
 use self::monitors::MonitorList;
 use crate::{
-    agents::streams::{Bridge, DOWN_QUEUE, Outgoing, SessionGuard, Streams},
+    agents::{
+        relay::Relays,
+        streams::{Bridge, DOWN_QUEUE, Outgoing, SessionGuard, Streams},
+    },
     base::{clock, metrics::Metrics, pki::Pki, secrets::Sealer, timings::timed},
     wire::{caller::Caller, status},
     writer::{Handle, SubmitError},
@@ -73,6 +77,8 @@ pub struct Shared {
     pub sealer: Arc<Sealer>,
     /// The sessions and the bulk-data streams.
     pub streams: Arc<Streams>,
+    /// Connections between hosts.
+    pub relays: Arc<Relays>,
     /// The certificates that may scrape hosts.
     pub monitors: Arc<MonitorList>,
     /// Counts reports.
@@ -161,10 +167,7 @@ impl AgentService for Agents {
                 clock::now_seconds(),
             )
             .map_err(|e| status::pki(&e))?;
-        let certificate = Certificate {
-            serial: issued.serial,
-            not_after: issued.not_after,
-        };
+        let certificate = issued.record();
         let command = Command::RenewHost {
             host: host.clone(),
             certificate,
@@ -223,6 +226,17 @@ impl AgentService for Agents {
         let (down, messages) = mpsc::channel(DOWN_QUEUE);
         self.0.streams.attach(&host, &id, Bridge { up, down })?;
         Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
+    }
+
+    type RelayStream = Down<RelayDown>;
+
+    async fn relay(
+        &self,
+        request: Request<Streaming<RelayUp>>,
+    ) -> Result<Response<Self::RelayStream>, Status> {
+        let host = host(&request)?;
+        let answers = self.0.relays.serve(host, request.into_inner()).await?;
+        Ok(Response::new(Box::pin(answers)))
     }
 }
 

@@ -15,10 +15,10 @@ use tonic::Status;
 use super::{PATIENCE, ToAgent, message};
 use crate::writer::Handle;
 
-/// Serial numbers of the certificates that may scrape hosts, as of the newest snapshot.
+/// The certificates that may scrape hosts, as of the newest snapshot.
 #[derive(Debug)]
 pub struct MonitorList {
-    current: watch::Sender<Arc<Vec<String>>>,
+    current: watch::Sender<Arc<Vec<(String, String)>>>,
 }
 
 impl MonitorList {
@@ -63,8 +63,9 @@ pub(crate) async fn follow(handle: Handle, monitors: Arc<MonitorList>, stop: Can
 pub(super) async fn send(monitors: &MonitorList, to_agent: &ToAgent) -> Status {
     let mut list = monitors.current.subscribe();
     loop {
-        let serials = list.borrow_and_update().to_vec();
-        let message = message(coordinator_message::Message::Monitors(Monitors { serials }));
+        let (serials, sha256) = list.borrow_and_update().iter().cloned().unzip();
+        let monitors = Monitors { serials, sha256 };
+        let message = message(coordinator_message::Message::Monitors(monitors));
         match tokio::time::timeout(PATIENCE, to_agent.send(message)).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) | Err(_) => return Status::deadline_exceeded("the agent takes no messages"),

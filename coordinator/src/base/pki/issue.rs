@@ -4,6 +4,7 @@
 
 use std::{net::IpAddr, path::PathBuf};
 
+use isyone_fleet::desired::Certificate;
 use isyone_proto::{
     ids::{HostName, ShortName},
     tls::{self, COORDINATOR_NAME, Identity, OperatorRole, TlsError},
@@ -60,6 +61,19 @@ pub struct Issued {
     pub serial: String,
     /// Seconds since the Unix epoch.
     pub not_after: i64,
+    /// SHA-256 of its DER, hex.
+    pub sha256: String,
+}
+
+impl Issued {
+    /// What the Fleet remembers of it.
+    pub fn record(&self) -> Certificate {
+        Certificate {
+            serial: self.serial.clone(),
+            not_after: self.not_after,
+            sha256: self.sha256.clone(),
+        }
+    }
 }
 
 fn date(seconds: i64) -> Result<OffsetDateTime, PkiError> {
@@ -260,7 +274,8 @@ fn sign(
     let info = isyone_proto::tls::certificate_info(certificate.der())?;
     Ok(Issued {
         pem: certificate.pem(),
-        serial: hex::encode(&info.serial),
+        serial: info.serial_hex(),
         not_after: info.not_after,
+        sha256: info.sha256_hex(),
     })
 }

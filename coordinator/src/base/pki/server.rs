@@ -38,7 +38,11 @@ pub(super) fn mtls(
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(Admitting { inner, admit }))
         .with_single_cert(chain, key)?;
-    Ok(finished(config))
+    let mut config = finished(config);
+    // Before the other name, which a client offers beside it.
+    let protocols = &mut Arc::make_mut(&mut config).alpn_protocols;
+    protocols.insert(0, tls::BULK_PROTOCOL.to_vec());
+    Ok(config)
 }
 
 pub(super) fn enroll(

@@ -40,6 +40,7 @@ pub(super) const TABLE: &[(&str, Permission)] = &[
         From(Viewer),
     ),
     ("/isyone.agent.v1.AgentService/Attach", Agents),
+    ("/isyone.agent.v1.AgentService/Relay", Agents),
     ("/isyone.agent.v1.AgentService/Renew", Agents),
     ("/isyone.agent.v1.AgentService/Session", Agents),
     ("/isyone.agent.v1.EnrollmentService/Enroll", Joining),
@@ -106,6 +107,7 @@ pub(super) const OPEN_ENDED: &[&str] = &[
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
     "/isyone.agent.v1.AgentService/Attach",
+    "/isyone.agent.v1.AgentService/Relay",
     "/isyone.agent.v1.AgentService/Session",
     "/isyone.v1.TenantService/Exec",
 ];

@@ -15,6 +15,7 @@ fn peer(identity: Identity) -> Peer {
         not_before: 0,
         not_after: 1,
         serves: false,
+        sha256: [0; 32],
     };
     Peer {
         certificate: Some(certificate),

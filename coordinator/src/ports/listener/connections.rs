@@ -165,6 +165,7 @@ mod tests {
             not_before: 0,
             not_after: 1,
             serves: false,
+            sha256: [0; 32],
         });
         Arc::new(Peer {
             certificate,

@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use isyone_proto::tls::{CertificateInfo, Identity, error_chain};
+use isyone_proto::tls::{BULK_PROTOCOL, CertificateInfo, Identity, error_chain};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -100,6 +100,12 @@ impl PeerStream {
             cut: Some(cut),
             _registration: registration,
         }
+    }
+
+    /// Whether an agent said in its handshake that this one is for bulk data.
+    pub fn is_bulk(&self) -> bool {
+        let protocol = self.io.get_ref().1.alpn_protocol();
+        protocol == Some(BULK_PROTOCOL) && matches!(self.peer.identity(), Some(Identity::Agent(_)))
     }
 
     /// `Err` once the connection was cut; otherwise registers for a wake-up.

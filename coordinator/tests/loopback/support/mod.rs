@@ -14,8 +14,8 @@ use isyone_coordinator::{
 use isyone_proto::{
     pb::{
         agent::v1::{
-            AgentMessage, CoordinatorMessage, EnrollRequest, EnrollResponse, Hello, Plan,
-            PlanResult, Progress, Report, TenantStatus, agent_message,
+            AgentMessage, CoordinatorMessage, EnrollRequest, EnrollResponse, Hello, JobStatus,
+            Plan, PlanResult, Progress, Report, TenantStatus, agent_message,
             agent_service_client::AgentServiceClient, coordinator_message,
             enrollment_service_client::EnrollmentServiceClient,
         },
@@ -43,10 +43,16 @@ pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
 }
 
 #[derive(serde::Deserialize)]
-struct ContextFile {
-    ca_pem: String,
-    certificate_pem: String,
-    key_pem: String,
+pub(crate) struct ContextFile {
+    pub(crate) ca_pem: String,
+    pub(crate) certificate_pem: String,
+    pub(crate) key_pem: String,
+}
+
+/// What `init` wrote for the first admin.
+pub(crate) fn admin_context(dir: &Path) -> ContextFile {
+    let text = std::fs::read_to_string(dir.join("admin.toml")).unwrap();
+    toml::from_str(&text).unwrap()
 }
 
 pub(crate) struct Fixture {
@@ -110,8 +116,7 @@ async fn start_in_at(
     set(&mut config);
     let parts = Parts::open(&config, None).await.unwrap();
     let running = server::start(config, parts, source).await.unwrap();
-    let text = std::fs::read_to_string(dir.path().join("admin.toml")).unwrap();
-    let context: ContextFile = toml::from_str(&text).unwrap();
+    let context = admin_context(dir.path());
     let admin = channel(
         &running,
         &context.ca_pem,
@@ -194,10 +199,19 @@ impl Fixture {
 
     /// Joins a host and connects as its agent.
     pub(crate) async fn join(&self, host: &str) -> Channel {
+        self.join_for_bulk(host).await.0
+    }
+
+    /// Likewise, with a second channel as agents have it for bulk data.
+    pub(crate) async fn join_for_bulk(&self, host: &str) -> (Channel, Channel) {
         let token = self.token(host).await;
         let (key, csr) = tls::new_key_and_csr(host).unwrap();
         let joined = self.enroll(&token, host, &csr).await.unwrap();
-        channel(&self.running, &joined.ca_pem, &joined.certificate_pem, &key)
+        let (ca, certificate) = (&joined.ca_pem, &joined.certificate_pem);
+        let config = tls::client_config(ca, certificate, &key).unwrap();
+        let endpoint = self.running.grpc.to_string();
+        let bulk = tls::bulk_channel(&endpoint, Arc::new(ArcSwap::new(config))).unwrap();
+        (channel(&self.running, ca, certificate, &key), bulk)
     }
 
     pub(crate) async fn create(&self, name: &str) -> v1::CreateTenantResponse {
@@ -271,7 +285,11 @@ impl Agent {
     /// Like [`Agent::connect`], but sends no report and reads nothing after the welcome.
     pub(crate) async fn connect_without_report(channel: &Channel) -> Self {
         let (up, messages) = mpsc::channel(8);
-        up.send(say(agent_message::Message::Hello(Hello::default())))
+        let hello = Hello {
+            peer_port: 7483,
+            ..Hello::default()
+        };
+        up.send(say(agent_message::Message::Hello(hello)))
             .await
             .unwrap();
         let mut client = AgentServiceClient::new(channel.clone());
@@ -343,6 +361,10 @@ impl Agent {
     }
 
     pub(crate) async fn report(&mut self, tenants: Vec<TenantStatus>) {
+        self.report_with(tenants, vec![]).await;
+    }
+
+    pub(crate) async fn report_with(&mut self, tenants: Vec<TenantStatus>, jobs: Vec<JobStatus>) {
         self.sequence += 1;
         let resources = v1::HostResources {
             cpus: 4,
@@ -356,6 +378,7 @@ impl Agent {
             sequence: self.sequence,
             resources: Some(resources),
             tenants,
+            jobs,
             complete: true,
             ..Report::default()
         };
@@ -370,13 +393,29 @@ impl Agent {
 
     /// Reports all tenants of the plan as planned.
     pub(crate) async fn converge(&mut self) {
+        self.converge_with(vec![]).await;
+    }
+
+    /// Likewise, and these jobs.
+    pub(crate) async fn converge_with(&mut self, jobs: Vec<JobStatus>) {
         let tenants = self
             .plan
             .iter()
             .flat_map(|p| &p.tenants)
             .map(converged)
             .collect();
-        self.report(tenants).await;
+        self.report_with(tenants, jobs).await;
+    }
+
+    /// The plan that fits.
+    pub(crate) async fn plan_that(&mut self, fits: impl Fn(&HostPlan) -> bool) -> HostPlan {
+        loop {
+            if let Some(plan) = self.plan.as_ref().filter(|plan| fits(plan)) {
+                return plan.clone();
+            }
+            self.until(|m| matches!(m, coordinator_message::Message::Plan(_)))
+                .await;
+        }
     }
 }
 

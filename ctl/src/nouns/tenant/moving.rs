@@ -31,7 +31,8 @@ for stopping and starting. Visitors see a page that says so. Then it runs on the
 domains and sessions. Ctrl-C only stops waiting.
 
 The old copy stays on the old host, fenced: it is never started, and goes by itself when a deleted tenant's volumes \
-would (`tenant show` says when). Until then the tenant cannot go back there.
+would (`tenant show` says when). Until then the tenant can go back there while it is well: only what has changed since \
+is copied, over that copy. A tenant that was created with `--host` is pinned to its new host from then on.
 
 `isyctl op cancel ID` takes it back to the old host, until the copy is complete.
 

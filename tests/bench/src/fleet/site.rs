@@ -28,7 +28,7 @@ use isyone_coordinator::{
     },
 };
 use isyone_fleet::{
-    desired::{Certificate, Host, Tenant, TenantPlacement, VisitorAccess},
+    desired::{Host, Tenant, TenantPlacement, VisitorAccess},
     settings::Settings,
     written::{RecordValue, Write},
 };
@@ -246,10 +246,7 @@ fn host(running: &Running, index: usize) -> Result<(Host, Identity)> {
     let issued = running
         .pki
         .sign_agent(&csr, &name, advertise, 86_400, now_seconds())?;
-    let certificate = Certificate {
-        serial: issued.serial,
-        not_after: issued.not_after,
-    };
+    let certificate = issued.record();
     let host = Host {
         name,
         uid: Uuid::now_v7(),
@@ -322,6 +319,7 @@ fn tenant(running: &Running, settings: &Settings, host: &Host, slot: usize) -> R
         last_active_at: None,
         copies: Vec::new(),
         halted: false,
+        last_epoch: 0,
         started_at: None,
     })
 }

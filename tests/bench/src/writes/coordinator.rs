@@ -21,7 +21,7 @@ use isyone_coordinator::{
     writer::store::{Store as _, TERM, sqlite::SqliteStore},
 };
 use isyone_fleet::{
-    desired::{Certificate, Host},
+    desired::Host,
     written::{RecordValue, Write},
 };
 use isyone_proto::{
@@ -235,10 +235,7 @@ async fn join(config: &Config, hosts: usize) -> Result<Vec<(String, Arc<ClientCo
             cordoned: false,
             plan_generation: 1.into(),
             joined_at: now_s * 1000,
-            certificates: vec![Certificate {
-                serial: issued.serial,
-                not_after: issued.not_after,
-            }],
+            certificates: vec![issued.record()],
             name: name.clone(),
         };
         writes.push(Write::Put(RecordValue::Host(Arc::new(host))));

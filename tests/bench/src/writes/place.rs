@@ -122,6 +122,7 @@ fn fleet(hosts: usize, tenants: usize) -> Result<Bench> {
             certificates: vec![Certificate {
                 serial: format!("{n:032x}"),
                 not_after: 1 << 40,
+                sha256: String::new(),
             }],
         };
         bench.state.fleet.hosts.insert(name.clone(), Arc::new(host));

@@ -1,5 +1,6 @@
 //! A real tenant goes to another host and takes everything with it: its database, its files, its sessions and passwords.
-//! A move that is cancelled while it copies leaves it where it was; one whose agent and coordinator are killed ends.
+//! A move that is cancelled while it copies leaves it where it was; one whose agent and coordinator are killed ends; one
+//! between hosts that cannot reach each other goes through the coordinator.
 
 use std::{
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
@@ -22,7 +23,11 @@ const MINUTE: Duration = Duration::from_secs(60);
 const SLOW_MIB: &str = "8";
 
 fn sql(cell: &Cell, query: &str) -> String {
-    let words = ["tenant", "psql", "alfa", "--", "-tAc", query];
+    sql_of(cell, "alfa", query)
+}
+
+fn sql_of(cell: &Cell, tenant: &str, query: &str) -> String {
+    let words = ["tenant", "psql", tenant, "--", "-tAc", query];
     cell.isyctl(&words).ok().trim().to_owned()
 }
 
@@ -121,6 +126,7 @@ fn a_tenant_moves_with_all_it_has() {
     it_moves(&cell, &user, &url);
     a_cancelled_move_changes_nothing(&mut cell);
     killed_ones_end(&mut cell);
+    one_goes_through_the_coordinator(&mut cell);
 }
 
 fn it_moves(cell: &Cell, user: &User, url: &str) {
@@ -164,15 +170,15 @@ fn it_moves(cell: &Cell, user: &User, url: &str) {
     );
 }
 
-/// Copying to h3 takes some seconds, so that it can be caught.
-fn slow_down(cell: &mut Cell) {
-    cell.hosts[2].agent.as_mut().expect("running").kill();
-    cell.start_agent(2, &[("ISYONE_AGENT_COPY_RATE_MIB", SLOW_MIB)]);
-    cell.wait_host("h3", "ready");
+/// Copying to that host takes some seconds, so that it can be caught.
+fn slow_down(cell: &mut Cell, host: usize) {
+    cell.hosts[host].agent.as_mut().expect("running").kill();
+    cell.start_agent(host, &[("ISYONE_AGENT_COPY_RATE_MIB", SLOW_MIB)]);
+    cell.wait_host(&format!("h{}", host + 1), "ready");
 }
 
 fn a_cancelled_move_changes_nothing(cell: &mut Cell) {
-    slow_down(cell);
+    slow_down(cell, 2);
     let id = copying(cell, "h3");
     assert_eq!(cell.json(&["tenant", "show", "alfa"])["phase"], "updating");
     let page = get(cell.edge(), "alfa.isy.one", "/web/login");
@@ -203,4 +209,25 @@ fn killed_ones_end(cell: &mut Cell) {
     lives_on(cell, "h3");
     assert_eq!(copies(cell), ["h1 fenced", "h2 fenced"]);
     assert_eq!(sql(cell, "select word from mark"), "kept");
+}
+
+/// Nobody reaches h1's port for agents: the firewall between the hosts drops what goes there.
+fn one_goes_through_the_coordinator(cell: &mut Cell) {
+    slow_down(cell, 1);
+    cell.isyctl(&["tenant", "create", "beta", "--host", "h1"])
+        .ok();
+    sql_of(cell, "beta", "create table mark as select 'kept' as word");
+    let closed = cell.hosts[0].close(7483);
+    let words = ["tenant", "move", "beta", "--to", "h2", "--yes", "--no-wait"];
+    let begun = cell.json(&words);
+    let id = begun["id"].as_str().expect("an id").to_owned();
+    wait_for("the way to be told", MINUTE, || {
+        let open = cell.json(&["op", "show", &id]).to_string();
+        open.contains("through the coordinator: h1 cannot be reached from here (timed out)")
+            .then_some(())
+    });
+    cell.isyctl(&["op", "watch", &id]).ok();
+    drop(closed);
+    assert_eq!(cell.json(&["tenant", "show", "beta"])["host"], "h2");
+    assert_eq!(sql_of(cell, "beta", "select word from mark"), "kept");
 }

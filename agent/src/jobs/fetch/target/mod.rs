@@ -4,11 +4,13 @@
 //! Not here: the line (the parent), whether these volumes may be written (tenant::copies).
 
 use std::{
+    cmp::Ordering,
     fs::File,
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
+    os::fd::OwnedFd,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, Ordering::Relaxed},
     },
 };
 
@@ -17,9 +19,13 @@ use rustix::fs::{Advice, FlockOperation, fadvise, flock};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc::Receiver;
 
-use super::manifest::{Entry, Manifest};
+use super::{
+    EXAMPLES,
+    manifest::{Entry, Manifest, place},
+    spool::{self, Ask, Known, Reader, Spool},
+};
 use crate::{
-    base::beneath::{Kind, Limits, RelPath, Root, set_meta},
+    base::beneath::{self, Found, Kind, Limits, RelPath, Root, set_meta},
     peer::{CHUNK, LIMITS},
     tenant::copies::Places,
 };
@@ -32,8 +38,9 @@ const FLUSH_EVERY: u64 = 32 << 20;
 pub(super) struct Target {
     postgres: Root,
     odoo: Root,
-    /// The locks; they end with the last user of this, also when the job was cancelled meanwhile.
-    _held: [std::os::fd::OwnedFd; 2],
+    /// The volumes' own directories, locked, open since before anything was written. The locks end with the last user of
+    /// this, also when the job was cancelled meanwhile.
+    held: [OwnedFd; 2],
     /// The job has been dropped: what still runs in the background stops soon.
     given_up: AtomicBool,
 }
@@ -43,27 +50,28 @@ pub(super) struct GiveUp(pub(super) Arc<Target>);
 
 impl Drop for GiveUp {
     fn drop(&mut self) {
-        self.0.given_up.store(true, Ordering::Relaxed);
+        self.0.given_up.store(true, Relaxed);
     }
 }
 
-/// A file to ask for: which entry, and from where on.
-pub(super) struct Ask {
-    pub(super) entry: usize,
-    pub(super) offset: u64,
-    /// Over what is here, up to `offset`.
-    digest: Option<Box<Sha256>>,
+/// Files of which a part is here and whose digest so far is remembered; of more the part is not used. A cut line leaves
+/// one, and a tenant that comes back has few files that have only grown.
+const PARTS: usize = 4_096;
+
+/// What to ask for, and what is here already.
+pub(super) struct Asks {
+    pub(super) list: Spool,
+    parts: Vec<Sha256>,
+    /// Bytes that are here.
+    pub(super) here: u64,
 }
 
-impl Ask {
-    /// A file from its beginning.
-    pub(super) fn whole(entry: usize) -> Self {
-        Self {
-            entry,
-            offset: 0,
-            digest: None,
-        }
-    }
+/// Files that were not the source's, to be asked for from their beginning.
+pub(super) struct Differ {
+    pub(super) asks: Asks,
+    pub(super) bytes: u64,
+    /// Some of them, for people.
+    pub(super) examples: Vec<String>,
 }
 
 /// What comes over the line.
@@ -87,7 +95,7 @@ impl Target {
             Ok::<_, io::Error>(handle)
         };
         Ok(Self {
-            _held: [hold(&postgres)?, hold(&odoo)?],
+            held: [hold(&postgres)?, hold(&odoo)?],
             postgres,
             odoo,
             given_up: AtomicBool::new(false),
@@ -102,7 +110,7 @@ impl Target {
     }
 
     fn go_on(&self) -> io::Result<()> {
-        if self.given_up.load(Ordering::Relaxed) {
+        if self.given_up.load(Relaxed) {
             return Err(io::Error::from(io::ErrorKind::Interrupted));
         }
         Ok(())
@@ -113,57 +121,39 @@ impl Target {
         Ok(self.postgres.space()?.min(self.odoo.space()?))
     }
 
-    /// Removes what the list does not name, makes its directories, and looks at what is here of its files.
-    pub(super) fn prepare(&self, manifest: &Manifest) -> io::Result<Vec<Ask>> {
-        let mut here = vec![0u64; manifest.entries.len()];
-        for volume in [Role::Postgres, Role::Odoo] {
-            self.prune(volume, manifest, &mut here)?;
-        }
-        let mut asks = Vec::new();
-        for (at, entry) in manifest.entries.iter().enumerate() {
-            self.go_on()?;
-            match entry.size {
-                None => self.root(entry.volume).make_directory(&entry.path)?,
-                // Longer than listed: nothing of it is believed.
-                Some(size) if here[at] == 0 || here[at] > size => asks.push(Ask::whole(at)),
-                Some(_) => asks.push(self.digest_of(entry, at)?),
-            }
-        }
-        Ok(asks)
-    }
-
-    fn prune(&self, volume: Role, manifest: &Manifest, here: &mut [u64]) -> io::Result<()> {
-        // Twice the bounds of a list: what is here may be another one's scrap.
-        let limits = Limits {
-            entries: 2 * LIMITS.entries,
-            path_bytes: 2 * LIMITS.path_bytes,
+    /// Removes what the list does not name, makes its directories, and looks at what is here of its files. The list and
+    /// a walk have the same order, so they are gone through side by side.
+    pub(super) fn prepare(&self, manifest: &Manifest) -> io::Result<Asks> {
+        let mut preparing = Preparing {
+            target: self,
+            listed: manifest.list.read(),
+            next: None,
+            asks: manifest.list.another()?,
+            parts: Vec::new(),
+            here: 0,
         };
-        let mut strange: Vec<RelPath> = Vec::new();
-        self.root(volume).walk(limits, &mut |found| {
-            self.go_on()?;
-            let listed = manifest.find(volume, &found.path);
-            match (found.kind, listed.map(|at| (at, manifest.entries[at].size))) {
-                (Kind::Directory, Some((_, None))) => {}
-                (Kind::File { size }, Some((at, Some(_)))) => here[at] = size,
-                _ => {
-                    let inside = strange.last().is_some_and(|outer| {
-                        let outer = [outer.bytes(), b"/"].concat();
-                        found.path.bytes().starts_with(&outer)
-                    });
-                    if !inside {
-                        strange.push(found.path);
-                    }
-                }
-            }
-            Ok(())
-        })?;
-        strange
-            .iter()
-            .try_for_each(|path| self.root(volume).remove(path))
+        preparing.step()?;
+        for volume in [Role::Postgres, Role::Odoo] {
+            // Twice the bounds of a list: what is here may be another one's scrap.
+            let limits = Limits {
+                entries: 2 * LIMITS.entries,
+                path_bytes: 2 * LIMITS.path_bytes,
+            };
+            let walked = self.root(volume);
+            walked.walk(limits, &mut |found| preparing.met(volume, &found))?;
+        }
+        while preparing.next.is_some() {
+            preparing.take(0)?;
+        }
+        Ok(Asks {
+            list: preparing.asks.finish()?,
+            parts: preparing.parts,
+            here: preparing.here,
+        })
     }
 
-    /// Reads what is here of a file, so that only the rest is asked for.
-    fn digest_of(&self, entry: &Entry, at: usize) -> io::Result<Ask> {
+    /// The digest of what is here of a file, and how much that is.
+    fn digest_of(&self, entry: &Entry) -> io::Result<(Sha256, u64)> {
         let (mut file, size) = self.root(entry.volume).file(&entry.path)?;
         let (mut digest, mut offset) = (Sha256::new(), 0u64);
         let mut piece = vec![0; CHUNK];
@@ -177,27 +167,18 @@ impl Target {
             offset += read as u64;
         }
         let _ = fadvise(&file, 0, None, Advice::DontNeed); // only advice
-        Ok(Ask {
-            entry: at,
-            offset,
-            digest: Some(Box::new(digest)),
-        })
+        Ok((digest, offset))
     }
 
-    /// Writes the files that were asked for, in that order. Returns those whose content was not the source's: they are
-    /// empty now.
-    pub(super) fn write(
-        &self,
-        manifest: &Manifest,
-        asks: Vec<Ask>,
-        pieces: &mut Receiver<Piece>,
-    ) -> io::Result<Vec<usize>> {
-        let mut differ = Vec::new();
-        for ask in asks {
-            let entry = &manifest.entries[ask.entry];
-            let at = ask.entry;
+    /// Writes the files that were asked for, in that order. Those whose content was not the source's are empty then.
+    pub(super) fn write(&self, asks: &Asks, pieces: &mut Receiver<Piece>) -> io::Result<Differ> {
+        let mut again = asks.list.another()?;
+        let (mut bytes, mut examples) = (0u64, Vec::new());
+        for ask in asks.list.read() {
+            let ask = ask?;
+            let entry = &ask.entry;
             let file = self.root(entry.volume).writable(&entry.path)?;
-            let mut writer = Writer::begin(file, entry, ask)?;
+            let mut writer = Writer::begin(file, &ask, &asks.parts)?;
             let same = loop {
                 self.go_on()?;
                 match pieces.blocking_recv() {
@@ -207,20 +188,136 @@ impl Target {
                 }
             };
             if !same {
-                differ.push(at);
+                bytes = bytes.saturating_add(entry.size.unwrap_or(0));
+                if examples.len() < EXAMPLES {
+                    examples.push(entry.path.to_string());
+                }
+                again.add(&Ask::whole(ask.entry))?;
             }
         }
-        Ok(differ)
+        let asks = Asks {
+            list: again.finish()?,
+            parts: Vec::new(),
+            here: 0,
+        };
+        Ok(Differ {
+            asks,
+            bytes,
+            examples,
+        })
     }
 
     /// Gives the directories their owners, rights and times, and brings everything to disk.
     pub(super) fn finish(&self, manifest: &Manifest) -> io::Result<()> {
-        // Inner ones first: what is made in a directory changes its time.
-        for entry in manifest.entries.iter().rev().filter(|e| e.size.is_none()) {
-            set_meta(self.root(entry.volume).directory(&entry.path)?, &entry.meta)?;
+        let set = |entry: &Entry| {
+            let directory = self.root(entry.volume).directory(&entry.path)?;
+            set_meta(directory, &entry.meta)
+        };
+        // Inner ones first, as the outer one's rights may close them; there are as many open as the tree is deep.
+        let mut around: Vec<Entry> = Vec::new();
+        for ask in manifest.list.read() {
+            let entry = ask?.entry;
+            if entry.size.is_some() {
+                continue;
+            }
+            self.go_on()?;
+            while around.last().is_some_and(|outer| !is_in(&entry, outer)) {
+                around.pop().iter().try_for_each(set)?;
+            }
+            around.push(entry);
         }
-        self.postgres.sync()?;
-        self.odoo.sync()
+        around.iter().rev().try_for_each(set)?;
+        self.held.iter().try_for_each(beneath::sync)
+    }
+}
+
+fn is_in(entry: &Entry, outer: &Entry) -> bool {
+    let rest = entry.path.bytes().strip_prefix(outer.path.bytes());
+    let below = rest.is_some_and(|rest| outer.path.is_root() || rest.first() == Some(&b'/'));
+    entry.volume == outer.volume && below
+}
+
+/// A list and a walk, side by side.
+struct Preparing<'a> {
+    target: &'a Target,
+    listed: Reader,
+    /// The next entry that has not been dealt with.
+    next: Option<Entry>,
+    asks: spool::Writer,
+    parts: Vec<Sha256>,
+    here: u64,
+}
+
+impl Preparing<'_> {
+    fn step(&mut self) -> io::Result<()> {
+        self.next = self.listed.next().transpose()?.map(|ask| ask.entry);
+        Ok(())
+    }
+
+    /// The walk has come to this: what is listed before it is not here.
+    fn met(&mut self, volume: Role, found: &Found) -> io::Result<()> {
+        self.target.go_on()?;
+        loop {
+            let order = self.next.as_ref().map(|next| {
+                let order = place(next.volume).cmp(&place(volume));
+                order.then_with(|| next.path.cmp(&found.path))
+            });
+            match order {
+                Some(Ordering::Less) => self.take(0)?,
+                Some(Ordering::Equal) => break,
+                Some(Ordering::Greater) | None => {
+                    return self.target.root(volume).remove(&found.path);
+                }
+            }
+        }
+        let directory = self.next.as_ref().is_some_and(|next| next.size.is_none());
+        match found.kind {
+            Kind::Directory if directory => self.step(),
+            Kind::File { size } if !directory => self.take(size),
+            _ => {
+                self.target.root(volume).remove(&found.path)?;
+                self.take(0)
+            }
+        }
+    }
+
+    /// Deals with the next entry, of which so many bytes are here.
+    fn take(&mut self, here: u64) -> io::Result<()> {
+        self.target.go_on()?;
+        let Some(entry) = self.next.take() else {
+            return Ok(());
+        };
+        match entry.size {
+            None => self.target.root(entry.volume).make_directory(&entry.path)?,
+            Some(size) => {
+                let ask = self.ask(entry, size, here)?;
+                self.here = self.here.saturating_add(ask.offset);
+                self.asks.add(&ask)?;
+            }
+        }
+        self.step()
+    }
+
+    /// Reads what is here of a file, so that only the rest is asked for.
+    fn ask(&mut self, entry: Entry, size: u64, here: u64) -> io::Result<Ask> {
+        // Longer than listed: nothing of it is believed.
+        if here == 0 || here > size || here < size && self.parts.len() >= PARTS {
+            return Ok(Ask::whole(entry));
+        }
+        let (digest, offset) = self.target.digest_of(&entry)?;
+        let known = match offset.cmp(&size) {
+            Ordering::Equal => Known::Whole(digest.finalize().into()),
+            Ordering::Less => {
+                self.parts.push(digest);
+                Known::Part(u32::try_from(self.parts.len() - 1).unwrap_or(u32::MAX))
+            }
+            Ordering::Greater => return Ok(Ask::whole(entry)),
+        };
+        Ok(Ask {
+            entry,
+            offset,
+            known,
+        })
     }
 }
 
@@ -231,21 +328,33 @@ struct Writer<'a> {
     size: u64,
     at: u64,
     flushed: u64,
-    digest: Box<Sha256>,
+    digest: Sha256,
+    /// The digest of a file that is here as a whole.
+    whole: Option<[u8; 32]>,
 }
 
 impl<'a> Writer<'a> {
-    fn begin(mut file: File, entry: &'a Entry, ask: Ask) -> io::Result<Self> {
+    fn begin(mut file: File, ask: &'a Ask, parts: &[Sha256]) -> io::Result<Self> {
         file.set_len(ask.offset)?;
         file.seek(SeekFrom::Start(ask.offset))?;
-        Ok(Self {
+        let mut writer = Self {
             file,
-            entry,
-            size: entry.size.unwrap_or(0),
+            entry: &ask.entry,
+            size: ask.entry.size.unwrap_or(0),
             at: ask.offset,
             flushed: ask.offset,
-            digest: ask.digest.unwrap_or_default(),
-        })
+            digest: Sha256::new(),
+            whole: None,
+        };
+        match ask.known {
+            Known::Nothing => {}
+            Known::Whole(digest) => writer.whole = Some(digest),
+            Known::Part(number) => {
+                let part = parts.get(number as usize);
+                writer.digest = part.cloned().ok_or(io::ErrorKind::NotFound)?;
+            }
+        }
+        Ok(writer)
     }
 
     fn write(&mut self, data: &[u8]) -> io::Result<()> {
@@ -267,7 +376,7 @@ impl<'a> Writer<'a> {
 
     /// Whether the file is the source's; if not, nothing of it is kept.
     fn end(self, theirs: &[u8]) -> io::Result<bool> {
-        let ours = self.digest.finalize();
+        let ours = self.whole.unwrap_or_else(|| self.digest.finalize().into());
         if self.at != self.size || ours.as_slice() != theirs {
             self.file.set_len(0)?;
             return Ok(false);

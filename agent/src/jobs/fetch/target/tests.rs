@@ -9,6 +9,7 @@ use super::*;
 use crate::jobs::fetch::manifest::Builder;
 
 fn manifest(files: &[(&str, u64)]) -> Manifest {
+    let mut list = spool::Writer::new(&std::env::temp_dir()).unwrap();
     let mut builder = Builder::default();
     let mut add = |volume: PeerVolume, path: &str, size: Option<u64>| {
         let wire = FileEntry {
@@ -21,7 +22,8 @@ fn manifest(files: &[(&str, u64)]) -> Manifest {
             gid: rustix::process::getegid().as_raw(),
             mtime_ns: 1_000_000_007,
         };
-        builder.add(&wire).unwrap();
+        let entry = builder.add(&wire).unwrap();
+        list.add(&Ask::whole(entry)).unwrap();
     };
     add(PeerVolume::Postgres, "", None);
     add(PeerVolume::Postgres, "base", None);
@@ -29,7 +31,14 @@ fn manifest(files: &[(&str, u64)]) -> Manifest {
         add(PeerVolume::Postgres, path, Some(*size));
     }
     add(PeerVolume::Odoo, "", None);
-    builder.finish().unwrap()
+    Manifest {
+        facts: builder.finish().unwrap(),
+        list: list.finish().unwrap(),
+    }
+}
+
+fn offsets(asks: &Asks) -> Vec<u64> {
+    asks.list.read().map(|ask| ask.unwrap().offset).collect()
 }
 
 struct Site {
@@ -97,9 +106,8 @@ fn a_target_that_is_not_empty_becomes_what_the_list_says_and_no_link_leads_out()
     let list = manifest(&[("base/b", 3), ("c", 3), ("d", 3), ("e", 3), ("f", 3)]);
     let target = Target::open(&site.places).unwrap();
     let asks = target.prepare(&list).unwrap();
-    let wanted: Vec<_> = asks.iter().map(|ask| ask.offset).collect();
     assert_eq!(
-        wanted,
+        offsets(&asks),
         [0, 0, 0, 0, 3],
         "what is here is asked for at its end"
     );
@@ -108,21 +116,15 @@ fn a_target_that_is_not_empty_becomes_what_the_list_says_and_no_link_leads_out()
         pieces.extend([data(text), digest(text)]);
     }
     pieces.push(digest("abc"));
-    let differ = target.write(&list, asks, &mut sent(pieces)).unwrap();
-    assert_eq!(differ, Vec::<usize>::new());
+    let differ = target.write(&asks, &mut sent(pieces)).unwrap();
+    assert_eq!(differ.asks.list.count, 0);
     target.finish(&list).unwrap();
     assert_eq!(names(&site.places.postgres), ["base", "c", "d", "e", "f"]);
     assert_eq!(fs::read(site.at("base/b")).unwrap(), b"one");
     assert_eq!(fs::read(site.at("e")).unwrap(), b"yon");
     assert_eq!(fs::read(outside.join("b")).unwrap(), b"not ours");
     assert_eq!(fs::read(outside.join("kept")).unwrap(), b"k");
-    assert!(
-        target
-            .prepare(&list)
-            .unwrap()
-            .iter()
-            .all(|ask| ask.offset == 3)
-    );
+    assert_eq!(offsets(&target.prepare(&list).unwrap()), [3; 5]);
 }
 
 #[test]
@@ -133,8 +135,7 @@ fn content_that_is_not_what_its_digest_says_is_not_kept() {
     let list = manifest(&[("base/half", 8), ("base/short", 8), ("base/wrong", 3)]);
     let target = Target::open(&site.places).unwrap();
     let asks = target.prepare(&list).unwrap();
-    let offsets: Vec<_> = asks.iter().map(|ask| ask.offset).collect();
-    assert_eq!(offsets, [5, 0, 0]);
+    assert_eq!(offsets(&asks), [5, 0, 0]);
     let mut pieces = sent(vec![
         data("ght"),
         digest("all right"),
@@ -143,8 +144,10 @@ fn content_that_is_not_what_its_digest_says_is_not_kept() {
         data("abc"),
         Piece::Sha256(vec![]),
     ]);
-    let differ = target.write(&list, asks, &mut pieces).unwrap();
-    assert_eq!(differ.len(), 3);
+    let differ = target.write(&asks, &mut pieces).unwrap();
+    assert_eq!((differ.asks.list.count, differ.bytes), (3, 19));
+    assert_eq!(differ.examples.len(), 3);
+    assert_eq!(offsets(&differ.asks), [0; 3]);
     for name in ["half", "short", "wrong"] {
         let left = fs::metadata(site.at("base").join(name)).unwrap();
         assert_eq!(left.len(), 0, "{name}");
@@ -158,11 +161,11 @@ fn more_than_was_listed_and_less_than_was_asked_for_end_the_attempt() {
     let target = Target::open(&site.places).unwrap();
     let asks = || target.prepare(&list).unwrap();
     let mut more = sent(vec![data("ab"), data("cd")]);
-    let refused = target.write(&list, asks(), &mut more).unwrap_err();
+    let refused = target.write(&asks(), &mut more).err().unwrap();
     assert_eq!(refused.kind(), io::ErrorKind::InvalidData);
     assert!(fs::metadata(site.at("base/a")).unwrap().len() <= 3);
-    let cut = target.write(&list, asks(), &mut sent(vec![data("c")]));
-    assert_eq!(cut.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    let cut = target.write(&asks(), &mut sent(vec![data("c")]));
+    assert_eq!(cut.err().unwrap().kind(), io::ErrorKind::UnexpectedEof);
 }
 
 #[test]
@@ -177,4 +180,61 @@ fn one_job_at_a_time_holds_the_volumes_and_a_dropped_one_stops() {
     assert_eq!(stopped.kind(), io::ErrorKind::Interrupted);
     drop(target);
     assert!(Target::open(&site.places).is_ok());
+}
+
+fn resident_bytes() -> u64 {
+    let statm = fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * 4096
+}
+
+/// A measurement: `cargo test -p isyone-agent --lib -- --ignored --nocapture two_million`. It needs two million inodes for
+/// the walk of what is here, so by default only the lists are of that size.
+#[test]
+#[ignore = "a measurement that takes a minute"]
+fn lists_of_two_million_files_take_some_megabytes() {
+    let count = 2 * LIMITS.entries as u64 - 300;
+    let before = resident_bytes();
+    let mut most = 0;
+    let mut builder = Builder::default();
+    let mut list = spool::Writer::new(&std::env::temp_dir()).unwrap();
+    let mut add = |volume: PeerVolume, path: String, size: Option<u64>| {
+        let wire = FileEntry {
+            volume: volume.into(),
+            path: path.into_bytes(),
+            directory: size.is_none(),
+            size: size.unwrap_or(0),
+            ..FileEntry::default()
+        };
+        list.add(&Ask::whole(builder.add(&wire).unwrap())).unwrap();
+    };
+    add(PeerVolume::Postgres, String::new(), None);
+    add(PeerVolume::Odoo, String::new(), None);
+    for directory in 0..256u64 {
+        add(PeerVolume::Odoo, format!("{directory:02x}"), None);
+        for file in 0..count / 256 {
+            let name = format!("{directory:02x}/{file:050x}");
+            add(PeerVolume::Odoo, name, Some(file % 2));
+        }
+        most = most.max(resident_bytes());
+    }
+    let manifest = Manifest {
+        facts: builder.finish().unwrap(),
+        list: list.finish().unwrap(),
+    };
+    // As `prepare` makes of a target that has all of it.
+    let mut asks = manifest.list.another().unwrap();
+    for ask in manifest.list.read() {
+        let ask = ask.unwrap();
+        if ask.entry.size.is_some() {
+            let known = Known::Whole([7; 32]);
+            asks.add(&Ask { known, ..ask }).unwrap();
+        }
+    }
+    let asks = asks.finish().unwrap();
+    assert_eq!(asks.read().count() as u64, count / 256 * 256);
+    most = most.max(resident_bytes());
+    let mib = most.saturating_sub(before) >> 20;
+    println!("{} entries: {mib} MiB of memory", manifest.list.count);
+    assert!(mib < 64);
 }

@@ -21,9 +21,7 @@ fn peer() -> Seed {
 }
 
 fn heeded(world: &mut World, plan: &TenantPlan) {
-    if let Some(database) = heed(plan, &world.state.database) {
-        world.state.database = database;
-    }
+    heed(plan, false, &mut world.state);
 }
 
 #[test]
@@ -82,6 +80,51 @@ fn a_fenced_copy_keeps_its_volumes_alone() {
     let observed = &world.observed;
     assert!(observed.postgres.is_none() && observed.odoo.is_none() && observed.network.is_none());
     assert!(observed.postgres_volume.is_some() && observed.odoo_volume.is_some());
+}
+
+/// A tenant that moves back to where it has lived: only the fence, and then a higher epoch, open that copy.
+#[test]
+fn a_fenced_copy_comes_again_and_no_other_copy_is_ever_opened() {
+    let mut plan = tenant_plan("alfa");
+    let mut world = World::empty(&plan);
+    world.converge(&plan, 0, usize::MAX);
+    let ready = Database::Ready { synced: true };
+    let lived = world.state.clone();
+    let come = |epoch| TenantPlan {
+        epoch,
+        ..seeded(peer(), DesiredState::Standby)
+    };
+    heeded(&mut world, &come(plan.epoch + 1));
+    assert_eq!(world.state, lived, "it was never fenced");
+    plan.desired = DesiredState::Fenced;
+    plan.epoch += 1;
+    assert!(!heed(&plan, true, &mut world.state), "a stale order");
+    heeded(&mut world, &plan);
+    assert_eq!(world.state.fenced_at, Some(plan.epoch));
+    heeded(&mut world, &come(plan.epoch));
+    assert_eq!(world.state.database, ready, "under the fence's own epoch");
+    assert!(!heed(&come(plan.epoch + 1), true, &mut world.state));
+    assert!(world.converge(&plan, 0, usize::MAX));
+    world.state.home = Some("/r/tenants/alfa".into());
+    world.state.wanted_generation = 7;
+    let back = come(plan.epoch + 1);
+    heeded(&mut world, &back);
+    assert_eq!(world.state.database, Database::Incoming);
+    assert_eq!(world.state.settings, "", "they are the copy's own");
+    assert_eq!(world.state.wanted_generation, 7);
+    assert!(world.state.home.is_some() && world.state.fenced_at.is_none());
+    assert!(world.converge(&back, 0, usize::MAX));
+    assert!(world.observed.postgres_volume.is_some() && world.observed.odoo_volume.is_some());
+    world.state.database = ready.clone(); // the job's end
+    heeded(&mut world, &back);
+    assert_eq!(world.state.database, ready, "once");
+    // A fence that is lifted otherwise opens nothing later.
+    plan.desired = DesiredState::Fenced;
+    heeded(&mut world, &plan);
+    plan.desired = DesiredState::Suspended;
+    heeded(&mut world, &plan);
+    heeded(&mut world, &come(plan.epoch + 5));
+    assert_eq!(world.state.database, ready);
 }
 
 #[test]

@@ -163,6 +163,10 @@ impl Edit<'_> {
             place: left,
             role: CopyRole::Fenced { until: None },
         });
+        // Whoever pinned it has moved it since: the newer wish counts.
+        if let Some(pinned) = &mut moved.spec.host {
+            pinned.clone_from(&relocation.to);
+        }
         moved.generation += 1;
         let moved = self.put_tenant(moved);
         let message = format!(

@@ -225,6 +225,7 @@ impl Edit<'_> {
             started_at: None,
             copies: Vec::new(),
             halted: false,
+            last_epoch: 0,
         }
     }
 }

@@ -2,18 +2,22 @@
 //!
 //! Not here: the stages of that (the crate's procedures), and choosing where to (placement).
 
-use isyone_types::ids::{HostName, TenantName};
+use isyone_types::{
+    ids::{HostName, TenantName},
+    report::TenantProgress,
+};
 
 use super::{
     super::{ChangeError, Edit, Outcome, done_step},
     wrong_state,
 };
 use crate::{
-    desired::{CopyRole, MAX_COPIES, TenantCopy, TenantPlacement},
+    desired::{CopyRole, MAX_COPIES, Tenant, TenantCopy, TenantPlacement},
     event::EventKind,
+    observed::CopyObserved,
     operation::{MoveStage, OperationKind, Procedure, Relocation},
-    placement::{self, Request},
-    views::utc,
+    placement::{self, Judgement, Rejection, Request},
+    views,
 };
 
 impl Edit<'_> {
@@ -34,32 +38,19 @@ impl Edit<'_> {
             let problem = "has never run: there is nothing to move yet";
             return Err(wrong_state(name, problem.to_owned()));
         }
-        if let Some((_, role)) = tenant.copy_on(to) {
-            let problem = match role {
-                None => format!("is on host {to} already"),
-                Some(CopyRole::Fenced { until: Some(until) }) => {
-                    let until = utc(*until);
-                    format!("still has an older copy on host {to}, which is kept until {until}")
-                }
-                Some(CopyRole::Fenced { until: None }) => format!(
-                    "still has an older copy on host {to}, which is kept until the tenant is well in its new place"
-                ),
-                Some(CopyRole::Discarded | CopyRole::Incoming) => format!(
-                    "still has an older copy on host {to}, which is being removed; try again in a moment"
-                ),
-            };
-            return Err(wrong_state(name, problem));
-        }
-        if tenant.copies.len() >= MAX_COPIES {
+        let kept = self.kept_place(&tenant, to)?;
+        if kept.is_none() && tenant.copies.len() >= MAX_COPIES {
             let problem = format!("has {MAX_COPIES} older copies that are kept for a while");
             return Err(wrong_state(name, problem));
         }
         for host in [&tenant.placement.host, to] {
             self.check_peer(&tenant.name, host)?;
         }
-        let place = self.incoming_place(&tenant, to)?;
+        let place = self.incoming_place(&tenant, to, kept.as_ref())?;
         let log = vec![done_step("place", place.reason.clone(), self.stamp.now)];
         let from = tenant.placement.host.clone();
+        tenant.last_epoch = place.epoch;
+        tenant.copies.retain(|copy| copy.place.host != *to);
         tenant.copies.push(TenantCopy {
             place,
             role: CopyRole::Incoming,
@@ -87,6 +78,40 @@ impl Edit<'_> {
         Ok(Outcome::Operation(operation))
     }
 
+    /// The place of an older copy on that host, which is overwritten by the one that comes: then it is no more a copy to
+    /// fall back on, so the tenant must be well where it lives. An error where another copy is in the way.
+    fn kept_place(
+        &self,
+        tenant: &Tenant,
+        to: &HostName,
+    ) -> Result<Option<TenantPlacement>, ChangeError> {
+        let Some((place, role)) = tenant.copy_on(to) else {
+            return Ok(None);
+        };
+        let problem = match role {
+            None => format!("is on host {to} already"),
+            Some(CopyRole::Fenced { until: Some(_) }) if self.is_seen_well(tenant) => {
+                return Ok(Some(place.clone()));
+            }
+            Some(CopyRole::Fenced { .. }) => format!(
+                "still has an older copy on host {to}, which is kept until the tenant is well on host {}",
+                tenant.placement.host
+            ),
+            Some(CopyRole::Discarded | CopyRole::Incoming) => format!(
+                "still has an older copy on host {to}, which is being removed; try again in a moment"
+            ),
+        };
+        Err(wrong_state(&tenant.name, problem))
+    }
+
+    /// Whether the host where the tenant lives has said that it is as the present plan wants it.
+    fn is_seen_well(&self, tenant: &Tenant) -> bool {
+        let seen = views::copy(self.state, tenant, &tenant.placement.host);
+        matches!(seen, CopyObserved::Present(seen)
+            if seen.report.generation == tenant.generation
+                && seen.report.progress == TenantProgress::Converged)
+    }
+
     /// Refuses a host whose agent does not exchange data with others: it would be found only when the tenant is stopped,
     /// and an agent of a version before would refuse its whole plan.
     fn check_peer(&self, name: &TenantName, host: &HostName) -> Result<(), ChangeError> {
@@ -102,35 +127,53 @@ impl Edit<'_> {
         Err(wrong_state(name, problem))
     }
 
-    /// A place on that host, under an epoch above all that any copy of the tenant has had.
+    /// A place on that host, under an epoch above all that any copy of the tenant has had. An older copy has its network,
+    /// ports and disk there already.
     fn incoming_place(
         &self,
-        tenant: &crate::desired::Tenant,
+        tenant: &Tenant,
         to: &HostName,
+        kept: Option<&TenantPlacement>,
     ) -> Result<TenantPlacement, ChangeError> {
+        let mut size = tenant.size;
+        if kept.is_some() {
+            size.disk_bytes = 0;
+        }
         let request = Request {
-            size: tenant.size,
+            size,
             host: Some(to),
             labels: &tenant.spec.host_labels,
         };
         let now = self.stamp.now;
         let decision = placement::choose(self.state.placement_inputs(self.settings), request, now);
-        let (Some(host), Some(slot)) = (decision.host.clone(), decision.slot) else {
-            return Err(ChangeError::NoHostFits {
+        let known = tenant.places().map(|(place, _)| place.epoch);
+        let epoch = known.fold(tenant.last_epoch, u64::max) + 1;
+        let fits_but_for_network = |judged: &Judgement| {
+            let mut lacks = judged.rejections.iter();
+            lacks.all(|lack| *lack == Rejection::NoNetwork)
+        };
+        match (kept, decision.slot) {
+            (Some(kept), _) if decision.hosts.iter().any(fits_but_for_network) => {
+                Ok(TenantPlacement {
+                    epoch,
+                    reason: format!("{to}: in the place of its older copy"),
+                    at: now,
+                    ..kept.clone()
+                })
+            }
+            (None, Some(slot)) if decision.host.is_some() => Ok(TenantPlacement {
+                host: to.clone(),
+                epoch,
+                subnet: slot.subnet,
+                http_port: slot.http_port,
+                websocket_port: slot.websocket_port,
+                reason: decision.reason,
+                at: now,
+            }),
+            _ => Err(ChangeError::NoHostFits {
                 name: tenant.name.clone(),
                 decision: Box::new(decision),
-            });
-        };
-        let highest = tenant.places().map(|(place, _)| place.epoch).max();
-        let epoch = highest.unwrap_or(0) + 1;
-        Ok(TenantPlacement {
-            host,
-            epoch,
-            subnet: slot.subnet,
-            http_port: slot.http_port,
-            websocket_port: slot.websocket_port,
-            reason: decision.reason,
-            at: now,
-        })
+            }),
+        }
     }
 }

@@ -4,7 +4,11 @@
 
 use isyone_types::report::JobState;
 
-use super::{operations::*, *};
+use super::{
+    moves::{job, moving},
+    operations::*,
+    *,
+};
 use crate::desired::CopyRole;
 
 fn delete(purge: bool, cancel_running: bool) -> Command {
@@ -220,6 +224,7 @@ fn nobody_is_named_as_the_platform_itself() {
             certificate: Certificate {
                 serial: "01".to_owned(),
                 not_after: 1,
+                sha256: String::new(),
             },
         };
         let refused = bench.apply(create).unwrap_err().to_string();

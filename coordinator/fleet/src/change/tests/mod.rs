@@ -5,6 +5,7 @@
 
 mod lifecycle;
 mod mends;
+mod moves;
 mod operations;
 mod reports;
 mod requests;
@@ -229,6 +230,7 @@ fn a_token_works_once_and_a_used_host_name_needs_its_own_token() {
             certificate: crate::desired::Certificate {
                 serial: "02".to_owned(),
                 not_after: 1,
+                sha256: String::new(),
             },
         }))
     };
@@ -309,6 +311,7 @@ fn only_a_certificate_that_is_taken_back_makes_us_look_at_all_connections() {
     let certificate = |serial: &str| Certificate {
         serial: serial.to_owned(),
         not_after: 1 << 40,
+        sha256: String::new(),
     };
     let operator = Command::CreateOperator {
         name: name("ana"),

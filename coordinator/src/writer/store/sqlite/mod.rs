@@ -5,7 +5,6 @@
 use std::{path::Path, sync::LazyLock, time::Duration};
 
 use isyone_fleet::{
-    desired::MAX_EVENTS,
     event::Event,
     written::{Contents, Group, Record, RecordKind, UnreadableRecord, Write},
 };
@@ -259,9 +258,13 @@ async fn write(
             .execute(&mut *connection)
             .await?;
     }
-    if let Some(newest) = group.events.last() {
-        sqlx::query("DELETE FROM events WHERE sequence <= $1")
-            .bind(sequence(newest) - i64::try_from(MAX_EVENTS).unwrap_or(i64::MAX))
+    for (chunk, sql) in chunks(&group.forgotten, &FORGET) {
+        let bind = |query: Query<'static>, sequence: &u64| {
+            query.bind(i64::try_from(*sequence).unwrap_or(i64::MAX))
+        };
+        chunk
+            .iter()
+            .fold(sqlx::query(sql), bind)
             .execute(&mut *connection)
             .await?;
     }
@@ -311,6 +314,14 @@ static APPEND: Texts = LazyLock::new(|| {
         format!(
             "INSERT INTO events (sequence, body) VALUES {}",
             vec!["(?, ?)"; n].join(", ")
+        )
+    })
+});
+static FORGET: Texts = LazyLock::new(|| {
+    ROWS.map(|n| {
+        format!(
+            "DELETE FROM events WHERE sequence IN ({})",
+            vec!["?"; n].join(", ")
         )
     })
 });

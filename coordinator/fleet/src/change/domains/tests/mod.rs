@@ -206,7 +206,7 @@ fn the_platforms_name_is_primary_again_without_a_domains_removal() {
     assert_eq!(tenant(&bench).spec.domains, [name("erp.customer.com")]);
     assert_eq!(plan(&bench).tenants[0].base_url, "http://alfa.isy.one");
     assert_eq!(
-        bench.state.fleet.events.back().unwrap().message,
+        bench.state.fleet.events.last().unwrap().message,
         "alfa.isy.one"
     );
     // A repeated request changes nothing.

@@ -1,0 +1,401 @@
+//! Moves: there, back, where they are refused, and what becomes of the copies.
+//!
+//! Not here: what survives crashes between any two steps (the workspace's simulation).
+
+use isyone_types::{
+    plan::{DesiredState, HostPlan, TenantSecrets},
+    report::{JobReport, JobState},
+};
+use uuid::Uuid;
+
+use super::{
+    operations::{ended, settled, start, word},
+    *,
+};
+use crate::desired::CopyRole;
+
+fn plan_of(bench: &Bench, host: &HostName) -> HostPlan {
+    let open = |_: &Tenant| Ok::<_, std::convert::Infallible>(TenantSecrets::default());
+    views::host_plan(&bench.state, &bench.settings, host, open)
+        .unwrap()
+        .unwrap()
+}
+
+/// A move under way from h1, where alfa lives, to h2.
+pub(super) fn moving() -> (Bench, Uuid, HostName, HostName, TenantName) {
+    let (mut bench, h1, alfa) = settled();
+    let h2 = bench.host("h2", resources(8, 32, 100));
+    let order = Command::MoveTenant {
+        name: alfa.clone(),
+        to: h2.clone(),
+        request_id: None,
+    };
+    let id = start(&mut bench, order);
+    (bench, id, h1, h2, alfa)
+}
+
+pub(super) fn job(bench: &mut Bench, host: &HostName, id: Uuid, state: JobState) {
+    let report = isyone_types::report::HostReport {
+        resources: resources(8, 32, 100),
+        docker_error: String::new(),
+        tenants: Vec::new(),
+        complete: false,
+        jobs: vec![JobReport {
+            id,
+            state,
+            bytes_done: 5 << 20,
+            bytes_total: 10 << 20,
+            message: "no route".to_owned(),
+        }],
+    };
+    let report = Box::new(report);
+    bench
+        .apply(Command::Report {
+            host: host.clone(),
+            report,
+        })
+        .unwrap();
+}
+
+fn desired_on(bench: &Bench, host: &HostName) -> Option<(DesiredState, u64)> {
+    let plan = plan_of(bench, host);
+    plan.tenants.first().map(|t| (t.desired, t.epoch))
+}
+
+#[test]
+fn a_move_stops_copies_takes_over_and_keeps_the_old_copy_fenced() {
+    let (mut bench, id, h1, h2, alfa) = moving();
+    assert_eq!(desired_on(&bench, &h1), Some((DesiredState::Running, 1)));
+    assert_eq!(desired_on(&bench, &h2), Some((DesiredState::Standby, 2)));
+    bench.settle();
+    assert_eq!(word(&bench, id), "stop");
+    assert_eq!(desired_on(&bench, &h1), Some((DesiredState::Suspended, 1)));
+    assert!(plan_of(&bench, &h2).jobs.is_empty());
+    bench.settle();
+    assert_eq!(word(&bench, id), "copy");
+    assert_eq!(plan_of(&bench, &h2).jobs[0].id, id);
+    assert_eq!(plan_of(&bench, &h1).grants[0].peer, h2);
+    job(&mut bench, &h2, id, JobState::Running);
+    let waiting = crate::procedures::waiting(
+        &bench.state,
+        &bench.settings,
+        &bench.state.fleet.operations[&id],
+        bench.now,
+    );
+    assert_eq!(
+        waiting.unwrap().to_string(),
+        "host h2, which copies: 5 of 10 MiB"
+    );
+    job(&mut bench, &h2, id, JobState::Done);
+    // The new host may not start before the old one has recorded that it never will again.
+    assert_eq!(word(&bench, id), "fence");
+    assert_eq!(desired_on(&bench, &h1), Some((DesiredState::Fenced, 2)));
+    assert_eq!(desired_on(&bench, &h2), Some((DesiredState::Suspended, 2)));
+    assert!(plan_of(&bench, &h2).jobs.is_empty() && plan_of(&bench, &h1).grants.is_empty());
+    let refused = bench.apply(Command::CancelOperation { id }).unwrap_err();
+    assert!(
+        refused.to_string().contains("point of no return"),
+        "{refused}"
+    );
+    let delete = Command::DeleteTenant {
+        name: alfa.clone(),
+        purge: false,
+        request_id: None,
+        cancel_running: true,
+    };
+    assert!(matches!(
+        bench.apply(delete),
+        Err(ChangeError::Busy { stage: "fence", .. })
+    ));
+    let let_go = bench.converged_on(&alfa, &h1);
+    bench.report(&h1, resources(8, 32, 100), vec![let_go]);
+    assert_eq!(word(&bench, id), "start");
+    assert_eq!(desired_on(&bench, &h2), Some((DesiredState::Running, 2)));
+    bench.settle();
+    assert_eq!(
+        ended(&bench, id),
+        (OperationState::Succeeded, String::new())
+    );
+    let steps: Vec<_> = bench.state.fleet.operations[&id]
+        .log
+        .iter()
+        .map(|s| s.name.clone())
+        .collect();
+    assert_eq!(
+        steps,
+        [
+            "place", "prepare", "stop", "copy", "fence", "start", "route"
+        ]
+    );
+    let route = views::routes(&bench.state, &bench.settings).next().unwrap();
+    assert_eq!(route.address, bench.state.fleet.hosts[&h2].advertise);
+    // The old copy holds its place until its time is over, and goes then.
+    let until = bench.state.fleet.tenants[&alfa].fenced_until().unwrap();
+    bench.apply(Command::Tick).unwrap();
+    while bench.now < until + bench.settings.quarantine_hold_ms + 60_000 {
+        bench.now += 55_000_i64.max((until - bench.now) / 2).min(3_600_000);
+        bench.apply(Command::Tick).unwrap();
+        for _ in 0..70 {
+            bench.now += 55_000;
+            bench.apply(Command::Tick).unwrap();
+        }
+    }
+    assert_eq!(desired_on(&bench, &h1), Some((DesiredState::Purged, 2)));
+    bench.settle();
+    assert_eq!(desired_on(&bench, &h1), None);
+    assert!(bench.state.fleet.tenants[&alfa].copies.is_empty());
+}
+
+#[test]
+fn a_move_that_cannot_copy_goes_back_by_itself_and_a_cancelled_one_on_order() {
+    for (state, why) in [
+        (OperationState::Failed, "copying failed: no route"),
+        (OperationState::Cancelled, "cancelled by ana"),
+    ] {
+        let (mut bench, id, h1, h2, alfa) = moving();
+        bench.settle();
+        bench.settle();
+        if state == OperationState::Failed {
+            job(&mut bench, &h2, id, JobState::Failed);
+        } else {
+            start(&mut bench, Command::CancelOperation { id });
+        }
+        assert_eq!(desired_on(&bench, &h1), Some((DesiredState::Running, 1)));
+        assert_eq!(desired_on(&bench, &h2), Some((DesiredState::Purged, 2)));
+        bench.settle();
+        assert_eq!(ended(&bench, id), (state, why.to_owned()));
+        assert_eq!(desired_on(&bench, &h2), None);
+        let tenant = &bench.state.fleet.tenants[&alfa];
+        assert!(tenant.copies.is_empty() && !tenant.halted && tenant.placement.host == h1);
+    }
+}
+
+#[test]
+fn a_deleted_tenant_takes_all_its_copies_along() {
+    let (mut bench, id, h1, h2, alfa) = moving();
+    bench.settle();
+    let delete = |purge, cancel_running| Command::DeleteTenant {
+        name: name("alfa"),
+        purge,
+        request_id: None,
+        cancel_running,
+    };
+    assert!(matches!(
+        bench.apply(delete(false, false)),
+        Err(ChangeError::Busy { .. })
+    ));
+    start(&mut bench, delete(false, true));
+    assert_eq!(ended(&bench, id).0, OperationState::Cancelled);
+    assert_eq!(
+        desired_on(&bench, &h1),
+        Some((DesiredState::Quarantined, 1))
+    );
+    assert_eq!(desired_on(&bench, &h2), Some((DesiredState::Purged, 2)));
+    bench.settle();
+    start(&mut bench, delete(true, false));
+    bench.settle();
+    assert!(bench.state.fleet.tenants.is_empty() && bench.state.fleet.by_host.is_empty());
+    assert!(!bench.state.fleet.tenants.contains_key(&alfa));
+}
+
+fn order(to: &HostName) -> Command {
+    Command::MoveTenant {
+        name: name("alfa"),
+        to: to.clone(),
+        request_id: None,
+    }
+}
+
+/// alfa has moved from h1 to h2, and is well there.
+fn moved() -> (Bench, HostName, HostName, TenantName) {
+    let (mut bench, id, h1, h2, alfa) = moving();
+    bench.settle();
+    bench.settle();
+    job(&mut bench, &h2, id, JobState::Done);
+    bench.settle();
+    bench.settle();
+    assert_eq!(ended(&bench, id).0, OperationState::Succeeded);
+    (bench, h1, h2, alfa)
+}
+
+#[test]
+fn a_move_is_refused_to_where_it_is_and_to_a_copy_that_may_be_needed() {
+    let (mut bench, id, h1, h2, alfa) = moving();
+    assert!(matches!(
+        bench.apply(order(&h1)),
+        Err(ChangeError::Busy { .. })
+    ));
+    bench.settle();
+    bench.settle();
+    job(&mut bench, &h2, id, JobState::Done);
+    bench.settle();
+    let refused = bench.apply(order(&h2)).unwrap_err().to_string();
+    assert!(refused.contains("is on host h2 already"), "{refused}");
+    bench.settle();
+    // Ill where it lives: the older copy may be the one that is needed.
+    let mut ill = bench.converged_on(&alfa, &h2);
+    ill.progress = TenantProgress::Unhealthy;
+    bench.report(&h2, resources(8, 32, 100), vec![ill]);
+    let refused = bench.apply(order(&h1)).unwrap_err().to_string();
+    let text =
+        "still has an older copy on host h1, which is kept until the tenant is well on host h2";
+    assert!(refused.contains(text), "{refused}");
+    let refused = bench.apply(Command::RemoveHost { host: h1 }).unwrap_err();
+    let refused = refused.to_string();
+    assert!(
+        refused.contains("still keeps old copies of 1 tenant moved away (first: alfa)"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_move_back_takes_the_place_of_the_copy_that_is_kept_there() {
+    let (mut bench, h1, h2, alfa) = moved();
+    let left = bench.state.fleet.tenants[&alfa].copies[0].place.clone();
+    assert_eq!(left.host, h1);
+    let id = start(&mut bench, order(&h1));
+    let tenant = bench.state.fleet.tenants[&alfa].clone();
+    let [copy] = &tenant.copies[..] else {
+        panic!("{:?}", tenant.copies)
+    };
+    assert_eq!((&copy.role, copy.place.epoch), (&CopyRole::Incoming, 3));
+    assert_eq!(copy.place.subnet, left.subnet);
+    assert_eq!(copy.place.http_port, left.http_port);
+    assert_eq!(copy.place.websocket_port, left.websocket_port);
+    let coming = plan_of(&bench, &h1).tenants[0].clone();
+    assert_eq!((coming.desired, coming.epoch), (DesiredState::Standby, 3));
+    assert_eq!(coming.seed, isyone_types::plan::Seed::Peer(h2.clone()));
+    bench.settle();
+    bench.settle();
+    job(&mut bench, &h1, id, JobState::Done);
+    assert_eq!(desired_on(&bench, &h2), Some((DesiredState::Fenced, 3)));
+    bench.settle();
+    bench.settle();
+    assert_eq!(ended(&bench, id).0, OperationState::Succeeded);
+    assert_eq!(desired_on(&bench, &h1), Some((DesiredState::Running, 3)));
+    // And there again, as often as anybody likes.
+    start(&mut bench, order(&h2));
+    assert_eq!(desired_on(&bench, &h2), Some((DesiredState::Standby, 4)));
+}
+
+/// Otherwise a host that has removed such a copy would refuse the next one for ever.
+#[test]
+fn an_epoch_is_never_given_twice() {
+    let (mut bench, _, _, h2, alfa) = moving();
+    for epoch in 3..6 {
+        let id = bench.state.fleet.tenants[&alfa].operation;
+        start(&mut bench, Command::CancelOperation { id });
+        bench.settle();
+        assert_eq!(desired_on(&bench, &h2), None);
+        start(&mut bench, order(&h2));
+        let given = desired_on(&bench, &h2);
+        assert_eq!(given, Some((DesiredState::Standby, epoch)));
+    }
+}
+
+#[test]
+fn a_move_back_that_is_cancelled_leaves_no_half_copy() {
+    let (mut bench, h1, h2, alfa) = moved();
+    let id = start(&mut bench, order(&h1));
+    bench.settle();
+    bench.settle();
+    start(&mut bench, Command::CancelOperation { id });
+    assert_eq!(desired_on(&bench, &h1), Some((DesiredState::Purged, 3)));
+    assert_eq!(desired_on(&bench, &h2), Some((DesiredState::Running, 2)));
+    let refused = bench.apply(order(&h1)).unwrap_err().to_string();
+    assert!(refused.contains("is being removed"), "{refused}");
+    bench.settle();
+    assert!(bench.state.fleet.tenants[&alfa].copies.is_empty());
+    start(&mut bench, order(&h1));
+}
+
+#[test]
+fn a_move_back_needs_room_for_what_the_kept_copy_does_not_hold() {
+    let (mut bench, h1, ..) = moved();
+    bench
+        .apply(Command::CordonHost {
+            host: h1.clone(),
+            cordoned: true,
+        })
+        .unwrap();
+    assert!(matches!(
+        bench.apply(order(&h1)),
+        Err(ChangeError::NoHostFits { .. })
+    ));
+    bench
+        .apply(Command::CordonHost {
+            host: h1.clone(),
+            cordoned: false,
+        })
+        .unwrap();
+    // Its disk holds this tenant's copy, and not one more; all networks are taken.
+    let size = bench.state.fleet.tenants[&name::<TenantName>("alfa")].size;
+    let mut full = resources(8, 32, 100);
+    full.disk_available_bytes = bench.settings.placement.disk_reserve_bytes + size.disk_bytes / 2;
+    bench.report(&h1, full, Vec::new());
+    bench.settings.network.last_port = bench.settings.network.first_port + 1;
+    let settings = bench.settings.clone();
+    bench.state.refresh(&settings, &h1, bench.now);
+    start(&mut bench, order(&h1));
+}
+
+/// Otherwise `tenant show` would go on saying that it may only be where it no longer is.
+#[test]
+fn a_tenant_that_was_pinned_to_its_host_is_pinned_to_where_it_was_moved() {
+    let mut bench = Bench::default();
+    let h1 = bench.host("h1", resources(8, 32, 100));
+    let h2 = bench.host("h2", resources(8, 32, 100));
+    let mut creation = bench.creation("alfa", "small");
+    creation.spec.host = Some(h1.clone());
+    bench
+        .apply(Command::CreateTenant(Box::new(creation)))
+        .unwrap();
+    bench.settle();
+    let id = start(&mut bench, order(&h2));
+    bench.settle();
+    bench.settle();
+    let pinned = |bench: &Bench| {
+        bench.state.fleet.tenants[&name::<TenantName>("alfa")]
+            .spec
+            .host
+            .clone()
+    };
+    assert_eq!(pinned(&bench), Some(h1), "it may still go back");
+    job(&mut bench, &h2, id, JobState::Done);
+    assert_eq!(pinned(&bench), Some(h2));
+}
+
+#[test]
+fn a_fence_does_not_wait_for_a_host_that_was_removed() {
+    let (mut bench, id, h1, h2, _) = moving();
+    bench.settle();
+    bench.settle();
+    job(&mut bench, &h2, id, JobState::Done);
+    assert_eq!(word(&bench, id), "fence");
+    bench.now += bench.settings.liveness.lost_ms + 1;
+    bench.apply(Command::RemoveHost { host: h1 }).unwrap();
+    bench.settle();
+    bench.settle();
+    assert_eq!(ended(&bench, id).0, OperationState::Succeeded);
+}
+
+/// What an older state calls an incoming copy may be where the tenant has lived since.
+#[test]
+fn a_coordinator_rebuilt_in_the_midst_of_a_move_keeps_both_copies() {
+    let (mut bench, id, h1, h2, alfa) = moving();
+    bench.settle();
+    bench.settle();
+    assert_eq!(word(&bench, id), "copy");
+    bench.apply(Command::RaiseIncarnation).unwrap();
+    for host in [&h1, &h2] {
+        bench.greet(host);
+    }
+    assert_eq!(desired_on(&bench, &h1), Some((DesiredState::Running, 1)));
+    assert_eq!(desired_on(&bench, &h2), Some((DesiredState::Fenced, 2)));
+    bench.settle();
+    let (state, why) = ended(&bench, id);
+    assert_eq!(state, OperationState::Failed);
+    assert!(why.contains("rebuilt from an older state"), "{why}");
+    let tenant = &bench.state.fleet.tenants[&alfa];
+    assert!(!tenant.halted && tenant.copies.len() == 1);
+}
