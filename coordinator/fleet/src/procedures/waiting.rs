@@ -117,7 +117,11 @@ pub(super) fn for_job(scene: &Scene<'_>, host: &HostName, job: Option<&JobReport
             host: host.clone(),
             done: job.bytes_done,
             total: job.bytes_total,
-            how: job.message.clone(),
+            // Before it runs, that is what was wrong when it last ran.
+            how: match job.state {
+                JobState::Running => job.message.clone(),
+                _ => String::new(),
+            },
         },
         None => for_host(scene, host),
     }
