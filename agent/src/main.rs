@@ -17,7 +17,7 @@ use isyone_agent::{
     docker::engine::Engine,
     host::{Pace, firewall::Applier, probe::NetProbe},
     jobs::{DEFAULT_RATE_BYTES_PER_S, fetch::Reserve},
-    link::join::{JoinOptions, join, machine_name},
+    link::join::{JoinOptions, join},
 };
 use isyone_proto::{ids::HostName, token::JoinToken};
 use isyone_telemetry::{Format, Telemetry};
@@ -44,7 +44,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum AgentCommand {
-    /// Join a fleet with a token from `isyctl host token`; once per host.
+    /// Join a fleet with a token from `isyctl host token`; once per host, and again with --rejoin.
     Join(JoinArguments),
     /// Run until told to stop. Tenants run on without the agent.
     Run(RunArguments),
@@ -72,6 +72,10 @@ struct JoinArguments {
     /// Label KEY=VALUE for placement; may be repeated.
     #[arg(long = "label", value_parser = key_value)]
     labels: Vec<(String, String)>,
+    /// Join anew where this host has joined before, with a new token for its name. Its data stays, and what is not given
+    /// here: name, address, labels.
+    #[arg(long)]
+    rejoin: bool,
     /// Data directory.
     #[arg(long, env = "ISYONE_AGENT_DATA", default_value = DATA_DIR)]
     data_dir: PathBuf,
@@ -190,14 +194,16 @@ async fn join_fleet(arguments: JoinArguments) -> anyhow::Result<()> {
             anyhow::bail!("give the join token with --token-file, or in ISYONE_JOIN_TOKEN")
         }
     };
+    let again = arguments.rejoin;
     let options = JoinOptions {
         coordinator: arguments.coordinator,
         token: token
             .parse::<JoinToken>()
             .map_err(|e| anyhow::anyhow!("the token {e}"))?,
-        name: arguments.name.map_or_else(|| machine_name().parse(), Ok)?,
+        name: arguments.name,
         advertise: arguments.advertise,
         labels: arguments.labels.into_iter().collect::<BTreeMap<_, _>>(),
+        rejoin: arguments.rejoin,
     };
     let data = DataDir::new(arguments.data_dir);
     let config = join(&data, options).await?;
@@ -206,6 +212,11 @@ async fn join_fleet(arguments: JoinArguments) -> anyhow::Result<()> {
         config.name, config.advertise
     );
     println!("next: isy-agent run --data-dir {}", data.path().display());
+    if again {
+        println!(
+            "an agent that runs already takes up the new certificate by itself; restart it if it joined another coordinator"
+        );
+    }
     Ok(())
 }
 

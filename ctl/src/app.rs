@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use crate::{
     client::{CALL_TIMEOUT, Client},
-    context::{Context, Store},
+    context::{self, Context},
     exit::Failure,
     options::Global,
-    output::Ui,
+    output::{Color, Ui},
     retry::PATIENCE,
 };
 
@@ -20,15 +20,20 @@ pub struct App {
 
 impl App {
     pub fn new(global: Global) -> Self {
+        let color = if global.no_color {
+            Color::Never
+        } else {
+            global.color
+        };
         Self {
-            ui: Ui::new(global.output, global.color, global.verbose),
+            ui: Ui::new(global.output, color, global.verbose),
             global,
         }
     }
 
     /// A client for the chosen context.
     pub fn client(&self) -> Result<Client, Failure> {
-        let path = Store::open()?.resolve(self.global.context.as_deref())?;
+        let path = context::find(self.global.context.as_deref())?;
         let (context, exposed) = Context::read(&path)?;
         if exposed {
             self.ui.note(&format!(

@@ -1,13 +1,13 @@
 //! The command line: the tree of nouns. Global options are in `options`, each noun's own in its file.
 
-use std::ffi::OsString;
+use std::{ffi::OsString, fs, io, path::PathBuf};
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
     app::App,
-    exit::{Exit, Outcome},
+    exit::{Exit, Failure, Outcome},
     nouns::{cert, context, edge, events, host, op, operator, tenant, top, version},
     options::Global,
 };
@@ -25,7 +25,7 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 denied, 5 unavailable, 130
 
 /// Hosts Odoo for many customers: one command per customer, on one server or on hundreds
 #[derive(Debug, Parser)]
-#[command(name = "isyctl", version, after_help = EXAMPLES, max_term_width = 110, disable_help_subcommand = true)]
+#[command(name = "isyctl", version, after_help = EXAMPLES, max_term_width = 110)]
 pub struct Cli {
     /// Options of every command.
     #[command(flatten)]
@@ -65,13 +65,17 @@ pub enum Noun {
     Context(context::ContextCommand),
     /// Versions of isyctl and of the coordinator, and who you are
     Version(version::Version),
-    /// Print a shell's completion script
+    /// Print a shell's completion script, or write manual pages
     #[command(
-        after_help = "Examples:\n  isyctl completions bash > /etc/bash_completion.d/isyctl\n  isyctl completions fish > ~/.config/fish/completions/isyctl.fish"
+        after_help = "Examples:\n  isyctl completions bash > /etc/bash_completion.d/isyctl\n  isyctl completions fish > ~/.config/fish/completions/isyctl.fish\n  isyctl completions --man /usr/local/share/man/man1"
     )]
     Completions {
         /// Which shell
-        shell: Shell,
+        #[arg(required_unless_present = "man")]
+        shell: Option<Shell>,
+        /// Write a manual page for each command into this directory
+        #[arg(long, value_name = "DIR", conflicts_with = "shell")]
+        man: Option<PathBuf>,
     },
 }
 
@@ -88,13 +92,28 @@ impl Noun {
             Self::Operator(command) => command.run(app).await,
             Self::Context(command) => command.run(app),
             Self::Version(command) => command.run(app).await,
-            Self::Completions { shell } => {
-                let mut script = Vec::new();
-                clap_complete::generate(shell, &mut Cli::command(), "isyctl", &mut script);
-                app.ui.raw(&script).map(|()| Exit::Done)
-            }
+            Self::Completions { shell, man } => completions(app, shell, man),
         }
     }
+}
+
+fn completions(app: &App, shell: Option<Shell>, man: Option<PathBuf>) -> Outcome {
+    if let Some(shell) = shell {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "isyctl", &mut script);
+        app.ui.raw(&script)?;
+    }
+    if let Some(dir) = man {
+        let failed = |e: io::Error| {
+            Failure::failed(format!(
+                "cannot write manual pages to {}: {e}",
+                dir.display()
+            ))
+        };
+        fs::create_dir_all(&dir).map_err(failed)?;
+        clap_mangen::generate_to(Cli::command(), &dir).map_err(failed)?;
+    }
+    Ok(Exit::Done)
 }
 
 /// Program, noun and verb of a command line, without arguments: `isyctl tenant create`.

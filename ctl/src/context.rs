@@ -126,6 +126,19 @@ fn write_private(path: &Path, bytes: &[u8], replace: bool) -> Result<(), Failure
     Ok(())
 }
 
+/// The context file to use: a file that was asked for, or what the folder has of that name, or its current one.
+pub fn find(asked: Option<&str>) -> Result<PathBuf, Failure> {
+    // A file that is named needs no folder: there may be none, as in a container without HOME.
+    match asked {
+        Some(asked) if is_file(asked) => Ok(PathBuf::from(asked)),
+        asked => Store::open()?.resolve(asked),
+    }
+}
+
+fn is_file(asked: &str) -> bool {
+    asked.contains('/') || asked.ends_with(".toml")
+}
+
 /// The folder of context files.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -252,8 +265,7 @@ impl Store {
     /// The file to use: `asked` (a name or a file), else the current context, else the only one there is.
     pub fn resolve(&self, asked: Option<&str>) -> Result<PathBuf, Failure> {
         if let Some(asked) = asked {
-            let is_file = asked.contains('/') || asked.ends_with(".toml");
-            return if is_file {
+            return if is_file(asked) {
                 Ok(PathBuf::from(asked))
             } else {
                 self.existing(asked)

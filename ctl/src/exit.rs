@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use isyone_proto::echo::harmless;
+
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -106,13 +108,18 @@ impl fmt::Display for Failure {
             writeln!(f, "{}\n", detail.trim_end())?;
         }
         if !self.message.is_empty() {
-            write!(f, "error: {}", self.message)?;
+            write!(f, "error: {}", lines(&self.message))?;
         }
         if let Some(hint) = &self.hint {
-            write!(f, "\nhint: {hint}")?;
+            write!(f, "\nhint: {}", lines(hint))?;
         }
         Ok(())
     }
+}
+
+/// The same lines, none of which drives a terminal: a message repeats what was typed, and what others said.
+fn lines(text: &str) -> String {
+    text.lines().map(harmless).collect::<Vec<_>>().join("\n")
 }
 
 impl std::error::Error for Failure {}

@@ -1,6 +1,6 @@
 //! `isyctl`, isyone's command line: nothing but a client of the public gRPC protocol `isyone.v1`.
 //!
-//! `cli` and `options` parse, `nouns` does the work (one file per noun), `client` talks to the coordinator, `output`
+//! `cli`, `options` and `usage` parse, `nouns` does the work (one file per noun), `client` talks to the coordinator, `output`
 //! prints. Data goes to standard output, messages to standard error; the exit code is a contract (`exit`).
 //!
 //! Not here: decisions. The coordinator checks and decides; this program shows the answer.
@@ -11,6 +11,7 @@ pub mod client;
 pub mod clock;
 pub mod context;
 pub mod exit;
+pub mod fields;
 pub mod nouns;
 pub mod options;
 pub mod output;
@@ -20,18 +21,24 @@ pub mod status;
 pub mod terminal;
 pub mod top;
 pub mod trace;
+pub mod usage;
 pub mod wait;
 
 use std::ffi::OsString;
 
-use clap::Parser as _;
-
-use crate::{app::App, cli::Cli, exit::Failure};
+use crate::{app::App, exit::Failure};
 
 /// Runs a command line (the first argument is the program's name) and returns the process's exit code.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    let cli = Cli::parse_from(&arguments);
+    let cli = match usage::parse(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help goes to standard output. If it is closed, nobody reads this.
+            let _ = error.print();
+            return u8::try_from(error.exit_code()).unwrap_or(1);
+        }
+    };
     let name = || cli::words(&arguments);
     let verbose = cli.global.verbose;
     let app = App::new(cli.global);

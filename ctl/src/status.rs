@@ -3,13 +3,14 @@
 
 use std::time::Duration;
 
-use isyone_proto::{pb::v1, tls};
+use isyone_proto::{echo::echo, pb::v1, tls};
 use prost::Message as _;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::{
     exit::{Exit, Failure},
+    fields::flag_of,
     output::{placement, table::clean},
 };
 
@@ -19,6 +20,10 @@ pub const NO_HOST_FITS: &str = "NO_HOST_FITS";
 pub const ALERT: &str = "received fatal alert";
 /// `ErrorInfo` reason of a change to a tenant that has an operation under way.
 const IN_PROGRESS: &str = "OPERATION_IN_PROGRESS";
+/// `ErrorInfo` reason of a create whose name is taken by a tenant with another spec.
+const TENANT_EXISTS: &str = "TENANT_EXISTS";
+/// What is left when some of what was asked for cannot be had by this tenant.
+const FIXED_HINT: &str = "leave out what cannot be changed, or repeat what it was created with (`isyctl tenant show NAME`), or choose another name";
 const PLACEMENT_URL: &str = "type.googleapis.com/isyone.v1.Placement";
 
 /// The coordinator and our identity towards it, for error messages.
@@ -111,8 +116,22 @@ pub fn exit_of(code: Code) -> Exit {
     }
 }
 
+/// What was tried, with the values in it (between backticks) as short as in what the coordinator says.
+fn shortened(doing: &str) -> String {
+    let parts = doing.split('`').enumerate();
+    let parts = parts.map(|(i, part)| {
+        if i % 2 == 1 {
+            echo(part)
+        } else {
+            part.to_owned()
+        }
+    });
+    parts.collect::<Vec<_>>().join("`")
+}
+
 /// The error for a failed call. `doing` completes "cannot …": "create tenant `alfa`".
 pub fn failure(doing: &str, peer: &Peer, status: &Status, now_ms: i64) -> Failure {
+    let doing = &shortened(doing);
     let failure = match transport(status) {
         Some(kind) => transport_failure(kind, doing, peer, now_ms),
         None => answer_failure(doing, peer, status),
@@ -123,6 +142,7 @@ pub fn failure(doing: &str, peer: &Peer, status: &Status, now_ms: i64) -> Failur
 
 /// The error for a call that timed out.
 pub fn no_answer(doing: &str, peer: &Peer, waited: Duration) -> Failure {
+    let doing = shortened(doing);
     let waited = humantime::format_duration(waited);
     Failure::new(
         Exit::Unavailable,
@@ -136,7 +156,12 @@ pub fn no_answer(doing: &str, peer: &Peer, waited: Duration) -> Failure {
 
 /// The error for a certificate that the coordinator does not accept.
 pub fn refused(doing: &str, peer: &Peer, now_ms: i64) -> Failure {
-    transport_failure(Transport::CertificateRefused, doing, peer, now_ms)
+    transport_failure(
+        Transport::CertificateRefused,
+        &shortened(doing),
+        peer,
+        now_ms,
+    )
 }
 
 fn transport_failure(kind: Transport, doing: &str, peer: &Peer, now_ms: i64) -> Failure {
@@ -191,10 +216,9 @@ fn answer_failure(doing: &str, peer: &Peer, status: &Status) -> Failure {
             .iter()
             .map(|v| {
                 let field = clean(&v.field);
-                let flag = flag_of(&field)
-                    .map(|flag| format!("{flag} ({field})"))
-                    .unwrap_or(field);
-                format!("{flag}: {}", clean(&v.description))
+                // Of a newer coordinator there is only its own name.
+                let what = flag_of(&field).map_or(field, str::to_owned);
+                format!("{what}: {}", clean(&v.description))
             })
             .collect();
         failure.message = format!("{}: {}", failure.message, lines.join("; "));
@@ -207,6 +231,11 @@ fn answer_failure(doing: &str, peer: &Peer, status: &Status) -> Failure {
     }
     failure.hint = match (reason, details.error_info()) {
         (IN_PROGRESS, Some(info)) => Some(in_progress(doing, info.metadata.get("operation_id"))),
+        (TENANT_EXISTS | "IMMUTABLE_FIELD", Some(info))
+            if info.metadata.get("fixed").is_some_and(|f| !f.is_empty()) =>
+        {
+            Some(FIXED_HINT.to_owned())
+        }
         _ => hint(doing, status.code(), reason, peer),
     };
     failure
@@ -248,7 +277,7 @@ fn in_progress(doing: &str, operation: Option<&String>) -> String {
 /// What to do next, chosen by the coordinator's reason or else by the code.
 fn hint(doing: &str, code: Code, reason: &str, peer: &Peer) -> Option<String> {
     let text = match (reason, code) {
-        ("TENANT_EXISTS", _) => {
+        (TENANT_EXISTS, _) => {
             "repeat the options it was created with, choose another name, or use --force to apply these to it"
         }
         ("DOMAIN_TAKEN", _) => {
@@ -318,38 +347,6 @@ fn list_of(doing: &str) -> &'static str {
     }
 }
 
-/// The option that sets a field of a request.
-pub fn flag_of(field: &str) -> Option<&'static str> {
-    let name = field.split('[').next().unwrap_or(field);
-    let name = name.strip_prefix("start.").unwrap_or(name);
-    let name = name.strip_prefix("spec.").unwrap_or(name);
-    Some(match name {
-        "name" => "NAME",
-        "plan" => "--plan",
-        "domain" => "DOMAIN",
-        "domains" => "--domain",
-        "language" => "--lang",
-        "country" => "--country",
-        "time_zone" => "--tz",
-        "modules" => "--modules",
-        "edition" => "--edition",
-        "odoo_image" => "--odoo-image",
-        "postgres_image" => "--postgres-image",
-        "host" => "--host",
-        "host_labels" | "labels" => "--label",
-        "admin_login" => "--login",
-        "ttl_seconds" | "ttl_days" => "--ttl",
-        "role" => "--role",
-        "tail" => "--tail",
-        "after_sequence" => "--after",
-        "tenant" => "--tenant",
-        "id" => "ID",
-        "arguments" => "COMMAND",
-        "phase" => "--phase",
-        _ => return None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -390,15 +387,6 @@ mod tests {
 
     #[test]
     fn fields_are_named_as_the_person_typed_them() {
-        for (field, flag) in [
-            ("spec.domains[2]", "--domain"),
-            ("spec.host_labels[\"a\"]", "--label"),
-            ("name", "NAME"),
-            ("plan", "--plan"),
-        ] {
-            assert_eq!(flag_of(field), Some(flag), "{field}");
-        }
-        assert_eq!(flag_of("spec.new_field"), None);
         let status = Status::from(isyone_proto::error::FieldError::new(
             "spec.domains[0]",
             "is no name",
@@ -406,11 +394,21 @@ mod tests {
         let failure = failure("create tenant `alfa`", &peer(), &status, 0);
         assert_eq!(failure.exit, Exit::Usage);
         assert!(
-            failure
-                .message
-                .contains("--domain (spec.domains[0]): is no name"),
+            failure.message.contains("a value: --domain: is no name"),
             "{failure}"
         );
+    }
+
+    #[test]
+    fn what_was_typed_is_repeated_short_and_harmless() {
+        let doing = format!("show tenant `\x1b[2J{}`", "x".repeat(100_000));
+        let failure = failure(&doing, &peer(), &Status::not_found("m"), 0);
+        let said = failure.to_string();
+        assert!(
+            said.contains("show tenant `\\u{1b}[2Jxxx") && said.len() < 500,
+            "{said}"
+        );
+        assert!(!said.contains('\x1b'), "{said:?}");
     }
 
     #[test]

@@ -67,6 +67,11 @@ pub fn interactive() -> bool {
     io::stdin().is_terminal() && io::stdout().is_terminal()
 }
 
+/// Whether the terminal does not move its cursor.
+pub fn dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|term| term == "dumb")
+}
+
 /// Columns and rows; 80 by 24 when unknown.
 pub fn size() -> (u32, u32) {
     match termios::tcgetwinsize(io::stdout()) {

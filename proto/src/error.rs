@@ -10,6 +10,10 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 /// The `domain` of every `google.rpc.ErrorInfo` that isyone sends.
 pub const ERROR_DOMAIN: &str = "isyone";
 
+/// Most bytes of a status' message, and of each text of its details: four of them, in base64, stay below the 16 KiB of
+/// headers that clients take.
+const MAX_TEXT_BYTES: usize = 2_000;
+
 /// One field of a request that is not acceptable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
@@ -21,7 +25,7 @@ pub struct FieldError {
 }
 
 impl FieldError {
-    /// A problem with `field`.
+    /// A problem with `field`. A value that it repeats goes through [`crate::echo::echo`].
     pub fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
         Self {
             field: field.into(),
@@ -42,8 +46,9 @@ impl FieldError {
 impl From<FieldError> for Status {
     /// INVALID_ARGUMENT with `BadRequest` naming the field and `ErrorInfo` reason `INVALID_FIELD`.
     fn from(error: FieldError) -> Self {
-        let message = error.to_string();
-        let mut details = ErrorDetails::with_bad_request_violation(error.field, error.problem);
+        let message = bounded(error.to_string());
+        let mut details =
+            ErrorDetails::with_bad_request_violation(bounded(error.field), bounded(error.problem));
         details.set_error_info("INVALID_FIELD", ERROR_DOMAIN, HashMap::new());
         Self::with_error_details(Code::InvalidArgument, message, details)
     }
@@ -56,11 +61,23 @@ pub fn status(
     message: impl Into<String>,
     metadata: HashMap<String, String>,
 ) -> Status {
+    let metadata = metadata.into_iter().map(|(k, v)| (k, bounded(v)));
     Status::with_error_details(
         code,
-        message,
-        ErrorDetails::with_error_info(reason, ERROR_DOMAIN, metadata),
+        bounded(message.into()),
+        ErrorDetails::with_error_info(reason, ERROR_DOMAIN, metadata.collect::<HashMap<_, _>>()),
     )
+}
+
+/// Whatever was forgotten to be shortened: a status travels in headers, and one that does not fit into them arrives as a
+/// broken connection.
+fn bounded(mut text: String) -> String {
+    if text.len() > MAX_TEXT_BYTES {
+        let end = text.floor_char_boundary(MAX_TEXT_BYTES);
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 /// The `ErrorInfo` reason of a status, if it carries one.
@@ -83,6 +100,23 @@ pub fn retry_after(status: &Status) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_status_fits_into_headers_whatever_it_repeats() {
+        let long = "ü\u{1b}".repeat(130_000);
+        let metadata = HashMap::from([("differences".to_owned(), long.clone())]);
+        for status in [
+            status(Code::NotFound, "TENANT_NOT_FOUND", long.clone(), metadata),
+            FieldError::new(long.clone(), long).into(),
+        ] {
+            let headers = status.into_http::<()>().into_parts().0.headers;
+            let size: usize = headers
+                .iter()
+                .map(|(k, v)| k.as_str().len() + v.len() + 32)
+                .sum();
+            assert!(size < 16 << 10, "{size}");
+        }
+    }
 
     #[test]
     fn a_hint_to_come_back_leaves_the_reason_in_place() {

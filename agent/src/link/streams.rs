@@ -33,7 +33,7 @@ use tonic::{Streaming, transport::Channel};
 
 use crate::{
     base::bulk::{AnyConnection, Pieces},
-    docker::{ExecSession, LogQuery},
+    docker::{DockerError, ExecSession, LogQuery},
     host::Host,
 };
 
@@ -233,7 +233,7 @@ async fn exec(
         .docker
         .exec_session(&container, &command, tty)
         .await
-        .map_err(|e| e.to_string())?;
+        .map_err(|e| refusal(&e, &container, &start.name))?;
     let ExecSession {
         id,
         mut output,
@@ -286,6 +286,16 @@ async fn exec(
         .code;
     let _ = send(up, exec_response::Message::ExitCode(code)).await; // the last message; the client may be gone
     Ok(())
+}
+
+/// Docker names a container that does not run by its id, which says nothing to whoever asked.
+fn refusal(error: &DockerError, container: &str, tenant: &str) -> String {
+    match error {
+        DockerError::NotFound(_) | DockerError::Conflict(_) => format!(
+            "container {container} is not running; `isyctl tenant show {tenant}` says what is under way"
+        ),
+        error => error.to_string(),
+    }
 }
 
 /// Writes some input to a command; returns how much, or `None` when it accepts no more.
@@ -377,6 +387,15 @@ mod tests {
                 ..Default::default()
             })
             .is_err()
+        );
+    }
+
+    #[test]
+    fn a_container_that_does_not_run_is_named_by_its_name() {
+        let error = DockerError::Conflict("Container 8b2f19 is not running".to_owned());
+        assert_eq!(
+            refusal(&error, "postgres_alfa", "alfa"),
+            "container postgres_alfa is not running; `isyctl tenant show alfa` says what is under way"
         );
     }
 

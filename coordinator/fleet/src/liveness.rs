@@ -21,11 +21,11 @@ pub enum HostState {
     Lost,
 }
 
-/// The host's state, and the milliseconds since its last report. `started_at` is the coordinator's start: a host that
-/// has not reported since then stays unknown until the lost time has passed.
+/// The host's state, and the milliseconds since its last report. `since` is when it could first report (the later of the
+/// coordinator's start and its joining): a host that has not done so stays unknown until the lost time has passed.
 pub fn judge(
     observed: Option<&HostObserved>,
-    started_at: UnixMs,
+    since: UnixMs,
     now: UnixMs,
     settings: &Liveness,
 ) -> (HostState, i64) {
@@ -33,7 +33,7 @@ pub fn judge(
     judge_silence(
         observed.and_then(|host| host.reported_at),
         docker_works,
-        started_at,
+        since,
         now,
         settings,
     )
@@ -43,12 +43,12 @@ pub fn judge(
 pub fn judge_silence(
     reported_at: Option<UnixMs>,
     docker_works: bool,
-    started_at: UnixMs,
+    since: UnixMs,
     now: UnixMs,
     settings: &Liveness,
 ) -> (HostState, i64) {
     let Some(at) = reported_at else {
-        let silence = (now - started_at).max(0);
+        let silence = (now - since).max(0);
         return (
             if silence >= settings.lost_ms {
                 HostState::Lost

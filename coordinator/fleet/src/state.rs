@@ -12,10 +12,10 @@ use uuid::Uuid;
 
 use crate::{
     desired::Fleet,
-    liveness::HostState,
+    liveness::{self, HostState},
     observed::Observed,
     placement::{PlacementInputs, Ranking},
-    settings::Settings,
+    settings::{Liveness, Settings},
 };
 
 /// The state of the coordinator at one moment.
@@ -91,6 +91,15 @@ impl State {
             started_at: self.started_at,
             settings,
         }
+    }
+
+    /// The state of a host, and for how many milliseconds it has been silent. Who never reported is counted from the
+    /// later of its joining and our start: before that it could not.
+    pub fn host_state(&self, live: &Liveness, host: &HostName, now: UnixMs) -> (HostState, i64) {
+        let seen = self.observed.hosts.get(host).map(AsRef::as_ref);
+        let joined_at = self.fleet.hosts.get(host).map(|host| host.joined_at);
+        let since = joined_at.map_or(self.started_at, |at| at.max(self.started_at));
+        liveness::judge(seen, since, now, live)
     }
 
     /// Updates the ranking of one host, as of `now`.

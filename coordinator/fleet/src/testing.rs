@@ -217,6 +217,14 @@ impl Bench {
 
     /// Adds a host and lets it report.
     pub fn host(&mut self, host: &str, resources: HostResources) -> HostName {
+        let host = self.join(host);
+        self.greet(&host);
+        self.report(&host, resources, Vec::new());
+        host
+    }
+
+    /// Adds a host that has not spoken yet.
+    pub fn join(&mut self, host: &str) -> HostName {
         let host: HostName = name(host);
         let id = format!("{:016x}", self.ids);
         let token = Token {
@@ -246,8 +254,6 @@ impl Bench {
         };
         self.apply(Command::Enroll(Box::new(enroll)))
             .expect("enroll");
-        self.greet(&host);
-        self.report(&host, resources, Vec::new());
         host
     }
 

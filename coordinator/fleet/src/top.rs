@@ -10,7 +10,7 @@ use isyone_types::{ids::HostName, plan::UnixMs};
 
 use crate::{
     desired::{Host, Tenant},
-    liveness::{self, HostState},
+    liveness::HostState,
     probes::judge::Judgement,
     settings::Settings,
     state::State,
@@ -223,7 +223,7 @@ pub fn hosts<'a>(
         let key = match rows.order {
             HostOrder::Name => SortKey::Word(host.name.as_str()),
             HostOrder::State => SortKey::Rank(host_trouble(
-                liveness::judge(seen, state.started_at, now, &settings.liveness).0,
+                state.host_state(&settings.liveness, &host.name, now).0,
             )),
             HostOrder::Cpu => figure(resources.map(|r| r.cpu_used_permille)),
             HostOrder::Memory => figure(resources.and_then(|r| {

@@ -13,7 +13,7 @@ use isyone_fleet::{
     change::Command,
     desired::{Tenant, domains::DomainTrouble},
     domains::{
-        Ground, Look,
+        Ground, Look, Verdict,
         schedule::{Conclusion, Rhythm, Schedule, Seen},
     },
     state::State,
@@ -121,12 +121,11 @@ async fn look(watch: &Watch, state: &State, name: String) {
         return;
     };
     let look = at(&*watch.dns, &watch.config, tenant, &domain).await;
-    let troubled = watch
-        .handle
-        .snapshot()
-        .fleet
-        .domain_troubles
-        .contains_key(&name);
+    let troubled = match watch.handle.snapshot().fleet.domain_troubles.get(&name) {
+        // Good news ends it, and bad news is news still.
+        Some(trouble) if trouble.unasked => look.verdict == Verdict::Here,
+        trouble => trouble.is_some(),
+    };
     let concluded = watch
         .looks
         .schedule()
@@ -145,6 +144,7 @@ async fn look(watch: &Watch, state: &State, name: String) {
                 tenant,
                 since,
                 found: look.found,
+                unasked: false,
             }))
         }
     };

@@ -49,7 +49,10 @@ impl OperatorService for Api {
         let ttl_s = match asked.ttl_days {
             0 => self.parts.config.certificates.operator_ttl.millis() / 1000,
             days if days <= MAX_TTL_DAYS => i64::from(days) * 86_400,
-            _ => return Err(FieldError::new("ttl_days", format!("at most {MAX_TTL_DAYS}")).into()),
+            days => {
+                let problem = format!("{days} days are more than {MAX_TTL_DAYS} (five years)");
+                return Err(FieldError::new("ttl_days", problem).into());
+            }
         };
         let pki = &self.parts.pki;
         let issued = pki

@@ -13,6 +13,7 @@ use isyone_fleet::{
 };
 use isyone_proto::{
     convert::timestamp,
+    echo::echo,
     error::FieldError,
     pb::v1::{self, certificate_service_server::CertificateService},
 };
@@ -61,7 +62,7 @@ impl CertificateService for Api {
         &self,
         request: Request<v1::GetCertificateRequest>,
     ) -> Result<Response<v1::Certificate>, Status> {
-        let name = request.into_inner().name;
+        let name = certificate_name(request.into_inner().name)?;
         let state = self.state();
         let certificate = state.fleet.certificates.get(&name).map(AsRef::as_ref);
         let trouble = state
@@ -70,7 +71,7 @@ impl CertificateService for Api {
             .get(&name)
             .map(AsRef::as_ref);
         if certificate.is_none() && trouble.is_none() {
-            let message = format!("there is no certificate `{}`", name.escape_debug());
+            let message = format!("there is no certificate `{}`", echo(&name));
             return Err(status::not_found("CERTIFICATE_NOT_FOUND", message));
         }
         let mut answer = wire(&name, certificate, trouble, now());
@@ -86,16 +87,19 @@ impl CertificateService for Api {
         let asked = request.into_inner();
         let key = zeroize::Zeroizing::new(asked.key_pem);
         let name = asked.name;
+        if !is_name(&name) {
+            let problem = format!(
+                "`{}` is no name: 1 to {MAX_NAME} lower-case letters, digits and hyphens",
+                echo(&name)
+            );
+            return Err(FieldError::new("name", problem).into());
+        }
+        let judged = judge(&asked.certificate_pem, &key, now() / 1000)?;
         if !self.parts.config.publishes_keys() {
             let message =
                 "the coordinator gives edges no certificates: set [tls] mode = \"coordinator\"";
             return Err(status::not_configured(message));
         }
-        if !is_name(&name) {
-            let problem = format!("must be 1 to {MAX_NAME} lower-case letters, digits and hyphens");
-            return Err(FieldError::new("name", problem).into());
-        }
-        let judged = judge(&asked.certificate_pem, &key, now() / 1000)?;
         let key = self
             .parts
             .sealer
@@ -124,7 +128,7 @@ impl CertificateService for Api {
         request: Request<v1::RemoveCertificateRequest>,
     ) -> Result<Response<v1::RemoveCertificateResponse>, Status> {
         let actor = caller(&request)?.to_string();
-        let name = request.into_inner().name;
+        let name = certificate_name(request.into_inner().name)?;
         let command = Command::RemoveCertificate {
             name,
             why: "removed by an operator".to_owned(),
@@ -136,6 +140,15 @@ impl CertificateService for Api {
             .map_err(status::submit)?;
         Ok(Response::new(v1::RemoveCertificateResponse {}))
     }
+}
+
+/// The name of any certificate that there may be: an uploaded one's, or a host name.
+fn certificate_name(name: String) -> Result<String, FieldError> {
+    if (1..=MAX_HOSTNAME).contains(&name.len()) {
+        return Ok(name);
+    }
+    let problem = format!("`{}` is no certificate's name", echo(&name));
+    Err(FieldError::new("name", problem))
 }
 
 fn is_name(name: &str) -> bool {

@@ -55,12 +55,13 @@ impl Api {
         let verdict = seen.as_ref().map(|seen| seen.verdict);
         let state = match (trouble, verdict) {
             // A good check is on its way to the store and takes precedence.
-            (Some(_), _) => v1::DomainState::Unreachable,
-            (None, Some(Verdict::Here)) => v1::DomainState::Ok,
-            (None, Some(Verdict::Elsewhere)) => v1::DomainState::Doubtful,
-            (None, Some(Verdict::Unknown) | None) => v1::DomainState::Unknown,
+            (Some(trouble), _) if !trouble.unasked => v1::DomainState::Unreachable,
+            (_, Some(Verdict::Here)) => v1::DomainState::Ok,
+            (_, Some(Verdict::Elsewhere)) => v1::DomainState::Doubtful,
+            (_, Some(Verdict::Unknown) | None) => v1::DomainState::Unknown,
         };
         let since = trouble
+            .filter(|trouble| !trouble.unasked)
             .map(|t| t.since)
             .or_else(|| seen.as_ref().and_then(|seen| seen.since));
         let stored = || trouble.map(|t| t.found.clone()).unwrap_or_default();

@@ -11,6 +11,7 @@ use std::{
 use isyone_fleet::shards::Shards;
 use isyone_proto::{
     convert::timestamp,
+    echo::echo,
     error::FieldError,
     pb::v1::{self, edge_service_server::EdgeService},
     plan::UnixMs,
@@ -65,6 +66,10 @@ impl EdgeService for Api {
         request: Request<v1::GetEdgeRequest>,
     ) -> Result<Response<v1::Edge>, Status> {
         let name = request.into_inner().name;
+        if !(1..=MAX_NAME).contains(&name.len()) {
+            let problem = format!("`{}` is no edge's name", echo(&name));
+            return Err(FieldError::new("name", problem).into());
+        }
         let mut edges = self.edges().await;
         edges.retain(|edge| edge.name == name || edge.address == name);
         match (edges.pop(), edges.is_empty()) {
@@ -77,7 +82,7 @@ impl EdgeService for Api {
             (None, _) => {
                 let message = format!(
                     "no edge `{}` asks for its configuration, or did within the last hour",
-                    name.escape_debug()
+                    echo(&name)
                 );
                 Err(status::not_found("EDGE_NOT_FOUND", message))
             }
@@ -94,11 +99,9 @@ impl EdgeService for Api {
         let shards = &self.parts.handle.settings().shards;
         let shard = match asked.shard.as_str() {
             "" => None,
-            shard => Some(
-                shards
-                    .position(shard)
-                    .ok_or_else(|| FieldError::new("shard", "there is no such one"))?,
-            ),
+            shard => Some(shards.position(shard).ok_or_else(|| {
+                FieldError::new("shard", format!("there is no `{}`", echo(shard)))
+            })?),
         };
         let left_out = self.parts.edges.left_out();
         let ours = |tenant: &str| shard.is_none() || shards.of(tenant) == shard;

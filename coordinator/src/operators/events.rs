@@ -59,7 +59,10 @@ impl EventService for Api {
         let tail = match usize::try_from(asked.tail).unwrap_or(usize::MAX) {
             0 => TAIL.0,
             n if n <= TAIL.1 => n,
-            _ => return Err(FieldError::new("tail", format!("at most {}", TAIL.1)).into()),
+            n => {
+                let problem = format!("{n} is more than {}", TAIL.1);
+                return Err(FieldError::new("tail", problem).into());
+            }
         };
         let after = match asked.after_sequence {
             0 => before_tail(&self.state(), &filter, tail),

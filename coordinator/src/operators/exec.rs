@@ -5,7 +5,11 @@
 
 use std::time::Duration;
 
-use isyone_fleet::{change::Command, event::EventKind};
+use isyone_fleet::{
+    change::{ChangeError, Command},
+    event::EventKind,
+    views,
+};
 use isyone_proto::{
     convert::parse,
     error::FieldError,
@@ -21,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use super::{Answers, Api, STREAM_QUEUE};
-use crate::{agents::streams::Bridge, wire::status};
+use crate::{agents::streams::Bridge, wire::status, writer::SubmitError};
 
 /// Largest chunk of log, standard input or output; documented in the protocol.
 const MAX_CHUNK: usize = 64 << 10;
@@ -44,7 +48,9 @@ impl Api {
         let name: TenantName = parse("name", &asked.name)?;
         asked.tail = if asked.tail == 0 { TAIL.0 } else { asked.tail };
         if asked.tail > TAIL.1 {
-            return Err(FieldError::new("tail", format!("at most {}", TAIL.1)).into());
+            return Err(
+                FieldError::new("tail", format!("{} is more than {}", asked.tail, TAIL.1)).into(),
+            );
         }
         match v1::ContainerRole::try_from(asked.container) {
             Ok(v1::ContainerRole::Unspecified) => asked.container = v1::ContainerRole::Odoo.into(),
@@ -72,6 +78,7 @@ impl Api {
         };
         let name = check_start(&start)?;
         let host = self.host_of(&name)?;
+        self.check_at_work(&name)?;
         let kind = start
             .kind()
             .as_str_name()
@@ -92,6 +99,17 @@ impl Api {
         let (caller, answers) = mpsc::channel(STREAM_QUEUE);
         tokio::spawn(pump_exec(bridge, input, caller, self.parts.stop.clone()));
         Ok(Box::pin(ReceiverStream::new(answers)))
+    }
+
+    /// Refuses before the host is asked: it would only name a container that does not run.
+    fn check_at_work(&self, name: &TenantName) -> Result<(), Status> {
+        let state = self.state();
+        let Some(problem) = views::not_at_work(&state, self.tenant(&state, name)?) else {
+            return Ok(());
+        };
+        let name = name.clone();
+        let refused = ChangeError::WrongState { name, problem };
+        Err(status::submit(SubmitError::Refused(refused)))
     }
 
     fn host_of(&self, name: &TenantName) -> Result<HostName, Status> {

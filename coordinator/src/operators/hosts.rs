@@ -68,7 +68,7 @@ impl HostService for Api {
         if ttl_s > TOKEN_TTL_S.1 {
             return Err(FieldError::new(
                 "ttl_seconds",
-                format!("at most {} (a week)", TOKEN_TTL_S.1),
+                format!("{ttl_s} s is more than {} (a week)", TOKEN_TTL_S.1),
             )
             .into());
         }

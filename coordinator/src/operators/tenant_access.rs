@@ -11,7 +11,7 @@ use isyone_fleet::{
     },
     desired::{Rate, VisitorAccess},
 };
-use isyone_proto::{error::FieldError, pb::v1};
+use isyone_proto::{echo::echo, error::FieldError, pb::v1};
 use tonic::Status;
 use zeroize::Zeroizing;
 
@@ -122,7 +122,10 @@ fn networks(texts: &[String]) -> Result<Vec<IpNet>, FieldError> {
         net.map(|net| net.trunc()).map_err(|_| {
             FieldError::new(
                 format!("networks[{i}]"),
-                "is no address or network such as 203.0.113.0/24",
+                format!(
+                    "`{}` is no address or network such as 203.0.113.0/24",
+                    echo(text)
+                ),
             )
         })
     };
@@ -152,7 +155,10 @@ fn check_name(field: &str, name: &str) -> Result<(), FieldError> {
     }
     Err(FieldError::new(
         field,
-        format!("must be 1 to {MAX_NAME} letters, digits and any of `._@-`"),
+        format!(
+            "`{}` must be 1 to {MAX_NAME} letters, digits and any of `._@-`",
+            echo(name)
+        ),
     ))
 }
 
@@ -169,7 +175,10 @@ fn rate(choice: v1::set_access_request::RateChoice) -> Result<Option<Rate>, Fiel
     }
     Err(FieldError::new(
         "rate",
-        format!("average and burst must be between 1 and {MAX_RATE}"),
+        format!(
+            "{}/{}: average and burst must be between 1 and {MAX_RATE}",
+            rate.average, rate.burst
+        ),
     ))
 }
 

@@ -5,6 +5,7 @@
 use isyone_fleet::top::{self, HostOrder, Rows, TenantOrder};
 use isyone_proto::{
     convert::parse_optional,
+    echo::echo,
     error::FieldError,
     ids::HostName,
     pb::v1::{self, top_service_server::TopService},
@@ -29,7 +30,7 @@ fn rows<O>(
     if filter.len() > MAX_FILTER {
         return Err(FieldError::new(
             "filter",
-            format!("at most {MAX_FILTER} characters"),
+            format!("`{}` is longer than {MAX_FILTER} bytes", echo(&filter)),
         ));
     }
     let limit = if limit == 0 { LIMITS.0 } else { limit };

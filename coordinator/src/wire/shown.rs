@@ -5,7 +5,7 @@
 use isyone_fleet::{
     desired::{CopyRole, Host, Operator, Tenant, TenantCopy},
     event::Event,
-    liveness::{self, HostState},
+    liveness::HostState,
     observed::HostObserved,
     operation::{Operation, OperationKind},
     placement::{Decision, Judgement},
@@ -79,7 +79,13 @@ pub(crate) fn tenant(
         asleep_time: tenant.asleep_since.map(timestamp),
         last_active_time: views::last_active(state, tenant).map(timestamp),
         copies: tenant.copies.iter().map(copy).collect(),
+        other_images: has_other_images(settings, &tenant.spec),
     }
+}
+
+fn has_other_images(settings: &Settings, spec: &TenantSpec) -> bool {
+    let edition = settings.editions.get(&spec.edition);
+    edition.is_none_or(|e| e.odoo != spec.odoo_image || e.postgres != spec.postgres_image)
 }
 
 fn copy(copy: &TenantCopy) -> v1::TenantCopy {
@@ -220,7 +226,7 @@ fn kind(kind: OperationKind) -> v1::OperationKind {
 
 pub(crate) fn host(state: &State, settings: &Settings, host: &Host, now: UnixMs) -> v1::Host {
     let seen = state.observed.hosts.get(&host.name).map(AsRef::as_ref);
-    let (judged, silence_ms) = liveness::judge(seen, state.started_at, now, &settings.liveness);
+    let (judged, silence_ms) = state.host_state(&settings.liveness, &host.name, now);
     let index = state.fleet.by_host.get(&host.name);
     let newest = host.certificates.iter().map(|c| c.not_after).max();
     v1::Host {

@@ -5,7 +5,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
-use isyone_fleet::change::ChangeError;
+use isyone_fleet::change::{ChangeError, SpecField};
 use isyone_proto::{
     error::{ERROR_DOMAIN, status},
     pb::v1,
@@ -89,10 +89,14 @@ fn change(error: &ChangeError) -> Status {
         E::TooManyCertificates => (Code::ResourceExhausted, "TOO_MANY_CERTIFICATES"),
     };
     let metadata = match error {
-        E::TenantExists { changes, .. } => HashMap::from([(
-            "differences".to_owned(),
-            isyone_fleet::change::spec_change::listed(changes, "; "),
-        )]),
+        E::TenantExists { changes, fixed, .. } => HashMap::from([
+            (
+                "differences".to_owned(),
+                isyone_fleet::change::spec_change::listed(changes, "; "),
+            ),
+            ("fixed".to_owned(), names(fixed)),
+        ]),
+        E::Immutable { fields, .. } => HashMap::from([("fixed".to_owned(), names(fields))]),
         E::RequestIdReused(operation) => {
             HashMap::from([("operation_id".to_owned(), operation.to_string())])
         }
@@ -106,6 +110,11 @@ fn change(error: &ChangeError) -> Status {
         _ => HashMap::new(),
     };
     status(code, reason, error.to_string(), metadata)
+}
+
+fn names(fields: &[SpecField]) -> String {
+    let names: Vec<&str> = fields.iter().map(|field| field.as_str()).collect();
+    names.join(" ")
 }
 
 /// For a certificate that could not be made.

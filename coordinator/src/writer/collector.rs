@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use isyone_fleet::{liveness, settings::Liveness, state::State};
+use isyone_fleet::{settings::Liveness, state::State};
 use isyone_proto::plan::{Lifecycle, UnixMs};
 use prometheus_client::{
     collector::Collector,
@@ -84,10 +84,7 @@ fn by_state<'a>(
 }
 
 fn hosts(families: &mut Families<'_>, state: &State, live: &Liveness, now: UnixMs) -> fmt::Result {
-    let judged = |name| {
-        let seen = state.observed.hosts.get(name).map(AsRef::as_ref);
-        liveness::judge(seen, state.started_at, now, live).0.word()
-    };
+    let judged = |name| state.host_state(live, name, now).0.word();
     let hosts: Vec<HostLabels> = state
         .fleet
         .hosts
@@ -137,7 +134,8 @@ fn certificates(families: &mut Families<'_>, state: &State) -> fmt::Result {
 fn domains(families: &mut Families<'_>, state: &State) -> fmt::Result {
     let fleet = &state.fleet;
     // A deleted tenant keeps its trouble until it is gone, but has no visitors, and its domains are no longer checked.
-    let missed = fleet.domain_troubles.values().filter(|trouble| {
+    let found = fleet.domain_troubles.values().filter(|t| !t.unasked);
+    let missed = found.filter(|trouble| {
         fleet
             .tenants
             .get(&trouble.tenant)
@@ -210,6 +208,7 @@ mod tests {
             tenant: name("alfa"),
             since: 1,
             found,
+            unasked: false,
         };
         bench
             .apply(Command::DomainUnreachable(Box::new(trouble)))

@@ -241,3 +241,32 @@ async fn without_an_agent_logs_are_unavailable_at_once() {
         (Code::Unavailable, Some("AGENT_UNAVAILABLE"))
     );
 }
+
+/// Fails if the host is asked: its engine would answer with a container's id.
+#[tokio::test]
+async fn a_command_in_a_suspended_tenant_is_refused_with_what_to_do() {
+    let (fixture, _host, _agent) = with_alfa().await;
+    let suspend = v1::SuspendTenantRequest {
+        name: "alfa".into(),
+        cancel_running: true,
+        ..v1::SuspendTenantRequest::default()
+    };
+    fixture.tenants().suspend_tenant(suspend).await.unwrap();
+    let start = v1::ExecStart {
+        name: "alfa".into(),
+        kind: v1::ExecKind::Psql.into(),
+        ..v1::ExecStart::default()
+    };
+    let start = v1::ExecRequest {
+        message: Some(exec_request::Message::Start(start)),
+    };
+    let mut call = fixture.tenants();
+    let refused = soon(call.exec(tokio_stream::once(start)))
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert_eq!(
+        refused.message(),
+        "tenant `alfa` is suspended; `isyctl tenant resume alfa` starts it"
+    );
+}

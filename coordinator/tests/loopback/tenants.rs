@@ -354,3 +354,24 @@ async fn a_stop_ends_streams_and_a_restart_keeps_tenants_routes_and_admission() 
         .into_inner();
     assert_eq!(tenant.phase(), v1::TenantPhase::Unknown);
 }
+
+/// Fails if an edition is shown as what runs beside images that are not its own.
+#[tokio::test]
+async fn a_tenant_with_other_images_than_its_editions_is_shown_so() {
+    let fixture = start().await;
+    let host = fixture.join("h1").await;
+    let mut agent = Agent::connect(&host).await;
+    assert!(!fixture.create("alfa").await.tenant.unwrap().other_images);
+    let spec = v1::TenantSpec {
+        odoo_image: "registry.example.com/odoo:19.0-own".into(),
+        ..v1::TenantSpec::default()
+    };
+    let request = v1::CreateTenantRequest {
+        name: "beta".into(),
+        spec: Some(spec),
+        ..v1::CreateTenantRequest::default()
+    };
+    let made = fixture.tenants().create_tenant(request).await.unwrap();
+    assert!(made.into_inner().tenant.unwrap().other_images);
+    agent.plan_of(&["alfa", "beta"]).await;
+}

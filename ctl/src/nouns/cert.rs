@@ -15,6 +15,7 @@ use crate::{
     app::App,
     clock,
     exit::{Exit, Failure, Outcome},
+    options,
     output::{
         format,
         table::{Paint, Table, clean},
@@ -45,7 +46,7 @@ pub enum CertCommand {
 #[command(after_help = "Examples:\n  isyctl cert list\n  isyctl cert list -o json")]
 pub struct List {
     /// At most this many
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = options::count)]
     limit: Option<usize>,
 }
 

@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::{
     app::App,
     clock,
-    context::{Context, Store},
+    context::{self, Context, Store},
     exit::{Exit, Failure, Outcome},
     output::{
         format,
@@ -93,6 +93,10 @@ struct ContextView {
 
 impl ContextCommand {
     pub fn run(self, app: &App) -> Outcome {
+        // Without a folder a file can still be shown.
+        if let Self::Show { name } = self {
+            return show(app, name.as_deref());
+        }
         let store = Store::open()?;
         match self {
             Self::List => list(app, &store),
@@ -100,7 +104,7 @@ impl ContextCommand {
                 store.existing(&name)?;
                 choose(app, &store, &parsed(&name)?)
             }
-            Self::Show { name } => show(app, &store, name.as_deref()),
+            Self::Show { name } => show(app, name.as_deref()),
             Self::Import(command) => command.run(app, &store),
             Self::Remove(command) => command.run(app, &store),
         }
@@ -199,8 +203,8 @@ fn validity(context: &Context, now_ms: i64) -> Cell {
     }
 }
 
-fn show(app: &App, store: &Store, name: Option<&str>) -> Outcome {
-    let path = store.resolve(name.or(app.asked_context()))?;
+fn show(app: &App, name: Option<&str>) -> Outcome {
+    let path = context::find(name.or(app.asked_context()))?;
     let (context, exposed) = Context::read(&path)?;
     if exposed {
         app.ui.note(&format!(
@@ -213,9 +217,10 @@ fn show(app: &App, store: &Store, name: Option<&str>) -> Outcome {
         .and_then(|stem| stem.to_str())
         .unwrap_or(&context.name)
         .to_owned();
-    let current = store
-        .current()?
-        .is_some_and(|current| store.path(&current) == path);
+    let current = Store::open().ok().is_some_and(|store| {
+        let current = store.current().ok().flatten();
+        current.is_some_and(|current| store.path(&current) == path)
+    });
     let view = view(&stem, &path, &context, current);
     let text = |_| {
         let until = context

@@ -10,6 +10,7 @@ use crate::{
     client::Client,
     clock,
     exit::{Exit, Failure, Outcome},
+    options,
     output::{
         format,
         table::{Paint, Table, clean},
@@ -43,7 +44,7 @@ Examples:
   isyctl edge list -o json | jq '.[] | select(.state == \"stuck\")'")]
 pub struct List {
     /// At most this many
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = options::count)]
     limit: Option<usize>,
 }
 
@@ -67,10 +68,10 @@ Examples:
   isyctl edge rejected --shard edge-1 -o json")]
 pub struct Rejected {
     /// Only of tenants that belong to this shard
-    #[arg(long, value_name = "NAME", default_value = "")]
-    shard: String,
+    #[arg(long, value_name = "NAME")]
+    shard: Option<String>,
     /// At most this many
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = options::count)]
     limit: Option<usize>,
 }
 
@@ -268,7 +269,12 @@ impl Show {
 
 impl Rejected {
     async fn run(self, app: &App) -> Outcome {
-        let routes = rejected(&app.client()?, &self.shard, self.limit).await?;
+        let routes = rejected(
+            &app.client()?,
+            self.shard.as_deref().unwrap_or_default(),
+            self.limit,
+        )
+        .await?;
         let mut names: Vec<String> = routes.iter().map(|route| route.tenant.clone()).collect();
         names.dedup();
         app.ui

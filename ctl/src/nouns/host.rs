@@ -78,7 +78,7 @@ pub struct Token {
 )]
 pub struct List {
     /// At most this many
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = options::count)]
     limit: Option<usize>,
 }
 
@@ -108,13 +108,14 @@ impl HostCommand {
 
 impl Token {
     async fn run(self, app: &App) -> Outcome {
+        let labels = options::labels(&self.labels)?;
         let client = app.client()?;
         let ttl = self.ttl.map_or(0, |ttl| ttl.as_secs().max(1));
         let request = client.request(CreateJoinTokenRequest {
             host: self.host.unwrap_or_default(),
             // The coordinator rejects a value that is too long.
             ttl_seconds: u32::try_from(ttl).unwrap_or(u32::MAX),
-            labels: self.labels.into_iter().collect(),
+            labels,
         });
         let made = client
             .call(

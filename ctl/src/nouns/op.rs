@@ -14,7 +14,7 @@ use crate::{
     client::Client,
     clock,
     exit::{Exit, Failure, Outcome},
-    options::Waiting,
+    options::{self, Waiting},
     output::{
         format,
         table::{Cell, Paint, Table, clean},
@@ -82,7 +82,7 @@ pub struct List {
     #[arg(long)]
     active: bool,
     /// At most this many
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = options::count)]
     limit: usize,
 }
 

@@ -74,7 +74,7 @@ pub struct Create {
 #[command(after_help = "Examples:\n  isyctl operator list\n  isyctl operator list -o json")]
 pub struct List {
     /// At most this many
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = options::count)]
     limit: Option<usize>,
 }
 
@@ -168,7 +168,7 @@ impl Create {
             .call(&doing, client.operators().create_operator(request))
             .await?;
         let context = Context {
-            name: client.context().name.clone(),
+            name: self.name.clone(),
             endpoint: client.context().endpoint.clone(),
             ca_pem: made.ca_pem,
             certificate_pem: made.certificate_pem,

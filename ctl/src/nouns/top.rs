@@ -53,8 +53,8 @@ pub struct Top {
     #[arg(long, value_name = "FIGURE", default_value = "state", value_parser = PossibleValuesParser::new(ORDERS))]
     sort: String,
     /// Only tenants whose name, host or domain contains this
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    filter: String,
+    #[arg(long, value_name = "TEXT")]
+    filter: Option<String>,
     /// Begin with the hosts
     #[arg(long)]
     hosts: bool,
@@ -89,7 +89,7 @@ impl Top {
     /// Follows the fleet, or prints one snapshot.
     pub async fn run(self, app: &App) -> Outcome {
         let live = matches!(app.ui.format, Format::Table | Format::Wide) && !self.once;
-        if live && !terminal::interactive() {
+        if live && (!terminal::interactive() || terminal::dumb()) {
             return Err(Failure::usage("cannot follow the fleet: `isyctl top` needs a terminal").hint(
                 "for one look use `isyctl top --once` or `-o json`; `isyctl tenant list` lists all tenants",
             ));
@@ -102,7 +102,12 @@ impl Top {
         // Its messages on standard error would end up on the screen.
         let client = client.quiet();
         let tab = if self.hosts { Tab::Hosts } else { Tab::Tenants };
-        let model = Model::new(&client.context().name, order, &self.filter, tab);
+        let model = Model::new(
+            &client.context().name,
+            order,
+            self.filter.as_deref().unwrap_or_default(),
+            tab,
+        );
         follow::follow(&client, model, self.every, app.ui.colours()).await
     }
 
@@ -110,7 +115,7 @@ impl Top {
         let query = Query {
             tenants: TopTenantsRequest {
                 order: order.into(),
-                filter: self.filter,
+                filter: self.filter.unwrap_or_default(),
                 limit: self.rows,
                 ..TopTenantsRequest::default()
             },

@@ -3,6 +3,7 @@
 //! Not here: what a noun's table looks like (each noun's file), except what `top` shows as well (`tenant`, `host`).
 
 pub mod format;
+pub mod harmless;
 pub mod host;
 pub mod placement;
 pub mod table;
@@ -14,7 +15,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::exit::Failure;
+use crate::{exit::Failure, terminal};
 
 /// What `-o` chooses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
@@ -58,17 +59,14 @@ pub struct Ui {
 impl Ui {
     /// Checks once which streams are terminals.
     pub fn new(format: Format, color: Color, verbose: bool) -> Self {
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty()) || terminal::dumb();
         let wanted = |terminal: bool| match color {
             Color::Always => true,
             Color::Never => false,
-            Color::Auto => {
-                let refused = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty())
-                    || std::env::var_os("TERM").is_some_and(|v| v == "dumb");
-                terminal && !refused
-            }
+            Color::Auto => terminal && !plain,
         };
-        let live =
-            io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|v| v != "dumb");
+        // Who wants no colours, or cannot show them, wants no other escape sequences either.
+        let live = io::stderr().is_terminal() && !plain && color != Color::Never;
         Self {
             format,
             live,

@@ -178,7 +178,7 @@ fn asked(tenant: &Tenant) -> Vec<(&'static str, Cell)> {
             "Plan",
             format!("{}{size}", format::or_dash(&spec.plan)).into(),
         ),
-        ("Edition", format::or_dash(&spec.edition).into()),
+        ("Edition", edition(tenant, &spec.edition).into()),
         ("Odoo image", format::or_dash(&spec.odoo_image).into()),
         (
             "PostgreSQL image",
@@ -204,6 +204,16 @@ fn asked(tenant: &Tenant) -> Vec<(&'static str, Cell)> {
         ));
     }
     pairs
+}
+
+/// The edition; beside images that are not its own it must not look as if it were what runs.
+fn edition(tenant: &Tenant, edition: &str) -> String {
+    let other = if tenant.other_images && !edition.is_empty() {
+        " (other images)"
+    } else {
+        ""
+    };
+    format!("{}{other}", format::or_dash(edition))
 }
 
 fn containers(tenant: &Tenant, now_ms: i64) -> String {

@@ -128,6 +128,11 @@ fn an_operator_gets_a_file_that_works() {
         (&"ci".into(), &"viewer".into())
     );
     assert_eq!(
+        with_config(&config, &["context", "list", "-o", "name"]).stdout,
+        "ci\n",
+        "named after its operator, not after whoever made it"
+    );
+    assert_eq!(
         crate::support::run::isyctl(&make).code,
         1,
         "never over another file"

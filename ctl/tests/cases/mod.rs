@@ -5,6 +5,7 @@ mod busy;
 mod contexts;
 mod errors;
 mod golden;
+mod hands;
 mod python;
 mod remote;
 mod top;

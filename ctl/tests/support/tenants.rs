@@ -150,6 +150,19 @@ impl TenantService for Fake {
                     Default::default(),
                 ));
             }
+            "fixed" => {
+                let message = "tenant `fixed` exists with another spec (plan: small → large, language: en_US → pt_BR); \
+                               --force applies --plan, the data is kept; --lang cannot be changed after the creation, \
+                               not even with --force";
+                let fixed = [("fixed".to_owned(), "language".to_owned())];
+                let metadata = fixed.into_iter().collect();
+                return Err(error::status(
+                    Code::AlreadyExists,
+                    "TENANT_EXISTS",
+                    message,
+                    metadata,
+                ));
+            }
             // Busy twice, then it answers.
             "busy" => {
                 let mut seen = self.request_ids_busy.lock().unwrap();
@@ -250,6 +263,10 @@ impl TenantService for Fake {
     ) -> Result<Response<SetAccessResponse>, Status> {
         let asked = request.into_inner();
         find(&asked.name)?;
+        if asked.name == "bad" {
+            let problem = "`nonsense` is no address or network such as 203.0.113.0/24";
+            return Err(FieldError::new("networks[0]", problem).into());
+        }
         let user = asked.put_user.unwrap_or_default();
         let (own, average, burst) = match asked.rate_choice {
             Some(set_access_request::RateChoice::Rate(rate)) => (true, rate.average, rate.burst),
@@ -383,6 +400,15 @@ impl TenantService for Fake {
             data: text.into_bytes(),
             stderr,
         };
+        if asked.name == "noisy" {
+            let hostile = "GET /\x1b]0;title\x07\x1b[2J 200\r\nprogress 1%\rü\t\u{9b}1A\n";
+            let (first, second) = hostile.split_at(8);
+            let chunks = vec![
+                chunk(first.to_owned(), false),
+                chunk(second.to_owned(), false),
+            ];
+            return Ok(stream(chunks, Some(Ok(()))));
+        }
         let chunks = vec![
             chunk(format!("{time}{who}: the last {} li", asked.tail), true),
             chunk(format!("nes\n{time}{who}: ready\n"), false),

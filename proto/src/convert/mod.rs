@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 pub use self::report::{LeftOut, MAX_MESSAGE, parse_report, shortened};
 use crate::{
+    echo::echo,
     error::FieldError,
     ids::TenantName,
     pb::{agent::v1 as agent, v1},
@@ -23,13 +24,20 @@ use crate::{
 /// Largest number of tenants in one host's plan: far more than a machine carries, far below a message's limit.
 pub const MAX_TENANTS_PER_HOST: usize = 2_000;
 
-/// Parses `text` as a `T`; the error names `field`.
+/// Parses `text` as a `T`; the error names `field` and repeats the value, so no secret is parsed here.
 pub fn parse<T: FromStr>(field: &str, text: &str) -> Result<T, FieldError>
 where
     T::Err: std::fmt::Display,
 {
-    text.parse()
-        .map_err(|e: T::Err| FieldError::new(field, e.to_string()))
+    text.parse().map_err(|e: T::Err| {
+        let (shown, problem) = (echo(text), e.to_string());
+        // Some errors say it themselves, and of nothing there is nothing to repeat.
+        if text.is_empty() || problem.contains(&shown) {
+            FieldError::new(field, problem)
+        } else {
+            FieldError::new(field, format!("`{shown}`: {problem}"))
+        }
+    })
 }
 
 /// Like [`parse`], with `None` for an empty text.
@@ -51,7 +59,7 @@ pub fn parse_labels<'a>(
 ) -> Result<BTreeMap<LabelKey, LabelValue>, FieldError> {
     let mut parsed = BTreeMap::new();
     for (key, value) in labels {
-        let at = format!("{field}[{}]", key.escape_debug());
+        let at = format!("{field}[{}]", echo(key));
         parsed.insert(parse(&at, key)?, parse(&at, value)?);
         if parsed.len() > MAX_LABELS {
             return Err(FieldError::new(

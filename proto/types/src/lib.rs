@@ -5,6 +5,7 @@
 
 #![warn(missing_docs)]
 
+pub mod echo;
 pub mod generation;
 pub mod identity;
 pub mod ids;

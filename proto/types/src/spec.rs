@@ -80,7 +80,7 @@ macro_rules! text_type {
             type Err = ValueError;
             fn from_str(text: &str) -> Result<Self, ValueError> {
                 let check: fn(&str) -> Result<(), &'static str> = $check;
-                check(text).map_err(|problem| ValueError(format!("`{}` {problem}", text.escape_debug().to_string().chars().take(80).collect::<String>())))?;
+                check(text).map_err(|problem| ValueError(format!("`{}` {problem}", crate::echo::echo(text))))?;
                 Ok(Self(text.to_owned()))
             }
         }

@@ -162,9 +162,10 @@ impl Site {
         let options = JoinOptions {
             coordinator: self.ports[1].to_string(),
             token: token.trim().parse().expect("a token"),
-            name: "h1".parse().expect("a name"),
+            name: Some("h1".parse().expect("a name")),
             advertise: Some([127, 0, 0, 1].into()),
             labels: Default::default(),
+            rejoin: false,
         };
         let data = self.path("agent");
         let runtime = tokio::runtime::Builder::new_current_thread()

@@ -102,9 +102,10 @@ impl Fleet {
         let options = JoinOptions {
             coordinator: self.coordinator.enroll().to_string(),
             token,
-            name: name.parse().expect("a host name"),
+            name: Some(name.parse().expect("a host name")),
             advertise: Some([192, 0, 2, u8::try_from(number).expect("a handful of hosts")].into()),
             labels: std::collections::BTreeMap::new(),
+            rejoin: false,
         };
         self.client
             .block_on(join(&data, options))

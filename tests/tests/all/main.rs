@@ -3,6 +3,7 @@
 mod e2e;
 mod edges;
 mod fleet_in_process;
+mod joining;
 mod monitoring_files;
 mod relay;
 mod simulation;

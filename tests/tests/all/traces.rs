@@ -162,9 +162,10 @@ impl Site {
         let options = JoinOptions {
             coordinator: self.ports[1].to_string(),
             token: token.trim().parse().unwrap(),
-            name: "h1".parse().unwrap(),
+            name: Some("h1".parse().unwrap()),
             advertise: Some([192, 0, 2, 1].into()),
             labels: Default::default(),
+            rejoin: false,
         };
         let data = self.path("agent");
         self.runtime

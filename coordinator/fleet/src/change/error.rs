@@ -24,11 +24,13 @@ pub enum ChangeError {
     #[error("there is no tenant `{0}`")]
     TenantNotFound(TenantName),
     /// The name is taken by a tenant with another spec.
-    #[error("tenant `{name}` exists with another spec ({}); use --force to apply the new one, its data is kept", listed(.changes, ", "))]
+    #[error("tenant `{name}` exists with another spec ({}); {}", listed(.changes, ", "), ways(.changes, .fixed))]
     TenantExists {
         name: TenantName,
         /// Fields that differ.
         changes: Vec<SpecChange>,
+        /// Those of them that even force does not change.
+        fixed: Vec<SpecField>,
     },
     /// The name is taken by a deleted tenant whose volumes still exist.
     #[error(
@@ -62,8 +64,11 @@ pub enum ChangeError {
         for_s: i64,
     },
     /// A field that can be set only at creation.
-    #[error("{field} of tenant `{name}` cannot be changed after its creation")]
-    Immutable { name: TenantName, field: SpecField },
+    #[error("tenant `{name}`: {}", never(.fields))]
+    Immutable {
+        name: TenantName,
+        fields: Vec<SpecField>,
+    },
     #[error("no host fits tenant `{name}`: {}", .decision.reason)]
     NoHostFits {
         name: TenantName,
@@ -140,6 +145,30 @@ pub enum ChangeError {
     LastIncarnation(u16),
     #[error("more than {MAX_UPLOADED} uploaded certificates; remove some that are not needed")]
     TooManyCertificates,
+}
+
+/// What can be done about a spec that differs, and what cannot.
+fn ways(changes: &[SpecChange], fixed: &[SpecField]) -> String {
+    let can = changes.iter().map(|change| change.field);
+    let can: Vec<SpecField> = can.filter(|field| !fixed.contains(field)).collect();
+    if fixed.is_empty() {
+        return "use --force to apply the new one, its data is kept".to_owned();
+    }
+    if can.is_empty() {
+        return never(fixed);
+    }
+    let can = flags(&can);
+    format!("--force applies {can}, the data is kept; {}", never(fixed))
+}
+
+fn never(fields: &[SpecField]) -> String {
+    let flags = flags(fields);
+    format!("{flags} cannot be changed after the creation, not even with --force")
+}
+
+fn flags(fields: &[SpecField]) -> String {
+    let flags: Vec<&str> = fields.iter().map(|field| field.flag()).collect();
+    flags.join(", ")
 }
 
 /// What keeps a host from being removed, and what to do about it.

@@ -16,6 +16,7 @@ mod operators;
 #[cfg(test)]
 mod properties;
 mod report;
+mod request;
 mod sleep;
 pub mod spec_change;
 mod tenants;
@@ -59,6 +60,8 @@ pub(crate) struct Edit<'a> {
     pub(crate) settings: &'a Settings,
     pub(crate) stamp: &'a Stamp,
     pub(crate) effects: &'a mut Effects,
+    /// Digest of what was asked for, if the command can carry an idempotency key.
+    pub(crate) asked: Option<String>,
 }
 
 /// What commands lead to: writes for the store, and hosts whose plan changed.
@@ -84,6 +87,7 @@ pub fn apply(
         settings,
         stamp,
         effects,
+        asked: request::digest(&command),
     }
     .carry_out(command)
 }

@@ -212,6 +212,7 @@ fn on_domain(bench: &Bench, domain: Domain, step: DomainStep) -> Command {
             domain,
             tenant: tenant(t),
             since: bench.now,
+            unasked: false,
             found: "gone".to_owned(),
         })),
         DomainStep::Reachable => Command::DomainReachable {

@@ -42,6 +42,24 @@ impl SpecField {
         }
     }
 
+    /// The option of `isyctl tenant create` that sets it.
+    pub fn flag(self) -> &'static str {
+        match self {
+            Self::Plan => "--plan",
+            Self::Domains => "--domain",
+            Self::Language => "--lang",
+            Self::Country => "--country",
+            Self::TimeZone => "--tz",
+            Self::Modules => "--modules",
+            Self::Edition => "--edition",
+            Self::OdooImage => "--odoo-image",
+            Self::PostgresImage => "--postgres-image",
+            Self::Host => "--host",
+            Self::HostLabels => "--label",
+            Self::AdminLogin => "--login",
+        }
+    }
+
     /// The fields that take effect only at the first start, in the order in which a refusal names them. Another image is an
     /// upgrade, which needs more than new containers (PostgreSQL's files, Odoo's modules).
     pub const FIXED: [Self; 9] = [

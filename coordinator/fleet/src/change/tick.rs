@@ -14,7 +14,7 @@ use super::{Ask, ChangeError, Edit, Outcome, Stamp};
 use crate::{
     desired::{CopyRole, Tenant},
     event::EventKind,
-    liveness::{self, HostState},
+    liveness::HostState,
     operation::OperationKind,
     written::{RecordKind, Write},
 };
@@ -43,13 +43,8 @@ impl Edit<'_> {
     fn judge_hosts(&mut self) {
         let mut changed: Vec<(HostName, HostState, i64)> = Vec::new();
         for name in self.state.fleet.hosts.keys() {
-            let seen = self.state.observed.hosts.get(name).map(AsRef::as_ref);
-            let (state, silence) = liveness::judge(
-                seen,
-                self.state.started_at,
-                self.stamp.now,
-                &self.settings.liveness,
-            );
+            let live = &self.settings.liveness;
+            let (state, silence) = self.state.host_state(live, name, self.stamp.now);
             if self.state.told.get(name) != Some(&state) {
                 changed.push((name.clone(), state, silence));
             }
@@ -121,6 +116,7 @@ impl Edit<'_> {
                 settings: self.settings,
                 stamp: &stamp,
                 effects: self.effects,
+                asked: None,
             };
             // Nobody waits for a delete that its host has not carried out: it comes with the purge.
             let ask = Ask {

@@ -16,4 +16,7 @@ pub struct DomainTrouble {
     pub since: UnixMs,
     /// What DNS said when it was declared unreachable, for people.
     pub found: String,
+    /// Nothing was found: DNS was not asked yet. Nobody is redirected to it, and nobody is alarmed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unasked: bool,
 }

@@ -13,6 +13,7 @@ use std::{
 
 use ipnet::IpNet;
 use isyone_types::{
+    echo::echo,
     ids::TenantName,
     spec::{Domain, ValueError},
 };
@@ -32,10 +33,7 @@ const MAX_FOUND: usize = 1_000;
 /// Parses a domain as people write it. Capitals, a trailing dot and non-ASCII letters are accepted (`Bücher.example.`
 /// is `xn--bcher-kva.example`).
 pub fn parse(text: &str) -> Result<Domain, ValueError> {
-    let refused = |problem: &str| {
-        let shown: String = text.escape_debug().to_string().chars().take(80).collect();
-        Err(ValueError(format!("`{shown}` {problem}")))
-    };
+    let refused = |problem: &str| Err(ValueError(format!("`{}` {problem}", echo(text))));
     if text.contains('*') {
         return refused("is a wildcard; name each domain, such as `erp.example.com`");
     }

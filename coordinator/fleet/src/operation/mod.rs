@@ -320,6 +320,9 @@ pub struct Operation {
     pub actor: String,
     /// Idempotency key of the request; a repeated request with the same key gets this operation again.
     pub request_id: Option<String>,
+    /// Digest of what that request asked for: with the same key, another one is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_digest: Option<String>,
 }
 
 impl Operation {

@@ -33,6 +33,7 @@ pub(super) struct StoredOperation {
     error: String,
     actor: String,
     request_id: Option<String>,
+    request_digest: Option<String>,
     tenant: Option<TenantName>,
     tenant_uid: Option<Uuid>,
     host: Option<HostName>,
@@ -89,6 +90,7 @@ impl TryFrom<StoredOperation> for Operation {
             error: stored.error,
             actor: stored.actor,
             request_id: stored.request_id,
+            request_digest: stored.request_digest,
         })
     }
 }

@@ -127,7 +127,7 @@ impl Room {
         liveness::judge_silence(
             self.reported_at,
             self.docker_works,
-            view.started_at,
+            self.host.joined_at.max(view.started_at),
             now,
             live,
         )

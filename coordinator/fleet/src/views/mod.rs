@@ -23,7 +23,7 @@ use uuid::Uuid;
 pub use self::plan::{Fetching, host_plan, is_fetching};
 use crate::{
     desired::{Tenant, VisitorAccess},
-    liveness::{self, HostState},
+    liveness::HostState,
     observed::{CopyObserved, TenantObserved},
     operation::Operation,
     settings::Settings,
@@ -110,6 +110,33 @@ pub fn phase(state: &State, settings: &Settings, tenant: &Tenant, now: UnixMs) -
     (phase, report.message.clone())
 }
 
+/// Why no command can be run in a tenant's containers, and what to do next; none: they should be running.
+pub fn not_at_work(state: &State, tenant: &Tenant) -> Option<String> {
+    let name = &tenant.name;
+    Some(match tenant.desired {
+        Lifecycle::Purged => "is being purged; nothing runs any more".to_owned(),
+        Lifecycle::Quarantined => format!(
+            "was deleted and is in quarantine; `isyctl tenant undelete {name}` brings it back"
+        ),
+        Lifecycle::Suspended if tenant.asleep_since.is_some() => {
+            format!("is asleep; its next visitor wakes it, or `isyctl tenant resume {name}`")
+        }
+        Lifecycle::Suspended => format!("is suspended; `isyctl tenant resume {name}` starts it"),
+        Lifecycle::Running => {
+            let operation = state.fleet.operations.get(&tenant.operation)?;
+            if !tenant.halted || operation.is_over() {
+                return None;
+            }
+            let (kind, stage, id) = (operation.kind, operation.stage(), operation.id);
+            format!(
+                "is stopped for its {} (stage `{}`); `isyctl op watch {id}` waits for the end",
+                kind.word(),
+                stage.word()
+            )
+        }
+    })
+}
+
 /// RFC 3339, to the second.
 pub(crate) fn utc(at: UnixMs) -> String {
     let since = Duration::from_millis(u64::try_from(at).unwrap_or(0));
@@ -123,8 +150,7 @@ pub fn host_state(
     host: &HostName,
     now: UnixMs,
 ) -> (HostState, i64) {
-    let seen = state.observed.hosts.get(host).map(Arc::as_ref);
-    liveness::judge(seen, state.started_at, now, &settings.liveness)
+    state.host_state(&settings.liveness, host, now)
 }
 
 /// Whether nothing is known of the tenants on such a host.

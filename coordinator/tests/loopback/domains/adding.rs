@@ -294,6 +294,23 @@ async fn who_skips_the_check_is_warned_and_where_the_edges_are_must_be_known() {
     assert_eq!(added.domains[0].name, "erp.customer.com");
 }
 
+/// Fails if a domain that nobody looked at is called unreachable.
+#[tokio::test]
+async fn a_primary_whose_check_was_skipped_is_unknown_until_it_was_looked_at() {
+    let server = NameServer::start().await;
+    let (fixture, _agent) = with_alfa(&server).await;
+    let skipped = v1::AddDomainRequest {
+        primary: true,
+        skip_dns_check: true,
+        ..adding("erp.customer.com")
+    };
+    let added = add(&fixture, skipped).await.unwrap();
+    let domain = &added.domains[0];
+    assert_eq!(domain.state(), v1::DomainState::Unknown);
+    assert_eq!(domain.since_time, None);
+    assert_eq!(domain.found, "DNS was not asked yet");
+}
+
 #[tokio::test]
 async fn without_looks_a_primary_is_redirected_to_at_once_and_who_adds_it_is_told() {
     let server = NameServer::start().await;

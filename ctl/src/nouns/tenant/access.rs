@@ -15,6 +15,7 @@ use crate::{
     app::App,
     exit::{Exit, Failure, Outcome},
     output::{
+        Format,
         table::{Table, clean},
         tenant as sheet,
         wire::Wire,
@@ -160,6 +161,11 @@ impl Set {
             || vec![self.name.clone()],
             |_| changed(&set),
         )?;
+        // A name alone would lose what is shown this once.
+        if app.ui.format == Format::Name && !set.generated_password.is_empty() {
+            app.ui
+                .note(&format!("password: {}", clean(&set.generated_password)));
+        }
         app.ui.note("edges take it up within seconds");
         Ok(Exit::Done)
     }

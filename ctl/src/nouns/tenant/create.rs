@@ -94,7 +94,8 @@ struct Created {
 }
 
 impl Create {
-    fn request(&self, request_id: String) -> CreateTenantRequest {
+    fn request(&self, request_id: String) -> Result<CreateTenantRequest, Failure> {
+        let host_labels = options::labels(&self.labels)?;
         let text = |option: &Option<String>| option.clone().unwrap_or_default();
         let spec = TenantSpec {
             plan: text(&self.plan),
@@ -107,21 +108,21 @@ impl Create {
             odoo_image: text(&self.odoo_image),
             postgres_image: text(&self.postgres_image),
             host: text(&self.host),
-            host_labels: self.labels.iter().cloned().collect(),
+            host_labels,
             admin_login: text(&self.login),
         };
-        CreateTenantRequest {
+        Ok(CreateTenantRequest {
             name: self.name.clone(),
             spec: Some(spec),
             request_id,
             force: self.force,
             dry_run: self.dry_run,
-        }
+        })
     }
 
     pub async fn run(self, app: &App) -> Outcome {
+        let message = self.request(clock::request_id())?;
         let client = app.client()?;
-        let message = self.request(clock::request_id());
         let doing = format!("create tenant `{}`", self.name);
         let mut answer: CreateTenantResponse = client
             .change(&doing, message, |c, r| async move {

@@ -10,7 +10,7 @@ use crate::{
     app::App,
     clock,
     exit::{Exit, Outcome},
-    options::Waiting,
+    options::{self, Waiting},
     output::{
         format,
         table::{Cell, Paint, Table, clean},
@@ -93,7 +93,7 @@ pub struct List {
     /// Only this tenant's, with the platform's sub-domain
     name: Option<String>,
     /// At most this many
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = options::count)]
     limit: Option<usize>,
 }
 

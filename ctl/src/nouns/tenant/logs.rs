@@ -1,4 +1,5 @@
-//! `isyctl tenant logs`: bytes as the containers wrote them, all on standard output, because here they are the data.
+//! `isyctl tenant logs`: what the containers wrote, all on standard output, because here it is the data; what a terminal
+//! would act on is escaped, unless `--raw`.
 
 use clap::{Args, ValueEnum};
 use isyone_proto::pb::v1::{ContainerRole, StreamLogsRequest};
@@ -7,6 +8,7 @@ use crate::{
     app::App,
     client::Interrupt,
     exit::{Exit, Outcome},
+    output::harmless::Harmless,
 };
 
 /// `isyctl tenant logs`.
@@ -15,7 +17,9 @@ use crate::{
 Examples:
   isyctl tenant logs alfa
   isyctl tenant logs alfa -f --tail 20
-  isyctl tenant logs alfa --container postgres --timestamps")]
+  isyctl tenant logs alfa --container postgres --timestamps
+
+Escape sequences and other control characters are shown as text, so that a tenant's programs cannot drive your terminal.")]
 pub struct Logs {
     /// The tenant's name
     name: String,
@@ -28,6 +32,9 @@ pub struct Logs {
     /// Put the time before each line
     #[arg(long)]
     timestamps: bool,
+    /// As it is, even what drives a terminal
+    #[arg(long)]
+    raw: bool,
     /// Whose lines
     #[arg(long, value_enum, default_value_t)]
     container: Container,
@@ -62,12 +69,22 @@ impl Logs {
                     async move { tenants.stream_logs(request).await }
                 })
                 .await?;
+            // Standard output and error, each with its own broken characters.
+            let mut streams = [Harmless::default(), Harmless::default()];
             while let Some(chunk) = stream
                 .message()
                 .await
                 .map_err(|status| client.failure(&doing, &status))?
             {
-                app.ui.raw(&chunk.data)?;
+                if self.raw {
+                    app.ui.raw(&chunk.data)?;
+                } else {
+                    let stream = &mut streams[usize::from(chunk.stderr)];
+                    app.ui.raw(stream.next(&chunk.data).as_bytes())?;
+                }
+            }
+            for stream in &mut streams {
+                app.ui.raw(stream.end().as_bytes())?;
             }
             Ok(Exit::Done)
         };

@@ -8,6 +8,7 @@ use crate::{
     app::App,
     clock,
     exit::{Exit, Outcome},
+    options,
     output::{
         format, placement,
         table::{Cell, Paint, Table},
@@ -47,7 +48,7 @@ pub struct List {
     #[arg(long)]
     deleted: bool,
     /// At most this many
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = options::count)]
     limit: Option<usize>,
 }
 

@@ -77,6 +77,7 @@ pub(crate) fn tenant(name: &str) -> Tenant {
         asleep_time: None,
         last_active_time: ago(1200),
         copies: Vec::new(),
+        other_images: false,
     }
 }
 
@@ -170,6 +171,7 @@ pub(crate) fn tenants() -> Vec<Tenant> {
     beta.probe = Some(probe(Reach::TenantDown, 502, "answered 502"));
     beta.create_time = ago(90);
     let mut delta = tenant("delta");
+    delta.other_images = true;
     delta.desired_state = DesiredState::Quarantined.into();
     delta.phase = TenantPhase::Quarantined.into();
     delta.containers.clear();

@@ -78,6 +78,7 @@ impl Edit<'_> {
                 tenant,
                 since: self.stamp.now,
                 found,
+                unasked: true,
             });
         }
         if add.checked {
@@ -186,7 +187,9 @@ impl Edit<'_> {
             .and_then(|owner| fleet.tenants.get(owner))
             .filter(|t| !t.is_deleted())
             .cloned();
-        let Some(tenant) = tenant.filter(|_| !fleet.domain_troubles.contains_key(&name)) else {
+        // One that was only not asked for becomes one that was found.
+        let known = fleet.domain_troubles.get(&name).is_some_and(|t| !t.unasked);
+        let Some(tenant) = tenant.filter(|_| !known) else {
             return Ok(Outcome::Done);
         };
         let redirect = if tenant.primary.as_ref() == Some(&trouble.domain) {
@@ -228,7 +231,8 @@ impl Edit<'_> {
     ) -> Result<Outcome, ChangeError> {
         if let Some(trouble) = self.forget_domain_trouble(domain) {
             let tenant = self.state.fleet.tenants.get(&trouble.tenant).cloned();
-            let message = format!("{domain} leads to the edges again: {found}");
+            let again = if trouble.unasked { "" } else { " again" };
+            let message = format!("{domain} leads to the edges{again}: {found}");
             self.event(
                 EventKind::DomainRecovered,
                 tenant.as_deref(),

@@ -193,6 +193,8 @@ impl Edit<'_> {
             ended_at: None,
             error: String::new(),
             actor: self.stamp.actor.clone(),
+            // Without a key nobody asks again.
+            request_digest: request_id.as_ref().and(self.asked.clone()),
             request_id,
         })
     }
@@ -223,7 +225,9 @@ impl Edit<'_> {
         let Some(operation) = self.state.fleet.operations.get(id) else {
             return Ok(None);
         };
-        if kinds.contains(&operation.kind) && operation.tenant() == Some(tenant) {
+        // Records of versions before have no digest: kind and tenant must do.
+        let same = operation.request_digest.is_none() || operation.request_digest == self.asked;
+        if same && kinds.contains(&operation.kind) && operation.tenant() == Some(tenant) {
             Ok(Some(operation.clone()))
         } else {
             Err(ChangeError::RequestIdReused(*id))

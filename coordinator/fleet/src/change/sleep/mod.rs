@@ -80,6 +80,7 @@ impl Edit<'_> {
             settings: self.settings,
             stamp: &stamp,
             effects: self.effects,
+            asked: None,
         };
         // It is idle, so nothing is under way; see `idle`.
         let Ok(operation) = edit.change(tenant, OperationKind::Suspend, Ask::default()) else {

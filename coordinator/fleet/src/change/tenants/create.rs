@@ -74,23 +74,24 @@ impl Edit<'_> {
             let operation = operation.filter(|o| !o.is_over() || went_well(o)).cloned();
             return Ok(found(tenant.clone(), operation));
         }
-        if !create.force {
-            return Err(ChangeError::TenantExists {
-                name: tenant.name.clone(),
-                changes,
-            });
-        }
         let same_host = |host: &HostName| *host == tenant.placement.host;
         let stays = create.spec.host.as_ref().is_none_or(same_host);
         let changed = |field: SpecField| changes.iter().any(|change| change.field == field);
-        let fixed = SpecField::FIXED
+        let fixed: Vec<SpecField> = SpecField::FIXED
             .into_iter()
-            .find(|field| changed(*field) && !(*field == SpecField::Host && stays));
-        if let Some(field) = fixed {
-            return Err(ChangeError::Immutable {
-                name: tenant.name.clone(),
-                field,
+            .filter(|field| changed(*field) && !(*field == SpecField::Host && stays))
+            .collect();
+        let name = tenant.name.clone();
+        if !create.force {
+            return Err(ChangeError::TenantExists {
+                name,
+                changes,
+                fixed,
             });
+        }
+        if !fixed.is_empty() {
+            let fields = fixed;
+            return Err(ChangeError::Immutable { name, fields });
         }
         self.check_growth(tenant, create.size)?;
         let mut updated = (**tenant).clone();

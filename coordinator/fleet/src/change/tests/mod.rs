@@ -8,6 +8,7 @@ mod mends;
 mod moves;
 mod operations;
 mod reports;
+mod requests;
 
 use isyone_types::{
     identity::OperatorRole,

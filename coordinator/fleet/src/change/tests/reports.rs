@@ -5,6 +5,7 @@
 use isyone_types::report::{HostReport, JobReport, JobState};
 
 use super::*;
+use crate::liveness::HostState;
 
 #[test]
 fn a_report_of_an_older_generation_epoch_or_another_host_ends_nothing() {
@@ -163,4 +164,27 @@ fn the_last_report_of_a_hosts_jobs_is_all_that_is_known_of_them() {
             jobs
         );
     }
+}
+
+/// Fails if silence is counted from our start alone: who joins later would be lost at once.
+#[test]
+fn a_host_that_has_just_joined_is_unknown_and_a_removed_one_is_nothing() {
+    let mut bench = Bench::default();
+    bench.now = 820_000;
+    let h1 = bench.join("h1");
+    bench.now += 1_000;
+    bench.apply(Command::Tick).unwrap();
+    let judged =
+        |bench: &Bench| views::host_state(&bench.state, &bench.settings, &name("h1"), bench.now);
+    assert_eq!(judged(&bench), (HostState::Unknown, 1_000));
+    assert_eq!(bench.state.told.get(&h1), Some(&HostState::Unknown));
+    bench.now += 59_000;
+    assert_eq!(judged(&bench), (HostState::Lost, 60_000));
+    bench
+        .apply(Command::RemoveHost { host: h1.clone() })
+        .unwrap();
+    assert!(bench.state.told.get(&h1).is_none());
+    // What was told before does not count for one that joins anew under the name.
+    bench.join("h1");
+    assert_eq!(judged(&bench), (HostState::Unknown, 0));
 }

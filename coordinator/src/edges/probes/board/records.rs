@@ -10,7 +10,7 @@ use std::{
 
 use isyone_fleet::{
     desired::Tenant,
-    liveness::{self, HostState},
+    liveness::HostState,
     probes::{
         answers::{self, Answers},
         judge::{self, Behind, Counts, Judgement, Probe, Told, Window},
@@ -107,14 +107,9 @@ pub(super) struct Moment<'a> {
 
 impl Moment<'_> {
     pub(super) fn host(&self, name: &HostName) -> HostState {
-        let host = self.state.observed.hosts.get(name).map(AsRef::as_ref);
-        liveness::judge(
-            host,
-            self.state.started_at,
-            self.now,
-            &self.settings.liveness,
-        )
-        .0
+        self.state
+            .host_state(&self.settings.liveness, name, self.now)
+            .0
     }
 
     pub(super) fn is_ready(&self, name: &HostName) -> bool {

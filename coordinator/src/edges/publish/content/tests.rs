@@ -210,6 +210,7 @@ impl World {
             domain: name(&domain),
             tenant,
             since: 0,
+            unasked: false,
             found: String::new(),
         });
         match trouble {

@@ -102,6 +102,7 @@ fn unreachable(bench: &mut Bench, tenant: &str, domain: &str) {
         domain: name(domain),
         tenant: name(tenant),
         since: 7,
+        unasked: false,
         found: "A 203.0.113.9".to_owned(),
     };
     bench

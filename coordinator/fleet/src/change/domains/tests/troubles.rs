@@ -62,6 +62,10 @@ fn nobody_is_redirected_to_a_new_primary_that_dns_was_not_asked_for() {
         (primary(&bench), tenant(&bench).primary.is_some()),
         (None, true)
     );
+    let trouble = |bench: &Bench| bench.state.fleet.domain_troubles["erp.customer.com"].clone();
+    assert!(trouble(&bench).unasked, "nothing was found yet");
+    unreachable(&mut bench, "alfa", "erp.customer.com");
+    assert!(!trouble(&bench).unasked, "asked, and it leads elsewhere");
     add(&mut bench, "alfa", &["erp.customer.com"], true).unwrap();
     assert_eq!(
         primary(&bench).as_deref(),

@@ -1,0 +1,174 @@
+//! What an idempotency key stands for, and what is said of a create whose spec differs.
+
+use super::*;
+
+fn keyed(create: CreateTenant) -> Command {
+    Command::CreateTenant(Box::new(CreateTenant {
+        request_id: Some("r1".to_owned()),
+        ..create
+    }))
+}
+
+#[test]
+fn a_request_id_stands_for_one_request_with_all_its_parameters() {
+    let fresh = || {
+        let (mut bench, host, _) = running();
+        bench.edges_run();
+        bench.host("h2", resources(8, 32, 100));
+        (bench, host)
+    };
+    let alfa = || name::<TenantName>("alfa");
+    let key = || Some("r1".to_owned());
+    let restart = |database| Command::RestartTenant {
+        name: alfa(),
+        database,
+        request_id: key(),
+    };
+    let resize = |plan: &str| Command::ResizeTenant {
+        name: alfa(),
+        plan: name(plan),
+        request_id: key(),
+    };
+    let delete = |purge| Command::DeleteTenant {
+        name: alfa(),
+        purge,
+        request_id: key(),
+        cancel_running: false,
+    };
+    let relocate = |to: &str| Command::MoveTenant {
+        name: alfa(),
+        to: name(to),
+        request_id: key(),
+    };
+    let domain = |domain: &str, primary| {
+        Command::AddDomains(Box::new(AddDomains {
+            name: alfa(),
+            domains: vec![name(domain)],
+            primary,
+            checked: false,
+            request_id: key(),
+        }))
+    };
+    let suspend = |cancel_running| Command::SuspendTenant {
+        name: alfa(),
+        request_id: key(),
+        cancel_running,
+    };
+    let cases = [
+        (restart(false), restart(true)),
+        (resize("large"), resize("small")),
+        (delete(false), delete(true)),
+        (relocate("h2"), relocate("h1")),
+        (suspend(false), suspend(true)),
+        (domain("a.example.com", true), domain("b.example.com", true)),
+    ];
+    for (first, second) in cases {
+        let (mut bench, _) = fresh();
+        let id = |outcome| match outcome {
+            Outcome::Operation(operation) => operation.id,
+            Outcome::Domains { operation, .. } => operation.unwrap().id,
+            other => panic!("{other:?}"),
+        };
+        let begun = id(bench.apply(first.clone()).unwrap());
+        assert_eq!(id(bench.apply(first.clone()).unwrap()), begun, "{first:?}");
+        let refused = bench.apply(second.clone()).unwrap_err();
+        assert_eq!(refused, ChangeError::RequestIdReused(begun), "{second:?}");
+    }
+}
+
+#[test]
+fn a_create_with_the_same_request_id_and_another_spec_is_refused() {
+    let mut bench = Bench::default();
+    bench.host("h1", resources(8, 32, 100));
+    let (small, again) = (
+        bench.creation("alfa", "small"),
+        bench.creation("alfa", "small"),
+    );
+    let large = bench.creation("alfa", "large");
+    let first = tenant_of(bench.apply(keyed(small)).unwrap());
+    let second = tenant_of(bench.apply(keyed(again)).unwrap());
+    assert_eq!(first.uid, second.uid);
+    let refused = bench.apply(keyed(large.clone())).unwrap_err();
+    assert_eq!(refused, ChangeError::RequestIdReused(first.operation));
+    // A record of a version before says nothing of its parameters, and is found as it was.
+    let mut older = (*bench.state.fleet.operations[&first.operation]).clone();
+    older.request_digest = None;
+    bench.state.fleet.put_operation(older.into());
+    assert_eq!(tenant_of(bench.apply(keyed(large)).unwrap()).uid, first.uid);
+}
+
+#[test]
+fn who_is_not_at_work_says_so_and_what_to_do_next() {
+    let (mut bench, ..) = running();
+    bench.host("h2", resources(8, 32, 100));
+    bench.edges_run();
+    let alfa = || name::<TenantName>("alfa");
+    let said = |bench: &Bench| {
+        let tenant = bench.state.fleet.tenants[&alfa()].clone();
+        views::not_at_work(&bench.state, &tenant).unwrap_or_default()
+    };
+    assert_eq!(said(&bench), "");
+    bench
+        .apply(Command::MoveTenant {
+            name: alfa(),
+            to: name("h2"),
+            request_id: None,
+        })
+        .unwrap();
+    bench.settle();
+    let text = said(&bench);
+    assert!(
+        text.starts_with("is stopped for its move (stage `stop`); `isyctl op watch"),
+        "{text}"
+    );
+    let (mut bench, ..) = running();
+    bench.edges_run();
+    let suspend = Command::SuspendTenant {
+        name: alfa(),
+        request_id: None,
+        cancel_running: false,
+    };
+    bench.apply(suspend).unwrap();
+    bench.settle();
+    assert!(said(&bench).contains("`isyctl tenant resume alfa` starts it"));
+    let mut sleeping = (*bench.state.fleet.tenants[&alfa()]).clone();
+    sleeping.asleep_since = Some(1);
+    bench.state.fleet.put_tenant(sleeping.into());
+    assert!(said(&bench).starts_with("is asleep;"));
+    let delete = Command::DeleteTenant {
+        name: alfa(),
+        purge: false,
+        request_id: None,
+        cancel_running: false,
+    };
+    bench.apply(delete).unwrap();
+    assert!(said(&bench).contains("`isyctl tenant undelete alfa`"));
+}
+
+#[test]
+fn what_can_be_changed_and_what_cannot_is_said_at_once() {
+    let (mut bench, ..) = running();
+    let mut other = bench.creation("alfa", "large");
+    other.spec.language = name("pt_BR");
+    other.spec.time_zone = name("America/Sao_Paulo");
+    let mut only_fixed = other.clone();
+    only_fixed.spec.plan = name("small");
+    let mut forced = other.clone();
+    forced.force = true;
+    let said = |bench: &mut Bench, create: CreateTenant| {
+        let refused = bench.apply(Command::CreateTenant(Box::new(create)));
+        refused.unwrap_err().to_string()
+    };
+    let never = "--lang, --tz cannot be changed after the creation, not even with --force";
+    let text = said(&mut bench, other);
+    assert!(
+        text.ends_with(&format!(
+            "; --force applies --plan, the data is kept; {never}"
+        )),
+        "{text}"
+    );
+    let text = said(&mut bench, only_fixed);
+    assert!(text.ends_with(&format!("); {never}")), "{text}");
+    let text = said(&mut bench, forced);
+    assert_eq!(text, format!("tenant `alfa`: {never}"));
+}
