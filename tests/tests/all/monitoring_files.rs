@@ -21,7 +21,11 @@ fn every_alert_has_a_test_and_a_page() {
     let (rules, tests) = (shipped("alerts.yml"), shipped("tests/alerts_test.yml"));
     let alerts = names(&rules, "      - alert: ");
     assert!(alerts.len() > 10);
-    assert_eq!(names(&tests, "  - name: "), alerts);
+    // What an alert does not say may have a test of its own, named after it.
+    let first = |name: &str| name.split(' ').next().unwrap_or_default().to_owned();
+    let mut tested: Vec<String> = names(&tests, "  - name: ").into_iter().map(first).collect();
+    tested.dedup();
+    assert_eq!(tested, alerts);
     let runbooks = root().join("docs/runbooks");
     let overview = std::fs::read_to_string(runbooks.join("README.md")).expect("the overview");
     for alert in alerts {

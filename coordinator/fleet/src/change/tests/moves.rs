@@ -45,7 +45,10 @@ pub(super) fn job(bench: &mut Bench, host: &HostName, id: Uuid, state: JobState)
             state,
             bytes_done: 5 << 20,
             bytes_total: 10 << 20,
-            message: "no route".to_owned(),
+            message: match state {
+                JobState::Running => String::new(),
+                _ => "no route".to_owned(),
+            },
         }],
     };
     let report = Box::new(report);
