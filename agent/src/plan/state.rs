@@ -153,14 +153,19 @@ impl TenantState {
         }
     }
 
+    /// Whether the tenant lives here, as far as this host was ever told: it was wanted here since its data came, and
+    /// nobody has said that its time here is over.
+    pub fn lives_here(&self) -> bool {
+        self.wanted_generation > 0 && self.fenced_at.is_none()
+    }
+
     /// The data that is here is to be replaced by the tenant's newer data from elsewhere. What was remembered of its life
-    /// here is of no more use, but where its data lies and what was wanted of it.
+    /// here is of no more use, but where its data lies.
     pub fn come_again(&mut self, plan: &TenantPlan) {
         *self = Self {
             database: Database::Incoming,
             home: self.home.take(),
             recording: self.recording,
-            wanted_generation: self.wanted_generation,
             volume_repairs: self.volume_repairs,
             ..Self::new(plan)
         };

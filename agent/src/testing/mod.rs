@@ -62,6 +62,7 @@ pub fn tenant_plan(name: &str) -> TenantPlan {
         postgres_restarts: 0,
         quarantine_until: None,
         purge_now: false,
+        leftover: false,
         seed: Seed::Fresh,
         upload_limit_bytes: 1 << 30,
     }

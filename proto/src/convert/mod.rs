@@ -270,6 +270,7 @@ impl From<&TenantPlan> for agent::TenantPlan {
             postgres_restarts: t.postgres_restarts,
             quarantine_expire_time: t.quarantine_until.map(timestamp),
             purge_now: t.purge_now,
+            leftover: t.leftover,
             activated: !t.seed.may_fill(),
             upload_limit_bytes: t.upload_limit_bytes,
             seed: jobs::seed_to_wire(&t.seed),
@@ -314,6 +315,7 @@ impl TryFrom<agent::TenantPlan> for TenantPlan {
             postgres_restarts: wire.postgres_restarts,
             quarantine_until: wire.quarantine_expire_time.as_ref().map(unix_ms),
             purge_now: wire.purge_now,
+            leftover: wire.leftover,
             seed: jobs::seed(wire.seed, wire.activated)?,
             upload_limit_bytes: wire.upload_limit_bytes,
         })
@@ -398,6 +400,7 @@ mod tests {
             postgres_restarts: 0,
             quarantine_until: Some(5),
             purge_now: false,
+            leftover: true,
             seed: Seed::Peer("h7".parse().unwrap()),
             upload_limit_bytes: 1 << 30,
         };

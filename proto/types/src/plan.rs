@@ -273,6 +273,10 @@ pub struct TenantPlan {
     pub quarantine_until: Option<UnixMs>,
     /// An operator asked to remove them before that.
     pub purge_now: bool,
+    /// What is to be removed is one of the tenant's copies, which it has left or never taken up, and not the tenant: a
+    /// host where it has lived since refuses that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub leftover: bool,
     /// Where its data comes from.
     #[serde(flatten)]
     pub seed: Seed,

@@ -100,6 +100,15 @@ pub enum Blocked {
         "whether the copy of this tenant's data is complete is not known (its state.json is lost), so it is neither started nor written; purge this copy and make it anew"
     )]
     DoubtfulCopy,
+    /// An order that only a coordinator gives which does not know where the tenant has lived since.
+    #[error(
+        "this tenant has lived here, and this host was never told that it lives elsewhere; its data is kept and would otherwise {instead}. Was an \
+         old database of the coordinator restored? This is then the newest data: copy it before anything else"
+    )]
+    LivesHere {
+        /// What the order would do with the data.
+        instead: String,
+    },
     /// The data is to come from a backup.
     #[error(
         "this tenant's data is to come from backup {0}, and this version cannot fetch backups; upgrade the agent"

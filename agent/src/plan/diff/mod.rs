@@ -22,7 +22,7 @@ pub use self::{
 use crate::plan::{
     container::{LABEL_UID, Volume},
     stack::Stack,
-    state::TenantState,
+    state::{Database, TenantState},
 };
 
 /// Odoo with a hundred modules on a slow disk needs minutes to answer; after this long, no answer is a finding.
@@ -161,6 +161,12 @@ fn purge(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
     }
     if !may_purge(inputs.plan, inputs.now) {
         return Ok(list.0);
+    }
+    let is_ready = matches!(inputs.state.database, Database::Ready { .. });
+    if inputs.plan.leftover && is_ready && inputs.state.lives_here() {
+        return Err(Blocked::LivesHere {
+            instead: "be removed as a copy that the tenant has left".to_owned(),
+        });
     }
     for role in ROLES {
         if let Some(volume) = observed.volume(role) {

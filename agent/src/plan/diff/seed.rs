@@ -105,6 +105,11 @@ pub(super) fn missing(inputs: &Inputs<'_>) -> Result<Vec<Role>, Blocked> {
         }
     }
     match (&inputs.plan.seed, &inputs.state.database) {
+        (Seed::Peer(host), Database::Ready { .. }) if inputs.state.lives_here() => {
+            Err(Blocked::LivesHere {
+                instead: format!("be fetched from host {host}"),
+            })
+        }
         // A record alone that is gone is put back elsewhere.
         (_, Database::Ready { .. } | Database::Doubtful) => {
             let gone = |role: &&Role| inputs.observed.lies(**role) == Lies::Nowhere;

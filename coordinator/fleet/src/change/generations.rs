@@ -12,7 +12,7 @@ use isyone_types::{generation::Generation, ids::HostName, operation::OperationSt
 
 use super::{ChangeError, Edit, Outcome};
 use crate::{
-    desired::{CopyRole, Host},
+    desired::{CopyRole, Host, Tenant},
     event::EventKind,
     observed::HostObserved,
     operation::{MoveStage, Operation, Procedure},
@@ -42,6 +42,9 @@ pub(super) fn ahead(host: &Host, accepted: Generation) -> Option<String> {
         )
     })
 }
+
+/// Epochs that a tenant may have had since the state that a coordinator is rebuilt from: far more than it ever moves.
+const EPOCHS_LOST: u64 = 1 << 20;
 
 impl Edit<'_> {
     /// The generation that a change gives a host's plan. It stands still while the host is ahead of us, because the host
@@ -79,7 +82,7 @@ impl Edit<'_> {
         self.state.fleet.incarnation = incarnation;
         let stored = RecordValue::Incarnation(incarnation);
         self.effects.writes.push(Write::Put(stored));
-        self.keep_what_moves_have_brought();
+        self.heed_what_may_have_moved();
         let hosts: Vec<HostName> = self.state.fleet.hosts.keys().cloned().collect();
         for host in &hosts {
             self.touch_host(host);
@@ -94,7 +97,17 @@ impl Edit<'_> {
 
     /// Moves that this older state shows under way may be over: what it calls an incoming copy may be the one that users
     /// have written to since. They end here, and both copies are kept, so that operators can look which one is right.
-    fn keep_what_moves_have_brought(&mut self) {
+    /// And what has happened since has taken epochs that this state does not know of: places get higher ones.
+    fn heed_what_may_have_moved(&mut self) {
+        let tenants: Vec<Arc<Tenant>> = self.state.fleet.tenants.values().cloned().collect();
+        for tenant in tenants {
+            let known = tenant.places().map(|(place, _)| place.epoch);
+            let highest = known.fold(tenant.last_epoch, u64::max);
+            self.put_tenant(Tenant {
+                last_epoch: highest + EPOCHS_LOST,
+                ..(*tenant).clone()
+            });
+        }
         let running = self.state.fleet.running.iter();
         let moves: Vec<Arc<Operation>> = running
             .filter_map(|id| self.state.fleet.operations.get(id))
@@ -113,11 +126,13 @@ impl Edit<'_> {
                     copy.role = CopyRole::Fenced { until: None };
                 }
             }
+            kept.halted = false;
+            kept.generation += 1;
             self.put_tenant(kept);
+            // Nothing is waited for: where the move is over, the old host says that it never runs the tenant again.
             let why = "the coordinator was rebuilt from an older state in the midst of it; the copy on its new host \
                        is kept, as it may be newer than the one on the old host";
-            // It has a way back at these stages.
-            let _ = self.go_back(&operation, OperationState::Failed, why.to_owned());
+            self.end(&operation, OperationState::Failed, why.to_owned());
         }
     }
 }

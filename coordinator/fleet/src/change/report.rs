@@ -190,8 +190,10 @@ impl Edit<'_> {
             well.activated_at = Some(self.stamp.now);
         }
         let until = self.stamp.now.saturating_add(self.settings.quarantine_ms);
+        // Only what runs shows that the copies are not needed any more.
+        let runs = tenant.desired == Lifecycle::Running && !tenant.halted;
         for copy in &mut well.copies {
-            if !tenant.halted && copy.role == (CopyRole::Fenced { until: None }) {
+            if runs && copy.role == (CopyRole::Fenced { until: None }) {
                 copy.role = CopyRole::Fenced { until: Some(until) };
             }
         }

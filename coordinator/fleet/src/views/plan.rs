@@ -183,6 +183,7 @@ fn tenant_plan(
         quarantine_until: tenant.quarantine_until,
         // A discarded copy is one of several: nothing is lost with it.
         purge_now: tenant.purge_now || role == Some(&CopyRole::Discarded),
+        leftover: role == Some(&CopyRole::Discarded),
         seed: seed(tenant, role),
         upload_limit_bytes: settings.edge.upload_limit_bytes,
     }

@@ -111,7 +111,7 @@ fn a_fenced_copy_comes_again_and_no_other_copy_is_ever_opened() {
     heeded(&mut world, &back);
     assert_eq!(world.state.database, Database::Incoming);
     assert_eq!(world.state.settings, "", "they are the copy's own");
-    assert_eq!(world.state.wanted_generation, 7);
+    assert_eq!(world.state.wanted_generation, 0, "it is to live here anew");
     assert!(world.state.home.is_some() && world.state.fenced_at.is_none());
     assert!(world.converge(&back, 0, usize::MAX));
     assert!(world.observed.postgres_volume.is_some() && world.observed.odoo_volume.is_some());
@@ -174,4 +174,37 @@ fn volumes_without_a_record_are_a_tenants_data_or_in_doubt() {
         world.state.database, ready,
         "the coordinator knows that it ran"
     );
+}
+
+/// An operator whose coordinator was rebuilt from an older state may order both for the host with the newest data.
+#[test]
+fn where_the_tenant_lives_nothing_is_fetched_over_its_data_and_it_is_no_leftover() {
+    let mut plan = tenant_plan("alfa");
+    let mut world = World::empty(&plan);
+    assert!(world.converge(&plan, 0, usize::MAX));
+    world.state.wanted_generation = plan.generation;
+    (plan.epoch, plan.generation) = (plan.epoch + 1, plan.generation + 1);
+    (plan.desired, plan.seed) = (DesiredState::Standby, peer());
+    heeded(&mut world, &plan);
+    for step in world.steps(&plan, 0).unwrap() {
+        world.apply(&plan, step.action); // it is stopped
+    }
+    let refused = world.steps(&plan, 0);
+    assert!(
+        matches!(refused, Err(Blocked::LivesHere { .. })),
+        "{refused:?}"
+    );
+    (plan.desired, plan.seed) = (DesiredState::Purged, Seed::Existing);
+    (plan.purge_now, plan.leftover) = (true, true);
+    let refused = world.steps(&plan, 0);
+    assert!(
+        matches!(refused, Err(Blocked::LivesHere { .. })),
+        "{refused:?}"
+    );
+    // Once it was fenced, it is one; and the tenant itself may be removed with all it has.
+    let leftover = plan.clone();
+    plan.leftover = false;
+    assert!(!world.steps(&plan, 0).unwrap().is_empty());
+    world.state.fenced_at = Some(plan.epoch - 1);
+    assert!(!world.steps(&leftover, 0).unwrap().is_empty());
 }

@@ -399,10 +399,31 @@ fn a_coordinator_rebuilt_in_the_midst_of_a_move_keeps_both_copies() {
     }
     assert_eq!(desired_on(&bench, &h1), Some((DesiredState::Running, 1)));
     assert_eq!(desired_on(&bench, &h2), Some((DesiredState::Fenced, 2)));
-    bench.settle();
     let (state, why) = ended(&bench, id);
     assert_eq!(state, OperationState::Failed);
     assert!(why.contains("rebuilt from an older state"), "{why}");
-    let tenant = &bench.state.fleet.tenants[&alfa];
+    let tenant = bench.state.fleet.tenants[&alfa].clone();
     assert!(!tenant.halted && tenant.copies.len() == 1);
+    // That it is well deleted says nothing of how well it runs.
+    let delete = Command::DeleteTenant {
+        name: alfa.clone(),
+        purge: false,
+        request_id: None,
+        cancel_running: false,
+    };
+    start(&mut bench, delete);
+    bench.settle();
+    assert_eq!(bench.state.fleet.tenants[&alfa].fenced_until(), None);
+    let undelete = Command::UndeleteTenant {
+        name: alfa.clone(),
+        request_id: None,
+    };
+    start(&mut bench, undelete);
+    bench.settle();
+    assert!(bench.state.fleet.tenants[&alfa].fenced_until().is_some());
+    // What happened since has taken epochs that this state does not know of.
+    let h3 = bench.host("h3", resources(8, 32, 100));
+    start(&mut bench, order(&h3));
+    let (_, epoch) = desired_on(&bench, &h3).unwrap();
+    assert!(epoch > 1 << 20, "{epoch}");
 }
