@@ -16,6 +16,10 @@ const BURST: Duration = Duration::from_millis(100);
 /// hangs, which is cut off.
 const LONGEST: Duration = Duration::from_secs(10);
 
+/// How far ahead of time bytes are booked. Whoever books and goes away must not make the others wait for what never passes,
+/// and a wait must stay below what counts as a peer that hangs.
+const MOST_AHEAD: Duration = Duration::from_secs(30);
+
 /// A token bucket. Pure: the time is an argument, counted from whatever moment the owner likes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bucket {
@@ -41,6 +45,7 @@ impl Bucket {
         let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.rate_bytes_per_s);
         let cost = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)).min(LONGEST);
         self.filled_until = self.filled_until.max(now.saturating_sub(BURST)) + cost;
+        self.filled_until = self.filled_until.min(now + MOST_AHEAD);
         self.filled_until.saturating_sub(now)
     }
 }
@@ -125,6 +130,15 @@ mod tests {
             Duration::ZERO
         );
         assert_eq!(Bucket::new(1).take(Duration::ZERO, u64::MAX), LONGEST);
+    }
+
+    #[test]
+    fn who_books_and_goes_away_does_not_make_the_others_wait_for_ever() {
+        let mut bucket = Bucket::new(1_000_000);
+        for _ in 0..10_000 {
+            bucket.take(Duration::ZERO, 128 << 10);
+        }
+        assert_eq!(bucket.take(Duration::ZERO, 1), MOST_AHEAD);
     }
 
     #[tokio::test(start_paused = true)]

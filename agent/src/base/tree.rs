@@ -106,7 +106,7 @@ fn lay_out(from: &Root, to: &Root) -> io::Result<(Vec<Job>, u64)> {
                 to.make_directory(&path)?;
                 beneath::set_meta(to.directory(&path)?, &meta)?;
             }
-            Kind::File { size } => jobs.push(Job { path, size, meta }),
+            Kind::File { size, .. } => jobs.push(Job { path, size, meta }),
             Kind::Other(what) => {
                 if skipped == 0 {
                     tracing::warn!("{path} is a {what}, and not copied");

@@ -21,12 +21,12 @@ const MARK: &str = ".isyone-tenants";
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{} is not the directory of tenants' data that this agent has used: its mark {MARK} {found}. Nothing is started or made there. Mount its \
-     disk. If the data is lost and this directory is to be used from now on, remove {} and restart the agent",
-    root.display(), memory.display()
+     disk. If the data is lost and this directory is to be used from now on: echo {id} > {}",
+    root.display(), root.join(MARK).display()
 )]
 pub struct NotThere {
     root: PathBuf,
-    memory: PathBuf,
+    id: Uuid,
     found: &'static str,
 }
 
@@ -34,13 +34,18 @@ pub struct NotThere {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mark {
     root: PathBuf,
-    memory: PathBuf,
     id: Uuid,
 }
 
 fn read(root: &Path) -> io::Result<Option<Uuid>> {
     match fs::read_to_string(root.join(MARK)) {
-        Ok(text) => Ok(Some(text.trim().parse().unwrap_or_default())),
+        Ok(text) => match text.trim().parse::<Uuid>() {
+            Ok(id) => Ok(Some(id)),
+            Err(_) => Err(io::Error::other(format!(
+                "{} holds no UUID",
+                root.join(MARK).display()
+            ))),
+        },
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),
     }
@@ -98,7 +103,6 @@ impl Mark {
         };
         Ok(Self {
             root: root.to_owned(),
-            memory,
             id,
         })
     }
@@ -113,7 +117,7 @@ impl Mark {
         };
         Err(NotThere {
             root: self.root.clone(),
-            memory: self.memory.clone(),
+            id: self.id,
             found,
         })
     }

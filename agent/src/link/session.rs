@@ -121,8 +121,8 @@ impl Link {
     /// Opens a session with Hello; the answer is still to come.
     async fn open(self: &Arc<Self>) -> Result<(Session, Inbound), SessionError> {
         let channel = tls::channel(&self.endpoint, self.identity.config())?;
-        let mut client = AgentServiceClient::new(channel.clone())
-            .max_decoding_message_size(tls::MAX_MESSAGE_BYTES);
+        let mut client =
+            AgentServiceClient::new(channel).max_decoding_message_size(tls::MAX_MESSAGE_BYTES);
         let (outbox, messages) = mpsc::channel(OUTBOX);
         // If Docker is unreachable, the next session reports its version.
         let _ = timeout(ENGINE_TIMEOUT, self.host.engine()).await;
@@ -142,7 +142,7 @@ impl Link {
         .into_inner();
         let session = Session {
             link: self.clone(),
-            channel,
+            streams: tls::channel(&self.endpoint, self.identity.config())?,
             outbox,
             reporter: Reporter::default(),
             plan: PlanAssembly::default(),
@@ -259,7 +259,8 @@ fn wrap(message: agent_message::Message) -> AgentMessage {
 
 struct Session {
     link: Arc<Link>,
-    channel: Channel,
+    /// For logs and commands: a second connection, made when there is a first one to carry.
+    streams: Channel,
     outbox: mpsc::Sender<AgentMessage>,
     reporter: Reporter,
     plan: PlanAssembly,
@@ -351,7 +352,8 @@ impl Session {
                     Some(open_stream::Target::Peer(_)) => {
                         tls::bulk_channel(&link.endpoint, link.identity.config())?
                     }
-                    _ => self.channel.clone(),
+                    // Whoever does not read a log must not hold up the session either.
+                    _ => self.streams.clone(),
                 };
                 let (host, peers) = (link.host.clone(), link.peers.clone());
                 tokio::spawn(streams::serve(host, channel, open, peers, turn));

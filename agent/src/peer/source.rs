@@ -147,7 +147,7 @@ fn is_part_of_cluster(path: &RelPath) -> bool {
 
 fn entry(volume: PeerVolume, found: &Found) -> FileEntry {
     let size = match found.kind {
-        Kind::File { size } => size,
+        Kind::File { size, .. } => size,
         Kind::Directory | Kind::Other(_) => 0,
     };
     FileEntry {

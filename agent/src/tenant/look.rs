@@ -29,6 +29,8 @@ use crate::{
 
 /// Enough for any version of PostgreSQL in `PG_VERSION`.
 const MAJOR_BYTES: u64 = 16;
+/// Newest major version that a directory is looked for of; there is one a year, and 18 is of 2025.
+const MAX_MAJOR: u32 = 40;
 
 impl Tenant {
     /// Asks Docker, the disk and the programs inside for the current state. What the whole host has in common may come
@@ -183,13 +185,10 @@ impl Tenant {
         }
         let directory = Path::new(volume.path()).to_owned();
         let found = blocking(move || {
-            let version = RelPath::root()
-                .join(b"PG_VERSION")
-                .map_err(io::Error::other)?;
-            let major = Root::open(&directory).and_then(|root| root.text(&version, MAJOR_BYTES));
+            let major = Root::open(&directory).and_then(|root| major_in(&root));
             // What cannot be read is not known to be empty.
             let empty = fsutil::is_empty(&directory).unwrap_or(false);
-            Ok((major.ok().map(|text| major_of(&text)), empty))
+            Ok((major.ok().flatten(), empty))
         });
         found
             .await
@@ -274,10 +273,33 @@ impl Tenant {
     }
 }
 
-/// A tenant may have written anything there, and what it says goes into messages.
-fn major_of(text: &str) -> String {
-    let number = text.trim().parse::<u32>();
-    number.map_or_else(|_| "unknown".to_owned(), |major| major.to_string())
+/// The major version of the cluster in PostgreSQL's volume: in its top directory, or since 18 in `<major>/docker`. Of two
+/// clusters, no image opens both; which one is the tenant's nobody knows.
+fn major_in(root: &Root) -> io::Result<Option<String>> {
+    let path = |text: String| RelPath::parse(text.as_bytes()).map_err(io::Error::other);
+    let majors = (18..=MAX_MAJOR).map(|major| format!("{major}/docker/PG_VERSION"));
+    let mut found = None;
+    for place in std::iter::once("PG_VERSION".to_owned()).chain(majors) {
+        let text = match root.text(&path(place)?, MAJOR_BYTES) {
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                continue;
+            }
+            text => text?,
+        };
+        // A tenant may have written anything there, and what it says goes into messages.
+        let major = text.trim().parse::<u32>().map(|major| major.to_string());
+        let major = major.unwrap_or_else(|_| "unknown".to_owned());
+        found = Some(match found {
+            Some(_) => "several".to_owned(),
+            None => major,
+        });
+    }
+    Ok(found)
 }
 
 /// True when all rendered files on disk are up to date.
@@ -290,4 +312,33 @@ fn files_are_current(directory: &Path, stack: &Stack) -> bool {
             f.owner,
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_cluster_is_found_in_both_layouts_and_two_are_nobodys() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |place: &str, text: &str| {
+            let at = dir.path().join(place);
+            fs::create_dir_all(at.parent().unwrap()).unwrap();
+            fs::write(at, text).unwrap();
+        };
+        let found = || major_in(&Root::open(dir.path()).unwrap()).unwrap();
+        assert_eq!(found(), None);
+        put("18/docker/PG_VERSION", "18\n");
+        assert_eq!(found().as_deref(), Some("18"));
+        put("19/docker/PG_VERSION", "19\n");
+        assert_eq!(found().as_deref(), Some("several"));
+        fs::remove_dir_all(dir.path().join("18")).unwrap();
+        fs::remove_dir_all(dir.path().join("19")).unwrap();
+        put("PG_VERSION", "15\n");
+        assert_eq!(found().as_deref(), Some("15"));
+        put("PG_VERSION", "-----BEGIN PRIVATE");
+        assert_eq!(found().as_deref(), Some("unknown"));
+    }
 }

@@ -20,20 +20,20 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, fstat,
+        AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, fstat,
         openat2, statat,
     },
     path::Arg,
 };
 
-use self::walk::{meta_of, names};
+use self::walk::meta_of;
 pub use self::{
     path::{MAX_DEPTH, PathError, RelPath},
     walk::{Entry, Found, Kind, LINK, Limits, Meta},
 };
 
-/// Most entries of one directory that is removed, far above what any program makes.
-const MAX_REMOVED: usize = 1_000_000;
+/// How often a directory is read that is to be emptied: a round takes nearly all of what is in it.
+const MAX_ROUNDS: usize = 100;
 
 /// A handle on the directory; it stays that directory, whatever happens to its name.
 #[derive(Debug)]
@@ -239,8 +239,21 @@ fn remove(directory: BorrowedFd<'_>, name: &[u8], depth: usize) -> io::Result<()
         return Err(invalid("what is to be removed is too deep".to_owned()));
     }
     let below = open_at(directory, name, OFlags::DIRECTORY)?;
-    for inner in names(below.as_fd(), MAX_REMOVED)?.iter() {
-        remove(below.as_fd(), inner.to_bytes(), depth + 1)?;
+    // No list of what is in it, which may be millions. A directory that changes while it is read may leave entries out, so
+    // it is read until nothing is left.
+    for _ in 0..MAX_ROUNDS {
+        let mut found = false;
+        for inner in Dir::read_from(&below)? {
+            let inner = inner?;
+            let inner = inner.file_name().to_bytes();
+            if !matches!(inner, b"." | b"..") {
+                found = true;
+                remove(below.as_fd(), inner, depth + 1)?;
+            }
+        }
+        if !found {
+            break;
+        }
     }
     Ok(rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR)?)
 }

@@ -94,7 +94,13 @@ fn a_walk_meets_everything_once_in_order_and_enters_no_link() {
         ("socket", Kind::Other("socket")),
         ("sub", Kind::Directory),
         ("sub/deeper", Kind::Directory),
-        ("sub/file", Kind::File { size: 4 }),
+        (
+            "sub/file",
+            Kind::File {
+                size: 4,
+                linked: false,
+            },
+        ),
         ("zero", Kind::Other("link")),
     ];
     assert_eq!(met, wanted.map(|(text, kind)| (path(text), kind)));
@@ -235,4 +241,29 @@ fn a_survey_sees_everything_once_and_opens_files_only() {
         (seen, opened, directories),
         (all.map(str::to_owned).to_vec(), 1, 3)
     );
+}
+
+/// Each level alone is within the bounds; what a walk holds of all of them together must be, too.
+#[test]
+fn the_names_of_all_levels_are_bounded_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut at = dir.path().to_owned();
+    for _ in 0..10 {
+        for number in 0..10 {
+            fs::write(at.join(format!("{number}{}", "x".repeat(200))), "").unwrap();
+        }
+        at = at.join("!"); // before the others
+        fs::create_dir(&at).unwrap();
+    }
+    let root = Root::open(dir.path()).unwrap();
+    let walk = |path_bytes| {
+        let limits = Limits {
+            entries: 1_000,
+            path_bytes,
+        };
+        root.walk(limits, &mut |_| Ok(()))
+    };
+    assert!(walk(100_000).is_ok());
+    // The paths met before the last level's names are few bytes, all levels' names together some 20,000.
+    assert!(walk(15_000).is_err());
 }

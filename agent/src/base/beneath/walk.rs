@@ -31,6 +31,8 @@ pub enum Kind {
     Directory,
     File {
         size: u64,
+        /// It has other names, too: what is written to it is written to them.
+        linked: bool,
     },
     /// A link, a pipe, a socket, a device: never opened.
     Other(&'static str),
@@ -67,6 +69,7 @@ impl Root {
         let mut walk = Walk {
             limits,
             left: limits,
+            held: 0,
             visit,
         };
         walk.take(root)?;
@@ -145,6 +148,8 @@ impl Root {
 struct Walk<'a> {
     limits: Limits,
     left: Limits,
+    /// Bytes of memory that the names of all open directories take: a tenant may fill each level of many.
+    held: usize,
     visit: &'a mut dyn FnMut(Found) -> io::Result<()>,
 }
 
@@ -178,7 +183,11 @@ impl Walk<'_> {
             return Err(invalid(format!("{path} is too deep")));
         }
         // One more than are left, so that `take` says so.
-        for name in names(handle.as_fd(), self.left.entries + 1)?.iter() {
+        let room = self.limits.path_bytes.saturating_sub(self.held);
+        let names = names(handle.as_fd(), self.left.entries + 1, room)?;
+        let held = names.size();
+        self.held += held;
+        for name in names.iter() {
             let stat = match statat(&handle, name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => stat,
                 Err(rustix::io::Errno::NOENT) => continue, // gone meanwhile
@@ -198,13 +207,14 @@ impl Walk<'_> {
                 }
             }
         }
+        self.held -= held;
         Ok(())
     }
 }
 
 /// Names in a directory, one after the other: a million in a vector each would take thrice the memory.
 #[derive(Default)]
-pub(super) struct Names {
+struct Names {
     /// Each ends with a NUL.
     bytes: Vec<u8>,
     /// Where each begins, and its length.
@@ -212,19 +222,24 @@ pub(super) struct Names {
 }
 
 impl Names {
+    /// Bytes of memory that they take.
+    fn size(&self) -> usize {
+        self.bytes.len() + self.places.len() * size_of::<(u32, u8)>()
+    }
+
     fn at(&self, (begin, length): (u32, u8)) -> &CStr {
         let begin = begin as usize;
         let bytes = &self.bytes[begin..=begin + usize::from(length)];
         CStr::from_bytes_with_nul(bytes).unwrap_or_default() // as they were put there
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &CStr> {
+    fn iter(&self) -> impl Iterator<Item = &CStr> {
         self.places.iter().map(|place| self.at(*place))
     }
 }
 
-/// Names in a directory, sorted; an error when there are more than `most`.
-pub(super) fn names(directory: BorrowedFd<'_>, most: usize) -> io::Result<Names> {
+/// Names in a directory, sorted; an error when there are more than `most`, or when they take more bytes than `room`.
+fn names(directory: BorrowedFd<'_>, most: usize, room: usize) -> io::Result<Names> {
     let mut names = Names::default();
     for entry in Dir::read_from(directory)? {
         let entry = entry?;
@@ -236,7 +251,7 @@ pub(super) fn names(directory: BorrowedFd<'_>, most: usize) -> io::Result<Names>
         let (Ok(begin), Ok(length)) = (u32::try_from(names.bytes.len()), length) else {
             return Err(too_many());
         };
-        if names.places.len() >= most {
+        if names.places.len() >= most || names.size() > room {
             return Err(too_many());
         }
         names.bytes.extend_from_slice(name.to_bytes_with_nul());
@@ -257,6 +272,7 @@ fn found(path: RelPath, stat: &Stat) -> Found {
         FileType::Directory => Kind::Directory,
         FileType::RegularFile => Kind::File {
             size: u64::try_from(stat.st_size).unwrap_or(0),
+            linked: stat.st_nlink > 1,
         },
         FileType::Symlink => Kind::Other(LINK),
         FileType::Fifo => Kind::Other("pipe"),

@@ -64,7 +64,7 @@ pub(super) fn check(inputs: &Inputs<'_>) -> Result<(), Blocked> {
     Ok(())
 }
 
-fn directory(observed: &Observed, role: Role) -> String {
+pub(super) fn directory(observed: &Observed, role: Role) -> String {
     let volume = observed.volume(role);
     volume.map_or_else(String::new, |v| v.path().to_owned())
 }

@@ -4,7 +4,7 @@
 
 use isyone_proto::plan::{DesiredState, Role, Seed, TenantPlan};
 
-use super::{Blocked, Inputs, Observed, ROLES, own_volume, volume_name};
+use super::{Blocked, Inputs, Observed, ROLES, data, own_volume, volume_name};
 use crate::plan::{
     container::{LABEL_UID, Volume},
     home::{Home, Lies},
@@ -100,7 +100,16 @@ pub(super) fn missing(inputs: &Inputs<'_>) -> Result<Vec<Role>, Blocked> {
     let mut missing = Vec::new();
     for role in ROLES {
         match inputs.observed.volume(role) {
-            Some(volume) => own_volume(inputs.plan, role, volume)?,
+            Some(volume) => {
+                own_volume(inputs.plan, role, volume)?;
+                // Found out before the tenant is stopped for it where it lives.
+                if inputs.observed.lies(role) == Lies::Gone {
+                    return Err(Blocked::DirectoryGone(data::directory(
+                        inputs.observed,
+                        role,
+                    )));
+                }
+            }
             None => missing.push(role),
         }
     }

@@ -273,7 +273,11 @@ impl Preparing<'_> {
         let directory = self.next.as_ref().is_some_and(|next| next.size.is_none());
         match found.kind {
             Kind::Directory if directory => self.step(),
-            Kind::File { size } if !directory => self.take(size),
+            // One with other names is never written: it makes way.
+            Kind::File {
+                size,
+                linked: false,
+            } if !directory => self.take(size),
             _ => {
                 self.target.root(volume).remove(&found.path)?;
                 self.take(0)

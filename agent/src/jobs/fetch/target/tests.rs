@@ -127,6 +127,26 @@ fn a_target_that_is_not_empty_becomes_what_the_list_says_and_no_link_leads_out()
     assert_eq!(offsets(&target.prepare(&list).unwrap()), [3; 5]);
 }
 
+/// Written in place, its other name, which may be listed too, would change as well.
+#[test]
+fn a_file_with_another_name_makes_way() {
+    let site = Site::new();
+    fs::write(site.at("x"), "old").unwrap();
+    fs::hard_link(site.at("x"), site.at("y")).unwrap();
+    let list = manifest(&[("x", 3), ("y", 3)]);
+    let target = Target::open(&site.places).unwrap();
+    let asks = target.prepare(&list).unwrap();
+    assert_eq!(
+        offsets(&asks),
+        [0, 3],
+        "with the first gone, the second is alone"
+    );
+    let mut pieces = sent(vec![data("new"), digest("new"), digest("old")]);
+    assert_eq!(target.write(&asks, &mut pieces).unwrap().bytes, 0);
+    assert_eq!(fs::read(site.at("x")).unwrap(), b"new");
+    assert_eq!(fs::read(site.at("y")).unwrap(), b"old");
+}
+
 #[test]
 fn content_that_is_not_what_its_digest_says_is_not_kept() {
     let site = Site::new();
