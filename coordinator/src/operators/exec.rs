@@ -192,6 +192,9 @@ async fn pump_exec(
     stop: CancellationToken,
 ) {
     let mut input_open = true;
+    // What the agent has no room for yet. Nobody waits for that alone: a command that does not read its input may go on
+    // writing, its client may go, and we may stop.
+    let mut waiting = None;
     loop {
         let item = tokio::select! {
             message = next(&mut bridge.up) => match message {
@@ -200,7 +203,14 @@ async fn pump_exec(
                 Some(Err(status)) => Err(status),
                 None => Err(status::agent_away("the command's end was not reported".to_owned())),
             },
-            message = input.message(), if input_open => {
+            room = bridge.down.reserve(), if waiting.is_some() => {
+                match (room, waiting.take()) {
+                    (Ok(room), Some(down)) => room.send(Ok(down)),
+                    _ => input_open = false,
+                }
+                continue;
+            },
+            message = input.message(), if input_open && waiting.is_none() => {
                 let down = match message {
                     Ok(Some(request)) => checked_input(request),
                     // The caller will send nothing more: treat it like a closed standard input.
@@ -213,10 +223,8 @@ async fn pump_exec(
                 match down {
                     Ok(message) => {
                         let request = v1::ExecRequest { message: Some(message) };
-                        let down = AttachDown { message: Some(attach_down::Message::Exec(request)) };
-                        if bridge.down.send(Ok(down)).await.is_err() {
-                            input_open = false;
-                        }
+                        let message = Some(attach_down::Message::Exec(request));
+                        waiting = Some(AttachDown { message });
                         continue;
                     }
                     Err(error) => Err(error.into()),

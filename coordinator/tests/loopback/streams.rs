@@ -270,3 +270,49 @@ async fn a_command_in_a_suspended_tenant_is_refused_with_what_to_do() {
         "tenant `alfa` is suspended; `isyctl tenant resume alfa` starts it"
     );
 }
+
+/// A command that does not read its input must neither lose its output nor outlive its client.
+#[tokio::test]
+async fn input_that_nobody_reads_holds_up_neither_output_nor_the_end() {
+    let (fixture, host, mut agent) = with_alfa().await;
+    let (input, requests) = mpsc::channel(8);
+    let send = |message| v1::ExecRequest {
+        message: Some(message),
+    };
+    let start = v1::ExecStart {
+        name: "alfa".into(),
+        kind: v1::ExecKind::Psql.into(),
+        ..v1::ExecStart::default()
+    };
+    let start = send(exec_request::Message::Start(start));
+    input.send(start).await.unwrap();
+    let mut client = fixture.tenants();
+    let call = client.exec(ReceiverStream::new(requests));
+    let (output, (_, up, mut down)) = tokio::join!(call, attach(&mut agent, &host));
+    let mut output = output.unwrap().into_inner();
+    // More than all queues and windows on the way take in.
+    let piece = send(exec_request::Message::Stdin(vec![b'x'; 60_000]));
+    let mut taken = 0;
+    while let Ok(sent) = tokio::time::timeout(
+        std::time::Duration::from_millis(500),
+        input.send(piece.clone()),
+    )
+    .await
+    {
+        sent.unwrap();
+        taken += 1;
+        assert!(taken < 1_000, "input is taken without end");
+    }
+    let answer = v1::ExecResponse {
+        message: Some(exec_response::Message::Stdout(b"1".to_vec())),
+    };
+    let answer = AttachUp {
+        message: Some(attach_up::Message::Exec(answer)),
+    };
+    up.send(answer).await.unwrap();
+    let got = soon(output.message()).await.unwrap().unwrap().message;
+    assert_eq!(got, Some(exec_response::Message::Stdout(b"1".to_vec())));
+    drop((output, input));
+    // The agent's stream ends, after what it had not read.
+    while let Ok(Some(_)) = soon(down.message()).await {}
+}
