@@ -110,6 +110,9 @@ pub struct ExecOutput {
 
 /// Most bytes kept of a command's output or a container's last log lines.
 pub const MAX_OUTPUT_BYTES: usize = 64 << 10;
+/// The system's user in PostgreSQL's images that owns its data. Commands in its containers run as it: a client's `\!` is
+/// no way to root.
+pub const POSTGRES_USER: &str = "postgres";
 
 /// An event of one of our containers, or the end of any volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -207,19 +210,25 @@ pub trait Docker: Send + Sync + 'static {
     async fn create_volume(&self, volume: &NamedSpec, directory: Option<&Path>) -> Result<Volume>;
     /// Removes it; already gone is fine.
     async fn remove_volume(&self, name: &str) -> Result<()>;
-    /// Runs a command until it ends, feeding it `stdin`.
-    async fn exec(&self, container: &str, command: &[String], stdin: Vec<u8>)
-    -> Result<ExecOutput>;
+    /// Runs a command until it ends, feeding it `stdin`. `user`: a name in the container; the image's own when `None`.
+    async fn exec(
+        &self,
+        container: &str,
+        user: Option<&str>,
+        command: &[String],
+        stdin: Vec<u8>,
+    ) -> Result<ExecOutput>;
     /// The end of a container's log, for error texts.
     async fn log_tail(&self, name: &str, lines: u32) -> Result<String>;
     /// Events of our containers, and of volumes that are removed, from now on; ends when the connection ends.
     async fn events(&self) -> Result<BoxStream<'static, Result<EngineEvent>>>;
     /// A container's log.
     async fn logs(&self, name: &str, query: LogQuery) -> Result<BoxStream<'static, Result<Chunk>>>;
-    /// Starts an interactive command.
+    /// Starts an interactive command; `user` as above.
     async fn exec_session(
         &self,
         container: &str,
+        user: Option<&str>,
         command: &[String],
         tty: Option<(u16, u16)>,
     ) -> Result<ExecSession>;

@@ -33,7 +33,7 @@ use tonic::{Streaming, transport::Channel};
 
 use crate::{
     base::bulk::{AnyConnection, Pieces},
-    docker::{DockerError, ExecSession, LogQuery},
+    docker::{DockerError, ExecSession, LogQuery, POSTGRES_USER},
     host::Host,
 };
 
@@ -228,10 +228,12 @@ async fn exec(
     down: &mut Streaming<AttachDown>,
 ) -> Result<(), String> {
     let (container, command) = command(&start)?;
+    // As the service itself runs: Odoo's image names its user; PostgreSQL's begins as root and steps down.
+    let user = (start.kind() == ExecKind::Psql).then_some(POSTGRES_USER);
     let tty = start.tty.then(|| size(start.columns, start.rows));
     let session = host
         .docker
-        .exec_session(&container, &command, tty)
+        .exec_session(&container, user, &command, tty)
         .await
         .map_err(|e| refusal(&e, &container, &start.name))?;
     let ExecSession {

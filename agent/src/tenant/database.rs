@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::{
     base::{clock::now_ms, failpoints, fsutil::blocking, tree},
-    docker::DockerError,
+    docker::{DockerError, POSTGRES_USER},
     host::golden::{Restored, Volumes},
     plan::{
         sql::{self, DatabaseIdentity},
@@ -312,7 +312,12 @@ async fn run_psql(tenant: &Tenant, script: String) -> Result<()> {
         let output = match tenant
             .host
             .docker
-            .exec(&name, &command, script.clone().into_bytes())
+            .exec(
+                &name,
+                Some(POSTGRES_USER),
+                &command,
+                script.clone().into_bytes(),
+            )
             .await
         {
             Err(DockerError::Conflict(why)) => {

@@ -304,10 +304,11 @@ impl Docker for Engine {
     async fn exec(
         &self,
         container: &str,
+        user: Option<&str>,
         command: &[String],
         stdin: Vec<u8>,
     ) -> Result<ExecOutput> {
-        let mut session = self.exec_session(container, command, None).await?;
+        let mut session = self.exec_session(container, user, command, None).await?;
         let feed = async {
             // A command that ends early closes its input: its exit code is what matters, not this error.
             let _ = session.input.write_all(&stdin).await;
@@ -395,11 +396,13 @@ impl Docker for Engine {
     async fn exec_session(
         &self,
         container: &str,
+        user: Option<&str>,
         command: &[String],
         tty: Option<(u16, u16)>,
     ) -> Result<ExecSession> {
         let options = CreateExecOptions {
             cmd: Some(command.to_vec()),
+            user: user.map(str::to_owned),
             attach_stdin: Some(true),
             attach_stdout: Some(true),
             attach_stderr: Some(true),

@@ -317,6 +317,7 @@ impl Docker for FakeDocker {
     async fn exec(
         &self,
         container: &str,
+        _user: Option<&str>,
         command: &[String],
         stdin: Vec<u8>,
     ) -> Result<ExecOutput> {
@@ -385,13 +386,20 @@ impl Docker for FakeDocker {
     async fn exec_session(
         &self,
         container: &str,
+        user: Option<&str>,
         command: &[String],
         _tty: Option<(u16, u16)>,
     ) -> Result<ExecSession> {
         self.up()?.find(container)?;
         let said = Ok((
             false,
-            format!("ran {}\n", command.join(" ")).into_bytes().into(),
+            format!(
+                "ran {} as {}\n",
+                command.join(" "),
+                user.unwrap_or("its own")
+            )
+            .into_bytes()
+            .into(),
         ));
         Ok(ExecSession {
             id: "exec".to_owned(),

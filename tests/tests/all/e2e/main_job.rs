@@ -357,6 +357,13 @@ fn shells_and_logs(cell: &Cell) {
         "{}",
         answer.stderr
     );
+    let who = cell.isyctl(&["tenant", "psql", "alfa", "--", "-c", "\\! id"]);
+    assert!(
+        who.code == 0 && who.stdout.contains("(postgres)") && !who.stdout.contains("uid=0"),
+        "psql is no way to root: {} {}",
+        who.stdout,
+        who.stderr
+    );
     let answer = cell.isyctl(&[
         "tenant",
         "shell",
