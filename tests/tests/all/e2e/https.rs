@@ -342,7 +342,7 @@ fn one_wildcard_is_for_all_tenants_and_uploaded_certificates_go_before_orders() 
         &certificate,
     ]);
     assert!(
-        wrong.code != 0 && wrong.stderr.contains("key_pem"),
+        wrong.code != 0 && wrong.stderr.contains("--key"),
         "{wrong:?}"
     );
     site.isyctl(&[
