@@ -135,7 +135,7 @@ struct Doors {
 }
 
 impl Doors {
-    /// The next connection, and whose share of the handshakes it takes: all that come through the coordinator have one.
+    /// The next connection, and whose share of the handshakes it takes: those that come through the coordinator have places of their own.
     async fn next(&mut self) -> (AnyConnection, IpAddr) {
         let Self {
             address,
@@ -198,9 +198,16 @@ struct Hall {
 impl Hall {
     async fn receive(self, mut doors: Doors) {
         let handshakes = Shares::new(HANDSHAKES, HANDSHAKES_PER_NETWORK);
+        // Strangers reach the port; they do not reach this.
+        let relayed = Shares::new(HANDSHAKES_PER_NETWORK, HANDSHAKES_PER_NETWORK);
         let tasks = TaskTracker::new();
         while let Some((connection, from)) = self.stop.run_until_cancelled(doors.next()).await {
-            let Ok(turn) = handshakes.take(network(from)) else {
+            let places = if from == RELAYED {
+                &relayed
+            } else {
+                &handshakes
+            };
+            let Ok(turn) = places.take(network(from)) else {
                 continue; // closed at once
             };
             let (acceptor, plans) = (TlsAcceptor::from(self.tls.load_full()), self.plans.clone());
