@@ -142,11 +142,18 @@ pub struct Event {
     pub operation: Option<Uuid>,
 }
 
+/// Names under which the platform itself acts; no operator has one.
+pub const PLATFORMS_OWN: [&str; 2] = ["coordinator", "visitor"];
+
+/// Whether the platform itself acts under this name.
+pub fn is_the_platform(actor: &str) -> bool {
+    PLATFORMS_OWN.contains(&actor)
+}
+
 impl Event {
     /// Whether it records what a person, or a program with an operator's certificate, did.
     pub fn is_audit(&self) -> bool {
-        !matches!(self.actor.as_str(), "coordinator" | "visitor")
-            && !self.actor.starts_with("host/")
+        !is_the_platform(&self.actor) && !self.actor.starts_with("host/")
     }
 }
 

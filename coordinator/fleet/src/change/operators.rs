@@ -12,12 +12,9 @@ use isyone_types::{
 use super::{ChangeError, Edit, MAX_OPERATOR_CERTIFICATES, Outcome};
 use crate::{
     desired::{Certificate, Operator},
-    event::EventKind,
+    event::{EventKind, is_the_platform},
     written::{RecordValue, Write},
 };
-
-/// Names under which the platform itself acts; see [`crate::operation::Operation::is_the_platforms`].
-const PLATFORMS_OWN: [&str; 2] = ["coordinator", "visitor"];
 
 impl Edit<'_> {
     pub(super) fn create_operator(
@@ -30,7 +27,7 @@ impl Edit<'_> {
             name: name.clone(),
             problem,
         };
-        if PLATFORMS_OWN.contains(&name.as_str()) {
+        if is_the_platform(name.as_str()) {
             return Err(conflict(
                 "cannot be created: the platform itself acts under this name; choose another"
                     .to_owned(),

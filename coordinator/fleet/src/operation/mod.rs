@@ -19,6 +19,8 @@ use isyone_types::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::event::is_the_platform;
+
 /// What an operation is for, in the words of whoever asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -352,6 +354,6 @@ impl Operation {
 
     /// Begun by the platform itself, not asked for by a person: it gives way to what people ask for.
     pub fn is_the_platforms(&self) -> bool {
-        matches!(self.actor.as_str(), "coordinator" | "visitor")
+        is_the_platform(&self.actor)
     }
 }

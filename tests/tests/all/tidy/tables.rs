@@ -32,6 +32,7 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
             ("desired", "event operation"),
             ("domains", "orders"),
             ("liveness", "observed settings"),
+            ("operation", "event"),
             ("orders", "desired"),
             ("placement", "desired liveness observed settings"),
             ("probes", "desired liveness"),
