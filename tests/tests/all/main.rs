@@ -1,5 +1,6 @@
 //! The single test binary for everything that needs more than one part: see each module.
 
+mod adversary;
 mod e2e;
 mod edges;
 mod fleet_in_process;

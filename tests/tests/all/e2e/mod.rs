@@ -1,6 +1,7 @@
 //! End to end, with real Docker, Odoo, PostgreSQL and Traefik. See `isyone_tests::e2e` for how they are run.
 
 mod access;
+mod adversary;
 mod bad_input;
 mod browser;
 mod crashes;
