@@ -14,6 +14,7 @@ use crate::{
     desired::Fleet,
     liveness::{self, HostState},
     observed::Observed,
+    operation::RoutesDue,
     placement::{PlacementInputs, Ranking},
     settings::{Liveness, Settings},
 };
@@ -42,7 +43,7 @@ pub struct State {
     /// Rises with each published snapshot; restarts with the process.
     pub version: u64,
     /// Operations that wait for edges, each with the snapshot that those must run. Computed again after a start.
-    pub routes_due: imbl::OrdMap<Uuid, u64>,
+    pub routes_due: RoutesDue,
     /// The last running operation that was looked at for its deadline; `None`: start from the first.
     pub operation_hand: Option<Uuid>,
     /// Running operations whose deadline an event has reported.

@@ -4,6 +4,7 @@
 //! Not here: what follows a stage (procedures), how an operation begins, is cancelled and ends (change), and what is
 //! waited for at the moment (procedures, from what is observed).
 
+mod routes;
 mod stored;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use isyone_types::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub use self::routes::RoutesDue;
 use crate::event::is_the_platform;
 
 /// What an operation is for, in the words of whoever asked.

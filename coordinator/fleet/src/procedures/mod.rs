@@ -157,6 +157,12 @@ pub fn host_steps(state: &State, operation: &Operation, host: &HostName) -> Vec<
         .unwrap_or_default()
 }
 
+/// Whether an operation has waited for edges long enough to end without their word.
+pub fn is_out_of_patience(state: &State, operation: &Operation, now: UnixMs) -> bool {
+    let since = operation.stage_since.max(state.started_at);
+    now.saturating_sub(since) >= ROUTE_PATIENCE_MS
+}
+
 /// What a procedure decides on.
 struct Scene<'a> {
     state: &'a State,
@@ -204,13 +210,12 @@ impl<'a> Scene<'a> {
         };
         let due = self.state.routes_due.get(&self.operation.id);
         // Edges that take everything serve the tenant, too.
-        if due.is_some_and(|due| run(own, *due) && run(0, *due)) {
+        if due.is_some_and(|due| run(own, due) && run(0, due)) {
             return Advance::Done {
                 detail: "the edges run it".to_owned(),
             };
         }
-        let since = self.operation.stage_since.max(self.state.started_at);
-        if self.now.saturating_sub(since) >= ROUTE_PATIENCE_MS {
+        if is_out_of_patience(self.state, self.operation, self.now) {
             return Advance::Done {
                 detail: format!(
                     "published; not every edge has said within {} s that it runs it",

@@ -50,13 +50,15 @@ pub(crate) async fn run(handle: Handle, edges: Arc<Edges>, stop: CancellationTok
 /// For each shard with operations that wait: the newest snapshot that one of them needs.
 fn due(state: &State, shards: &Shards) -> BTreeMap<Option<usize>, u64> {
     let mut due = BTreeMap::new();
-    for (id, version) in &state.routes_due {
-        let operation = state.fleet.operations.get(id);
-        let Some(tenant) = operation.and_then(|o| o.tenant()) else {
-            continue;
-        };
-        let newest: &mut u64 = due.entry(shards.of(tenant.as_str())).or_default();
-        *newest = (*newest).max(*version);
+    let all = shards.names().len().max(1);
+    for (version, id) in state.routes_due.newest_first() {
+        let operation = state.fleet.operations.get(&id);
+        if let Some(tenant) = operation.and_then(|o| o.tenant()) {
+            due.entry(shards.of(tenant.as_str())).or_insert(version);
+        }
+        if due.len() == all {
+            break;
+        }
     }
     due
 }

@@ -130,7 +130,7 @@ fn a_route_is_done_when_edges_run_it_and_after_a_while_without_saying_so() {
     // A restarted coordinator knows no version of the old process: it asks anew.
     bench.state = restart_of(&bench);
     bench.report(&host, resources(8, 32, 100), vec![report]);
-    assert!(bench.state.routes_due.contains_key(&id));
+    assert!(bench.state.routes_due.get(&id).is_some());
     bench.edges_run();
     assert_eq!(ended(&bench, id).0, OperationState::Succeeded);
 
@@ -258,4 +258,42 @@ fn an_overdue_operation_is_told_once() {
         told[0].starts_with("restart is not over after 10 min; it waits for host h1"),
         "{told:?}"
     );
+}
+
+#[test]
+fn a_word_of_an_edge_and_a_tick_look_only_at_operations_that_can_end() {
+    let (mut bench, host, alfa) = settled();
+    let mut waiting = Vec::new();
+    for name in ["beta", "gama"] {
+        bench.create(name, "small").unwrap();
+        let tenant: TenantName = name.parse().unwrap();
+        let report = bench.converged(&tenant);
+        bench.report(&host, resources(8, 32, 100), vec![report]);
+        waiting.push(bench.state.fleet.tenants[&tenant].operation);
+        bench.now += 1_000;
+    }
+    let order = |bench: &Bench| -> Vec<_> {
+        let oldest = bench.state.routes_due.oldest_first();
+        oldest.map(|(_, id)| id).collect()
+    };
+    assert_eq!(order(&bench), waiting, "the longest wait first");
+    let first_due = bench.state.routes_due.get(&waiting[0]).unwrap();
+    bench
+        .apply(Command::EdgesRun {
+            scopes: vec![(0, first_due)],
+        })
+        .unwrap();
+    assert_eq!(
+        order(&bench),
+        waiting[1..],
+        "the edge has not the second one yet"
+    );
+    assert_eq!(ended(&bench, waiting[0]).0, OperationState::Succeeded);
+    bench.now += crate::procedures::ROUTE_PATIENCE_MS - 1_001;
+    bench.apply(Command::Tick).unwrap();
+    assert_eq!(order(&bench), waiting[1..]);
+    bench.now += 1;
+    bench.apply(Command::Tick).unwrap();
+    assert!(order(&bench).is_empty(), "{alfa} waits for nothing");
+    assert_eq!(ended(&bench, waiting[1]).0, OperationState::Succeeded);
 }
