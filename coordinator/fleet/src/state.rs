@@ -98,8 +98,10 @@ impl State {
     /// later of its joining and our start: before that it could not.
     pub fn host_state(&self, live: &Liveness, host: &HostName, now: UnixMs) -> (HostState, i64) {
         let seen = self.observed.hosts.get(host).map(AsRef::as_ref);
-        let joined_at = self.fleet.hosts.get(host).map(|host| host.joined_at);
-        let since = joined_at.map_or(self.started_at, |at| at.max(self.started_at));
+        // Asked of all hosts each second: what only the silent need is looked up for them alone.
+        let never_spoke = seen.is_none_or(|seen| seen.reported_at.is_none());
+        let joining = never_spoke.then(|| self.fleet.hosts.get(host)).flatten();
+        let since = joining.map_or(self.started_at, |host| host.joined_at.max(self.started_at));
         liveness::judge(seen, since, now, live)
     }
 
