@@ -31,7 +31,7 @@ struct State {
     known: Queue,
 }
 
-/// See the module.
+/// The places of one port, or of one part of it.
 #[derive(Debug)]
 pub struct Places {
     most: usize,

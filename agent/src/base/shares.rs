@@ -23,7 +23,7 @@ pub enum Full {
     All(usize),
 }
 
-/// See the module.
+/// Places of one kind, by who holds them.
 pub struct Shares<K> {
     most: usize,
     each: usize,

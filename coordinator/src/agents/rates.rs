@@ -67,7 +67,7 @@ const LEAST_RENEWALS_PER_SECOND: f64 = 1.0 / 60.0;
 /// From so many hosts on, those are forgotten that have not called for a while.
 const TIDY_FROM: usize = 1_000;
 
-/// See the module.
+/// What each host may still do, for all hosts of the fleet.
 #[derive(Debug)]
 pub struct Rates {
     renewals: Rate,
