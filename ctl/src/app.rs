@@ -34,13 +34,7 @@ impl App {
     /// A client for the chosen context.
     pub fn client(&self) -> Result<Client, Failure> {
         let path = context::find(self.global.context.as_deref())?;
-        let (context, exposed) = Context::read(&path)?;
-        if exposed {
-            self.ui.note(&format!(
-                "warning: others can read {}: it holds a private key (chmod 600)",
-                path.display()
-            ));
-        }
+        let context = Context::usable(&path)?;
         self.ui.detail(|| {
             format!(
                 "context {} ({}), coordinator {}",

@@ -1,5 +1,6 @@
-//! Context files: a coordinator's address and our certificate for it. One TOML file per context, mode 0600, replaced by
-//! rename; `current-context` beside them names the one in use.
+//! Context files: a coordinator's address and our certificate for it. One TOML file per context, mode 0600 in a folder of
+//! mode 0700, replaced by rename; `current-context` beside them names the one in use. A file that others can read is
+//! looked at and imported, never used.
 //!
 //! Not here: the `context` commands (`nouns::context`).
 
@@ -59,7 +60,22 @@ impl Context {
         Ok(context)
     }
 
-    /// Reads a file; the flag says whether others can read it too.
+    /// Reads a file in order to connect. One whose key others can read is refused, as ssh does it.
+    pub fn usable(path: &Path) -> Result<Self, Failure> {
+        let (context, exposed) = Self::read(path)?;
+        if exposed {
+            let shown = path.display();
+            return Err(Failure::usage(format!(
+                "others can read {shown}, which holds a private key: it is not used"
+            ))
+            .hint(format!(
+                "`chmod 600 {shown}`, or keep a copy of your own: `isyctl context import {shown}`; if somebody may have read it, let an admin revoke it"
+            )));
+        }
+        Ok(context)
+    }
+
+    /// Reads a file in order to show or copy it; the flag says whether others can read it too.
     pub fn read(path: &Path) -> Result<(Self, bool), Failure> {
         let failed = |e: io::Error| match e.kind() {
             io::ErrorKind::NotFound => Failure::new(
@@ -209,6 +225,8 @@ impl Store {
             .recursive(true)
             .mode(0o700)
             .create(self.folder())
+            // One that was there may be open.
+            .and_then(|()| fs::set_permissions(self.folder(), fs::Permissions::from_mode(0o700)))
             .map_err(|e| {
                 Failure::failed(format!("cannot make {}: {e}", self.folder().display()))
             })?;
@@ -337,6 +355,20 @@ mod tests {
         assert_eq!(store.current().unwrap(), None);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         assert!(Context::read(&path).unwrap().1, "others can read it");
+        let refused = Context::usable(&path).unwrap_err();
+        assert_eq!(refused.exit, Exit::Usage);
+        let hint = refused.hint.unwrap();
+        assert!(
+            hint.contains(&format!("chmod 600 {}", path.display())),
+            "{hint}"
+        );
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(Context::usable(&path).unwrap(), context("a"));
+        let folder = path.parent().unwrap();
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+        store.save(&a, &context("a"), true).unwrap();
+        let mode = fs::metadata(folder).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! What coordinator, agent and command line share: the protocol, the checked types that wire messages are parsed
-//! into, and mutual TLS.
+//! into, mutual TLS, and places for those who come to a port.
 //!
 //! Not here: decisions (coordinator), Docker (agent), output (ctl).
 
@@ -10,6 +10,7 @@ pub mod convert;
 pub mod error;
 pub mod parts;
 pub mod pb;
+pub mod places;
 pub mod tls;
 
 /// Re-exported so that programs get the checked types together with the border that makes them.

@@ -17,6 +17,7 @@ use tracing_subscriber::{
 
 pub mod client;
 pub mod context;
+mod lines;
 pub mod otlp;
 
 pub use tracing;
@@ -68,7 +69,7 @@ pub fn start(service: &'static str, log: Option<(EnvFilter, Format)>) -> Telemet
         Err(trouble) => (None, Some(trouble)),
     };
     let mut layers: Vec<Box<dyn Layer<Registry> + Send + Sync>> = Vec::new();
-    layers.extend(log.map(|(filter, format)| lines(filter, format)));
+    layers.extend(log.map(|(filter, format)| logger(filter, format)));
     layers.extend(provider.as_ref().map(|provider| {
         let layer = otlp::layer(provider);
         layer
@@ -85,7 +86,7 @@ pub fn start(service: &'static str, log: Option<(EnvFilter, Format)>) -> Telemet
     Telemetry { provider }
 }
 
-fn lines(filter: EnvFilter, format: Format) -> Box<dyn Layer<Registry> + Send + Sync> {
+fn logger(filter: EnvFilter, format: Format) -> Box<dyn Layer<Registry> + Send + Sync> {
     // Without this, the spans of a trace would prefix each log line within them.
     let filter = match format!("{TARGET}=off").parse() {
         Ok(directive) => filter.add_directive(directive),
@@ -95,6 +96,7 @@ fn lines(filter: EnvFilter, format: Format) -> Box<dyn Layer<Registry> + Send + 
     match format {
         // Colours are for terminals, not for files.
         Format::Human => layer
+            .fmt_fields(lines::fields())
             .with_ansi(std::io::stderr().is_terminal())
             .with_filter(filter)
             .boxed(),

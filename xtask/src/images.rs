@@ -3,7 +3,7 @@
 //! Existing ones are kept. Missing ones are pulled if a registry answers, and otherwise built from Debian packages by
 //! the scripts in `images/` (two minutes on two cores, see images/README.md).
 
-use crate::cmd::{cmd, need_root, run, run_within, say, took};
+use crate::cmd::{cmd, need_root, output, run, run_within, say, took};
 use crate::engine::{self, docker};
 use crate::{paths, registry};
 use anyhow::{Context as _, Result, bail};
@@ -204,7 +204,12 @@ fn get(item: &Item, pullable: bool) -> Result<()> {
         say!("{}: pulling …", item.name);
         match run_within(&mut docker(["pull", "--quiet", item.name]), PULL_LIMIT) {
             Ok(()) => {
-                say!("{}: pulled in {}", item.name, took(start));
+                say!(
+                    "{}: pulled in {}: {}",
+                    item.name,
+                    took(start),
+                    digest(item.name)
+                );
                 return Ok(());
             }
             Err(err) => say!("{}: {err:#}; building it instead", item.name),
@@ -221,6 +226,13 @@ fn get(item: &Item, pullable: bool) -> Result<()> {
     }
     say!("{}: made in {}", item.name, took(start));
     Ok(())
+}
+
+/// What a tag stood for when it was pulled.
+fn digest(name: &str) -> String {
+    let format = "{{join .RepoDigests \" \"}}";
+    let said = output(&mut docker(["image", "inspect", "--format", format, name]));
+    said.map_or_else(|_| "no digest".to_owned(), |said| said.trim().to_owned())
 }
 
 /// Pulls Odoo 18 and its PostgreSQL, unless they are there; false if no registry has them.
@@ -248,6 +260,7 @@ pub(crate) fn pull(names: &[&str]) -> Result<bool> {
             say!("{name}: {err:#}");
             return Ok(false);
         }
+        say!("{name}: {}", digest(name));
     }
     Ok(true)
 }
@@ -279,4 +292,57 @@ fn lock() -> Result<File> {
         file.lock()?;
     }
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn scripts(folder: &Path, found: &mut Vec<(String, String)>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                scripts(&path, found);
+            } else if path.extension().is_some_and(|end| end == "sh") {
+                let text = fs::read_to_string(&path).unwrap();
+                found.push((path.display().to_string(), text));
+            }
+        }
+    }
+
+    /// Debian's packages are signed, and apt looks; whatever else comes from outside has a digest that we know.
+    #[test]
+    fn nothing_is_fetched_whose_digest_nobody_checks() {
+        let mut found = Vec::new();
+        scripts(&paths::root().join("images"), &mut found);
+        assert!(found.len() > 8, "{}", found.len());
+        for (name, text) in found {
+            let lines = text
+                .lines()
+                .filter(|line| !line.trim_start().starts_with('#'));
+            for line in lines {
+                let words: Vec<&str> = line.split_whitespace().collect();
+                for fetches in ["curl", "wget", "npm"] {
+                    assert!(!words.contains(&fetches), "{name}: {line}");
+                }
+                for fetches in ["git clone", "cargo install", "docker pull"] {
+                    assert!(!line.contains(fetches), "{name}: {line}");
+                }
+                for trusts in ["trusted=yes", "--allow-unauthenticated", "--force-yes"] {
+                    assert!(!line.contains(trusts), "{name}: {line}");
+                }
+                let by_pip = words.contains(&"pip");
+                assert!(
+                    !by_pip || words.contains(&"--require-hashes"),
+                    "{name}: {line}"
+                );
+            }
+        }
+        let packages = paths::root().join("docs/python-client/requirements.txt");
+        let packages = fs::read_to_string(packages).unwrap();
+        for package in packages.split("\n").filter(|line| line.contains("==")) {
+            assert!(package.ends_with('\\'), "{package} has no digest");
+        }
+    }
 }

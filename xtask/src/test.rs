@@ -68,8 +68,8 @@ const STEPS: [Step; 11] = [
     Step::Bench,
 ];
 
-/// Packages that the Python client and its test need beyond the standard library.
-const PYTHON_PACKAGES: [&str; 3] = ["grpcio", "grpcio-tools", "grpcio-reflection"];
+/// What the Python client and its test need beyond the standard library, with digests; below the repository's root.
+const PYTHON_PACKAGES: &str = "docs/python-client/requirements.txt";
 /// The packages are some 10 MB, prebuilt.
 const PIP_LIMIT: Duration = Duration::from_secs(300);
 
@@ -152,7 +152,8 @@ fn clippy() -> Outcome {
     quiet(&[&["clippy"][..], &deny].concat())
 }
 
-/// Licences, sources and bans are checked offline; advisories need a database that is fetched by git.
+/// Licences, sources and bans are checked offline; advisories (what `cargo audit` looks for) need RustSec's database, which is
+/// fetched by git: where it cannot be had, the step says so and does not fail.
 fn deny() -> Outcome {
     if paths::which("cargo-deny").is_none() && output(&mut cargo(&["deny", "--version"])).is_err() {
         say!("cargo-deny is missing: `cargo install --locked cargo-deny` (some minutes, once)");
@@ -174,7 +175,7 @@ fn deny() -> Outcome {
         "sources",
     ]))?;
     if let Err(err) = run_within(&mut cargo(&["deny", "fetch", "db"]), ADVISORY_LIMIT) {
-        let note = "advisories SKIPPED: their database cannot be fetched from here";
+        let note = "advisories SKIPPED: their database (RustSec) cannot be fetched from here";
         say!("{note} ({err:#})");
         return Ok(note.to_owned());
     }
@@ -224,10 +225,13 @@ fn make_python(python: &Path) -> Result<()> {
         "install",
         "--quiet",
         "--disable-pip-version-check",
+        "--only-binary=:all:",
+        "--require-hashes",
+        "-r",
     ])
-    .args(PYTHON_PACKAGES);
+    .arg(paths::root().join(PYTHON_PACKAGES));
     run_within(&mut pip, PIP_LIMIT)
-        .with_context(|| format!("pip cannot install {PYTHON_PACKAGES:?}"))?;
+        .with_context(|| format!("pip cannot install what {PYTHON_PACKAGES} names"))?;
     if !has_grpc(python) {
         bail!("what pip installed cannot be imported: Python 3.11 or newer is needed");
     }

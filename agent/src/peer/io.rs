@@ -13,8 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
-use super::{admit::PeerIdentity, shares::Share};
-use crate::base::bulk::AnyConnection;
+use super::admit::PeerIdentity;
+use crate::base::{bulk::AnyConnection, shares::Share};
 
 type Cut = Pin<Box<dyn Future<Output = ()> + Send>>;
 

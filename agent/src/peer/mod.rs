@@ -13,7 +13,6 @@ mod io;
 mod port;
 mod reach;
 mod service;
-mod shares;
 mod source;
 pub mod tunnel;
 

@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use isyone_proto::{
     ids::HostName,
     pb::agent::v1::peer_service_server::PeerServiceServer,
+    places::Places,
     tls::{Identity, certificate_info},
 };
 use tokio::{
@@ -31,19 +32,20 @@ use super::{
     admit::{PeerIdentity, may_connect, until_unexpected},
     io::PeerIo,
     service::Peers,
-    shares::Shares,
 };
 use crate::{
-    base::{bulk::AnyConnection, clock::now_ms},
+    base::{bulk::AnyConnection, clock::now_ms, shares::Shares},
     host::ledger::InForce,
 };
 
-/// Handshakes under way: more connections are closed at once, so that strangers cannot pile up. They have nothing of the
-/// places of those who are known.
-const HANDSHAKES: usize = 32;
-/// Of these, from one network (an IPv4 address, an IPv6 /64): a host begins one or two at a time, and several may come from
+/// Handshakes under way, shared between networks so that strangers from a few of them neither pile up nor keep a host out.
+/// They have nothing of the places of those who are known.
+const HANDSHAKES: usize = 128;
+/// Of these, from one network (an IPv4 address, an IPv6 /48): a host begins one or two at a time, and several may come from
 /// one address.
-const HANDSHAKES_PER_NETWORK: usize = 8;
+const HANDSHAKES_PER_NETWORK: usize = 16;
+/// Handshakes of those who come through the coordinator, which lets in those of a few moves at once.
+const HANDSHAKES_RELAYED: usize = 8;
 /// Stands for the network that connections come from which come through the coordinator.
 const RELAYED: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 /// Limit for a handshake.
@@ -197,9 +199,9 @@ struct Hall {
 
 impl Hall {
     async fn receive(self, mut doors: Doors) {
-        let handshakes = Shares::new(HANDSHAKES, HANDSHAKES_PER_NETWORK);
+        let handshakes = Arc::new(Places::new(HANDSHAKES, HANDSHAKES_PER_NETWORK));
         // Strangers reach the port; they do not reach this.
-        let relayed = Shares::new(HANDSHAKES_PER_NETWORK, HANDSHAKES_PER_NETWORK);
+        let relayed = Arc::new(Places::new(HANDSHAKES_RELAYED, HANDSHAKES_RELAYED));
         let tasks = TaskTracker::new();
         while let Some((connection, from)) = self.stop.run_until_cancelled(doors.next()).await {
             let places = if from == RELAYED {
@@ -207,7 +209,7 @@ impl Hall {
             } else {
                 &handshakes
             };
-            let Ok(turn) = places.take(network(from)) else {
+            let Ok(turn) = places.enter(from) else {
                 continue; // closed at once
             };
             let (acceptor, plans) = (TlsAcceptor::from(self.tls.load_full()), self.plans.clone());
@@ -215,7 +217,11 @@ impl Hall {
             let stop = self.stop.clone();
             tasks.spawn(async move {
                 let greeted = greet(acceptor, connection, plans, &places, &stop);
-                if let Ok(Some(connection)) = timeout(HANDSHAKE_TIMEOUT, greeted).await {
+                let greeted = async {
+                    tokio::select! { greeted = greeted => greeted, () = turn.lost() => None }
+                };
+                let greeted = timeout(HANDSHAKE_TIMEOUT, greeted).await;
+                if let Ok(Some(connection)) = greeted {
                     drop(turn);
                     let _ = admitted.send(Ok(connection)).await; // the server may have ended
                 }
@@ -264,25 +270,4 @@ async fn greet(
         tokio::select! { () = stop.cancelled_owned() => {}, () = unexpected => {} }
     };
     Some(PeerIo::new(stream, peer, cut, place))
-}
-
-/// Whose share of the handshakes it is: the address, or what one customer of a provider has of IPv6.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
-        v4 => v4,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_network_is_an_address_or_a_64() {
-        let of = |text: &str| network(text.parse().unwrap()).to_string();
-        assert_eq!(of("192.0.2.7"), "192.0.2.7");
-        assert_eq!(of("::ffff:192.0.2.7"), "192.0.2.7");
-        assert_eq!(of("2001:db8:1:2:3::4"), "2001:db8:1:2::");
-    }
 }

@@ -24,12 +24,16 @@ use super::{
     AHEAD, QUEUE, STALL,
     admit::{Guard, Of, PeerIdentity, Refusal, Wanted},
     database::Databases,
-    shares::{Share, Shares},
     source::{self, Roots, Want},
     tunnel,
 };
 use crate::{
-    base::{beneath::RelPath, fsutil::blocking, throttle::Throttle},
+    base::{
+        beneath::RelPath,
+        fsutil::blocking,
+        shares::{Share, Shares},
+        throttle::Throttle,
+    },
     host::{Host, ledger::InForce},
     tenant::copies::{self, Copy},
 };

@@ -64,19 +64,34 @@ pub fn metrics_token(tenant: &TenantPlan) -> String {
 /// Digest of what [`update`] sets: when it changes, `update` must run again.
 pub fn settings_digest(tenant: &TenantPlan) -> String {
     let secret = tenant.secrets.database_password.expose();
-    // The monitor's password is derived from values that never change; `monitor 1` stands for the role's own settings.
+    // The monitor's password is derived from values that never change; `monitor 2` stands for the role's own settings and
+    // for who may connect to the cluster's own databases.
     let upload = match upload_limit(tenant) {
         0 => String::new(),
         bytes => format!(" upload {bytes}"),
     };
     hex::encode(Sha256::digest(format!(
-        "monitor 1 {} {} {secret}{upload}",
+        "monitor 2 {} {} {secret}{upload}",
         tenant.uid, tenant.base_url
     )))
 }
 
-/// None of the following may reach PostgreSQL's log, not even on an error.
-const QUIET: &str = "SET log_statement = 'none';\nSET log_min_error_statement = 'panic';\nSET log_min_duration_statement = -1;\n";
+/// For the superuser: none of the following may reach PostgreSQL's log, not even on an error, and no name means anything but
+/// PostgreSQL's own, whatever functions and operators somebody has laid out in `public`.
+const QUIET: &str = "SET search_path = pg_catalog, pg_temp;\nSET log_statement = 'none';\nSET log_min_error_statement = 'panic';\nSET log_min_duration_statement = -1;\n";
+
+/// For statements about Odoo's own tables, which are in `public`: PostgreSQL's names still come first.
+const ODOOS_TABLES: &str = "SET search_path = pg_catalog, public, pg_temp;\n";
+
+/// Who may enter the cluster's own databases: Odoo, whose workers signal each other in `postgres`, and the monitor, and
+/// nobody lays out anything there. May be repeated.
+fn doors() -> String {
+    format!(
+        "GRANT CONNECT ON DATABASE postgres TO odoo, {MONITOR_ROLE};\n\
+         REVOKE CONNECT, TEMPORARY ON DATABASE postgres, template1 FROM PUBLIC;\n\
+         REVOKE CREATE ON SCHEMA public FROM PUBLIC;\n"
+    )
+}
 
 fn alter_role(tenant: &TenantPlan) -> String {
     let password = literal(tenant.secrets.database_password.expose());
@@ -142,10 +157,10 @@ fn upload_parameter(tenant: &TenantPlan) -> String {
 /// database rises, which they check before each request. In Odoo 19 the counter is a table (`stable` covers
 /// parameters), up to 18 a sequence. Bumps whichever exists: a fresh database has neither until Odoo has run.
 fn signal() -> String {
-    "SELECT format('INSERT INTO %I DEFAULT VALUES', table_name) FROM information_schema.tables\n  \
-     WHERE table_schema = current_schema AND table_name IN ('orm_signaling_default', 'orm_signaling_stable') \\gexec\n\
-     SELECT format('SELECT nextval(%L)', sequencename) FROM pg_sequences\n  \
-     WHERE schemaname = current_schema AND sequencename IN ('base_cache_signaling', 'base_cache_signaling_default', 'base_cache_signaling_stable') \\gexec\n"
+    "SELECT format('INSERT INTO public.%I DEFAULT VALUES', table_name) FROM information_schema.tables\n  \
+     WHERE table_schema = 'public' AND table_name IN ('orm_signaling_default', 'orm_signaling_stable') \\gexec\n\
+     SELECT format('SELECT nextval(%L)', format('public.%I', sequencename)) FROM pg_sequences\n  \
+     WHERE schemaname = 'public' AND sequencename IN ('base_cache_signaling', 'base_cache_signaling_default', 'base_cache_signaling_stable') \\gexec\n"
         .to_owned()
 }
 
@@ -162,8 +177,7 @@ pub fn prepare(tenant: &TenantPlan) -> String {
 
 /// Before the golden copy is taken: the copy keeps no password of the tenant that it came from, and nobody can log in
 /// to it as Odoo before [`open`] allows that: Odoo may already be starting while the copy gets its keys.
-pub const SCRUB: &str =
-    "ALTER ROLE odoo NOLOGIN PASSWORD NULL;\nALTER ROLE postgres PASSWORD NULL;\nCHECKPOINT;\n";
+pub const SCRUB: &str = "SET search_path = pg_catalog, pg_temp;\nALTER ROLE odoo NOLOGIN PASSWORD NULL;\nALTER ROLE postgres PASSWORD NULL;\nCHECKPOINT;\n";
 
 /// Fresh random identity of a database.
 #[derive(Debug, Clone, Copy)]
@@ -196,11 +210,12 @@ pub fn rekey(tenant: &TenantPlan, source: &str, identity: DatabaseIdentity) -> S
         literal(tenant.time_zone.as_str()),
     );
     let mut sql = format!(
-        "{QUIET}{}ALTER ROLE postgres PASSWORD NULL;\n\
+        "{QUIET}{}{}ALTER ROLE postgres PASSWORD NULL;\n\
          SELECT format('ALTER DATABASE %I RENAME TO %I', {source}, {target}) WHERE EXISTS (SELECT FROM pg_database WHERE datname = {source})\n  \
          AND NOT EXISTS (SELECT FROM pg_database WHERE datname = {target}) \\gexec\n\
-         \\connect \"{database}\"\n{QUIET}BEGIN;\n",
+         \\connect \"{database}\"\n{QUIET}{ODOOS_TABLES}BEGIN;\n",
         monitor_role(tenant),
+        doors(),
         source = literal(source),
         target = literal(&database),
     );
@@ -229,9 +244,10 @@ pub fn rekey(tenant: &TenantPlan, source: &str, identity: DatabaseIdentity) -> S
 /// run as superuser. Fails with an error that says so when it cannot get a lock.
 pub fn update(tenant: &TenantPlan) -> String {
     format!(
-        "{QUIET}{}{}\\connect \"{}\" odoo\nSET lock_timeout = '20s';\nBEGIN;\n{}{}{}COMMIT;\n",
+        "{QUIET}{}{}{}\\connect \"{}\" odoo\n{ODOOS_TABLES}SET lock_timeout = '20s';\nBEGIN;\n{}{}{}COMMIT;\n",
         alter_role(tenant),
         monitor_role(tenant),
+        doors(),
         tenant.name.database(),
         address(tenant),
         upload_parameter(tenant),
@@ -312,6 +328,41 @@ mod tests {
     #[test]
     fn a_living_database_is_entered_as_its_own_role_only() {
         assert!(update(&tenant_plan("alfa")).contains("\\connect \"odoo_alfa\" odoo\n"));
+    }
+
+    #[test]
+    fn no_name_is_looked_for_where_a_tenant_lays_out_its_own() {
+        let plan = tenant_plan("alfa");
+        let identity = DatabaseIdentity {
+            uuid: Uuid::nil(),
+            secret: Uuid::nil(),
+        };
+        let scripts = [
+            prepare(&plan),
+            SCRUB.to_owned(),
+            rekey(&plan, "odoo_beta", identity),
+            open(&plan),
+            update(&plan),
+        ];
+        for script in scripts {
+            // Each session of a script begins with it, before any other name is used.
+            for session in script.split("\\connect ") {
+                let begins = session.strip_prefix("\"odoo_alfa\"");
+                let begins = begins.unwrap_or(session).trim_start_matches(" odoo");
+                let begins = begins.trim_start_matches('\n');
+                assert!(
+                    begins.starts_with("SET search_path = pg_catalog, "),
+                    "{script}"
+                );
+            }
+            assert!(!script.contains("current_schema"), "{script}");
+        }
+        for script in [rekey(&plan, "odoo_beta", identity), update(&plan)] {
+            let (before, after) = script
+                .split_once("GRANT CONNECT ON DATABASE postgres TO odoo, isyone_monitor;\nREVOKE CONNECT, TEMPORARY ON DATABASE postgres, template1 FROM PUBLIC;\n")
+                .unwrap();
+            assert!(!before.contains("\\connect") && after.contains("\\connect"));
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod files;
 pub mod memory;
 pub mod metrics;
 pub mod pki;
+pub mod rate;
 pub mod secrets;
 pub mod telemetry;
 pub mod timings;

@@ -6,7 +6,7 @@ use std::ops::Bound;
 
 use isyone_fleet::change::{Command, Outcome};
 use isyone_proto::{
-    convert::{parse, parse_optional},
+    convert::parse,
     error::FieldError,
     ids::ShortName,
     pb::v1::{self, operator_service_server::OperatorService},
@@ -87,7 +87,8 @@ impl OperatorService for Api {
     ) -> Result<Response<v1::ListOperatorsResponse>, Status> {
         let asked = request.into_inner();
         let size = page_size(asked.page_size)?;
-        let after: Option<ShortName> = parse_optional("page_token", &asked.page_token)?;
+        let pages = self.pages("operators", &[]);
+        let after: Option<ShortName> = pages.after(&asked.page_token)?;
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let state = self.state();
         let mut rest = state
@@ -98,11 +99,7 @@ impl OperatorService for Api {
         let page: Vec<_> = rest.by_ref().take(size).collect();
         let more = rest.next().is_some();
         Ok(Response::new(v1::ListOperatorsResponse {
-            next_page_token: page
-                .last()
-                .filter(|_| more)
-                .map(|o| o.name.to_string())
-                .unwrap_or_default(),
+            next_page_token: pages.next(page.last().filter(|_| more).map(|o| o.name.as_str())),
             operators: page.into_iter().map(|o| shown::operator(o)).collect(),
         }))
     }

@@ -35,18 +35,13 @@ impl CertificateService for Api {
     ) -> Result<Response<v1::ListCertificatesResponse>, Status> {
         let asked = request.into_inner();
         let size = page_size(asked.page_size)?;
-        if asked.page_token.len() > MAX_HOSTNAME {
-            return Err(FieldError::new("page_token", "is not one of ours").into());
-        }
+        let pages = self.pages("certificates", &[]);
+        let after: String = pages.after(&asked.page_token)?.unwrap_or_default();
         let state = self.state();
-        let mut page = page(&state.fleet, &asked.page_token, size + 1);
+        let mut page = page(&state.fleet, &after, size + 1);
         let more = page.len() > size;
         page.truncate(size);
-        let next_page_token = page
-            .last()
-            .filter(|_| more)
-            .map(|(name, ..)| name.clone())
-            .unwrap_or_default();
+        let next_page_token = pages.next(page.last().filter(|_| more).map(|(name, ..)| name));
         let now = now();
         let certificates = page
             .into_iter()

@@ -38,17 +38,14 @@ impl EdgeService for Api {
     ) -> Result<Response<v1::ListEdgesResponse>, Status> {
         let asked = request.into_inner();
         let size = page_size(asked.page_size)?;
-        let after = token(&asked.page_token)?;
+        let pages = self.pages("edges", &[]);
+        let after: String = pages.after(&asked.page_token)?.unwrap_or_default();
         let mut edges = self.edges().await;
-        edges.retain(|edge| edge.name.as_str() > after);
+        edges.retain(|edge| edge.name > after);
         edges.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         let more = edges.len() > size;
         edges.truncate(size);
-        let next_page_token = edges
-            .last()
-            .filter(|_| more)
-            .map(|edge| edge.name.clone())
-            .unwrap_or_default();
+        let next_page_token = pages.next(edges.last().filter(|_| more).map(|edge| &edge.name));
         let edge = &self.parts.config.edge;
         let files = edge.traefik_file.iter().chain(&edge.traefik_dir);
         Ok(Response::new(v1::ListEdgesResponse {
@@ -95,7 +92,8 @@ impl EdgeService for Api {
     ) -> Result<Response<v1::ListRejectedRoutesResponse>, Status> {
         let asked = request.into_inner();
         let size = page_size(asked.page_size)?;
-        let after = token(&asked.page_token)?;
+        let pages = self.pages("rejected routes", &[&asked.shard]);
+        let after: String = pages.after(&asked.page_token)?.unwrap_or_default();
         let shards = &self.parts.handle.settings().shards;
         let shard = match asked.shard.as_str() {
             "" => None,
@@ -105,7 +103,8 @@ impl EdgeService for Api {
         };
         let left_out = self.parts.edges.left_out();
         let ours = |tenant: &str| shard.is_none() || shards.of(tenant) == shard;
-        let (routes, next_page_token) = rejected(&left_out, ours, after, size);
+        let (routes, last) = rejected(&left_out, ours, &after, size);
+        let next_page_token = pages.next(Some(last).filter(|last| !last.is_empty()));
         Ok(Response::new(v1::ListRejectedRoutesResponse {
             routes,
             next_page_token,
@@ -132,13 +131,6 @@ impl Api {
             .map(|edge| wire(edge, shards, &left_out, |then| ago(then, at, now)))
             .collect()
     }
-}
-
-fn token(text: &str) -> Result<&str, FieldError> {
-    if text.len() > MAX_NAME {
-        return Err(FieldError::new("page_token", "is not one of ours"));
-    }
-    Ok(text)
 }
 
 /// Converts a monotonic instant to wall-clock time.

@@ -105,7 +105,8 @@ impl HostService for Api {
     ) -> Result<Response<v1::ListHostsResponse>, Status> {
         let asked = request.into_inner();
         let size = page_size(asked.page_size)?;
-        let after: Option<HostName> = parse_optional("page_token", &asked.page_token)?;
+        let pages = self.pages("hosts", &[]);
+        let after: Option<HostName> = pages.after(&asked.page_token)?;
         let (state, settings, now) = (self.state(), self.parts.handle.settings(), now());
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut rest = state
@@ -116,11 +117,7 @@ impl HostService for Api {
         let page: Vec<_> = rest.by_ref().take(size).collect();
         let more = rest.next().is_some();
         Ok(Response::new(v1::ListHostsResponse {
-            next_page_token: page
-                .last()
-                .filter(|_| more)
-                .map(|h| h.name.to_string())
-                .unwrap_or_default(),
+            next_page_token: pages.next(page.last().filter(|_| more).map(|h| h.name.as_str())),
             hosts: page
                 .into_iter()
                 .map(|host| shown::host(&state, settings, host, now))

@@ -14,6 +14,7 @@ mod exec;
 mod gate;
 mod hosts;
 mod operations;
+mod page;
 mod spec;
 mod system;
 mod tenant_access;

@@ -58,19 +58,17 @@ impl OperationService for Api {
     ) -> Result<Response<v1::ListOperationsResponse>, Status> {
         let asked = request.into_inner();
         let size = page_size(asked.page_size)?;
-        let before: Option<Uuid> = parse_optional("page_token", &asked.page_token)?;
         let tenant: Option<TenantName> = parse_optional("tenant", &asked.tenant)?;
+        let active = asked.active_only.to_string();
+        let pages = self.pages("operations", &[&asked.tenant, &active]);
+        let before: Option<Uuid> = pages.after(&asked.page_token)?;
         let state = self.state();
         let mut rest = views::operations(&state, tenant.as_ref(), before)
             .filter(|operation| !asked.active_only || !operation.state.is_final());
         let page: Vec<_> = rest.by_ref().take(size).collect();
         let more = rest.next().is_some();
         Ok(Response::new(v1::ListOperationsResponse {
-            next_page_token: page
-                .last()
-                .filter(|_| more)
-                .map(|o| o.id.to_string())
-                .unwrap_or_default(),
+            next_page_token: pages.next(page.last().filter(|_| more).map(|o| o.id.to_string())),
             operations: page
                 .into_iter()
                 .map(|o| self.shown_operation(&state, o))

@@ -152,7 +152,15 @@ impl TenantService for Api {
     ) -> Result<Response<v1::ListTenantsResponse>, Status> {
         let asked = request.into_inner();
         let size = page_size(asked.page_size)?;
-        let after: Option<TenantName> = parse_optional("page_token", &asked.page_token)?;
+        let pages = self.pages(
+            "tenants",
+            &[
+                &asked.host,
+                &asked.phase.to_string(),
+                &asked.show_deleted.to_string(),
+            ],
+        );
+        let after: Option<TenantName> = pages.after(&asked.page_token)?;
         let host: Option<HostName> = parse_optional("host", &asked.host)?;
         let phase = v1::TenantPhase::try_from(asked.phase)
             .map_err(|_| FieldError::new("phase", format!("unknown phase {}", asked.phase)))?;
@@ -167,7 +175,7 @@ impl TenantService for Api {
             .enumerate()
         {
             if answer.tenants.len() == size || scanned == MAX_SCAN {
-                answer.next_page_token = last.map(ToString::to_string).unwrap_or_default();
+                answer.next_page_token = pages.next(last.map(TenantName::as_str));
                 break;
             }
             last = Some(name);

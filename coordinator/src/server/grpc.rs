@@ -32,6 +32,7 @@ use super::{StartError, ports::Addresses, shared::Shared};
 use crate::{
     agents::{
         enroll::Enrollment,
+        rates::Rates,
         session::{self, Agents},
     },
     base::{clock, metrics::Metrics},
@@ -99,6 +100,8 @@ fn services(shared: &Shared, addresses: &Addresses) -> (Api, Agents) {
         streams: shared.streams.clone(),
         relays: shared.relays.clone(),
         monitors: shared.monitors.clone(),
+        rates: Rates::new(shared.agent_ttl_s()),
+        connections: shared.connections.clone(),
         metrics: shared.metrics.clone(),
         stop: shared.stop.clone(),
     }));

@@ -16,7 +16,10 @@ use crate::{
     base::config::Config,
     edges::publish::{Publisher, Sources},
     ports::{
-        http::{self, Web},
+        http::{
+            self, Web,
+            serve::{Door, serve as serve_http},
+        },
         listener,
     },
 };
@@ -115,19 +118,12 @@ pub(super) async fn serve(
     tasks.spawn(publisher.run());
     if let Some((listener, tokens)) = listeners.edges {
         let router = http::edges::router(web.clone(), &tokens);
-        tasks.spawn(http::serve::serve(
-            listener,
-            Some(pki.clone()),
-            router,
-            stop.clone(),
-        ));
+        let incoming = listener::edges(listener, pki.clone(), metrics.clone(), stop.clone());
+        let door = Door::Tls(incoming);
+        tasks.spawn(serve_http(door, router, metrics.clone(), stop.clone()));
     }
-    tasks.spawn(http::serve::serve(
-        listeners.http,
-        None,
-        http::router(web),
-        stop.clone(),
-    ));
+    let (door, router) = (Door::Plain(listeners.http), http::router(web));
+    tasks.spawn(serve_http(door, router, metrics.clone(), stop.clone()));
     let incoming = listener::mtls(
         listeners.grpc,
         pki.clone(),

@@ -208,7 +208,7 @@ fn show(app: &App, name: Option<&str>) -> Outcome {
     let (context, exposed) = Context::read(&path)?;
     if exposed {
         app.ui.note(&format!(
-            "warning: others can read {}: it holds a private key (chmod 600)",
+            "warning: others can read {}: it holds a private key, and is not used until `chmod 600`",
             path.display()
         ));
     }
@@ -249,7 +249,8 @@ fn show(app: &App, name: Option<&str>) -> Outcome {
 
 impl Import {
     fn run(self, app: &App, store: &Store) -> Outcome {
-        let (mut context, _) = Context::read(&self.file)?;
+        // Also one that others can read: the copy is private.
+        let (mut context, exposed) = Context::read(&self.file)?;
         let unusable = |e: tls::TlsError| {
             Failure::usage(format!(
                 "{} is no usable context: {}",
@@ -278,6 +279,12 @@ impl Import {
             "context {name} is kept; {} still holds the key, remove it if you need it no more",
             clean(&self.file.display().to_string())
         ));
+        if exposed {
+            app.ui.note(&format!(
+                "warning: others can read {}: if somebody may have, let an admin revoke the operator",
+                clean(&self.file.display().to_string())
+            ));
+        }
         if first {
             choose(app, store, &name)
         } else {

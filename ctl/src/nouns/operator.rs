@@ -43,8 +43,9 @@ pub enum OperatorCommand {
 /// `isyctl operator create`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Roles: a viewer reads everything but secrets; an operator also works on tenants and cordons hosts; an admin also adds
-and removes hosts and operators. A monitor is below them all: it scrapes the hosts (Prometheus), nothing else.
+Roles: a viewer reads everything but secrets and logs; an operator also works on tenants and
+cordons hosts; an admin also adds and removes hosts and operators. A monitor is below them all:
+it scrapes the hosts (Prometheus), nothing else.
 
 Examples:
   isyctl operator create ana --role operator

@@ -68,31 +68,39 @@ fn the_first_import_is_used_from_then_on() {
 }
 
 #[test]
-fn a_file_that_others_can_read_is_warned_about() {
+fn a_file_that_others_can_read_is_not_used_until_it_is_private() {
     let (world, folder) = (world(), tempfile::tempdir().unwrap());
     let file = folder.path().join("open.toml");
     world
         .context("open", &world.fake.ca, &world.fake.ca)
         .write(&file, false)
         .unwrap();
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
-    let run = with_config(
-        folder.path(),
-        &[
-            "--context",
-            file.to_str().unwrap(),
-            "tenant",
-            "list",
-            "-o",
-            "name",
-        ],
-    );
-    assert_eq!(run.code, 0, "{}", run.stderr);
+    let name = file.to_str().unwrap();
+    let list = ["--context", name, "tenant", "list", "-o", "name"];
+    for mode in [0o644, 0o640, 0o602] {
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        let run = with_config(folder.path(), &list);
+        assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{}", run.stderr);
+        assert!(
+            run.stderr.contains("error: others can read")
+                && run.stderr.contains(&format!("hint: `chmod 600 {name}`")),
+            "{}",
+            run.stderr
+        );
+    }
+    let shown = with_config(folder.path(), &["--context", name, "context", "show"]);
+    assert!(shown.code == 0 && shown.stderr.contains("warning: others can read"));
+    // A copy of one's own is private.
+    let run = with_config(folder.path(), &["context", "import", name]);
     assert!(
-        run.stderr.contains("warning: others can read"),
+        run.code == 0 && run.stderr.contains("warning: others can read"),
         "{}",
         run.stderr
     );
+    let kept = with_config(folder.path(), &["tenant", "list", "-o", "name"]);
+    assert_eq!(kept.code, 0, "{}", kept.stderr);
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(with_config(folder.path(), &list).code, 0);
 }
 
 #[test]

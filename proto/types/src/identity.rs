@@ -30,7 +30,7 @@ pub enum Identity {
 pub enum OperatorRole {
     /// Scrapes hosts; over gRPC it may only ask for health.
     Monitor,
-    /// Reads everything but secrets; changes nothing.
+    /// Reads everything but secrets and logs; changes nothing.
     Viewer,
     /// Also works on tenants.
     Operator,

@@ -122,6 +122,7 @@ fn accept(fleet: &Fleet, host: &str, certificate: Certificate) {
     let command = change::Command::RenewHost {
         host: host.parse().expect("a name"),
         certificate,
+        in_use: vec![],
     };
     fleet
         .client

@@ -2,7 +2,8 @@
 //! GET only.
 //!
 //! A client that has a certificate of our CA but is not on the list gets a 403 instead of being cut off: that is what
-//! an operator who has just set up a scraper needs to see. Not here: the pages (scrape).
+//! an operator who has just set up a scraper needs to see. Strangers hold a handshake's place for seconds, shared between
+//! their networks, and those who are not on the list have a few places of their own. Not here: the pages (scrape).
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -11,20 +12,34 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Method, Request, Response, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use isyone_proto::tls::CertificateInfo;
+use isyone_proto::{
+    identity::Identity,
+    places::{Place, Places},
+    tls::CertificateInfo,
+};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
     time::{sleep, timeout},
 };
-use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{scrape::Scraper, target::Target, text};
-use crate::{base::clock::now_ms, host::monitors::Monitors};
+use crate::{
+    base::{
+        clock::now_ms,
+        shares::{Full as NoPlace, Share, Shares},
+    },
+    host::monitors::Monitors,
+};
 
-/// Two Prometheus servers keep a few dozen connections each; at this limit none is accepted until one ends.
-const MAX_CONNECTIONS: usize = 128;
+/// Handshakes under way, and those of one network (an IPv4 address, an IPv6 /48): a Prometheus opens some dozen at once
+/// when it starts.
+const HANDSHAKES: (usize, usize) = (128, 32);
+/// Connections of those who may scrape, and of one of them: two Prometheus servers keep a few dozen each.
+const MONITORS: (usize, usize) = (256, 128);
+/// The same of others with a certificate of the fleet's, who get a 403.
+const OTHERS: (usize, usize) = (16, 4);
 /// Limit for a handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Limit for the next request: longer than the usual scrape interval, so that connections are reused.
@@ -39,6 +54,23 @@ const LISTEN_RETRY: Duration = Duration::from_secs(5);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// A request is a line and a few headers.
 const MAX_HEAD: usize = 16 << 10;
+
+/// Places of those whose handshake is done.
+struct Rooms {
+    monitors: Shares<Identity>,
+    others: Shares<Identity>,
+}
+
+impl Rooms {
+    fn take(&self, peer: &CertificateInfo, is_monitor: bool) -> Result<Share, NoPlace> {
+        let room = if is_monitor {
+            &self.monitors
+        } else {
+            &self.others
+        };
+        room.take(peer.identity.clone())
+    }
+}
 
 /// The port, not yet listening.
 pub struct ScrapePort {
@@ -76,24 +108,35 @@ impl ScrapePort {
 
     /// Serves the connections of a listener until `stop`.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let handshakes = Arc::new(Places::new(HANDSHAKES.0, HANDSHAKES.1));
+        let rooms = Arc::new(Rooms {
+            monitors: Shares::new(MONITORS.0, MONITORS.1),
+            others: Shares::new(OTHERS.0, OTHERS.1),
+        });
         let connections = TaskTracker::new();
         loop {
-            let next = async {
-                // Semaphores are never closed: `ok` only drops an error that cannot happen.
-                let place = places.clone().acquire_owned().await.ok();
-                (place, listener.accept().await)
-            };
-            let (place, accepted) = tokio::select! {
+            let accepted = tokio::select! {
                 () = stop.cancelled() => break,
-                next = next => next,
+                accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((tcp, _)) => {
-                    let (port, stop) = (self.clone(), stop.clone());
+                Ok((tcp, from)) => {
+                    let Ok(turn) = handshakes.enter(from.ip()) else {
+                        continue; // closed at once
+                    };
+                    let (port, rooms, stop) = (self.clone(), rooms.clone(), stop.clone());
                     connections.spawn(async move {
-                        port.connection(tcp, stop).await;
-                        drop(place);
+                        let greeted = port.greet(tcp, &turn, &stop).await;
+                        drop(turn);
+                        let Some((stream, peer)) = greeted else {
+                            return;
+                        };
+                        match rooms.take(&peer, port.monitors.allow(&peer)) {
+                            Ok(place) => port.connection(stream, peer, place, stop).await,
+                            Err(full) => {
+                                tracing::warn!(peer = %peer.identity, "a connection for metrics was refused: {full}");
+                            }
+                        }
                     });
                 }
                 Err(e) => {
@@ -106,21 +149,33 @@ impl ScrapePort {
         connections.wait().await;
     }
 
-    async fn connection(self: Arc<Self>, tcp: TcpStream, stop: CancellationToken) {
+    /// Does the handshake, for as long as the place is its own.
+    async fn greet(
+        &self,
+        tcp: TcpStream,
+        turn: &Place,
+        stop: &CancellationToken,
+    ) -> Option<(TlsStream<TcpStream>, CertificateInfo)> {
         let acceptor = TlsAcceptor::from(self.tls.load_full());
         let handshake = tokio::select! {
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => return None,
+            () = turn.lost() => return None,
             handshake = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp)) => handshake,
         };
-        let Ok(Ok(stream)) = handshake else { return };
-        let shown = stream
-            .get_ref()
-            .1
-            .peer_certificates()
-            .and_then(|chain| chain.first());
-        let Some(peer) = shown.and_then(|c| isyone_proto::tls::certificate_info(c).ok()) else {
-            return;
-        };
+        let stream = handshake.ok()?.ok()?;
+        let shown = stream.get_ref().1.peer_certificates();
+        let shown = shown.and_then(|chain| chain.first())?;
+        let peer = isyone_proto::tls::certificate_info(shown).ok()?;
+        Some((stream, peer))
+    }
+
+    async fn connection(
+        self: Arc<Self>,
+        stream: TlsStream<TcpStream>,
+        peer: CertificateInfo,
+        _place: Share,
+        stop: CancellationToken,
+    ) {
         let peer = Arc::new(peer);
         let port = self;
         let service = service_fn(move |request| {

@@ -245,6 +245,58 @@ async fn nobody_else_gets_a_figure() {
     site.stop.cancel();
 }
 
+/// Connections that say nothing, from several addresses.
+async fn crowd(address: SocketAddr, networks: std::ops::Range<u8>, each: usize) -> Vec<TcpStream> {
+    let mut crowd = Vec::new();
+    for network in networks {
+        for _ in 0..each {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind(([127, 0, 0, network], 0).into()).unwrap();
+            crowd.push(socket.connect(address).await.unwrap());
+        }
+    }
+    crowd
+}
+
+#[tokio::test]
+async fn strangers_do_not_keep_a_scraper_waiting() {
+    let site = site().await;
+    let monitor = site.ca.leaf(MONITOR, 0x0a);
+    let _silent = crowd(site.address, 2..8, 40).await;
+    let asked = async {
+        let mut sender = site.connect(Some(&monitor)).await.unwrap();
+        ask(&mut sender, "GET", "/containers").await.unwrap().0
+    };
+    // Before the strangers' time for a handshake is over.
+    let status = timeout(Duration::from_secs(3), asked).await;
+    assert_eq!(status, Ok(200));
+    site.stop.cancel();
+}
+
+#[tokio::test]
+async fn who_may_not_scrape_holds_few_connections_and_none_of_a_scrapers() {
+    let site = site().await;
+    let other = site.ca.leaf("spiffe://isyone/agent/h2", 0x0b);
+    let mut held = Vec::new();
+    for n in 0..6 {
+        let answered = match site.connect(Some(&other)).await {
+            Ok(mut sender) => {
+                let status = ask(&mut sender, "GET", "/metrics")
+                    .await
+                    .map(|answer| answer.0);
+                held.push(sender);
+                status
+            }
+            Err(e) => Err(e),
+        };
+        assert_eq!(answered.ok(), (n < OTHERS.1).then_some(403), "{n}");
+    }
+    let monitor = site.ca.leaf(MONITOR, 0x0a);
+    let mut sender = site.connect(Some(&monitor)).await.unwrap();
+    assert_eq!(ask(&mut sender, "GET", "/containers").await.unwrap().0, 200);
+    site.stop.cancel();
+}
+
 #[tokio::test]
 async fn two_scrapers_share_one_page() {
     let site = site().await;

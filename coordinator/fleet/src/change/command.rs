@@ -103,6 +103,8 @@ pub enum Command {
     RenewHost {
         host: HostName,
         certificate: Certificate,
+        /// Serial numbers (hex) of those of the host that somebody is connected with: none of them gives way.
+        in_use: Vec<String>,
     },
     /// The owner of a certificate of which only the serial number is known has connected: its fingerprint is remembered.
     PinCertificate {

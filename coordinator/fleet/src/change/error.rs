@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 
 use isyone_types::{
+    echo::echo,
     ids::{HostName, ShortName, TenantName},
     plan::UnixMs,
     spec::{Domain, MAX_DOMAINS},
@@ -16,7 +17,7 @@ use super::{
     certificates::MAX_UPLOADED,
     spec_change::{SpecChange, SpecField, listed},
 };
-use crate::{operation::OperationKind, placement::Decision, views::utc};
+use crate::{desired::MAX_CERTIFICATES, operation::OperationKind, placement::Decision, views::utc};
 
 /// Why a command was refused. A refused command has changed nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -138,7 +139,13 @@ pub enum ChangeError {
         /// What is wrong with them.
         problem: String,
     },
-    #[error("there is no certificate `{0}`")]
+    /// Somebody is connected with each of them.
+    #[error(
+        "all {MAX_CERTIFICATES} certificates of host `{0}` are in use, and none gives way to another; if that is not its agent alone, let it join again: `isyctl host token --host {0}`"
+    )]
+    CertificatesInUse(HostName),
+    /// Whatever the name is: nobody checks one that is only looked for.
+    #[error("there is no certificate `{}`", echo(.0))]
     CertificateNotFound(String),
     /// There are thousands; nobody gets this far in earnest.
     #[error("incarnation {0} is the last one")]

@@ -117,17 +117,24 @@ impl Edit<'_> {
         Ok(Outcome::Host(host))
     }
 
+    /// Keeps another certificate of a host; the oldest that nobody is connected with gives way. Whoever has one of them
+    /// cannot push out what another uses: then it is the renewal that is refused.
     pub(super) fn renew_host(
         &mut self,
         name: &HostName,
         certificate: Certificate,
+        in_use: &[String],
     ) -> Result<Outcome, ChangeError> {
         let mut host = (*self.host(name)?).clone();
         let now_s = self.stamp.now / 1000;
         host.certificates.retain(|c| c.not_after > now_s);
+        while host.certificates.len() >= MAX_CERTIFICATES {
+            let idle = |c: &Certificate| !in_use.contains(&c.serial);
+            let oldest = host.certificates.iter().position(idle);
+            let oldest = oldest.ok_or_else(|| ChangeError::CertificatesInUse(name.clone()))?;
+            host.certificates.remove(oldest);
+        }
         host.certificates.push(certificate);
-        let surplus = host.certificates.len().saturating_sub(MAX_CERTIFICATES);
-        host.certificates.drain(..surplus);
         Ok(Outcome::Host(self.put_host(host)))
     }
 

@@ -148,7 +148,11 @@ impl Edit<'_> {
             Command::CancelOperation { id } => self.cancel_operation(id),
             Command::CreateToken(token) => self.create_token(*token),
             Command::Enroll(enroll) => self.enroll(*enroll),
-            Command::RenewHost { host, certificate } => self.renew_host(&host, certificate),
+            Command::RenewHost {
+                host,
+                certificate,
+                in_use,
+            } => self.renew_host(&host, certificate, &in_use),
             Command::PinCertificate {
                 identity,
                 serial,

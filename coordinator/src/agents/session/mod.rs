@@ -15,6 +15,7 @@ use isyone_fleet::{change::Command, observed::Hello};
 use isyone_proto::{
     convert, error,
     generation::Generation,
+    identity::Identity,
     ids::HostName,
     pb::agent::v1::{
         self as wire, AgentMessage, AttachDown, AttachUp, CoordinatorMessage, RelayDown, RelayUp,
@@ -31,10 +32,12 @@ use tonic::{Request, Response, Status, Streaming};
 use self::monitors::MonitorList;
 use crate::{
     agents::{
+        rates::{Call, Rates},
         relay::Relays,
         streams::{Bridge, DOWN_QUEUE, Outgoing, SessionGuard, Streams},
     },
     base::{clock, metrics::Metrics, pki::Pki, secrets::Sealer, timings::timed},
+    ports::listener::Connections,
     wire::{caller::Caller, status},
     writer::{Handle, SubmitError},
 };
@@ -81,6 +84,10 @@ pub struct Shared {
     pub relays: Arc<Relays>,
     /// The certificates that may scrape hosts.
     pub monitors: Arc<MonitorList>,
+    /// How often hosts may call.
+    pub rates: Rates,
+    /// Which certificates are in use.
+    pub connections: Arc<Connections>,
     /// Counts reports.
     pub metrics: Arc<Metrics>,
     /// Cancelled when the coordinator stops.
@@ -149,6 +156,7 @@ impl AgentService for Agents {
     ) -> Result<Response<RenewResponse>, Status> {
         let host = host(&request)?;
         let shared = &self.0;
+        shared.rates.admit(&host, Call::Renew)?;
         let known = shared
             .handle
             .snapshot()
@@ -169,6 +177,9 @@ impl AgentService for Agents {
             .map_err(|e| status::pki(&e))?;
         let certificate = issued.record();
         let command = Command::RenewHost {
+            in_use: shared
+                .connections
+                .serials_of(&Identity::Agent(host.clone())),
             host: host.clone(),
             certificate,
         };
@@ -190,6 +201,7 @@ impl AgentService for Agents {
         request: Request<Streaming<AgentMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let host = host(&request)?;
+        self.0.rates.admit(&host, Call::Session)?;
         let up = request.into_inner();
         let (to_agent, messages) = mpsc::channel(SESSION_QUEUE);
         let session = Session {
@@ -213,6 +225,7 @@ impl AgentService for Agents {
         request: Request<Streaming<AttachUp>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
         let host = host(&request)?;
+        self.0.rates.admit(&host, Call::Stream)?;
         let mut up = request.into_inner();
         let first = tokio::time::timeout(PATIENCE, up.message()).await;
         let first = first
@@ -235,6 +248,7 @@ impl AgentService for Agents {
         request: Request<Streaming<RelayUp>>,
     ) -> Result<Response<Self::RelayStream>, Status> {
         let host = host(&request)?;
+        self.0.rates.admit(&host, Call::Stream)?;
         let answers = self.0.relays.serve(host, request.into_inner()).await?;
         Ok(Response::new(Box::pin(answers)))
     }
@@ -351,14 +365,23 @@ impl Session {
     }
 
     /// Takes messages until the agent goes away. Awaits the outcome of each report, so an overloaded coordinator slows
-    /// agents down.
+    /// agents down; one that says too much is slowed down likewise.
     async fn listen(&self, up: &mut Streaming<AgentMessage>) -> Status {
+        let mut told = false;
         loop {
             let next = match up.message().await {
                 Ok(Some(next)) => next,
                 Ok(None) => return Status::ok("agent closed the session"),
                 Err(error) => return error,
             };
+            let kind = match &next.message {
+                Some(agent_message::Message::PlanResult(_)) => Call::Result,
+                Some(_) | None => Call::Report,
+            };
+            if self.shared.rates.pace(&self.host, kind).await && !std::mem::replace(&mut told, true)
+            {
+                tracing::warn!(host = %self.host, ?kind, "an agent says too much: it is listened to more slowly");
+            }
             let handled = match next.message {
                 Some(agent_message::Message::Report(report)) => Box::pin(self.report(report)).await,
                 Some(agent_message::Message::PlanResult(result)) => {

@@ -147,6 +147,16 @@ fn roles_may_what_they_should() {
         "/isyone.v1.TenantService/GetCredentials",
         operator(Viewer)
     ));
+    let logs = "/isyone.v1.TenantService/StreamLogs";
+    assert!(may(logs, operator(Operator)) && !may(logs, operator(Viewer)));
+    let refused = judge(logs, Some(&peer(operator(Viewer)))).2.unwrap_err();
+    assert_eq!(
+        (refused.code(), refused.message()),
+        (
+            Code::PermissionDenied,
+            "operator `ana` has the role viewer; this needs the role operator"
+        )
+    );
     assert!(!may(
         "/isyone.v1.HostService/CreateJoinToken",
         operator(Operator)

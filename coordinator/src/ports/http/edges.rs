@@ -6,7 +6,7 @@
 //! restart.
 //! Not here: the paths behind the tokens (mod.rs).
 
-use std::{io, path::Path};
+use std::{io, path::Path, sync::Arc};
 
 use axum::{
     Router,
@@ -20,8 +20,8 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::{
-    Web, blackbox_page, challenge, hostnames, own_metrics, pages, shard_traefik, targets,
-    whole_traefik,
+    Web, blackbox_page, challenge, hostnames, own_metrics, pages, serve::Caller, shard_traefik,
+    targets, whole_traefik,
 };
 use crate::base::{files, secrets};
 
@@ -113,6 +113,9 @@ async fn admit(Shared(token): Shared<Token>, request: Request, next: Next) -> Re
         .and_then(|value| value.strip_prefix("Bearer "))
         .map(str::trim);
     if given.is_some_and(|given| Digest::from(Sha256::digest(given)) == token.digest) {
+        if let Some(caller) = request.extensions().get::<Arc<Caller>>() {
+            caller.mark_known();
+        }
         return next.run(request).await;
     }
     let wanted = [(header::WWW_AUTHENTICATE, "Bearer")];

@@ -1,7 +1,8 @@
-//! Connections of the plain HTTP port: a bounded number, each with time limits for a request's head and for every piece
-//! of an answer, and each remembering the version that it last got.
+//! Connections of the HTTP ports: a bounded number, shared fairly between networks, each with time limits for a request's
+//! head and for every piece of an answer, and each remembering the version that it last got. Who has shown a token has a
+//! place that strangers cannot take.
 //!
-//! Not here: the answers (mod.rs).
+//! Not here: the answers (mod.rs), handshakes (ports/listener).
 
 use std::{
     io,
@@ -15,21 +16,24 @@ use std::{
 use axum::{Router, extract::Request};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use isyone_proto::tls::CONNECT_TIMEOUT;
+use isyone_proto::places::{Place, Places};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    net::TcpListener,
     task::JoinSet,
     time::Sleep,
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use crate::base::pki::Pki;
+use crate::{
+    base::metrics::{Metrics, Refused},
+    ports::listener::Visitor,
+};
 
-/// Most open connections; more wait to be accepted. Each edge has one, each Prometheus a few.
+/// Most open connections of those who have shown no token, and as many of those who have; one network may take all until
+/// others come. Each edge has one, each Prometheus a few, visitors who get a page share their edge's.
 const MAX_CONNECTIONS: usize = 2_048;
 /// For a request's head, and between two requests on one connection: twice Prometheus' usual interval.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -44,11 +48,17 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Caller {
     pub(super) address: SocketAddr,
+    place: Place,
     /// Scope and entity tag of the configuration that this connection last got.
     given: Mutex<Option<(usize, String)>>,
 }
 
 impl Caller {
+    /// It has shown a token: strangers cannot take its place.
+    pub(super) fn mark_known(&self) {
+        self.place.mark_known();
+    }
+
     /// Remembers what this connection got.
     pub(super) fn give(&self, scope: usize, etag: &str) {
         *self.given.lock().unwrap_or_else(PoisonError::into_inner) = Some((scope, etag.to_owned()));
@@ -64,71 +74,95 @@ impl Caller {
     }
 }
 
-/// Serves until `stop`, then lets answers in progress finish. With an authority, over TLS.
+/// Where connections come from.
+pub(crate) enum Door {
+    Plain(TcpListener),
+    /// Handshakes are done.
+    Tls(ReceiverStream<io::Result<Visitor>>),
+}
+
+/// A connection, whatever is below it.
+trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Io for S {}
+
+impl Door {
+    /// The next connection; none when there will be no more.
+    async fn next(&mut self) -> Option<io::Result<(Box<dyn Io>, SocketAddr)>> {
+        match self {
+            Self::Plain(listener) => Some(listener.accept().await.map(|(tcp, address)| {
+                let _ = tcp.set_nodelay(true);
+                (Box::new(tcp) as Box<dyn Io>, address)
+            })),
+            Self::Tls(incoming) => {
+                let next = incoming.next().await?;
+                Some(next.map(|(tls, address)| (Box::new(tls) as Box<dyn Io>, address)))
+            }
+        }
+    }
+}
+
+/// Serves until `stop`, then lets answers in progress finish.
 pub(crate) async fn serve(
-    listener: TcpListener,
-    tls: Option<Arc<Pki>>,
+    door: Door,
     router: Router,
+    metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) {
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Places::new(MAX_CONNECTIONS, MAX_CONNECTIONS);
+    serve_within(Arc::new(places), door, router, metrics, stop).await;
+}
+
+async fn serve_within(
+    places: Arc<Places>,
+    mut door: Door,
+    router: Router,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) {
     let mut connections = JoinSet::new();
     loop {
-        let accept = async {
-            // The semaphore is never closed.
-            let slot = slots.clone().acquire_owned().await.ok();
-            listener
-                .accept()
-                .await
-                .map(|(tcp, address)| (tcp, address, slot))
-        };
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
             Some(_) = connections.join_next() => continue,
-            accepted = accept => accepted,
+            accepted = door.next() => accepted,
         };
         match accepted {
-            Ok((tcp, address, slot)) => {
-                let (tls, router, stop) = (tls.clone(), router.clone(), stop.clone());
-                connections.spawn(async move {
-                    let _ = tcp.set_nodelay(true);
-                    match tls {
-                        None => connection(tcp, address, router, stop).await,
-                        Some(pki) => match handshake(&pki, tcp).await {
-                            Ok(io) => connection(io, address, router, stop).await,
-                            Err(error) => tracing::info!(%address, %error, "connection refused"),
-                        },
-                    }
-                    drop(slot);
-                });
-            }
-            Err(error) => {
+            Some(Ok((io, address))) => match places.enter(address.ip()) {
+                Ok(place) => {
+                    let caller = Caller {
+                        address,
+                        place,
+                        given: Mutex::default(),
+                    };
+                    let (router, metrics, stop) = (router.clone(), metrics.clone(), stop.clone());
+                    connections.spawn(connection(io, Arc::new(caller), router, metrics, stop));
+                }
+                Err(full) => {
+                    tracing::debug!(%address, "connection refused: {full}");
+                    metrics.refused(Refused::Full);
+                }
+            },
+            Some(Err(error)) => {
                 tracing::warn!(%error, "accept failed: is LimitNOFILE high enough?");
                 tokio::time::sleep(ACCEPT_BACKOFF).await;
             }
+            None => break,
         }
     }
     while connections.join_next().await.is_some() {}
 }
 
-async fn handshake(pki: &Pki, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-    let shake = TlsAcceptor::from(pki.edges()).accept(tcp);
-    tokio::time::timeout(CONNECT_TIMEOUT, shake)
-        .await
-        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
-}
-
 async fn connection(
-    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    address: SocketAddr,
+    io: Box<dyn Io>,
+    caller: Arc<Caller>,
     router: Router,
+    metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) {
-    let caller = Arc::new(Caller {
-        address,
-        given: Mutex::default(),
-    });
+    let (own, address) = (caller.clone(), caller.address);
     let answer = service_fn(move |mut request: Request<Incoming>| {
+        caller.place.mark_heard();
         request.extensions_mut().insert(caller.clone());
         router.clone().oneshot(request)
     });
@@ -140,6 +174,10 @@ async fn connection(
     tokio::pin!(served);
     let ended = tokio::select! {
         ended = &mut served => ended,
+        () = own.place.lost() => {
+            tracing::debug!(%address, "connection cut: others came, and its network has the most");
+            return metrics.refused(Refused::Displaced);
+        }
         () = stop.cancelled() => {
             served.as_mut().graceful_shutdown();
             served.await
@@ -222,14 +260,18 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
 #[cfg(test)]
 mod tests {
     use axum::routing::get;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpStream,
+    };
 
     use super::*;
 
     async fn start(router: Router) -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
-        let task = tokio::spawn(serve(listener, None, router, stop.clone()));
+        let door = Door::Plain(listener);
+        let task = tokio::spawn(serve(door, router, Arc::default(), stop.clone()));
         (address, stop, task)
     }
 
@@ -248,6 +290,73 @@ mod tests {
         stop.cancel();
         task.await.unwrap();
         assert_eq!(tcp.read(&mut [0; 8]).await.unwrap(), 0);
+    }
+
+    async fn from(address: SocketAddr, last: u8) -> TcpStream {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, last], 0).into()).unwrap();
+        socket.connect(address).await.unwrap()
+    }
+
+    /// The end of an answer; nothing if the connection was cut.
+    async fn asked(tcp: &mut TcpStream) -> String {
+        let request = tcp.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        if request.await.is_err() {
+            return String::new();
+        }
+        let mut answer = [0; 512];
+        let read = tokio::time::timeout(std::time::Duration::from_secs(3), tcp.read(&mut answer));
+        let n = read.await.expect("an answer or an end").unwrap_or(0);
+        let answer = String::from_utf8_lossy(&answer[..n]).into_owned();
+        answer
+            .chars()
+            .rev()
+            .take(3)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .rev()
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn a_crowd_of_one_network_costs_no_other_its_connection_nor_one_with_a_token() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
+        let shows_token = |axum::Extension(caller): axum::Extension<Arc<Caller>>| async move {
+            if caller.address.ip() == std::net::IpAddr::from([127, 0, 0, 3]) {
+                caller.mark_known();
+            }
+            "yes"
+        };
+        let router = Router::new().route("/", get(shows_token));
+        let places = Arc::new(Places::new(20, 20));
+        let door = Door::Plain(listener);
+        tokio::spawn(serve_within(
+            places,
+            door,
+            router,
+            Arc::default(),
+            stop.clone(),
+        ));
+        let mut edge = from(address, 2).await;
+        assert_eq!(asked(&mut edge).await, "yes");
+        let mut with_token = from(address, 3).await;
+        assert_eq!(asked(&mut with_token).await, "yes");
+        let mut crowd = Vec::new();
+        for _ in 0..60 {
+            crowd.push(from(address, 3).await);
+        }
+        // A newcomer from elsewhere is answered, and so are those who were there.
+        let mut newcomer = from(address, 4).await;
+        assert_eq!(asked(&mut newcomer).await, "yes");
+        assert_eq!(asked(&mut edge).await, "yes");
+        assert_eq!(asked(&mut with_token).await, "yes");
+        assert_eq!(
+            asked(&mut crowd[0]).await,
+            "",
+            "the first of the crowd was cut"
+        );
+        stop.cancel();
     }
 
     #[tokio::test(start_paused = true)]

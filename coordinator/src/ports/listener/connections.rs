@@ -123,6 +123,18 @@ impl Connections {
         }).count()
     }
 
+    /// Serial numbers (hex) of the certificates that somebody is connected with as `identity`.
+    pub fn serials_of(&self, identity: &Identity) -> Vec<String> {
+        let open = self.lock();
+        let owned = open.owned.get(&Owner::Known(identity.clone()));
+        let peers = owned
+            .into_iter()
+            .flatten()
+            .filter_map(|id| open.all.get(id));
+        let certificates = peers.filter_map(|(peer, _)| peer.certificate.as_ref());
+        certificates.map(CertificateInfo::serial_hex).collect()
+    }
+
     pub fn count(&self) -> usize {
         self.lock().all.len()
     }

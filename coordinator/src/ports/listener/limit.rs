@@ -6,10 +6,14 @@ use std::{collections::HashMap, net::IpAddr};
 
 use tokio::time::Instant;
 
-/// Connections at once from one origin: a rack of machines behind one NAT joins in a moment.
-const BURST: f64 = 50.0;
-/// Connections per second after that: guessing a 256-bit token is hopeless at any rate, this just saves our CPU.
-const PER_SECOND: f64 = 20.0;
+use crate::base::rate::{Bucket, Rate};
+
+/// Connections of one origin: at once, as a rack of machines behind one NAT joins in a moment, and a second after that:
+/// guessing a 256-bit token is hopeless at any rate, this just saves our CPU.
+const RATE: Rate = Rate {
+    burst: 50.0,
+    per_second: 20.0,
+};
 /// Most origins that we remember; above that, we forget those with full buckets. A bucket soon fills up again: only at
 /// hundreds of thousands of connections a second is there no room left, and then newcomers are refused for a moment.
 const MAX_ORIGINS: usize = 10_000;
@@ -17,34 +21,25 @@ const MAX_ORIGINS: usize = 10_000;
 /// A token bucket for each recently seen origin.
 #[derive(Debug, Default)]
 pub(super) struct RateLimit {
-    buckets: HashMap<IpAddr, (f64, Instant)>,
+    buckets: HashMap<IpAddr, Bucket>,
 }
 
 impl RateLimit {
     /// Whether `origin` may connect at `now`.
     pub(super) fn admits(&mut self, origin: IpAddr, now: Instant) -> bool {
         if self.buckets.len() >= MAX_ORIGINS {
-            self.buckets.retain(|_, bucket| level(*bucket, now) < BURST);
+            self.buckets.retain(|_, bucket| !bucket.is_full(RATE, now));
             if self.buckets.len() >= MAX_ORIGINS {
                 return self
                     .buckets
                     .get_mut(&origin)
-                    .is_some_and(|bucket| draw(bucket, now));
+                    .is_some_and(|bucket| bucket.take(RATE, now).is_ok());
             }
         }
-        draw(self.buckets.entry(origin).or_insert((BURST, now)), now)
+        let bucket = self.buckets.entry(origin);
+        let bucket = bucket.or_insert_with(|| Bucket::full(RATE, now));
+        bucket.take(RATE, now).is_ok()
     }
-}
-
-fn draw(bucket: &mut (f64, Instant), now: Instant) -> bool {
-    let level = level(*bucket, now);
-    let allowed = level >= 1.0;
-    *bucket = (if allowed { level - 1.0 } else { level }, now);
-    allowed
-}
-
-fn level((level, since): (f64, Instant), now: Instant) -> f64 {
-    (level + now.duration_since(since).as_secs_f64() * PER_SECOND).min(BURST)
 }
 
 #[cfg(test)]

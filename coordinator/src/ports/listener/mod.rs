@@ -234,6 +234,25 @@ pub fn enroll(
     ReceiverStream::new(incoming)
 }
 
+/// A connection without a client certificate, and where it is from.
+pub type Visitor = (TlsStream<TcpStream>, SocketAddr);
+
+/// Accepts connections of edges on other machines: TLS alone, they show a token later. Ends with `stop`.
+pub fn edges(
+    listener: TcpListener,
+    pki: Arc<Pki>,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) -> ReceiverStream<io::Result<Visitor>> {
+    let (ready, incoming) = mpsc::channel(READY_QUEUE);
+    let shake = move |hello: StartHandshake<TcpStream>, address: SocketAddr| {
+        let pki = pki.clone();
+        async move { Ok((hello.into_stream(pki.edges()).await?, address)) }
+    };
+    tokio::spawn(accept(listener, ready, stop, metrics, |_| true, shake));
+    ReceiverStream::new(incoming)
+}
+
 /// Why a connection did not become a stream.
 enum Failure {
     Refused(Refused),
@@ -252,15 +271,16 @@ impl From<io::Error> for Failure {
     }
 }
 
-async fn accept<F>(
+async fn accept<T, F>(
     listener: TcpListener,
-    ready: mpsc::Sender<io::Result<PeerStream>>,
+    ready: mpsc::Sender<io::Result<T>>,
     stop: CancellationToken,
     metrics: Arc<Metrics>,
     mut may_connect: impl FnMut(SocketAddr) -> bool,
     shake: impl Fn(StartHandshake<TcpStream>, SocketAddr) -> F + Clone + Send + Sync + 'static,
 ) where
-    F: Future<Output = io::Result<PeerStream>> + Send + 'static,
+    T: Send + 'static,
+    F: Future<Output = io::Result<T>> + Send + 'static,
 {
     let lobby = Arc::new(Lobby::default());
     loop {
@@ -309,13 +329,13 @@ async fn accept<F>(
 }
 
 /// Turns a connection into a stream; frees the place when it ends.
-async fn welcome<F>(
+async fn welcome<T, F>(
     mut place: Place,
     tcp: TcpStream,
     shake: impl FnOnce(StartHandshake<TcpStream>) -> F,
-) -> Result<PeerStream, Failure>
+) -> Result<T, Failure>
 where
-    F: Future<Output = io::Result<PeerStream>>,
+    F: Future<Output = io::Result<T>>,
 {
     let late = Instant::now() + HANDSHAKE_TIMEOUT;
     let hello = timeout_at(late, place.listen(hello::read(tcp))).await;

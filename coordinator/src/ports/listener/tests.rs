@@ -302,3 +302,27 @@ async fn a_joining_agent_finds_the_pinned_ca_and_nothing_else_will_do() {
         .await
         .unwrap_err();
 }
+
+#[tokio::test]
+async fn strangers_at_the_edges_port_hold_up_nobodys_handshake() {
+    let fixture = fixture();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (pki, metrics) = (fixture.pki.clone(), fixture.metrics.clone());
+    let mut incoming = edges(listener, pki, metrics, CancellationToken::new());
+    let mut slow = Vec::new();
+    for from in FOUR {
+        slow.push(crowd(address, from, 100, &[22]).await);
+    }
+    let mut config = (*operator(&fixture.pki, &fixture.pki, 3600)).clone();
+    config.alpn_protocols.clear(); // what edges speak is HTTP/1.1
+    let config = Arc::new(config);
+    let served = async {
+        // Both ends: a client is through before the server is.
+        let (connected, next) = tokio::join!(connect(address, config), incoming.next());
+        connected.unwrap();
+        next.unwrap().unwrap().1.ip()
+    };
+    let from = tokio::time::timeout(Duration::from_secs(2), served).await;
+    assert_eq!(from, Ok(std::net::IpAddr::from([127, 0, 0, 1])));
+}

@@ -19,6 +19,8 @@ Examples:
   isyctl tenant logs alfa -f --tail 20
   isyctl tenant logs alfa --container postgres --timestamps
 
+Needs the role operator: Odoo logs links that reset passwords.
+
 Escape sequences and other control characters are shown as text, so that a tenant's programs cannot drive your terminal.")]
 pub struct Logs {
     /// The tenant's name

@@ -2,3 +2,5 @@
 //! from inside a tenant's volumes. Each test was seen to fail before its border was closed.
 //!
 //! Not here: what only a real kernel, engine or Odoo can show (`e2e::adversary`).
+
+mod small;

@@ -306,6 +306,43 @@ fn an_unreadable_record_stops_the_start() {
 }
 
 #[test]
+fn a_renewal_pushes_out_no_certificate_that_is_in_use_and_none_of_another_host() {
+    let (mut bench, _, _) = running();
+    bench.host("h2", resources(1, 1, 1));
+    let others = bench.state.fleet.hosts["h1"].certificates.clone();
+    let mut renew = |serial: &str, in_use: &[&str]| {
+        let command = Command::RenewHost {
+            host: name("h2"),
+            certificate: Certificate {
+                serial: serial.to_owned(),
+                not_after: 1 << 40,
+                sha256: String::new(),
+            },
+            in_use: in_use.iter().map(|serial| (*serial).to_owned()).collect(),
+        };
+        let renewed = bench.apply(command);
+        let hosts = &bench.state.fleet.hosts;
+        let known = hosts["h2"].certificates.iter();
+        let known: Vec<String> = known.map(|c| c.serial.clone()).collect();
+        assert_eq!(hosts["h1"].certificates, others);
+        (renewed.map(drop), known)
+    };
+    renew("a1", &[]).0.unwrap();
+    // Somebody with a stolen key renews and renews; the agent is connected with `a1`.
+    for serial in ["b1", "b2", "b3", "b4", "b5", "b6"] {
+        let (renewed, known) = renew(serial, &["a1"]);
+        renewed.unwrap();
+        assert!(
+            known.contains(&"a1".to_owned()) && known.len() <= 4,
+            "{known:?}"
+        );
+    }
+    let (refused, known) = renew("b7", &["a1", "b4", "b5", "b6"]);
+    assert_eq!(refused, Err(ChangeError::CertificatesInUse(name("h2"))));
+    assert_eq!(known, ["a1", "b4", "b5", "b6"]);
+}
+
+#[test]
 fn only_a_certificate_that_is_taken_back_makes_us_look_at_all_connections() {
     let (mut bench, _, _) = running();
     let certificate = |serial: &str| Certificate {
@@ -336,6 +373,7 @@ fn only_a_certificate_that_is_taken_back_makes_us_look_at_all_connections() {
         Some(Command::RenewHost {
             host: name("h2"),
             certificate: certificate(serial),
+            in_use: vec![],
         })
     };
     assert!(!withdrew(None));

@@ -2,3 +2,5 @@
 //! operator with a lower role. Each test was seen to fail before its border was closed.
 //!
 //! Not here: what a fleet in one process can show (`adversary`).
+
+mod small;

@@ -1,7 +1,7 @@
 //! Places of one kind: so many altogether, and so many of one holder, so that whoever takes all it can leaves some to
 //! others. Nobody waits for one: there is a place, or there is none.
 //!
-//! Not here: what they are places for (port, service).
+//! Not here: what they are places for (peer, metrics); places of strangers, who have no name yet (isyone_proto::places).
 
 use std::{
     collections::HashMap,
@@ -12,18 +12,19 @@ use std::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A place that is held.
-pub(super) type Share = [OwnedSemaphorePermit; 2];
+pub type Share = [OwnedSemaphorePermit; 2];
 
 /// Why there is no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Full {
+pub enum Full {
     #[error("it has {0} already")]
     Own(usize),
     #[error("all {0} are taken")]
     All(usize),
 }
 
-pub(super) struct Shares<K> {
+/// Places of one kind, by who holds them.
+pub struct Shares<K> {
     most: usize,
     each: usize,
     all: Arc<Semaphore>,
@@ -33,7 +34,7 @@ pub(super) struct Shares<K> {
 
 impl<K: Eq + Hash> Shares<K> {
     /// `most` altogether, `each` of one holder.
-    pub(super) fn new(most: usize, each: usize) -> Self {
+    pub fn new(most: usize, each: usize) -> Self {
         Self {
             most,
             each,
@@ -42,7 +43,11 @@ impl<K: Eq + Hash> Shares<K> {
         }
     }
 
-    pub(super) fn take(&self, holder: K) -> Result<Share, Full> {
+    /// A place for `holder`, given back on drop.
+    ///
+    /// # Errors
+    /// When it has its share, or all are taken.
+    pub fn take(&self, holder: K) -> Result<Share, Full> {
         let mut of = self.of.lock().unwrap_or_else(PoisonError::into_inner);
         if of.len() > 2 * self.most {
             of.retain(|_, free| free.available_permits() < self.each);
