@@ -24,7 +24,7 @@ const MIN_NOFILE: u32 = 1_024;
 const MAX_NOFILE: u32 = 20_000;
 /// With less, Odoo would not start within the agent's patience.
 const MIN_BPS: Bytes = Bytes::new(1 << 20);
-/// Likewise.
+/// With fewer, likewise.
 const MIN_IOPS: u32 = 50;
 
 pub(super) fn check(name: &ShortName, plan: &Plan) -> Result<(), ConfigError> {
