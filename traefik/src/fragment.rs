@@ -30,6 +30,7 @@ pub(crate) fn fragment(options: &Options, route: &Route, hosts: &[&str]) -> Frag
             websocket_port,
         } => {
             parts.running(address, http_port, websocket_port);
+            parts.full();
         }
     }
     parts.primary();
@@ -121,7 +122,6 @@ impl<'a> Parts<'a> {
             ],
         );
         self.closed();
-        self.full();
         let socket = format!("{name}_websocket");
         if let Some(port) = websocket_port {
             put(

@@ -84,6 +84,26 @@ fn a_plan_says_further_limits_or_none() {
 }
 
 #[test]
+fn a_plan_that_could_not_run_is_found() {
+    for (text, key) in [
+        (&plan("nofile = 20001"), "plans.small.nofile"),
+        (&plan("nofile = 100"), "plans.small.nofile"),
+        (&plan("workers = 4\npids = 160"), "plans.small.pids"),
+        (
+            &plan("device_write_bps = 1000"),
+            "plans.small.device_write_bps",
+        ),
+        (
+            &plan("device_read_iops = 0"),
+            "plans.small.device_read_iops",
+        ),
+    ] {
+        let error = Config::parse("f", text).unwrap().check().unwrap_err();
+        assert!(error.to_string().starts_with(key), "{text}: {error}");
+    }
+}
+
+#[test]
 fn contradictions_are_found() {
     for (text, key) in [
         ("default_plan = \"huge\"", "default_plan"),
@@ -117,17 +137,6 @@ fn contradictions_are_found() {
         (
             "[placement]\ncpu_overcommit = 0.5",
             "placement.cpu_overcommit",
-        ),
-        (&plan("nofile = 20001"), "plans.small.nofile"),
-        (&plan("nofile = 100"), "plans.small.nofile"),
-        (&plan("workers = 4\npids = 160"), "plans.small.pids"),
-        (
-            &plan("device_write_bps = 1000"),
-            "plans.small.device_write_bps",
-        ),
-        (
-            &plan("device_read_iops = 0"),
-            "plans.small.device_read_iops",
         ),
         ("[log]\nfilter = \"a=b=c\"", "log.filter"),
         ("[tls]\nmode = \"traefik\"", "url_scheme"),
