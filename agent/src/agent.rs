@@ -25,7 +25,7 @@ use crate::{
     },
     docker::Docker,
     host::{
-        Gate, Host, Pace,
+        Gate, Host, Pace, disk,
         identity::{IdentityError, LiveIdentity},
         ledger::{InForce, Ledger, LedgerError},
         monitors::Monitors,
@@ -173,6 +173,7 @@ impl Agent {
         let name = config.name.to_string();
         tasks.spawn(renew::run(identity, config.endpoint, name, stop.clone()));
         tasks.spawn(usage::run(host.clone(), stop.clone()));
+        tasks.spawn(disk::run(host.clone(), in_force.clone(), stop.clone()));
         if let Some(listener) = parts.http {
             tasks.spawn(serve_loopback(listener, scraper, stop.clone()));
         }

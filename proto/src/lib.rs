@@ -14,4 +14,6 @@ pub mod places;
 pub mod tls;
 
 /// Re-exported so that programs get the checked types together with the border that makes them.
-pub use isyone_types::{echo, generation, identity, ids, operation, plan, report, spec, token};
+pub use isyone_types::{
+    disk, echo, generation, identity, ids, operation, plan, report, spec, token,
+};

@@ -278,12 +278,12 @@ impl Middleware {
         }
     }
 
-    /// Answers 404 to every client outside `range`.
-    pub(crate) fn deny(range: &str) -> Self {
+    /// Answers with this status to every client outside `range`.
+    pub(crate) fn deny(range: &str, status: u16) -> Self {
         let source_range = vec![range.to_owned()];
         Self::IpAllowList {
             ip_strategy: None,
-            reject_status_code: Some(404),
+            reject_status_code: Some(status),
             source_range,
         }
     }
@@ -307,13 +307,13 @@ impl Middleware {
         }
     }
 
-    /// Replaces a gateway error's body by another service's page; the status stays. Odoo itself answers with none of
-    /// these statuses.
-    pub(crate) fn errors(service: &'static str, query: &str) -> Self {
+    /// Replaces the body of an error by another service's page; the status stays. Odoo itself answers with none of
+    /// the statuses that this is used for.
+    pub(crate) fn errors(service: &'static str, query: &str, status: &'static str) -> Self {
         Self::Errors {
             query: query.to_owned(),
             service,
-            status: ["502-504"],
+            status: [status],
         }
     }
 

@@ -5,8 +5,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::{
-    Fragment, HEALTH_INTERVAL, HEALTH_TIMEOUT, ODOO, Options, PAGE_PRIORITY, PAGES,
-    PRIMARY_PRIORITY, Route, Target, WEBSOCKET_PRIORITY,
+    FULL_PRIORITY, Fragment, HEALTH_INTERVAL, HEALTH_TIMEOUT, ODOO, Options, PAGE_PRIORITY, PAGES,
+    PRIMARY_PRIORITY, Route, Target, UPLOADS, WEBSOCKET_PRIORITY,
     dynamic::{HealthCheck, IpStrategy, Middleware, RouterTls, Server, Service},
     json,
     pages::{self, router},
@@ -30,6 +30,7 @@ pub(crate) fn fragment(options: &Options, route: &Route, hosts: &[&str]) -> Frag
             websocket_port,
         } => {
             parts.running(address, http_port, websocket_port);
+            parts.full();
         }
     }
     parts.primary();
@@ -188,6 +189,30 @@ impl<'a> Parts<'a> {
                 &closed,
             );
         }
+    }
+
+    /// Refuses uploads when there is no room for them. The edge answers by itself, before it has read the body: only the
+    /// page comes from the coordinator.
+    fn full(&mut self) {
+        if !self.route.full {
+            return;
+        }
+        let rule = format!("({}) && {UPLOADS}", self.rule);
+        let mut chain = self.chain(true, &["isyone-headers", "isyone-full-page", "isyone-full"]);
+        chain.insert(self.limits.len(), "isyone-in-flight".to_owned());
+        let refused = router(
+            self.options,
+            &rule,
+            FULL_PRIORITY,
+            "noop@internal",
+            &borrowed(&chain),
+            RouterTls::default(),
+        );
+        put(
+            &mut self.fragment.routers,
+            &format!("{}_full", self.name),
+            &refused,
+        );
     }
 
     /// The router for everything else; it is also the one that asks a resolver for certificates.

@@ -22,7 +22,7 @@ mod tls;
 
 use dynamic::{IpStrategy, Middleware, Router, Server, ServersTransport, Service};
 use fragment::fragment;
-pub use pages::{Dashboard, PAGE_PATH, UNKNOWN_PATH};
+pub use pages::{Dashboard, FULL_PATH, PAGE_PATH, UNKNOWN_PATH};
 pub use routes::{Routes, is_user};
 pub use tls::{Resolver, Tls, certificate};
 
@@ -35,10 +35,14 @@ const PAGE_PRIORITY: u32 = 100_000;
 const PRIMARY_PRIORITY: u32 = 150_000;
 /// `/websocket` matches before the rest of the same host.
 const WEBSOCKET_PRIORITY: u32 = 200_000;
+/// Uploads that are refused: before the tenant's other routers, after what is closed.
+const FULL_PRIORITY: u32 = 250_000;
 /// Closed paths stay closed whatever else matches.
 const CLOSED_PRIORITY: u32 = 300_000;
 /// Answers to ACME challenges: before everything, in particular before the redirect to TLS.
 const CHALLENGE_PRIORITY: u32 = 400_000;
+/// Insufficient Storage (RFC 4918).
+const NO_ROOM: u16 = 507;
 /// Often enough to see a broken Odoo within a dozen seconds, seldom enough that 120 tenants cost 12 requests a second.
 const HEALTH_INTERVAL: &str = "10s";
 /// An Odoo that needs longer for `/web/health` cannot serve pages either.
@@ -65,6 +69,13 @@ const ODOO: &str = "isyone-odoo";
 const CLOSED_PATHS: &str = "Path(`/metrics`) || PathPrefix(`/metrics/`) || PathPrefix(`/web/database`) || \
                             PathPrefix(`/xmlrpc/db`) || PathPrefix(`/xmlrpc/2/db`) || \
                             PathRegexp(`(?i)^/(web|xmlrpc|xmlrpc(/|%2f)+2)(/|%2f)+(database|db)`)";
+
+/// What counts as an upload: a request with a body of 100,000 bytes or more, or of unknown length, and any to the addresses
+/// where Odoo takes files. Smaller bodies pass, or nobody could log in, export and delete to make room. Length and method are
+/// all that an edge sees without reading the body.
+const UPLOADS: &str = "(Method(`POST`) || Method(`PUT`) || Method(`PATCH`)) && \
+                       (HeaderRegexp(`Content-Length`, `^[0-9]{6,}$`) || !HeaderRegexp(`Content-Length`, `^[0-9]+$`) || \
+                       PathRegexp(`^/(web/binary/upload|mail/attachment/upload|(web|html)_editor/attachment/add_data)`))";
 
 /// The scheme that browsers see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,6 +155,8 @@ pub struct Route {
     pub primary: Option<String>,
     pub access: RouteAccess,
     pub target: Target,
+    /// Its disk is nearly full: uploads to it are answered 507.
+    pub full: bool,
 }
 
 /// Who may visit one tenant. By default everybody.
@@ -284,10 +297,15 @@ fn shared_middlewares(options: &Options) -> BTreeMap<&'static str, Middleware> {
     let mut middlewares = BTreeMap::from([
         (
             "isyone-away",
-            Middleware::errors(PAGES, &format!("{PAGE_PATH}?status={{status}}")),
+            Middleware::errors(PAGES, &format!("{PAGE_PATH}?status={{status}}"), "502-504"),
         ),
-        ("isyone-closed", Middleware::deny(NOBODY)),
+        ("isyone-closed", Middleware::deny(NOBODY, 404)),
         ("isyone-compress", Middleware::compress()),
+        ("isyone-full", Middleware::deny(NOBODY, NO_ROOM)),
+        (
+            "isyone-full-page",
+            Middleware::errors(PAGES, FULL_PATH, "507"),
+        ),
         (
             "isyone-headers",
             Middleware::security(options.frame_options.as_deref()),

@@ -18,6 +18,8 @@ pub const PAGE_PATH: &str = "/pages/tenant";
 /// The same for requests that no tenant's router matches, for which no access rule was checked. That happens on edges
 /// of another shard, and for a new tenant that has no router yet.
 pub const UNKNOWN_PATH: &str = "/pages/unknown";
+/// The same for an upload that the edge has refused, because the tenant's disk is nearly full.
+pub const FULL_PATH: &str = "/pages/full";
 /// All of Traefik's API except what the dashboard shows of routers and services. Details of middlewares contain the
 /// hashes of tenants' passwords (`/api/rawdata`, `/api/support-dump`, `/api/http/middlewares`), and the next version of
 /// Traefik may add other paths. The price: the dashboard's list of middlewares stays empty.

@@ -70,6 +70,11 @@ const NEEDS: &[Need] = &[
         packages: &["xz-utils"],
         purpose: "unpacking packages",
     },
+    Need {
+        program: "mkfs.btrfs",
+        packages: &["btrfs-progs"],
+        purpose: "tests of tenants' quotas",
+    },
 ];
 
 /// What browser tests need in addition; only `cargo xtask test` installs it.

@@ -10,6 +10,7 @@ use std::{
 };
 
 use isyone_proto::{
+    disk::{Disk, DiskState},
     ids::TenantName,
     plan::{TenantPlan, UnixMs},
     report::{JobReport, TenantProgress, Traffic},
@@ -99,12 +100,23 @@ impl TenantStatus {
     }
 }
 
+/// A tenant's disk, and whose it is: a name may be given again.
+#[derive(Debug, Clone, Copy)]
+struct Measured {
+    uid: Uuid,
+    disk: Disk,
+    volumes: Option<VolumeBytes>,
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     tenants: BTreeMap<TenantName, (u64, Arc<TenantStatus>)>,
     latency_ms: HashMap<TenantName, u32>,
     usage: HashMap<TenantName, TenantUsage>,
     traffic: HashMap<TenantName, Traffic>,
+    disks: HashMap<TenantName, Measured>,
+    /// Tenants whose Odoo must be stopped, or may start again, since they were last asked for.
+    crossed: Vec<TenantName>,
     oom_kills: HashMap<String, u32>,
     revision: u64,
     docker_error: String,
@@ -117,6 +129,7 @@ struct Inner {
 pub struct StatusBoard {
     inner: Mutex<Inner>,
     changed: Notify,
+    crossed: Notify,
 }
 
 /// A tenant's entry on the board.
@@ -133,8 +146,17 @@ pub struct BoardEntry {
     pub measured: bool,
     /// What its visitors do, when known.
     pub traffic: Option<Traffic>,
+    /// Its disk, once measured.
+    pub disk: Option<Disk>,
     /// Out-of-memory kills of its containers, in their order.
     pub oom_kills: Vec<u32>,
+}
+
+impl Inner {
+    fn disk(&self, name: &TenantName, uid: Uuid) -> Option<Disk> {
+        let measured = self.disks.get(name).filter(|m| m.uid == uid)?;
+        Some(measured.disk)
+    }
 }
 
 impl StatusBoard {
@@ -174,6 +196,7 @@ impl StatusBoard {
     pub fn remove(&self, name: &TenantName) {
         let mut inner = self.lock();
         inner.usage.remove(name);
+        inner.disks.remove(name);
         inner.traffic.remove(name);
         inner.latency_ms.remove(name);
         if let Some((_, status)) = inner.tenants.remove(name) {
@@ -200,6 +223,7 @@ impl StatusBoard {
                 usage: inner.usage.get(name).copied().unwrap_or_default(),
                 measured: inner.usage.contains_key(name),
                 traffic: inner.traffic.get(name).copied(),
+                disk: inner.disk(name, status.uid),
                 latency_ms: inner.latency_ms.get(name).copied().unwrap_or(0),
                 oom_kills: status
                     .containers
@@ -231,6 +255,57 @@ impl StatusBoard {
 
     pub fn usage(&self, name: &TenantName) -> TenantUsage {
         self.lock().usage.get(name).copied().unwrap_or_default()
+    }
+
+    /// A tenant's disk. Wakes the link when more than its bytes have changed, and whoever waits for [`Self::crossed`] when
+    /// its Odoo must be stopped or may start again.
+    pub fn set_disk(&self, name: &TenantName, uid: Uuid, disk: Disk, volumes: Option<VolumeBytes>) {
+        let mut inner = self.lock();
+        let before = inner.disk(name, uid);
+        let measured = Measured { uid, disk, volumes };
+        inner.disks.insert(name.clone(), measured);
+        let same = |b: &Disk| {
+            (b.state, b.limit_bytes, b.means) == (disk.state, disk.limit_bytes, disk.means)
+        };
+        if before.as_ref().is_some_and(same) {
+            return;
+        }
+        inner.revision += 1;
+        let revision = inner.revision;
+        if let Some((told, _)) = inner.tenants.get_mut(name) {
+            *told = revision;
+        }
+        let stops = |state| state == DiskState::Stopped;
+        let crosses = stops(disk.state) != before.is_some_and(|b| stops(b.state));
+        if crosses {
+            inner.crossed.push(name.clone());
+        }
+        drop(inner);
+        self.changed.notify_one();
+        if crosses {
+            self.crossed.notify_one();
+        }
+    }
+
+    /// A tenant's disk, once measured.
+    pub fn disk(&self, name: &TenantName, uid: Uuid) -> Option<Disk> {
+        self.lock().disk(name, uid)
+    }
+
+    /// What each of a tenant's volumes holds, once measured.
+    pub fn volumes(&self, name: &TenantName) -> Option<VolumeBytes> {
+        self.lock().disks.get(name)?.volumes
+    }
+
+    /// Completes when there are tenants whose Odoo must be stopped or may start again because of their disk: these.
+    pub async fn crossed(&self) -> Vec<TenantName> {
+        loop {
+            let crossed = std::mem::take(&mut self.lock().crossed);
+            if !crossed.is_empty() {
+                return crossed;
+            }
+            self.crossed.notified().await;
+        }
     }
 
     /// What a tenant's visitors do; `None`: not known, or not any more.
@@ -341,6 +416,24 @@ impl StatusBoard {
 mod tests {
     use super::*;
     use crate::testing::tenant_plan;
+
+    #[tokio::test]
+    async fn a_full_disk_is_told_once_and_only_of_this_tenant() {
+        use isyone_proto::disk::DiskMeans;
+
+        let (board, plan) = (StatusBoard::default(), tenant_plan("alfa"));
+        let disk = |used| Disk::after(None, used, 1000, DiskMeans::Counted);
+        for used in [10, 900, 990] {
+            board.set_disk(&plan.name, plan.uid, disk(used), None);
+        }
+        assert!(board.lock().crossed.is_empty());
+        for used in [1000, 1001, 999, 1000] {
+            board.set_disk(&plan.name, plan.uid, disk(used), None);
+        }
+        assert_eq!(board.crossed().await, vec![plan.name.clone(); 3]);
+        assert_eq!(board.disk(&plan.name, plan.uid), Some(disk(1000)));
+        assert_eq!(board.disk(&plan.name, Uuid::nil()), None, "another's");
+    }
 
     #[test]
     fn equal_numbers_of_a_rebuilt_coordinator_are_another_plan() {

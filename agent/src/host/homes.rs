@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::{
     base::{fsutil, tree},
-    host::mark::Mark,
+    host::{disk, mark::Mark},
     plan::{
         container::Volume,
         home::{DataFacts, Home, HomeOwner, directory_name},
@@ -176,7 +176,7 @@ impl Homes {
     /// empty volume of its own.
     pub fn make(&self, home: &Home, uid: Uuid, role: Role) -> io::Result<()> {
         self.claim(&home.path, uid)?;
-        match fs::create_dir(home.directory(role)) {
+        match disk::make_directory(&home.directory(role)) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
             _ => Ok(()),
         }

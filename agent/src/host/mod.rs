@@ -6,6 +6,7 @@ pub mod addon;
 pub mod board;
 pub mod cgroup;
 pub mod chores;
+pub mod disk;
 pub mod events;
 pub mod firewall;
 pub mod golden;
@@ -33,7 +34,7 @@ use std::{
 use arc_swap::ArcSwapOption;
 use isyone_proto::plan::TenantPlan;
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::{OnceCell, Semaphore, watch},
     time::{Instant, sleep, timeout},
 };
 use uuid::Uuid;
@@ -169,6 +170,8 @@ pub struct Host {
     born: Instant,
     engine: ArcSwapOption<EngineInfo>,
     local_volumes: ArcSwapOption<bool>,
+    /// The device that tenants' data is on.
+    data_device: OnceCell<Option<String>>,
 }
 
 impl Host {
@@ -204,6 +207,7 @@ impl Host {
             born: Instant::now(),
             engine: ArcSwapOption::empty(),
             local_volumes: ArcSwapOption::empty(),
+            data_device: OnceCell::new(),
         })
     }
 
@@ -366,7 +370,21 @@ impl Host {
             cpus: engine.cpus,
             tenants_dir: self.data.tenants(),
             addons_dir: self.data.addons(),
+            data_device: self.data_device(&engine).await,
         })
+    }
+
+    /// The device that tenants' data is on, looked up once.
+    async fn data_device(&self, engine: &EngineInfo) -> Option<String> {
+        let place = match &self.tenants_dir {
+            Some((root, _)) => root.clone(),
+            None => PathBuf::from(&engine.root_dir),
+        };
+        let look = || async move {
+            let found = blocking(move || Ok(disk::device::device_of(&place)));
+            found.await.ok().flatten()
+        };
+        self.data_device.get_or_init(look).await.clone()
     }
 
     pub fn directory(&self, plan: &TenantPlan) -> PathBuf {

@@ -120,6 +120,7 @@ fn tenant(entry: &BoardEntry) -> TenantReport {
         absent: status.absent,
         health_latency_ms: entry.latency_ms,
         volume_repairs: status.volume_repairs,
+        disk: entry.disk,
     }
 }
 

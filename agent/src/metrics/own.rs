@@ -11,7 +11,7 @@ use std::{
 
 use super::text::{MetricType, Text};
 use crate::host::{Host, resources};
-use isyone_proto::report::TenantProgress;
+use isyone_proto::{disk::Disk, report::TenantProgress};
 
 /// The kernel counts a process's CPU time in hundredths of a second.
 const TICKS: f64 = 100.0;
@@ -71,6 +71,7 @@ pub fn render(host: &Host, connected: bool, scrapes: &ScrapeCounts) -> Text {
         1.0,
     );
     tenants(&mut out, host);
+    disks(&mut out, host);
     let flag = |is: bool| f64::from(u8::from(is));
     out.single(
         "isyone_agent_coordinator_connected",
@@ -106,6 +107,30 @@ fn tenants(out: &mut Text, host: &Host) {
         let count = counts.get(&progress).copied().unwrap_or(0);
         out.sample(name, &[("progress", word)], count as f64);
     }
+}
+
+/// Each tenant's disk against its plan.
+fn disks(out: &mut Text, host: &Host) {
+    let entries = host.board.entries();
+    let mut family = |name, help, value: fn(&Disk) -> u64| {
+        out.family(name, MetricType::Gauge, help);
+        for entry in &entries {
+            if let Some(disk) = &entry.disk {
+                let tenant = [("tenant", entry.name.as_str())];
+                out.sample(name, &tenant, value(disk) as f64);
+            }
+        }
+    };
+    family(
+        "isyone_tenant_disk_used_bytes",
+        "What a tenant's volumes hold, and what its containers have written beside them, as last measured",
+        |disk| disk.used_bytes,
+    );
+    family(
+        "isyone_tenant_disk_limit_bytes",
+        "The disk of its plan: a warning at 80 %, no uploads at 95 %, no Odoo at 100 %",
+        |disk| disk.limit_bytes,
+    );
 }
 
 /// Metrics of the agent's process, from `/proc/self`.

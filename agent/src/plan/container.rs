@@ -32,6 +32,25 @@ pub struct Limits {
     pub pids: u32,
 }
 
+/// Files that one process may have open where the plan does not say: more than Odoo and PostgreSQL need, far less than would
+/// be felt on the host. What every engine can give.
+pub const DEFAULT_NOFILE: u32 = 20_000;
+
+/// Limits on reading from and writing to one device; 0: none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceLimits {
+    /// Its path on the host.
+    pub device: String,
+    /// Bytes per second.
+    pub read_bps: u64,
+    /// Bytes per second.
+    pub write_bps: u64,
+    /// Operations per second.
+    pub read_iops: u32,
+    /// Operations per second.
+    pub write_iops: u32,
+}
+
 /// Where a mount comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MountSource {
@@ -88,6 +107,13 @@ pub struct ContainerSpec {
     pub stop_grace_s: u32,
     /// The engine restarts it unless it was stopped on purpose.
     pub restart: bool,
+    /// Files that one process may have open, if the plan says; else [`DEFAULT_NOFILE`] of containers made from now on. Only
+    /// what a plan says is part of the container's configuration: no container is made anew for a default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nofile: Option<u32>,
+    /// Limits on the device that tenants' data is on, if the plan says any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<DeviceLimits>,
 }
 
 /// A network or volume to create.

@@ -17,6 +17,8 @@ pub struct HostFacts {
     pub tenants_dir: PathBuf,
     /// Directory of our own Odoo modules; absolute.
     pub addons_dir: PathBuf,
+    /// The device that tenants' data is on, such as `/dev/sda`; `None`: none that the kernel limits.
+    pub data_device: Option<String>,
 }
 
 /// Facts about both images.

@@ -10,7 +10,7 @@ use isyone_proto::{ids::TenantName, plan::TenantPlan};
 use serde::Serialize;
 
 use crate::plan::{
-    container::{ContainerSpec, MountSource},
+    container::{ContainerSpec, DEFAULT_NOFILE, DeviceLimits, MountSource},
     facts::{HostFacts, ImageFacts, Images},
     sql,
     stack::{
@@ -217,6 +217,9 @@ struct Service<'a> {
     memswap_limit: String,
     cpus: String,
     pids_limit: u32,
+    ulimits: BTreeMap<&'static str, u32>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    blkio_config: BTreeMap<&'static str, [Throttle<'a>; 1]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     shm_size: Option<String>,
     cap_drop: [&'static str; 1],
@@ -227,6 +230,12 @@ struct Service<'a> {
     restart: &'static str,
     stop_grace_period: String,
     logging: Logging,
+}
+
+#[derive(Serialize)]
+struct Throttle<'a> {
+    path: &'a str,
+    rate: u64,
 }
 
 #[derive(Serialize)]
@@ -277,6 +286,20 @@ struct External<'a> {
     external: bool,
 }
 
+fn throttles(limits: &DeviceLimits) -> BTreeMap<&'static str, [Throttle<'_>; 1]> {
+    let path = &limits.device;
+    [
+        ("device_read_bps", limits.read_bps),
+        ("device_read_iops", limits.read_iops.into()),
+        ("device_write_bps", limits.write_bps),
+        ("device_write_iops", limits.write_iops.into()),
+    ]
+    .into_iter()
+    .filter(|(_, rate)| *rate > 0)
+    .map(|(key, rate)| (key, [Throttle { path, rate }]))
+    .collect()
+}
+
 fn service<'a>(spec: &'a ContainerSpec) -> Service<'a> {
     let volumes = spec.mounts.iter().map(|mount| match &mount.source {
         MountSource::Volume(name) => Volume {
@@ -321,6 +344,8 @@ fn service<'a>(spec: &'a ContainerSpec) -> Service<'a> {
         memswap_limit: format!("{}b", spec.limits.memory_bytes),
         cpus: format!("{:.2}", spec.limits.nano_cpus as f64 / 1e9),
         pids_limit: spec.limits.pids,
+        ulimits: BTreeMap::from([("nofile", spec.nofile.unwrap_or(DEFAULT_NOFILE))]),
+        blkio_config: spec.device.as_ref().map(throttles).unwrap_or_default(),
         shm_size: spec.shm_bytes.map(|b| format!("{b}b")),
         cap_drop: ["ALL"],
         cap_add: &spec.cap_add,
@@ -403,6 +428,7 @@ mod tests {
             cpus: 4,
             tenants_dir: "/var/lib/isyone/tenants".into(),
             addons_dir: "/var/lib/isyone/addons".into(),
+            data_device: None,
         };
         let images = Images {
             odoo: ImageFacts {

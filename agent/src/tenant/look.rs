@@ -29,6 +29,9 @@ use crate::{
 
 /// Enough for any version of PostgreSQL in `PG_VERSION`.
 const MAJOR_BYTES: u64 = 16;
+/// Why a plan's limits on the device do not hold.
+const NO_DEVICE: &str =
+    "tenants' data is on no device that the kernel limits: device_* of plans do not hold here";
 /// Newest major version that a directory is looked for of; there is one a year, and 18 is of 2025.
 const MAX_MAJOR: u32 = 40;
 
@@ -37,6 +40,9 @@ impl Tenant {
     /// from a `survey`, which is newer than anything this tenant's loop has done.
     pub async fn look(&self, survey: Option<Arc<Survey>>) -> Result<TenantView> {
         let facts = self.host.facts().await?;
+        if self.plan.size.limits_device() && facts.data_device.is_none() {
+            self.host.board.set_warning("device", NO_DEVICE);
+        }
         let mut observed = self.find(survey).await?;
         observed.set_foreign_aside();
         observed.home = self.home(&observed).await?;

@@ -28,6 +28,7 @@ use std::{
 };
 
 use isyone_proto::{
+    disk::{Disk, DiskState},
     ids::TenantName,
     plan::{Role, TenantPlan},
 };
@@ -198,6 +199,24 @@ impl Tenant {
         }
         self.unsaved.store(true, Ordering::Relaxed);
         self.show_steps();
+    }
+
+    /// Whether its Odoo must not run, because its disk is full: by the last measurement, under this plan. `false` as long as
+    /// there is none.
+    pub fn is_disk_full(&self) -> bool {
+        self.disk().is_some_and(|d| d.state == DiskState::Stopped)
+    }
+
+    /// Its disk, once measured.
+    fn disk(&self) -> Option<Disk> {
+        let known = self.host.board.disk(self.name(), self.plan.uid)?;
+        let limit = self.plan.size.disk_bytes;
+        Some(Disk::after(
+            Some(&known),
+            known.used_bytes,
+            limit,
+            known.means,
+        ))
     }
 
     /// A newer plan wants something else, so going on is pointless.

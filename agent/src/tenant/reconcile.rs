@@ -76,6 +76,11 @@ pub async fn run(host: Arc<Host>, mut plans: watch::Receiver<InForce>, stop: Can
                     strays.notify_one();
                 }
             },
+            crossed = host.board.crossed() => {
+                for running in crossed.iter().filter_map(|name| tenants.get(name)) {
+                    running.wake.notify_one();
+                }
+            }
             () = resync => strays.notify_one(),
         }
     }

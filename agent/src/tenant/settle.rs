@@ -133,6 +133,7 @@ impl Tenant {
             state: &state,
             stale: self.stale,
             no_new,
+            full: self.is_disk_full(),
             now: now_ms(),
         };
         Ok(diff::diff(&inputs)?)

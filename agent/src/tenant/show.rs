@@ -2,8 +2,12 @@
 //!
 //! Not here: reporting it (link).
 
-use isyone_proto::plan::DesiredState;
-use isyone_proto::report::TenantProgress;
+use isyone_proto::{
+    disk::{Disk, DiskState},
+    ids::TenantName,
+    plan::DesiredState,
+    report::TenantProgress,
+};
 
 use super::{Tenant, TenantError, TenantView};
 use crate::{
@@ -16,6 +20,15 @@ use crate::{
         state::TenantState,
     },
 };
+
+/// Why a tenant with a full disk is stopped, and what to do.
+fn full(tenant: &TenantName, disk: &Disk) -> String {
+    let (used, limit) = (disk.used_bytes >> 20, disk.limit_bytes >> 20);
+    format!(
+        "its disk is full ({used} MiB used of {limit} MiB), so Odoo is stopped and PostgreSQL runs; remove data \
+         (`isyctl tenant psql {tenant}`) or give it more (`isyctl tenant resize {tenant} --plan PLAN`): it starts by itself"
+    )
+}
 
 impl Tenant {
     pub(super) fn verdict(&self, view: &TenantView) -> (TenantProgress, String) {
@@ -36,6 +49,9 @@ impl Tenant {
                 );
             }
             _ => return (TenantProgress::Converged, String::new()),
+        }
+        if let Some(disk) = self.disk().filter(|d| d.state == DiskState::Stopped) {
+            return (TenantProgress::Unhealthy, full(self.name(), &disk));
         }
         let log = format!("see `isyctl tenant logs {}`", self.name());
         match &view.observed.odoo_health {

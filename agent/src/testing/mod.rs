@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use isyone_proto::{
     plan::{DesiredState, Firewall, HostPlan, Secret, Seed, TenantPlan, TenantSecrets},
-    spec::Size,
+    spec::{Bounds, Size},
 };
 use uuid::Uuid;
 
@@ -43,6 +43,7 @@ pub fn tenant_plan(name: &str) -> TenantPlan {
             cpu_millis: 1000,
             disk_bytes: 5 << 30,
             workers: 2,
+            bounds: Bounds::default(),
         },
         subnet: Ipv4Net::new_assert((base + slot * 16).into(), 28),
         http_port: 20_000 + 2 * slot as u16,

@@ -28,6 +28,7 @@ pub fn host() -> HostFacts {
         cpus: 4,
         tenants_dir: "/t".into(),
         addons_dir: "/a".into(),
+        data_device: None,
     }
 }
 
@@ -57,6 +58,8 @@ pub struct World {
     pub state: TenantState,
     /// Nobody can log in to the database as Odoo.
     pub closed: bool,
+    /// Its disk is full.
+    pub full: bool,
     /// How often volumes have been put back.
     pub put_back: u32,
     /// The stack of the plan that was looked at last: rendering is slow.
@@ -75,6 +78,7 @@ impl World {
             observed,
             state: TenantState::new(plan),
             closed: false,
+            full: false,
             put_back: 0,
             rendered: RefCell::default(),
         }
@@ -119,6 +123,7 @@ impl World {
             state: &self.state,
             stale,
             no_new: None,
+            full: self.full,
             now,
         };
         diff(&inputs)

@@ -3,5 +3,6 @@
 //! Not here: decisions alone (plan::diff's own tests), real engines (the workspace's tests).
 
 mod data;
+mod disk;
 mod faults;
 mod life;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use ipnet::Ipv4Net;
 use isyone_types::{
+    disk::{Disk, DiskState},
     generation::Generation,
     ids::{HostName, TenantName},
     plan::UnixMs,
@@ -37,6 +38,21 @@ pub struct TenantObserved {
     /// The trouble last reported to operators by an event, and under which generation; `None` since the tenant was last
     /// well.
     pub told: Option<(TenantProgress, u64)>,
+    /// Its disk as last measured, and when that was reported; see [`DISK_KNOWN_MS`].
+    pub disk: Option<(Disk, UnixMs)>,
+}
+
+/// For how long a disk's state is believed when reports do not tell it any more, milliseconds. An agent that has just
+/// started has not measured yet, and takes at most a few rounds of all tenants to; one that never does must not leave a
+/// tenant's uploads refused for ever.
+pub const DISK_KNOWN_MS: i64 = 3_600_000;
+
+impl TenantObserved {
+    /// Whether the edges are to refuse uploads to it.
+    pub fn refuses_uploads(&self) -> bool {
+        self.disk
+            .is_some_and(|(disk, _)| disk.state >= DiskState::UploadsRefused)
+    }
 }
 
 /// What is known of a host from its agent.
@@ -82,6 +98,9 @@ pub struct Observed {
     pub hosts: OrdMap<HostName, Arc<HostObserved>>,
     /// By tenant; kept true by [`Observed::put_copy`].
     tenants: OrdMap<TenantName, Copies>,
+    /// Copies that refuse uploads, with the tenant's uid and the epoch that their report is about: so that who publishes
+    /// routes need not look at every report. Kept true by [`Observed::put_copy`].
+    full: OrdMap<(TenantName, HostName), (Uuid, u64)>,
     /// For each scope of the edges' configuration (as in [`crate::shards::Shards::scopes`]): the newest snapshot whose
     /// routes all edges of that scope are known to run. Missing: not known since the start.
     pub edges_run: OrdMap<usize, u64>,
@@ -96,9 +115,26 @@ impl Observed {
 
     /// Stores a report in place of the same host's last one.
     pub fn put_copy(&mut self, seen: TenantObserved) {
+        let full = seen.refuses_uploads();
+        // Nearly always nothing is full, and nothing is written then.
+        if full || !self.full.is_empty() {
+            let key = (seen.report.name.clone(), seen.host.clone());
+            let about = full.then_some((seen.report.uid, seen.report.epoch));
+            if self.full.get(&key) != about.as_ref() {
+                match about {
+                    Some(about) => self.full.insert(key, about),
+                    None => self.full.remove(&key),
+                };
+            }
+        }
         let copies = &mut self.tenants.entry(seen.report.name.clone()).or_default().0;
         copies.retain(|old| old.host != seen.host);
         copies.push(Arc::new(seen));
+    }
+
+    /// Copies that refuse uploads, and which uid and epoch their report is about.
+    pub fn full(&self) -> &OrdMap<(TenantName, HostName), (Uuid, u64)> {
+        &self.full
     }
 
     /// Forgets what one host said of a tenant.
@@ -109,11 +145,15 @@ impl Observed {
                 self.tenants.remove(tenant);
             }
         }
+        self.full.remove(&(tenant.clone(), host.clone()));
     }
 
     /// Forgets all that was said of a tenant.
     pub fn forget(&mut self, tenant: &TenantName) {
-        self.tenants.remove(tenant);
+        let copies = self.tenants.remove(tenant).unwrap_or_default();
+        for seen in copies.0 {
+            self.full.remove(&(tenant.clone(), seen.host.clone()));
+        }
     }
 
     /// Forgets the copies for which this is false.

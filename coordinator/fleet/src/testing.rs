@@ -8,7 +8,7 @@ use isyone_types::{
     ids::{HostName, ShortName, TenantName},
     operation::OperationState,
     report::{ContainerReport, HostReport, HostResources, TenantProgress, TenantReport, Usage},
-    spec::{Size, TenantSpec},
+    spec::{Bounds, Size, TenantSpec},
 };
 use uuid::Uuid;
 
@@ -39,6 +39,7 @@ pub fn settings() -> Settings {
         cpu_millis,
         disk_bytes: GIB,
         workers,
+        bounds: Bounds::default(),
     };
     Settings {
         base_domain: "isy.one".to_owned(),
@@ -351,6 +352,7 @@ impl Bench {
             absent,
             health_latency_ms: 1,
             volume_repairs: 0,
+            disk: None,
         }
     }
 }

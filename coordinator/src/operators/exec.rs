@@ -78,7 +78,7 @@ impl Api {
         };
         let name = check_start(&start)?;
         let host = self.host_of(&name)?;
-        self.check_at_work(&name)?;
+        self.check_at_work(&name, start.kind())?;
         let kind = start
             .kind()
             .as_str_name()
@@ -102,9 +102,14 @@ impl Api {
     }
 
     /// Refuses before the host is asked: it would only name a container that does not run.
-    fn check_at_work(&self, name: &TenantName) -> Result<(), Status> {
+    fn check_at_work(&self, name: &TenantName, kind: v1::ExecKind) -> Result<(), Status> {
         let state = self.state();
-        let Some(problem) = views::not_at_work(&state, self.tenant(&state, name)?) else {
+        let tenant = self.tenant(&state, name)?;
+        let full = kind != v1::ExecKind::Psql && views::is_stopped_by_disk(&state, tenant);
+        let full = full.then(|| {
+            format!("has no Odoo, because its disk is full; `isyctl tenant psql {name}` works, and `isyctl tenant resize {name} --plan PLAN` gives it room")
+        });
+        let Some(problem) = views::not_at_work(&state, tenant).or(full) else {
             return Ok(());
         };
         let name = name.clone();

@@ -80,6 +80,7 @@ pub(crate) fn tenant(
         last_active_time: views::last_active(state, tenant).map(timestamp),
         copies: tenant.copies.iter().map(copy).collect(),
         other_images: has_other_images(settings, &tenant.spec),
+        disk: views::disk(state, tenant).map(Into::into),
     }
 }
 

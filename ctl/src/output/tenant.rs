@@ -1,6 +1,8 @@
 //! A tenant's details in words, for `isyctl tenant show` and the screen of `isyctl top`. Pure.
 
-use isyone_proto::pb::v1::{CopyRole, Domain, DomainState, Reach, Tenant, TenantAccess};
+use isyone_proto::pb::v1::{
+    Bounds, CopyRole, DiskMeans, DiskState, Domain, DomainState, Reach, Tenant, TenantAccess,
+};
 
 use super::{
     format,
@@ -28,6 +30,7 @@ pub fn details(tenant: &Tenant, now_ms: i64) -> String {
     pairs.extend(copies(tenant));
     pairs.extend(asked(tenant));
     pairs.push(("Uses", used(tenant).into()));
+    pairs.extend(disk(tenant).map(|cell| ("Disk", cell)));
     pairs.extend(visitors(tenant));
     if tenant.last_active_time.is_some() {
         let ago = format!(
@@ -102,6 +105,31 @@ fn used(tenant: &Tenant) -> String {
         format::cpus(usage.cpu_millis),
         format::bytes(usage.memory_bytes)
     )
+}
+
+/// How full its disk is, what follows from that, and what keeps it within its plan.
+fn disk(tenant: &Tenant) -> Option<Cell> {
+    let disk = tenant.disk?;
+    let percent = (u128::from(disk.used_bytes) * 100)
+        .checked_div(u128::from(disk.limit_bytes))
+        .unwrap_or(0);
+    let means = match disk.means() {
+        DiskMeans::Quota => "held by the file system",
+        DiskMeans::Counted | DiskMeans::Unspecified => "counted",
+    };
+    let (what, paint) = match disk.state() {
+        DiskState::Free => ("", None),
+        DiskState::Warned => (", filling", Some(Paint::Warn)),
+        DiskState::UploadsRefused => (", uploads are refused", Some(Paint::Bad)),
+        DiskState::Stopped => (", full: Odoo is stopped", Some(Paint::Bad)),
+        DiskState::Unspecified => (", in a state that this isyctl does not know", None),
+    };
+    let text = format!(
+        "{} of {} ({percent}%), {means}{what}",
+        format::bytes(disk.used_bytes),
+        format::bytes(disk.limit_bytes)
+    );
+    Some(paint.map_or_else(|| text.as_str().into(), |paint| paint.on(&text)))
 }
 
 /// The visitors' traffic over about the last minute.
@@ -194,6 +222,8 @@ fn asked(tenant: &Tenant) -> Vec<(&'static str, Cell)> {
         ("Modules", modules.into()),
         ("Login", format::or_dash(&spec.admin_login).into()),
     ];
+    let bounds = tenant.size.and_then(|size| size.bounds);
+    pairs.extend(bounds.map(|bounds| ("Limits", limits(&bounds).into())));
     if !spec.host.is_empty() {
         pairs.push(("Only on host", spec.host.as_str().into()));
     }
@@ -204,6 +234,22 @@ fn asked(tenant: &Tenant) -> Vec<(&'static str, Cell)> {
         ));
     }
     pairs
+}
+
+/// What its plan limits beyond memory and CPU.
+fn limits(bounds: &Bounds) -> String {
+    let rate =
+        |what: &str, bytes: u64| (bytes > 0).then(|| format!("{what} {}/s", format::bytes(bytes)));
+    let count = |number: u32, what: &str| (number > 0).then(|| format!("{number} {what}"));
+    let said = [
+        count(bounds.pids, "processes"),
+        count(bounds.nofile, "open files"),
+        rate("reads", bounds.device_read_bps),
+        count(bounds.device_read_iops, "reads/s"),
+        rate("writes", bounds.device_write_bps),
+        count(bounds.device_write_iops, "writes/s"),
+    ];
+    said.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// The edition; beside images that are not its own it must not look as if it were what runs.

@@ -220,6 +220,7 @@ mod tests {
             cpu_millis: 1,
             disk_bytes: 2,
             workers,
+            bounds: None,
         };
         let info = v1::Info {
             plans: [("b".into(), size(2)), ("a".into(), size(1))].into(),

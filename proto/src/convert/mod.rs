@@ -5,6 +5,7 @@
 
 mod jobs;
 mod report;
+mod size;
 
 use std::{collections::BTreeMap, str::FromStr};
 
@@ -18,7 +19,7 @@ use crate::{
     ids::TenantName,
     pb::{agent::v1 as agent, v1},
     plan::{DesiredState, Firewall, HostPlan, Secret, TenantPlan, TenantSecrets, UnixMs},
-    spec::{LabelKey, LabelValue, MAX_LABELS, Size},
+    spec::{LabelKey, LabelValue, MAX_LABELS},
 };
 
 /// Largest number of tenants in one host's plan: far more than a machine carries, far below a message's limit.
@@ -93,28 +94,6 @@ fn port(field: &str, value: u32) -> Result<u16, FieldError> {
             format!("{value} is not a port (1..=65535)"),
         )),
         Ok(port) => Ok(port),
-    }
-}
-
-impl From<Size> for v1::Size {
-    fn from(size: Size) -> Self {
-        Self {
-            memory_bytes: size.memory_bytes,
-            cpu_millis: size.cpu_millis,
-            disk_bytes: size.disk_bytes,
-            workers: size.workers,
-        }
-    }
-}
-
-impl From<v1::Size> for Size {
-    fn from(size: v1::Size) -> Self {
-        Self {
-            memory_bytes: size.memory_bytes,
-            cpu_millis: size.cpu_millis,
-            disk_bytes: size.disk_bytes,
-            workers: size.workers,
-        }
     }
 }
 
@@ -364,7 +343,10 @@ impl TryFrom<agent::TenantSecrets> for TenantSecrets {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{JobOrder, JobWork, PeerGrant, Seed};
+    use crate::{
+        plan::{JobOrder, JobWork, PeerGrant, Seed},
+        spec::{Bounds, Size},
+    };
 
     fn plan() -> HostPlan {
         let tenant = |name: &str| TenantPlan {
@@ -381,6 +363,12 @@ mod tests {
                 cpu_millis: 1000,
                 disk_bytes: 1 << 30,
                 workers: 2,
+                bounds: Bounds {
+                    pids: 500,
+                    nofile: 4_096,
+                    device_read_bps: 100 << 20,
+                    ..Bounds::default()
+                },
             },
             subnet: "10.200.0.0/28".parse().unwrap(),
             http_port: 20_000,

@@ -150,6 +150,7 @@ fn tenant(status: agent::TenantStatus, now: UnixMs) -> Result<TenantReport, Fiel
         absent: status.absent,
         health_latency_ms: status.health_latency_ms,
         volume_repairs: status.volume_repairs,
+        disk: status.disk.and_then(super::size::disk),
         name,
     })
 }
@@ -254,6 +255,7 @@ impl From<&TenantReport> for agent::TenantStatus {
             health_latency_ms: report.health_latency_ms,
             volume_repairs: report.volume_repairs,
             traffic: report.traffic.map(Into::into),
+            disk: report.disk.map(Into::into),
         }
     }
 }

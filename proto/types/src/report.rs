@@ -8,6 +8,7 @@ use std::{borrow::Cow, fmt};
 use uuid::Uuid;
 
 use crate::{
+    disk::Disk,
     ids::TenantName,
     operation::Step,
     plan::{Role, UnixMs},
@@ -194,6 +195,8 @@ pub struct TenantReport {
     pub health_latency_ms: u32,
     /// How often the records of its volumes were gone from Docker and have been put back, as its host counts.
     pub volume_repairs: u64,
+    /// Its disk against its plan; `None` until its host has measured it, and from agents that do not.
+    pub disk: Option<Disk>,
 }
 
 /// How far a job is.

@@ -52,10 +52,62 @@ pub struct Size {
     pub memory_bytes: u64,
     /// CPU limit in thousandths of one CPU.
     pub cpu_millis: u32,
-    /// Disk space that placement counts for the tenant, bytes.
+    /// Disk space of the tenant, bytes: placement counts it, and its host holds the tenant to it.
     pub disk_bytes: u64,
     /// Odoo HTTP workers; 0: threaded, without a gevent port.
     pub workers: u32,
+    /// Further limits, as far as the plan says any.
+    #[serde(default, skip_serializing_if = "Bounds::are_unsaid")]
+    pub bounds: Bounds,
+}
+
+impl Size {
+    /// Whether reading from or writing to the device that holds tenants' data is limited.
+    pub fn limits_device(&self) -> bool {
+        let Bounds {
+            device_read_bps,
+            device_write_bps,
+            device_read_iops,
+            device_write_iops,
+            ..
+        } = self.bounds;
+        device_read_bps > 0 || device_write_bps > 0 || device_read_iops > 0 || device_write_iops > 0
+    }
+}
+
+/// Limits of a tenant's containers beyond memory and CPU. 0: the plan does not say, and the host's default holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Bounds {
+    /// Processes and threads of Odoo's container.
+    #[serde(skip_serializing_if = "is_unsaid")]
+    pub pids: u32,
+    /// Files that one process may have open.
+    #[serde(skip_serializing_if = "is_unsaid")]
+    pub nofile: u32,
+    /// What each container may read from the device that holds tenants' data, bytes per second.
+    #[serde(skip_serializing_if = "is_unsaid")]
+    pub device_read_bps: u64,
+    /// What it may write to it, bytes per second.
+    #[serde(skip_serializing_if = "is_unsaid")]
+    pub device_write_bps: u64,
+    /// Reads per second.
+    #[serde(skip_serializing_if = "is_unsaid")]
+    pub device_read_iops: u32,
+    /// Writes per second.
+    #[serde(skip_serializing_if = "is_unsaid")]
+    pub device_write_iops: u32,
+}
+
+impl Bounds {
+    /// Whether the plan says none of them.
+    pub fn are_unsaid(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+fn is_unsaid<T: Default + PartialEq>(limit: &T) -> bool {
+    *limit == T::default()
 }
 
 /// Why a value is refused; `Display` says what would be right.
@@ -232,6 +284,17 @@ pub fn covers(name: &str, host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_size_without_further_limits_is_stored_as_before() {
+        let before = r#"{"memory_bytes":1,"cpu_millis":2,"disk_bytes":3,"workers":4}"#;
+        let mut size: Size = serde_json::from_str(before).unwrap();
+        assert_eq!(serde_json::to_string(&size).unwrap(), before);
+        size.bounds.pids = 500;
+        let text = serde_json::to_string(&size).unwrap();
+        assert!(text.ends_with(r#","bounds":{"pids":500}}"#), "{text}");
+        assert_eq!(serde_json::from_str::<Size>(&text).unwrap(), size);
+    }
 
     #[test]
     fn values_are_checked() {

@@ -34,7 +34,7 @@ pub(crate) fn run(run: &Run) -> Result<Report> {
     );
     let cell = Cell::start(&Shape {
         edition: STANDIN,
-        config: "---[plans.small]\nmemory=\"64MiB\"\ncpu=0.02\ndisk=\"1MiB\"\nworkers=0\n",
+        config: "---[plans.small]\nmemory=\"64MiB\"\ncpu=0.02\ndisk=\"16MiB\"\nworkers=0\n",
         liveness: "report_interval = \"5s\"",
         ..Shape::default()
     });

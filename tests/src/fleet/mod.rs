@@ -64,9 +64,9 @@ report_interval = "1s"
 suspect = "20s"
 lost = "60s"
 [plans]
-small = { memory = "64MiB", cpu = 0.1, disk = "1MiB" }
-standard = { memory = "80MiB", cpu = 0.1, disk = "1MiB" }
-large = { memory = "96MiB", cpu = 0.1, disk = "1MiB" }
+small = { memory = "64MiB", cpu = 0.1, disk = "16MiB" }
+standard = { memory = "80MiB", cpu = 0.1, disk = "16MiB" }
+large = { memory = "96MiB", cpu = 0.1, disk = "64MiB" }
 "#;
 
 impl Fleet {

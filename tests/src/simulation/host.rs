@@ -332,6 +332,7 @@ impl SimHost {
             absent: done && plan.desired == DesiredState::Purged,
             health_latency_ms: 1,
             volume_repairs: 0,
+            disk: None,
         }
     }
 }

@@ -30,7 +30,7 @@ default_plan = "small"
 memory_reserve = "1MiB"
 disk_reserve = "1MiB"
 [plans]
-small = { memory = "64MiB", cpu = 0.1, disk = "1MiB" }
+small = { memory = "64MiB", cpu = 0.1, disk = "16MiB" }
 "#;
 
 const CREATE: &str = "isyone.v1.TenantService/CreateTenant";

@@ -236,3 +236,24 @@ fn a_resolver_is_asked_for_a_certificate_for_each_name_so_that_a_broken_one_cost
     );
     golden("tls_resolver", &render(&with_resolver(None), &routes));
 }
+
+/// Uploads are refused by the edge itself, before its other routers and without asking for the body; who may not visit the
+/// tenant is told nothing.
+#[test]
+fn a_tenant_without_room_takes_no_uploads() {
+    let mut route = running("alfa", &["alfa.isy.one", "erp.alfa.example"], Some(20_001));
+    route.full = true;
+    route.access.addresses = vec!["203.0.113.0/24".parse().unwrap()];
+    let rendered = render(&options(), std::slice::from_ref(&route));
+    golden("full", &rendered);
+    let document: serde_json::Value = serde_json::from_str(&rendered.json).unwrap();
+    let refused = &document["http"]["routers"]["odoo-alfa_full"];
+    let middlewares = refused["middlewares"].as_array().unwrap();
+    assert_eq!(middlewares[0], "odoo-alfa_addresses");
+    assert_eq!(middlewares.last().unwrap(), "isyone-full");
+    assert!(refused["priority"].as_u64() > Some(u64::from(WEBSOCKET_PRIORITY)));
+    // A page in a suspended tenant's place takes none anyway.
+    route.target = Target::Page;
+    let page = render(&options(), &[route]);
+    assert!(!page.json.contains("odoo-alfa_full"));
+}

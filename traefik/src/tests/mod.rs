@@ -67,6 +67,7 @@ fn running(tenant: &str, hostnames: &[&str], websocket_port: Option<u16>) -> Rou
             http_port: 20_000,
             websocket_port,
         },
+        full: false,
     }
 }
 

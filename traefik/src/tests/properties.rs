@@ -112,7 +112,8 @@ proptest! {
         input in proptest::collection::vec(("[a-z-]{0,3}", proptest::collection::vec("[a-c.`]{0,4}", 0..3), any::<Option<u16>>()), 0..12)
     ) {
         let routes: Vec<Route> = input.iter().map(|(tenant, hosts, port)| {
-            running(tenant, &hosts.iter().map(String::as_str).collect::<Vec<_>>(), *port)
+            let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
+            Route { full: hosts.len() == 1, ..running(tenant, &hosts, *port) }
         }).collect();
         let rendered = render(&options(), &routes);
         prop_assert_eq!(&rendered, &render(&options(), &routes));

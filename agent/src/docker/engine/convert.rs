@@ -9,7 +9,8 @@ use super::super::{
     Chunk, ContainerSummary, EngineEvent, ListedContainer, MAX_OUTPUT_BYTES, tenant_of_volume,
 };
 use crate::plan::container::{
-    Container, ContainerSpec, LABEL_TENANT, Limits, Mount, MountSource, Network, Volume,
+    Container, ContainerSpec, DEFAULT_NOFILE, DeviceLimits, LABEL_TENANT, Limits, Mount,
+    MountSource, Network, Volume,
 };
 
 pub(super) fn filters(pairs: &[(&str, &str)]) -> HashMap<String, Vec<String>> {
@@ -79,7 +80,25 @@ fn host_config(spec: &ContainerSpec) -> m::HostConfig {
         ("max-size".to_owned(), "10m".to_owned()),
         ("max-file".to_owned(), "3".to_owned()),
     ]);
+    let nofile = i64::from(spec.nofile.unwrap_or(DEFAULT_NOFILE));
+    let ulimit = m::ResourcesUlimits {
+        name: Some("nofile".to_owned()),
+        soft: Some(nofile),
+        hard: Some(nofile),
+    };
+    let throttle = |rate: fn(&DeviceLimits) -> u64| {
+        let limits = spec.device.as_ref().filter(|limits| rate(limits) > 0)?;
+        Some(vec![m::ThrottleDevice {
+            path: Some(limits.device.clone()),
+            rate: i64::try_from(rate(limits)).ok(),
+        }])
+    };
     m::HostConfig {
+        ulimits: Some(vec![ulimit]),
+        blkio_device_read_bps: throttle(|limits| limits.read_bps),
+        blkio_device_write_bps: throttle(|limits| limits.write_bps),
+        blkio_device_read_iops: throttle(|limits| limits.read_iops.into()),
+        blkio_device_write_iops: throttle(|limits| limits.write_iops.into()),
         memory: Some(spec.limits.memory_bytes as i64),
         memory_swap: Some(spec.limits.memory_bytes as i64), // equal: no swap
         nano_cpus: Some(spec.limits.nano_cpus as i64),
@@ -311,5 +330,34 @@ mod tests {
             "r.example:5000/odoo:18.0"
         );
         assert_eq!(with_tag("odoo@sha256:00"), "odoo@sha256:00");
+    }
+
+    #[test]
+    fn open_files_are_always_limited_and_devices_where_the_plan_says() {
+        let plan = crate::testing::tenant_plan("alfa");
+        let mut spec = crate::testing::world::render(&plan).odoo;
+        let nofile = |spec: &ContainerSpec| {
+            let limits = host_config(spec).ulimits.unwrap();
+            (limits[0].name.clone(), limits[0].hard)
+        };
+        assert_eq!(nofile(&spec), (Some("nofile".to_owned()), Some(20_000)));
+        assert_eq!(host_config(&spec).blkio_device_read_bps, None);
+        spec.nofile = Some(4_096);
+        spec.device = Some(DeviceLimits {
+            device: "/dev/sda".to_owned(),
+            read_bps: 7 << 20,
+            write_bps: 0,
+            read_iops: 0,
+            write_iops: 500,
+        });
+        assert_eq!(nofile(&spec).1, Some(4_096));
+        let config = host_config(&spec);
+        let read = &config.blkio_device_read_bps.unwrap()[0];
+        assert_eq!(
+            (read.path.as_deref(), read.rate),
+            (Some("/dev/sda"), Some(7 << 20))
+        );
+        assert_eq!(config.blkio_device_write_bps, None);
+        assert_eq!(config.blkio_device_write_iops.unwrap()[0].rate, Some(500));
     }
 }

@@ -11,8 +11,8 @@ use isyone_proto::{
 
 use crate::plan::{
     container::{
-        ContainerSpec, LABEL_ROLE, LABEL_TENANT, LABEL_UID, Limits, Mount, MountSource,
-        PublishedPort,
+        ContainerSpec, DeviceLimits, LABEL_ROLE, LABEL_TENANT, LABEL_UID, Limits, Mount,
+        MountSource, PublishedPort,
     },
     facts::{HostFacts, Images},
     render,
@@ -36,7 +36,10 @@ pub(super) fn limits(size: &Size, host: &HostFacts, role: Role) -> Limits {
         Role::Odoo => Limits {
             memory_bytes: odoo,
             nano_cpus: cpu.clamp(least, most),
-            pids: 256 + 64 * size.workers,
+            pids: match size.bounds.pids {
+                0 => 256 + 64 * size.workers,
+                said => said,
+            },
         },
         Role::Postgres => Limits {
             memory_bytes: postgres,
@@ -44,6 +47,23 @@ pub(super) fn limits(size: &Size, host: &HostFacts, role: Role) -> Limits {
             pids: MAX_CONNECTIONS + 100,
         },
     }
+}
+
+fn nofile(size: &Size) -> Option<u32> {
+    Some(size.bounds.nofile).filter(|said| *said > 0)
+}
+
+/// Each of the two containers has them for itself, as with CPU: which of them reads and writes is the tenant's.
+fn device(size: &Size, host: &HostFacts) -> Option<DeviceLimits> {
+    let bounds = &size.bounds;
+    let limits = DeviceLimits {
+        device: host.data_device.clone()?,
+        read_bps: bounds.device_read_bps,
+        write_bps: bounds.device_write_bps,
+        read_iops: bounds.device_read_iops,
+        write_iops: bounds.device_write_iops,
+    };
+    size.limits_device().then_some(limits)
 }
 
 /// `shared_buffers` follows the memory when the container is created; a resize does not change it, because that would
@@ -138,6 +158,8 @@ pub(super) fn postgres(plan: &TenantPlan, host: &HostFacts, images: &Images) -> 
         init: false,
         stop_grace_s: POSTGRES_GRACE_S,
         restart: true,
+        nofile: nofile(&plan.size),
+        device: device(&plan.size, host),
     }
 }
 
@@ -188,6 +210,8 @@ pub(super) fn odoo(plan: &TenantPlan, host: &HostFacts, images: &Images) -> Cont
         // For whoever else stops it, mainly a person with docker compose: no request is cut off.
         stop_grace_s: u32::try_from(render::request_seconds(plan) + ODOO_END_S).unwrap_or(u32::MAX),
         restart: true,
+        nofile: nofile(&plan.size),
+        device: device(&plan.size, host),
     }
 }
 

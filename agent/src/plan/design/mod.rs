@@ -117,7 +117,7 @@ mod tests {
         },
         testing::tenant_plan,
     };
-    use isyone_proto::spec::Size;
+    use isyone_proto::spec::{Bounds, Size};
     use proptest::prelude::*;
 
     fn host() -> HostFacts {
@@ -126,6 +126,7 @@ mod tests {
             cpus: 4,
             tenants_dir: "/var/lib/isyone/tenants".into(),
             addons_dir: "/var/lib/isyone/addons".into(),
+            data_device: None,
         }
     }
 
@@ -160,6 +161,7 @@ mod tests {
             cpu_millis: 4000,
             disk_bytes: 1,
             workers: 2,
+            bounds: Bounds::default(),
         };
         assert_eq!(
             hashes(&before),
@@ -173,6 +175,42 @@ mod tests {
             hashes(&after).1,
             "workers are in odoo.conf"
         );
+    }
+
+    /// Which containers a plan's further limits make anew: those of a plan that says them, never those of one that does not.
+    #[test]
+    fn limits_that_a_plan_does_not_say_change_no_container() {
+        let before = tenant_plan("alfa");
+        let unsaid = stack(&before, &host(), &images(), "hash");
+        let json = serde_json::to_string(&unsaid.odoo).unwrap();
+        assert!(
+            !json.contains("nofile") && !json.contains("device"),
+            "{json}"
+        );
+        let mut after = before.clone();
+        after.size.bounds.pids = 400;
+        assert_eq!(
+            hashes(&before),
+            hashes(&after),
+            "processes change in flight"
+        );
+        let limited = stack(&after, &host(), &images(), "hash");
+        assert_eq!(limited.odoo.limits.pids, 400);
+        assert_eq!(limited.postgres.limits, unsaid.postgres.limits);
+        after.size.bounds.nofile = 4_096;
+        assert_ne!(hashes(&before).0, hashes(&after).0);
+        assert_ne!(hashes(&before).1, hashes(&after).1);
+        let mut io = before.clone();
+        io.size.bounds.device_write_bps = 1 << 20;
+        let mut there = host();
+        assert_eq!(stack(&io, &there, &images(), "hash").odoo.device, None);
+        there.data_device = Some("/dev/sda".to_owned());
+        let limits = stack(&io, &there, &images(), "hash").odoo.device.unwrap();
+        assert_eq!(
+            (limits.device.as_str(), limits.write_bps),
+            ("/dev/sda", 1 << 20)
+        );
+        assert_eq!(stack(&before, &there, &images(), "hash").odoo, unsaid.odoo);
     }
 
     #[test]
@@ -200,7 +238,7 @@ mod tests {
     proptest! {
         #[test]
         fn limits_and_connections_always_fit(memory in (64u64 << 20)..(512 << 30), cpu in 1u32..256_000, workers in 0u32..180) {
-            let size = Size { memory_bytes: memory, cpu_millis: cpu, disk_bytes: 0, workers };
+            let size = Size { memory_bytes: memory, cpu_millis: cpu, disk_bytes: 0, workers, bounds: Bounds::default() };
             let (odoo, postgres) = split_memory(memory);
             prop_assert_eq!(odoo + postgres, memory);
             prop_assert!(postgres >= 6 << 20 && odoo >= postgres);

@@ -52,6 +52,8 @@ pub struct Inputs<'a> {
     pub stale: bool,
     /// Why no new tenant may start on this host, if that is so.
     pub no_new: Option<&'a str>,
+    /// The tenant's disk is full: its Odoo does not run.
+    pub full: bool,
     pub now: UnixMs,
 }
 

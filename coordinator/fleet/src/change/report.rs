@@ -6,8 +6,9 @@
 use std::sync::Arc;
 
 use isyone_types::{
+    disk::{Disk, DiskState},
     ids::{HostName, TenantName},
-    plan::Lifecycle,
+    plan::{Lifecycle, UnixMs},
     report::{HostReport, TenantProgress, TenantReport},
 };
 use uuid::Uuid;
@@ -16,7 +17,8 @@ use super::{ChangeError, Edit, Outcome, generations};
 use crate::{
     desired::{CopyRole, Tenant},
     event::EventKind,
-    observed::TenantObserved,
+    observed::{DISK_KNOWN_MS, TenantObserved},
+    views,
 };
 
 impl Edit<'_> {
@@ -73,6 +75,7 @@ impl Edit<'_> {
             return;
         }
         let told = self.tell_changes(&tenant, host, before.as_deref(), &report);
+        let disk = self.tell_disk(&tenant, host, before.as_deref(), &report);
         // The operation tells plans of equal generation apart, of which a rebuilt coordinator's host has seen several.
         let converged = report.progress == TenantProgress::Converged
             && report.generation == tenant.generation
@@ -83,6 +86,7 @@ impl Edit<'_> {
             at: self.stamp.now,
             report,
             told,
+            disk,
         });
         if converged && tenant.placement.host == *host {
             self.is_well(&tenant);
@@ -180,6 +184,40 @@ impl Edit<'_> {
                 message.to_owned(),
             );
         }
+    }
+
+    /// Records an event when a tenant's disk has reached another state, and returns what is known of it now. The first
+    /// word since the coordinator's start is no news.
+    fn tell_disk(
+        &mut self,
+        tenant: &Tenant,
+        host: &HostName,
+        before: Option<&TenantObserved>,
+        report: &TenantReport,
+    ) -> Option<(Disk, UnixMs)> {
+        let before = before.filter(|b| b.report.uid == report.uid);
+        let known = before
+            .and_then(|b| b.disk)
+            .filter(|(_, at)| self.stamp.now - at < DISK_KNOWN_MS);
+        let Some(disk) = report.disk else {
+            return known;
+        };
+        let was = known.map_or(DiskState::Free, |(disk, _)| disk.state);
+        // What is left of it elsewhere, or on its way, stops nothing.
+        let lives = tenant.placement.host == *host;
+        if before.is_some() && lives && was != disk.state {
+            let (kind, what) = match disk.state {
+                state if state < was => (EventKind::TenantDiskFreed, "there is room again"),
+                DiskState::Stopped => (EventKind::TenantDiskFull, "Odoo is stopped"),
+                DiskState::UploadsRefused => {
+                    (EventKind::TenantUploadsRefused, "uploads are refused")
+                }
+                DiskState::Warned | DiskState::Free => (EventKind::TenantDiskFilling, "filling"),
+            };
+            let message = format!("{}: {what}", views::disk_in_words(&disk));
+            self.event(kind, Some(tenant), Some(host), None, message);
+        }
+        Some((disk, self.stamp.now))
     }
 
     /// A tenant is as it should be where it lives. Once it has run, its plan says so: a host that lost the data must not

@@ -13,7 +13,7 @@ use imbl::OrdMap;
 use isyone_types::{
     ids::HostName,
     plan::UnixMs,
-    spec::{LabelKey, LabelValue, Size},
+    spec::{Bounds, LabelKey, LabelValue, Size},
 };
 
 use self::room::Room;
@@ -230,6 +230,7 @@ impl Ranking {
             cpu_millis: 0,
             disk_bytes: 0,
             workers: 0,
+            bounds: Bounds::default(),
         };
         let load = room.load(view.settings, nothing).permille();
         let score = Score {

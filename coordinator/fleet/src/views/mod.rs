@@ -12,6 +12,7 @@ use std::{
 };
 
 use isyone_types::{
+    disk::{Disk, DiskState},
     identity::OperatorRole,
     ids::{HostName, TenantName},
     plan::{Lifecycle, Role, UnixMs},
@@ -137,6 +138,28 @@ pub fn not_at_work(state: &State, tenant: &Tenant) -> Option<String> {
     })
 }
 
+/// A tenant's disk where it lives, as far as it is known.
+pub fn disk(state: &State, tenant: &Tenant) -> Option<Disk> {
+    observed(state, tenant)?.disk.map(|(disk, _)| disk)
+}
+
+/// Whether its host has stopped its Odoo because its disk is full.
+pub fn is_stopped_by_disk(state: &State, tenant: &Tenant) -> bool {
+    let full = disk(state, tenant).is_some_and(|disk| disk.state == DiskState::Stopped);
+    full && tenant.desired == Lifecycle::Running && !odoo_runs(state, tenant)
+}
+
+/// `9728 MiB of 10240 MiB used (95 %)`.
+pub fn disk_in_words(disk: &Disk) -> String {
+    let mib = |bytes: u64| bytes >> 20;
+    format!(
+        "{} MiB of {} MiB used ({} %)",
+        mib(disk.used_bytes),
+        mib(disk.limit_bytes),
+        disk.percent()
+    )
+}
+
 /// RFC 3339, to the second.
 pub(crate) fn utc(at: UnixMs) -> String {
     let since = Duration::from_millis(u64::try_from(at).unwrap_or(0));
@@ -216,6 +239,8 @@ pub struct Route {
     pub websocket_port: Option<u16>,
     /// Visitors get a page that says the tenant is suspended.
     pub suspended: bool,
+    /// Its disk is nearly full: uploads are refused.
+    pub full: bool,
 }
 
 /// Routes of all tenants that visitors may reach, by name. A tenant gets its route once its Odoo container was reported
@@ -248,6 +273,7 @@ pub fn route(state: &State, settings: &Settings, tenant: &Tenant) -> Option<Rout
         http_port: tenant.placement.http_port,
         websocket_port: (tenant.size.workers > 0).then_some(tenant.placement.websocket_port),
         suspended,
+        full: observed(state, tenant).is_some_and(|seen| seen.refuses_uploads()),
     })
 }
 

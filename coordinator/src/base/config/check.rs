@@ -1,10 +1,10 @@
 //! Constraints between keys, and between a key and the outside world.
 //!
-//! Not here: sections with a file of their own (edge, dns, probes, tls), and parsing.
+//! Not here: sections with a file of their own (edge, dns, plans, probes, tls), and parsing.
 
 use isyone_proto::ids::ShortName;
 
-use super::{Bytes, Config, ConfigError, Network, Span, edge, tls};
+use super::{Config, ConfigError, Network, Span, edge, plans, tls};
 
 /// With a shorter interval, reports rather than tenants would be a host's load.
 const MIN_REPORT_INTERVAL: Span = Span::seconds(1);
@@ -12,10 +12,6 @@ const MIN_REPORT_INTERVAL: Span = Span::seconds(1);
 const MIN_CERTIFICATE_TTL: Span = Span::seconds(3600);
 /// What browsers' trust stores would accept, with slack; also keeps dates far from overflow.
 const MAX_CERTIFICATE_TTL: Span = Span::days(5 * 366);
-/// A user whose visit woke the tenant needs time to log in.
-const MIN_SLEEP_AFTER: Span = Span::seconds(60);
-/// Odoo and PostgreSQL do not start with less.
-const MIN_PLAN_MEMORY: Bytes = Bytes::new(64 << 20);
 
 pub(super) fn ensure(
     condition: bool,
@@ -41,21 +37,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     config.probes.check(&config.edge)?;
     config.dns.check(&config.edge)?;
     for (name, plan) in &config.plans {
-        let key = format!("plans.{name}.memory");
-        ensure(plan.memory >= MIN_PLAN_MEMORY, &key, || {
-            "is too small: at least \"64MiB\"".to_owned()
-        })?;
-        let slept = plan
-            .sleep_after
-            .is_none_or(|after| after >= MIN_SLEEP_AFTER);
-        ensure(slept, &format!("plans.{name}.sleep_after"), || {
-            "must be at least \"1m\"".to_owned()
-        })?;
-        ensure(
-            plan.workers <= 256,
-            &format!("plans.{name}.workers"),
-            || "must be at most 256".to_owned(),
-        )?;
+        plans::check(name, plan)?;
     }
     let overcommit = config.placement.cpu_overcommit.millis();
     ensure(

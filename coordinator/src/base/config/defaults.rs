@@ -30,6 +30,12 @@ impl Default for Config {
             disk: Bytes::gib(disk),
             workers,
             sleep_after: None,
+            pids: None,
+            nofile: None,
+            device_read_bps: None,
+            device_write_bps: None,
+            device_read_iops: None,
+            device_write_iops: None,
         };
         let edition = Edition {
             odoo: literal("odoo:18.0"),

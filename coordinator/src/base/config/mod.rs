@@ -7,6 +7,7 @@ mod check;
 mod defaults;
 mod dns;
 mod edge;
+mod plans;
 mod probes;
 mod sample;
 mod settings;
@@ -309,7 +310,7 @@ pub struct Plan {
     pub memory: Bytes,
     /// CPU of both containers together.
     pub cpu: Cpus,
-    /// Disk that placement reserves.
+    /// Disk that placement reserves, and that its host holds the tenant to.
     pub disk: Bytes,
     /// Odoo's HTTP workers; 0: one threaded process.
     #[serde(default)]
@@ -317,6 +318,24 @@ pub struct Plan {
     /// A tenant unused for this long is stopped until somebody visits it; `None`: never.
     #[serde(default)]
     pub sleep_after: Option<Span>,
+    /// Processes and threads of Odoo's container; `None`: the agent's default, by the number of workers.
+    #[serde(default)]
+    pub pids: Option<u32>,
+    /// Files that one process may have open; `None`: the agent's default.
+    #[serde(default)]
+    pub nofile: Option<u32>,
+    /// What each container may read a second from the device that holds tenants' data; `None`: without limit.
+    #[serde(default)]
+    pub device_read_bps: Option<Bytes>,
+    /// What it may write a second.
+    #[serde(default)]
+    pub device_write_bps: Option<Bytes>,
+    /// Reads a second.
+    #[serde(default)]
+    pub device_read_iops: Option<u32>,
+    /// Writes a second.
+    #[serde(default)]
+    pub device_write_iops: Option<u32>,
 }
 
 impl Config {

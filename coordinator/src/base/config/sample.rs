@@ -177,8 +177,9 @@ hosts = [@HOSTS@]
 #= format = "human"
 #= filter = "info"
 
-# Sizes. memory and cpu: limit of both containers together; disk: what placement counts on; workers: Odoo's HTTP workers,
-# 0 is one threaded process. Optional: sleep_after = "14d" (a tenant in which nobody was logged in for so long is stopped, and the
+# Sizes. memory and cpu: limit of both containers together; disk: what placement counts on, and the tenant is held to; workers:
+# Odoo's HTTP workers, 0 is one threaded process. Optional: pids, nofile, device_read_bps = "100MiB", device_write_bps,
+# device_read_iops, device_write_iops (docs/configuration.md); sleep_after = "14d" (a tenant in which nobody was logged in for so long is stopped, and the
 # next visitor wakes it; docs/operations.md). Naming one here replaces the whole list.
 #= [plans.small]
 #= memory = "1GiB"

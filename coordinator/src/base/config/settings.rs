@@ -8,9 +8,12 @@ use isyone_fleet::{
     settings::{self, Settings},
     shards::Shards,
 };
-use isyone_proto::{ids::ShortName, spec::Size};
+use isyone_proto::{
+    ids::ShortName,
+    spec::{Bounds, Size},
+};
 
-use super::{Config, Plan};
+use super::{Bytes, Config, Plan};
 
 /// Long enough to notice a wrong clock, and negligible beside a quarantine of days.
 const QUARANTINE_HOLD_MS: i64 = 3_600_000;
@@ -92,6 +95,14 @@ impl Plan {
             cpu_millis: self.cpu.millis(),
             disk_bytes: self.disk.get(),
             workers: self.workers,
+            bounds: Bounds {
+                pids: self.pids.unwrap_or(0),
+                nofile: self.nofile.unwrap_or(0),
+                device_read_bps: self.device_read_bps.map_or(0, Bytes::get),
+                device_write_bps: self.device_write_bps.map_or(0, Bytes::get),
+                device_read_iops: self.device_read_iops.unwrap_or(0),
+                device_write_iops: self.device_write_iops.unwrap_or(0),
+            },
         }
     }
 }

@@ -56,6 +56,53 @@ fn errors_name_line_and_key() {
     }
 }
 
+fn plan(more: &str) -> String {
+    format!("[plans.small]\nmemory = \"1GiB\"\ncpu = 1\ndisk = \"10GiB\"\n{more}")
+}
+
+#[test]
+fn a_plan_says_further_limits_or_none() {
+    let size = |text: &str| {
+        let config = Config::parse("f", text).unwrap();
+        config.check().unwrap();
+        config.settings().plans["small"]
+    };
+    assert!(size(&plan("")).bounds.are_unsaid());
+    let limited = size(&plan(
+        "pids = 400\nnofile = 8192\ndevice_read_bps = \"100MiB\"\ndevice_write_iops = 500",
+    ));
+    let bounds = limited.bounds;
+    assert_eq!((bounds.pids, bounds.nofile), (400, 8_192));
+    assert_eq!(
+        (bounds.device_read_bps, bounds.device_write_bps),
+        (100 << 20, 0)
+    );
+    assert_eq!(
+        (bounds.device_read_iops, bounds.device_write_iops),
+        (0, 500)
+    );
+}
+
+#[test]
+fn a_plan_that_could_not_run_is_found() {
+    for (text, key) in [
+        (&plan("nofile = 20001"), "plans.small.nofile"),
+        (&plan("nofile = 100"), "plans.small.nofile"),
+        (&plan("workers = 4\npids = 160"), "plans.small.pids"),
+        (
+            &plan("device_write_bps = 1000"),
+            "plans.small.device_write_bps",
+        ),
+        (
+            &plan("device_read_iops = 0"),
+            "plans.small.device_read_iops",
+        ),
+    ] {
+        let error = Config::parse("f", text).unwrap().check().unwrap_err();
+        assert!(error.to_string().starts_with(key), "{text}: {error}");
+    }
+}
+
 #[test]
 fn contradictions_are_found() {
     for (text, key) in [

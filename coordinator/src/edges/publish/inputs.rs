@@ -13,6 +13,7 @@ use isyone_fleet::{
     views,
 };
 use isyone_proto::ids::{HostName, TenantName};
+use uuid::Uuid;
 
 /// The relevant parts of the last state.
 #[derive(Debug, Default)]
@@ -21,6 +22,8 @@ pub(super) struct Inputs {
     hosts: OrdMap<HostName, Arc<Host>>,
     domain_troubles: OrdMap<String, Arc<DomainTrouble>>,
     certificates: OrdMap<String, Arc<EdgeCertificate>>,
+    /// Tenants whose disk is nearly full, which decides whether their uploads are refused.
+    full: OrdMap<(TenantName, HostName), (Uuid, u64)>,
     /// Tenants whose route depends on observed state, because they have not been active yet.
     settling: BTreeSet<TenantName>,
     /// The settling tenants that have a route already.
@@ -105,12 +108,27 @@ impl Inputs {
                 dirty.tenants.extend(owners(state, hostname));
             }
         }
+        self.take_full(state, &mut dirty);
         self.take_early(state, settings, &mut dirty);
         self.certificates = state.fleet.certificates.clone();
         self.tenants = state.fleet.tenants.clone();
         self.hosts = state.fleet.hosts.clone();
         self.domain_troubles = state.fleet.domain_troubles.clone();
         dirty
+    }
+
+    /// Tenants whose uploads are refused, or no longer.
+    fn take_full(&mut self, state: &State, dirty: &mut Dirty) {
+        for item in self.full.diff(state.observed.full()) {
+            let (DiffItem::Add((name, _), _)
+            | DiffItem::Remove((name, _), _)
+            | DiffItem::Update {
+                new: ((name, _), _),
+                ..
+            }) = item;
+            dirty.tenants.insert(name.clone());
+        }
+        self.full = state.observed.full().clone();
     }
 
     /// Tenants in their first start: few, so all are checked each time; reports arrive all the time.

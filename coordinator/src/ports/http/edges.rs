@@ -98,6 +98,7 @@ pub(crate) fn router(web: Web, tokens: &Tokens) -> Router {
         .route("/healthz", get(|| async { "ok\n" }))
         .route(isyone_traefik::PAGE_PATH, any(pages::tenant))
         .route(isyone_traefik::UNKNOWN_PATH, any(pages::unknown))
+        .route(isyone_traefik::FULL_PATH, any(pages::full))
         .route("/.well-known/acme-challenge/{token}", get(challenge))
         .merge(edges)
         .merge(prometheus)

@@ -82,6 +82,7 @@ pub fn router(web: Web) -> Router {
         .route("/sd/{job}", get(targets))
         .route(isyone_traefik::PAGE_PATH, any(pages::tenant))
         .route(isyone_traefik::UNKNOWN_PATH, any(pages::unknown))
+        .route(isyone_traefik::FULL_PATH, any(pages::full))
         .route("/.well-known/acme-challenge/{token}", get(challenge))
         .with_state(web)
 }

@@ -50,6 +50,7 @@ pub(crate) fn standard() -> Size {
         cpu_millis: 1500,
         disk_bytes: 10 * GIB,
         workers: 2,
+        bounds: None,
     }
 }
 
@@ -107,6 +108,7 @@ pub(crate) fn info() -> Info {
         cpu_millis,
         disk_bytes: 10 * GIB,
         workers,
+        bounds: None,
     };
     Info {
         version: "0.1.0".into(),

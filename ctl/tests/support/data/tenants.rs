@@ -78,6 +78,12 @@ pub(crate) fn tenant(name: &str) -> Tenant {
         last_active_time: ago(1200),
         copies: Vec::new(),
         other_images: false,
+        disk: Some(Disk {
+            used_bytes: 3 * GIB / 2,
+            limit_bytes: 10 * GIB,
+            state: DiskState::Free.into(),
+            means: DiskMeans::Counted.into(),
+        }),
     }
 }
 

@@ -27,7 +27,7 @@ use isyone_agent::{
 use isyone_proto::report::TenantProgress;
 use isyone_proto::{
     plan::{DesiredState, TenantPlan},
-    spec::Size,
+    spec::{Bounds, Size},
 };
 use isyone_tests::e2e::{bare::Bare, docker::Docker};
 use tokio::{runtime::Runtime, sync::watch, task::JoinHandle};
@@ -156,8 +156,9 @@ impl Ours {
         plan.size = Size {
             memory_bytes: 64 << 20,
             cpu_millis: 500,
-            disk_bytes: 1 << 20,
+            disk_bytes: 1 << 30,
             workers: 0,
+            bounds: Bounds::default(),
         };
         plan
     }

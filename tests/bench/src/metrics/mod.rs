@@ -44,7 +44,7 @@ fn scraped(run: &Run, report: &mut Report) -> Result<()> {
     );
     let cell = Cell::start(&Shape {
         edition: STANDIN,
-        config: "---[plans.small]\nmemory=\"64MiB\"\ncpu=0.02\ndisk=\"1MiB\"\nworkers=0\n\
+        config: "---[plans.small]\nmemory=\"64MiB\"\ncpu=0.02\ndisk=\"16MiB\"\nworkers=0\n\
                  [monitoring]\ncertificate_dir=\"prometheus\"\n",
         liveness: "report_interval = \"5s\"",
         ..Shape::default()

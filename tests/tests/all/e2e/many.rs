@@ -20,7 +20,7 @@ fn one_host_carries_120_tenants() {
     let _alone = alone();
     let mut cell = Cell::start(&Shape {
         edition: STANDIN,
-        config: "---[plans.small]\nmemory=\"64MiB\"\ncpu=0.05\ndisk=\"1MiB\"\nworkers=0\n",
+        config: "---[plans.small]\nmemory=\"64MiB\"\ncpu=0.05\ndisk=\"16MiB\"\nworkers=0\n",
         ..Shape::default()
     });
     let begin = Instant::now();

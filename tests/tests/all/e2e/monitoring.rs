@@ -20,7 +20,7 @@ const REFRESH: Duration = Duration::from_secs(15);
 const AFTERWARDS: Duration = Duration::from_secs(8);
 const SHAPE: Shape = Shape {
     hosts: 2,
-    config: "---[plans.small]\nmemory=\"1GiB\"\ncpu=1.0\ndisk=\"1GiB\"\nworkers=2\n\
+    config: "---[plans.small]\nmemory=\"1GiB\"\ncpu=1.0\ndisk=\"3GiB\"\nworkers=2\n\
              [monitoring]\ncertificate_dir=\"prometheus\"\nedges=[\"127.0.0.1:16082\"]\n\
              [probes]\ninterval=\"5s\"\ntimeout=\"4s\"\n",
     ..Shape::DEFAULT

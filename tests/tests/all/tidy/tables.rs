@@ -12,7 +12,7 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
             ("identity", "ids"),
             ("operation", "plan"),
             ("plan", "generation ids spec"),
-            ("report", "ids operation plan"),
+            ("report", "disk ids operation plan"),
             ("spec", "echo ids"),
             ("token", "plan spec"),
         ],

@@ -9,7 +9,12 @@ mod relocate;
 
 use std::collections::BTreeMap;
 
-use isyone_types::{ids::TenantName, operation::OperationState, plan::Lifecycle, spec::Size};
+use isyone_types::{
+    ids::TenantName,
+    operation::OperationState,
+    plan::Lifecycle,
+    spec::{Bounds, Size},
+};
 
 use super::{Ask, ChangeError, Edit, Outcome};
 use crate::{
@@ -61,6 +66,7 @@ impl Edit<'_> {
             cpu_millis: size.cpu_millis.saturating_sub(tenant.size.cpu_millis),
             disk_bytes: size.disk_bytes.saturating_sub(tenant.size.disk_bytes),
             workers: 0,
+            bounds: Bounds::default(),
         };
         if more.memory_bytes == 0 && more.cpu_millis == 0 && more.disk_bytes == 0 {
             Ok(())

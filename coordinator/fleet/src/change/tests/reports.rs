@@ -2,7 +2,10 @@
 //!
 //! Not here: taking reports from the wire (isyone-proto's convert).
 
-use isyone_types::report::{HostReport, JobReport, JobState};
+use isyone_types::{
+    disk::{Disk, DiskMeans},
+    report::{HostReport, JobReport, JobState, TenantReport},
+};
 
 use super::*;
 use crate::liveness::HostState;
@@ -187,4 +190,107 @@ fn a_host_that_has_just_joined_is_unknown_and_a_removed_one_is_nothing() {
     // What was told before does not count for one that joins anew under the name.
     bench.join("h1");
     assert_eq!(judged(&bench), (HostState::Unknown, 0));
+}
+
+fn with_disk(bench: &Bench, used: u64) -> TenantReport {
+    let before = bench.state.observed.copy(&name("alfa"), &name("h1"));
+    let known = before.and_then(|seen| seen.report.disk);
+    let mut report = bench.converged(&name("alfa"));
+    report.disk = Some(Disk::after(known.as_ref(), used, 1000, DiskMeans::Counted));
+    report
+}
+
+fn kinds(bench: &Bench) -> Vec<String> {
+    let events = bench.state.fleet.events.iter();
+    let kinds = events.map(|e| e.kind.as_str().to_owned());
+    kinds
+        .filter(|k| k.contains("disk") || k.contains("uploads"))
+        .collect()
+}
+
+/// Whether uploads are refused, by the route and by the index that publishing follows.
+fn refuses(bench: &Bench) -> bool {
+    let route = views::routes(&bench.state, &bench.settings).next().unwrap();
+    let indexed = bench
+        .state
+        .observed
+        .full()
+        .contains_key(&(name("alfa"), name("h1")));
+    assert_eq!(route.full, indexed);
+    route.full
+}
+
+#[test]
+fn a_disk_that_fills_is_told_refuses_uploads_and_comes_back() {
+    let (mut bench, host, _) = running();
+    let say = |bench: &mut Bench, used| {
+        let report = with_disk(bench, used);
+        bench.report(&host, resources(8, 32, 100), vec![report]);
+    };
+    for (used, refused) in [
+        (100, false),
+        (810, false),
+        (820, false),
+        (960, true),
+        (1000, true),
+        (960, true),
+        (940, true),
+        (890, false),
+        (10, false),
+    ] {
+        say(&mut bench, used);
+        assert_eq!(refuses(&bench), refused, "{used}");
+    }
+    assert_eq!(
+        kinds(&bench),
+        [
+            "tenant.disk_filling",
+            "tenant.uploads_refused",
+            "tenant.disk_full",
+            "tenant.disk_freed",
+            "tenant.disk_freed",
+            "tenant.disk_freed"
+        ]
+    );
+}
+
+/// An agent that has just started has not measured yet: that is no room. And one that never does does not refuse for ever.
+#[test]
+fn a_report_without_a_disk_forgets_none_for_an_hour() {
+    let (mut bench, host, _) = running();
+    let full = with_disk(&bench, 970);
+    bench.report(&host, resources(8, 32, 100), vec![full]);
+    let silent = bench.converged(&name("alfa"));
+    bench.report(&host, resources(8, 32, 100), vec![silent.clone()]);
+    assert!(refuses(&bench));
+    bench.now += crate::observed::DISK_KNOWN_MS;
+    bench.report(&host, resources(8, 32, 100), vec![silent.clone()]);
+    assert!(!refuses(&bench));
+    assert_eq!(kinds(&bench), ["tenant.uploads_refused"]);
+    // The first word since the coordinator's start is no news.
+    bench.state.observed = Default::default();
+    let full = with_disk(&bench, 970);
+    bench.report(&host, resources(8, 32, 100), vec![full]);
+    assert!(refuses(&bench));
+    assert_eq!(kinds(&bench).len(), 1);
+}
+
+#[test]
+fn a_tenant_stopped_by_its_disk_is_failing_and_says_so() {
+    let (mut bench, host, _) = running();
+    let mut report = with_disk(&bench, 1000);
+    (report.progress, report.message) = (TenantProgress::Unhealthy, "its disk is full".to_owned());
+    report.containers[0].state = "exited".into();
+    bench.report(&host, resources(8, 32, 100), vec![report.clone()]);
+    let tenant = bench.state.fleet.tenants[&name::<TenantName>("alfa")].clone();
+    let (phase, message) = views::phase(&bench.state, &bench.settings, &tenant, bench.now);
+    assert_eq!(
+        (phase, message.as_str()),
+        (views::Phase::Failing, "its disk is full")
+    );
+    assert!(views::is_stopped_by_disk(&bench.state, &tenant));
+    // Once its host has started it again it is not, although the disk is as full.
+    report.containers[0].state = "running".into();
+    bench.report(&host, resources(8, 32, 100), vec![report]);
+    assert!(!views::is_stopped_by_disk(&bench.state, &tenant));
 }

@@ -325,6 +325,7 @@ fn route(route: views::Route) -> traefik::Route {
                 websocket_port: route.websocket_port,
             }
         },
+        full: route.full,
     }
 }
 

@@ -11,7 +11,10 @@ use isyone_fleet::{
     observed::TenantObserved,
     testing::{Bench, name, resources},
 };
-use isyone_proto::plan::Lifecycle;
+use isyone_proto::{
+    disk::{Disk, DiskMeans},
+    plan::Lifecycle,
+};
 use proptest::prelude::*;
 
 use super::*;
@@ -41,8 +44,8 @@ enum Happening {
     Access(u8, u8),
     /// A tenant is purged.
     Purged(u8),
-    /// Its host reports that its Odoo runs, or does not.
-    Observed { tenant: u8, runs: bool },
+    /// Its host reports that its Odoo runs, or does not, and that its disk is full, or is not.
+    Observed { tenant: u8, runs: bool, full: bool },
     /// A host appears, or moves to another address.
     Host { host: u8, address: u8 },
     /// A host is removed.
@@ -65,7 +68,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         }),
         2 => (0..12_u8, 0..5_u8).prop_map(|(tenant, access)| Happening::Access(tenant, access)),
         1 => (0..12_u8).prop_map(Happening::Purged),
-        2 => (0..12_u8, any::<bool>()).prop_map(|(tenant, runs)| Happening::Observed { tenant, runs }),
+        2 => (0..12_u8, any::<bool>(), any::<bool>()).prop_map(|(tenant, runs, full)| Happening::Observed { tenant, runs, full }),
         1 => (0..3_u8, 0..3_u8).prop_map(|(host, address)| Happening::Host { host, address }),
         1 => (0..3_u8).prop_map(Happening::HostGone),
         2 => (0..4_u8, any::<bool>()).prop_map(|(domain, astray)| Happening::Astray(domain, astray)),
@@ -184,8 +187,10 @@ impl World {
                 state.fleet.put_tenant(Arc::new(new));
             }
             Happening::Purged(tenant) => state.fleet.remove_tenant(&t(tenant)),
-            Happening::Observed { tenant, runs } => {
+            Happening::Observed { tenant, runs, full } => {
                 let mut seen = self.seen.clone();
+                let disk = Disk::after(None, 1, 1, DiskMeans::Counted);
+                seen.disk = full.then_some((disk, 0));
                 seen.report.containers[0].name = t(tenant).odoo_container();
                 seen.report.containers[0].state = if runs { "running" } else { "exited" }.into();
                 seen.report.name = t(tenant);

@@ -41,12 +41,20 @@ const SWALLOWING: usize = 256;
 
 /// Answers a visitor whom a tenant's router admitted, provided that an edge says so.
 pub(super) async fn tenant(Shared(web): Shared<Web>, request: Request) -> Response {
+    let admitted = comes_from_an_edge(&web, &request);
+    page(&web, request, admitted, false).await
+}
+
+/// Answers a visitor whose upload the edge has refused: see [`isyone_traefik::FULL_PATH`].
+pub(super) async fn full(Shared(web): Shared<Web>, request: Request) -> Response {
+    let admitted = comes_from_an_edge(&web, &request);
+    page(&web, request, admitted, true).await
+}
+
+fn comes_from_an_edge(web: &Web, request: &Request) -> bool {
     let edges = &web.handle.settings().edge.addresses;
-    let admitted = request
-        .extensions()
-        .get::<Arc<Caller>>()
-        .is_some_and(|caller| is_edge(caller.address.ip(), edges));
-    page(&web, request, admitted).await
+    let caller = request.extensions().get::<Arc<Caller>>();
+    caller.is_some_and(|caller| is_edge(caller.address.ip(), edges))
 }
 
 /// Whether the peer is an edge. The port for edges on other machines asks no token for visitors' requests, so anybody
@@ -58,20 +66,19 @@ fn is_edge(peer: IpAddr, edges: &[IpNet]) -> bool {
 
 /// Answers a visitor for whom the edge has no router: see [`isyone_traefik::UNKNOWN_PATH`].
 pub(super) async fn unknown(Shared(web): Shared<Web>, request: Request) -> Response {
-    page(&web, request, false).await
+    page(&web, request, false, false).await
 }
 
-async fn page(web: &Web, request: Request, admitted: bool) -> Response {
+async fn page(web: &Web, request: Request, admitted: bool, upload: bool) -> Response {
     let settings = web.handle.settings();
     let visitor = Visitor::of(&request);
     let state = web.handle.snapshot();
-    let (page, tenant) = choose::page(
-        &state,
-        settings,
-        visitor.host.as_deref(),
-        admitted,
-        clock::now_ms(),
-    );
+    let host = visitor.host.as_deref();
+    let (page, tenant) = if upload {
+        choose::no_uploads(&state, settings, host, admitted)
+    } else {
+        choose::page(&state, settings, host, admitted, clock::now_ms())
+    };
     if page == Page::Asleep
         && visitor.wakes
         && let Some(tenant) = tenant
@@ -126,10 +133,10 @@ fn answer(page: Page, visitor: &Visitor, brand: &str) -> Response {
             text::plain(page, visitor.portuguese),
         ),
     };
-    let status = if page == Page::Unknown {
-        StatusCode::NOT_FOUND
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
+    let status = match page {
+        Page::Unknown => StatusCode::NOT_FOUND,
+        Page::NoUploads => StatusCode::INSUFFICIENT_STORAGE,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
     };
     (status, head(page, visitor.form, kind), body).into_response()
 }
@@ -204,13 +211,17 @@ mod tests {
         for page in Page::ALL {
             for form in [Form::Html, Form::Json, Form::Text] {
                 let answer = answer(page, &visitor(form), "isy.one");
-                let expected = if page == Page::Unknown { 404 } else { 503 };
+                let expected = match page {
+                    Page::Unknown => 404,
+                    Page::NoUploads => 507,
+                    _ => 503,
+                };
                 assert_eq!(answer.status(), expected, "{page:?}");
                 let head = answer.headers();
                 assert_eq!(head[header::CACHE_CONTROL], "no-store");
                 assert_eq!(
                     head.contains_key(header::RETRY_AFTER),
-                    page != Page::Unknown
+                    !matches!(page, Page::Unknown | Page::NoUploads)
                 );
                 assert_eq!(
                     head.contains_key(header::CONTENT_SECURITY_POLICY),

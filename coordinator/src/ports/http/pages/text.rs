@@ -77,6 +77,14 @@ fn english(page: Page) -> Words {
             "This system has a problem",
             "We know about it and are working on it. This page opens your system by itself as soon as it is back.",
         ),
+        Page::DiskFull => (
+            "This system has used up its disk space",
+            "Your data is safe. Please contact your provider to get more space. This page opens your system by itself as soon as there is some.",
+        ),
+        Page::NoUploads => (
+            "There is no room for this upload",
+            "This system has nearly used up its disk space. Remove what is not needed, or contact your provider to get more space.",
+        ),
         Page::Away => (
             "Your system does not answer right now",
             "It should be back in a moment. This page tries again by itself.",
@@ -117,6 +125,14 @@ fn portuguese(page: Page) -> Words {
         Page::Failing => (
             "Este sistema está com um problema",
             "Já sabemos e estamos trabalhando nisso. Esta página abre o sistema sozinha assim que ele voltar.",
+        ),
+        Page::DiskFull => (
+            "Este sistema usou todo o seu espaço em disco",
+            "Seus dados estão seguros. Entre em contato com o seu provedor para obter mais espaço. Esta página abre o sistema sozinha assim que houver.",
+        ),
+        Page::NoUploads => (
+            "Não há espaço para este envio",
+            "Este sistema quase usou todo o seu espaço em disco. Remova o que não é necessário ou entre em contato com o seu provedor para obter mais espaço.",
         ),
         Page::Away => (
             "O seu sistema não está respondendo agora",

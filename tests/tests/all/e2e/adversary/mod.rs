@@ -3,4 +3,5 @@
 //!
 //! Not here: what a fleet in one process can show (`adversary`).
 
+mod disk;
 mod small;

@@ -34,13 +34,17 @@ pub(super) enum Page {
     HostLost,
     /// It should run and does not.
     Failing,
+    /// Its Odoo is stopped, because its disk is full.
+    DiskFull,
+    /// It runs, but takes no uploads: its disk is nearly full.
+    NoUploads,
     /// It seems to run; the edge will soon reach it again, or for the first time.
     Away,
 }
 
 impl Page {
     #[cfg(test)]
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::Unknown,
         Self::Suspended,
         Self::Asleep,
@@ -49,6 +53,8 @@ impl Page {
         Self::Updating,
         Self::HostLost,
         Self::Failing,
+        Self::DiskFull,
+        Self::NoUploads,
         Self::Away,
     ];
 
@@ -63,6 +69,8 @@ impl Page {
             Self::Updating => "updating",
             Self::HostLost => "host_lost",
             Self::Failing => "failing",
+            Self::DiskFull => "disk_full",
+            Self::NoUploads => "no_uploads",
             Self::Away => "away",
         }
     }
@@ -78,12 +86,15 @@ impl Page {
             Self::Updating => Some(10),
             // Somebody has to act first.
             Self::HostLost | Self::Failing => Some(30),
+            Self::DiskFull => Some(60),
+            // Whether there is room by then, nobody knows; a page that was asked for by an upload cannot be loaded again.
+            Self::NoUploads => None,
         }
     }
 
     /// Whether browsers reload the page by themselves.
     pub(super) fn reloads(self) -> bool {
-        !matches!(self, Self::Unknown | Self::Suspended)
+        !matches!(self, Self::Unknown | Self::Suspended | Self::NoUploads)
     }
 }
 
@@ -99,6 +110,21 @@ pub(super) fn page<'a>(
     let tenant = host.and_then(|host| tenant(state, settings, host));
     match tenant.filter(|tenant| admitted || tenant.access.is_open()) {
         Some(tenant) => (of_tenant(state, settings, tenant, now), Some(tenant)),
+        None => (Page::Unknown, None),
+    }
+}
+
+/// The page for an upload that an edge has refused. Like any other it says nothing to who was not admitted by the router
+/// of the tenant, and the edge is right whatever is known here by now.
+pub(super) fn no_uploads<'a>(
+    state: &'a State,
+    settings: &Settings,
+    host: Option<&str>,
+    admitted: bool,
+) -> (Page, Option<&'a Tenant>) {
+    let tenant = host.and_then(|host| tenant(state, settings, host));
+    match tenant.filter(|tenant| admitted || tenant.access.is_open()) {
+        Some(tenant) => (Page::NoUploads, Some(tenant)),
         None => (Page::Unknown, None),
     }
 }
@@ -130,6 +156,7 @@ fn of_tenant(state: &State, settings: &Settings, tenant: &Tenant, now: UnixMs) -
     }
     match views::phase(state, settings, tenant, now).0 {
         Phase::Pending | Phase::Creating => Page::Starting,
+        Phase::Failing if views::is_stopped_by_disk(state, tenant) => Page::DiskFull,
         Phase::Failing => Page::Failing,
         Phase::Updating => under_way(state, tenant),
         // A coordinator that has just started does not know better either.

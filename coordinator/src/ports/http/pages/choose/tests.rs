@@ -4,7 +4,11 @@ use isyone_fleet::{
     change::Command,
     testing::{Bench, name, resources},
 };
-use isyone_proto::{ids::HostName, report::TenantProgress};
+use isyone_proto::{
+    disk::{Disk, DiskMeans},
+    ids::HostName,
+    report::TenantProgress,
+};
 use proptest::prelude::*;
 
 use super::*;
@@ -181,6 +185,26 @@ fn who_has_not_been_let_in_learns_nothing_of_a_closed_tenant() {
             (Page::Away, Page::Unknown)
         );
     }
+}
+
+#[test]
+fn a_full_disk_has_pages_of_its_own() {
+    let (mut bench, host) = bench(Some(TenantProgress::Converged));
+    let mut full = bench.converged(&name("alfa"));
+    full.progress = TenantProgress::Unhealthy;
+    full.containers[0].state = "exited".into();
+    full.disk = Some(Disk::after(None, 7, 7, DiskMeans::Counted));
+    bench.report(&host, resources(8, 32, 100), vec![full]);
+    assert_eq!(alfa(&bench), Page::DiskFull);
+    let upload = |bench: &Bench, host, admitted| {
+        no_uploads(&bench.state, &bench.settings, Some(host), admitted).0
+    };
+    assert_eq!(upload(&bench, "alfa.isy.one", true), Page::NoUploads);
+    assert_eq!(upload(&bench, "beta.isy.one", true), Page::Unknown);
+    let mut closed = (*bench.state.fleet.tenants[&name::<TenantName>("alfa")]).clone();
+    closed.access.addresses = vec!["203.0.113.0/24".parse().unwrap()];
+    bench.state.fleet.put_tenant(closed.into());
+    assert_eq!(upload(&bench, "alfa.isy.one", false), Page::Unknown);
 }
 
 #[test]

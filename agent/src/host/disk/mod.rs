@@ -1,0 +1,231 @@
+//! Tenants' disks against their plans: each is measured again the sooner, the fuller it may be by now, and what that says
+//! goes on the board, where the tenant's loop (which stops and starts Odoo) and the link find it.
+//!
+//! Everything here is observed: after a start of the agent nothing is known of a disk until it was measured, and a tenant
+//! that was stopped then runs until it is. Not here: what follows from a measurement (isyone-types' disk), measuring
+//! (measure), CPU and memory (usage).
+
+mod btrfs;
+pub mod device;
+mod measure;
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use isyone_proto::{
+    disk::{Disk, DiskState},
+    ids::TenantName,
+    plan::{DesiredState, TenantPlan},
+};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+pub use self::measure::make_directory;
+use self::measure::{Measurement, Places};
+use crate::host::{
+    Host,
+    board::{BoardEntry, VolumeBytes},
+    ledger::InForce,
+    resources,
+};
+
+/// Between looks at how much room the file systems have: one call for each tenant.
+const EVERY: Duration = Duration::from_secs(5);
+/// Between measurements of a tenant that has room.
+const AT_LEISURE: Duration = Duration::from_secs(900);
+/// Between measurements of one that is warned or worse: it is to come back soon after room was made.
+const WATCHED: Duration = Duration::from_secs(60);
+/// Between measurements of one that may have reached its next state: as much has been written on its file system.
+const HURRIED: Duration = Duration::from_secs(10);
+/// Tenants that are measured at once. More than one, because a tenant with millions of directories takes long, and must not
+/// keep the others from their turn.
+const AT_ONCE: usize = 4;
+
+/// What is known of one tenant's disk, and since when.
+#[derive(Debug)]
+struct Known {
+    found: Measurement,
+    at: Instant,
+    /// Free bytes of its file system then.
+    free: u64,
+    /// What followed.
+    disk: Disk,
+}
+
+/// All tenants' disks.
+#[derive(Debug, Default)]
+struct Disks {
+    known: HashMap<TenantName, Known>,
+    under_way: HashSet<TenantName>,
+    /// Where containers keep what they write beside their volumes, by id: told only while they run.
+    layers: HashMap<String, PathBuf>,
+}
+
+/// Runs until `stop`.
+pub async fn run(host: Arc<Host>, plans: watch::Receiver<InForce>, stop: CancellationToken) {
+    let mut disks = Disks::default();
+    let mut walks: JoinSet<(TenantName, Measurement)> = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = sleep(EVERY) => {}
+            Some(done) = walks.join_next() => {
+                if let Ok((name, found)) = done {
+                    disks.under_way.remove(&name);
+                    disks.learn(name, found, Instant::now());
+                }
+            }
+        }
+        if walks.is_empty() {
+            disks.under_way.clear(); // also of a walk that has panicked
+        }
+        let plan = plans.borrow().plan.clone();
+        let tenants = plan.iter().flat_map(|plan| &plan.tenants);
+        let planned: BTreeMap<&TenantName, &TenantPlan> =
+            tenants.map(|tenant| (&tenant.name, tenant)).collect();
+        let entries: Vec<BoardEntry> = host
+            .board
+            .entries()
+            .into_iter()
+            .filter(|e| planned.get(&e.name).is_some_and(|t| t.uid == e.status.uid))
+            .collect();
+        disks.forget(&entries);
+        for entry in &entries {
+            if let Some(tenant) = planned.get(&entry.name) {
+                disks.conclude(&host, entry, tenant.size.disk_bytes);
+            }
+        }
+        while walks.len() < AT_ONCE {
+            let Some(entry) = disks.due(&entries, Instant::now(), &free_of) else {
+                break;
+            };
+            let places = disks.places(entry, planned.get(&entry.name).copied());
+            let name = entry.name.clone();
+            disks.under_way.insert(name.clone());
+            walks.spawn_blocking(move || (name, measure::measure(&places)));
+        }
+    }
+}
+
+/// Free bytes of the file system that a tenant's data is on; `None`: it has none, or that is not known.
+fn free_of(entry: &BoardEntry) -> Option<u64> {
+    let place = entry.status.volumes.last()?;
+    let disk = rustix::fs::statvfs(Path::new(place)).ok()?;
+    Some(disk.f_bfree.saturating_mul(disk.f_frsize))
+}
+
+impl Disks {
+    fn learn(&mut self, name: TenantName, found: Measurement, now: Instant) {
+        let before = self.known.get(&name);
+        let disk = before.map_or_else(Disk::default, |known| known.disk);
+        let free = found.free;
+        let known = Known {
+            found,
+            at: now,
+            free,
+            disk,
+        };
+        self.known.insert(name, known);
+    }
+
+    /// What follows from the last measurement under the plan in force.
+    fn conclude(&mut self, host: &Host, entry: &BoardEntry, limit_bytes: u64) {
+        let Some(known) = self.known.get_mut(&entry.name) else {
+            return;
+        };
+        let found = &known.found;
+        let shown = host.board.disk(&entry.name, entry.status.uid);
+        known.disk = Disk::after(shown.as_ref(), found.bytes(), limit_bytes, found.means);
+        if shown.map(|disk| disk.state) != Some(known.disk.state)
+            && known.disk.state > DiskState::Free
+        {
+            tracing::warn!(
+                tenant = %entry.name, used = known.disk.used_bytes, limit = limit_bytes, state = ?known.disk.state,
+                "its disk is filling"
+            );
+        }
+        let volumes = volumes(&found.volumes);
+        host.board
+            .set_disk(&entry.name, entry.status.uid, known.disk, volumes);
+    }
+
+    /// The tenant that is measured next: of those whose time has come, the one that has waited longest beyond it, never
+    /// measured ones first; so the last of 120 names gets its turn although one round takes longer than [`AT_LEISURE`].
+    fn due<'a>(
+        &self,
+        entries: &'a [BoardEntry],
+        now: Instant,
+        free: &dyn Fn(&BoardEntry) -> Option<u64>,
+    ) -> Option<&'a BoardEntry> {
+        let idle = entries
+            .iter()
+            .filter(|e| !self.under_way.contains(&e.name) && !e.status.volumes.is_empty());
+        let at = |entry: &BoardEntry| {
+            let known = self.known.get(&entry.name)?;
+            Some(known.at + pace(known, free(entry)))
+        };
+        let (when, first) = idle.map(|e| (at(e), e)).min_by_key(|(when, _)| *when)?;
+        when.is_none_or(|when| when <= now).then_some(first)
+    }
+
+    /// Where a tenant's data is.
+    fn places(&mut self, entry: &BoardEntry, plan: Option<&TenantPlan>) -> Places {
+        let mut layers = Vec::new();
+        for container in &entry.status.containers {
+            let told = resources::groups_of(container.pid, &container.id)
+                .and_then(|_| measure::layer(container.pid));
+            if let Some(place) = told {
+                self.layers.insert(container.id.clone(), place);
+            }
+            layers.extend(self.layers.get(&container.id).cloned());
+        }
+        // A copy that is on its way, or one that is kept, is as large as it is.
+        let held = plan.filter(|plan| plan.desired == DesiredState::Running);
+        Places {
+            volumes: entry.status.volumes.iter().map(PathBuf::from).collect(),
+            layers,
+            hold_at: held.map(|plan| plan.size.disk_bytes).filter(|b| *b > 0),
+        }
+    }
+
+    fn forget(&mut self, entries: &[BoardEntry]) {
+        let there: HashSet<&TenantName> = entries.iter().map(|e| &e.name).collect();
+        self.known.retain(|name, _| there.contains(name));
+        let containers = entries.iter().flat_map(|e| &e.status.containers);
+        let alive: HashSet<&str> = containers.map(|c| c.id.as_str()).collect();
+        self.layers.retain(|id, _| alive.contains(id.as_str()));
+    }
+}
+
+/// How long a measurement is good for, when its file system has so much room by now.
+fn pace(known: &Known, free: Option<u64>) -> Duration {
+    // Who else has written, or removed, since then nobody knows: at worst a walk is made for nothing.
+    let written = known.free.saturating_sub(free.unwrap_or(known.free));
+    let next = known.disk.until_next();
+    if next.is_some_and(|bytes| written > 0 && written >= bytes) {
+        HURRIED
+    } else if known.disk.state > DiskState::Free {
+        WATCHED
+    } else {
+        AT_LEISURE
+    }
+}
+
+/// In the order in which a status lists them, if both are there.
+fn volumes(bytes: &[u64]) -> Option<VolumeBytes> {
+    match *bytes {
+        [postgres, odoo] => Some(VolumeBytes { postgres, odoo }),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

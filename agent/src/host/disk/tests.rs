@@ -1,0 +1,106 @@
+//! Whose turn it is to be measured.
+
+use isyone_proto::{disk::DiskMeans, report::TenantProgress};
+
+use super::*;
+use crate::host::board::{StatusBoard, TenantStatus};
+
+const GIB: u64 = 1 << 30;
+
+fn entries(names: &[&str]) -> Vec<BoardEntry> {
+    let board = StatusBoard::default();
+    for name in names {
+        let status = TenantStatus {
+            uid: uuid::Uuid::nil(),
+            epoch: 1,
+            generation: 1,
+            progress: TenantProgress::Converged,
+            message: String::new(),
+            containers: vec![],
+            operation: None,
+            steps: vec![],
+            absent: false,
+            volumes: vec!["/p".to_owned(), "/o".to_owned()],
+            volume_repairs: 0,
+        };
+        board.set(&name.parse().unwrap(), status);
+    }
+    board.entries()
+}
+
+/// Used so many bytes of 10 GiB when its file system had 100 GiB free.
+fn known(used: u64, at: Instant) -> Known {
+    Known {
+        found: Measurement {
+            volumes: vec![used, 0],
+            ..Measurement::default()
+        },
+        at,
+        free: 100 * GIB,
+        disk: Disk::after(None, used, 10 * GIB, DiskMeans::Counted),
+    }
+}
+
+fn same(_: &BoardEntry) -> Option<u64> {
+    Some(100 * GIB)
+}
+
+/// Fails when the first name that is due goes first: with many tenants it is due again before the last one was ever measured.
+#[test]
+fn every_tenants_disk_gets_its_turn_when_a_round_takes_long() {
+    let entries = entries(&["alfa", "beta", "gama"]);
+    let (mut disks, mut now) = (Disks::default(), Instant::now());
+    let mut measured = Vec::new();
+    for _ in 0..6 {
+        let name = disks.due(&entries, now, &same).unwrap().name.clone();
+        disks.known.insert(name.clone(), known(0, now));
+        measured.push(name.to_string());
+        now += AT_LEISURE + Duration::from_secs(1);
+    }
+    assert_eq!(measured, ["alfa", "beta", "gama", "alfa", "beta", "gama"]);
+    for entry in &entries {
+        disks.known.insert(entry.name.clone(), known(0, now));
+    }
+    assert!(disks.due(&entries, now + AT_LEISURE / 2, &same).is_none());
+}
+
+#[test]
+fn who_may_be_full_by_now_is_measured_soon_and_starves_nobody() {
+    let entries = entries(&["alfa", "beta"]);
+    let (mut disks, start) = (Disks::default(), Instant::now());
+    for entry in &entries {
+        disks.known.insert(entry.name.clone(), known(GIB, start));
+    }
+    let later = start + HURRIED;
+    let less = |by: u64| move |_: &BoardEntry| Some(100 * GIB - by);
+    assert!(disks.due(&entries, later, &less(6 * GIB)).is_none());
+    let hurried = disks.due(&entries, later, &less(7 * GIB)).unwrap();
+    assert_eq!(hurried.name.as_str(), "alfa");
+    // Alfa's file system goes on losing room, and alfa is never done: beta has its turn when its time has come.
+    let alfa_writes = |entry: &BoardEntry| {
+        let by = if entry.name.as_str() == "alfa" { 50 } else { 0 };
+        Some((100 - by) * GIB)
+    };
+    let (mut now, mut betas) = (start, 0);
+    while now < start + AT_LEISURE + HURRIED * 3 {
+        if let Some(entry) = disks.due(&entries, now, &alfa_writes) {
+            betas += u32::from(entry.name.as_str() == "beta");
+            disks.known.insert(entry.name.clone(), known(GIB, now));
+        }
+        now += EVERY;
+    }
+    assert_eq!(betas, 1);
+}
+
+#[test]
+fn who_is_warned_is_watched_and_who_is_being_measured_waits() {
+    let entries = entries(&["alfa"]);
+    let (mut disks, start) = (Disks::default(), Instant::now());
+    disks
+        .known
+        .insert("alfa".parse().unwrap(), known(9 * GIB, start));
+    assert!(disks.due(&entries, start + WATCHED / 2, &same).is_none());
+    assert!(disks.due(&entries, start + WATCHED, &same).is_some());
+    disks.under_way.insert("alfa".parse().unwrap());
+    assert!(disks.due(&entries, start + WATCHED, &same).is_none());
+}

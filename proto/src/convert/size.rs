@@ -1,0 +1,131 @@
+//! A tenant's size and its disk against it, to the wire and back.
+//!
+//! Not here: which values a plan may have (the coordinator's configuration).
+
+use crate::{
+    disk::{Disk, DiskMeans, DiskState},
+    pb::v1,
+    spec::{Bounds, Size},
+};
+
+impl From<Size> for v1::Size {
+    fn from(size: Size) -> Self {
+        Self {
+            memory_bytes: size.memory_bytes,
+            cpu_millis: size.cpu_millis,
+            disk_bytes: size.disk_bytes,
+            workers: size.workers,
+            bounds: (!size.bounds.are_unsaid()).then(|| size.bounds.into()),
+        }
+    }
+}
+
+impl From<v1::Size> for Size {
+    fn from(size: v1::Size) -> Self {
+        Self {
+            memory_bytes: size.memory_bytes,
+            cpu_millis: size.cpu_millis,
+            disk_bytes: size.disk_bytes,
+            workers: size.workers,
+            bounds: size.bounds.map(Into::into).unwrap_or_default(),
+        }
+    }
+}
+
+impl From<Bounds> for v1::Bounds {
+    fn from(bounds: Bounds) -> Self {
+        Self {
+            pids: bounds.pids,
+            nofile: bounds.nofile,
+            device_read_bps: bounds.device_read_bps,
+            device_write_bps: bounds.device_write_bps,
+            device_read_iops: bounds.device_read_iops,
+            device_write_iops: bounds.device_write_iops,
+        }
+    }
+}
+
+impl From<v1::Bounds> for Bounds {
+    fn from(bounds: v1::Bounds) -> Self {
+        Self {
+            pids: bounds.pids,
+            nofile: bounds.nofile,
+            device_read_bps: bounds.device_read_bps,
+            device_write_bps: bounds.device_write_bps,
+            device_read_iops: bounds.device_read_iops,
+            device_write_iops: bounds.device_write_iops,
+        }
+    }
+}
+
+/// `None` for a state that this program does not know: nothing is refused on the strength of it.
+pub(super) fn disk(disk: v1::Disk) -> Option<Disk> {
+    let state = match disk.state() {
+        v1::DiskState::Free => DiskState::Free,
+        v1::DiskState::Warned => DiskState::Warned,
+        v1::DiskState::UploadsRefused => DiskState::UploadsRefused,
+        v1::DiskState::Stopped => DiskState::Stopped,
+        v1::DiskState::Unspecified => return None,
+    };
+    let means = match disk.means() {
+        v1::DiskMeans::Quota => DiskMeans::Quota,
+        v1::DiskMeans::Counted | v1::DiskMeans::Unspecified => DiskMeans::Counted,
+    };
+    Some(Disk {
+        used_bytes: disk.used_bytes,
+        limit_bytes: disk.limit_bytes,
+        state,
+        means,
+    })
+}
+
+impl From<Disk> for v1::Disk {
+    fn from(disk: Disk) -> Self {
+        let state = match disk.state {
+            DiskState::Free => v1::DiskState::Free,
+            DiskState::Warned => v1::DiskState::Warned,
+            DiskState::UploadsRefused => v1::DiskState::UploadsRefused,
+            DiskState::Stopped => v1::DiskState::Stopped,
+        };
+        let means = match disk.means {
+            DiskMeans::Counted => v1::DiskMeans::Counted,
+            DiskMeans::Quota => v1::DiskMeans::Quota,
+        };
+        Self {
+            used_bytes: disk.used_bytes,
+            limit_bytes: disk.limit_bytes,
+            state: state.into(),
+            means: means.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_comes_back_as_it_went_and_an_unknown_state_is_none() {
+        for state in [
+            DiskState::Free,
+            DiskState::Warned,
+            DiskState::UploadsRefused,
+            DiskState::Stopped,
+        ] {
+            for means in [DiskMeans::Counted, DiskMeans::Quota] {
+                let sent = Disk {
+                    used_bytes: 7,
+                    limit_bytes: 9,
+                    state,
+                    means,
+                };
+                assert_eq!(disk(sent.into()), Some(sent));
+            }
+        }
+        let odd = v1::Disk {
+            state: 99,
+            ..v1::Disk::default()
+        };
+        assert_eq!(disk(odd), None);
+    }
+}

@@ -1,0 +1,93 @@
+//! A tenant that fills its disk, with files on a real disk: its uploads are refused, then its Odoo is stopped, and nothing of its
+//! neighbour changes.
+//!
+//! Not here: real programs, and room that is made (`e2e::adversary::disk`).
+
+use std::{fs::File, io::Write as _, path::Path, time::Duration};
+
+use isyone_proto::pb::v1;
+use isyone_tests::fleet::{
+    Fleet,
+    operator::{Order, Request},
+    wait_for,
+};
+
+/// Measured at the latest 15 s after it was written; this machine may be busy.
+const SOON: Duration = Duration::from_secs(60);
+/// Of the plan `small`, MiB.
+const LIMIT: usize = 16;
+
+fn write(home: &Path, name: &str, mib: usize) {
+    let mut file = File::create(home.join(name)).expect("a volume");
+    for _ in 0..mib {
+        file.write_all(&[7; 1 << 20]).expect("room on this machine");
+    }
+    file.sync_all().expect("it is written");
+}
+
+fn shown(fleet: &Fleet, tenant: &str) -> v1::Tenant {
+    let all = fleet.client.block_on(fleet.admin.list()).expect("a list");
+    let mut all = all.into_iter();
+    all.find(|t| t.name == tenant).expect("the tenant")
+}
+
+fn becomes(fleet: &Fleet, tenant: &str, state: v1::DiskState) {
+    wait_for(&format!("{tenant}'s disk to be {state:?}"), SOON, || {
+        shown(fleet, tenant)
+            .disk
+            .is_some_and(|d| d.state() == state)
+    });
+}
+
+#[test]
+fn who_fills_his_disk_has_no_uploads_and_then_no_odoo_and_a_larger_plan_brings_both_back() {
+    let mut fleet = Fleet::start("");
+    fleet.add_agent(1);
+    fleet.all_report();
+    for tenant in ["alfa", "beta"] {
+        fleet.create(tenant);
+        becomes(&fleet, tenant, v1::DiskState::Free);
+    }
+    let home = fleet.agents[0].docker.homes().join("alfa/odoo");
+    let refuses = |fleet: &Fleet, tenant: &str| {
+        let document = fleet.http("/traefik/config");
+        document.contains(&format!("\"odoo-{tenant}_full\""))
+    };
+    let runs = |fleet: &Fleet, container: &str| {
+        let running = fleet.agents[0].docker.running();
+        running.iter().any(|name| name == container)
+    };
+    assert!(!refuses(&fleet, "alfa"));
+    write(&home, "first", LIMIT - 1); // 94 %, and what was there before
+    write(&home, "second", 0);
+    File::options()
+        .append(true)
+        .open(home.join("second"))
+        .and_then(|mut file| file.write_all(&[7; 400 << 10]))
+        .expect("room on this machine");
+    becomes(&fleet, "alfa", v1::DiskState::UploadsRefused);
+    wait_for("the edge to be told", SOON, || refuses(&fleet, "alfa"));
+    assert!(runs(&fleet, "odoo_alfa"));
+    write(&home, "third", 2);
+    becomes(&fleet, "alfa", v1::DiskState::Stopped);
+    wait_for("Odoo to be stopped", SOON, || !runs(&fleet, "odoo_alfa"));
+    wait_for("operators to be told why", SOON, || {
+        let tenant = shown(&fleet, "alfa");
+        tenant.phase() == v1::TenantPhase::Failing && tenant.message.contains("disk is full")
+    });
+    assert!(runs(&fleet, "postgres_alfa"));
+    assert!(runs(&fleet, "odoo_beta") && !refuses(&fleet, "beta"));
+    assert_eq!(shown(&fleet, "beta").phase(), v1::TenantPhase::Running);
+    let larger = Request {
+        tenant: "alfa",
+        order: Order::Resize("large"),
+        id: String::new(),
+    };
+    fleet
+        .client
+        .block_on(fleet.admin.send(&larger))
+        .expect("a larger plan");
+    wait_for("Odoo to be back", SOON, || runs(&fleet, "odoo_alfa"));
+    wait_for("uploads to be taken", SOON, || !refuses(&fleet, "alfa"));
+    fleet.runs("alfa");
+}

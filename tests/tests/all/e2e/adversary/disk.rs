@@ -1,0 +1,294 @@
+//! A tenant that fills its disk: warned, refused, stopped, and back again by itself, while its neighbour notices nothing. And where
+//! the file system has quotas, it cannot even do that.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use isyone_tests::e2e::{
+    alone,
+    cell::{Cell, Shape},
+    enabled,
+    http::{Response, get, request},
+    process::run,
+    wait_for,
+};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const MIB: u64 = 1 << 20;
+const PLANS: &str = "---[plans.small]\nmemory=\"1GiB\"\ncpu=1.0\ndisk=\"1GiB\"\npids=500\nnofile=4096\n\
+                     [plans.wide]\nmemory=\"1GiB\"\ncpu=1.0\ndisk=\"3GiB\"\n";
+
+/// A file in a tenant's filestore that takes so many MiB of the disk, made from inside as Odoo's user.
+fn fill(cell: &Cell, tenant: &str, name: &str, mib: u64) -> String {
+    let script = format!(
+        "import os; f = os.open('/var/lib/odoo/{name}', os.O_CREAT | os.O_WRONLY); os.posix_fallocate(f, 0, {mib} << 20)"
+    );
+    let container = format!("odoo_{tenant}");
+    let made = cell.hosts[0]
+        .docker
+        .run(&["exec", &container, "python3", "-c", &script]);
+    made.stdout + &made.stderr
+}
+
+fn disk(cell: &Cell, tenant: &str) -> serde_json::Value {
+    cell.json(&["tenant", "show", tenant])["disk"].clone()
+}
+
+fn used_mib(cell: &Cell, tenant: &str) -> u64 {
+    wait_for("its disk to be measured", MINUTE, || {
+        disk(cell, tenant)["used_bytes"].as_u64().filter(|b| *b > 0)
+    }) / MIB
+}
+
+fn becomes(cell: &Cell, tenant: &str, state: &str) {
+    wait_for(
+        &format!("{tenant}'s disk to be {state}"),
+        3 * MINUTE,
+        || (disk(cell, tenant)["state"] == state).then_some(()),
+    );
+}
+
+/// Fills up to this share of the plan's 1 GiB, with one file more.
+fn fill_to(cell: &Cell, tenant: &str, percent: u64) {
+    let more = (1024 * percent / 100).saturating_sub(used_mib(cell, tenant));
+    let name = format!("fill-{percent}");
+    assert_eq!(fill(cell, tenant, &name, more), "");
+}
+
+/// A form with a file of so many bytes, as browsers send it.
+fn upload(edge: SocketAddr, tenant: &str, path: &str, bytes: usize) -> Response {
+    let body = format!(
+        "--b\r\nContent-Disposition: form-data; name=\"ufile\"; filename=\"f\"\r\n\r\n{}\r\n--b--\r\n",
+        "x".repeat(bytes)
+    );
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: {tenant}.isy.one\r\nConnection: close\r\n\
+         Content-Type: multipart/form-data; boundary=b\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    request(edge, &(head + &body))
+}
+
+fn answers(cell: &Cell, tenant: &str) {
+    wait_for(&format!("{tenant} to answer"), 3 * MINUTE, || {
+        let page = get(cell.edge(), &format!("{tenant}.isy.one"), "/web/login");
+        (page.status == 200).then_some(())
+    });
+}
+
+fn told(cell: &Cell, kind: &str) -> usize {
+    let events = cell.json(&["events", "--tenant", "alfa"]);
+    let events = events.as_array().expect("a list");
+    events.iter().filter(|e| e["kind"] == kind).count()
+}
+
+#[test]
+fn who_fills_his_disk_is_stopped_and_comes_back_and_his_neighbour_notices_nothing() {
+    if !enabled("who_fills_his_disk_is_stopped_and_comes_back_and_his_neighbour_notices_nothing") {
+        return;
+    }
+    let _alone = alone();
+    let cell = Cell::start(&Shape {
+        config: PLANS,
+        ..Shape::default()
+    });
+    for tenant in ["alfa", "beta"] {
+        cell.isyctl(&["tenant", "create", tenant]).ok();
+        answers(&cell, tenant);
+    }
+    limits_are_in_force(&cell);
+    fill_to(&cell, "alfa", 85);
+    becomes(&cell, "alfa", "warned");
+    assert_ne!(
+        upload(cell.edge(), "alfa", "/web/login", 200_000).status,
+        507
+    );
+    uploads_are_refused(&cell);
+    odoo_is_stopped(&cell);
+    // Room is made, and it comes back by itself.
+    let files = cell.hosts[0].docker.homes().join("alfa/odoo");
+    for percent in [85, 96, 101] {
+        std::fs::remove_file(files.join(format!("fill-{percent}"))).expect("it was there");
+    }
+    answers(&cell, "alfa");
+    becomes(&cell, "alfa", "free");
+    wait_for("uploads to be taken", MINUTE, || {
+        let answer = upload(cell.edge(), "alfa", "/web/login", 200_000);
+        (answer.status != 507 && answer.status > 0).then_some(())
+    });
+    // So it does with a larger plan, whatever is on the disk.
+    assert_eq!(fill(&cell, "alfa", "fill-again", 1100), "");
+    becomes(&cell, "alfa", "stopped");
+    cell.isyctl(&["tenant", "resize", "alfa", "--plan", "wide"])
+        .ok();
+    answers(&cell, "alfa");
+    becomes(&cell, "alfa", "free");
+    for kind in [
+        "tenant.disk_filling",
+        "tenant.uploads_refused",
+        "tenant.disk_full",
+    ] {
+        assert!(told(&cell, kind) > 0, "{kind}");
+    }
+    assert_eq!(
+        cell.hosts[0]
+            .docker
+            .inspect("odoo_beta", "{{.RestartCount}}"),
+        "0"
+    );
+}
+
+fn limits_are_in_force(cell: &Cell) {
+    let docker = &cell.hosts[0].docker;
+    for container in ["odoo_alfa", "postgres_alfa"] {
+        let inside = docker.run(&["exec", container, "grep", "open files", "/proc/1/limits"]);
+        assert!(inside.stdout.contains(" 4096 "), "{}", inside.stdout);
+    }
+    assert_eq!(
+        docker.inspect("odoo_alfa", "{{.HostConfig.PidsLimit}}"),
+        "500"
+    );
+}
+
+fn uploads_are_refused(cell: &Cell) {
+    fill_to(cell, "alfa", 96);
+    becomes(cell, "alfa", "uploads_refused");
+    let refused = wait_for("an upload to be refused", MINUTE, || {
+        let answer = upload(cell.edge(), "alfa", "/web/login", 200_000);
+        (answer.status == 507).then_some(answer)
+    });
+    assert!(
+        refused.body.contains("no room for this upload"),
+        "{}",
+        refused.body
+    );
+    let small = upload(cell.edge(), "alfa", "/web/binary/upload_attachment", 10);
+    assert_eq!(
+        small.status, 507,
+        "where Odoo takes files, whatever their size"
+    );
+    let form = upload(cell.edge(), "alfa", "/web/login", 10);
+    assert_ne!(form.status, 507, "people can go on working");
+    let chunked = "POST /web/login HTTP/1.1\r\nHost: alfa.isy.one\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n";
+    assert_eq!(
+        request(cell.edge(), chunked).status,
+        507,
+        "of unknown length"
+    );
+    assert_ne!(
+        upload(cell.edge(), "beta", "/web/login", 200_000).status,
+        507
+    );
+    answers(cell, "alfa");
+}
+
+fn odoo_is_stopped(cell: &Cell) {
+    fill_to(cell, "alfa", 101);
+    becomes(cell, "alfa", "stopped");
+    let page = wait_for("the page that says why", 2 * MINUTE, || {
+        let head = "GET /web/login HTTP/1.1\r\nHost: alfa.isy.one\r\nConnection: close\r\nAccept: text/html\r\n\r\n";
+        let page = request(cell.edge(), head);
+        page.body.contains("used up its disk space").then_some(page)
+    });
+    assert!(matches!(page.status, 502..=504), "{}", page.head);
+    cell.wait_phase("alfa", "failing", MINUTE);
+    let shown = cell.json(&["tenant", "show", "alfa"]);
+    let message = shown["message"].as_str().unwrap_or_default();
+    assert!(message.contains("disk is full"), "{message}");
+    let psql = cell.isyctl(&["tenant", "psql", "alfa", "--", "-Atc", "select 1"]);
+    assert_eq!(psql.ok().trim(), "1", "PostgreSQL runs");
+    let shell = cell.isyctl(&["tenant", "shell", "alfa", "--", "true"]);
+    assert!(
+        shell.code != 0 && shell.stderr.contains("disk is full"),
+        "{}",
+        shell.stderr
+    );
+    answers(cell, "beta");
+}
+
+/// A btrfs in a file, mounted until it is dropped.
+struct Loop {
+    at: PathBuf,
+}
+
+impl Loop {
+    fn mount(dir: &Path) -> Self {
+        let (image, at) = (dir.join("btrfs.img"), dir.join("btrfs"));
+        let file = std::fs::File::create(&image).expect("an image");
+        file.set_len(4 << 30).expect("room");
+        std::fs::create_dir(&at).expect("a mount point");
+        run(Command::new("mkfs.btrfs").arg("-q").arg(&image)).ok();
+        run(Command::new("mount")
+            .args(["-o", "loop"])
+            .arg(&image)
+            .arg(&at))
+        .ok();
+        let mounted = Self { at };
+        run(Command::new("btrfs")
+            .args(["quota", "enable"])
+            .arg(&mounted.at))
+        .ok();
+        mounted
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        // What is still busy goes with the last user.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.at).status();
+    }
+}
+
+#[test]
+fn a_file_system_with_quotas_refuses_what_is_beyond_the_plan() {
+    const NAME: &str = "a_file_system_with_quotas_refuses_what_is_beyond_the_plan";
+    if !enabled(NAME) {
+        return;
+    }
+    if Command::new("mkfs.btrfs")
+        .arg("--version")
+        .output()
+        .is_err()
+    {
+        println!("{NAME}: not run, there is no mkfs.btrfs (`cargo xtask setup` installs it)");
+        return;
+    }
+    let _alone = alone();
+    let dir = tempfile::tempdir().expect("a folder");
+    let mounted = Loop::mount(dir.path());
+    let mut cell = Cell::start(&Shape {
+        config: PLANS,
+        ..Shape::default()
+    });
+    cell.hosts[0].agent = None;
+    let root = mounted.at.display().to_string();
+    cell.start_agent(0, &[("ISYONE_TENANTS_DIR", &root)]);
+    cell.wait_host("h1", "ready");
+    cell.isyctl(&["tenant", "create", "alfa"]).ok();
+    answers(&cell, "alfa");
+    wait_for("the file system to hold it", 2 * MINUTE, || {
+        (disk(&cell, "alfa")["means"] == "quota").then_some(())
+    });
+    let refused = fill(&cell, "alfa", "too-much", 1500);
+    assert!(refused.contains("quota"), "{refused}");
+    // What it could write counts, and a larger plan raises the file system's limit too.
+    cell.isyctl(&["tenant", "resize", "alfa", "--plan", "wide"])
+        .ok();
+    wait_for("the larger plan's room", 3 * MINUTE, || {
+        fill(&cell, "alfa", "more", 1500).is_empty().then_some(())
+    });
+    // A subvolume goes like any directory.
+    cell.isyctl(&["tenant", "delete", "alfa", "--yes"]).ok();
+    cell.isyctl(&["tenant", "delete", "alfa", "--purge", "--yes"])
+        .ok();
+    let home = mounted.at.join("isyone/tenants/alfa");
+    let elsewhere = mounted.at.join("tenants/alfa");
+    wait_for("its data to be gone", MINUTE, || {
+        (!home.exists() && !elsewhere.exists()).then_some(())
+    });
+    drop(cell);
+}
