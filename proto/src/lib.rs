@@ -13,4 +13,6 @@ pub mod pb;
 pub mod tls;
 
 /// Re-exported so that programs get the checked types together with the border that makes them.
-pub use isyone_types::{echo, generation, identity, ids, operation, plan, report, spec, token};
+pub use isyone_types::{
+    echo, generation, identity, ids, network, operation, plan, report, spec, token,
+};

@@ -99,6 +99,7 @@ fn services(shared: &Shared, addresses: &Addresses) -> (Api, Agents) {
         streams: shared.streams.clone(),
         relays: shared.relays.clone(),
         monitors: shared.monitors.clone(),
+        hosts: shared.hosts.clone(),
         metrics: shared.metrics.clone(),
         stop: shared.stop.clone(),
     }));

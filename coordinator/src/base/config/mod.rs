@@ -7,6 +7,7 @@ mod check;
 mod defaults;
 mod dns;
 mod edge;
+mod network;
 mod probes;
 mod sample;
 mod settings;
@@ -23,6 +24,7 @@ use ipnet::{IpNet, Ipv4Net};
 use isyone_fleet::settings::Edition;
 use isyone_proto::{
     ids::ShortName,
+    network::{Destination, Egress, MailRelay},
     spec::{Country, Domain, Language, Login, TimeZone},
 };
 use serde::{Deserialize, Serialize};
@@ -30,6 +32,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     dns::Dns,
     edge::{Dashboard, FrameOptions},
+    network::overlap,
     probes::Probes,
     sample::sample,
     tls::{Acme, Tls, TlsMode},
@@ -159,6 +162,11 @@ pub struct Network {
     pub first_port: u16,
     /// Last published port.
     pub last_port: u16,
+    /// Networks that are closed to tenants.
+    #[serde(deserialize_with = "units::networks")]
+    pub closed_networks: Vec<IpNet>,
+    /// Mail servers that tenants may reach wherever they are.
+    pub mail_relays: Vec<MailRelay>,
 }
 
 /// `[edge]`: where the edges are, and what all of them do.
@@ -317,6 +325,21 @@ pub struct Plan {
     /// A tenant unused for this long is stopped until somebody visits it; `None`: never.
     #[serde(default)]
     pub sleep_after: Option<Span>,
+    /// Connections that a host tracks for a tenant at one time; `None`: the default.
+    #[serde(default)]
+    pub connections: Option<u32>,
+    /// Connections that a tenant may begin in a second; `None`: the default.
+    #[serde(default)]
+    pub connections_per_second: Option<u32>,
+    /// Where a tenant's connections may go.
+    #[serde(default)]
+    pub egress: Egress,
+    /// What is open in any case.
+    #[serde(default)]
+    pub egress_allow: Vec<Destination>,
+    /// Whether TCP port 25 is open.
+    #[serde(default)]
+    pub egress_smtp: bool,
 }
 
 impl Config {
