@@ -26,6 +26,8 @@ use crate::{
     docker::Docker,
     host::{
         Gate, Host, Pace, disk,
+        firewall::Sources,
+        hosts::Hosts,
         identity::{IdentityError, LiveIdentity},
         ledger::{InForce, Ledger, LedgerError},
         monitors::Monitors,
@@ -133,6 +135,7 @@ impl Agent {
         let (plans, in_force) = watch::channel(ledger.in_force());
         let (connected, is_connected) = watch::channel(false);
         let monitors = Arc::new(Monitors::open(data.monitors()));
+        let hosts = Arc::new(Hosts::open(data.hosts()));
         let scraper = Scraper::new(host.clone(), in_force.clone(), is_connected.clone());
         let scraper = Arc::new(scraper);
         let stop = CancellationToken::new();
@@ -143,6 +146,7 @@ impl Agent {
             ledger: Arc::new(Mutex::new(ledger)),
             plans,
             monitors: monitors.clone(),
+            hosts: hosts.clone(),
             identity: identity.clone(),
             endpoint: config.endpoint.clone(),
             peer_port: peer.map(|address| address.port()),
@@ -151,7 +155,8 @@ impl Agent {
         });
         if let Some(applier) = parts.firewall {
             host.gate.send_replace(Gate::Pending);
-            tasks.spawn(applier.run(host.clone(), in_force.clone(), stop.clone()));
+            let sources = sources(&host, &in_force, &hosts, &config.endpoint);
+            tasks.spawn(applier.run(sources, stop.clone()));
         }
         let reconciler = tokio::spawn(reconcile::run(host.clone(), in_force.clone(), stop.clone()));
         tasks.spawn(link.run(stop.clone()));
@@ -274,6 +279,21 @@ fn open_host(parts: &AgentParts, advertise: IpAddr) -> Result<Arc<Host>, StartEr
         host = host.keep_data_in(root).map_err(failed(root))?;
     }
     Ok(Arc::new(host))
+}
+
+/// What the packet filter follows.
+fn sources(
+    host: &Arc<Host>,
+    plans: &watch::Receiver<InForce>,
+    hosts: &Hosts,
+    endpoint: &str,
+) -> Sources {
+    Sources {
+        host: host.clone(),
+        plans: plans.clone(),
+        hosts: hosts.subscribe(),
+        endpoint: endpoint.to_owned(),
+    }
 }
 
 /// The port of other agents, unless tenants' files cannot be opened safely: then no copy is offered at all, where a port

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     process::ExitCode,
     sync::Arc,
@@ -111,6 +111,15 @@ struct RunArguments {
     /// MiB per second that copies of tenants to this host may take together, and those from it; 0: no limit.
     #[arg(long, env = "ISYONE_AGENT_COPY_RATE_MIB", default_value_t = DEFAULT_RATE_BYTES_PER_S >> 20)]
     copy_rate_mib: u64,
+    /// Name servers that Docker gives containers by its own options (dockerd --dns): tenants may ask these, wherever they are,
+    /// as those in /etc/resolv.conf. Several are separated by commas.
+    #[arg(
+        long = "resolver",
+        env = "ISYONE_AGENT_RESOLVERS",
+        value_name = "ADDRESS",
+        value_delimiter = ','
+    )]
+    resolvers: Vec<Ipv4Addr>,
     /// Form of the log.
     #[arg(long, env = "ISYONE_LOG_FORMAT", value_enum, default_value = "human")]
     log_format: LogFormat,
@@ -240,6 +249,7 @@ async fn serve(arguments: RunArguments) -> anyhow::Result<()> {
         copy_reserve: Reserve::default(),
         firewall: Some(Applier {
             insecure: arguments.insecure_no_firewall,
+            resolvers: arguments.resolvers,
         }),
     })?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), http = %arguments.http, "running");

@@ -82,6 +82,14 @@ impl DataDir {
     pub fn monitors(&self) -> PathBuf {
         self.0.join("monitors.json")
     }
+    /// Where the fleet's hosts are.
+    pub fn hosts(&self) -> PathBuf {
+        self.0.join("hosts.json")
+    }
+    /// What names of the packet filter have led to.
+    pub fn names(&self) -> PathBuf {
+        self.0.join("names.json")
+    }
     /// What the engine last said about running containers.
     pub fn known(&self) -> PathBuf {
         self.0.join("containers.json")

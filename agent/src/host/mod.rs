@@ -11,6 +11,7 @@ pub mod events;
 pub mod firewall;
 pub mod golden;
 pub mod homes;
+pub mod hosts;
 pub mod identity;
 pub mod images;
 pub mod known;

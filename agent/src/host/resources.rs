@@ -131,23 +131,33 @@ pub fn host_networks(own: &[Ipv4Net]) -> Vec<Ipv4Net> {
     networks
 }
 
-/// Destination and mask are columns 2 and 8, hexadecimal in the machine's byte order.
+/// Interfaces of this machine, each with an IPv4 network that it leads to; without the default route.
+pub fn interfaces() -> Vec<(String, Ipv4Net)> {
+    routes(&fs::read_to_string("/proc/net/route").unwrap_or_default())
+}
+
+/// The networks alone, sorted, each once.
 fn parse_routes(text: &str) -> Vec<Ipv4Net> {
+    let found: std::collections::BTreeSet<Ipv4Net> =
+        routes(text).into_iter().map(|(_, net)| net).collect();
+    found.into_iter().collect()
+}
+
+/// Destination and mask are columns 2 and 8, hexadecimal in the machine's byte order.
+fn routes(text: &str) -> Vec<(String, Ipv4Net)> {
     let parse = |line: &str| {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
         // `*`: a blackhole, which uses no network.
-        let _interface = fields.first().filter(|name| **name != "*")?;
+        let interface = fields.first().filter(|name| **name != "*")?;
         let address = |at: usize| {
             u32::from_str_radix(fields.get(at)?, 16)
                 .ok()
                 .map(|n| Ipv4Addr::from(n.to_ne_bytes()))
         };
         let net = Ipv4Net::with_netmask(address(1)?, address(7)?).ok()?;
-        (net.prefix_len() > 0).then_some(net.trunc())
+        (net.prefix_len() > 0).then(|| ((*interface).to_owned(), net.trunc()))
     };
-    let found: std::collections::BTreeSet<Ipv4Net> =
-        text.lines().skip(1).filter_map(parse).collect();
-    found.into_iter().collect()
+    text.lines().skip(1).filter_map(parse).collect()
 }
 
 /// `utime` + `stime`. The program's name may hold anything, so fields are counted from its closing bracket.

@@ -11,11 +11,12 @@ use std::{
 };
 
 use isyone_proto::{
+    convert,
     generation::Generation,
     parts::PlanAssembly,
     pb::agent::v1::{
-        AgentMessage, CoordinatorMessage, Hello, Plan, PlanResult, Welcome, agent_message,
-        agent_service_client::AgentServiceClient, coordinator_message, open_stream,
+        AgentMessage, CoordinatorMessage, Hello, HostAddresses, Plan, PlanResult, Welcome,
+        agent_message, agent_service_client::AgentServiceClient, coordinator_message, open_stream,
     },
     plan::{HostPlan, MAX_JOBS_PER_HOST},
     tls::{self, CertificateInfo},
@@ -33,6 +34,7 @@ use crate::{
     base::clock::{jitter, now_ms},
     host::{
         Host,
+        hosts::Hosts,
         identity::LiveIdentity,
         ledger::{InForce, Ledger, LedgerError},
         monitors::Monitors,
@@ -74,6 +76,8 @@ pub struct Link {
     pub endpoint: String,
     /// Who may scrape this host.
     pub monitors: Arc<Monitors>,
+    /// Where the fleet's hosts are.
+    pub hosts: Arc<Hosts>,
     /// Where other hosts' agents reach this one, on the advertised address.
     pub peer_port: Option<u16>,
     /// Who serves other hosts' connections that come through the coordinator.
@@ -373,8 +377,29 @@ impl Session {
                 }
                 Ok(())
             }
+            coordinator_message::Message::HostAddresses(list) => {
+                self.take_hosts(list).await;
+                Ok(())
+            }
             coordinator_message::Message::ReportAck(_)
             | coordinator_message::Message::Welcome(_) => Ok(()),
+        }
+    }
+
+    /// A list that cannot be read is told and left: the one before counts on.
+    async fn take_hosts(&self, list: HostAddresses) {
+        let hosts = self.link.hosts.clone();
+        match convert::host_addresses(&list) {
+            Err(e) => tracing::error!("where the fleet's hosts are cannot be read: {e}"),
+            Ok(addresses) => {
+                // Writes to disk, so it does not run on the runtime's threads.
+                let kept = tokio::task::spawn_blocking(move || hosts.replace(addresses)).await;
+                if let Ok(Err(e)) = kept {
+                    tracing::error!(
+                        "where the fleet's hosts are is in force, but could not be written down: {e}"
+                    );
+                }
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use ipnet::{IpNet, Ipv4Net};
 use isyone_types::{
     ids::ShortName,
+    network::{DnsName, MailRelay, NetworkRules},
     plan::PLAN_FORMAT,
     spec::{Country, ImageRef, Language, Login, Size, TimeZone},
 };
@@ -34,6 +35,10 @@ pub struct Network {
     pub first_port: u16,
     /// Last published port.
     pub last_port: u16,
+    /// Networks that are closed to tenants.
+    pub closed: Vec<IpNet>,
+    /// Mail servers that tenants may reach wherever they are.
+    pub mail_relays: Vec<MailRelay>,
 }
 
 /// Who reaches tenants, and what tenants must not reach.
@@ -45,6 +50,10 @@ pub struct Edge {
     pub ports: Vec<u16>,
     /// Control plane addresses, closed to tenants.
     pub protected_addresses: Vec<IpAddr>,
+    /// Control plane names, whose addresses are closed to tenants.
+    pub protected_names: Vec<DnsName>,
+    /// Where visitors reach the edges.
+    pub public_addresses: Vec<IpAddr>,
     /// Largest upload that Odoo accepts, bytes.
     pub upload_limit_bytes: u64,
 }
@@ -98,6 +107,8 @@ pub struct Settings {
     pub plans: BTreeMap<ShortName, Size>,
     /// Idle time after which a tenant is put to sleep, by plan, milliseconds. Tenants of other plans never sleep.
     pub sleep_after_ms: BTreeMap<ShortName, i64>,
+    /// What tenants' networks may do, by plan. Tenants of plans that are no longer there have the defaults.
+    pub network_rules: BTreeMap<ShortName, NetworkRules>,
     /// Images by edition.
     pub editions: BTreeMap<ShortName, Edition>,
     pub defaults: Defaults,
@@ -131,6 +142,7 @@ impl Settings {
             self.url_port,
             &self.network,
             &self.edge,
+            &self.network_rules,
         );
         // Plain data: serialising it cannot fail.
         hex::encode(Sha256::digest(

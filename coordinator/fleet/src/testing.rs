@@ -51,6 +51,7 @@ pub fn settings() -> Settings {
             (name("large"), size(4 * GIB, 2000, 4)),
         ]),
         sleep_after_ms: BTreeMap::new(),
+        network_rules: BTreeMap::new(),
         editions: BTreeMap::from([(
             name::<ShortName>("18.0"),
             Edition {
@@ -71,11 +72,15 @@ pub fn settings() -> Settings {
             subnet_prefix: 28,
             first_port: 20_000,
             last_port: 29_999,
+            closed: Vec::new(),
+            mail_relays: Vec::new(),
         },
         edge: Edge {
             addresses: Vec::new(),
             ports: vec![80, 443],
             protected_addresses: Vec::new(),
+            protected_names: Vec::new(),
+            public_addresses: Vec::new(),
             upload_limit_bytes: 1 << 30,
         },
         shards: crate::shards::Shards::default(),

@@ -3,6 +3,8 @@
 //! Passwords are hashed only here, so that all clients get the same treatment; they are neither stored nor logged.
 //! Not here: what the edge does with it (isyone-traefik).
 
+use std::collections::BTreeSet;
+
 use ipnet::IpNet;
 use isyone_fleet::{
     change::{
@@ -17,7 +19,10 @@ use zeroize::Zeroizing;
 
 use super::{Api, tenant_name, tenants::unexpected};
 use crate::{
-    base::{config::Edge, secrets},
+    base::{
+        config::{Edge, overlap},
+        secrets,
+    },
     wire::status,
 };
 
@@ -48,6 +53,9 @@ impl Api {
         asked: v1::SetAccessRequest,
     ) -> Result<v1::SetAccessResponse, Status> {
         let name = tenant_name(&asked.name)?;
+        let networks = asked.networks.map(|list| networks(&list.networks));
+        let networks = networks.transpose()?;
+        self.apart_from_tenants(networks.as_deref().unwrap_or_default())?;
         let (put_user, generated_password) = match asked.put_user {
             None => (None, String::new()),
             Some(user) => user_of(user)
@@ -55,10 +63,7 @@ impl Api {
                 .map(|(user, password)| (Some(user), password))?,
         };
         let change = AccessChange {
-            networks: asked
-                .networks
-                .map(|list| networks(&list.networks))
-                .transpose()?,
+            networks,
             remove_all_users: asked.remove_all_users,
             remove_users: names(asked.remove_users)?,
             put_user,
@@ -84,6 +89,32 @@ impl Api {
             }
             other => Err(unexpected(&other)),
         }
+    }
+
+    /// Whoever is let in by address must not be another tenant, which reaches an edge on its own host under its own
+    /// address.
+    fn apart_from_tenants(&self, networks: &[IpNet]) -> Result<(), FieldError> {
+        let range = self.parts.config.network.tenant_range;
+        let state = self.state();
+        // Networks of tenants from before the range was changed.
+        let earlier = state.fleet.tenants.values().map(|t| t.placement.subnet);
+        let earlier: BTreeSet<_> = match networks {
+            [] => BTreeSet::new(),
+            _ => earlier.filter(|net| !range.contains(net)).collect(),
+        };
+        for (i, network) in networks.iter().enumerate() {
+            let mut tenants = std::iter::once(&range).chain(&earlier);
+            if let Some(tenants) = tenants.find(|tenants| overlap(network, **tenants)) {
+                return Err(FieldError::new(
+                    format!("networks[{i}]"),
+                    format!(
+                        "`{network}` has addresses in common with tenants' networks ({tenants}), so another tenant \
+                         would be let in; name only the parts outside"
+                    ),
+                ));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -102,6 +102,7 @@ fn services(shared: &Shared, addresses: &Addresses) -> (Api, Agents) {
         monitors: shared.monitors.clone(),
         rates: Rates::new(shared.agent_ttl_s()),
         connections: shared.connections.clone(),
+        hosts: shared.hosts.clone(),
         metrics: shared.metrics.clone(),
         stop: shared.stop.clone(),
     }));

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::shared::Shared;
 use crate::{
-    agents::session::monitors,
+    agents::session::{hosts, monitors},
     base::{clock, pki::Pki},
     edges::{
         acme::{self, Acme},
@@ -45,11 +45,7 @@ pub(super) fn spawn(
         shared.connections.clone(),
         stop.clone(),
     ));
-    tasks.spawn(monitors::follow(
-        handle.clone(),
-        shared.monitors.clone(),
-        stop.clone(),
-    ));
+    spawn_lists(shared, tasks);
     tasks.spawn(running::watch::run(
         handle.clone(),
         shared.edges.clone(),
@@ -100,6 +96,21 @@ pub(super) fn spawn(
     tasks.spawn(keep_certificates_fresh(
         shared.pki.clone(),
         refresh,
+        stop.clone(),
+    ));
+}
+
+/// The loops behind the lists that all hosts are sent.
+fn spawn_lists(shared: &Shared, tasks: &mut JoinSet<()>) {
+    let (handle, stop) = (&shared.handle, &shared.stop);
+    tasks.spawn(monitors::follow(
+        handle.clone(),
+        shared.monitors.clone(),
+        stop.clone(),
+    ));
+    tasks.spawn(hosts::follow(
+        handle.clone(),
+        shared.hosts.clone(),
         stop.clone(),
     ));
 }

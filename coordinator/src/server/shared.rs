@@ -11,7 +11,11 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    agents::{relay::Relays, session::monitors::MonitorList, streams::Streams},
+    agents::{
+        relay::Relays,
+        session::{hosts::HostList, monitors::MonitorList},
+        streams::Streams,
+    },
     base::{
         clock,
         config::Config,
@@ -42,6 +46,7 @@ pub(super) struct Shared {
     pub(super) streams: Arc<Streams>,
     pub(super) relays: Arc<Relays>,
     pub(super) monitors: Arc<MonitorList>,
+    pub(super) hosts: Arc<HostList>,
     pub(super) edges: Arc<Edges>,
     pub(super) challenges: Arc<Challenges>,
     pub(super) probes: Arc<ProbeBoard>,
@@ -65,6 +70,7 @@ impl Shared {
         let shared = Self {
             pki: Arc::new(pki),
             monitors: Arc::new(MonitorList::new(&handle.snapshot())),
+            hosts: Arc::new(HostList::new(&handle.snapshot())),
             sealer: Arc::new(sealer),
             streams,
             relays: Arc::new(relays),

@@ -4,6 +4,7 @@
 //! Not here: whether a named thing exists; the coordinator and the agent check that.
 
 mod jobs;
+mod network;
 mod report;
 mod size;
 
@@ -12,6 +13,7 @@ use std::{collections::BTreeMap, str::FromStr};
 use ipnet::{IpNet, Ipv4Net};
 use uuid::Uuid;
 
+pub use self::network::host_addresses;
 pub use self::report::{LeftOut, MAX_MESSAGE, parse_report, shortened};
 use crate::{
     echo::echo,
@@ -184,11 +186,12 @@ impl From<&Firewall> for agent::Firewall {
             last_port: f.last_port.into(),
             edges: f.edges.iter().map(ToString::to_string).collect(),
             edge_ports: f.edge_ports.iter().map(|p| u32::from(*p)).collect(),
-            protected_addresses: f
-                .protected_addresses
-                .iter()
-                .map(ToString::to_string)
-                .collect(),
+            protected_addresses: network::texts(&f.protected_addresses),
+            protected_names: network::texts(&f.protected_names),
+            public_addresses: network::texts(&f.public_addresses),
+            closed_networks: network::texts(&f.closed),
+            mail_relays: network::texts(&f.mail_relays),
+            policies: f.policies.iter().map(Into::into).collect(),
         }
     }
 }
@@ -210,11 +213,12 @@ impl TryFrom<agent::Firewall> for Firewall {
                 .iter()
                 .map(|p| port("edge_ports", *p))
                 .collect::<Result<_, _>>()?,
-            protected_addresses: wire
-                .protected_addresses
-                .iter()
-                .map(|a| parse("protected_addresses", a))
-                .collect::<Result<_, _>>()?,
+            protected_addresses: network::values("protected_addresses", &wire.protected_addresses)?,
+            protected_names: network::values("protected_names", &wire.protected_names)?,
+            public_addresses: network::values("public_addresses", &wire.public_addresses)?,
+            closed: network::values("closed_networks", &wire.closed_networks)?,
+            mail_relays: network::values("mail_relays", &wire.mail_relays)?,
+            policies: network::policies(wire.policies)?,
         })
     }
 }
@@ -344,9 +348,37 @@ impl TryFrom<agent::TenantSecrets> for TenantSecrets {
 mod tests {
     use super::*;
     use crate::{
+        network::{Egress, NetworkPolicy, NetworkRules},
         plan::{JobOrder, JobWork, PeerGrant, Seed},
         spec::{Bounds, Size},
     };
+
+    fn firewall() -> Firewall {
+        Firewall {
+            tenant_range: "10.200.0.0/14".parse().unwrap(),
+            first_port: 20_000,
+            last_port: 29_999,
+            edges: vec!["192.0.2.1/32".parse().unwrap()],
+            edge_ports: vec![80, 443],
+            protected_addresses: vec!["192.0.2.9".parse().unwrap()],
+            protected_names: vec!["coordinator.example.com".parse().unwrap()],
+            public_addresses: vec!["203.0.113.80".parse().unwrap()],
+            closed: vec!["10.0.0.0/8".parse().unwrap()],
+            mail_relays: vec!["host:25".parse().unwrap()],
+            policies: vec![NetworkPolicy {
+                tenants: vec!["alfa".parse().unwrap()],
+                rules: NetworkRules {
+                    egress: Egress::Listed,
+                    allow: vec![
+                        "203.0.113.0/24".parse().unwrap(),
+                        "api.example.com".parse().unwrap(),
+                    ],
+                    smtp: true,
+                    ..NetworkRules::default()
+                },
+            }],
+        }
+    }
 
     fn plan() -> HostPlan {
         let tenant = |name: &str| TenantPlan {
@@ -395,14 +427,7 @@ mod tests {
         HostPlan {
             generation: 3.into(),
             tenants: vec![tenant("alfa"), tenant("beta")],
-            firewall: Firewall {
-                tenant_range: "10.200.0.0/14".parse().unwrap(),
-                first_port: 20_000,
-                last_port: 29_999,
-                edges: vec!["192.0.2.1/32".parse().unwrap()],
-                edge_ports: vec![80, 443],
-                protected_addresses: vec!["192.0.2.9".parse().unwrap()],
-            },
+            firewall: firewall(),
             jobs: vec![JobOrder {
                 id: Uuid::from_u128(3),
                 operation: Uuid::from_u128(7),

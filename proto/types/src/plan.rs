@@ -8,7 +8,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
@@ -16,6 +16,7 @@ use uuid::Uuid;
 use crate::{
     generation::Generation,
     ids::{HostName, TenantName},
+    network::{DnsName, MailRelay, NetworkPolicy},
     spec::{Country, ImageRef, Language, Login, Module, Size, TimeZone},
 };
 
@@ -62,11 +63,27 @@ pub struct Firewall {
     /// Last such port.
     pub last_port: u16,
     /// Addresses of the edges: from outside the host, only they reach published ports.
-    pub edges: Vec<ipnet::IpNet>,
+    pub edges: Vec<IpNet>,
     /// Ports on the host's own addresses that tenants may reach.
     pub edge_ports: Vec<u16>,
     /// Control plane addresses, closed to tenants.
     pub protected_addresses: Vec<IpAddr>,
+    /// Names of the control plane: what they lead to is closed to tenants as well.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub protected_names: Vec<DnsName>,
+    /// Where visitors reach the edges: tenants may do the same, on [`Firewall::edge_ports`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub public_addresses: Vec<IpAddr>,
+    /// Networks that are closed to tenants, private ones above all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub closed: Vec<IpNet>,
+    /// Mail servers that tenants may reach wherever they are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mail_relays: Vec<MailRelay>,
+    /// What tenants' networks may do, by plan. Each tenant is in at most one; one that is in none has no limits, as under
+    /// coordinators of before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<NetworkPolicy>,
 }
 
 /// What is wanted of a tenant as a whole, wherever its copies are.

@@ -46,6 +46,27 @@ pub struct Closed {
 }
 
 impl Host {
+    /// A program of this machine in the host's network.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.namespace.display()));
+        command.arg(program);
+        command
+    }
+
+    /// A program of this machine in a container's network, as somebody who has taken the container over would run it.
+    pub fn command_inside(&self, container: &str, program: &str) -> Command {
+        let pid = self.docker.inspect(container, "{{.State.Pid}}");
+        assert!(
+            pid.parse::<u32>().is_ok_and(|pid| pid > 0),
+            "{container} does not run"
+        );
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/proc/{pid}/ns/net"));
+        command.arg(program);
+        command
+    }
+
     /// Drops what comes to a TCP port from other machines, as a firewall between two sites does.
     pub fn close(&self, port: u16) -> Closed {
         let namespace = self.namespace.clone();
@@ -311,6 +332,33 @@ impl Cell {
             &mut command,
             &log,
         ));
+    }
+
+    /// Starts a host's agent anew, with these texts in place of the machine's `/etc/hosts` and `/etc/resolv.conf`.
+    pub fn start_agent_reading(&mut self, index: usize, hosts: &str, resolv_conf: &str) {
+        self.hosts[index].agent = None;
+        let texts = [("hosts", hosts), ("resolv.conf", resolv_conf)];
+        let files = texts.map(|(name, text)| {
+            let file = self.path(&format!("{name}-{index}"));
+            std::fs::write(&file, text).expect("a file");
+            file
+        });
+        let host = &self.hosts[index];
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net={}", host.namespace.display()))
+            .args(["unshare", "--mount", "sh", "-ec"])
+            .arg("mount --bind \"$1\" /etc/hosts; mount --bind \"$2\" /etc/resolv.conf; shift 2; exec \"$@\"")
+            .arg("sh")
+            .args(files)
+            .arg(binary("isy-agent"))
+            .args(["run", "--data-dir"])
+            .arg(&host.data)
+            .args(["--docker", &host.docker.host()])
+            .args(["--http", &format!("127.0.0.1:{AGENT_HTTP}")]);
+        let log = self.path(&format!("agent-{}.log", host.name));
+        let name = format!("isy-agent {}", host.name);
+        self.hosts[index].agent = Some(Daemon::start(&name, &mut command, &log));
     }
 
     /// Starts Traefik with the product's own static configuration, on the cell's ports.

@@ -179,7 +179,7 @@ impl Simulation {
             self.receive(host.clone(), message);
         }
         while let Some(Message::Plan(plan)) = next(&mut self.to_host, host) {
-            if let Some((generation, error)) = self.hosts.get_mut(host).map(|h| h.plan(plan)) {
+            if let Some((generation, error)) = self.hosts.get_mut(host).map(|h| h.plan(*plan)) {
                 self.from_host
                     .entry(host.clone())
                     .or_default()

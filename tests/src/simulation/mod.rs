@@ -53,7 +53,7 @@ pub use summary::Summary;
 /// A message in flight to or from a host.
 #[derive(Debug, Clone)]
 pub enum Message {
-    Plan(HostPlan),
+    Plan(Box<HostPlan>),
     /// To the coordinator: the generation of the plan on disk.
     Hello(Generation),
     /// To the coordinator: generation, error.
@@ -316,7 +316,7 @@ impl Simulation {
         if let Ok(Some(plan)) = views::host_plan(&self.state, &self.settings, host, open) {
             send(
                 self.to_host.entry(host.clone()).or_default(),
-                Message::Plan(plan),
+                Message::Plan(Box::new(plan)),
             );
         }
     }
@@ -329,7 +329,7 @@ impl Simulation {
         let Message::Plan(plan) = queue.remove(0) else {
             return;
         };
-        if let Some((generation, error)) = self.hosts.get_mut(&host).map(|h| h.plan(plan)) {
+        if let Some((generation, error)) = self.hosts.get_mut(&host).map(|h| h.plan(*plan)) {
             let result = Message::PlanResult(generation, error);
             send(self.from_host.entry(host).or_default(), result);
         }

@@ -10,8 +10,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
-/// The agent's firewall table.
-const TABLE: [&str; 2] = ["inet", "isyone"];
+/// The agent's firewall tables.
+const TABLES: [[&str; 2]; 2] = [["inet", "isyone"], ["inet", "isyone_limits"]];
 
 /// Stops and removes everything of the demo in `folder`.
 pub(super) fn down(folder: &Path) -> Result<()> {
@@ -116,9 +116,13 @@ fn remove_tenants(folder: &Path) -> Result<()> {
         say!("{what} removed: {}", names.join(" "));
     }
     remove_homes(&books)?;
-    if no_tenants_left() && succeeds(&mut cmd("nft", ["list", "table"].iter().chain(&TABLE))) {
-        output(&mut cmd("nft", ["delete", "table"].iter().chain(&TABLE)))?;
-        say!("firewall table {} removed", TABLE.join(" "));
+    if no_tenants_left() {
+        for table in TABLES {
+            if succeeds(&mut cmd("nft", ["list", "table"].iter().chain(&table))) {
+                output(&mut cmd("nft", ["delete", "table"].iter().chain(&table)))?;
+                say!("firewall table {} removed", table.join(" "));
+            }
+        }
     }
     Ok(())
 }

@@ -260,6 +260,8 @@ impl Docker for Engine {
         let body = m::NetworkCreateRequest {
             name: network.name.clone(),
             driver: Some("bridge".to_owned()),
+            // The packet filter knows tenants by their IPv4 networks; an engine may give IPv6 to networks that do not refuse it.
+            enable_ipv6: Some(false),
             ipam: Some(ipam),
             labels: Some(network.labels.clone().into_iter().collect()),
             ..Default::default()

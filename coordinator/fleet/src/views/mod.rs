@@ -6,6 +6,7 @@
 mod plan;
 
 use std::{
+    collections::BTreeSet,
     net::IpAddr,
     sync::Arc,
     time::{Duration, UNIX_EPOCH},
@@ -15,6 +16,7 @@ use isyone_types::{
     disk::{Disk, DiskState},
     identity::OperatorRole,
     ids::{HostName, TenantName},
+    network::MAX_HOST_ADDRESSES,
     plan::{Lifecycle, Role, UnixMs},
     report::TenantProgress,
     spec::Domain,
@@ -376,6 +378,13 @@ pub fn monitors(state: &State) -> Vec<(String, String)> {
     let mut shown: Vec<_> = accepted.into_iter().map(|(_, shown)| shown).collect();
     shown.sort();
     shown
+}
+
+/// Where the fleet's hosts are: what their tenants must not reach.
+pub fn host_addresses(state: &State) -> BTreeSet<IpAddr> {
+    let hosts = state.fleet.hosts.values().map(|host| host.advertise);
+    let all: BTreeSet<IpAddr> = hosts.collect();
+    all.into_iter().take(MAX_HOST_ADDRESSES).collect()
 }
 
 /// Operations on one tenant, or on all; newest first.

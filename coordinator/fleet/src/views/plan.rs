@@ -3,8 +3,11 @@
 //! Two plans with the same generation are the same: nothing observed is in them.
 //! Not here: sending it (the coordinator's agents/session).
 
+use std::collections::BTreeMap;
+
 use isyone_types::{
-    ids::{HostName, TenantName},
+    ids::{HostName, ShortName, TenantName},
+    network::NetworkPolicy,
     plan::{
         DesiredState, Firewall, HostPlan, JobOrder, JobWork, Lifecycle, PeerGrant, Seed,
         TenantPlan, TenantSecrets, UnixMs,
@@ -61,7 +64,30 @@ pub fn host_plan<E>(
         }
     }
     plan.jobs.sort_by_key(|job| job.id);
+    plan.firewall.policies = policies(state, settings, &plan.tenants);
     Ok(Some(plan))
+}
+
+/// What the networks of a host's tenants may do: one policy for each of their plans.
+fn policies(state: &State, settings: &Settings, tenants: &[TenantPlan]) -> Vec<NetworkPolicy> {
+    let mut by_plan: BTreeMap<&ShortName, Vec<TenantName>> = BTreeMap::new();
+    for name in tenants.iter().map(|tenant| &tenant.name) {
+        if let Some(tenant) = state.fleet.tenants.get(name) {
+            by_plan
+                .entry(&tenant.spec.plan)
+                .or_default()
+                .push(name.clone());
+        }
+    }
+    let policy = |(plan, tenants)| NetworkPolicy {
+        tenants,
+        rules: settings
+            .network_rules
+            .get(plan)
+            .cloned()
+            .unwrap_or_default(),
+    };
+    by_plan.into_iter().map(policy).collect()
 }
 
 /// What a host fetches from another one: a tenant's data, for an operation.
@@ -197,5 +223,10 @@ fn firewall(settings: &Settings) -> Firewall {
         edges: settings.edge.addresses.clone(),
         edge_ports: settings.edge.ports.clone(),
         protected_addresses: settings.edge.protected_addresses.clone(),
+        protected_names: settings.edge.protected_names.clone(),
+        public_addresses: settings.edge.public_addresses.clone(),
+        closed: settings.network.closed.clone(),
+        mail_relays: settings.network.mail_relays.clone(),
+        policies: Vec::new(),
     }
 }

@@ -5,6 +5,7 @@
 //! Not here: joining (enroll), what a report means (isyone_fleet::change), who waits for a stream (streams), what
 //! goes from host to host (relay).
 
+pub mod hosts;
 pub mod monitors;
 mod plans;
 mod report;
@@ -29,7 +30,7 @@ use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use self::monitors::MonitorList;
+use self::{hosts::HostList, monitors::MonitorList};
 use crate::{
     agents::{
         rates::{Call, Rates},
@@ -88,6 +89,8 @@ pub struct Shared {
     pub rates: Rates,
     /// Which certificates are in use.
     pub connections: Arc<Connections>,
+    /// Where hosts are.
+    pub hosts: Arc<HostList>,
     /// Counts reports.
     pub metrics: Arc<Metrics>,
     /// Cancelled when the coordinator stops.
@@ -274,6 +277,7 @@ impl Session {
                     why = self.listen(&mut up) => why,
                     why = plans::send(&self.shared, &self.host, &self.to_agent, known, &self.refused) => why,
                     why = monitors::send(&self.shared.monitors, &self.to_agent) => why,
+                    why = hosts::send(&self.shared.hosts, &self.to_agent) => why,
                     () = self.end.cancelled() => Status::aborted("another session of this host has begun"),
                     () = self.shared.stop.cancelled() => later(&self.shared, &status::stopping()),
                 };

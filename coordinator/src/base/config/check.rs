@@ -4,7 +4,7 @@
 
 use isyone_proto::ids::ShortName;
 
-use super::{Config, ConfigError, Network, Span, edge, plans, tls};
+use super::{Config, ConfigError, Network, Span, edge, network, plans, tls};
 
 /// With a shorter interval, reports rather than tenants would be a host's load.
 const MIN_REPORT_INTERVAL: Span = Span::seconds(1);
@@ -27,7 +27,8 @@ pub(super) fn ensure(
 
 pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     names(config)?;
-    network(&config.network)?;
+    ranges(&config.network)?;
+    network::check(config)?;
     addresses(config)?;
     urls(config)?;
     scraped(config)?;
@@ -81,7 +82,7 @@ fn names(config: &Config) -> Result<(), ConfigError> {
     )
 }
 
-fn network(network: &Network) -> Result<(), ConfigError> {
+fn ranges(network: &Network) -> Result<(), ConfigError> {
     let range = network.tenant_range;
     ensure(
         (range.prefix_len()..=29).contains(&network.subnet_prefix),

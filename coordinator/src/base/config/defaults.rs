@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use isyone_fleet::settings::Edition;
-use isyone_proto::spec;
+use isyone_proto::{network, spec};
 
 use super::{
     Advertise, Bytes, Certificates, Config, Cpus, Defaults, Dns, Edge, FrameOptions, Lifecycle,
@@ -22,6 +22,17 @@ where
     text.parse().expect("a literal of this file")
 }
 
+/// Where public addresses are not: private networks (RFC 1918), those behind a carrier's NAT (RFC 6598), and what is kept
+/// for protocols and measurements.
+const CLOSED_NETWORKS: [&str; 6] = [
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "172.16.0.0/12",
+    "192.0.0.0/24",
+    "192.168.0.0/16",
+    "198.18.0.0/15",
+];
+
 impl Default for Config {
     fn default() -> Self {
         let plan = |memory, cpu, disk, workers| Plan {
@@ -36,6 +47,11 @@ impl Default for Config {
             device_write_bps: None,
             device_read_iops: None,
             device_write_iops: None,
+            connections: None,
+            connections_per_second: None,
+            egress: network::Egress::Open,
+            egress_allow: Vec::new(),
+            egress_smtp: false,
         };
         let edition = Edition {
             odoo: literal("odoo:18.0"),
@@ -98,6 +114,8 @@ impl Default for Network {
             subnet_prefix: 28,
             first_port: 20_000,
             last_port: 29_999,
+            closed_networks: CLOSED_NETWORKS.into_iter().map(literal).collect(),
+            mail_relays: Vec::new(),
         }
     }
 }

@@ -7,6 +7,7 @@ mod check;
 mod defaults;
 mod dns;
 mod edge;
+mod network;
 mod plans;
 mod probes;
 mod sample;
@@ -24,6 +25,7 @@ use ipnet::{IpNet, Ipv4Net};
 use isyone_fleet::settings::Edition;
 use isyone_proto::{
     ids::ShortName,
+    network::{Destination, Egress, MailRelay},
     spec::{Country, Domain, Language, Login, TimeZone},
 };
 use serde::{Deserialize, Serialize};
@@ -31,6 +33,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     dns::Dns,
     edge::{Dashboard, FrameOptions},
+    network::overlap,
     probes::Probes,
     sample::sample,
     tls::{Acme, Tls, TlsMode},
@@ -160,6 +163,11 @@ pub struct Network {
     pub first_port: u16,
     /// Last published port.
     pub last_port: u16,
+    /// Networks that are closed to tenants.
+    #[serde(deserialize_with = "units::networks")]
+    pub closed_networks: Vec<IpNet>,
+    /// Mail servers that tenants may reach wherever they are.
+    pub mail_relays: Vec<MailRelay>,
 }
 
 /// `[edge]`: where the edges are, and what all of them do.
@@ -336,6 +344,21 @@ pub struct Plan {
     /// Writes a second.
     #[serde(default)]
     pub device_write_iops: Option<u32>,
+    /// Connections that a host tracks for a tenant at one time; `None`: the default.
+    #[serde(default)]
+    pub connections: Option<u32>,
+    /// Connections that a tenant may begin in a second; `None`: the default.
+    #[serde(default)]
+    pub connections_per_second: Option<u32>,
+    /// Where a tenant's connections may go.
+    #[serde(default)]
+    pub egress: Egress,
+    /// What is open in any case.
+    #[serde(default)]
+    pub egress_allow: Vec<Destination>,
+    /// Whether TCP port 25 is open.
+    #[serde(default)]
+    pub egress_smtp: bool,
 }
 
 impl Config {

@@ -58,12 +58,16 @@ base_domain = "@BASE_DOMAIN@"
 hosts = [@HOSTS@]
 
 # Tenants' networks are cut out of tenant_range (choose one that your machines do not use); their ports are published
-# between first_port and last_port.
+# between first_port and last_port. closed_networks: where tenants may not go, besides the control plane, other hosts, each other
+# and clouds' metadata services. mail_relays: mail servers that they may reach wherever they are: "10.0.0.25:587", or "host:25" for
+# one on their own host.
 [network]
 #= tenant_range = "10.200.0.0/14"
 #= subnet_prefix = 28
 #= first_port = 20000
 #= last_port = 29999
+#= closed_networks = ["10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.0.0.0/24", "192.168.0.0/16", "198.18.0.0/15"]
+#= mail_relays = []
 
 # Traefik. addresses: where edges connect from, when they are not on the tenants' own hosts. ports: those of an edge on
 # a tenant's host, which tenants may reach. Optional: protected_addresses (closed to tenants, besides advertise.hosts),
@@ -179,8 +183,10 @@ hosts = [@HOSTS@]
 
 # Sizes. memory and cpu: limit of both containers together; disk: what placement counts on, and the tenant is held to; workers:
 # Odoo's HTTP workers, 0 is one threaded process. Optional: pids, nofile, device_read_bps = "100MiB", device_write_bps,
-# device_read_iops, device_write_iops (docs/configuration.md); sleep_after = "14d" (a tenant in which nobody was logged in for so long is stopped, and the
-# next visitor wakes it; docs/operations.md). Naming one here replaces the whole list.
+# device_read_iops, device_write_iops (docs/configuration.md); sleep_after = "14d" (a tenant in which nobody was logged in for so
+# long is stopped, and the next visitor wakes it; docs/operations.md); and for its network: connections = 4096 (that a tenant may
+# have), connections_per_second = 250 (that it may begin), egress = "listed" with egress_allow = ["api.example.com",
+# "203.0.113.0/24"] (nothing else is open), egress_smtp = true (port 25 is open). Naming one here replaces the whole list.
 #= [plans.small]
 #= memory = "1GiB"
 #= cpu = 0.5

@@ -10,6 +10,7 @@ use isyone_fleet::{
 };
 use isyone_proto::{
     ids::ShortName,
+    network::{DnsName, NetworkRules},
     spec::{Bounds, Size},
 };
 
@@ -30,6 +31,8 @@ impl Config {
         protected.extend(own.filter(|ip| !ip.is_loopback()));
         protected.sort();
         protected.dedup();
+        let names = |host: &String| host.parse::<DnsName>().ok();
+        let protected_names = self.advertise.hosts.iter().filter_map(names);
         Settings {
             base_domain: self.base_domain.to_string(),
             url_scheme: self.url_scheme.as_str().to_owned(),
@@ -40,6 +43,7 @@ impl Config {
                 .map(|(name, plan)| (name.clone(), plan.size()))
                 .collect(),
             sleep_after_ms: self.sleep_after_ms(),
+            network_rules: self.network_rules(),
             editions: self.editions.clone(),
             defaults: settings::Defaults {
                 plan: self.default_plan.clone(),
@@ -54,11 +58,17 @@ impl Config {
                 subnet_prefix: self.network.subnet_prefix,
                 first_port: self.network.first_port,
                 last_port: self.network.last_port,
+                closed: self.network.closed_networks.clone(),
+                mail_relays: self.network.mail_relays.clone(),
             },
             edge: settings::Edge {
                 addresses: self.edge.addresses.clone(),
                 ports: self.edge.ports.clone(),
                 protected_addresses: protected,
+                protected_names: protected_names
+                    .filter(|name| name.as_str() != "localhost")
+                    .collect(),
+                public_addresses: self.edge.public_addresses.clone(),
                 upload_limit_bytes: self.edge.upload_limit.get(),
             },
             shards: Shards::new(self.edge.shards.clone()),
@@ -79,6 +89,11 @@ impl Config {
             dashboard_hostname: self.dashboard_hostname(),
             domains_are_watched: self.dns.watches(),
         }
+    }
+
+    fn network_rules(&self) -> BTreeMap<ShortName, NetworkRules> {
+        let rules = |(name, plan): (&ShortName, &Plan)| (name.clone(), plan.network_rules());
+        self.plans.iter().map(rules).collect()
     }
 
     fn sleep_after_ms(&self) -> BTreeMap<ShortName, i64> {

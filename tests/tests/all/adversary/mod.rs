@@ -4,4 +4,5 @@
 //! Not here: what only a real kernel, engine or Odoo can show (`e2e::adversary`).
 
 mod disk;
+mod net;
 mod small;

@@ -10,8 +10,9 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
         "proto/types",
         &[
             ("identity", "ids"),
+            ("network", "echo ids spec"),
             ("operation", "plan"),
-            ("plan", "generation ids spec"),
+            ("plan", "generation ids network spec"),
             ("report", "disk ids operation plan"),
             ("spec", "echo ids"),
             ("token", "plan spec"),

@@ -4,4 +4,5 @@
 //! Not here: what a fleet in one process can show (`adversary`).
 
 mod disk;
+mod net;
 mod small;

@@ -1,0 +1,136 @@
+//! What tenants' networks may do, and where hosts are: wire messages to checked types and back.
+//!
+//! Not here: the rest of a plan (mod.rs).
+
+use std::{collections::BTreeSet, fmt::Display, net::IpAddr, str::FromStr};
+
+use super::{MAX_TENANTS_PER_HOST, parse};
+use crate::{
+    error::FieldError,
+    ids::TenantName,
+    network::{
+        Egress, MAX_ALLOWED, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_SECOND, MAX_HOST_ADDRESSES,
+        NetworkPolicy, NetworkRules,
+    },
+    pb::agent::v1 as agent,
+};
+
+/// Most policies in one host's plan: a plan of the configuration is one, and nobody has that many.
+const MAX_POLICIES: usize = 1_000;
+
+pub(super) fn texts<T: Display>(values: &[T]) -> Vec<String> {
+    values.iter().map(ToString::to_string).collect()
+}
+
+pub(super) fn values<T: FromStr>(field: &str, texts: &[String]) -> Result<Vec<T>, FieldError>
+where
+    T::Err: Display,
+{
+    texts.iter().map(|text| parse(field, text)).collect()
+}
+
+impl From<&NetworkPolicy> for agent::NetworkPolicy {
+    fn from(policy: &NetworkPolicy) -> Self {
+        let NetworkPolicy { tenants, rules } = policy;
+        Self {
+            tenants: texts(tenants),
+            connections: rules.connections,
+            connections_per_second: rules.connections_per_second,
+            listed: rules.egress == Egress::Listed,
+            allow: texts(&rules.allow),
+            smtp: rules.smtp,
+        }
+    }
+}
+
+/// Parses policies; a tenant that is in two has no certain rules, which is an error.
+pub(super) fn policies(wire: Vec<agent::NetworkPolicy>) -> Result<Vec<NetworkPolicy>, FieldError> {
+    let bounded = |field: &str, count: usize, most: usize| {
+        if count <= most {
+            return Ok(());
+        }
+        Err(FieldError::new(field, format!("more than {most}")))
+    };
+    bounded("policies", wire.len(), MAX_POLICIES)?;
+    let mut known = BTreeSet::new();
+    let one = |(i, policy): (usize, agent::NetworkPolicy)| {
+        let at = |field: &str| format!("policies[{i}].{field}");
+        bounded(&at("tenants"), policy.tenants.len(), MAX_TENANTS_PER_HOST)?;
+        bounded(&at("allow"), policy.allow.len(), MAX_ALLOWED)?;
+        let number = |field: &str, value: u32, most: u32| {
+            if (1..=most).contains(&value) {
+                return Ok(value);
+            }
+            Err(FieldError::new(
+                at(field),
+                format!("{value} is not between 1 and {most}"),
+            ))
+        };
+        let tenants: Vec<TenantName> = values(&at("tenants"), &policy.tenants)?;
+        if let Some(twice) = tenants.iter().find(|name| !known.insert((*name).clone())) {
+            return Err(FieldError::new(
+                at("tenants"),
+                format!("`{twice}` is there twice"),
+            ));
+        }
+        Ok(NetworkPolicy {
+            tenants,
+            rules: NetworkRules {
+                connections: number("connections", policy.connections, MAX_CONNECTIONS)?,
+                connections_per_second: number(
+                    "connections_per_second",
+                    policy.connections_per_second,
+                    MAX_CONNECTIONS_PER_SECOND,
+                )?,
+                egress: if policy.listed {
+                    Egress::Listed
+                } else {
+                    Egress::Open
+                },
+                allow: values(&at("allow"), &policy.allow)?,
+                smtp: policy.smtp,
+            },
+        })
+    };
+    wire.into_iter().enumerate().map(one).collect()
+}
+
+/// Parses where the fleet's hosts are.
+pub fn host_addresses(wire: &agent::HostAddresses) -> Result<BTreeSet<IpAddr>, FieldError> {
+    if wire.addresses.len() > MAX_HOST_ADDRESSES {
+        return Err(FieldError::new(
+            "addresses",
+            format!("more than {MAX_HOST_ADDRESSES}"),
+        ));
+    }
+    let parsed = values::<IpAddr>("addresses", &wire.addresses)?;
+    Ok(parsed.into_iter().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(tenants: &[&str]) -> agent::NetworkPolicy {
+        agent::NetworkPolicy {
+            tenants: tenants.iter().map(|t| (*t).to_owned()).collect(),
+            connections: 10,
+            connections_per_second: 5,
+            ..agent::NetworkPolicy::default()
+        }
+    }
+
+    #[test]
+    fn a_policy_without_limits_or_a_tenant_with_two_is_refused_by_name() {
+        assert_eq!(policies(vec![policy(&["alfa"])]).unwrap().len(), 1);
+        let refused = |list: Vec<agent::NetworkPolicy>| policies(list).unwrap_err().field;
+        let twice = vec![policy(&["alfa"]), policy(&["beta", "alfa"])];
+        assert_eq!(refused(twice), "policies[1].tenants");
+        let mut none = policy(&[]);
+        none.connections = 0;
+        assert_eq!(refused(vec![none]), "policies[0].connections");
+        let mut odd = policy(&[]);
+        odd.allow = vec!["} accept".to_owned()];
+        assert_eq!(refused(vec![odd]), "policies[0].allow");
+    }
+}
