@@ -11,7 +11,11 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    agents::{relay::Relays, session::monitors::MonitorList, streams::Streams},
+    agents::{
+        relay::Relays,
+        session::{monitors::MonitorList, trust::Trusts},
+        streams::Streams,
+    },
     base::{
         clock,
         config::Config,
@@ -27,6 +31,7 @@ use crate::{
         running::{Edges, collector::EdgeCollector},
     },
     ports::listener::Connections,
+    rotation::{self, Rotations},
     writer::{Handle, collector::FleetCollector},
 };
 
@@ -42,6 +47,7 @@ pub(super) struct Shared {
     pub(super) streams: Arc<Streams>,
     pub(super) relays: Arc<Relays>,
     pub(super) monitors: Arc<MonitorList>,
+    pub(super) trusts: Arc<Trusts>,
     pub(super) edges: Arc<Edges>,
     pub(super) challenges: Arc<Challenges>,
     pub(super) probes: Arc<ProbeBoard>,
@@ -49,6 +55,7 @@ pub(super) struct Shared {
     pub(super) dns: Arc<dyn Dns>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) connections: Arc<Connections>,
+    pub(super) rotations: Arc<Rotations>,
     pub(super) stop: CancellationToken,
 }
 
@@ -62,10 +69,24 @@ impl Shared {
         let (pki, unpinned) = authority(&config, &handle)?;
         let (streams, stop) = (Arc::<Streams>::default(), CancellationToken::new());
         let relays = Relays::new(handle.clone(), streams.clone(), stop.clone());
+        let (pki, sealer) = (Arc::new(pki), Arc::new(sealer));
+        let (trusts, connections) = (Arc::<Trusts>::default(), Arc::<Connections>::default());
+        let rotations = Rotations::new(rotation::Parts {
+            handle: handle.clone(),
+            pki: pki.clone(),
+            sealer: sealer.clone(),
+            trusts: trusts.clone(),
+            streams: streams.clone(),
+            connections: connections.clone(),
+            data_dir: config.data_dir.clone(),
+        });
         let shared = Self {
-            pki: Arc::new(pki),
+            rotations: Arc::new(rotations),
+            pki,
+            trusts,
+            sealer,
+            connections,
             monitors: Arc::new(MonitorList::new(&handle.snapshot())),
-            sealer: Arc::new(sealer),
             streams,
             relays: Arc::new(relays),
             edges: Arc::new(Edges::on(
@@ -76,7 +97,6 @@ impl Shared {
             domains: Arc::new(DomainLooks::new(&config.dns)),
             dns: Arc::new(Resolver::new(config.dns.servers.clone())),
             metrics: Arc::default(),
-            connections: Arc::default(),
             stop,
             config: Arc::new(config),
             handle,
