@@ -3,4 +3,5 @@
 //!
 //! Not here: what only a real kernel, engine or Odoo can show (`e2e::adversary`).
 
+mod backup;
 mod rotation;

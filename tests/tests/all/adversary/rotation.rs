@@ -11,11 +11,14 @@ use std::{
 };
 
 use isyone_coordinator::{
-    base::{clock, pki::rotation::Stage, secrets::KEY_FILE},
+    base::{
+        clock,
+        pki::rotation::Stage,
+        secrets::{KEY_FILE, NEXT_KEY_FILE},
+    },
     rotation::control::{self, Answer, Order},
-    writer::store::{Store as _, sqlite::SqliteStore},
 };
-use isyone_fleet::{event::EventKind, written};
+use isyone_fleet::event::EventKind;
 use isyone_proto::{
     pb::v1::{
         GetInfoRequest, GetTrustRequest, ResignCertificateRequest,
@@ -186,69 +189,22 @@ fn fleet_at_work() -> Fleet {
     fleet
 }
 
+/// All tenants' passwords, as they are sealed.
+fn secrets(fleet: &Fleet) -> BTreeSet<String> {
+    let state = fleet.coordinator.snapshot();
+    let tenants = state.fleet.tenants.values();
+    tenants.map(|t| t.secrets.0.clone()).collect()
+}
+
 #[test]
 fn ca_and_sealing_key_are_replaced_under_three_hosts_and_six_tenants() {
     let mut fleet = fleet_at_work();
     let admin = admins(&fleet);
     let stolen = papers(&admin);
-    let pki = fleet.coordinator.running().pki.clone();
-    let old_ca = pki.ca_pin();
-    let old_seal = std::fs::read_to_string(data_dir(&fleet).join(KEY_FILE)).expect("a key");
-    let secrets = |fleet: &Fleet| -> BTreeSet<String> {
-        let state = fleet.coordinator.snapshot();
-        state
-            .fleet
-            .tenants
-            .values()
-            .map(|t| t.secrets.0.clone())
-            .collect()
-    };
+    let key = data_dir(&fleet).join(KEY_FILE);
+    let old_key = std::fs::read_to_string(&key).expect("a key");
     let (sealed, before) = (secrets(&fleet), work(&fleet));
-
-    let gap = longest_gap(&fleet, |fleet| {
-        rotate(fleet, 3_600);
-        wait_for("the new CA to sign", SOON, || {
-            stage(fleet) == Some(Stage::Switched)
-        });
-        let new_ca = pki.trust().borrow().sha256[0].clone();
-        assert_ne!(new_ca, old_ca);
-        wait_for("all hosts to have certificates of it", SOON, || {
-            (0..3).all(|n| of_agent(fleet, n).0 == new_ca && of_agent(fleet, n).1.len() == 2)
-        });
-        // A context of before is let in still, and only the operators are waited for.
-        assert!(is_let_in(fleet, &stolen), "both are accepted");
-        let refused = order(fleet, &Order::Retire { force: true });
-        assert!(
-            !refused.done && refused.text.contains("no admin"),
-            "{}",
-            refused.text
-        );
-        assert_eq!(isyctl(&admin), 0);
-        let moved = papers(&admin);
-        assert!(
-            tls::is_of(&moved.certificate, &moved.ca, &new_ca),
-            "its context has followed"
-        );
-        assert_eq!(moved.key, stolen.key, "by the same key");
-        assert_eq!(
-            std::fs::metadata(&admin)
-                .expect("it is there")
-                .permissions()
-                .mode()
-                & 0o777,
-            0o600
-        );
-        wait_for("the old CA to be forgotten", SOON, || {
-            order(fleet, &Order::Retire { force: false }).done
-        });
-        assert_eq!((stage(fleet), pki.ca_pin()), (None, new_ca.clone()));
-        wait_for("hosts to forget it, too", SOON, || {
-            (0..3).all(|n| of_agent(fleet, n) == (new_ca.clone(), vec![new_ca.clone()]))
-        });
-        assert_eq!(isyctl(&admin), 0);
-        assert!(is_let_in(fleet, &papers(&admin)));
-        fleet.all_report();
-    });
+    let gap = longest_gap(&fleet, |fleet| replaced(fleet, &admin, &stolen));
     assert!(gap < GAP, "a session was away for {gap:?}");
     assert_eq!(work(&fleet), before, "no tenant was touched");
     assert!(
@@ -261,27 +217,60 @@ fn ca_and_sealing_key_are_replaced_under_three_hosts_and_six_tenants() {
     });
     let running = fleet.coordinator.running();
     for tenant in fleet.coordinator.snapshot().fleet.tenants.values() {
-        assert!(
-            running.sealer.open_secrets(tenant).is_ok(),
-            "{}",
-            tenant.name
-        );
+        let opened = running.sealer.open_secrets(tenant);
+        assert!(opened.is_ok(), "{}", tenant.name);
     }
     // The old key is there for as long as a request may be on its way that used it.
-    assert_eq!(
-        std::fs::read_to_string(data_dir(&fleet).join(KEY_FILE)).expect("a key"),
-        old_seal
-    );
+    assert_eq!(std::fs::read_to_string(&key).expect("a key"), old_key);
     let audited = fleet.coordinator.snapshot();
     let told = audited.fleet.events.iter();
     let told = told.filter(|e| e.kind == EventKind::KeysReplaced && e.is_audit());
     assert!(told.count() >= 3, "who ordered it is on record");
-    // Another admin's session of before is over; a new one goes on.
+    // The session of before is over; a new one goes on.
     let address = fleet.coordinator.grpc();
     fleet.admin = fleet
         .client
         .block_on(async { Operator::open(&admin, address) });
     fleet.create("gol");
+}
+
+/// From the order until the old CA is forgotten, with hosts and the admin's context following by themselves.
+fn replaced(fleet: &Fleet, admin: &Path, stolen: &Papers) {
+    let pki = &fleet.coordinator.running().pki;
+    let old_ca = pki.ca_pin();
+    rotate(fleet, 3_600);
+    wait_for("the new CA to sign", SOON, || {
+        stage(fleet) == Some(Stage::Switched)
+    });
+    let new_ca = pki.trust().borrow().sha256[0].clone();
+    assert_ne!(new_ca, old_ca);
+    wait_for("all hosts to have certificates of it", SOON, || {
+        (0..3).all(|n| of_agent(fleet, n).0 == new_ca && of_agent(fleet, n).1.len() == 2)
+    });
+    // A context of before is let in still, and only the operators are waited for.
+    assert!(is_let_in(fleet, stolen), "both are accepted");
+    let refused = order(fleet, &Order::Retire { force: true });
+    let no_admin = !refused.done && refused.text.contains("no admin");
+    assert!(no_admin, "{}", refused.text);
+    assert_eq!(isyctl(admin), 0);
+    let moved = papers(admin);
+    assert!(
+        tls::is_of(&moved.certificate, &moved.ca, &new_ca),
+        "its context has followed"
+    );
+    assert_eq!(moved.key, stolen.key, "by the same key");
+    let mode = std::fs::metadata(admin).expect("it is there").permissions();
+    assert_eq!(mode.mode() & 0o777, 0o600);
+    wait_for("the old CA to be forgotten", SOON, || {
+        order(fleet, &Order::Retire { force: false }).done
+    });
+    assert_eq!((stage(fleet), pki.ca_pin()), (None, new_ca.clone()));
+    wait_for("hosts to forget it, too", SOON, || {
+        (0..3).all(|n| of_agent(fleet, n) == (new_ca.clone(), vec![new_ca.clone()]))
+    });
+    assert_eq!(isyctl(admin), 0);
+    assert!(is_let_in(fleet, &papers(admin)));
+    fleet.all_report();
 }
 
 /// Who stole an operator's certificate while the CA is replaced gets no other key by it, and nothing that lasts longer.
@@ -407,6 +396,40 @@ fn a_host_that_was_away_comes_back_by_the_old_ca_and_moves_to_the_new_one() {
     assert_eq!(trusted, [of]);
 }
 
+/// Killed right after the order, and again while it seals anew, a coordinator goes on where it was, with both keys.
+#[test]
+fn a_coordinator_that_is_killed_while_it_seals_anew_goes_on() {
+    let mut fleet = Fleet::start("");
+    fleet.add_agent(1);
+    fleet.all_report();
+    for tenant in ["alfa", "beta", "gama"] {
+        fleet.create(tenant);
+    }
+    let (sealed, before) = (secrets(&fleet), work(&fleet));
+    let seal = Order::Rotate {
+        ca: false,
+        seal: true,
+        overlap_s: None,
+    };
+    assert!(order(&fleet, &seal).done);
+    assert!(!order(&fleet, &seal).done, "one at a time");
+    for _ in 0..2 {
+        fleet.coordinator.kill();
+        assert!(data_dir(&fleet).join(NEXT_KEY_FILE).exists());
+        fleet.coordinator.run();
+        let running = fleet.coordinator.running();
+        for tenant in fleet.coordinator.snapshot().fleet.tenants.values() {
+            let opened = running.sealer.open_secrets(tenant);
+            assert!(opened.is_ok(), "{}", tenant.name);
+        }
+    }
+    wait_for("all passwords to be sealed anew", SOON, || {
+        secrets(&fleet).is_disjoint(&sealed)
+    });
+    fleet.all_report();
+    assert_eq!(work(&fleet), before, "no tenant was touched");
+}
+
 /// Orders are for who may read the keys anyway.
 #[test]
 fn the_control_socket_is_for_its_owner() {
@@ -441,30 +464,4 @@ fn the_control_socket_is_for_its_owner() {
         .clone();
     let told = tls::fingerprints("CA", &named.get_ref().ca_pem).expect("CAs");
     assert_eq!(head.to_str().ok(), Some(told[0].as_str()));
-}
-
-/// A copy of the database is whole, and has no key in it.
-#[test]
-fn a_backup_of_the_running_coordinator_is_all_of_it_and_holds_no_key() {
-    let fleet = Fleet::start("");
-    let copied = order(&fleet, &Order::Backup);
-    assert!(copied.done, "{}", copied.text);
-    let copy = data_dir(&fleet).join(control::COPY);
-    let mode = std::fs::metadata(&copy)
-        .expect("it is there")
-        .permissions()
-        .mode();
-    assert_eq!(mode & 0o777, 0o600);
-    let bytes = std::fs::read(&copy).expect("it is there");
-    for key in [KEY_FILE, "pki/ca.key"] {
-        let text = std::fs::read_to_string(data_dir(&fleet).join(key)).expect("a key");
-        let line = text.lines().nth(1).unwrap_or(&text).as_bytes();
-        assert!(!bytes.windows(line.len()).any(|part| part == line), "{key}");
-    }
-    let contents = fleet.client.block_on(async {
-        let mut store = SqliteStore::open(&copy).await.expect("it opens");
-        store.load().await.expect("it reads back")
-    });
-    let read = written::fleet(contents).expect("it is a fleet");
-    assert_eq!(read, fleet.coordinator.snapshot().fleet);
 }
