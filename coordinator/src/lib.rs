@@ -2,10 +2,11 @@
 //! everything that serves, publishes, probes and reports the result.
 //!
 //! The modules: `base` (the foundation), `writer` (with the store), `wire` (answers and errors), `edges`, `agents`,
-//! `ports`, `operators`; `server` assembles them; `init`, `rebuild` and `program` are the command line. See ARCHITECTURE.md. Not
+//! `ports`, `operators`, `rotation`; `server` assembles them; `init`, `rebuild`, `backup` and `program` are the command line. See ARCHITECTURE.md. Not
 //! here: what any change or report means, which isyone-fleet decides.
 
 pub mod agents;
+pub mod backup;
 pub mod base;
 pub mod edges;
 pub mod init;
@@ -13,6 +14,7 @@ pub mod operators;
 pub mod ports;
 pub mod program;
 pub mod rebuild;
+pub mod rotation;
 pub mod server;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

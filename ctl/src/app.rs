@@ -1,6 +1,10 @@
 //! What every command gets: where to print, how long to wait, how to reach the coordinator.
 
-use std::time::Duration;
+use std::{
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use crate::{
     client::{CALL_TIMEOUT, Client},
@@ -9,6 +13,7 @@ use crate::{
     options::Global,
     output::{Color, Ui},
     retry::PATIENCE,
+    trust,
 };
 
 /// One run of `isyctl`.
@@ -16,6 +21,8 @@ use crate::{
 pub struct App {
     pub ui: Ui,
     global: Global,
+    /// The client that was made last, and its context's file.
+    used: Mutex<Option<(PathBuf, Client)>>,
 }
 
 impl App {
@@ -28,6 +35,7 @@ impl App {
         Self {
             ui: Ui::new(global.output, color, global.verbose),
             global,
+            used: Mutex::default(),
         }
     }
 
@@ -48,7 +56,23 @@ impl App {
             None => "isyctl context show".to_owned(),
         };
         let patience = self.global.timeout.unwrap_or(PATIENCE);
-        Client::new(context, show, (self.call_timeout(), patience), self.ui)
+        let client = Client::new(context, show, (self.call_timeout(), patience), self.ui)?;
+        let used = Some((path, client.clone()));
+        *self.used.lock().unwrap_or_else(PoisonError::into_inner) = used;
+        Ok(client)
+    }
+
+    /// After a command: has the context keep up with the coordinator's CAs, if it has fallen behind. What it cannot do it
+    /// says; the command's result stands.
+    pub async fn follow_trust(&self) {
+        let used = self
+            .used
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some((path, client)) = used.filter(|(_, client)| client.other_trust()) {
+            trust::keep_up(&client, &path, &self.ui).await;
+        }
     }
 
     /// Deadline of a single call.

@@ -4,7 +4,10 @@
 //! Not here: what is asked (nouns) and long waiting (`wait`).
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -28,7 +31,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
 };
 use tokio_rustls::{TlsConnector, rustls::ClientConfig};
-use tonic::{Request, Response, Status, transport::Channel};
+use tonic::{Request, Response, Status, metadata::MetadataMap, transport::Channel};
 
 use crate::{
     clock,
@@ -56,6 +59,8 @@ pub struct Client {
     patience: Duration,
     peer: Arc<Peer>,
     context: Arc<Context>,
+    /// An answer named other CAs than the context has, or another one that signs.
+    other_trust: Arc<AtomicBool>,
     ui: Ui,
 }
 
@@ -95,6 +100,7 @@ impl Client {
             patience,
             peer: Arc::new(peer),
             context: Arc::new(context),
+            other_trust: Arc::default(),
             ui,
         })
     }
@@ -285,9 +291,27 @@ impl Client {
                     None => Ok(Err(status)),
                 }
             }
-            Ok(answer) => Ok(answer.map(Response::into_inner)),
+            Ok(answer) => {
+                if let Ok(answer) = &answer {
+                    self.notice(answer.metadata());
+                }
+                Ok(answer.map(Response::into_inner))
+            }
             Err(_) => Err(status::no_answer(doing, &self.peer, self.timeout)),
         }
+    }
+
+    /// Looks which CAs the coordinator names.
+    fn notice(&self, head: &MetadataMap) {
+        let named = head.get(tls::TRUST_HEADER).and_then(|v| v.to_str().ok());
+        if named.is_some_and(|named| !self.context.keeps_to(named)) {
+            self.other_trust.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the context has fallen behind the coordinator's CAs.
+    pub fn other_trust(&self) -> bool {
+        self.other_trust.load(Ordering::Relaxed)
     }
 
     /// Why the coordinator refuses our certificate, if it does. With TLS 1.3 its alert comes after our side of the

@@ -104,6 +104,18 @@ impl Context {
         isyone_proto::tls::certificate_info(&chain[0])
     }
 
+    /// Whether we trust exactly these CAs, and our certificate is of the one that signs. `named` is what the coordinator
+    /// says: SHA-256 in hex, separated by commas, the one that signs first. Yes where it cannot be told.
+    pub fn keeps_to(&self, named: &str) -> bool {
+        let Ok(known) = tls::fingerprints("CA", &self.ca_pem) else {
+            return true;
+        };
+        let named: Vec<&str> = named.split(',').collect();
+        let same =
+            known.len() == named.len() && named.iter().all(|ca| known.iter().any(|k| k == ca));
+        same && tls::is_of(&self.certificate_pem, &self.ca_pem, named[0])
+    }
+
     /// Writes a file of mode 0600 atomically. Fails if it exists already, unless `replace`.
     pub fn write(&self, path: &Path, replace: bool) -> Result<(), Failure> {
         let text = toml::to_string(self)

@@ -21,6 +21,7 @@ pub mod status;
 pub mod terminal;
 pub mod top;
 pub mod trace;
+pub mod trust;
 pub mod usage;
 pub mod wait;
 
@@ -55,6 +56,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         }
     };
     let outcome = runtime.block_on(trace::command(verbose, name, cli.command.run(&app)));
+    runtime.block_on(app.follow_trust());
     // A DNS look-up may still block a thread: do not wait for it.
     runtime.shutdown_background();
     match outcome {

@@ -180,7 +180,7 @@ fn transport_failure(kind: Transport, doing: &str, peer: &Peer, now_ms: i64) -> 
             Exit::Unavailable,
             format!("cannot {doing}: whoever answers at {endpoint} is not the coordinator that the context `{}` knows", peer.context),
         )
-        .hint("is the address right, and was the coordinator set up anew? Then import its new context file"),
+        .hint("is the address right? If the coordinator's CA was replaced or it was set up anew while this context was away, an admin makes another context: `isyctl operator create NAME`, then `isyctl context import FILE --force`"),
         Transport::NotConnected => {
             Failure::new(Exit::Unavailable, format!("cannot {doing}: no connection to the coordinator at {endpoint}"))
                 .hint(format!("is it running, and is the address right? `{}`; -v shows the cause", peer.show))

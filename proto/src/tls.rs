@@ -41,6 +41,9 @@ pub fn host_server_name(host: &HostName) -> String {
     format!("{host}.{HOST_DOMAIN}")
 }
 
+/// Header of every answer to operators: SHA-256 of the CAs to trust, hex, separated by commas; the first signs.
+pub const TRUST_HEADER: &str = "isyone-trust";
+
 /// How long to wait for a TCP connection and for a TLS handshake.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -106,6 +109,43 @@ pub fn private_key(pem: &str) -> Result<PrivateKeyDer<'static>, TlsError> {
 /// SHA-256 of a certificate, hex: what a join token pins.
 pub fn fingerprint(certificate: &CertificateDer<'_>) -> String {
     hex::encode(Sha256::digest(certificate.as_ref()))
+}
+
+/// SHA-256 of each certificate in a PEM text, hex.
+pub fn fingerprints(what: &'static str, pem: &str) -> Result<Vec<String>, TlsError> {
+    Ok(certificates(what, pem)?.iter().map(fingerprint).collect())
+}
+
+/// Whether the first certificate of a PEM text says that it is of the CA with this fingerprint, which is in `ca_pem`. To
+/// decide on a renewal, not on trust: nothing is verified. Yes where it cannot be told.
+pub fn is_of(certificate_pem: &str, ca_pem: &str, ca_fingerprint: &str) -> bool {
+    use x509_parser::prelude::{FromDer as _, ParsedExtension, X509Certificate};
+    let key_id = |der: &CertificateDer<'_>, authority: bool| {
+        let (_, parsed) = X509Certificate::from_der(der).ok()?;
+        parsed
+            .extensions()
+            .iter()
+            .find_map(|extension| match extension.parsed_extension() {
+                ParsedExtension::AuthorityKeyIdentifier(id) if authority => {
+                    id.key_identifier.as_ref().map(|id| id.0.to_vec())
+                }
+                ParsedExtension::SubjectKeyIdentifier(id) if !authority => Some(id.0.to_vec()),
+                _ => None,
+            })
+    };
+    let (Ok(chain), Ok(all)) = (
+        certificates("certificate", certificate_pem),
+        certificates("CA", ca_pem),
+    ) else {
+        return true;
+    };
+    let Some(ca) = all.iter().find(|ca| fingerprint(ca) == ca_fingerprint) else {
+        return true;
+    };
+    match (key_id(&chain[0], true), key_id(ca, false)) {
+        (Some(of), Some(is)) => of == is,
+        _ => true,
+    }
 }
 
 /// Reads a certificate issued by isyone.

@@ -7,11 +7,12 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use arc_swap::ArcSwap;
 use isyone_proto::tls::{self, CertificateInfo, TlsError};
+use tokio::sync::watch;
 use tokio_rustls::rustls::{
     self, ClientConfig, RootCertStore, ServerConfig,
     server::{NoServerSessionStorage, WebPkiClientVerifier},
@@ -97,9 +98,20 @@ fn settle(dir: &Path) -> io::Result<()> {
     std::fs::remove_dir_all(next)
 }
 
+/// Most CAs that a coordinator may name: one, or while it replaces it two, and slack.
+const MAX_CAS: usize = 4;
+/// Their length as PEM, bytes; documented in the protocol.
+const MAX_CA_BYTES: usize = 64 << 10;
+
 /// The identity in use.
 pub struct LiveIdentity {
     dir: PathBuf,
+    /// One change of the files at a time: what is trusted and what we show come by different ways.
+    changing: Mutex<()>,
+    /// What the coordinator last said of its CAs asks for another certificate.
+    wanted: watch::Sender<Option<Wanted>>,
+    /// Counts the certificates that were renewed because of that.
+    moved: watch::Sender<u64>,
     config: Arc<ArcSwap<ClientConfig>>,
     server: Arc<ArcSwap<ServerConfig>>,
     peers: Arc<ArcSwap<ServerConfig>>,
@@ -119,6 +131,9 @@ impl LiveIdentity {
         let swap = |server: Arc<ServerConfig>| Arc::new(ArcSwap::from(server));
         Ok(Self {
             dir,
+            changing: Mutex::default(),
+            wanted: watch::Sender::new(None),
+            moved: watch::Sender::new(0),
             config: Arc::new(ArcSwap::from(client)),
             peers: swap(for_peers(&server)),
             server: swap(server),
@@ -151,14 +166,77 @@ impl LiveIdentity {
 
     /// Stores a new set and uses it. An invalid set changes nothing.
     pub fn replace(&self, pems: &Pems) -> Result<(), IdentityError> {
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.put(pems)?;
+        if self.wanted.send_replace(None).is_some() {
+            self.moved.send_modify(|count| *count += 1);
+        }
+        Ok(())
+    }
+
+    fn put(&self, pems: &Pems) -> Result<(), IdentityError> {
         let usable = usable(&self.dir, pems)?;
         pems.store(&self.dir)?;
         self.adopt(usable);
         Ok(())
     }
 
+    /// Trusts these CAs from now on, and no others; returns their fingerprints. If our certificate is not of the CA
+    /// `signing`, another one is wanted within `within`. On disk and in use when it returns; on an error nothing has changed.
+    pub fn trust(
+        &self,
+        ca_pem: &str,
+        signing: &str,
+        within: Duration,
+    ) -> Result<Vec<String>, IdentityError> {
+        let failed = |e| IdentityError::Tls(self.dir.clone(), e);
+        let too_much = |why: &str| TlsError::Unreadable {
+            what: "CA",
+            why: why.to_owned(),
+        };
+        if ca_pem.len() > MAX_CA_BYTES {
+            return Err(failed(too_much("more than 64 KiB")));
+        }
+        let named = tls::fingerprints("CA", ca_pem).map_err(failed)?;
+        if named.len() > MAX_CAS || !named.iter().any(|ca| ca == signing) {
+            return Err(failed(too_much("too many, or not the one that signs")));
+        }
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let pems = Pems::load(&self.dir)?;
+        let wanted = !tls::is_of(&pems.certificate, ca_pem, signing);
+        if pems.ca != ca_pem {
+            let ca = ca_pem.to_owned();
+            self.put(&Pems { ca, ..pems })?;
+        }
+        self.wanted.send_if_modified(|now| {
+            let changed = now.is_some() != wanted;
+            if changed {
+                *now = wanted.then_some(Wanted { within });
+            }
+            changed
+        });
+        Ok(named)
+    }
+
+    /// SHA-256 of the CAs that we trust, hex; none if the file cannot be read.
+    pub fn trusted(&self) -> Vec<String> {
+        let ca = std::fs::read_to_string(self.dir.join(NAMES[2])).unwrap_or_default();
+        tls::fingerprints("CA", &ca).unwrap_or_default()
+    }
+
+    /// Whether a certificate of another CA is wanted, and within what time; now and whenever it changes.
+    pub fn wanted(&self) -> watch::Receiver<Option<Wanted>> {
+        self.wanted.subscribe()
+    }
+
+    /// Changes when that has been done: what is open should be opened anew.
+    pub fn moved(&self) -> watch::Receiver<u64> {
+        self.moved.subscribe()
+    }
+
     /// Reloads the files if they have changed on disk; returns whether they had.
     pub fn reload(&self) -> Result<bool, IdentityError> {
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = self
             .now
             .lock()
@@ -178,6 +256,13 @@ impl LiveIdentity {
         self.server.store(usable.server);
         *self.now.lock().unwrap_or_else(PoisonError::into_inner) = (usable.info, stamps(&self.dir));
     }
+}
+
+/// A certificate of another CA is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    /// A moment within this time suits: all hosts are told at once.
+    pub within: Duration,
 }
 
 struct Usable {

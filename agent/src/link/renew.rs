@@ -34,6 +34,7 @@ pub async fn run(
     // A certificate from before hosts were scraped cannot serve: replace it, once, since an old coordinator issues none
     // that can.
     let mut lacks = !identity.info().serves;
+    let mut wanted = identity.wanted();
     loop {
         let wait = if failures == 0 {
             look_interval(&identity)
@@ -43,13 +44,21 @@ pub async fn run(
         tokio::select! {
             () = stop.cancelled() => return,
             () = sleep(wait) => {}
+            Ok(()) = wanted.changed(), if failures == 0 => {
+                let within = wanted.borrow_and_update().map(|wanted| wanted.within);
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = sleep(jitter(within.unwrap_or_default())) => {}
+                }
+            }
         }
         match identity.reload() {
             Ok(true) => tracing::info!("identity files have changed and are in use now"),
             Ok(false) => {}
             Err(e) => tracing::error!("the changed identity is not used: {}", tls::error_chain(&e)),
         }
-        if now_ms() / 1000 < identity.info().renew_at() && !lacks {
+        let other_ca = wanted.borrow().is_some();
+        if now_ms() / 1000 < identity.info().renew_at() && !lacks && !other_ca {
             continue;
         }
         match renew(&identity, &endpoint, &host_name).await {

@@ -15,8 +15,9 @@ use isyone_proto::{
     generation::Generation,
     parts::PlanAssembly,
     pb::agent::v1::{
-        AgentMessage, CoordinatorMessage, Hello, HostAddresses, Plan, PlanResult, Welcome,
-        agent_message, agent_service_client::AgentServiceClient, coordinator_message, open_stream,
+        AgentMessage, CoordinatorMessage, Hello, HostAddresses, Plan, PlanResult, Trust, Trusted,
+        Welcome, agent_message, agent_service_client::AgentServiceClient, coordinator_message,
+        open_stream,
     },
     plan::{HostPlan, MAX_JOBS_PER_HOST},
     tls::{self, CertificateInfo},
@@ -61,6 +62,8 @@ const WELCOME_TIMEOUT: Duration = Duration::from_secs(15);
 const COALESCE: Duration = Duration::from_millis(100);
 /// Bounds, in milliseconds, of the report interval that the coordinator may ask for.
 const REPORT_INTERVAL: (u32, u32) = (100, 300_000);
+/// Longest spread of renewals that the coordinator may ask for; documented in the protocol.
+const RENEW_WITHIN_MS: u32 = 600_000;
 /// Most concurrent logs and shells; each costs a task and a few buffers.
 const MAX_STREAMS: usize = 64;
 
@@ -124,6 +127,8 @@ impl Link {
 
     /// Opens a session with Hello; the answer is still to come.
     async fn open(self: &Arc<Self>) -> Result<(Session, Inbound), SessionError> {
+        // First: what is renewed from here on may be too late for this connection.
+        let moved = self.identity.moved();
         let channel = tls::channel(&self.endpoint, self.identity.config())?;
         let mut client =
             AgentServiceClient::new(channel).max_decoding_message_size(tls::MAX_MESSAGE_BYTES);
@@ -151,6 +156,7 @@ impl Link {
             reporter: Reporter::default(),
             plan: PlanAssembly::default(),
             reader: HostReader::default(),
+            moved,
         };
         Ok((session, inbound))
     }
@@ -174,6 +180,28 @@ impl Link {
             plan_generation: ledger.generation().get(),
             plan_digest: ledger.digest().to_owned(),
             peer_port: self.peer_port.map_or(0, u32::from),
+            trusted_sha256: self.identity.trusted(),
+        }
+    }
+
+    /// Trusts what the coordinator says. Returns the answer; without one it goes on believing that we do not.
+    fn take_trust(&self, trust: &Trust) -> Option<Trusted> {
+        let within = Duration::from_millis(trust.renew_within_ms.min(RENEW_WITHIN_MS).into());
+        match self
+            .identity
+            .trust(&trust.ca_pem, &trust.signing_sha256, within)
+        {
+            Ok(sha256) => {
+                tracing::info!(cas = sha256.len(), "the coordinator's CAs are known");
+                Some(Trusted { sha256 })
+            }
+            Err(e) => {
+                tracing::error!(
+                    "the coordinator's CAs are not taken: {}",
+                    tls::error_chain(&e)
+                );
+                None
+            }
         }
     }
 
@@ -269,6 +297,8 @@ struct Session {
     reporter: Reporter,
     plan: PlanAssembly,
     reader: HostReader,
+    /// Changes when this session should be opened anew, by another certificate.
+    moved: watch::Receiver<u64>,
 }
 
 /// Shared by all sessions of this process: streams opened by an earlier session still count.
@@ -301,6 +331,7 @@ impl Session {
                 (certificate.not_after - (certificate.not_after - certificate.not_before) / 10)
                     * 1000,
             );
+        let mut moved = self.moved.clone();
         loop {
             tokio::select! {
                 message = inbound.message() => match message?.ok_or_else(gone)?.message {
@@ -316,6 +347,8 @@ impl Session {
                     self.report(false).await?;
                     (last_report, pending) = (Instant::now(), false);
                 }
+                // To come back by the certificate of the new CA before the old one is forgotten.
+                Ok(()) = moved.changed() => return Ok(()),
                 () = sleep_until(leave_at), if link.identity.info().serial != certificate.serial => return Ok(()),
             }
         }
@@ -380,6 +413,15 @@ impl Session {
             coordinator_message::Message::HostAddresses(list) => {
                 self.take_hosts(list).await;
                 Ok(())
+            }
+            coordinator_message::Message::Trust(trust) => {
+                let link = self.link.clone();
+                // Writes to disk, so it does not run on the runtime's threads.
+                let taken = tokio::task::spawn_blocking(move || link.take_trust(&trust)).await;
+                match taken {
+                    Ok(Some(trusted)) => self.send(agent_message::Message::Trusted(trusted)).await,
+                    Ok(None) | Err(_) => Ok(()),
+                }
             }
             coordinator_message::Message::ReportAck(_)
             | coordinator_message::Message::Welcome(_) => Ok(()),

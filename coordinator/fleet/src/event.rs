@@ -76,6 +76,7 @@ kinds! {
     HostUncordoned => "host.uncordoned",
     HostUnknown => "host.unknown",
     HostUnreachable => "host.unreachable",
+    KeysReplaced => "keys.replaced",
     OperationCancelled => "operation.cancelled",
     OperationFailed => "operation.failed",
     OperationOverdue => "operation.overdue",

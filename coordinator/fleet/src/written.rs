@@ -296,6 +296,52 @@ pub struct UnreadableRecord {
     pub why: String,
 }
 
+/// All of a Fleet, as writes for an empty store: what [`fleet`] reads back.
+pub fn everything(fleet: &Fleet) -> Vec<Write> {
+    // Every field by its name, so that a new one is not forgotten here.
+    let Fleet {
+        tenants,
+        hosts,
+        operations,
+        tokens,
+        operators,
+        certificates,
+        certificate_troubles,
+        domain_troubles,
+        acme_account,
+        events,
+        last_event: _,
+        plan_digest,
+        incarnation,
+        retired_generation,
+        by_host: _,
+        by_domain: _,
+        by_request: _,
+        ended: _,
+        running: _,
+        fenced: _,
+        quarantines: _,
+    } = fleet;
+    let mut values = vec![
+        RecordValue::PlanDigest(plan_digest.clone()),
+        RecordValue::Incarnation(*incarnation),
+        RecordValue::RetiredGeneration(*retired_generation),
+    ];
+    values.extend(tenants.values().cloned().map(RecordValue::Tenant));
+    values.extend(hosts.values().cloned().map(RecordValue::Host));
+    values.extend(operations.values().cloned().map(RecordValue::Operation));
+    values.extend(tokens.values().cloned().map(RecordValue::Token));
+    values.extend(operators.values().cloned().map(RecordValue::Operator));
+    values.extend(certificates.values().cloned().map(RecordValue::Certificate));
+    let troubles = certificate_troubles.values().cloned();
+    values.extend(troubles.map(RecordValue::CertificateTrouble));
+    let troubles = domain_troubles.values().cloned();
+    values.extend(troubles.map(RecordValue::DomainTrouble));
+    values.extend(acme_account.iter().cloned().map(RecordValue::AcmeAccount));
+    let events = events.iter().cloned().map(Write::Event);
+    values.into_iter().map(Write::Put).chain(events).collect()
+}
+
 /// Builds the Fleet from its records.
 pub fn fleet(contents: Contents) -> Result<Fleet, UnreadableRecord> {
     fn read<T: DeserializeOwned>(record: &Record) -> Result<Arc<T>, UnreadableRecord> {

@@ -136,6 +136,11 @@ impl Streams {
         lock(&self.sessions).len()
     }
 
+    /// Whether a host has a session.
+    pub fn is_connected(&self, host: &HostName) -> bool {
+        lock(&self.sessions).contains_key(host)
+    }
+
     /// Asks the host's agent to open a stream, and waits for it.
     pub async fn open(&self, host: &HostName, target: Target) -> Result<Bridge, Status> {
         let away = || status::agent_away(format!("the agent of host `{host}` is not connected"));

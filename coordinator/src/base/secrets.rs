@@ -5,8 +5,13 @@
 //! environment, never from the database. Nothing else of ours draws random numbers; libraries that make keys and UUIDs do.
 //! Not here: hashing visitors' passwords (operators/tenant_access), and certificates' keys (pki).
 
-use std::{fmt, io, path::Path};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
+use arc_swap::ArcSwap;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use chacha20poly1305::{
     Key, XChaCha20Poly1305, XNonce,
@@ -27,6 +32,12 @@ use crate::base::files;
 pub const KEY_FILE: &str = "seal.key";
 /// The environment variable that may hold the key instead of the file.
 pub const KEY_VARIABLE: &str = "ISYONE_SEAL_KEY";
+/// The one with the key before, while that is being replaced.
+pub const KEY_BEFORE_VARIABLE: &str = "ISYONE_SEAL_KEY_BEFORE";
+/// Beside the key file, the key that comes.
+pub const NEXT_KEY_FILE: &str = "seal.next.key";
+/// The record name that the credentials of the ACME account are sealed for.
+pub const ACME_ACCOUNT: &str = "acme/account";
 /// 192 bits.
 const NONCE_BYTES: usize = 24;
 
@@ -47,14 +58,38 @@ pub enum SealError {
     /// Not 64 hex digits.
     #[error("the sealing key from {0} is not 64 hex digits (32 bytes)")]
     BadKey(String),
+    /// One at a time.
+    #[error(
+        "the sealing key is being replaced already: `isy-coordinator pki status` says how far it is"
+    )]
+    UnderWay,
+    /// The key is not ours to replace.
+    #[error(
+        "the sealing key comes from {KEY_VARIABLE}: start the coordinator with the new one there and the old one in {KEY_BEFORE_VARIABLE}, until `isy-coordinator pki status` says that it is not being replaced any more (`pki rotate --ca-only` leaves it as it is)"
+    )]
+    Environment,
+    /// The key of a file is replaced by an order.
+    #[error(
+        "{KEY_BEFORE_VARIABLE} goes with {KEY_VARIABLE}; a key in a file is replaced by `isy-coordinator pki rotate`"
+    )]
+    BeforeAlone,
     /// Wrong key, wrong record, or damaged data.
     #[error("a sealed value does not open: wrong sealing key, or the record was damaged")]
     DoesNotOpen,
 }
 
-/// Seals and opens secrets with the one sealing key.
+/// Seals and opens secrets. Has one sealing key, or two while it is being replaced: the new one seals, both open.
 pub struct Sealer {
-    cipher: XChaCha20Poly1305,
+    keys: ArcSwap<Keys>,
+    /// The file that the key is from; `None`: the environment, or a test.
+    file: Option<PathBuf>,
+}
+
+#[derive(Clone)]
+struct Keys {
+    now: XChaCha20Poly1305,
+    /// The key before, as long as it has sealed something that is stored.
+    before: Option<XChaCha20Poly1305>,
 }
 
 impl fmt::Debug for Sealer {
@@ -63,53 +98,136 @@ impl fmt::Debug for Sealer {
     }
 }
 
+fn cipher(text: &str, from: &str) -> Result<XChaCha20Poly1305, SealError> {
+    let mut key = Zeroizing::new([0_u8; 32]);
+    hex::decode_to_slice(text.trim(), key.as_mut())
+        .map_err(|_| SealError::BadKey(from.to_owned()))?;
+    Ok(XChaCha20Poly1305::new(&Key::from(*key)))
+}
+
+fn read(path: &Path) -> Result<XChaCha20Poly1305, SealError> {
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|source| SealError::Io {
+        path: name.clone(),
+        source,
+    })?;
+    if !files::is_private(path) {
+        return Err(SealError::TooOpen(name));
+    }
+    cipher(&Zeroizing::new(text), &name)
+}
+
+/// Makes a key file. Never overwrites one: that would orphan every sealed record.
+fn make(path: &Path) -> Result<XChaCha20Poly1305, SealError> {
+    let failed = |source| SealError::Io {
+        path: path.display().to_string(),
+        source,
+    };
+    if path.exists() {
+        return Err(failed(io::ErrorKind::AlreadyExists.into()));
+    }
+    let text = Zeroizing::new(random_hex(32));
+    files::replace(path, text.as_bytes(), 0o600).map_err(failed)?;
+    cipher(&text, &path.display().to_string())
+}
+
 impl Sealer {
-    /// Makes a new key file. Never overwrites one: that would orphan every sealed record.
-    pub fn create(path: &Path) -> Result<Self, SealError> {
-        let failed = |source| SealError::Io {
-            path: path.display().to_string(),
-            source,
-        };
-        if path.exists() {
-            return Err(failed(io::ErrorKind::AlreadyExists.into()));
+    fn with(now: XChaCha20Poly1305, file: Option<PathBuf>) -> Self {
+        let keys = Keys { now, before: None };
+        Self {
+            keys: ArcSwap::from_pointee(keys),
+            file,
         }
-        let text = Zeroizing::new(random_hex(32));
-        files::replace(path, text.as_bytes(), 0o600).map_err(failed)?;
-        Self::from_hex(&text, &path.display().to_string())
     }
 
-    /// Takes the key from `variable` (the value of [`KEY_VARIABLE`]) if set, otherwise from the file.
+    /// Makes a new key file, and never overwrites one.
+    pub fn create(path: &Path) -> Result<Self, SealError> {
+        Ok(Self::with(make(path)?, Some(path.to_owned())))
+    }
+
+    /// Takes the key from `variable` (the value of [`KEY_VARIABLE`]) if set, otherwise from the file; and from the one
+    /// beside it, if the key was being replaced.
     pub fn load(path: &Path, variable: Option<&str>) -> Result<Self, SealError> {
         if let Some(text) = variable {
-            return Self::from_hex(text, KEY_VARIABLE);
+            return Ok(Self::with(cipher(text, KEY_VARIABLE)?, None));
         }
-        let name = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|source| SealError::Io {
-            path: name.clone(),
-            source,
-        })?;
-        if !files::is_private(path) {
-            return Err(SealError::TooOpen(name));
+        let known = read(path)?;
+        let next = path.with_file_name(NEXT_KEY_FILE);
+        if !next.exists() {
+            return Ok(Self::with(known, Some(path.to_owned())));
         }
-        Self::from_hex(&Zeroizing::new(text), &name)
+        let sealer = Self::with(read(&next)?, Some(path.to_owned()));
+        sealer.opens_also(known);
+        Ok(sealer)
     }
 
-    fn from_hex(text: &str, from: &str) -> Result<Self, SealError> {
-        let mut key = Zeroizing::new([0_u8; 32]);
-        hex::decode_to_slice(text.trim(), key.as_mut())
-            .map_err(|_| SealError::BadKey(from.to_owned()))?;
-        Ok(Self {
-            cipher: XChaCha20Poly1305::new(&Key::from(*key)),
-        })
+    /// Opens what another key has sealed, too, and has it sealed anew: the value of [`KEY_BEFORE_VARIABLE`].
+    pub fn load_before(&self, text: &str) -> Result<(), SealError> {
+        if self.file.is_some() {
+            return Err(SealError::BeforeAlone);
+        }
+        self.opens_also(cipher(text, KEY_BEFORE_VARIABLE)?);
+        Ok(())
+    }
+
+    fn opens_also(&self, before: XChaCha20Poly1305) {
+        let now = self.keys.load().now.clone();
+        let before = Some(before);
+        self.keys.store(Arc::new(Keys { now, before }));
+    }
+
+    /// Makes another key beside the present one, and seals with it from now on. Refused while that is being done, and for
+    /// a key from the environment, which whoever sets it replaces.
+    pub fn rotate(&self) -> Result<(), SealError> {
+        let path = self.file.as_ref().ok_or(SealError::Environment)?;
+        if self.has_two() {
+            return Err(SealError::UnderWay);
+        }
+        let next = make(&path.with_file_name(NEXT_KEY_FILE))?;
+        let before = Some(self.keys.load().now.clone());
+        self.keys.store(Arc::new(Keys { now: next, before }));
+        Ok(())
+    }
+
+    /// Whether the key is being replaced.
+    pub fn has_two(&self) -> bool {
+        self.keys.load().before.is_some()
+    }
+
+    /// The value sealed anew, if only the key before opens it.
+    pub fn reseal(&self, record: &str, sealed: &Sealed) -> Option<Sealed> {
+        let keys = self.keys.load();
+        let before = keys.before.as_ref()?;
+        if opened(&keys.now, record, sealed).is_ok() {
+            return None;
+        }
+        let plain = opened(before, record, sealed).ok()?;
+        Some(self.seal(record, &plain))
+    }
+
+    /// Puts the new key's file in the place of the old one, which is gone then. Only when nothing that is stored was
+    /// sealed with that.
+    pub fn forget_old(&self) -> Result<(), SealError> {
+        if let Some(path) = &self.file {
+            let failed = |source| SealError::Io {
+                path: path.display().to_string(),
+                source,
+            };
+            std::fs::rename(path.with_file_name(NEXT_KEY_FILE), path).map_err(failed)?;
+            std::fs::File::open(files::directory(path))
+                .and_then(|directory| directory.sync_all())
+                .map_err(failed)?;
+        }
+        let now = self.keys.load().now.clone();
+        self.keys.store(Arc::new(Keys { now, before: None }));
+        Ok(())
     }
 
     /// A key in memory only, for tests and simulations.
     pub fn ephemeral() -> Self {
         let mut key = Zeroizing::new([0_u8; 32]);
         rand_bytes(key.as_mut());
-        Self {
-            cipher: XChaCha20Poly1305::new(&Key::from(*key)),
-        }
+        Self::with(XChaCha20Poly1305::new(&Key::from(*key)), None)
     }
 
     /// Seals `plain` for the record `record`.
@@ -117,7 +235,9 @@ impl Sealer {
         let nonce = XNonce::generate();
         // The cipher refuses only messages of 256 GiB or more.
         let sealed = self
-            .cipher
+            .keys
+            .load()
+            .now
             .encrypt(
                 &nonce,
                 Payload {
@@ -133,24 +253,34 @@ impl Sealer {
 
     /// Opens what was sealed for the same record.
     pub fn open(&self, record: &str, sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, SealError> {
-        let bytes = BASE64
-            .decode(&sealed.0)
-            .map_err(|_| SealError::DoesNotOpen)?;
-        let (nonce, message) = bytes
-            .split_at_checked(NONCE_BYTES)
-            .ok_or(SealError::DoesNotOpen)?;
-        let nonce = XNonce::try_from(nonce).map_err(|_| SealError::DoesNotOpen)?;
-        let plain = self.cipher.decrypt(
-            &nonce,
-            Payload {
-                msg: message,
-                aad: record.as_bytes(),
-            },
-        );
-        plain
-            .map(Zeroizing::new)
-            .map_err(|_| SealError::DoesNotOpen)
+        let keys = self.keys.load();
+        match (opened(&keys.now, record, sealed), &keys.before) {
+            (Err(_), Some(before)) => opened(before, record, sealed),
+            (result, _) => result,
+        }
     }
+}
+
+fn opened(
+    cipher: &XChaCha20Poly1305,
+    record: &str,
+    sealed: &Sealed,
+) -> Result<Zeroizing<Vec<u8>>, SealError> {
+    let bytes = BASE64
+        .decode(&sealed.0)
+        .map_err(|_| SealError::DoesNotOpen)?;
+    let (nonce, message) = bytes
+        .split_at_checked(NONCE_BYTES)
+        .ok_or(SealError::DoesNotOpen)?;
+    let nonce = XNonce::try_from(nonce).map_err(|_| SealError::DoesNotOpen)?;
+    let payload = Payload {
+        msg: message,
+        aad: record.as_bytes(),
+    };
+    let plain = cipher.decrypt(&nonce, payload);
+    plain
+        .map(Zeroizing::new)
+        .map_err(|_| SealError::DoesNotOpen)
 }
 
 /// Only letters and digits, which need no quoting anywhere. 24 of them have 142 bits.
@@ -195,7 +325,7 @@ pub fn rand_bytes(buffer: &mut [u8]) {
 }
 
 /// Record name of a tenant's secrets, so that they open for no other name and no other incarnation.
-fn record(name: &str, uid: Uuid) -> String {
+pub fn record(name: &str, uid: Uuid) -> String {
     format!("tenant/{name}/{uid}")
 }
 
@@ -283,6 +413,53 @@ mod tests {
             Sealer::load(&path, None),
             Err(SealError::TooOpen(_))
         ));
+    }
+
+    #[test]
+    fn a_new_key_seals_while_the_old_one_still_opens_also_after_a_kill() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(KEY_FILE);
+        let sealer = Sealer::create(&path).unwrap();
+        let old = sealer.seal("r", b"x");
+        assert_eq!(sealer.reseal("r", &old), None, "there is one key");
+        sealer.rotate().unwrap();
+        assert!(matches!(sealer.rotate(), Err(SealError::UnderWay)));
+        // Killed here, and started again.
+        for sealer in [sealer, Sealer::load(&path, None).unwrap()] {
+            assert!(sealer.has_two());
+            assert_eq!(&**sealer.open("r", &old).unwrap(), b"x");
+            let new = sealer.reseal("r", &old).unwrap();
+            assert_eq!(sealer.reseal("r", &new), None, "once is enough");
+            assert_eq!(
+                sealer.reseal("other", &old),
+                None,
+                "it opens for its record only"
+            );
+        }
+        let sealer = Sealer::load(&path, None).unwrap();
+        let new = sealer.reseal("r", &old).unwrap();
+        sealer.forget_old().unwrap();
+        for sealer in [sealer, Sealer::load(&path, None).unwrap()] {
+            assert!(!sealer.has_two() && sealer.open("r", &old).is_err());
+            assert_eq!(&**sealer.open("r", &new).unwrap(), b"x");
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_key_from_the_environment_is_replaced_there() {
+        let (old, new) = ("11".repeat(32), "22".repeat(32));
+        let sealed = Sealer::load(Path::new("/nowhere"), Some(&old))
+            .unwrap()
+            .seal("r", b"x");
+        let sealer = Sealer::load(Path::new("/nowhere"), Some(&new)).unwrap();
+        let said = sealer.rotate().unwrap_err().to_string();
+        assert!(said.contains(KEY_BEFORE_VARIABLE), "{said}");
+        assert!(sealer.open("r", &sealed).is_err());
+        sealer.load_before(&old).unwrap();
+        assert!(sealer.has_two() && sealer.open("r", &sealed).is_ok());
+        sealer.forget_old().unwrap();
+        assert!(sealer.open("r", &sealed).is_err());
     }
 
     #[test]

@@ -65,6 +65,7 @@ pub(crate) async fn run(scraper: Scraper) {
     };
     let dir = scraper.config.data_dir.join(dir);
     let mut said = String::new();
+    let mut trust = scraper.pki.trust();
     loop {
         match refresh(&scraper, &dir).await {
             Ok(()) => said.clear(),
@@ -78,6 +79,8 @@ pub(crate) async fn run(scraper: Scraper) {
         }
         tokio::select! {
             () = tokio::time::sleep(LOOK_EVERY) => {}
+            // Before hosts show certificates of another CA.
+            Ok(()) = trust.changed() => {}
             () = scraper.stop.cancelled() => return,
         }
     }

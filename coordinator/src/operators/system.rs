@@ -1,15 +1,24 @@
-//! `SystemService`: what this coordinator is, and who it takes the caller to be.
+//! `SystemService`: what this coordinator is, who it takes the caller to be, and which CAs it wants trusted.
 //!
 //! Not here: health, for which gRPC has a service of its own (server/grpc).
 
+use std::sync::Arc;
+
+use isyone_fleet::change::Command;
 use isyone_proto::{
     convert::timestamp,
+    error::{self, FieldError},
     pb::v1::{self, system_service_server::SystemService},
+    tls,
 };
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::{Api, caller};
-use crate::wire::{caller::Caller, shown};
+use crate::{
+    base::{clock, pki::rotation::Stage},
+    ports::listener::Peer,
+    wire::{caller::Caller, shown, status},
+};
 
 #[tonic::async_trait]
 impl SystemService for Api {
@@ -40,6 +49,73 @@ impl SystemService for Api {
                 .map(|(name, e)| (name.to_string(), e.odoo.to_string()))
                 .collect(),
             start_time: Some(timestamp(self.parts.started_at)),
+        }))
+    }
+
+    async fn get_trust(
+        &self,
+        _: Request<v1::GetTrustRequest>,
+    ) -> Result<Response<v1::Trust>, Status> {
+        Ok(Response::new(v1::Trust {
+            ca_pem: self.parts.pki.ca_pem(),
+        }))
+    }
+
+    async fn resign_certificate(
+        &self,
+        request: Request<v1::ResignCertificateRequest>,
+    ) -> Result<Response<v1::ResignCertificateResponse>, Status> {
+        let Caller::Operator(name, role) = caller(&request)? else {
+            return Err(Status::permission_denied("for operators"));
+        };
+        let peer = request.extensions().get::<Arc<Peer>>().cloned();
+        let shown = peer.and_then(|peer| peer.certificate.clone());
+        let shown = shown.ok_or_else(|| Status::internal("request without a certificate"))?;
+        let pki = &self.parts.pki;
+        let switched = pki
+            .rotation()
+            .is_some_and(|rotation| rotation.stage == Stage::Switched);
+        if !switched || pki.signed_serial(&shown.serial_hex()) {
+            let message = "this certificate needs no other CA: the fleet's is not being replaced, or has signed it";
+            let none = std::collections::HashMap::new();
+            let reason = "NOT_BEING_REPLACED";
+            return Err(error::status(
+                Code::FailedPrecondition,
+                reason,
+                message,
+                none,
+            ));
+        }
+        let asked = request.into_inner();
+        // The very certificate that this connection shows, and its key: whoever stole it gets nothing that lasts longer.
+        let chain = tls::certificates("certificate", &asked.certificate_pem)
+            .map_err(|e| FieldError::new("certificate_pem", e.to_string()))?;
+        if tls::fingerprint(&chain[0]) != shown.sha256_hex() {
+            let problem = "must be the certificate of this connection";
+            return Err(FieldError::new("certificate_pem", problem.to_owned()).into());
+        }
+        let same = pki.same_key(&asked.csr_pem, &chain[0]);
+        if !same.map_err(|e| status::pki(&e))? {
+            let problem = "must be for the key of the certificate";
+            return Err(FieldError::new("csr_pem", problem.to_owned()).into());
+        }
+        let now_s = clock::now_seconds();
+        let ttl_s = shown.not_after - now_s;
+        let issued = pki
+            .sign_operator(&asked.csr_pem, &name, role, ttl_s, now_s)
+            .map_err(|e| status::pki(&e))?;
+        let certificate = issued.record();
+        let actor = name.to_string();
+        let command = Command::CreateOperator {
+            name,
+            role,
+            certificate,
+        };
+        let submitted = self.parts.handle.submit(actor, command).await;
+        submitted.map_err(status::submit)?;
+        Ok(Response::new(v1::ResignCertificateResponse {
+            certificate_pem: issued.pem,
+            ca_pem: pki.ca_pem(),
         }))
     }
 }

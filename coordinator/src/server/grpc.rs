@@ -21,12 +21,13 @@ use isyone_proto::{
             top_service_server::TopServiceServer,
         },
     },
-    tls::MAX_MESSAGE_BYTES,
+    tls::{MAX_MESSAGE_BYTES, TRUST_HEADER},
 };
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
+use tonic::{body::Body, transport::Server};
+use tower::util::MapResponseLayer;
 
 use super::{StartError, ports::Addresses, shared::Shared};
 use crate::{
@@ -35,7 +36,7 @@ use crate::{
         rates::Rates,
         session::{self, Agents},
     },
-    base::{clock, metrics::Metrics},
+    base::{clock, metrics::Metrics, pki::Pki},
     operators::{self, Api, access::AccessLayer},
     ports::listener,
 };
@@ -103,6 +104,7 @@ fn services(shared: &Shared, addresses: &Addresses) -> (Api, Agents) {
         rates: Rates::new(shared.agent_ttl_s()),
         connections: shared.connections.clone(),
         hosts: shared.hosts.clone(),
+        trusts: shared.trusts.clone(),
         metrics: shared.metrics.clone(),
         stop: shared.stop.clone(),
     }));
@@ -139,6 +141,7 @@ pub(super) async fn serve_grpc(
             AgentServiceServer::new(agents.clone())
         ));
     let router = builder(MAX_STREAMS, WINDOWS)
+        .layer(trust_layer(shared.pki.clone()))
         .layer(AccessLayer::new(shared.metrics.clone()))
         .add_service(limited!(most, health_service))
         .add_service(limited!(most, reflection().build_v1()?))
@@ -168,6 +171,19 @@ pub(super) async fn serve_grpc(
         if let Err(error) = served.0.and(served.1) {
             tracing::error!(%error, "gRPC ended");
         }
+    })
+}
+
+/// Names the CAs to trust in the head of every answer.
+fn trust_layer(
+    pki: Arc<Pki>,
+) -> MapResponseLayer<impl Fn(http::Response<Body>) -> http::Response<Body> + Clone> {
+    MapResponseLayer::new(move |mut answer: http::Response<Body>| {
+        let named = pki.trust().borrow().sha256.join(",");
+        if let Ok(named) = named.parse() {
+            answer.headers_mut().insert(TRUST_HEADER, named);
+        }
+        answer
     })
 }
 

@@ -93,6 +93,9 @@ pub(super) fn spawn(
             stop: stop.clone(),
         }));
     }
+    let rotations = shared.rotations.clone();
+    tasks.spawn(rotations.clone().run(stop.clone()));
+    tasks.spawn(rotations.serve(stop.clone()));
     tasks.spawn(keep_certificates_fresh(
         shared.pki.clone(),
         refresh,

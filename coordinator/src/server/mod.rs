@@ -29,6 +29,7 @@ use crate::{
         probes::{self, ask::AskError, board::ProbeBoard},
         running::Edges,
     },
+    rotation::Rotations,
     writer::{
         self, Handle, Source,
         store::{Store, StoreError, sqlite::SqliteStore},
@@ -96,6 +97,8 @@ pub struct Running {
     pub pki: Arc<Pki>,
     /// Seals and opens secrets at rest.
     pub sealer: Arc<Sealer>,
+    /// Replaces the CA and the sealing key.
+    pub rotations: Arc<Rotations>,
     /// The agents' sessions.
     pub streams: Arc<Streams>,
     /// Which edges poll routes, and how far they are.
@@ -151,6 +154,7 @@ pub async fn start(
         handle: shared.handle,
         pki: shared.pki,
         sealer: shared.sealer,
+        rotations: shared.rotations,
         streams: shared.streams,
         edges_seen: shared.edges,
         probes: shared.probes,

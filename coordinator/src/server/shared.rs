@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     agents::{
         relay::Relays,
-        session::{hosts::HostList, monitors::MonitorList},
+        session::{hosts::HostList, monitors::MonitorList, trust::Trusts},
         streams::Streams,
     },
     base::{
@@ -31,6 +31,7 @@ use crate::{
         running::{Edges, collector::EdgeCollector},
     },
     ports::listener::Connections,
+    rotation::{self, Rotations},
     writer::{Handle, collector::FleetCollector},
 };
 
@@ -47,6 +48,7 @@ pub(super) struct Shared {
     pub(super) relays: Arc<Relays>,
     pub(super) monitors: Arc<MonitorList>,
     pub(super) hosts: Arc<HostList>,
+    pub(super) trusts: Arc<Trusts>,
     pub(super) edges: Arc<Edges>,
     pub(super) challenges: Arc<Challenges>,
     pub(super) probes: Arc<ProbeBoard>,
@@ -54,6 +56,7 @@ pub(super) struct Shared {
     pub(super) dns: Arc<dyn Dns>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) connections: Arc<Connections>,
+    pub(super) rotations: Arc<Rotations>,
     pub(super) stop: CancellationToken,
 }
 
@@ -67,11 +70,25 @@ impl Shared {
         let (pki, unpinned) = authority(&config, &handle)?;
         let (streams, stop) = (Arc::<Streams>::default(), CancellationToken::new());
         let relays = Relays::new(handle.clone(), streams.clone(), stop.clone());
+        let (pki, sealer) = (Arc::new(pki), Arc::new(sealer));
+        let (trusts, connections) = (Arc::<Trusts>::default(), Arc::<Connections>::default());
+        let rotations = Rotations::new(rotation::Parts {
+            handle: handle.clone(),
+            pki: pki.clone(),
+            sealer: sealer.clone(),
+            trusts: trusts.clone(),
+            streams: streams.clone(),
+            connections: connections.clone(),
+            data_dir: config.data_dir.clone(),
+        });
         let shared = Self {
-            pki: Arc::new(pki),
+            rotations: Arc::new(rotations),
+            pki,
+            trusts,
+            sealer,
+            connections,
             monitors: Arc::new(MonitorList::new(&handle.snapshot())),
             hosts: Arc::new(HostList::new(&handle.snapshot())),
-            sealer: Arc::new(sealer),
             streams,
             relays: Arc::new(relays),
             edges: Arc::new(Edges::on(
@@ -82,7 +99,6 @@ impl Shared {
             domains: Arc::new(DomainLooks::new(&config.dns)),
             dns: Arc::new(Resolver::new(config.dns.servers.clone())),
             metrics: Arc::default(),
-            connections: Arc::default(),
             stop,
             config: Arc::new(config),
             handle,

@@ -15,6 +15,7 @@ use isyone_types::{
 };
 use uuid::Uuid;
 
+use super::reseal::Resealed;
 use crate::{
     desired::{
         Certificate, Host, Operator, Rate, Sealed, Tenant, Token,
@@ -157,6 +158,8 @@ pub enum Command {
     CertificateTrouble(Box<CertificateTrouble>),
     /// An account with the certificate authority was created.
     PutAcmeAccount(Box<AcmeAccount>),
+    /// Stored secrets were sealed by another key.
+    Reseal(Vec<Resealed>),
     /// Add domains to a tenant, or make one of its domains the primary.
     AddDomains(Box<AddDomains>),
     /// Remove a domain from a tenant.
@@ -222,6 +225,7 @@ impl Command {
             Self::RemoveCertificate { .. } => "remove-certificate",
             Self::CertificateTrouble(_) => "certificate-trouble",
             Self::PutAcmeAccount(_) => "put-acme-account",
+            Self::Reseal(_) => "reseal",
             Self::AddDomains(_) => "add-domains",
             Self::RemoveDomain { .. } => "remove-domain",
             Self::DomainUnreachable(_) => "domain-unreachable",

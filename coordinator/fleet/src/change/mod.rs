@@ -17,6 +17,7 @@ mod operators;
 mod properties;
 mod report;
 mod request;
+pub mod reseal;
 mod sleep;
 pub mod spec_change;
 mod tenants;
@@ -181,6 +182,7 @@ impl Edit<'_> {
             Command::RemoveCertificate { name, why } => self.remove_certificate(&name, &why),
             Command::CertificateTrouble(trouble) => self.certificate_trouble(*trouble),
             Command::PutAcmeAccount(account) => self.put_acme_account(*account),
+            Command::Reseal(values) => self.reseal(values),
             Command::AddDomains(add) => self.add_domains(*add),
             Command::RemoveDomain {
                 name,

@@ -9,6 +9,7 @@ pub mod hosts;
 pub mod monitors;
 mod plans;
 mod report;
+pub mod trust;
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
@@ -30,7 +31,7 @@ use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use self::{hosts::HostList, monitors::MonitorList};
+use self::{hosts::HostList, monitors::MonitorList, trust::Trusts};
 use crate::{
     agents::{
         rates::{Call, Rates},
@@ -91,6 +92,8 @@ pub struct Shared {
     pub connections: Arc<Connections>,
     /// Where hosts are.
     pub hosts: Arc<HostList>,
+    /// Which CAs hosts trust.
+    pub trusts: Arc<Trusts>,
     /// Counts reports.
     pub metrics: Arc<Metrics>,
     /// Cancelled when the coordinator stops.
@@ -191,9 +194,12 @@ impl AgentService for Agents {
             .submit_patiently(format!("host/{host}"), command)
             .await
             .map_err(status::submit)?;
+        let trust = shared.pki.trust().borrow().clone();
+        // An agent of a version before learns of CAs in no other way, and does not say that it has.
+        shared.trusts.say(&host, trust.sha256.clone());
         Ok(Response::new(RenewResponse {
             certificate_pem: issued.pem,
-            ca_pem: shared.pki.ca_pem(),
+            ca_pem: trust.ca_pem.clone(),
         }))
     }
 
@@ -271,13 +277,14 @@ impl Session {
     async fn run(self, mut up: Streaming<AgentMessage>) {
         // Boxed, here and below: short-lived futures must not take up room in thousands of sessions for months.
         let why = match Box::pin(self.greet(&mut up)).await {
-            Ok((guard, known)) => {
+            Ok((guard, known, said)) => {
                 tracing::info!(host = %self.host, "agent connected");
                 let why = tokio::select! {
                     why = self.listen(&mut up) => why,
                     why = plans::send(&self.shared, &self.host, &self.to_agent, known, &self.refused) => why,
                     why = monitors::send(&self.shared.monitors, &self.to_agent) => why,
                     why = hosts::send(&self.shared.hosts, &self.to_agent) => why,
+                    why = trust::send(&self.shared.pki, &said, || self.hosts(), &self.to_agent) => why,
                     () = self.end.cancelled() => Status::aborted("another session of this host has begun"),
                     () = self.shared.stop.cancelled() => later(&self.shared, &status::stopping()),
                 };
@@ -298,7 +305,7 @@ impl Session {
     async fn greet(
         &self,
         up: &mut Streaming<AgentMessage>,
-    ) -> Result<(SessionGuard, plans::Known), Status> {
+    ) -> Result<(SessionGuard, plans::Known, Vec<String>), Status> {
         let first = tokio::select! {
             first = tokio::time::timeout(PATIENCE, up.message()) => first,
             () = self.shared.stop.cancelled() => return Err(later(&self.shared, &status::stopping())),
@@ -321,12 +328,14 @@ impl Session {
             digest: hello.plan_digest.clone(),
         };
         self.warn_of_other_address(&hello.advertise_address);
+        let said = hello.trusted_sha256.clone();
         let command = Command::Greet {
             host: self.host.clone(),
             hello: checked_hello(hello)?,
             accepted_generation: known.generation,
         };
         self.submit(command).await?;
+        self.shared.trusts.say(&self.host, said.clone());
         // From here on this session gets the host's messages; an older session ends.
         let guard = self
             .shared
@@ -338,7 +347,11 @@ impl Session {
             .try_send(message(coordinator_message::Message::Welcome(
                 self.welcome(),
             )));
-        Ok((guard, known))
+        Ok((guard, known, said))
+    }
+
+    fn hosts(&self) -> usize {
+        self.shared.handle.snapshot().fleet.hosts.len()
     }
 
     fn welcome(&self) -> Welcome {
@@ -346,7 +359,7 @@ impl Session {
         let settings = handle.settings();
         let liveness = &settings.liveness;
         let suspect = Duration::from_millis(u64::try_from(liveness.suspect_ms).unwrap_or(0));
-        let spread = comeback_spread(handle.snapshot().fleet.hosts.len(), suspect);
+        let spread = comeback_spread(self.hosts(), suspect);
         Welcome {
             coordinator_version: env!("CARGO_PKG_VERSION").to_owned(),
             report_interval_ms: liveness.report_interval_ms,
@@ -390,6 +403,10 @@ impl Session {
                 Some(agent_message::Message::Report(report)) => Box::pin(self.report(report)).await,
                 Some(agent_message::Message::PlanResult(result)) => {
                     Box::pin(self.plan_result(result)).await
+                }
+                Some(agent_message::Message::Trusted(trusted)) => {
+                    self.shared.trusts.say(&self.host, trusted.sha256);
+                    Ok(())
                 }
                 Some(agent_message::Message::Hello(_)) => {
                     Err(Status::invalid_argument("a second `hello`"))

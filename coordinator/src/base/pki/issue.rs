@@ -18,6 +18,7 @@ use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
+use super::rotation;
 use crate::base::secrets;
 
 /// Certificates become valid a little in the past, because other machines' clocks differ.
@@ -44,6 +45,18 @@ pub enum PkiError {
     /// rcgen refuses to make it.
     #[error("a certificate cannot be made")]
     Make(#[from] rcgen::Error),
+    /// The record of a rotation is damaged.
+    #[error("{path} cannot be read ({why}): restore it from a backup of the keys")]
+    Record { path: PathBuf, why: String },
+    /// One rotation at a time.
+    #[error("the CA is being replaced already: `isy-coordinator pki status` says how far it is")]
+    UnderWay,
+    /// There is nothing to go on with.
+    #[error("the CA is not being replaced: `isy-coordinator pki rotate` begins")]
+    NotUnderWay,
+    /// The old CA is the only one that has signed anything.
+    #[error("the new CA does not sign yet: `isy-coordinator pki status` says what is missing")]
+    NotSwitched,
     /// No certificate in `ca.pem` belongs to `ca.key`.
     #[error("no certificate in ca.pem belongs to ca.key")]
     NoIssuer,
@@ -80,7 +93,13 @@ fn date(seconds: i64) -> Result<OffsetDateTime, PkiError> {
     OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| PkiError::Make(rcgen::Error::Time))
 }
 
-fn parameters(common_name: &str, now_s: i64, ttl_s: i64) -> Result<CertificateParams, PkiError> {
+/// `by` is the [`rotation::tag`](super::rotation::tag) of the CA that signs.
+fn parameters(
+    common_name: &str,
+    now_s: i64,
+    ttl_s: i64,
+    by: Option<[u8; 4]>,
+) -> Result<CertificateParams, PkiError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params
@@ -92,6 +111,10 @@ fn parameters(common_name: &str, now_s: i64, ttl_s: i64) -> Result<CertificatePa
     secrets::rand_bytes(&mut serial);
     // Positive and of fixed length, so DER never pads it, and its hex equals the hex of what a peer presents.
     serial[0] = serial[0] & 0x3f | 0x40;
+    if let Some(tag) = by {
+        // 88 random bits are left.
+        serial[1..5].copy_from_slice(&tag);
+    }
     params.serial_number = Some(SerialNumber::from_slice(&serial));
     Ok(params)
 }
@@ -99,24 +122,52 @@ fn parameters(common_name: &str, now_s: i64, ttl_s: i64) -> Result<CertificatePa
 /// Certificate and key of a new CA, as PEM.
 pub(super) fn new_ca(now_s: i64, ttl_s: i64) -> Result<(String, String), PkiError> {
     let key = KeyPair::generate()?;
-    let mut params = parameters("isyone CA", now_s, ttl_s)?;
+    let mut params = parameters("isyone CA", now_s, ttl_s, None)?;
+    // A name of its own: while one CA follows another, some clients look for the issuer by its name alone.
+    let mut suffix = [0_u8; 4];
+    secrets::rand_bytes(&mut suffix);
+    params.distinguished_name.push(
+        DnType::CommonName,
+        format!("isyone CA {}", hex::encode(suffix)),
+    );
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     Ok((params.self_signed(&key)?.pem(), key.serialize_pem()))
 }
 
+/// A CA that can sign.
+pub(super) struct Signer {
+    pub(super) ca: CertificateDer<'static>,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Signer {
+    /// In the serial numbers of its certificates.
+    pub(super) fn tag(&self) -> [u8; 4] {
+        rotation::tag(&self.ca)
+    }
+}
+
+/// Whether a CA with this tag has signed a certificate with this serial number (hex). No for all certificates of versions
+/// before, whose serial numbers are random.
+pub(super) fn is_tagged(serial: &str, tag: [u8; 4]) -> bool {
+    serial
+        .get(2..10)
+        .is_some_and(|part| part == hex::encode(tag))
+}
+
 /// The CA in the bundle that the key belongs to, ready to sign.
-pub(super) fn load_issuer(
-    ca_pem: &str,
-    key_pem: &str,
-) -> Result<(CertificateDer<'static>, Issuer<'static, KeyPair>), PkiError> {
+pub(super) fn load_issuer(ca_pem: &str, key_pem: &str) -> Result<Signer, PkiError> {
     let key = KeyPair::from_pem(key_pem)?;
     for certificate in tls::certificates("CA", ca_pem)? {
         let (_, parsed) =
             X509Certificate::from_der(&certificate).map_err(|_| PkiError::NoIssuer)?;
         if parsed.public_key().raw == key.subject_public_key_info() {
             let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
-            return Ok((certificate, issuer));
+            return Ok(Signer {
+                ca: certificate,
+                issuer,
+            });
         }
     }
     Err(PkiError::NoIssuer)
@@ -124,13 +175,13 @@ pub(super) fn load_issuer(
 
 /// Certificate and key of the coordinator, as PEM.
 pub(super) fn new_server(
-    issuer: &Issuer<'_, KeyPair>,
+    signer: &Signer,
     hosts: &[String],
     ttl_s: i64,
     now_s: i64,
 ) -> Result<(String, String), PkiError> {
     let key = KeyPair::generate()?;
-    let mut params = parameters(COORDINATOR_NAME, now_s, ttl_s)?;
+    let mut params = parameters(COORDINATOR_NAME, now_s, ttl_s, Some(signer.tag()))?;
     params.subject_alt_names = vec![
         SanType::URI(Identity::Coordinator.to_string().as_str().try_into()?),
         SanType::DnsName(COORDINATOR_NAME.try_into()?),
@@ -144,7 +195,10 @@ pub(super) fn new_server(
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params.use_authority_key_identifier_extension = true;
-    Ok((params.signed_by(&key, issuer)?.pem(), key.serialize_pem()))
+    Ok((
+        params.signed_by(&key, &signer.issuer)?.pem(),
+        key.serialize_pem(),
+    ))
 }
 
 /// Whether to keep a server certificate: signed by this CA, for these hosts, in the first half of its life.
@@ -211,13 +265,14 @@ fn host_of(name: &GeneralName<'_>) -> Option<String> {
 /// A certificate for a host: for its connections to us as a client, and as the server that Prometheus scrapes, at the
 /// address that others know it by.
 pub(super) fn sign_host(
-    issuer: &Issuer<'_, KeyPair>,
+    signer: &Signer,
     csr_pem: &str,
     host: &HostName,
     advertise: IpAddr,
     life: Life,
 ) -> Result<Issued, PkiError> {
-    let mut params = client_parameters(host.as_str(), &Identity::Agent(host.clone()), life)?;
+    let mut params =
+        client_parameters(signer, host.as_str(), &Identity::Agent(host.clone()), life)?;
     params
         .subject_alt_names
         .push(SanType::DnsName(tls::host_server_name(host).try_into()?));
@@ -225,19 +280,29 @@ pub(super) fn sign_host(
     params
         .extended_key_usages
         .push(ExtendedKeyUsagePurpose::ServerAuth);
-    sign(issuer, csr_pem, params)
+    sign(signer, csr_pem, params)
 }
 
 /// A client certificate for an operator.
 pub(super) fn sign_operator(
-    issuer: &Issuer<'_, KeyPair>,
+    signer: &Signer,
     csr_pem: &str,
     name: &ShortName,
     role: OperatorRole,
     life: Life,
 ) -> Result<Issued, PkiError> {
-    let params = client_parameters(name.as_str(), &Identity::Operator(name.clone(), role), life)?;
-    sign(issuer, csr_pem, params)
+    let identity = Identity::Operator(name.clone(), role);
+    let params = client_parameters(signer, name.as_str(), &identity, life)?;
+    sign(signer, csr_pem, params)
+}
+
+/// Whether a request is for the key of this certificate, and from who holds it.
+pub(super) fn same_key(csr_pem: &str, certificate: &CertificateDer<'_>) -> Result<bool, PkiError> {
+    let csr = CertificateSigningRequestParams::from_pem(csr_pem)
+        .map_err(|e| PkiError::BadRequest(e.to_string()))?;
+    let (_, parsed) =
+        X509Certificate::from_der(certificate).map_err(|e| PkiError::BadRequest(e.to_string()))?;
+    Ok(parsed.public_key().raw == csr.public_key.subject_public_key_info())
 }
 
 /// From when and for how long a certificate is valid.
@@ -248,11 +313,12 @@ pub(super) struct Life {
 }
 
 fn client_parameters(
+    signer: &Signer,
     common_name: &str,
     identity: &Identity,
     life: Life,
 ) -> Result<CertificateParams, PkiError> {
-    let mut params = parameters(common_name, life.now_s, life.ttl_s)?;
+    let mut params = parameters(common_name, life.now_s, life.ttl_s, Some(signer.tag()))?;
     params.subject_alt_names = vec![SanType::URI(identity.to_string().as_str().try_into()?)];
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
@@ -260,17 +326,13 @@ fn client_parameters(
     Ok(params)
 }
 
-fn sign(
-    issuer: &Issuer<'_, KeyPair>,
-    csr_pem: &str,
-    params: CertificateParams,
-) -> Result<Issued, PkiError> {
+fn sign(signer: &Signer, csr_pem: &str, params: CertificateParams) -> Result<Issued, PkiError> {
     // Checks the request's signature, which proves that the applicant holds the private key.
     let mut csr = CertificateSigningRequestParams::from_pem(csr_pem)
         .map_err(|e| PkiError::BadRequest(e.to_string()))?;
     // Discard everything that the applicant asked for.
     csr.params = params;
-    let certificate = csr.signed_by(issuer)?;
+    let certificate = csr.signed_by(&signer.issuer)?;
     let info = isyone_proto::tls::certificate_info(certificate.der())?;
     Ok(Issued {
         pem: certificate.pem(),

@@ -1,6 +1,7 @@
 //! The authority's files over time. The listener's tests cover handshakes.
 
 use isyone_proto::tls::{Identity, new_key_and_csr};
+use rcgen::KeyPair;
 
 use super::*;
 use crate::base::clock;

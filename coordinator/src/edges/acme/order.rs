@@ -18,14 +18,13 @@ use super::{
     client::{Https, RETRY_AFTER},
     hook,
 };
+use crate::base::secrets;
 
 /// From the challenge to the verdict, and from the CSR to the certificate: CAs check within seconds, busy ones within a
 /// minute.
 const PATIENCE: Duration = Duration::from_secs(90);
 /// A whole order except the operator's `dns_wait` and hook.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(300);
-/// The record name that the account's credentials are sealed for.
-const ACCOUNT_RECORD: &str = "acme/account";
 /// Wait when the CA says "too many" but not until when.
 const RATE_LIMITED_S: u64 = 3_600;
 
@@ -97,7 +96,7 @@ pub(crate) async fn account(acme: &Acme, lost: bool) -> Result<Account, Failure>
     if let Some(stored) = stored {
         let json = acme
             .sealer
-            .open(ACCOUNT_RECORD, &stored.credentials)
+            .open(secrets::ACME_ACCOUNT, &stored.credentials)
             .map_err(Failure::of_authority)?;
         let credentials: AccountCredentials =
             serde_json::from_slice(&json).map_err(Failure::of_authority)?;
@@ -129,7 +128,7 @@ pub(crate) async fn account(acme: &Acme, lost: bool) -> Result<Account, Failure>
             ..failure(e)
         })?;
     let json = Zeroizing::new(serde_json::to_vec(&credentials).map_err(Failure::of_authority)?);
-    let credentials = acme.sealer.seal(ACCOUNT_RECORD, &json);
+    let credentials = acme.sealer.seal(secrets::ACME_ACCOUNT, &json);
     let made = AcmeAccount {
         directory: settings.directory.clone(),
         credentials,

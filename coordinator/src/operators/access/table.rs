@@ -81,6 +81,8 @@ pub(super) const TABLE: &[(&str, Permission)] = &[
     ("/isyone.v1.OperatorService/ListOperators", From(Admin)),
     ("/isyone.v1.OperatorService/RevokeOperator", From(Admin)),
     ("/isyone.v1.SystemService/GetInfo", From(Viewer)),
+    ("/isyone.v1.SystemService/GetTrust", From(Viewer)),
+    ("/isyone.v1.SystemService/ResignCertificate", From(Viewer)),
     ("/isyone.v1.TenantService/CreateTenant", From(Operator)),
     ("/isyone.v1.TenantService/DeleteTenant", From(Operator)),
     ("/isyone.v1.TenantService/Exec", From(Operator)),

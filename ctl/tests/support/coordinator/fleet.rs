@@ -184,4 +184,13 @@ impl SystemService for Fake {
     async fn get_info(&self, _: Request<GetInfoRequest>) -> Result<Response<Info>, Status> {
         Ok(Response::new(data::info()))
     }
+    async fn get_trust(&self, _: Request<GetTrustRequest>) -> Result<Response<Trust>, Status> {
+        Err(Status::unimplemented("not in these tests"))
+    }
+    async fn resign_certificate(
+        &self,
+        _: Request<ResignCertificateRequest>,
+    ) -> Result<Response<ResignCertificateResponse>, Status> {
+        Err(Status::unimplemented("not in these tests"))
+    }
 }

@@ -3,6 +3,8 @@
 //!
 //! Not here: what only a real kernel, engine or Odoo can show (`e2e::adversary`).
 
+mod backup;
 mod disk;
 mod net;
+mod rotation;
 mod small;

@@ -59,13 +59,18 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
         "coordinator",
         &[
             ("agents", "base ports wire writer"),
+            ("backup", "base writer"),
             ("edges", "base writer"),
             ("init", "base writer"),
             ("operators", "agents base edges ports wire writer"),
             ("ports", "base edges writer"),
-            ("program", "base init rebuild server writer"),
+            ("program", "backup base init rebuild rotation server writer"),
             ("rebuild", "init writer"),
-            ("server", "agents base edges init operators ports writer"),
+            ("rotation", "agents backup base ports writer"),
+            (
+                "server",
+                "agents base edges init operators ports rotation writer",
+            ),
             ("wire", "base edges writer"),
             ("writer", "base"),
         ],
@@ -90,7 +95,7 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
     (
         "ctl",
         &[
-            ("app", "client context exit options output retry"),
+            ("app", "client context exit options output retry trust"),
             ("cli", "app exit nouns options"),
             ("client", "clock context exit output retry status"),
             ("context", "exit"),
@@ -105,6 +110,7 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
             ("status", "exit fields output"),
             ("top", "client clock exit output terminal"),
             ("trace", "exit"),
+            ("trust", "client context exit output"),
             ("usage", "cli"),
             ("wait", "client clock exit output progress retry status"),
         ],

@@ -76,6 +76,11 @@ impl SqliteStore {
         Ok(self.connection.insert(connection))
     }
 
+    /// Closes the file; what SQLite keeps beside it is gone then.
+    pub async fn close(mut self) {
+        self.disconnect().await;
+    }
+
     /// Gives the connection up. What it has not committed is gone with it.
     async fn disconnect(&mut self) {
         if let Some(connection) = self.connection.take()

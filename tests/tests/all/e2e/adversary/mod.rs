@@ -5,4 +5,5 @@
 
 mod disk;
 mod net;
+mod rotation;
 mod small;

@@ -2,6 +2,9 @@
 //!
 //! Not here: the parts that it starts, and what `init` makes.
 
+mod backup;
+mod pki;
+
 use std::{
     ffi::OsString,
     net::SocketAddr,
@@ -49,6 +52,21 @@ enum Invocation {
     ///
     /// Example: isy-coordinator raise-incarnation --data-dir /var/lib/isyone
     RaiseIncarnation(RaiseIncarnation),
+    /// Replace the CA and the sealing key of the coordinator that runs.
+    #[command(subcommand)]
+    Pki(pki::Pki),
+    /// Copy the database, also while the coordinator runs. The keys are not in it.
+    ///
+    /// Example: isy-coordinator backup --out /backup/isyone-2026-11-28.db
+    Backup(backup::Database),
+    /// Encrypt the keys (CA, sealing key, tokens) with a passphrase into a file.
+    ///
+    /// Example: isy-coordinator backup-keys --out /backup/isyone.keys --passphrase-file /root/passphrase
+    BackupKeys(backup::SaveKeys),
+    /// Put the keys of a backup into a data directory.
+    ///
+    /// Example: isy-coordinator restore-keys --from /backup/isyone.keys --passphrase-file /root/passphrase
+    RestoreKeys(backup::RestoreKeys),
 }
 
 /// What both commands can be told besides the file.
@@ -148,6 +166,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Invocation::RaiseIncarnation(raise)) => {
             raise_incarnation(&raise).map(|()| ExitCode::SUCCESS)
         }
+        Some(Invocation::Pki(order)) => pki::run(order),
+        Some(Invocation::Backup(asked)) => backup::database(&asked).map(|()| ExitCode::SUCCESS),
+        Some(Invocation::BackupKeys(asked)) => {
+            backup::save_keys(&asked).map(|()| ExitCode::SUCCESS)
+        }
+        Some(Invocation::RestoreKeys(asked)) => {
+            backup::restore_keys(&asked).map(|()| ExitCode::SUCCESS)
+        }
         None => serve(cli.run, began),
     };
     result.unwrap_or_else(|error| {
@@ -180,8 +206,7 @@ fn make(init: Init) -> Result<()> {
     println!("admin's context {}", context.display());
     println!("next            isy-coordinator run --data-dir {dir}");
     println!(
-        "Keep a copy of {dir}/{} somewhere else: without it no stored password can be read.",
-        secrets::KEY_FILE
+        "Keep a copy of the keys somewhere else (isy-coordinator backup-keys): without them no stored password can be read."
     );
     Ok(())
 }
@@ -260,6 +285,9 @@ async fn run_until_told(config: Config, began: Instant) -> Result<()> {
     let mut hangup = signal(SignalKind::hangup()).context("SIGHUP")?;
     let key = std::env::var(secrets::KEY_VARIABLE).ok();
     let parts = server::Parts::open(&config, key.as_deref()).await?;
+    if let Ok(before) = std::env::var(secrets::KEY_BEFORE_VARIABLE) {
+        parts.sealer.load_before(&before)?;
+    }
     let mut running = server::start(config, parts, SystemSource).await?;
     warn_of_file_limit(running.handle.snapshot().fleet.hosts.len());
     let ms = began.elapsed().as_millis();

@@ -1,0 +1,124 @@
+//! Tells hosts which CAs to trust, and remembers which they do, so that the CA can be replaced without losing one.
+//!
+//! What hosts say is kept in memory only: each says it again when it connects. Not here: when the new CA may sign
+//! (rotation), the CAs themselves (base/pki).
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use isyone_proto::{
+    ids::HostName,
+    pb::agent::v1::{Trust as Wire, coordinator_message},
+};
+use tonic::Status;
+
+use super::{PATIENCE, ToAgent, message, time_for};
+use crate::base::pki::Pki;
+
+/// Most CAs that a host may say it trusts; an agent takes no more.
+const MAX_CAS: usize = 4;
+/// SHA-256, hex.
+const SHA256_CHARS: usize = 64;
+/// Within this time all hosts renew at the latest, however many there are; documented in the protocol.
+const LONGEST_SPREAD: Duration = Duration::from_secs(600);
+
+/// Which CAs each host trusts, as it said last.
+#[derive(Debug, Default)]
+pub struct Trusts {
+    said: Mutex<HashMap<HostName, Vec<String>>>,
+}
+
+impl Trusts {
+    fn lock(&self) -> MutexGuard<'_, HashMap<HostName, Vec<String>>> {
+        // Nothing panics while holding the lock.
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A host says that it trusts these, by their SHA-256 in hex.
+    pub(super) fn say(&self, host: &HostName, mut sha256: Vec<String>) {
+        sha256.retain(|one| one.len() == SHA256_CHARS);
+        sha256.truncate(MAX_CAS);
+        self.lock().insert(host.clone(), sha256);
+    }
+
+    /// Whether a host trusts a CA; no while it has said nothing.
+    pub fn has(&self, host: &HostName, sha256: &str) -> bool {
+        let said = self.lock();
+        said.get(host)
+            .is_some_and(|all| all.iter().any(|one| one == sha256))
+    }
+
+    /// Whether a host has said anything: an agent of a version before does not.
+    pub fn speaks(&self, host: &HostName) -> bool {
+        self.lock().get(host).is_some_and(|all| !all.is_empty())
+    }
+
+    /// Forgets hosts that are not in the fleet any more.
+    pub fn keep(&self, known: impl Fn(&HostName) -> bool) {
+        self.lock().retain(|host, _| known(host));
+    }
+}
+
+/// Tells an agent that speaks of it which CAs to trust, now unless it does already, and whenever they change. Runs until
+/// the agent stops taking messages; returns why.
+pub(super) async fn send(
+    pki: &Pki,
+    said: &[String],
+    hosts: impl Fn() -> usize,
+    to_agent: &ToAgent,
+) -> Status {
+    if said.is_empty() {
+        return std::future::pending().await;
+    }
+    let mut trust = pki.trust();
+    let mut known = pki.rotation().is_none() && same(said, &trust.borrow().sha256);
+    loop {
+        let now = trust.borrow_and_update().clone();
+        if !known {
+            let within = time_for(hosts()).min(LONGEST_SPREAD);
+            let wire = Wire {
+                ca_pem: now.ca_pem.clone(),
+                signing_sha256: now.sha256.first().cloned().unwrap_or_default(),
+                renew_within_ms: u32::try_from(within.as_millis()).unwrap_or(u32::MAX),
+            };
+            let message = message(coordinator_message::Message::Trust(wire));
+            match tokio::time::timeout(PATIENCE, to_agent.send(message)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => {
+                    return Status::deadline_exceeded("the agent takes no messages");
+                }
+            }
+        }
+        known = false;
+        if trust.changed().await.is_err() {
+            // Unreachable in practice: the authority lives as long as the sessions.
+            return std::future::pending().await;
+        }
+    }
+}
+
+fn same(said: &[String], told: &[String]) -> bool {
+    said.len() == told.len() && told.iter().all(|one| said.contains(one))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_host_says_is_bounded_and_goes_with_it() {
+        let trusts = Trusts::default();
+        let (h1, h2): (HostName, HostName) = ("h1".parse().unwrap(), "h2".parse().unwrap());
+        let ca = |n: usize| format!("{n:064}");
+        trusts.say(&h1, (0..9).map(ca).chain(["short".to_owned()]).collect());
+        assert!(trusts.speaks(&h1) && trusts.has(&h1, &ca(3)) && !trusts.has(&h1, &ca(4)));
+        assert!(!trusts.speaks(&h2) && !trusts.has(&h2, &ca(0)));
+        trusts.say(&h2, Vec::new());
+        assert!(!trusts.speaks(&h2));
+        trusts.keep(|host| *host == h2);
+        assert!(!trusts.speaks(&h1));
+    }
+}

@@ -1,0 +1,141 @@
+//! The CA and the sealing key are replaced under real hosts and tenants; backups of the coordinator, and one restored.
+//!
+//! Not here: what thieves of the old ones can do, and crashes on the way (`adversary::rotation`, the coordinator's own tests).
+
+use std::{path::PathBuf, process::Command, time::Duration};
+
+use isyone_tests::e2e::{
+    alone, binary,
+    cell::{Cell, STANDIN, Shape},
+    enabled,
+    process::{Output, run},
+    wait_for,
+};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const TENANTS: [&str; 6] = ["alfa", "beta", "gama", "delta", "echo", "fox"];
+const THREE: Shape = Shape {
+    hosts: 3,
+    edition: STANDIN,
+    config: "---[plans.small]\nmemory=\"128MiB\"\ncpu=1.0\ndisk=\"64MiB\"\nworkers=2\n",
+    ..Shape::DEFAULT
+};
+
+fn path(cell: &Cell, name: &str) -> PathBuf {
+    cell.dir.path().join(name)
+}
+
+/// `isy-coordinator …` on the cell's data directory.
+fn coordinator(cell: &Cell, args: &[&str]) -> Output {
+    let mut command = Command::new(binary("isy-coordinator"));
+    command.args(args);
+    run(command.arg("--data-dir").arg(path(cell, "coordinator")))
+}
+
+/// When each tenant's containers were last started.
+fn starts(cell: &Cell) -> Vec<String> {
+    let of = |host: &isyone_tests::e2e::cell::Host| {
+        let names = host.docker.tenants_containers();
+        let started = |name: String| format!("{name} {}", host.docker.started_at(&name));
+        names.into_iter().map(started).collect::<Vec<_>>()
+    };
+    cell.hosts.iter().flat_map(of).collect()
+}
+
+#[test]
+fn ca_and_sealing_key_are_replaced_under_real_hosts_and_tenants() {
+    if !enabled("ca_and_sealing_key_are_replaced_under_real_hosts_and_tenants") {
+        return;
+    }
+    let _alone = alone();
+    let mut cell = Cell::start(&THREE);
+    for tenant in TENANTS {
+        cell.isyctl(&["tenant", "create", tenant]).ok();
+    }
+    let (before, old) = (starts(&cell), path(&cell, "admin.toml"));
+    let old = std::fs::read_to_string(old).expect("a context");
+    // The same context on another machine.
+    std::fs::write(path(&cell, "other.toml"), old).expect("a copy");
+    let said = coordinator(&cell, &["pki", "rotate"]).ok();
+    assert!(said.contains("being replaced"), "{said}");
+    wait_for("the new CA to sign", MINUTE, || {
+        let status = coordinator(&cell, &["pki", "status"]).ok();
+        status.contains("the new one signs").then_some(())
+    });
+    let followed = cell.isyctl(&["tenant", "list"]);
+    assert!(
+        followed.stderr.contains("certificate of the new one"),
+        "{}",
+        followed.stderr
+    );
+    cell.isyctl_as("other.toml", &["tenant", "list"]).ok();
+    wait_for("the old CA to be forgotten", MINUTE, || {
+        (coordinator(&cell, &["pki", "retire"]).code == 0).then_some(())
+    });
+    cell.isyctl(&["tenant", "list"]).ok();
+    cell.isyctl_as("other.toml", &["tenant", "list"]).ok();
+    for host in ["h1", "h2", "h3"] {
+        cell.wait_host(host, "ready");
+    }
+    assert_eq!(starts(&cell), before, "no tenant was restarted");
+    let events = cell.isyctl(&["events"]).ok();
+    assert!(
+        !events.contains("host.suspect") && !events.contains("host.lost"),
+        "{events}"
+    );
+
+    let next = path(&cell, "coordinator").join("seal.next.key");
+    wait_for("the old sealing key to be removed", 4 * MINUTE, || {
+        (!next.exists()).then_some(())
+    });
+    cell.coordinator.as_mut().expect("it runs").kill();
+    cell.start_coordinator();
+    cell.isyctl(&["tenant", "credentials", "alfa"]).ok();
+    backed_up(&cell);
+    // Hosts believe each other, too.
+    let tenant = cell.json(&["tenant", "show", "alfa"]);
+    let to = if tenant["host"] == "h1" { "h2" } else { "h1" };
+    cell.isyctl(&["tenant", "move", "alfa", "--to", to]).ok();
+}
+
+/// The database without a key, the keys by their passphrase alone, and both back.
+fn backed_up(cell: &Cell) {
+    let (copy, keys) = (path(cell, "copy.db"), path(cell, "keys"));
+    let (passphrase, restored) = (path(cell, "passphrase"), path(cell, "restored"));
+    std::fs::write(&passphrase, "correct horse battery staple\n").expect("a file");
+    let text = |path: &std::path::Path| path.display().to_string();
+    coordinator(cell, &["backup", "--out", &text(&copy)]).ok();
+    let again = coordinator(cell, &["backup", "--out", &text(&copy)]);
+    assert!(
+        again.code != 0 && again.stderr.contains("there already"),
+        "{}",
+        again.stderr
+    );
+    let by = text(&passphrase);
+    let save = [
+        "backup-keys",
+        "--out",
+        &text(&keys),
+        "--passphrase-file",
+        &by,
+    ];
+    coordinator(cell, &save).ok();
+    let mut restore = Command::new(binary("isy-coordinator"));
+    restore.args([
+        "restore-keys",
+        "--from",
+        &text(&keys),
+        "--passphrase-file",
+        &by,
+    ]);
+    run(restore.arg("--data-dir").arg(&restored)).ok();
+    for key in ["seal.key", "pki/ca.key", "pki/ca.pem"] {
+        let read = |dir: &str| std::fs::read(path(cell, dir).join(key)).expect("it is there");
+        assert_eq!(read("coordinator"), read("restored"), "{key}");
+    }
+    std::fs::copy(&copy, restored.join("isyone.db")).expect("the database");
+    let mut raise = Command::new(binary("isy-coordinator"));
+    raise.args(["raise-incarnation", "--data-dir"]);
+    let raised = run(raise.arg(&restored)).ok();
+    assert!(raised.contains("hosts           3"), "{raised}");
+}
