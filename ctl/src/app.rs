@@ -1,6 +1,6 @@
 //! What every command gets: where to print, how long to wait, how to reach the coordinator.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use crate::{
     client::{CALL_TIMEOUT, Client},
@@ -33,7 +33,7 @@ impl App {
 
     /// A client for the chosen context.
     pub fn client(&self) -> Result<Client, Failure> {
-        let path = context::find(self.global.context.as_deref())?;
+        let path = self.context_file()?;
         let (context, exposed) = Context::read(&path)?;
         if exposed {
             self.ui.note(&format!(
@@ -49,6 +49,16 @@ impl App {
                 context.endpoint
             )
         });
+        self.client_of(context)
+    }
+
+    /// The file of the chosen context.
+    pub fn context_file(&self) -> Result<PathBuf, Failure> {
+        context::find(self.global.context.as_deref())
+    }
+
+    /// A client for another context than the chosen one's file holds.
+    pub fn client_of(&self, context: Context) -> Result<Client, Failure> {
         let show = match &self.global.context {
             Some(asked) => format!("isyctl --context {asked} context show"),
             None => "isyctl context show".to_owned(),

@@ -5,6 +5,7 @@
 //! (operators).
 
 pub mod enroll;
+pub mod ours;
 pub mod relay;
 pub mod session;
 pub mod streams;

@@ -56,6 +56,8 @@ const LEAST_SPREAD: Duration = Duration::from_millis(500);
 const LONGEST_SPREAD: Duration = Duration::from_secs(30);
 /// Highest plan generation that an agent may claim: there is none above it.
 const MAX_GENERATION: u64 = Generation::new(Generation::MAX_INCARNATION, u64::MAX).get();
+/// How often we look whether a host that waits for approval has it. There are few of them.
+const APPROVAL_LOOK: Duration = Duration::from_secs(1);
 /// Longest version text that we keep.
 const MAX_VERSION: usize = 64;
 /// Most networks that a host may name; documented in the protocol.
@@ -259,7 +261,7 @@ impl Session {
                 let why = tokio::select! {
                     why = self.listen(&mut up) => why,
                     why = plans::send(&self.shared, &self.host, &self.to_agent, known, &self.refused) => why,
-                    why = monitors::send(&self.shared.monitors, &self.to_agent) => why,
+                    why = self.tell_monitors() => why,
                     () = self.end.cancelled() => Status::aborted("another session of this host has begun"),
                     () = self.shared.stop.cancelled() => later(&self.shared, &status::stopping()),
                 };
@@ -334,6 +336,14 @@ impl Session {
             report_interval_ms: liveness.report_interval_ms,
             comeback_spread_ms: u32::try_from(spread.as_millis()).unwrap_or(u32::MAX),
         }
+    }
+
+    /// Whoever nobody has let in does not learn who scrapes the fleet.
+    async fn tell_monitors(&self) -> Status {
+        while plans::is_pending(&self.shared.handle, &self.host) {
+            tokio::time::sleep(APPROVAL_LOOK).await;
+        }
+        monitors::send(&self.shared.monitors, &self.to_agent).await
     }
 
     /// The address is fixed when the host joins, because other machines' routes and firewalls depend on it.

@@ -57,7 +57,7 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
     (
         "coordinator",
         &[
-            ("agents", "base wire writer"),
+            ("agents", "base ports wire writer"),
             ("edges", "base writer"),
             ("init", "base writer"),
             ("operators", "agents base edges ports wire writer"),
