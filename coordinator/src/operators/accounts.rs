@@ -68,6 +68,15 @@ impl Api {
         }
     }
 
+    fn role_of(&self, name: &ShortName) -> Result<OperatorRole, Status> {
+        let state = self.state();
+        let known = state.fleet.operators.get(name).map(|known| known.role);
+        known.ok_or_else(|| {
+            let unknown = ChangeError::OperatorNotFound(name.clone());
+            status::submit(SubmitError::Refused(unknown))
+        })
+    }
+
     /// Worthless until the store has it.
     fn sign(
         &self,
@@ -148,15 +157,8 @@ impl OperatorService for Api {
                 HashMap::new(),
             ));
         }
-        let state = self.state();
-        let known = state.fleet.operators.get(&name).map(|known| known.role);
-        let known = known.ok_or_else(|| {
-            status::submit(SubmitError::Refused(ChangeError::OperatorNotFound(
-                name.clone(),
-            )))
-        })?;
         let role = match v1::Role::try_from(asked.role) {
-            Ok(v1::Role::Unspecified) => known,
+            Ok(v1::Role::Unspecified) => self.role_of(&name)?,
             _ => role(asked.role)?,
         };
         let ttl_s = self.ttl_s(asked.ttl_days)?;

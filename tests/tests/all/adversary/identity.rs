@@ -121,7 +121,9 @@ fn ends(fleet: &Fleet, mut stream: Streaming<v1::Event>) {
 }
 
 fn is_cut_off(fleet: &Fleet, thief: &Channel, papers: &Papers) {
-    call(fleet, thief).expect_err("the connection is refused");
+    wait_for("the connection to be cut", SOON, || {
+        call(fleet, thief).is_err()
+    });
     call(fleet, &papers.connect(fleet)).expect_err("a new one as well");
     renew(fleet, thief, "ana")
         .map(drop)
