@@ -17,7 +17,7 @@ use isyone_agent::{
     docker::engine::Engine,
     host::{Pace, firewall::Applier, probe::NetProbe},
     jobs::{DEFAULT_RATE_BYTES_PER_S, fetch::Reserve},
-    link::join::{JoinOptions, join},
+    link::join::{JoinOptions, Joined, join},
 };
 use isyone_proto::{ids::HostName, token::JoinToken};
 use isyone_telemetry::{Format, Telemetry};
@@ -215,11 +215,17 @@ async fn join_fleet(arguments: JoinArguments) -> anyhow::Result<()> {
         rejoin: arguments.rejoin,
     };
     let data = DataDir::new(arguments.data_dir);
-    let config = join(&data, options).await?;
+    let Joined { config, pending } = join(&data, options).await?;
     println!(
         "joined as `{}`, reached by the edges at {}",
         config.name, config.advertise
     );
+    if pending {
+        println!(
+            "it gets no tenants before an admin has let it in: isyctl host approve {}",
+            config.name
+        );
+    }
     println!("next: isy-agent run --data-dir {}", data.path().display());
     if again {
         println!(

@@ -139,6 +139,7 @@ async fn fill(config: &Config, dir: &Path, admin: &ShortName) -> Result<String, 
         name: admin.clone(),
         role: OperatorRole::Admin,
         certificate,
+        again: false,
     };
     handle.submit("init", command).await?;
     stop.cancel();

@@ -41,7 +41,7 @@ impl App {
 
     /// A client for the chosen context.
     pub fn client(&self) -> Result<Client, Failure> {
-        let path = context::find(self.global.context.as_deref())?;
+        let path = self.context_file()?;
         let context = Context::usable(&path)?;
         self.ui.detail(|| {
             format!(
@@ -51,15 +51,25 @@ impl App {
                 context.endpoint
             )
         });
+        let client = self.client_of(context)?;
+        let used = Some((path, client.clone()));
+        *self.used.lock().unwrap_or_else(PoisonError::into_inner) = used;
+        Ok(client)
+    }
+
+    /// The file of the chosen context.
+    pub fn context_file(&self) -> Result<PathBuf, Failure> {
+        context::find(self.global.context.as_deref())
+    }
+
+    /// A client for another context than the chosen one's file holds.
+    pub fn client_of(&self, context: Context) -> Result<Client, Failure> {
         let show = match &self.global.context {
             Some(asked) => format!("isyctl --context {asked} context show"),
             None => "isyctl context show".to_owned(),
         };
         let patience = self.global.timeout.unwrap_or(PATIENCE);
-        let client = Client::new(context, show, (self.call_timeout(), patience), self.ui)?;
-        let used = Some((path, client.clone()));
-        *self.used.lock().unwrap_or_else(PoisonError::into_inner) = used;
-        Ok(client)
+        Client::new(context, show, (self.call_timeout(), patience), self.ui)
     }
 
     /// After a command: has the context keep up with the coordinator's CAs, if it has fallen behind. What it cannot do it

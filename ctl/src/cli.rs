@@ -15,7 +15,7 @@ use crate::{
 const EXAMPLES: &str = "\
 Examples:
   isyctl context import admin.toml          get to know a coordinator
-  isyctl host token > token                 let a machine join the fleet
+  isyctl host token --host h1 > token       let a machine join the fleet
   isyctl tenant create alfa --lang pt_BR --country BR
   isyctl tenant list -o wide
   isyctl top

@@ -118,9 +118,12 @@ impl Context {
 
     /// Writes a file of mode 0600 atomically. Fails if it exists already, unless `replace`.
     pub fn write(&self, path: &Path, replace: bool) -> Result<(), Failure> {
-        let text = toml::to_string(self)
-            .map_err(|e| Failure::failed(format!("cannot write a context: {e}")))?;
-        write_private(path, text.as_bytes(), replace)
+        write_private(path, self.text()?.as_bytes(), replace)
+    }
+
+    /// What a file of it holds. It is secret: the key is in it.
+    pub fn text(&self) -> Result<String, Failure> {
+        toml::to_string(self).map_err(|e| Failure::failed(format!("cannot write a context: {e}")))
     }
 }
 

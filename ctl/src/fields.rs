@@ -53,6 +53,8 @@ pub fn flag_of(field: &str) -> Option<&'static str> {
         "active_only" => "--active",
         "phase" => "--phase",
         "show_deleted" => "--deleted",
+        "from_networks" => "--from",
+        "same_machine" => "--same-machine",
         "shard" => "--shard",
         "certificate_pem" => "--certificate",
         "key_pem" => "--key",

@@ -303,7 +303,7 @@ fn hint(doing: &str, code: Code, reason: &str, peer: &Peer) -> Option<String> {
         ("OVERLOADED" | "STOPPING" | "NOT_STORED", _) => "try again in a moment",
         (_, Code::NotFound) => list_of(doing),
         (_, Code::PermissionDenied) => {
-            "`isyctl version` shows your role; an admin can give another with `isyctl operator create`"
+            "`isyctl version` shows your role; an admin can give another with `isyctl operator renew NAME --role ROLE`"
         }
         (_, Code::Unauthenticated) => {
             return Some(format!(
@@ -336,6 +336,8 @@ fn list_of(doing: &str) -> &'static str {
         "`isyctl cert list` shows the certificates"
     } else if doing.contains("edge") {
         "`isyctl edge list` shows the edges"
+    } else if doing.contains("join token") {
+        "`isyctl host token list` shows the tokens"
     } else if doing.contains("host") {
         "`isyctl host list` shows the hosts"
     } else if doing.contains("operation") {

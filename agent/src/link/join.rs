@@ -87,7 +87,15 @@ pub fn machine_name() -> HostName {
     label.unwrap_or_else(|_| "host".parse().expect("it is a DNS label"))
 }
 
-pub async fn join(data: &DataDir, options: JoinOptions) -> Result<AgentConfig, JoinError> {
+/// A host that has joined.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Joined {
+    pub config: AgentConfig,
+    /// An admin has to let it in before it gets tenants: its token was for any name.
+    pub pending: bool,
+}
+
+pub async fn join(data: &DataDir, options: JoinOptions) -> Result<Joined, JoinError> {
     let known = match data.load_config() {
         Err(ConfigError::NotJoined(_)) => None,
         Err(e) => return Err(e.into()),
@@ -118,6 +126,7 @@ pub async fn join(data: &DataDir, options: JoinOptions) -> Result<AgentConfig, J
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let answer = enrolled(&options, request).await?;
+    let pending = answer.pending;
     let pems = Pems {
         key,
         certificate: answer.certificate_pem,
@@ -132,7 +141,7 @@ pub async fn join(data: &DataDir, options: JoinOptions) -> Result<AgentConfig, J
         labels,
     };
     data.store_config(&config)?;
-    Ok(config)
+    Ok(Joined { config, pending })
 }
 
 /// The name to ask for.

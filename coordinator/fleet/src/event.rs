@@ -63,6 +63,7 @@ kinds! {
     EdgeRecovered => "edge.recovered",
     EdgeStuck => "edge.stuck",
     EdgeUp => "edge.up",
+    HostApproved => "host.approved",
     HostCordoned => "host.cordoned",
     HostDegraded => "host.degraded",
     HostJoined => "host.joined",
@@ -82,7 +83,9 @@ kinds! {
     OperationOverdue => "operation.overdue",
     OperationSucceeded => "operation.succeeded",
     OperatorCertified => "operator.certified",
+    OperatorRenewed => "operator.renewed",
     OperatorRevoked => "operator.revoked",
+    OperatorRoleChanged => "operator.role_changed",
     TenantAccessChanged => "tenant.access_changed",
     TenantAsleep => "tenant.asleep",
     TenantCopyForgotten => "tenant.copy_forgotten",
@@ -115,6 +118,7 @@ kinds! {
     TenantVolumesPutBack => "tenant.volumes_put_back",
     TenantWoken => "tenant.woken",
     TokenCreated => "token.created",
+    TokenRevoked => "token.revoked",
 }
 
 impl From<EventKind> for String {
@@ -304,6 +308,7 @@ mod tests {
         "edge.recovered",
         "edge.stuck",
         "edge.up",
+        "host.approved",
         "host.cordoned",
         "host.degraded",
         "host.joined",
@@ -322,7 +327,9 @@ mod tests {
         "operation.overdue",
         "operation.succeeded",
         "operator.certified",
+        "operator.renewed",
         "operator.revoked",
+        "operator.role_changed",
         "tenant.access_changed",
         "tenant.asleep",
         "tenant.copy_forgotten",
@@ -355,6 +362,7 @@ mod tests {
         "tenant.volumes_put_back",
         "tenant.woken",
         "token.created",
+        "token.revoked",
     ];
 
     #[test]

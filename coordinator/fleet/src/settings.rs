@@ -129,6 +129,8 @@ pub struct Settings {
     pub dashboard_hostname: Option<String>,
     /// Tenants' domains are checked regularly.
     pub domains_are_watched: bool,
+    /// Hosts that join by a token for any name need nobody's approval.
+    pub auto_approve: bool,
 }
 
 impl Settings {

@@ -99,6 +99,7 @@ pub fn settings() -> Settings {
         edges_have_our_certificates: false,
         dashboard_hostname: None,
         domains_are_watched: true,
+        auto_approve: false,
     }
 }
 
@@ -236,10 +237,9 @@ impl Bench {
         let token = Token {
             id: id.clone(),
             secret_hash: "s".to_owned(),
-            host: None,
-            labels: BTreeMap::new(),
+            host: Some(host.clone()),
             expires_at: self.now + 60_000,
-            used_by: None,
+            ..Token::default()
         };
         self.apply(Command::CreateToken(Box::new(token)))
             .expect("token");
@@ -251,6 +251,8 @@ impl Bench {
             host: host.clone(),
             uid: self.id(),
             advertise: std::net::IpAddr::from([192, 0, third, last]),
+            from: std::net::IpAddr::from([192, 0, third, last]),
+            is_ours: false,
             labels: BTreeMap::new(),
             certificate: Certificate {
                 serial: "01".to_owned(),

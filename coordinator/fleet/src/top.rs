@@ -222,6 +222,8 @@ pub fn hosts<'a>(
         let share = |used: u64, of: u64| used.saturating_mul(1_000_000).checked_div(of);
         let key = match rows.order {
             HostOrder::Name => SortKey::Word(host.name.as_str()),
+            // Like one of which nothing is known yet.
+            HostOrder::State if host.pending => SortKey::Rank(host_trouble(HostState::Unknown)),
             HostOrder::State => SortKey::Rank(host_trouble(
                 state.host_state(&settings.liveness, &host.name, now).0,
             )),

@@ -5,6 +5,7 @@
 //! (operators).
 
 pub mod enroll;
+pub mod ours;
 pub mod rates;
 pub mod relay;
 pub mod session;

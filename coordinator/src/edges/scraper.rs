@@ -4,7 +4,7 @@
 //!
 //! Files: `ca.pem` (all CAs to trust), `prometheus.pem`, `prometheus.key`, readable by their group. A renewal keeps the
 //! key and so replaces one file only; Prometheus, which reads them at each handshake, never sees a mismatched pair.
-//! To get a new key, remove `prometheus.key`.
+//! To get a new key, remove `prometheus.key`; one whose certificate was revoked or replaced is not used again.
 //! Not here: telling the hosts (agents/session/monitors).
 
 use std::{
@@ -103,16 +103,21 @@ async fn refresh(scraper: &Scraper, dir: &Path) -> Result<(), ScraperError> {
         .ok()
         .filter(|pem| tls::private_key(pem).is_ok());
     let name = &scraper.config.monitoring.certificate_operator;
-    let good = |info: &CertificateInfo| {
+    let good = |info: &CertificateInfo| -> bool {
         info.identity == Identity::Operator(name.clone(), OperatorRole::Monitor)
             && now_s < info.renew_at()
             && scraper.handle.snapshot().fleet.admits(info).is_ok()
             && scraper.pki.has_signed(&present)
     };
-    if key_pem.is_some() && info(&present).is_some_and(|info| good(&info)) {
+    let now_there = info(&present);
+    if key_pem.is_some() && now_there.as_ref().is_some_and(good) {
         return Ok(());
     }
-    let (key_pem, csr) = match key_pem {
+    // Somebody may have its key whose certificate was taken back.
+    let state = scraper.handle.snapshot();
+    let is_refused = |info: &CertificateInfo| state.fleet.admits(info).is_err();
+    let taken_back = now_there.is_some_and(|info| now_s < info.not_after && is_refused(&info));
+    let (key_pem, csr) = match key_pem.filter(|_| !taken_back) {
         Some(key_pem) => {
             let csr = tls::csr_for(&key_pem, name.as_str())?;
             (key_pem, csr)
@@ -127,6 +132,8 @@ async fn refresh(scraper: &Scraper, dir: &Path) -> Result<(), ScraperError> {
         name: name.clone(),
         role: OperatorRole::Monitor,
         certificate: accepted,
+        // Whoever revoked it says when it begins anew.
+        again: false,
     };
     let submitted = scraper
         .handle

@@ -1,23 +1,28 @@
-//! `OperatorService`: creates operators with a certificate, lists and revokes them.
+//! `OperatorService`: creates operators with a certificate, renews, lists and revokes them.
 //!
 //! Not here: what a role may do (access), cutting a revoked operator's connections (server/loops).
 
-use std::ops::Bound;
+use std::{collections::HashMap, ops::Bound, sync::Arc};
 
-use isyone_fleet::change::{Command, Outcome};
+use isyone_fleet::{
+    change::{ChangeError, Command, Outcome, RenewOperator},
+    desired::Operator,
+};
 use isyone_proto::{
     convert::parse,
     error::FieldError,
     ids::ShortName,
     pb::v1::{self, operator_service_server::OperatorService},
-    tls::OperatorRole,
+    tls::{CertificateInfo, OperatorRole},
 };
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::{Api, caller, page_size, tenants::unexpected};
 use crate::{
-    base::clock,
-    wire::{shown, status},
+    base::{clock, pki::Issued},
+    ports::listener::Peer,
+    wire::{caller::Caller, shown, status},
+    writer::SubmitError,
 };
 
 /// Longest lifetime of an operator's certificate: five years.
@@ -36,6 +41,76 @@ fn role(wire: i32) -> Result<OperatorRole, FieldError> {
     }
 }
 
+/// The certificate that a call comes with.
+fn shown_certificate<T>(request: &Request<T>) -> Result<CertificateInfo, Status> {
+    let peer = request.extensions().get::<Arc<Peer>>();
+    let certificate = peer.and_then(|peer| peer.certificate.clone());
+    certificate.ok_or_else(|| Status::internal("request without a certificate"))
+}
+
+/// Whoever calls, by name and role.
+fn operator_calling<T>(request: &Request<T>) -> Result<(ShortName, OperatorRole), Status> {
+    match caller(request)? {
+        Caller::Operator(name, role) => Ok((name, role)),
+        Caller::Agent(_) | Caller::Stranger => Err(Status::permission_denied("for operators")),
+    }
+}
+
+impl Api {
+    fn ttl_s(&self, days: u32) -> Result<i64, FieldError> {
+        match days {
+            0 => Ok(self.parts.config.certificates.operator_ttl.millis() / 1000),
+            days if days <= MAX_TTL_DAYS => Ok(i64::from(days) * 86_400),
+            days => {
+                let problem = format!("{days} days are more than {MAX_TTL_DAYS} (five years)");
+                Err(FieldError::new("ttl_days", problem))
+            }
+        }
+    }
+
+    fn role_of(&self, name: &ShortName) -> Result<OperatorRole, Status> {
+        let state = self.state();
+        let known = state.fleet.operators.get(name).map(|known| known.role);
+        known.ok_or_else(|| {
+            let unknown = ChangeError::OperatorNotFound(name.clone());
+            status::submit(SubmitError::Refused(unknown))
+        })
+    }
+
+    /// Worthless until the store has it.
+    fn sign(
+        &self,
+        csr_pem: &str,
+        name: &ShortName,
+        role: OperatorRole,
+        ttl_s: i64,
+    ) -> Result<Issued, Status> {
+        let pki = &self.parts.pki;
+        pki.sign_operator(csr_pem, name, role, ttl_s, clock::now_seconds())
+            .map_err(|e| status::pki(&e))
+    }
+
+    async fn operator_command(
+        &self,
+        actor: String,
+        command: Command,
+    ) -> Result<v1::Operator, Status> {
+        let done = self.parts.handle.submit(actor, command).await;
+        match done.map_err(status::submit)? {
+            Outcome::Operator(operator) => Ok(self.shown_operator(&operator)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn shown_operator(&self, operator: &Operator) -> v1::Operator {
+        let monitoring = &self.parts.config.monitoring;
+        let is_prometheus = monitoring.certificate_dir.is_some()
+            && operator.role == OperatorRole::Monitor
+            && operator.name == monitoring.certificate_operator;
+        shown::operator(operator, is_prometheus)
+    }
+}
+
 #[tonic::async_trait]
 impl OperatorService for Api {
     async fn create_operator(
@@ -46,39 +121,74 @@ impl OperatorService for Api {
         let asked = request.into_inner();
         let name: ShortName = parse("name", &asked.name)?;
         let role = role(asked.role)?;
-        let ttl_s = match asked.ttl_days {
-            0 => self.parts.config.certificates.operator_ttl.millis() / 1000,
-            days if days <= MAX_TTL_DAYS => i64::from(days) * 86_400,
-            days => {
-                let problem = format!("{days} days are more than {MAX_TTL_DAYS} (five years)");
-                return Err(FieldError::new("ttl_days", problem).into());
-            }
-        };
-        let pki = &self.parts.pki;
-        let issued = pki
-            .sign_operator(&asked.csr_pem, &name, role, ttl_s, clock::now_seconds())
-            .map_err(|e| status::pki(&e))?;
-        // Worthless until its serial number is stored.
-        let certificate = issued.record();
+        let ttl_s = self.ttl_s(asked.ttl_days)?;
+        let issued = self.sign(&asked.csr_pem, &name, role, ttl_s)?;
         let command = Command::CreateOperator {
             name,
             role,
-            certificate,
+            certificate: issued.record(),
+            again: true,
         };
-        match self
-            .parts
-            .handle
-            .submit(actor, command)
-            .await
-            .map_err(status::submit)?
-        {
-            Outcome::Operator(operator) => Ok(Response::new(v1::CreateOperatorResponse {
-                operator: Some(shown::operator(&operator)),
-                certificate_pem: issued.pem,
-                ca_pem: pki.ca_pem(),
-            })),
-            other => Err(unexpected(&other)),
+        let operator = self.operator_command(actor, command).await?;
+        Ok(Response::new(v1::CreateOperatorResponse {
+            operator: Some(operator),
+            certificate_pem: issued.pem,
+            ca_pem: self.parts.pki.ca_pem(),
+        }))
+    }
+
+    async fn renew_operator(
+        &self,
+        request: Request<v1::RenewOperatorRequest>,
+    ) -> Result<Response<v1::RenewOperatorResponse>, Status> {
+        let (who, its_role) = operator_calling(&request)?;
+        let certificate = shown_certificate(&request)?;
+        let asked = request.into_inner();
+        let name: ShortName = parse("name", &asked.name)?;
+        let is_own = name == who;
+        if !is_own && its_role < OperatorRole::Admin {
+            let message = format!(
+                "operator `{who}` has the role {its_role}; another's certificate needs the role admin"
+            );
+            return Err(isyone_proto::error::status(
+                Code::PermissionDenied,
+                "PERMISSION_DENIED",
+                message,
+                HashMap::new(),
+            ));
         }
+        let role = match v1::Role::try_from(asked.role) {
+            Ok(v1::Role::Unspecified) => self.role_of(&name)?,
+            _ => role(asked.role)?,
+        };
+        let ttl_s = self.ttl_s(asked.ttl_days)?;
+        let issued = self.sign(&asked.csr_pem, &name, role, ttl_s)?;
+        let command = Command::RenewOperator(Box::new(RenewOperator {
+            name,
+            role,
+            certificate: issued.record(),
+            asked_with: is_own.then_some(certificate),
+        }));
+        let operator = self.operator_command(who.to_string(), command).await?;
+        Ok(Response::new(v1::RenewOperatorResponse {
+            operator: Some(operator),
+            certificate_pem: issued.pem,
+            ca_pem: self.parts.pki.ca_pem(),
+            old_is_accepted: is_own,
+        }))
+    }
+
+    async fn retire_certificates(
+        &self,
+        request: Request<v1::RetireCertificatesRequest>,
+    ) -> Result<Response<v1::Operator>, Status> {
+        let (name, _) = operator_calling(&request)?;
+        let command = Command::RetireCertificates {
+            name: name.clone(),
+            keep: Box::new(shown_certificate(&request)?),
+        };
+        let operator = self.operator_command(name.to_string(), command).await?;
+        Ok(Response::new(operator))
     }
 
     async fn list_operators(
@@ -100,7 +210,7 @@ impl OperatorService for Api {
         let more = rest.next().is_some();
         Ok(Response::new(v1::ListOperatorsResponse {
             next_page_token: pages.next(page.last().filter(|_| more).map(|o| o.name.as_str())),
-            operators: page.into_iter().map(|o| shown::operator(o)).collect(),
+            operators: page.into_iter().map(|o| self.shown_operator(o)).collect(),
         }))
     }
 

@@ -1,12 +1,13 @@
-//! `HostService`: join tokens; shows, closes, opens and removes hosts.
+//! `HostService`: join tokens; shows, approves, closes, opens and removes hosts.
 //!
 //! Not here: joining (agents/enroll), what a host's silence means (isyone_fleet::liveness).
 
-use std::ops::Bound;
+use std::{net::IpAddr, ops::Bound};
 
+use ipnet::IpNet;
 use isyone_fleet::{
     change::{ChangeError, Command, Outcome},
-    desired::Token,
+    desired::{MAX_TOKEN_NETWORKS, Token},
 };
 use isyone_proto::{
     convert::{parse, parse_labels, parse_optional, timestamp},
@@ -27,6 +28,36 @@ use crate::{
 
 /// Lifetime of a token, in seconds: the default and the maximum.
 const TOKEN_TTL_S: (u32, u32) = (3600, 604_800);
+/// Hex digits of a token's public half.
+const ID_DIGITS: usize = 16;
+
+/// Networks that a token is bound to; a single address is one of its own.
+fn networks(texts: &[String]) -> Result<Vec<IpNet>, FieldError> {
+    if texts.len() > MAX_TOKEN_NETWORKS {
+        let problem = format!("more than {MAX_TOKEN_NETWORKS} networks");
+        return Err(FieldError::new("from_networks", problem));
+    }
+    let parsed = texts.iter().enumerate().map(|(n, text)| {
+        let field = format!("from_networks[{n}]");
+        match text.parse::<IpAddr>() {
+            Ok(address) => Ok(address.to_canonical().into()),
+            Err(_) => parse::<IpNet>(&field, text).map(|net| net.trunc()),
+        }
+    });
+    parsed.collect()
+}
+
+/// The public half of a token. Somebody may paste all of it, so a wrong one is not repeated.
+fn token_id(field: &str, text: &str) -> Result<String, FieldError> {
+    if text.len() == ID_DIGITS && text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        Ok(text.to_owned())
+    } else {
+        let problem = format!(
+            "is no token's id: {ID_DIGITS} hex digits, as `isyctl host token list` shows them"
+        );
+        Err(FieldError::new(field, problem))
+    }
+}
 
 impl Api {
     async fn host_command(
@@ -77,7 +108,8 @@ impl HostService for Api {
             secret: Secret::new(secrets::random_hex(32)),
             ca_pin: self.parts.pki.ca_pin(),
         };
-        let expires_at = now() + i64::from(ttl_s) * 1000;
+        let created_at = now();
+        let expires_at = created_at + i64::from(ttl_s) * 1000;
         let record = Token {
             id: token.id.clone(),
             secret_hash: isyone_proto::token::secret_hash(token.secret.expose()),
@@ -85,6 +117,10 @@ impl HostService for Api {
             labels: parse_labels("labels", &asked.labels)?,
             expires_at,
             used_by: None,
+            networks: networks(&asked.from_networks)?,
+            same_machine: asked.same_machine,
+            created_at,
+            created_by: actor.clone(),
         };
         let command = Command::CreateToken(Box::new(record));
         self.parts
@@ -96,7 +132,46 @@ impl HostService for Api {
             token: token.expose(),
             expire_time: Some(timestamp(expires_at)),
             enroll_endpoint: self.parts.enroll_endpoint.clone(),
+            id: token.id,
         }))
+    }
+
+    async fn list_join_tokens(
+        &self,
+        request: Request<v1::ListJoinTokensRequest>,
+    ) -> Result<Response<v1::ListJoinTokensResponse>, Status> {
+        let asked = request.into_inner();
+        let size = page_size(asked.page_size)?;
+        let from = match &asked.page_token {
+            none if none.is_empty() => Bound::Unbounded,
+            after => Bound::Excluded(token_id("page_token", after)?),
+        };
+        let state = self.state();
+        let mut rest = state.fleet.tokens.range((from, Bound::Unbounded));
+        let page: Vec<_> = rest.by_ref().take(size).map(|(_, token)| token).collect();
+        let more = rest.next().is_some();
+        Ok(Response::new(v1::ListJoinTokensResponse {
+            next_page_token: page
+                .last()
+                .filter(|_| more)
+                .map(|token| token.id.clone())
+                .unwrap_or_default(),
+            tokens: page.into_iter().map(|token| shown::token(token)).collect(),
+        }))
+    }
+
+    async fn revoke_join_token(
+        &self,
+        request: Request<v1::RevokeJoinTokenRequest>,
+    ) -> Result<Response<v1::RevokeJoinTokenResponse>, Status> {
+        let actor = caller(&request)?.to_string();
+        let id = token_id("id", &request.get_ref().id)?;
+        self.parts
+            .handle
+            .submit(actor, Command::RevokeToken { id })
+            .await
+            .map_err(status::submit)?;
+        Ok(Response::new(v1::RevokeJoinTokenResponse {}))
     }
 
     async fn list_hosts(
@@ -175,6 +250,16 @@ impl HostService for Api {
             },
         )
         .await
+    }
+
+    async fn approve_host(
+        &self,
+        request: Request<v1::ApproveHostRequest>,
+    ) -> Result<Response<v1::Host>, Status> {
+        let actor = caller(&request)?.to_string();
+        let host = parse("name", &request.get_ref().name)?;
+        self.host_command(actor, Command::ApproveHost { host })
+            .await
     }
 
     async fn remove_host(

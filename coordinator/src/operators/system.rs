@@ -110,6 +110,7 @@ impl SystemService for Api {
             name,
             role,
             certificate,
+            again: false,
         };
         let submitted = self.parts.handle.submit(actor, command).await;
         submitted.map_err(status::submit)?;

@@ -12,7 +12,7 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    agents::enroll::Enrollment,
+    agents::{enroll::Enrollment, ours::Ours},
     base::config::Config,
     edges::publish::{Publisher, Sources},
     ports::{
@@ -138,6 +138,7 @@ pub(super) async fn serve(
         pki: pki.clone(),
         agent_ttl_s: shared.agent_ttl_s(),
         agent_endpoint: shared.config.reached_at(addresses.grpc),
+        ours: Arc::new(Ours::of(&shared.config)),
     };
     tasks.spawn(serve_enrollment(
         incoming,

@@ -3,7 +3,7 @@
 //! Not here: choosing what to show (operators).
 
 use isyone_fleet::{
-    desired::{CopyRole, Host, Operator, Tenant, TenantCopy},
+    desired::{CopyRole, Host, Operator, Tenant, TenantCopy, Token},
     event::Event,
     liveness::HostState,
     observed::HostObserved,
@@ -240,8 +240,18 @@ pub(crate) fn host(state: &State, settings: &Settings, host: &Host, now: UnixMs)
             .map(|(k, v)| (k.to_string(), v.to_string()))
             .collect(),
         cordoned: host.cordoned,
-        state: host_state(judged).into(),
-        message: host_message(judged, silence_ms, seen),
+        state: match host.pending {
+            true => v1::HostState::Pending,
+            false => host_state(judged),
+        }
+        .into(),
+        message: match host.pending {
+            true => format!(
+                "it joined by a token for any name: `isyctl host approve {0}` lets it in, `isyctl host remove {0}` forgets it",
+                host.name
+            ),
+            false => host_message(judged, silence_ms, seen),
+        },
         resources: seen
             .filter(|s| s.reported_at.is_some())
             .map(|s| (&s.resources).into()),
@@ -313,7 +323,35 @@ pub(crate) fn event(event: &Event) -> v1::Event {
     }
 }
 
-pub(crate) fn operator(operator: &Operator) -> v1::Operator {
+/// A join token, without what proves it.
+pub(crate) fn token(token: &Token) -> v1::JoinToken {
+    v1::JoinToken {
+        id: token.id.clone(),
+        host: token
+            .host
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        labels: token
+            .labels
+            .iter()
+            .map(|(k, v)| (k.to_string(), v.to_string()))
+            .collect(),
+        from_networks: token.networks.iter().map(ToString::to_string).collect(),
+        same_machine: token.same_machine,
+        create_time: (token.created_at > 0).then(|| timestamp(token.created_at)),
+        creator: token.created_by.clone(),
+        expire_time: Some(timestamp(token.expires_at)),
+        used_by: token
+            .used_by
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+    }
+}
+
+/// `prometheus`: the coordinator keeps a certificate of it for Prometheus.
+pub(crate) fn operator(operator: &Operator, prometheus: bool) -> v1::Operator {
     let newest = operator.certificates.iter().map(|c| c.not_after).max();
     v1::Operator {
         name: operator.name.to_string(),
@@ -321,6 +359,7 @@ pub(crate) fn operator(operator: &Operator) -> v1::Operator {
         create_time: Some(timestamp(operator.created_at)),
         revoked: operator.revoked,
         certificate_expire_time: newest.map(|s| timestamp(s.saturating_mul(1000))),
+        prometheus,
     }
 }
 

@@ -7,7 +7,7 @@ use std::{collections::HashMap, time::Duration};
 use bytes::Bytes;
 use isyone_fleet::change::{ChangeError, SpecField};
 use isyone_proto::{
-    error::{ERROR_DOMAIN, status},
+    error::{ERROR_DOMAIN, FieldError, status},
     pb::v1,
 };
 use prost::Message as _;
@@ -72,13 +72,17 @@ fn change(error: &ChangeError) -> Status {
         E::HostNotEmpty { .. } => (Code::FailedPrecondition, "HOST_NOT_EMPTY"),
         E::HostExists(_) => (Code::AlreadyExists, "HOST_EXISTS"),
         E::AddressTaken { .. } => (Code::AlreadyExists, "ADDRESS_TAKEN"),
-        // Only the log says which of the three it is.
+        E::AddressRefused { .. } => {
+            return FieldError::new("advertise_address", error.to_string()).into();
+        }
+        // Only the log says which of them it is.
         E::TokenRefused(why) => {
             tracing::warn!(why, "join token refused");
-            let message =
-                "the join token is wrong, used or expired; make a new one with `isyctl host token`";
+            let message = "the join token is wrong, used, revoked or expired, or for another host or network; make a new one with `isyctl host token`";
             return plain(Code::Unauthenticated, "TOKEN_REFUSED", message);
         }
+        E::TokenNotFound(_) => (Code::NotFound, "TOKEN_NOT_FOUND"),
+        E::TokenUsed { .. } => (Code::FailedPrecondition, "TOKEN_USED"),
         E::TooManyTokens => (Code::ResourceExhausted, "TOO_MANY_TOKENS"),
         E::OperatorNotFound(_) => (Code::NotFound, "OPERATOR_NOT_FOUND"),
         E::OperatorConflict { .. } => (Code::FailedPrecondition, "OPERATOR_CONFLICT"),
@@ -121,9 +125,7 @@ fn names(fields: &[SpecField]) -> String {
 /// For a certificate that could not be made.
 pub fn pki(error: &PkiError) -> Status {
     match error {
-        PkiError::BadRequest(why) => {
-            isyone_proto::error::FieldError::new("csr_pem", why.clone()).into()
-        }
+        PkiError::BadRequest(why) => FieldError::new("csr_pem", why.clone()).into(),
         error => {
             tracing::error!(
                 error = isyone_proto::tls::error_chain(error),

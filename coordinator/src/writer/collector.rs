@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use isyone_fleet::{settings::Liveness, state::State};
+use isyone_fleet::{desired::Host, settings::Liveness, state::State};
 use isyone_proto::plan::{Lifecycle, UnixMs};
 use prometheus_client::{
     collector::Collector,
@@ -84,14 +84,18 @@ fn by_state<'a>(
 }
 
 fn hosts(families: &mut Families<'_>, state: &State, live: &Liveness, now: UnixMs) -> fmt::Result {
-    let judged = |name| state.host_state(live, name, now).0.word();
+    let judged = |host: &Host| match host.pending {
+        // No alert watches one that nobody has let in.
+        true => "pending",
+        false => state.host_state(live, &host.name, now).0.word(),
+    };
     let hosts: Vec<HostLabels> = state
         .fleet
         .hosts
-        .keys()
-        .map(|name| HostLabels {
-            host: name.to_string(),
-            state: judged(name),
+        .values()
+        .map(|host| HostLabels {
+            host: host.name.to_string(),
+            state: judged(host),
         })
         .collect();
     let mut counts: BTreeMap<&str, i64> = BTreeMap::new();

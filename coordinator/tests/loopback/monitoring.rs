@@ -142,3 +142,39 @@ async fn a_restart_keeps_prometheus_certificate_and_makes_a_lost_one_anew_for_th
     );
     third.running.stop().await;
 }
+
+/// Fails if a revoked monitor comes back by itself, if its name is burnt, or if the key lives on that somebody may have.
+#[tokio::test]
+async fn a_revoked_monitor_stays_revoked_until_its_name_begins_anew_and_then_with_another_key() {
+    let set = |config: &mut isyone_coordinator::base::config::Config| {
+        config.monitoring.certificate_dir = Some("prometheus".into());
+    };
+    let fixture = start_with(set).await;
+    let dir = config(fixture.dir.path()).data_dir.join("prometheus");
+    let key = || std::fs::read_to_string(dir.join("prometheus.key")).unwrap();
+    let first = certificate(&dir, |_| true).await;
+    let first_key = key();
+    let list = v1::ListOperatorsRequest::default();
+    let mut operators = OperatorServiceClient::new(fixture.admin.clone());
+    let shown = operators.list_operators(list).await.unwrap().into_inner();
+    let of_prometheus: Vec<_> = shown.operators.iter().map(|o| o.prometheus).collect();
+    assert_eq!(of_prometheus, [false, true], "isyctl warns of this one");
+    operators
+        .revoke_operator(v1::RevokeOperatorRequest {
+            name: "prometheus".into(),
+        })
+        .await
+        .unwrap();
+    fixture.running.stop().await;
+    // The first look happens at once; a new certificate would be there by then.
+    let again = crate::support::start_in_with(fixture.dir.clone(), set).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(certificate(&dir, |_| true).await.serial, first.serial);
+    again.operator("prometheus", v1::Role::Monitor).await;
+    again.running.stop().await;
+    let third = crate::support::start_in_with(fixture.dir.clone(), set).await;
+    let anew = certificate(&dir, |info| info.serial != first.serial).await;
+    assert!(third.running.pki.admits(&anew) && !third.running.pki.admits(&first));
+    assert_ne!(key(), first_key);
+    third.running.stop().await;
+}

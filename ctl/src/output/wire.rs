@@ -33,6 +33,7 @@ named!(
     Credentials,
     Host,
     CreateJoinTokenResponse,
+    JoinToken,
     Event,
     Operator,
     Info,
@@ -206,10 +207,11 @@ mod tests {
             }),
             revoked: false,
             certificate_expire_time: None,
+            prometheus: false,
         };
         assert_eq!(
             serde_json::to_string(&Wire::of(&operator)).unwrap(),
-            r#"{"name":"ana","role":"admin","create_time":"2026-11-23T08:00:00.000Z","revoked":false,"certificate_expire_time":null}"#
+            r#"{"name":"ana","role":"admin","create_time":"2026-11-23T08:00:00.000Z","revoked":false,"certificate_expire_time":null,"prometheus":false}"#
         );
     }
 

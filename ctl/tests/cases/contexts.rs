@@ -191,3 +191,75 @@ fn a_monitor_gets_the_files_that_prometheus_reads() {
         "never over another file"
     );
 }
+
+/// Fails if an operator is made whose key is then lost, as with a folder that is not there.
+#[test]
+fn an_operator_is_made_only_when_its_file_can_be_written() {
+    let (world, folder) = (world(), tempfile::tempdir().unwrap());
+    let create = |name: &str, out: &Path| {
+        let out = out.to_str().unwrap();
+        let make = ["operator", "create", name, "--role", "viewer", "--out", out];
+        crate::support::run::isyctl(&make)
+    };
+    let run = create("nowhere", &folder.path().join("none/nowhere.toml"));
+    assert_eq!(run.code, 1);
+    assert!(
+        run.stderr.contains("cannot write") && run.stderr.contains("nothing was asked for"),
+        "{}",
+        run.stderr
+    );
+    let created = world.fake.created.lock().unwrap().clone();
+    assert!(!created.contains(&"nowhere".to_owned()), "{created:?}");
+    // Where the coordinator refuses, no file is left either.
+    assert_eq!(create("taken", &folder.path().join("taken.toml")).code, 1);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn ones_own_certificate_is_renewed_in_its_place() {
+    let (world, folder) = (world(), tempfile::tempdir().unwrap());
+    let file = folder.path().join("prod.toml");
+    let before = world.context("prod", &world.fake.ca, &world.fake.ca);
+    before.write(&file, false).unwrap();
+    let config = folder.path().join("config");
+    let context = file.to_str().unwrap();
+    let retired = || world.fake.retired.load(std::sync::atomic::Ordering::SeqCst);
+    let count = retired();
+    let run = with_config(&config, &["--context", context, "operator", "renew"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(retired() > count, "it came with the new one");
+    let (after, exposed) = isyone_ctl::context::Context::read(&file).unwrap();
+    assert!(!exposed && after.name == "prod" && after.endpoint == before.endpoint);
+    assert!(after.key_pem != before.key_pem && after.certificate_pem != before.certificate_pem);
+    let list = ["--context", context, "tenant", "list", "-o", "name"];
+    assert_eq!(with_config(&config, &list).code, 0);
+    assert_eq!(
+        fs::read_dir(folder.path()).unwrap().count(),
+        1,
+        "nothing else is left"
+    );
+}
+
+#[test]
+fn anothers_certificate_is_renewed_into_a_file_and_only_when_one_is_sure() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ci.toml");
+    let out = file.to_str().unwrap();
+    let renew = ["operator", "renew", "ci", "--role", "viewer", "--out", out];
+    let run = crate::support::run::isyctl(&renew);
+    assert!(
+        run.code == 2 && run.stderr.contains("it needs a confirmation"),
+        "{}",
+        run.stderr
+    );
+    assert!(!file.exists());
+    let run = crate::support::run::isyctl(&[&renew[..], &["--yes"]].concat());
+    assert_eq!(
+        (run.code, run.stdout),
+        (0, format!("{out}\n")),
+        "{}",
+        run.stderr
+    );
+    let (context, _) = isyone_ctl::context::Context::read(&file).unwrap();
+    assert_eq!(context.name, "ci", "named after its operator");
+}

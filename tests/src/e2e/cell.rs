@@ -283,7 +283,8 @@ impl Cell {
 
     fn join(&self, index: usize) {
         let host = &self.hosts[index];
-        let token = self.isyctl(&["host", "token", "-o", "json"]).ok();
+        let make = ["host", "token", "--host", &host.name, "-o", "json"];
+        let token = self.isyctl(&make).ok();
         let token: serde_json::Value = serde_json::from_str(&token).expect("JSON");
         let file = self.path(&format!("token-{}", host.name));
         std::fs::write(&file, token["token"].as_str().expect("a token")).expect("token file");

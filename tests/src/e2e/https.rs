@@ -158,7 +158,9 @@ impl Site {
     }
 
     fn start_agent(&mut self) {
-        let token = self.isyctl(&["host", "token", "--host", "h1"]).ok();
+        // Coordinator, edge and host are one machine.
+        let make = ["host", "token", "--host", "h1", "--same-machine"];
+        let token = self.isyctl(&make).ok();
         let options = JoinOptions {
             coordinator: self.ports[1].to_string(),
             token: token.trim().parse().expect("a token"),

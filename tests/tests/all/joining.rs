@@ -49,7 +49,8 @@ fn a_host_that_joins_anew_keeps_its_tenants_and_is_told_how() {
 
     let mut session = fleet.agents[0].watch();
     let joined = again(None, true).expect("it joins anew");
-    assert_eq!(joined, before, "name, uid, address: all as before");
+    assert_eq!(joined.config, before, "name, uid, address: all as before");
+    assert!(!joined.pending, "the token was made for it");
     let new = Pems::load(&fleet.agents[0].data.identity()).expect("they are there");
     assert!(new.key != old.key, "a new identity");
     // The running agent takes it up: the old one is refused from now on.

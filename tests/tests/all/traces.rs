@@ -158,7 +158,8 @@ impl Site {
     }
 
     fn agent(&self) -> Daemon {
-        let token = self.isyctl(&["host", "token", "--host", "h1"]).ok();
+        let make = ["host", "token", "--host", "h1", "--same-machine"];
+        let token = self.isyctl(&make).ok();
         let options = JoinOptions {
             coordinator: self.ports[1].to_string(),
             token: token.trim().parse().unwrap(),

@@ -74,9 +74,14 @@ impl Demo {
         if succeeds(&mut self.isyctl(&["host", "show", &site.name])) {
             output(&mut self.isyctl(&["host", "remove", &site.name, "--yes"]))?;
         }
-        let token = output(&mut self.isyctl(&[
+        let mut make = vec![
             "host", "token", "--host", &site.name, "--ttl", "10m", "-o", "name",
-        ]))?;
+        ];
+        // With one host, it is the coordinator's own machine.
+        if self.settings.is_single() {
+            make.push("--same-machine");
+        }
+        let token = output(&mut self.isyctl(&make))?;
         let file = self.path("run").join(format!("token-{}", site.name));
         fs::write(&file, "")?;
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use ipnet::IpNet;
 use isyone_types::{
     generation::Generation,
-    identity::{Identity, OperatorRole},
+    identity::{CertificateInfo, Identity, OperatorRole},
     ids::{HostName, ShortName, TenantName},
     plan::UnixMs,
     report::HostReport,
@@ -98,6 +98,8 @@ pub enum Command {
     CancelOperation { id: Uuid },
     /// Store a new join token.
     CreateToken(Box<Token>),
+    /// Take a join token back before it is used.
+    RevokeToken { id: String },
     /// An agent joins with a token.
     Enroll(Box<Enroll>),
     /// A host's certificate was renewed.
@@ -116,6 +118,8 @@ pub enum Command {
     },
     /// Close a host to new tenants, or open it again.
     CordonHost { host: HostName, cordoned: bool },
+    /// Let a host in that joined by a token for any name.
+    ApproveHost { host: HostName },
     /// Forget an empty host.
     RemoveHost { host: HostName },
     /// An operator's certificate was signed.
@@ -123,6 +127,16 @@ pub enum Command {
         name: ShortName,
         role: OperatorRole,
         certificate: Certificate,
+        /// A revoked name is taken again; else it is refused.
+        again: bool,
+    },
+    /// An operator's certificate was signed that replaces those it has.
+    RenewOperator(Box<RenewOperator>),
+    /// An operator has come with its new certificate: refuse all its others.
+    RetireCertificates {
+        name: ShortName,
+        /// The certificate that stays.
+        keep: Box<CertificateInfo>,
     },
     /// Refuse all of an operator's certificates from now on.
     RevokeOperator { name: ShortName },
@@ -211,12 +225,16 @@ impl Command {
             Self::SetAccess { .. } => "set-access",
             Self::CancelOperation { .. } => "cancel-operation",
             Self::CreateToken(_) => "create-token",
+            Self::RevokeToken { .. } => "revoke-token",
             Self::Enroll(_) => "enroll",
             Self::RenewHost { .. } => "renew-host",
             Self::PinCertificate { .. } => "pin-certificate",
             Self::CordonHost { .. } => "cordon-host",
+            Self::ApproveHost { .. } => "approve-host",
             Self::RemoveHost { .. } => "remove-host",
             Self::CreateOperator { .. } => "create-operator",
+            Self::RenewOperator(_) => "renew-operator",
+            Self::RetireCertificates { .. } => "retire-certificates",
             Self::RevokeOperator { .. } => "revoke-operator",
             Self::Greet { .. } => "greet",
             Self::PlanResult { .. } => "plan-result",
@@ -332,10 +350,26 @@ pub struct Enroll {
     pub uid: Uuid,
     /// Where edges reach the host.
     pub advertise: IpAddr,
+    /// Where the request came from.
+    pub from: IpAddr,
+    /// `advertise` leads to the coordinator itself: its certificate carries it, or this machine has it.
+    pub is_ours: bool,
     /// The agent's own labels; the token's take precedence.
     pub labels: BTreeMap<LabelKey, LabelValue>,
     /// Already signed, but handed out only if this command succeeds.
     pub certificate: Certificate,
+}
+
+/// Arguments of [`Command::RenewOperator`].
+#[derive(Debug, Clone)]
+pub struct RenewOperator {
+    pub name: ShortName,
+    /// The role in the new certificate.
+    pub role: OperatorRole,
+    pub certificate: Certificate,
+    /// The certificate with which the operator itself asks. It stays until the operator comes with the new one: the answer
+    /// goes over a connection that it holds open. `None`: an admin asks, and all that there are are refused at once.
+    pub asked_with: Option<CertificateInfo>,
 }
 
 /// The result of a command.

@@ -116,11 +116,25 @@ pub enum ChangeError {
         "host `{0}` exists; to let it join again, make a token for this very name: `isyctl host token --host {0}`"
     )]
     HostExists(HostName),
-    #[error("address {address} is host `{host}`'s already")]
+    #[error(
+        "{address} is host `{host}`'s address already; give --advertise this host's own, or forget the other one if it is gone (`isyctl host remove {host}`)"
+    )]
     AddressTaken { address: IpAddr, host: HostName },
-    /// The token is wrong, used, expired or for another host name. Only the log says which.
+    /// A host must not advertise it: others would take it for somebody else.
+    #[error(
+        "{address} is {}: give --advertise the address at which edges reach this host. If it is the coordinator's own machine, join with a token of `isyctl host token --same-machine`", .what.words()
+    )]
+    AddressRefused { address: IpAddr, what: WrongAddress },
+    /// The token is wrong, used, expired, or for another host name or network. Only the log says which.
     #[error("join token refused: {0}")]
     TokenRefused(&'static str),
+    #[error("there is no join token `{0}`; expired ones are forgotten")]
+    TokenNotFound(String),
+    /// Taking it back would change nothing.
+    #[error(
+        "join token `{id}` was used already, by host `{host}`, and works no more; `isyctl host remove {host}` refuses that host"
+    )]
+    TokenUsed { id: String, host: HostName },
     #[error("more than {MAX_TOKENS} open join tokens; wait until some expire")]
     TooManyTokens,
     #[error("there is no operator `{0}`")]
@@ -152,6 +166,25 @@ pub enum ChangeError {
     LastIncarnation(u16),
     #[error("more than {MAX_UPLOADED} uploaded certificates; remove some that are not needed")]
     TooManyCertificates,
+}
+
+/// Why an address is nobody's to advertise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WrongAddress {
+    Loopback,
+    /// The coordinator's.
+    Ours,
+}
+
+impl WrongAddress {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Loopback => "a loopback address, which leads everybody to themselves",
+            Self::Ours => {
+                "the coordinator's own address, and a certificate for it would make a coordinator of this host"
+            }
+        }
+    }
 }
 
 /// What can be done about a spec that differs, and what cannot.

@@ -1,122 +1,22 @@
-//! Commands on hosts: tokens, joining, certificates, cordon, removal; and what agents send when they connect.
+//! Commands on hosts: certificates, cordon, removal; and what agents send when they connect.
 //!
-//! Not here: reports (report), and signing certificates (the coordinator's base/pki).
+//! Not here: how they come in (joining), reports (report), and signing certificates (the coordinator's base/pki).
 
 use std::sync::Arc;
 
 use isyone_types::{generation::Generation, ids::HostName, plan::UnixMs};
 
-use super::{ChangeError, Edit, Enroll, MAX_TOKENS, Outcome, generations};
+use super::{ChangeError, Edit, Outcome, generations};
 use crate::{
-    desired::{Certificate, CopyRole, Host, MAX_CERTIFICATES, Tenant, Token},
+    desired::{Certificate, CopyRole, Host, MAX_CERTIFICATES, Tenant},
     event::EventKind,
     liveness::HostState,
     observed::{Hello, HostObserved},
     views,
-    written::{RecordKind, RecordValue, Write},
+    written::{RecordKind, Write},
 };
 
 impl Edit<'_> {
-    pub(super) fn create_token(&mut self, token: Token) -> Result<Outcome, ChangeError> {
-        if self.state.fleet.tokens.len() >= MAX_TOKENS {
-            return Err(ChangeError::TooManyTokens);
-        }
-        let message = token
-            .host
-            .as_ref()
-            .map_or_else(String::new, |h| format!("for host {h} only"));
-        self.event(
-            EventKind::TokenCreated,
-            None,
-            token.host.clone().as_ref(),
-            None,
-            message,
-        );
-        self.put_token(token);
-        Ok(Outcome::Done)
-    }
-
-    fn put_token(&mut self, token: Token) {
-        let token = Arc::new(token);
-        self.effects
-            .writes
-            .push(Write::Put(RecordValue::Token(token.clone())));
-        self.state.fleet.tokens.insert(token.id.clone(), token);
-    }
-
-    /// Redeems a token and adds the host, or lets it join again when the token names it.
-    pub(super) fn enroll(&mut self, enroll: Enroll) -> Result<Outcome, ChangeError> {
-        let token = self
-            .state
-            .fleet
-            .tokens
-            .get(&enroll.token_id)
-            .cloned()
-            .ok_or(ChangeError::TokenRefused("unknown"))?;
-        // The secret is compared as a hash: the time this takes reveals nothing about it.
-        if token.secret_hash != enroll.secret_hash {
-            return Err(ChangeError::TokenRefused("unknown"));
-        }
-        if token.used_by.is_some() {
-            return Err(ChangeError::TokenRefused("already used"));
-        }
-        if token.expires_at <= self.stamp.now {
-            return Err(ChangeError::TokenRefused("expired"));
-        }
-        if token.host.as_ref().is_some_and(|h| *h != enroll.host) {
-            return Err(ChangeError::TokenRefused("made for another host name"));
-        }
-        let existing = self.state.fleet.hosts.get(&enroll.host).cloned();
-        if existing.is_some() && token.host.is_none() {
-            return Err(ChangeError::HostExists(enroll.host));
-        }
-        let clash = self
-            .state
-            .fleet
-            .hosts
-            .values()
-            .find(|h| h.advertise == enroll.advertise && h.name != enroll.host);
-        if let Some(other) = clash {
-            return Err(ChangeError::AddressTaken {
-                address: enroll.advertise,
-                host: other.name.clone(),
-            });
-        }
-        let mut labels = enroll.labels;
-        labels.extend(token.labels.clone());
-        let mut used = (*token).clone();
-        used.used_by = Some(enroll.host.clone());
-        self.put_token(used);
-        let host = match existing {
-            // This replaces all earlier certificates: whoever uses one is disconnected.
-            Some(old) => Host {
-                advertise: enroll.advertise,
-                labels,
-                certificates: vec![enroll.certificate],
-                ..(*old).clone()
-            },
-            None => Host {
-                name: enroll.host,
-                uid: enroll.uid,
-                advertise: enroll.advertise,
-                labels,
-                cordoned: false,
-                plan_generation: self.first_generation(),
-                joined_at: self.stamp.now,
-                certificates: vec![enroll.certificate],
-            },
-        };
-        let host = self.put_host(host);
-        self.event(
-            EventKind::HostJoined,
-            None,
-            Some(&host.name),
-            None,
-            format!("advertises {}", host.advertise),
-        );
-        Ok(Outcome::Host(host))
-    }
-
     /// Keeps another certificate of a host; the oldest that nobody is connected with gives way. Whoever has one of them
     /// cannot push out what another uses: then it is the renewal that is refused.
     pub(super) fn renew_host(

@@ -11,6 +11,7 @@ mod domains;
 mod error;
 mod generations;
 mod hosts;
+mod joining;
 mod operations;
 mod operators;
 #[cfg(test)]
@@ -36,9 +37,12 @@ use uuid::Uuid;
 
 pub(crate) use self::operations::Ask;
 pub use self::{
-    command::{AccessChange, AddDomains, Command, CreateTenant, Enroll, Outcome, Stamp, User},
+    command::{
+        AccessChange, AddDomains, Command, CreateTenant, Enroll, Outcome, RenewOperator, Stamp,
+        User,
+    },
     domains::domain_refused,
-    error::ChangeError,
+    error::{ChangeError, WrongAddress},
     spec_change::{SpecChange, SpecField},
 };
 use crate::{
@@ -148,6 +152,7 @@ impl Edit<'_> {
             Command::SetAccess { name, change } => self.set_access(&name, *change),
             Command::CancelOperation { id } => self.cancel_operation(id),
             Command::CreateToken(token) => self.create_token(*token),
+            Command::RevokeToken { id } => self.revoke_token(&id),
             Command::Enroll(enroll) => self.enroll(*enroll),
             Command::RenewHost {
                 host,
@@ -160,12 +165,16 @@ impl Edit<'_> {
                 sha256,
             } => self.pin_certificate(&identity, &serial, &sha256),
             Command::CordonHost { host, cordoned } => self.cordon_host(&host, cordoned),
+            Command::ApproveHost { host } => self.approve_host(&host),
             Command::RemoveHost { host } => self.remove_host(&host),
             Command::CreateOperator {
                 name,
                 role,
                 certificate,
-            } => self.create_operator(name, role, certificate),
+                again,
+            } => self.create_operator(name, role, certificate, again),
+            Command::RenewOperator(renew) => self.renew_operator(*renew),
+            Command::RetireCertificates { name, keep } => self.retire_certificates(&name, &keep),
             Command::RevokeOperator { name } => self.revoke_operator(&name),
             Command::Greet {
                 host,

@@ -42,7 +42,14 @@ impl Edit<'_> {
 
     fn judge_hosts(&mut self) {
         let mut changed: Vec<(HostName, HostState, i64)> = Vec::new();
-        for name in self.state.fleet.hosts.keys() {
+        // Whoever has not been let in is nobody's trouble yet.
+        let admitted = self
+            .state
+            .fleet
+            .hosts
+            .iter()
+            .filter(|(_, host)| !host.pending);
+        for (name, _) in admitted {
             let live = &self.settings.liveness;
             let (state, silence) = self.state.host_state(live, name, self.stamp.now);
             if self.state.told.get(name) != Some(&state) {

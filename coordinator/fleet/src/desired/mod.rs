@@ -178,7 +178,7 @@ pub struct Certificate {
 
 impl Certificate {
     /// Whether this is the very certificate that is meant.
-    fn is(&self, shown: &CertificateInfo) -> bool {
+    pub(crate) fn is(&self, shown: &CertificateInfo) -> bool {
         self.serial == shown.serial_hex()
             && (self.sha256.is_empty() || self.sha256 == shown.sha256_hex())
     }
@@ -206,6 +206,10 @@ pub struct Host {
     pub labels: BTreeMap<LabelKey, LabelValue>,
     /// Gets no new tenants.
     pub cordoned: bool,
+    /// It joined by a token that names no host, and no admin has approved it yet: it gets no tenant and no plan. Hosts
+    /// in records of a version before are approved.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pending: bool,
     /// Rises with each change to its plan.
     pub plan_generation: Generation,
     pub joined_at: UnixMs,
@@ -217,7 +221,7 @@ pub struct Host {
 pub const MAX_CERTIFICATES: usize = 4;
 
 /// A join token. Only the hash of its secret is stored.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Token {
     /// Public half of the token, its name in logs.
     pub id: String,
@@ -230,7 +234,22 @@ pub struct Token {
     pub expires_at: UnixMs,
     /// The host that joined with it.
     pub used_by: Option<HostName>,
+    /// It is taken from these networks only; empty: from anywhere.
+    #[serde(default)]
+    pub networks: Vec<IpNet>,
+    /// The host is the coordinator's own machine, and may advertise its addresses.
+    #[serde(default)]
+    pub same_machine: bool,
+    /// When it was made; 0 in records of a version before.
+    #[serde(default)]
+    pub created_at: UnixMs,
+    /// Who made it; empty in records of a version before.
+    #[serde(default)]
+    pub created_by: String,
 }
+
+/// Most networks that one token may be bound to.
+pub const MAX_TOKEN_NETWORKS: usize = 16;
 
 /// A person or program with a client certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -75,6 +75,8 @@ impl Load {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rejection {
     Cordoned,
+    /// It has joined, but no admin has let it in.
+    Pending,
     /// The fleet has no such host.
     NoSuchHost,
     /// No report since the coordinator started.
@@ -104,6 +106,7 @@ impl fmt::Display for Rejection {
         let mib = |bytes: &u64| bytes >> 20;
         match self {
             Self::Cordoned => f.write_str("cordoned"),
+            Self::Pending => f.write_str("pending: `isyctl host approve` lets it in"),
             Self::NoSuchHost => f.write_str("no such host"),
             Self::NeverReported => f.write_str("no report since the coordinator started"),
             Self::Silent(seconds) => write!(f, "no report for {seconds} s"),
@@ -133,6 +136,7 @@ impl Rejection {
     pub fn word(&self) -> &'static str {
         match self {
             Self::Cordoned => "cordoned",
+            Self::Pending => "pending",
             Self::NoSuchHost => "no such host",
             Self::NeverReported => "no report yet",
             Self::Silent(_) => "silent",

@@ -35,6 +35,7 @@ pub(crate) struct Room {
     docker_works: bool,
     plan_accepted: bool,
     cordoned: bool,
+    pending: bool,
     /// Number of tenants placed there.
     pub(super) tenants: u32,
     total: Amounts,
@@ -101,6 +102,7 @@ impl Room {
             docker_works: seen.as_deref().is_none_or(|s| s.docker_error.is_empty()),
             plan_accepted: seen.as_deref().is_none_or(|s| s.plan_error.is_empty()),
             cordoned: host.cordoned,
+            pending: host.pending,
             tenants: count(index.tenants.len()),
             total: total.unwrap_or_default(),
             used: reported
@@ -118,6 +120,7 @@ impl Room {
         let open = self.reported_at.is_some()
             && self.plan_accepted
             && !self.cordoned
+            && !self.pending
             && self.slot.is_some();
         open && self.state(view, now).0 == HostState::Ready
     }
@@ -161,6 +164,9 @@ impl Room {
         }
         if self.cordoned {
             rejections.push(Rejection::Cordoned);
+        }
+        if self.pending {
+            rejections.push(Rejection::Pending);
         }
         let said = |word: fn(&HostObserved) -> &String| {
             self.seen.as_deref().map(word).cloned().unwrap_or_default()

@@ -382,8 +382,9 @@ pub fn monitors(state: &State) -> Vec<(String, String)> {
 
 /// Where the fleet's hosts are: what their tenants must not reach.
 pub fn host_addresses(state: &State) -> BTreeSet<IpAddr> {
-    let hosts = state.fleet.hosts.values().map(|host| host.advertise);
-    let all: BTreeSet<IpAddr> = hosts.collect();
+    // Whom nobody has let in does not close an address to everybody's tenants by advertising it.
+    let hosts = state.fleet.hosts.values().filter(|host| !host.pending);
+    let all: BTreeSet<IpAddr> = hosts.map(|host| host.advertise).collect();
     all.into_iter().take(MAX_HOST_ADDRESSES).collect()
 }
 

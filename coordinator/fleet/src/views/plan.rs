@@ -24,14 +24,16 @@ use crate::{
     state::State,
 };
 
-/// Everything that a host must run. `open` unseals a tenant's passwords.
+/// Everything that a host must run; `None` for a host that is not there or that nobody has let in. `open` unseals a
+/// tenant's passwords.
 pub fn host_plan<E>(
     state: &State,
     settings: &Settings,
     host: &HostName,
     mut open: impl FnMut(&Tenant) -> Result<TenantSecrets, E>,
 ) -> Result<Option<HostPlan>, E> {
-    let Some(record) = state.fleet.hosts.get(host) else {
+    let record = state.fleet.hosts.get(host);
+    let Some(record) = record.filter(|record| !record.pending) else {
         return Ok(None);
     };
     let mut plan = HostPlan {

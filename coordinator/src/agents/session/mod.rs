@@ -61,6 +61,8 @@ const LEAST_SPREAD: Duration = Duration::from_millis(500);
 const LONGEST_SPREAD: Duration = Duration::from_secs(30);
 /// Highest plan generation that an agent may claim: there is none above it.
 const MAX_GENERATION: u64 = Generation::new(Generation::MAX_INCARNATION, u64::MAX).get();
+/// How often we look whether a host that waits for approval has it. There are few of them.
+const APPROVAL_LOOK: Duration = Duration::from_secs(1);
 /// Longest version text that we keep.
 const MAX_VERSION: usize = 64;
 /// Most networks that a host may name; documented in the protocol.
@@ -282,8 +284,7 @@ impl Session {
                 let why = tokio::select! {
                     why = self.listen(&mut up) => why,
                     why = plans::send(&self.shared, &self.host, &self.to_agent, known, &self.refused) => why,
-                    why = monitors::send(&self.shared.monitors, &self.to_agent) => why,
-                    why = hosts::send(&self.shared.hosts, &self.to_agent) => why,
+                    why = self.tell_who_else_there_is() => why,
                     why = trust::send(&self.shared.pki, &said, || self.hosts(), &self.to_agent) => why,
                     () = self.end.cancelled() => Status::aborted("another session of this host has begun"),
                     () = self.shared.stop.cancelled() => later(&self.shared, &status::stopping()),
@@ -364,6 +365,17 @@ impl Session {
             coordinator_version: env!("CARGO_PKG_VERSION").to_owned(),
             report_interval_ms: liveness.report_interval_ms,
             comeback_spread_ms: u32::try_from(spread.as_millis()).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Whoever nobody has let in learns neither who scrapes the fleet nor where its hosts are.
+    async fn tell_who_else_there_is(&self) -> Status {
+        while plans::is_pending(&self.shared.handle, &self.host) {
+            tokio::time::sleep(APPROVAL_LOOK).await;
+        }
+        tokio::select! {
+            why = monitors::send(&self.shared.monitors, &self.to_agent) => why,
+            why = hosts::send(&self.shared.hosts, &self.to_agent) => why,
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use isyone_fleet::views;
+use isyone_fleet::{desired::Host, views};
 use isyone_proto::{
     generation::Generation,
     ids::HostName,
@@ -20,7 +20,7 @@ use tokio::{
 use tonic::Status;
 
 use super::{PATIENCE, Shared, ToAgent, message};
-use crate::{base::timings::timed, wire::status};
+use crate::{base::timings::timed, wire::status, writer::Handle};
 
 /// What the agent said it has on disk.
 #[derive(Debug, Clone)]
@@ -59,14 +59,10 @@ pub(super) async fn send(
                 true
             }
         };
-        let newest = shared
-            .handle
-            .snapshot()
-            .fleet
-            .hosts
-            .get(host)
-            .map(|h| h.plan_generation);
-        if !again && newest.is_some_and(|generation| generation <= sent) {
+        let state = shared.handle.snapshot();
+        let record = state.fleet.hosts.get(host);
+        let has_newest = |h: &Host| !again && h.plan_generation <= sent;
+        if record.is_some_and(|h| h.pending || has_newest(h)) {
             continue;
         }
         sent = match render(shared, host) {
@@ -79,6 +75,12 @@ pub(super) async fn send(
     }
 }
 
+/// Whether a host has joined, but nobody has let it in: it gets no plan.
+pub(super) fn is_pending(handle: &Handle, host: &HostName) -> bool {
+    let state = handle.snapshot();
+    state.fleet.hosts.get(host).is_some_and(|host| host.pending)
+}
+
 /// Sends the plan if the agent has a different one. Also when the generation is the same but the content differs: the
 /// agent then raises the alarm.
 async fn first(
@@ -87,6 +89,9 @@ async fn first(
     to_agent: &ToAgent,
     known: &Known,
 ) -> Result<Generation, Status> {
+    if is_pending(&shared.handle, host) {
+        return Ok(Generation::default());
+    }
     let plan = render(shared, host)?;
     if plan.generation > known.generation || plan.digest() != known.digest {
         give(shared, to_agent, host, &plan).await?;

@@ -9,9 +9,9 @@ use isyone_fleet::settings::Edition;
 use isyone_proto::{network, spec};
 
 use super::{
-    Advertise, Bytes, Certificates, Config, Cpus, Defaults, Dns, Edge, FrameOptions, Lifecycle,
-    Listen, Liveness, Log, LogFormat, Monitoring, Network, Placement, Plan, Probes, Span, Tls,
-    UrlScheme,
+    Advertise, Bytes, Certificates, Config, Cpus, Defaults, Dns, Edge, FrameOptions, Join,
+    Lifecycle, Listen, Liveness, Log, LogFormat, Monitoring, Network, Placement, Plan, Probes,
+    Span, Tls, UrlScheme,
 };
 
 /// Parses one of the literals below; a unit test covers all of them.
@@ -66,6 +66,7 @@ impl Default for Config {
             default_edition: literal("18.0"),
             listen: Listen::default(),
             advertise: Advertise::default(),
+            join: Join::default(),
             network: Network::default(),
             edge: Edge::default(),
             tls: Tls::default(),

@@ -91,6 +91,8 @@ pub struct Config {
     pub listen: Listen,
     /// Names and addresses that agents and operators dial.
     pub advertise: Advertise,
+    /// How hosts join.
+    pub join: Join,
     /// Tenants' networks and ports.
     pub network: Network,
     /// The edges (Traefik): where they are and what they do.
@@ -149,6 +151,14 @@ pub struct Listen {
 pub struct Advertise {
     /// Names and addresses in the server certificate; agents dial the first.
     pub hosts: Vec<String>,
+}
+
+/// `[join]`: how hosts come in.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Join {
+    /// A host whose join token names no host is let in without `isyctl host approve`.
+    pub auto_approve: bool,
 }
 
 /// `[network]`: where tenants' networks and ports come from.

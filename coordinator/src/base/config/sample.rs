@@ -57,6 +57,11 @@ base_domain = "@BASE_DOMAIN@"
 [advertise]
 hosts = [@HOSTS@]
 
+# A host that joins by a token for any name (`isyctl host token` without --host) waits for `isyctl host approve`. true: it does not,
+# and whoever has such a token has a host in the fleet.
+[join]
+#= auto_approve = false
+
 # Tenants' networks are cut out of tenant_range (choose one that your machines do not use); their ports are published
 # between first_port and last_port. closed_networks: where tenants may not go, besides the control plane, other hosts, each other
 # and clouds' metadata services. mail_relays: mail servers that they may reach wherever they are: "10.0.0.25:587", or "host:25" for
@@ -121,8 +126,8 @@ hosts = [@HOSTS@]
 # Prometheus. Optional: prometheus_url (for `isyctl tenant verify`), metrics_address (host:port at which Prometheus
 # reaches this machine's HTTP port), file_sd_dir (the file form of the targets), certificate_dir (there the coordinator puts
 # ca.pem, prometheus.pem and prometheus.key, with which Prometheus may scrape the hosts, and renews them; they are readable by
-# the directory's group if it is setgid). certificate_operator is the operator of that certificate; take another name after
-# `isyctl operator revoke prometheus`. agent_port: where agents answer Prometheus (`isy-agent run --metrics`), at their hosts'
+# the directory's group if it is setgid). certificate_operator is the operator of that certificate; when it was revoked,
+# `isyctl operator create prometheus --role monitor` begins anew. agent_port: where agents answer Prometheus (`isy-agent run --metrics`), at their hosts'
 # advertised addresses; edges: where the edges' own metrics are (entry point `metrics` in traefik.yml).
 [monitoring]
 #= agent_port = 7482

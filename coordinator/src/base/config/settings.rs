@@ -88,6 +88,7 @@ impl Config {
             edges_have_our_certificates: self.publishes_keys(),
             dashboard_hostname: self.dashboard_hostname(),
             domains_are_watched: self.dns.watches(),
+            auto_approve: self.join.auto_approve,
         }
     }
 

@@ -63,7 +63,7 @@ impl Inputs {
                 DiffItem::Update {
                     old: (_, old),
                     new: (name, new),
-                } if old.advertise != new.advertise => name,
+                } if (old.advertise, old.pending) != (new.advertise, new.pending) => name,
                 // An irrelevant change, such as the plan's generation.
                 DiffItem::Update { .. } => continue,
             };

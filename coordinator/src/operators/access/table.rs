@@ -64,11 +64,14 @@ pub(super) const TABLE: &[(&str, Permission)] = &[
     ("/isyone.v1.EdgeService/ListEdges", From(Viewer)),
     ("/isyone.v1.EdgeService/ListRejectedRoutes", From(Viewer)),
     ("/isyone.v1.EventService/StreamEvents", From(Viewer)),
+    ("/isyone.v1.HostService/ApproveHost", From(Admin)),
     ("/isyone.v1.HostService/CordonHost", From(Operator)),
     ("/isyone.v1.HostService/CreateJoinToken", From(Admin)),
     ("/isyone.v1.HostService/GetHost", From(Viewer)),
     ("/isyone.v1.HostService/ListHosts", From(Viewer)),
+    ("/isyone.v1.HostService/ListJoinTokens", From(Admin)),
     ("/isyone.v1.HostService/RemoveHost", From(Admin)),
+    ("/isyone.v1.HostService/RevokeJoinToken", From(Admin)),
     ("/isyone.v1.HostService/UncordonHost", From(Operator)),
     (
         "/isyone.v1.OperationService/CancelOperation",
@@ -79,6 +82,12 @@ pub(super) const TABLE: &[(&str, Permission)] = &[
     ("/isyone.v1.OperationService/WatchOperation", From(Viewer)),
     ("/isyone.v1.OperatorService/CreateOperator", From(Admin)),
     ("/isyone.v1.OperatorService/ListOperators", From(Admin)),
+    // Their own certificates; those of others are for admins (accounts).
+    ("/isyone.v1.OperatorService/RenewOperator", From(Viewer)),
+    (
+        "/isyone.v1.OperatorService/RetireCertificates",
+        From(Viewer),
+    ),
     ("/isyone.v1.OperatorService/RevokeOperator", From(Admin)),
     ("/isyone.v1.SystemService/GetInfo", From(Viewer)),
     ("/isyone.v1.SystemService/GetTrust", From(Viewer)),

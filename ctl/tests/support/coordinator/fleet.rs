@@ -15,7 +15,7 @@ use super::{Answers, Fake, page, stream};
 use crate::support::{data, operations};
 
 fn host(name: &str) -> Result<Response<Host>, Status> {
-    let found = data::hosts().into_iter().find(|host| host.name == name);
+    let found = data::all_hosts().into_iter().find(|host| host.name == name);
     found
         .map(Response::new)
         .ok_or_else(|| Status::not_found(format!("there is no host `{name}`")))
@@ -41,13 +41,50 @@ impl HostService for Fake {
                 asked.ttl_seconds
             })),
             enroll_endpoint: "coordinator.example.com:7444".into(),
+            id: "0".repeat(16),
         }))
+    }
+    async fn list_join_tokens(
+        &self,
+        request: Request<ListJoinTokensRequest>,
+    ) -> Result<Response<ListJoinTokensResponse>, Status> {
+        let (tokens, next_page_token) =
+            page(&data::join_tokens(), &request.into_inner().page_token);
+        Ok(Response::new(ListJoinTokensResponse {
+            tokens,
+            next_page_token,
+        }))
+    }
+    async fn revoke_join_token(
+        &self,
+        request: Request<RevokeJoinTokenRequest>,
+    ) -> Result<Response<RevokeJoinTokenResponse>, Status> {
+        let id = request.into_inner().id;
+        match data::join_tokens().iter().find(|token| token.id == id) {
+            None => Err(Status::not_found("there is no such join token")),
+            Some(token) if !token.used_by.is_empty() => Err(status(
+                Code::FailedPrecondition,
+                "TOKEN_USED",
+                format!(
+                    "join token `{id}` was used already, by host `{}`",
+                    token.used_by
+                ),
+                Default::default(),
+            )),
+            Some(_) => Ok(Response::new(RevokeJoinTokenResponse {})),
+        }
+    }
+    async fn approve_host(
+        &self,
+        request: Request<ApproveHostRequest>,
+    ) -> Result<Response<Host>, Status> {
+        host(&request.into_inner().name)
     }
     async fn list_hosts(
         &self,
         request: Request<ListHostsRequest>,
     ) -> Result<Response<ListHostsResponse>, Status> {
-        let (hosts, next_page_token) = page(&data::hosts(), &request.into_inner().page_token);
+        let (hosts, next_page_token) = page(&data::all_hosts(), &request.into_inner().page_token);
         Ok(Response::new(ListHostsResponse {
             hosts,
             next_page_token,

@@ -49,6 +49,10 @@ pub(crate) struct Fake {
     pub(crate) request_ids: Arc<Mutex<Vec<String>>>,
     /// Likewise for the tenant `busy`, for which it pretends to be overloaded.
     pub(crate) request_ids_busy: Arc<Mutex<Vec<String>>>,
+    /// Names of the operators that somebody wanted to create, in order.
+    pub(crate) created: Arc<Mutex<Vec<String>>>,
+    /// How often somebody came with a renewed certificate.
+    pub(crate) retired: Arc<AtomicU32>,
     /// How often tenant `busy` was read.
     pub(crate) reads: Arc<AtomicU32>,
     /// How many watches were opened on the operation that loses its connection.
@@ -61,6 +65,8 @@ pub(crate) fn start(ca: Arc<Ca>) -> (SocketAddr, Fake) {
         ca,
         request_ids: Arc::default(),
         request_ids_busy: Arc::default(),
+        created: Arc::default(),
+        retired: Arc::default(),
         reads: Arc::default(),
         watches: Arc::default(),
     };

@@ -52,6 +52,48 @@ pub(crate) fn hosts() -> Vec<Host> {
     vec![host("h1", 1), h2, h3]
 }
 
+/// Likewise, and one that nobody has let in yet.
+pub(crate) fn all_hosts() -> Vec<Host> {
+    let mut all = hosts();
+    all.push(Host {
+        name: "h4".into(),
+        advertise_address: "192.0.2.4".into(),
+        state: HostState::Pending.into(),
+        message: "it joined by a token for any name: `isyctl host approve h4` lets it in, `isyctl host remove h4` forgets it".into(),
+        join_time: ago(60),
+        report_time: ago(3),
+        plan_generation: 1,
+        certificate_expire_time: ago(-86_400),
+        ..Host::default()
+    });
+    all
+}
+
+pub(crate) fn join_tokens() -> Vec<JoinToken> {
+    let token = |id: &str| JoinToken {
+        id: id.repeat(4),
+        create_time: ago(600),
+        creator: "ana".into(),
+        expire_time: ago(-3000),
+        ..JoinToken::default()
+    };
+    vec![
+        JoinToken {
+            host: "h5".into(),
+            labels: map(&[("zone", "eu")]),
+            from_networks: vec!["192.0.2.0/24".into(), "2001:db8::/32".into()],
+            ..token("0a1b")
+        },
+        JoinToken {
+            host: "h1".into(),
+            same_machine: true,
+            used_by: "h1".into(),
+            ..token("2c3d")
+        },
+        token("4e5f"),
+    ]
+}
+
 pub(crate) fn placement(tenant: &str) -> Placement {
     let fits = |host: &str, rank, load| HostScore {
         host: host.into(),

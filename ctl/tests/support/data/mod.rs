@@ -10,7 +10,7 @@ use isyone_proto::pb::v1::*;
 use prost_types::Timestamp;
 
 pub(crate) use edges::{certificates, edges, rejected_routes};
-pub(crate) use hosts::{hosts, nowhere, placement};
+pub(crate) use hosts::{all_hosts, hosts, join_tokens, nowhere, placement};
 pub(crate) use tenants::{all_domains, copies, credentials, domains, followed, tenant, tenants};
 
 /// Value of `ISYCTL_NOW`.
@@ -66,6 +66,7 @@ pub(crate) fn operator(name: &str, role: Role) -> Operator {
         create_time: ago(40 * 86_400),
         revoked: name == "eve",
         certificate_expire_time: ago(-325 * 86_400),
+        prometheus: name == "prometheus",
     }
 }
 

@@ -233,6 +233,7 @@ async fn join(config: &Config, hosts: usize) -> Result<Vec<(String, Arc<ClientCo
             advertise,
             labels: BTreeMap::new(),
             cordoned: false,
+            pending: false,
             plan_generation: 1.into(),
             joined_at: now_s * 1000,
             certificates: vec![issued.record()],

@@ -5,6 +5,7 @@
 
 mod backup;
 mod disk;
+mod identity;
 mod net;
 mod rotation;
 mod small;

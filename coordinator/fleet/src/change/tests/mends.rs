@@ -226,6 +226,7 @@ fn nobody_is_named_as_the_platform_itself() {
                 not_after: 1,
                 sha256: String::new(),
             },
+            again: true,
         };
         let refused = bench.apply(create).unwrap_err().to_string();
         assert!(refused.contains("choose another"), "{refused}");

@@ -3,6 +3,7 @@
 //! Not here: what holds after any sequence of commands (properties), and domains and sleep, which have tests of their
 //! own.
 
+mod joining;
 mod lifecycle;
 mod mends;
 mod moves;
@@ -215,55 +216,6 @@ fn domains_are_unique_and_never_the_platforms() {
 }
 
 #[test]
-fn a_token_works_once_and_a_used_host_name_needs_its_own_token() {
-    let mut bench = Bench::default();
-    bench.host("h1", resources(8, 32, 100));
-    let used = bench.state.fleet.tokens.values().next().unwrap().id.clone();
-    let enroll = |token: &str, host: &str| {
-        Command::Enroll(Box::new(Enroll {
-            token_id: token.to_owned(),
-            secret_hash: "s".to_owned(),
-            host: name(host),
-            uid: uuid::Uuid::from_u128(5),
-            advertise: "198.51.100.7".parse().unwrap(),
-            labels: std::collections::BTreeMap::new(),
-            certificate: crate::desired::Certificate {
-                serial: "02".to_owned(),
-                not_after: 1,
-                sha256: String::new(),
-            },
-        }))
-    };
-    assert_eq!(
-        bench.apply(enroll(&used, "h9")).unwrap_err(),
-        ChangeError::TokenRefused("already used")
-    );
-    let token = |id: &str, host: Option<&str>| {
-        Command::CreateToken(Box::new(crate::desired::Token {
-            id: id.to_owned(),
-            secret_hash: "s".to_owned(),
-            host: host.map(name),
-            labels: std::collections::BTreeMap::new(),
-            expires_at: 1_000,
-            used_by: None,
-        }))
-    };
-    bench.apply(token("t1", None)).unwrap();
-    assert_eq!(
-        bench.apply(enroll("t1", "h1")).unwrap_err(),
-        ChangeError::HostExists(name("h1"))
-    );
-    bench.apply(token("t2", Some("h1"))).unwrap();
-    bench.apply(enroll("t2", "h1")).unwrap();
-    bench.now = 1_000;
-    bench.apply(token("t3", None)).unwrap();
-    assert_eq!(
-        bench.apply(enroll("t3", "h3")).unwrap_err(),
-        ChangeError::TokenRefused("expired")
-    );
-}
-
-#[test]
 fn what_is_stored_reads_back_as_it_was() {
     let (mut bench, ..) = running();
     bench
@@ -354,6 +306,7 @@ fn only_a_certificate_that_is_taken_back_makes_us_look_at_all_connections() {
         name: name("ana"),
         role: OperatorRole::Viewer,
         certificate: certificate("0a"),
+        again: true,
     };
     bench.apply(operator).unwrap();
     bench.host("h2", resources(1, 1, 1));

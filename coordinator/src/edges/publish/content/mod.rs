@@ -196,6 +196,8 @@ impl Content {
                 .fleet
                 .hosts
                 .get(name)
+                // Prometheus' certificate is shown to nobody whom no admin knows.
+                .filter(|host| !host.pending)
                 .map(|host| self.agent(name, host.advertise));
             let group = |render: fn(&monitoring::Host) -> String| {
                 known.as_ref().map(|host| single(render(host)))

@@ -1,10 +1,10 @@
 //! `isyctl host`: the fleet's machines.
 
-use std::time::Duration;
+mod token;
 
 use clap::{Args, Subcommand};
 use isyone_proto::pb::v1::{
-    CordonHostRequest, CreateJoinTokenRequest, GetHostRequest, Host, HostResources,
+    ApproveHostRequest, CordonHostRequest, GetHostRequest, Host, HostResources, HostState,
     ListHostsRequest, RemoveHostRequest, UncordonHostRequest,
 };
 
@@ -24,14 +24,17 @@ use crate::{
 /// `isyctl host …`.
 #[derive(Debug, Subcommand)]
 pub enum HostCommand {
-    /// Print a single-use token with which one machine joins the fleet
-    Token(Token),
+    /// Print a single-use token with which one machine joins the fleet; list those there are, take one back
+    Token(token::Token),
     /// List hosts
     #[command(alias = "ls")]
     List(List),
     /// Show one host
     #[command(after_help = "Examples:\n  isyctl host show h1\n  isyctl host show h1 -o json")]
     Show(Name),
+    /// Let a machine into the fleet that joined by a token for any name
+    #[command(after_help = "Examples:\n  isyctl host approve h9")]
+    Approve(Name),
     /// Place no new tenants on a host; those there stay
     #[command(after_help = "Examples:\n  isyctl host cordon h1")]
     Cordon(Name),
@@ -47,28 +50,6 @@ pub enum HostCommand {
 pub struct Name {
     /// The host's name
     name: String,
-}
-
-/// `isyctl host token`.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-The token goes to standard output and nowhere else; it works once.
-
-Examples:
-  isyctl host token > token
-  isyctl host token --host h4 --ttl 15m --label zone=eu > token
-then, on the new machine:
-  isy-agent join --coordinator COORDINATOR:7444 --token-file token")]
-pub struct Token {
-    /// Name that the machine must take; else it chooses
-    #[arg(long)]
-    host: Option<String>,
-    /// How long it can be used (an hour, at most a week)
-    #[arg(long, value_name = "TIME", value_parser = options::duration)]
-    ttl: Option<Duration>,
-    /// Label that the host gets on joining; may be repeated
-    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = options::label)]
-    labels: Vec<(String, String)>,
 }
 
 /// `isyctl host list`.
@@ -99,46 +80,11 @@ impl HostCommand {
             Self::Token(command) => command.run(app).await,
             Self::List(command) => command.run(app).await,
             Self::Show(Name { name }) => show(app, &name).await,
+            Self::Approve(Name { name }) => approve(app, name).await,
             Self::Cordon(Name { name }) => cordon(app, name).await,
             Self::Uncordon(Name { name }) => uncordon(app, name).await,
             Self::Remove(command) => command.run(app).await,
         }
-    }
-}
-
-impl Token {
-    async fn run(self, app: &App) -> Outcome {
-        let labels = options::labels(&self.labels)?;
-        let client = app.client()?;
-        let ttl = self.ttl.map_or(0, |ttl| ttl.as_secs().max(1));
-        let request = client.request(CreateJoinTokenRequest {
-            host: self.host.unwrap_or_default(),
-            // The coordinator rejects a value that is too long.
-            ttl_seconds: u32::try_from(ttl).unwrap_or(u32::MAX),
-            labels,
-        });
-        let made = client
-            .call(
-                "make a join token",
-                client.hosts().create_join_token(request),
-            )
-            .await?;
-        app.ui.emit(
-            &Wire::of(&made),
-            || vec![made.token.clone()],
-            |_| format!("{}\n", made.token),
-        )?;
-        if app.ui.for_people() {
-            app.ui.note(&format!(
-                "It works once, until {}. On the new machine, with the token in a file:",
-                format::local(made.expire_time.as_ref())
-            ));
-            app.ui.note(&format!(
-                "  isy-agent join --coordinator {} --token-file FILE",
-                clean(&made.enroll_endpoint)
-            ));
-        }
-        Ok(Exit::Done)
     }
 }
 
@@ -166,7 +112,28 @@ impl List {
         app.ui.emit(&Wire::all(&hosts), names, |wide| {
             list(&hosts, wide, clock::now_ms())
         })?;
+        if app.ui.for_people() {
+            tell_of_pending(app, &hosts);
+        }
         Ok(Exit::Done)
+    }
+}
+
+/// Most hosts that the hint below a list names.
+const MAX_NAMED: usize = 3;
+
+/// What to do about hosts that wait for approval.
+fn tell_of_pending(app: &App, hosts: &[Host]) {
+    let pending = hosts.iter().filter(|h| h.state() == HostState::Pending);
+    let names: Vec<String> = pending.map(|h| clean(&h.name)).collect();
+    for name in names.iter().take(MAX_NAMED) {
+        app.ui.note(&format!(
+            "{name} waits for approval: `isyctl host approve {name}` lets it in, `isyctl host remove {name}` forgets it"
+        ));
+    }
+    if names.len() > MAX_NAMED {
+        app.ui
+            .note(&format!("and {} more", names.len() - MAX_NAMED));
     }
 }
 
@@ -228,6 +195,19 @@ async fn show(app: &App, name: &str) -> Outcome {
         |_| sheet::details(&host, clock::now_ms()),
     )?;
     Ok(Exit::Done)
+}
+
+async fn approve(app: &App, name: String) -> Outcome {
+    let client = app.client()?;
+    let request = ApproveHostRequest { name: name.clone() };
+    let host = client
+        .read(
+            &format!("approve host `{name}`"),
+            request,
+            |c, r| async move { c.hosts().approve_host(r).await },
+        )
+        .await?;
+    changed(app, &host, "is let in, and may get tenants")
 }
 
 async fn cordon(app: &App, name: String) -> Outcome {

@@ -1,18 +1,17 @@
 //! `isyctl operator`: people and programs with certificates. The key is made here and never leaves this machine.
 
-use std::{
-    fs,
-    io::Write as _,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+mod papers;
+mod renew;
+
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand, builder::PossibleValuesParser};
-use isyone_proto::{
-    pb::v1::{CreateOperatorRequest, ListOperatorsRequest, Operator, RevokeOperatorRequest, Role},
-    tls,
+use isyone_proto::pb::v1::{
+    CreateOperatorRequest, ListOperatorsRequest, Operator, RevokeOperatorRequest, Role,
 };
 use serde::Serialize;
+
+use self::papers::{Papers, Place};
 
 use crate::{
     app::App,
@@ -28,6 +27,9 @@ use crate::{
     },
 };
 
+/// Words for roles.
+const ROLES: [&str; 4] = ["monitor", "viewer", "operator", "admin"];
+
 /// `isyctl operator …`.
 #[derive(Debug, Subcommand)]
 pub enum OperatorCommand {
@@ -36,6 +38,8 @@ pub enum OperatorCommand {
     /// List operators
     #[command(alias = "ls")]
     List(List),
+    /// Put a new certificate in the place of all that an operator has, or of your own; or give it another role
+    Renew(renew::Renew),
     /// Refuse all of an operator's certificates from now on
     Revoke(Revoke),
 }
@@ -57,7 +61,7 @@ pub struct Create {
     /// The operator's name
     name: String,
     /// What the operator may do: monitor, viewer, operator or admin
-    #[arg(long, value_parser = PossibleValuesParser::new(["monitor", "viewer", "operator", "admin"]), hide_possible_values = true)]
+    #[arg(long, value_parser = PossibleValuesParser::new(ROLES), hide_possible_values = true)]
     role: String,
     /// Where to write the context file [default: NAME.toml]
     #[arg(long, value_name = "FILE")]
@@ -82,7 +86,7 @@ pub struct List {
 /// `isyctl operator revoke`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  isyctl operator revoke ana\n  isyctl operator revoke ana --yes"
+    after_help = "The name can be used again: `isyctl operator create` begins anew under it. To replace a certificate that has leaked,\nrenew it: `isyctl operator renew`.\n\nExamples:\n  isyctl operator revoke ana\n  isyctl operator revoke ana --yes"
 )]
 pub struct Revoke {
     /// The operator's name
@@ -97,6 +101,7 @@ impl OperatorCommand {
         match self {
             Self::Create(command) => command.run(app).await,
             Self::List(command) => command.run(app).await,
+            Self::Renew(command) => command.run(app).await,
             Self::Revoke(command) => command.run(app).await,
         }
     }
@@ -111,139 +116,123 @@ struct Made {
 impl Create {
     async fn run(self, app: &App) -> Outcome {
         let client = app.client()?;
-        let file = match (&self.out, &self.pem) {
-            (Some(file), _) => file.clone(),
-            (None, Some(dir)) => dir.join(format!("{}.pem", self.name)),
-            (None, None) => PathBuf::from(format!("{}.toml", self.name)),
-        };
-        // Check before anything is signed: a name with a slash is no file name, and a new certificate must not
-        // overwrite a file.
-        if self.out.is_none() && self.name.contains('/') {
-            return Err(Failure::usage(format!(
-                "`{}` is no operator's name",
-                self.name
-            )));
-        }
-        if file.exists() {
-            return Err(
-                Failure::failed(format!("{} exists already", file.display()))
-                    .hint("choose another with --out, or remove it first"),
-            );
-        }
-        let (operator, context) = self.signed(&client).await?;
-        match &self.pem {
-            Some(dir) => write_pems(dir, &self.name, &context)?,
-            None => context.write(&file, false)?,
-        }
-        let value = Made {
-            operator: Wire::of(&operator),
-            file: file.display().to_string(),
-        };
-        app.ui.emit(
-            &value,
-            || vec![operator.name.clone()],
-            |_| format!("{}\n", file.display()),
-        )?;
-        if app.ui.for_people() {
-            self.explain(app, &operator);
-        }
-        Ok(Exit::Done)
-    }
-
-    /// Makes a key, which stays here, and lets the coordinator sign a certificate for it.
-    async fn signed(&self, client: &Client) -> Result<(Operator, Context), Failure> {
-        let (key_pem, csr_pem) = tls::new_key_and_csr(&self.name)
-            .map_err(|e| Failure::failed(format!("cannot make a key: {}", tls::error_chain(&e))))?;
-        let role =
-            Role::from_str_name(&format!("ROLE_{}", self.role.to_uppercase())).unwrap_or_default();
-        let days = self.ttl.map_or(0, |ttl| ttl.as_secs().div_ceil(86_400));
+        is_file_name(&self.name)?;
+        let place = Place::of(self.out, self.pem, &self.name);
+        let (key_pem, csr_pem) = papers::new_key(&self.name)?;
+        let draft = papers::draft(&client, &self.name, key_pem);
+        // First the file: an operator whose key cannot be kept must never exist.
+        let papers = Papers::reserve(place, &draft, false)?;
         let request = client.request(CreateOperatorRequest {
             name: self.name.clone(),
-            role: role.into(),
+            role: role(&self.role).into(),
             csr_pem,
-            // The coordinator rejects a value that is too long.
-            ttl_days: u32::try_from(days).unwrap_or(u32::MAX),
+            ttl_days: days(self.ttl),
         });
         let doing = format!("create operator `{}`", self.name);
         let made = client
             .call(&doing, client.operators().create_operator(request))
             .await?;
         let context = Context {
-            name: self.name.clone(),
-            endpoint: client.context().endpoint.clone(),
             ca_pem: made.ca_pem,
             certificate_pem: made.certificate_pem,
-            key_pem,
+            ..draft
         };
-        Ok((made.operator.unwrap_or_default(), context))
+        let again =
+            "the operator is there, without its key: run this again, it gets another certificate";
+        let place = papers.fill(&context).map_err(|f| f.hint(again))?;
+        let operator = made.operator.unwrap_or_default();
+        emit(app, &operator, &place)?;
+        if app.ui.for_people() {
+            explain(app, &operator, &place);
+        }
+        Ok(Exit::Done)
     }
+}
 
-    fn explain(&self, app: &App, operator: &Operator) {
-        let (name, role, until) = (
-            clean(&self.name),
-            format::role(operator.role),
-            format::local(operator.certificate_expire_time.as_ref()),
-        );
-        if self.pem.is_some() {
+/// Prints the operator for programs, and its file for people.
+fn emit(app: &App, operator: &Operator, place: &Place) -> Result<(), Failure> {
+    let file = place.certificate().display().to_string();
+    let value = Made {
+        operator: Wire::of(operator),
+        file: file.clone(),
+    };
+    app.ui.emit(
+        &value,
+        || vec![operator.name.clone()],
+        |_| format!("{file}\n"),
+    )
+}
+
+fn explain(app: &App, operator: &Operator, place: &Place) {
+    let (name, role, until) = (
+        clean(&operator.name),
+        format::role(operator.role),
+        format::local(operator.certificate_expire_time.as_ref()),
+    );
+    match place {
+        Place::Pems(..) => app.ui.note(&format!(
+            "{name} is {role} until {until}; ca.pem and the private key are beside it"
+        )),
+        Place::Context(_) => {
             app.ui.note(&format!(
-                "{name} is {role} until {until}; ca.pem and the private key are beside it"
+                "{name} is {role} until {until}. The file holds the private key: hand it over safely,"
             ));
-        } else {
-            app.ui.note(&format!(
-                    "{name} is {role} until {until}. The file holds the private key: hand it over safely,"
-                ));
             app.ui.note("it is used with `isyctl context import FILE`");
         }
     }
 }
 
-/// Writes the three files, readable only by their owner.
-fn write_pems(dir: &Path, name: &str, context: &Context) -> Result<(), Failure> {
-    let failed = |path: &Path, e: std::io::Error| {
-        Failure::failed(format!("cannot write {}: {e}", path.display()))
-    };
-    fs::create_dir_all(dir).map_err(|e| failed(dir, e))?;
-    for (file, content) in [
-        ("ca.pem".to_owned(), &context.ca_pem),
-        (format!("{name}.key"), &context.key_pem),
-        (format!("{name}.pem"), &context.certificate_pem),
-    ] {
-        let path = dir.join(file);
-        let made = tempfile::NamedTempFile::new_in(dir).and_then(|mut file| {
-            file.write_all(content.as_bytes())?;
-            file.persist(&path).map_err(|e| e.error)
-        });
-        made.map_err(|e| failed(&path, e))?;
+/// A name with a slash is no file name.
+fn is_file_name(name: &str) -> Result<(), Failure> {
+    if name.contains('/') {
+        return Err(Failure::usage(format!("`{name}` is no operator's name")));
     }
     Ok(())
 }
 
+/// A role by the word that the command line takes.
+fn role(word: &str) -> Role {
+    Role::from_str_name(&format!("ROLE_{}", word.to_uppercase())).unwrap_or_default()
+}
+
+/// Whole days, 0 for the coordinator's default; it rejects a value that is too long.
+fn days(ttl: Option<Duration>) -> u32 {
+    let days = ttl.map_or(0, |ttl| ttl.as_secs().div_ceil(86_400));
+    u32::try_from(days).unwrap_or(u32::MAX)
+}
+
 impl List {
     async fn run(self, app: &App) -> Outcome {
-        let client = app.client()?;
-        let operators = client
-            .pages(self.limit, |page_size, page_token| {
-                let request = ListOperatorsRequest {
-                    page_size,
-                    page_token,
-                };
-                let client = &client;
-                async move {
-                    let page = client
-                        .read("list operators", request, |c, r| async move {
-                            c.operators().list_operators(r).await
-                        })
-                        .await?;
-                    Ok((page.operators, page.next_page_token))
-                }
-            })
-            .await?;
+        let operators = operators(&app.client()?, "list operators", self.limit).await?;
         let names = || operators.iter().map(|o| o.name.clone()).collect();
         app.ui.emit(&Wire::all(&operators), names, |_| {
             list(&operators, clock::now_ms())
         })?;
         Ok(Exit::Done)
     }
+}
+
+/// Operators by name, at most `limit`. `doing` completes "cannot …".
+async fn operators(
+    client: &Client,
+    doing: &str,
+    limit: Option<usize>,
+) -> Result<Vec<Operator>, Failure> {
+    let page = |page_size, page_token| {
+        let request = ListOperatorsRequest {
+            page_size,
+            page_token,
+        };
+        async move {
+            let page = client
+                .read(doing, request, |c, r| async move {
+                    c.operators().list_operators(r).await
+                })
+                .await?;
+            Ok((page.operators, page.next_page_token))
+        }
+    };
+    client.pages(limit, page).await
 }
 
 fn list(operators: &[Operator], now_ms: i64) -> String {
@@ -271,11 +260,16 @@ impl Revoke {
     async fn run(self, app: &App) -> Outcome {
         let client = app.client()?;
         let name = &self.name;
+        let doing = format!("revoke operator `{}`", clean(name));
+        let known = operators(&client, &doing, None).await?;
+        let known = known.iter().find(|o| o.name == *name && !o.revoked);
+        if let Some(monitor) = known.filter(|o| o.role() == Role::Monitor) {
+            warn_of_monitor(app, monitor);
+        }
         let question = format!(
             "Refuse all certificates of {} from now on? Nothing brings them back.",
             clean(name)
         );
-        let doing = format!("revoke operator `{}`", clean(name));
         if !self.yes && !app.ui.confirm(&doing, &question)? {
             app.ui.note("nothing was changed");
             return Ok(Exit::Failed);
@@ -290,4 +284,20 @@ impl Revoke {
         ));
         Ok(Exit::Done)
     }
+}
+
+/// What ends with a monitor's certificates, and the way back.
+fn warn_of_monitor(app: &App, operator: &Operator) {
+    let name = clean(&operator.name);
+    app.ui.note(&format!(
+        "warning: {name} has the role monitor: with its certificates Prometheus scrapes the hosts, and without them it gets nothing of any host or tenant, and no alert about them is told"
+    ));
+    let then = if operator.prometheus {
+        "; within 30 s the coordinator then gives Prometheus a certificate again, with a new key"
+    } else {
+        ", and Prometheus needs the new files"
+    };
+    app.ui.note(&format!(
+        "the way back: `isyctl operator create {name} --role monitor`{then}. To replace a certificate without a gap: `isyctl operator renew {name}`"
+    ));
 }
