@@ -2,6 +2,9 @@
 //!
 //! Not here: decisions alone (plan::diff's own tests), real engines (the workspace's tests).
 
+#![expect(clippy::disallowed_methods, reason = "tests' own directories")]
+
 mod data;
 mod faults;
+mod images;
 mod life;

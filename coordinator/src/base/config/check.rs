@@ -4,7 +4,7 @@
 
 use isyone_proto::ids::ShortName;
 
-use super::{Bytes, Config, ConfigError, Network, Span, edge, tls};
+use super::{Bytes, Config, ConfigError, Images, Network, Span, edge, tls};
 
 /// With a shorter interval, reports rather than tenants would be a host's load.
 const MIN_REPORT_INTERVAL: Span = Span::seconds(1);
@@ -40,6 +40,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     tls::check(config)?;
     config.probes.check(&config.edge)?;
     config.dns.check(&config.edge)?;
+    Images::check(config)?;
     for (name, plan) in &config.plans {
         let key = format!("plans.{name}.memory");
         ensure(plan.memory >= MIN_PLAN_MEMORY, &key, || {

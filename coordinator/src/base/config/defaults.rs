@@ -9,9 +9,9 @@ use isyone_fleet::settings::Edition;
 use isyone_proto::spec;
 
 use super::{
-    Advertise, Bytes, Certificates, Config, Cpus, Defaults, Dns, Edge, FrameOptions, Lifecycle,
-    Listen, Liveness, Log, LogFormat, Monitoring, Network, Placement, Plan, Probes, Span, Tls,
-    UrlScheme,
+    Advertise, Bytes, Certificates, Config, Cpus, Defaults, Dns, Edge, FrameOptions, Images,
+    Lifecycle, Listen, Liveness, Log, LogFormat, Monitoring, Network, Placement, Plan, Probes,
+    Span, Tls, UrlScheme,
 };
 
 /// Parses one of the literals below; a unit test covers all of them.
@@ -62,6 +62,7 @@ impl Default for Config {
                 (literal("large"), plan(4, 2000, 50, 4)),
             ]),
             editions: BTreeMap::from([(literal("18.0"), edition)]),
+            images: Images::default(),
         }
     }
 }

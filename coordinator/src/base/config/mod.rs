@@ -7,6 +7,7 @@ mod check;
 mod defaults;
 mod dns;
 mod edge;
+mod images;
 mod probes;
 mod sample;
 mod settings;
@@ -30,6 +31,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     dns::Dns,
     edge::{Dashboard, FrameOptions},
+    images::{ImagePattern, Images},
     probes::Probes,
     sample::sample,
     tls::{Acme, Tls, TlsMode},
@@ -115,6 +117,8 @@ pub struct Config {
     pub plans: BTreeMap<ShortName, Plan>,
     /// Pairs of images (Odoo, PostgreSQL) by name.
     pub editions: BTreeMap<ShortName, Edition>,
+    /// Whose images besides the editions' operators may name.
+    pub images: Images,
 }
 
 /// `http` or `https`.

@@ -3,3 +3,4 @@
 //!
 //! Not here: what only a real kernel, engine or Odoo can show (`e2e::adversary`).
 
+mod root;

@@ -3,3 +3,4 @@
 //!
 //! Not here: what a fleet in one process can show (`adversary`).
 
+mod root;
