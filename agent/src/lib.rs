@@ -19,6 +19,12 @@
 //! without the coordinator, from the plan in its ledger. Not here: placement, ports, passwords; they come with the
 //! plan.
 
+// Tests lay out directories of their own. What is shipped is compiled, and looked at, without this.
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests' own directories")
+)]
+
 pub mod agent;
 pub mod base;
 pub mod docker;
@@ -30,4 +36,5 @@ pub mod peer;
 pub mod plan;
 pub mod tenant;
 #[cfg(feature = "testing")]
+#[expect(clippy::disallowed_methods, reason = "tests' own directories")]
 pub mod testing;

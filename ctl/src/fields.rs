@@ -44,6 +44,7 @@ pub fn flag_of(field: &str) -> Option<&'static str> {
         "default_rate" => "--default-rate",
         "ttl_seconds" | "ttl_days" => "--ttl",
         "role" => "--role",
+        "root" => "--root",
         "follow" => "--follow",
         "tail" => "--tail",
         "container" => "--container",

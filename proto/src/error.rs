@@ -54,6 +54,16 @@ impl From<FieldError> for Status {
     }
 }
 
+/// PERMISSION_DENIED for a field that others may set: with `BadRequest` naming it, so that clients name it as they do a
+/// bad one, and `ErrorInfo` reason `PERMISSION_DENIED`.
+pub fn denied(error: FieldError) -> Status {
+    let message = bounded(error.to_string());
+    let mut details =
+        ErrorDetails::with_bad_request_violation(bounded(error.field), bounded(error.problem));
+    details.set_error_info("PERMISSION_DENIED", ERROR_DOMAIN, HashMap::new());
+    Status::with_error_details(Code::PermissionDenied, message, details)
+}
+
 /// A status with an `ErrorInfo`. `reason` is UPPER_SNAKE and stable: programs match on it, people read `message`.
 pub fn status(
     code: Code,
@@ -83,6 +93,13 @@ fn bounded(mut text: String) -> String {
 /// The `ErrorInfo` reason of a status, if it carries one.
 pub fn reason(status: &Status) -> Option<String> {
     status.get_details_error_info().map(|info| info.reason)
+}
+
+/// The fields that a status says are wrong.
+pub fn fields(status: &Status) -> Vec<String> {
+    let bad = status.get_details_bad_request();
+    let violations = bad.map(|bad| bad.field_violations).unwrap_or_default();
+    violations.into_iter().map(|v| v.field).collect()
 }
 
 /// The same status, telling the client to retry after this time and not before (`google.rpc.RetryInfo`).

@@ -123,7 +123,7 @@ impl DataDir {
     /// Makes sure that no second agent works here, for as long as the returned file stays open.
     pub fn lock(&self) -> Result<std::fs::File, ConfigError> {
         let path = self.0.join("agent.lock");
-        let file = std::fs::File::create(&path).map_err(|e| ConfigError::Io(path.clone(), e))?;
+        let file = fsutil::create(&path).map_err(|e| ConfigError::Io(path.clone(), e))?;
         let operation = rustix::fs::FlockOperation::NonBlockingLockExclusive;
         match rustix::fs::flock(&file, operation) {
             Ok(()) => Ok(file),
@@ -135,7 +135,7 @@ impl DataDir {
     /// Reads `agent.toml`.
     pub fn load_config(&self) -> Result<AgentConfig, ConfigError> {
         let path = self.config();
-        match std::fs::read_to_string(&path) {
+        match fsutil::read_text(&path) {
             Ok(text) => toml::from_str(&text).map_err(|e| ConfigError::Bad {
                 path,
                 why: e.to_string(),

@@ -1,13 +1,27 @@
-//! Files that must be complete or absent: written to a temporary file, then renamed.
+//! Files and directories of the agent's own, by their paths: every directory above them is root's alone, so that nobody
+//! else decides where a path leads. Files that must be complete or absent are written to a temporary file, then renamed.
 //!
-//! Not here: what the files contain.
+//! Together with [`super::tree`], [`super::beneath`] and [`super::kernel`] this is all that opens files by name; clippy
+//! keeps `std::fs` away from the rest of the agent. Blocking. Not here: anything that a tenant's program may write to
+//! (tree, beneath), and what the files contain.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the agent's own directories: nobody else lays anything out in them"
+)]
 
 use std::{
+    ffi::OsString,
     fs, io,
     io::Write as _,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
-    path::Path,
+    path::{Path, PathBuf},
+    time::SystemTime,
 };
+
+use rustix::fs::{AtFlags, CWD, StatxFlags};
+
+use super::beneath::Root;
 
 /// Owner of a file: user and group.
 pub type Owner = (u32, u32);
@@ -74,20 +88,152 @@ pub fn write_if_changed(
     Ok(true)
 }
 
-/// Whether a directory has no entry but what every file system of its own has at its root.
+/// Whether a directory, which may be a volume's, has no entry but what every file system of its own has at its root.
 pub fn is_empty(directory: &Path) -> io::Result<bool> {
-    for entry in fs::read_dir(directory)? {
-        if entry?.file_name() != "lost+found" {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    Root::open(directory)?.is_empty()
 }
 
 /// Makes a directory that only its owner may enter; an existing one is given that mode.
 pub fn private_dir(path: &Path) -> io::Result<()> {
     fs::create_dir_all(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+}
+
+/// What is in a directory, sorted by name.
+pub struct Own {
+    pub name: OsString,
+    pub path: PathBuf,
+    /// Itself, not what a link leads to.
+    pub is_directory: bool,
+}
+
+/// All that is in a directory.
+pub fn list(directory: &Path) -> io::Result<Vec<Own>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        found.push(Own {
+            is_directory: entry.file_type()?.is_dir(),
+            path: entry.path(),
+            name: entry.file_name(),
+        });
+    }
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
+}
+
+/// Whether something of this name is there, if only a link that leads nowhere.
+pub fn exists(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}
+
+/// Whether a directory is there, without following a link.
+pub fn is_directory(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir())
+}
+
+/// A file's content.
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    fs::read(path)
+}
+
+/// A regular file's content; `InvalidData` where it is none, or has more than `most` bytes.
+pub fn read_small(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let meta = fs::symlink_metadata(path)?;
+    if meta.is_file() && meta.len() <= most {
+        return fs::read(path);
+    }
+    Err(io::ErrorKind::InvalidData.into())
+}
+
+/// A text file's content.
+pub fn read_text(path: &Path) -> io::Result<String> {
+    fs::read_to_string(path)
+}
+
+/// When a file was changed last.
+pub fn modified(path: &Path) -> io::Result<SystemTime> {
+    fs::metadata(path)?.modified()
+}
+
+/// Writes a file that nobody reads before its directory is complete.
+pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    fs::write(path, bytes)
+}
+
+/// Opens a file, or makes it, and empties it.
+pub fn create(path: &Path) -> io::Result<fs::File> {
+    fs::File::create(path)
+}
+
+/// Renames something within a file system; replaces a file, and an empty directory.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)
+}
+
+/// Removes a file or a link.
+pub fn remove_file(path: &Path) -> io::Result<()> {
+    fs::remove_file(path)
+}
+
+/// Removes an empty directory.
+pub fn remove_directory(path: &Path) -> io::Result<()> {
+    fs::remove_dir(path)
+}
+
+/// Removes a directory of ours with all that is in it, following no link. What tenants fill is removed by
+/// [`super::tree::remove_all`].
+pub fn remove_tree(path: &Path) -> io::Result<()> {
+    fs::remove_dir_all(path)
+}
+
+/// Makes a directory; an error where there is something.
+pub fn make_directory(path: &Path) -> io::Result<()> {
+    fs::create_dir(path)
+}
+
+/// Makes a directory and those above it; one that is there is fine.
+pub fn make_directories(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path)
+}
+
+/// Gives a file or directory its rights.
+pub fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+/// Makes a link whose text says something, and that leads nowhere.
+pub fn make_link(text: &str, path: &Path) -> io::Result<()> {
+    std::os::unix::fs::symlink(text, path)
+}
+
+/// The text of a link.
+pub fn link_text(path: &Path) -> io::Result<PathBuf> {
+    fs::read_link(path)
+}
+
+/// The path without links.
+pub fn canonical(path: &Path) -> io::Result<PathBuf> {
+    fs::canonicalize(path)
+}
+
+/// A handle on a directory, to flush it or what is written below it.
+pub fn open_directory(path: &Path) -> io::Result<fs::File> {
+    fs::File::open(path)
+}
+
+/// Makes sure that a power loss leaves a directory's entries as they are.
+pub fn sync_entries(directory: &Path) -> io::Result<()> {
+    open_directory(directory)?.sync_all()
+}
+
+/// What a rename cannot leave: the mount where the kernel tells it (since 5.8), and the file system.
+pub fn mount(path: &Path) -> io::Result<(Option<u64>, u64)> {
+    let device = fs::symlink_metadata(path)?.dev();
+    let wanted = StatxFlags::MNT_ID;
+    let found = rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, wanted);
+    let told = found.ok().filter(|s| s.stx_mask & wanted.bits() != 0);
+    Ok((told.map(|s| s.stx_mnt_id), device))
 }
 
 /// Runs blocking file work off the runtime's threads.

@@ -4,6 +4,11 @@
 //!
 //! Not here: which trees (host::golden, tenant).
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "below handles, without following links"
+)]
+
 use std::{
     ffi::CString,
     fs, io,
@@ -45,6 +50,9 @@ const LIMITS: Limits = Limits {
     entries: 2_000_000,
     path_bytes: 256 << 20,
 };
+
+/// Most of what is left out that is named in the log.
+const NAMED: u64 = 20;
 
 /// A file still to be copied.
 struct Job {
@@ -108,14 +116,17 @@ fn lay_out(from: &Root, to: &Root) -> io::Result<(Vec<Job>, u64)> {
             }
             Kind::File { size, .. } => jobs.push(Job { path, size, meta }),
             Kind::Other(what) => {
-                if skipped == 0 {
+                skipped += 1;
+                if skipped <= NAMED {
                     tracing::warn!("{path} is a {what}, and not copied");
                 }
-                skipped += 1;
             }
         }
         Ok(())
     })?;
+    if skipped > NAMED {
+        tracing::warn!("{skipped} links, pipes and the like are not copied in all");
+    }
     Ok((jobs, skipped))
 }
 
@@ -129,6 +140,11 @@ fn copy_file(from: &Root, to: &Root, job: &Job, clones: &AtomicBool) -> io::Resu
     beneath::set_meta(&target, &job.meta)
 }
 
+/// Flags of a directory that is opened to be read, and that is no link.
+const DIRECTORY: OFlags = OFlags::DIRECTORY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+
 /// Removes everything in `dir`, not `dir` itself. Follows no link.
 pub fn wipe(dir: &Path) -> io::Result<()> {
     wipe_except(dir, "")
@@ -136,50 +152,52 @@ pub fn wipe(dir: &Path) -> io::Result<()> {
 
 /// Like [`wipe`], but leaves the entry `kept`.
 pub fn wipe_except(dir: &Path, kept: &str) -> io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_name() == kept {
-            continue;
-        }
-        if entry.file_type()?.is_dir() {
-            remove_all(&entry.path())?;
-        } else {
-            fs::remove_file(entry.path())?;
-        }
-    }
-    Ok(())
+    let root = rustix::fs::openat(CWD, dir, DIRECTORY, Mode::empty())?;
+    empty(&root, kept, |name| {
+        clear(&rustix::fs::openat(&root, &name, DIRECTORY, Mode::empty())?)?;
+        Ok(rustix::fs::unlinkat(&root, &name, AtFlags::REMOVEDIR)?)
+    })
 }
 
 /// Removes a directory with everything in it, following no link. A tenant may have nested tens of thousands of
 /// directories, so neither the stack nor descriptors are used for each level, as `fs::remove_dir_all` does: what a
 /// directory holds is moved up into `dir` until nothing is nested. May be repeated after an interruption.
 pub fn remove_all(dir: &Path) -> io::Result<()> {
-    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let root = rustix::fs::openat(CWD, dir, flags, Mode::empty())?;
+    clear(&rustix::fs::openat(CWD, dir, DIRECTORY, Mode::empty())?)?;
+    fs::remove_dir(dir)
+}
+
+/// Removes all that a directory holds.
+fn clear(root: &OwnedFd) -> io::Result<()> {
     let mut left = Vec::new();
-    empty(&root, |name| {
+    empty(root, "", |name| {
         left.push(name);
         Ok(())
     })?;
     let mut moved = 0u64;
     while let Some(name) = left.pop() {
-        let below = rustix::fs::openat(&root, &name, flags, Mode::empty())?;
-        empty(&below, |inner| {
-            left.push(move_up(&below, &inner, &root, &mut moved)?);
+        let below = rustix::fs::openat(root, &name, DIRECTORY, Mode::empty())?;
+        empty(&below, "", |inner| {
+            left.push(move_up(&below, &inner, root, &mut moved)?);
             Ok(())
         })?;
-        rustix::fs::unlinkat(&root, &name, AtFlags::REMOVEDIR)?;
+        rustix::fs::unlinkat(root, &name, AtFlags::REMOVEDIR)?;
     }
-    fs::remove_dir(dir)
+    Ok(())
 }
 
-/// Removes what a directory holds, but hands over its directories.
-fn empty(directory: &OwnedFd, mut nested: impl FnMut(CString) -> io::Result<()>) -> io::Result<()> {
+/// Removes what a directory holds except `kept`, but hands over its directories.
+fn empty(
+    directory: &OwnedFd,
+    kept: &str,
+    mut nested: impl FnMut(CString) -> io::Result<()>,
+) -> io::Result<()> {
     // All names first: a directory that changes while it is read may show an entry twice or not at all.
     let mut names = Vec::new();
     for entry in Dir::read_from(directory)? {
         let name = entry?.file_name().to_owned();
-        if !matches!(name.to_bytes(), b"." | b"..") {
+        let bytes = name.to_bytes();
+        if !matches!(bytes, b"." | b"..") && bytes != kept.as_bytes() {
             names.push(name);
         }
     }

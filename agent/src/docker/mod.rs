@@ -113,6 +113,11 @@ pub const MAX_OUTPUT_BYTES: usize = 64 << 10;
 /// The system's user in PostgreSQL's images that owns its data. Commands in its containers run as it: a client's `\!` is
 /// no way to root.
 pub const POSTGRES_USER: &str = "postgres";
+/// Likewise in Odoo's images, where their own configuration names no other.
+pub const ODOO_USER: &str = "odoo";
+/// A container's own root, for admins who ask for it. It has the container's capabilities, which are none but what
+/// PostgreSQL's entrypoint needs.
+pub const ROOT_USER: &str = "0";
 
 /// An event of one of our containers, or the end of any volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -210,11 +215,12 @@ pub trait Docker: Send + Sync + 'static {
     async fn create_volume(&self, volume: &NamedSpec, directory: Option<&Path>) -> Result<Volume>;
     /// Removes it; already gone is fine.
     async fn remove_volume(&self, name: &str) -> Result<()>;
-    /// Runs a command until it ends, feeding it `stdin`. `user`: a name in the container; the image's own when `None`.
+    /// Runs a command until it ends, feeding it `stdin`. `user`: whom it runs as, a name or number in the container. There
+    /// is no default, so that nothing runs as root because nobody thought of it.
     async fn exec(
         &self,
         container: &str,
-        user: Option<&str>,
+        user: &str,
         command: &[String],
         stdin: Vec<u8>,
     ) -> Result<ExecOutput>;
@@ -228,7 +234,7 @@ pub trait Docker: Send + Sync + 'static {
     async fn exec_session(
         &self,
         container: &str,
-        user: Option<&str>,
+        user: &str,
         command: &[String],
         tty: Option<(u16, u16)>,
     ) -> Result<ExecSession>;

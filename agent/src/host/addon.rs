@@ -3,7 +3,7 @@
 //!
 //! Not here: what it does (monitoring/addons/isyone_metrics), asking it (metrics::relay).
 
-use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{io, path::Path};
 
 use crate::{base::fsutil, plan::stack::ADDON_NAME};
 
@@ -31,24 +31,23 @@ const FILES: &[(&str, &[u8])] = files![
 /// there: Odoo could import a file of an older version.
 pub fn write(addons: &Path) -> io::Result<()> {
     let directory = addons.join(ADDON_NAME);
-    fs::create_dir_all(&directory)?;
+    fsutil::make_directories(&directory)?;
     // Odoo's user in the container must be able to read it; on the host, the data directory itself keeps everybody else
     // out.
     for path in [addons, &directory] {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
+        fsutil::set_mode(path, 0o755)?;
     }
     for (name, content) in FILES {
         fsutil::write_if_changed(&directory.join(name), content, 0o644, None)?;
     }
-    for entry in fs::read_dir(&directory)? {
-        let entry = entry?;
-        if FILES.iter().any(|(name, _)| entry.file_name() == *name) {
+    for entry in fsutil::list(&directory)? {
+        if FILES.iter().any(|(name, _)| entry.name == *name) {
             continue;
         }
-        if entry.file_type()?.is_dir() {
-            fs::remove_dir_all(entry.path())?;
+        if entry.is_directory {
+            fsutil::remove_tree(&entry.path)?;
         } else {
-            fs::remove_file(entry.path())?;
+            fsutil::remove_file(&entry.path)?;
         }
     }
     Ok(())
@@ -56,6 +55,8 @@ pub fn write(addons: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
     use super::*;
 
     #[test]

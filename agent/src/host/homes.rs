@@ -7,17 +7,18 @@
 //! Blocking. Not here: when any of this is done (tenant::data), where data lies (plan::home).
 
 use std::{
-    fs, io,
-    os::unix::fs::MetadataExt as _,
+    io,
     path::{Path, PathBuf},
 };
 
 use isyone_proto::{ids::TenantName, plan::Role};
-use rustix::fs::{AtFlags, CWD, StatxFlags};
 use uuid::Uuid;
 
 use crate::{
-    base::{fsutil, tree},
+    base::{
+        fsutil::{self, is_directory, mount},
+        tree,
+    },
     host::{disk, mark::Mark},
     plan::{
         container::Volume,
@@ -142,7 +143,7 @@ impl Homes {
     /// directory onto itself.
     fn is_beside(&self, place: &Path) -> bool {
         let tenants = self.tenants();
-        let there = tenants.ancestors().find(|a| a.exists());
+        let there = tenants.ancestors().find(|a| fsutil::exists(a));
         there.is_some_and(|ours| match (mount(place), mount(ours)) {
             (Ok(theirs), Ok(ours)) => theirs == ours,
             _ => false,
@@ -154,17 +155,17 @@ impl Homes {
         self.check_home(home)?;
         if let Some(tenants) = home.parent() {
             for directory in tenants.parent().into_iter().chain([tenants]) {
-                if !directory.exists() {
+                if !fsutil::exists(directory) {
                     fsutil::private_dir(directory)?;
                 }
             }
         }
-        if !home.exists() {
+        if !fsutil::exists(home) {
             fsutil::private_dir(home)?;
         }
         match owner(home, uid) {
             HomeOwner::This => Ok(()),
-            HomeOwner::Nobody => std::os::unix::fs::symlink(uid.to_string(), home.join(OWNER)),
+            HomeOwner::Nobody => fsutil::make_link(&uid.to_string(), &home.join(OWNER)),
             HomeOwner::Other(other) => Err(io::Error::other(format!(
                 "{} belongs to {other}",
                 home.display()
@@ -187,11 +188,13 @@ impl Homes {
     pub fn take(&self, home: &Home, uid: Uuid, role: Role, from: &Path) -> io::Result<()> {
         self.claim(&home.path, uid)?;
         let to = home.directory(role);
-        match fs::rename(from, &to) {
+        match fsutil::rename(from, &to) {
             // An earlier attempt has taken it.
             Err(e) if e.kind() == io::ErrorKind::NotFound && is_directory(&to) => {}
             // Both are there: the one outside goes only if nothing is in it.
-            Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => fs::remove_dir(from)?,
+            Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                fsutil::remove_directory(from)?;
+            }
             moved => moved?,
         }
         sync_entries(from.parent())?;
@@ -200,7 +203,7 @@ impl Homes {
 
     /// Undoes [`Self::take`].
     pub fn give_back(&self, home: &Home, role: Role, to: &Path) -> io::Result<()> {
-        fs::rename(home.directory(role), to)?;
+        fsutil::rename(&home.directory(role), to)?;
         sync_entries(to.parent())?;
         sync_entries(Some(&home.path))
     }
@@ -222,8 +225,8 @@ impl Homes {
             )));
         }
         tree::wipe_except(home, OWNER)?;
-        fs::remove_file(home.join(OWNER))?;
-        fs::remove_dir(home)
+        fsutil::remove_file(&home.join(OWNER))?;
+        fsutil::remove_directory(home)
     }
 
     /// Takes over the spares that an earlier version kept in `old`.
@@ -231,47 +234,35 @@ impl Homes {
         if !is_directory(old) {
             return Ok(());
         }
-        if !self.root.exists() {
+        if !fsutil::exists(&self.root) {
             fsutil::private_dir(&self.root)?;
         }
-        match fs::rename(old, self.spares()) {
-            Err(_) => fs::remove_dir_all(old), // they are only copies
+        match fsutil::rename(old, &self.spares()) {
+            Err(_) => fsutil::remove_tree(old), // they are only copies
             Ok(()) => Ok(()),
         }
     }
 }
 
-/// Without following a link.
-fn is_directory(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir())
-}
-
 fn owner(home: &Path, uid: Uuid) -> HomeOwner {
-    match fs::read_link(home.join(OWNER)) {
+    match fsutil::link_text(&home.join(OWNER)) {
         Ok(text) if text.as_os_str() == uid.to_string().as_str() => HomeOwner::This,
         Ok(text) => HomeOwner::Other(text.display().to_string()),
-        Err(_) if fs::read_dir(home).is_ok_and(|mut entries| entries.next().is_some()) => {
+        Err(_) if fsutil::list(home).is_ok_and(|entries| !entries.is_empty()) => {
             HomeOwner::Other(NO_OWNER.to_owned())
         }
         Err(_) => HomeOwner::Nobody,
     }
 }
 
-/// What a rename cannot leave: the mount where the kernel tells it (since 5.8), and the file system.
-fn mount(path: &Path) -> io::Result<(Option<u64>, u64)> {
-    let device = fs::symlink_metadata(path)?.dev();
-    let wanted = StatxFlags::MNT_ID;
-    let found = rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, wanted);
-    let told = found.ok().filter(|s| s.stx_mask & wanted.bits() != 0);
-    Ok((told.map(|s| s.stx_mnt_id), device))
-}
-
 fn sync_entries(directory: Option<&Path>) -> io::Result<()> {
-    directory.map_or(Ok(()), |d| fs::File::open(d)?.sync_all())
+    directory.map_or(Ok(()), fsutil::sync_entries)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::plan::home::{self, Lies};
 

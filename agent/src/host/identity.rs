@@ -55,13 +55,13 @@ impl Pems {
         let failed = |e| IdentityError::Io(dir.to_owned(), e);
         let (tmp, next) = (dir.join("next.tmp"), dir.join(NEXT));
         let put = || {
-            let _ = std::fs::remove_dir_all(&tmp); // left incomplete by a previous run
+            let _ = fsutil::remove_tree(&tmp); // left incomplete by a previous run
             fsutil::private_dir(&tmp)?;
             for (name, text) in NAMES.iter().zip(self.parts()) {
                 fsutil::write_atomic(&tmp.join(name), text.as_bytes(), 0o600, true)?;
             }
-            let _ = std::fs::remove_dir_all(&next);
-            std::fs::rename(&tmp, &next)?;
+            let _ = fsutil::remove_tree(&next);
+            fsutil::rename(&tmp, &next)?;
             settle(dir)
         };
         put().map_err(failed)
@@ -71,8 +71,7 @@ impl Pems {
     pub fn load(dir: &Path) -> Result<Self, IdentityError> {
         settle(dir).map_err(|e| IdentityError::Io(dir.to_owned(), e))?;
         let read = |name: &str| {
-            std::fs::read_to_string(dir.join(name))
-                .map_err(|e| IdentityError::Io(dir.join(name), e))
+            fsutil::read_text(&dir.join(name)).map_err(|e| IdentityError::Io(dir.join(name), e))
         };
         Ok(Self {
             key: read(NAMES[0])?,
@@ -85,17 +84,17 @@ impl Pems {
 /// Moves a complete newer set into place.
 fn settle(dir: &Path) -> io::Result<()> {
     let next = dir.join(NEXT);
-    if !next.is_dir() {
+    if !fsutil::is_directory(&next) {
         return Ok(());
     }
     for name in NAMES {
-        match std::fs::read(next.join(name)) {
+        match fsutil::read(&next.join(name)) {
             Ok(bytes) => fsutil::write_atomic(&dir.join(name), &bytes, 0o600, true)?,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(e),
         }
     }
-    std::fs::remove_dir_all(next)
+    fsutil::remove_tree(&next)
 }
 
 /// Most CAs that a coordinator may name: one, or while it replaces it two, and slack.
@@ -324,11 +323,7 @@ fn usable(dir: &Path, pems: &Pems) -> Result<Usable, IdentityError> {
 fn stamps(dir: &Path) -> Vec<Option<SystemTime>> {
     NAMES
         .iter()
-        .map(|name| {
-            std::fs::metadata(dir.join(name))
-                .and_then(|m| m.modified())
-                .ok()
-        })
+        .map(|name| fsutil::modified(&dir.join(name)).ok())
         .collect()
 }
 

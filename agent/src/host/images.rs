@@ -44,7 +44,7 @@ pub struct ImageCache {
 impl ImageCache {
     /// Caches in the file `path`; an unreadable file is only a cache miss.
     pub fn new(docker: Arc<dyn Docker>, path: PathBuf) -> Self {
-        let known = std::fs::read(&path)
+        let known = fsutil::read(&path)
             .ok()
             .and_then(|bytes| serde_json::from_slice(&bytes).ok())
             .unwrap_or_default();

@@ -8,7 +8,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    io,
     path::PathBuf,
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -20,7 +20,7 @@ use isyone_proto::plan::UnixMs;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    base::fsutil,
+    base::{fsutil, kernel},
     docker::ListedContainer,
     host::resources,
     plan::container::{Container, Limits},
@@ -74,12 +74,12 @@ pub struct KnownContainers {
 impl KnownContainers {
     /// Remembers in the file `path`; an unreadable file, or one from another boot, only costs asking the engine again.
     pub fn open(path: PathBuf) -> Self {
-        let boot = fs::read_to_string(BOOT_ID).unwrap_or_default();
+        let boot = kernel::text(BOOT_ID).unwrap_or_default();
         Self::with(path, boot, Box::new(living))
     }
 
     fn with(path: PathBuf, boot: String, kernel: Kernel) -> Self {
-        let read = fs::read(&path)
+        let read = fsutil::read(&path)
             .ok()
             .and_then(|bytes| serde_json::from_slice::<KnownFile>(&bytes).ok());
         let file = read.filter(|f| f.boot == boot).unwrap_or(KnownFile {
@@ -114,6 +114,7 @@ impl KnownContainers {
             id: entry.id,
             state: listed.state.clone(),
             labels: listed.labels.clone(),
+            user: String::new(), // not kept: whoever starts a command asks the engine
             image_id: listed.image_id.clone(),
             exit_code: entry.exit_code,
             restarts: entry.restarts,
@@ -174,7 +175,7 @@ impl KnownContainers {
 /// `None`: it has ended, or cannot be seen from here.
 fn living(pid: i32, id: &str) -> Option<Living> {
     let limits = resources::limits_of(&resources::groups_of(pid, id)?)?;
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = kernel::text(&format!("/proc/{pid}/stat")).ok()?;
     Some(Living {
         born: born(&stat)?,
         limits,
@@ -198,7 +199,7 @@ fn born(stat: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{fs, sync::Arc};
 
     use super::*;
 

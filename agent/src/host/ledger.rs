@@ -76,7 +76,7 @@ impl Ledger {
             path: path.to_owned(),
             held: Held::default(),
         };
-        let bytes = match std::fs::read(path) {
+        let bytes = match fsutil::read(path) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((ledger, None)),
             Err(e) => return Err(LedgerError::Io(path.to_owned(), e)),
@@ -168,9 +168,9 @@ fn put_aside(path: &Path) -> io::Result<PathBuf> {
     let name = |n: u32| PathBuf::from(format!("{}.corrupt-{n}", path.display()));
     let free = (1..MAX_CORRUPT_COPIES)
         .map(name)
-        .find(|p| !p.exists())
+        .find(|p| !fsutil::exists(p))
         .unwrap_or_else(|| name(MAX_CORRUPT_COPIES));
-    std::fs::rename(path, &free)?;
+    fsutil::rename(path, &free)?;
     Ok(free)
 }
 

@@ -6,7 +6,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -38,7 +38,7 @@ pub struct Mark {
 }
 
 fn read(root: &Path) -> io::Result<Option<Uuid>> {
-    match fs::read_to_string(root.join(MARK)) {
+    match fsutil::read_text(&root.join(MARK)) {
         Ok(text) => match text.trim().parse::<Uuid>() {
             Ok(id) => Ok(Some(id)),
             Err(_) => Err(io::Error::other(format!(
@@ -53,17 +53,17 @@ fn read(root: &Path) -> io::Result<Option<Uuid>> {
 
 /// Before there were marks: an error where tenants have data below a directory, and nothing of any of them is there.
 fn missed(root: &Path, data: &DataDir) -> io::Result<()> {
-    let homes: Vec<PathBuf> = fs::read_dir(data.tenants())
+    let homes: Vec<PathBuf> = fsutil::list(&data.tenants())
+        .unwrap_or_default()
         .into_iter()
-        .flatten()
         .filter_map(|tenant| {
-            let state = fs::read(tenant.ok()?.path().join("state.json")).ok()?;
+            let state = fsutil::read(&tenant.path.join("state.json")).ok()?;
             let state: serde_json::Value = serde_json::from_slice(&state).ok()?;
             Some(PathBuf::from(state.get("home")?.as_str()?))
         })
         .filter(|home| home.starts_with(root))
         .collect();
-    if homes.is_empty() || homes.iter().any(|home| home.exists()) {
+    if homes.is_empty() || homes.iter().any(|home| fsutil::exists(home)) {
         return Ok(());
     }
     Err(io::Error::other(format!(
@@ -77,7 +77,7 @@ impl Mark {
     /// lost, or that died in between).
     pub fn of(root: &Path, data: &DataDir) -> io::Result<Self> {
         let memory = data.tenants_dirs();
-        let mut known: BTreeMap<PathBuf, Uuid> = match fs::read(&memory) {
+        let mut known: BTreeMap<PathBuf, Uuid> = match fsutil::read(&memory) {
             Ok(bytes) => serde_json::from_slice(&bytes)?,
             Err(e) if e.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
             Err(e) => return Err(e),
@@ -125,6 +125,8 @@ impl Mark {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

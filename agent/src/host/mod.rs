@@ -45,7 +45,11 @@ use self::{
     known::KnownContainers, mark::Mark, probe::Probe, survey::Surveys, traces::Traces,
 };
 use crate::{
-    base::{clock, config::DataDir, fsutil::blocking},
+    base::{
+        clock,
+        config::DataDir,
+        fsutil::{self, blocking},
+    },
     docker::{Docker, DockerError, EngineInfo},
     plan::{container::NamedSpec, facts::HostFacts, render},
 };
@@ -184,7 +188,7 @@ impl Host {
         advertise: std::net::IpAddr,
         pace: Pace,
     ) -> io::Result<Self> {
-        let path = data.path().canonicalize()?; // bind mounts need absolute paths
+        let path = fsutil::canonical(data.path())?; // bind mounts need absolute paths
         let data = DataDir::new(path);
         addon::write(&data.addons())?; // mounted by stacks
         Ok(Self {
@@ -215,7 +219,7 @@ impl Host {
     /// Keeps tenants' data below `root`, which must be there and is marked: a disk that is not mounted must not look like an
     /// empty one.
     pub fn keep_data_in(mut self, root: &Path) -> io::Result<Self> {
-        let root = root.canonicalize()?;
+        let root = fsutil::canonical(root)?;
         let mark = Mark::of(&root, &self.data)?;
         self.tenants_dir = Some((root, mark));
         Ok(self)
@@ -339,7 +343,9 @@ impl Host {
             labels,
         };
         let volume = self.docker.create_volume(&probe, None).await?;
-        let local = Path::new(&volume.mountpoint).is_dir();
+        let place = PathBuf::from(&volume.mountpoint);
+        let local = blocking(move || Ok(fsutil::is_directory(&place))).await;
+        let local = local.unwrap_or(false);
         let homes = self.homes().await?;
         let (checked, spares) = (homes.clone(), homes.spares());
         let there = blocking(move || checked.check()).await.is_ok();

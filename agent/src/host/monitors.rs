@@ -38,7 +38,7 @@ enum Stored {
 impl Monitors {
     /// Reads the file `path`; without one, nobody may scrape until the coordinator has said who may.
     pub fn open(path: PathBuf) -> Self {
-        let stored = std::fs::read(&path).ok();
+        let stored = fsutil::read(&path).ok();
         let stored = stored.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let known = match stored {
             Some(Stored::Known(known)) => known,

@@ -2,12 +2,12 @@
 //!
 //! A value that cannot be read is 0, never a failure. Not here: disk use of volumes (usage).
 
-use std::{fs, net::Ipv4Addr, path::Path, time::Instant};
+use std::{net::Ipv4Addr, path::Path, time::Instant};
 
 use ipnet::Ipv4Net;
 use isyone_proto::report::{HostResources, Pressure};
 
-use crate::{host::cgroup::ControlGroups, plan::container::Limits};
+use crate::{base::kernel, host::cgroup::ControlGroups, plan::container::Limits};
 
 #[derive(Clone, Copy)]
 struct CpuSample {
@@ -26,7 +26,7 @@ pub struct HostReader {
 impl HostReader {
     /// Reads everything; `disk` is any path on the file system to report on.
     pub fn read(&mut self, disk: &Path) -> HostResources {
-        let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let text = |path: &str| kernel::text(path).unwrap_or_default();
         let (busy, total, cpus) = parse_stat(&text("/proc/stat"));
         let (memory_total, memory_available) = parse_meminfo(&text("/proc/meminfo"));
         let own_ticks = parse_own_ticks(&text("/proc/self/stat"));
@@ -77,7 +77,7 @@ impl HostReader {
 
 /// Resident memory of this process.
 pub fn own_memory() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = kernel::text("/proc/self/status").unwrap_or_default();
     kibibytes(&status, "VmRSS").unwrap_or(0)
 }
 
@@ -124,7 +124,7 @@ const MAX_NETWORKS: usize = 256;
 
 /// IPv4 networks that this host has routes to, without the default route and its tenants' networks (`own`).
 pub fn host_networks(own: &[Ipv4Net]) -> Vec<Ipv4Net> {
-    let text = fs::read_to_string("/proc/net/route").unwrap_or_default();
+    let text = kernel::text("/proc/net/route").unwrap_or_default();
     let mut networks = parse_routes(&text);
     networks.retain(|n| !own.contains(n));
     networks.truncate(MAX_NETWORKS);
@@ -133,7 +133,7 @@ pub fn host_networks(own: &[Ipv4Net]) -> Vec<Ipv4Net> {
 
 /// Interfaces of this machine, each with an IPv4 network that it leads to; without the default route.
 pub fn interfaces() -> Vec<(String, Ipv4Net)> {
-    routes(&fs::read_to_string("/proc/net/route").unwrap_or_default())
+    routes(&kernel::text("/proc/net/route").unwrap_or_default())
 }
 
 /// The networks alone, sorted, each once.
@@ -198,7 +198,7 @@ pub fn groups_of(pid: i32, id: &str) -> Option<ControlGroups> {
     if pid <= 0 || id.is_empty() {
         return None;
     }
-    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let text = kernel::text(&format!("/proc/{pid}/cgroup")).ok()?;
     text.contains(id)
         .then(|| ControlGroups::parse(&text, CGROUP_ROOT))?
 }
@@ -206,7 +206,7 @@ pub fn groups_of(pid: i32, id: &str) -> Option<ControlGroups> {
 /// The limits in force, zero where there is no limit; `None` when the container has ended.
 pub fn limits_of(groups: &ControlGroups) -> Option<Limits> {
     let text = |controller: &str, file: &str| {
-        let text = fs::read_to_string(format!("{}/{file}", groups.directory(controller)?)).ok()?;
+        let text = kernel::text(&format!("{}/{file}", groups.directory(controller)?)).ok()?;
         Some(text.trim().to_owned())
     };
     // "max" and -1 mean no limit; version 1 has a number near 2^63 for memory.
@@ -239,7 +239,7 @@ pub fn limits_of(groups: &ControlGroups) -> Option<Limits> {
 /// Reads only CPU and memory, three small files; `None` when the container has ended.
 pub fn container_use(groups: &ControlGroups) -> Option<ContainerUse> {
     let text = |controller: &str, file: &str| {
-        fs::read_to_string(format!("{}/{file}", groups.directory(controller)?)).ok()
+        kernel::text(&format!("{}/{file}", groups.directory(controller)?)).ok()
     };
     let number = |controller: &str, file: &str| text(controller, file)?.trim().parse::<u64>().ok();
     let (cpu_us, current, inactive) = if groups.is_v2() {

@@ -3,7 +3,7 @@
 //!
 //! Not here: when (the parent).
 
-use std::{collections::BTreeMap, fs, io, path::Path};
+use std::{collections::BTreeMap, io, path::Path};
 
 use isyone_proto::{
     plan::{JobOrder, MAX_JOBS_PER_HOST},
@@ -93,25 +93,23 @@ fn file(id: Uuid) -> String {
 pub(super) fn load(directory: &Path) -> io::Result<BTreeMap<Uuid, Record>> {
     let mut records = BTreeMap::new();
     // Twice as many as a plan has: those of the one before may not have been removed yet.
-    for entry in fs::read_dir(directory)?.take(2 * MAX_JOBS_PER_HOST) {
-        let entry = entry?;
-        let readable = entry.metadata()?.is_file() && entry.metadata()?.len() <= MAX_FILE_BYTES;
-        let bytes = if readable {
-            fs::read(entry.path())?
-        } else {
-            Vec::new()
+    let found = fsutil::list(directory)?.into_iter();
+    for entry in found.take(2 * MAX_JOBS_PER_HOST) {
+        let bytes = match fsutil::read_small(&entry.path, MAX_FILE_BYTES) {
+            Err(e) if e.kind() == io::ErrorKind::InvalidData => Vec::new(),
+            bytes => bytes?,
         };
         match serde_json::from_slice::<Record>(&bytes) {
             Ok(record)
                 if record.version == VERSION
-                    && entry.file_name().to_str() == Some(&file(record.order.id)) =>
+                    && entry.name.to_str() == Some(&file(record.order.id)) =>
             {
                 records.insert(record.order.id, record);
             }
             _ => {
-                let path = entry.path();
+                let path = entry.path;
                 tracing::warn!("{} is no record of a job; it is removed", path.display());
-                fs::remove_file(path)?;
+                fsutil::remove_file(&path)?;
             }
         }
     }
@@ -127,7 +125,7 @@ pub(super) fn save(directory: &Path, record: &Record) -> io::Result<()> {
 
 /// Removes a record, if there is one.
 pub(super) fn remove(directory: &Path, id: Uuid) -> io::Result<()> {
-    match fs::remove_file(directory.join(file(id))) {
+    match fsutil::remove_file(&directory.join(file(id))) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
         _ => Ok(()),
     }

@@ -4,6 +4,7 @@
 //! (host::identity).
 
 pub mod comeback;
+mod command;
 pub mod error;
 pub mod join;
 pub mod renew;

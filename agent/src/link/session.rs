@@ -32,7 +32,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use crate::{
-    base::clock::{jitter, now_ms},
+    base::{
+        clock::{jitter, now_ms},
+        fsutil,
+    },
     host::{
         Host,
         hosts::Hosts,
@@ -449,7 +452,7 @@ impl Session {
         let host = &self.link.host;
         let disk = host
             .data_root()
-            .filter(|p| p.exists())
+            .filter(|p| fsutil::exists(p))
             .unwrap_or_else(|| PathBuf::from(host.data.path()));
         let entries = host.board.entries();
         let known = entries.iter().map(|e| e.name.as_str()).collect();

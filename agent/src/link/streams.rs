@@ -1,8 +1,8 @@
 //! Logs, interactive commands and other hosts' connections, on streams of their own that the agent opens when asked.
 //!
 //! A command whose client goes away is ended in the container, not left behind. The engine has no call for that, so the
-//! agent signals the command's process group from the host, after making sure that it is the container's. Not here: who
-//! may do this (coordinator), what another host's connection may have (peer).
+//! agent signals the command's process group from the host, after making sure that it is the container's. Not here: which
+//! command (command), who may do this (coordinator), what another host's connection may have (peer).
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -16,8 +16,8 @@ use isyone_proto::{
             attach_down, attach_up, open_stream,
         },
         v1::{
-            ContainerRole, ExecKind, ExecRequest, ExecResponse, ExecStart, LogChunk,
-            StreamLogsRequest, exec_request, exec_response,
+            ContainerRole, ExecRequest, ExecResponse, ExecStart, LogChunk, StreamLogsRequest,
+            exec_request, exec_response,
         },
     },
     tls::MAX_MESSAGE_BYTES,
@@ -32,9 +32,13 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, transport::Channel};
 
 use crate::{
-    base::bulk::{AnyConnection, Pieces},
-    docker::{DockerError, ExecSession, LogQuery, POSTGRES_USER},
+    base::{
+        bulk::{AnyConnection, Pieces},
+        kernel,
+    },
+    docker::{DockerError, ExecSession, LogQuery},
     host::Host,
+    link::command::Wanted,
 };
 
 /// Largest piece of data in one message.
@@ -186,36 +190,6 @@ async fn logs(
     }
 }
 
-/// Container and command line of a request.
-fn command(start: &ExecStart) -> Result<(String, Vec<String>), String> {
-    let name = tenant(&start.name)?;
-    let words = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
-    let with_arguments = |base: &[&str]| {
-        words(base)
-            .into_iter()
-            .chain(start.arguments.iter().cloned())
-            .collect()
-    };
-    let database = name.database();
-    Ok(match start.kind() {
-        ExecKind::Shell if start.arguments.is_empty() => {
-            let shell = "if command -v bash >/dev/null; then exec bash; else exec sh; fi";
-            (name.odoo_container(), words(&["sh", "-c", shell]))
-        }
-        ExecKind::Shell => (name.odoo_container(), start.arguments.clone()),
-        // Database parameters come from odoo.conf, so no password is in the arguments.
-        ExecKind::OdooShell => (
-            name.odoo_container(),
-            with_arguments(&["odoo", "shell", "-d", &database, "--no-http"]),
-        ),
-        ExecKind::Psql => (
-            name.postgres_container(),
-            with_arguments(&["psql", "-U", "odoo", "-d", &database]),
-        ),
-        ExecKind::Unspecified => return Err("the request does not say what to run".to_owned()),
-    })
-}
-
 fn size(columns: u32, rows: u32) -> (u16, u16) {
     let dimension = |n: u32, default: u16| if n == 0 { default } else { n.min(1000) as u16 };
     (dimension(columns, 80), dimension(rows, 24))
@@ -227,13 +201,10 @@ async fn exec(
     up: &Up,
     down: &mut Streaming<AttachDown>,
 ) -> Result<(), String> {
-    let (container, command) = command(&start)?;
-    // As the service itself runs: Odoo's image names its user; PostgreSQL's begins as root and steps down.
-    let user = (start.kind() == ExecKind::Psql).then_some(POSTGRES_USER);
+    let wanted = Wanted::of(&start)?;
+    let container = wanted.container.clone();
     let tty = start.tty.then(|| size(start.columns, start.rows));
-    let session = host
-        .docker
-        .exec_session(&container, user, &command, tty)
+    let session = begin(host, &wanted, tty)
         .await
         .map_err(|e| refusal(&e, &container, &start.name))?;
     let ExecSession {
@@ -290,6 +261,19 @@ async fn exec(
     Ok(())
 }
 
+/// Starts a command as the user that the container's image names.
+async fn begin(
+    host: &Host,
+    wanted: &Wanted,
+    tty: Option<(u16, u16)>,
+) -> Result<ExecSession, DockerError> {
+    let (docker, name) = (&host.docker, &wanted.container);
+    let found = docker.container(name).await?;
+    let found = found.ok_or_else(|| DockerError::NotFound(format!("no container {name}")))?;
+    let user = wanted.user(&found);
+    docker.exec_session(name, user, &wanted.words, tty).await
+}
+
 /// Docker names a container that does not run by its id, which says nothing to whoever asked.
 fn refusal(error: &DockerError, container: &str, tenant: &str) -> String {
     match error {
@@ -338,10 +322,7 @@ async fn end_command(host: &Host, container: &str, id: &str) {
                 _ => return,
             };
         // The pid may be another machine's (remote engine) or reused: signal only a process of this very container.
-        let groups =
-            std::fs::read_to_string(format!("/proc/{}/cgroup", state.pid)).unwrap_or_default();
-        let Some(pid) =
-            Pid::from_raw(state.pid).filter(|_| !found.id.is_empty() && groups.contains(&found.id))
+        let Some(pid) = Pid::from_raw(state.pid).filter(|_| kernel::belongs(state.pid, &found.id))
         else {
             return tracing::warn!(
                 container,
@@ -359,38 +340,6 @@ async fn end_command(host: &Host, container: &str, id: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn start(kind: ExecKind, arguments: &[&str]) -> ExecStart {
-        ExecStart {
-            name: "alfa".into(),
-            kind: kind.into(),
-            arguments: arguments.iter().map(|a| (*a).into()).collect(),
-            ..Default::default()
-        }
-    }
-
-    #[test]
-    fn commands_run_in_the_right_container() {
-        let (container, words) = command(&start(ExecKind::Psql, &["-c", "select 1"])).unwrap();
-        assert_eq!(
-            (container.as_str(), words.join(" ").as_str()),
-            ("postgres_alfa", "psql -U odoo -d odoo_alfa -c select 1")
-        );
-        let (container, words) = command(&start(ExecKind::Shell, &["id"])).unwrap();
-        assert_eq!(
-            (container.as_str(), words.as_slice()),
-            ("odoo_alfa", &["id".to_owned()][..])
-        );
-        assert!(command(&start(ExecKind::Unspecified, &[])).is_err());
-        assert!(
-            command(&ExecStart {
-                name: "../x".into(),
-                kind: ExecKind::Psql.into(),
-                ..Default::default()
-            })
-            .is_err()
-        );
-    }
 
     #[test]
     fn a_container_that_does_not_run_is_named_by_its_name() {

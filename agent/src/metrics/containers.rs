@@ -2,12 +2,15 @@
 //!
 //! Names and rendering are pure; [`Reader`] reads the kernel's files. Not here: the format of those files (cgroup).
 
-use std::{collections::HashMap, fs};
+use std::collections::HashMap;
 
 use super::text::{MetricType, Text};
-use crate::host::{
-    cgroup::{ControlGroups, Figures},
-    resources,
+use crate::{
+    base::kernel,
+    host::{
+        cgroup::{ControlGroups, Figures},
+        resources,
+    },
 };
 
 /// A container to measure.
@@ -333,7 +336,7 @@ impl Reader {
     }
 
     fn one(&mut self, subject: Subject) -> Option<Measured> {
-        let text = |path: String| fs::read_to_string(path).ok();
+        let text = |path: String| kernel::text(&path).ok();
         let groups = match self.groups.get(&subject.id) {
             Some(groups) => groups,
             None => {

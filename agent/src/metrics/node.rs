@@ -2,18 +2,18 @@
 //!
 //! Not here: the metrics' names (procfs), the agent's own metrics (own).
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use super::{
     procfs::{self, MountedDisk, Room},
     text::{MetricType, Text},
 };
-use crate::base::clock::now_ms;
+use crate::base::{clock::now_ms, kernel};
 
 /// The host's page. Blocking, but only reads files that the kernel generates; `data_root` is where
 /// tenants' data is kept.
 pub fn read(data_root: Option<&Path>) -> Text {
-    let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let text = |path: &str| kernel::text(path).unwrap_or_default();
     let mut out = Text::default();
     procfs::stat(&mut out, &text("/proc/stat"));
     procfs::meminfo(&mut out, &text("/proc/meminfo"));

@@ -4,13 +4,15 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use super::text::{MetricType, Text};
-use crate::host::{Host, resources};
+use crate::{
+    base::kernel,
+    host::{Host, resources},
+};
 use isyone_proto::{disk::Disk, report::TenantProgress};
 
 /// The kernel counts a process's CPU time in hundredths of a second.
@@ -142,7 +144,7 @@ fn process(out: &mut Text) {
     ] {
         out.single(name, MetricType::Gauge, "The agent's own memory", memory);
     }
-    if let Some(seconds) = cpu_seconds(&fs::read_to_string("/proc/self/stat").unwrap_or_default()) {
+    if let Some(seconds) = cpu_seconds(&kernel::text("/proc/self/stat").unwrap_or_default()) {
         out.single(
             "process_cpu_seconds_total",
             MetricType::Counter,
@@ -150,12 +152,12 @@ fn process(out: &mut Text) {
             seconds,
         );
     }
-    if let Ok(files) = fs::read_dir("/proc/self/fd") {
+    if let Ok(files) = kernel::open_files() {
         out.single(
             "process_open_fds",
             MetricType::Gauge,
             "Files the agent has open",
-            files.count() as f64,
+            files as f64,
         );
     }
 }

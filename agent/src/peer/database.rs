@@ -13,6 +13,7 @@ use crate::{
     base::{
         beneath::{RelPath, Root},
         fsutil::blocking,
+        kernel,
     },
     host::Host,
     plan::container::LABEL_UID,
@@ -36,8 +37,7 @@ fn other(why: String) -> io::Error {
 
 /// Whether a process is one of a container. Ids of processes are used again, so this is asked after each use.
 fn belongs(pid: i32, container: &str) -> io::Result<()> {
-    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
-    if pid > 0 && !container.is_empty() && groups.contains(container) {
+    if kernel::belongs(pid, container) {
         return Ok(());
     }
     Err(other(format!(

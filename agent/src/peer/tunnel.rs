@@ -4,7 +4,7 @@
 //!
 //! Not here: whose database may be reached (service), who uses the socket.
 
-use std::{io, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
 use isyone_proto::pb::agent::v1::{
     TunnelDown, TunnelUp, peer_service_client::PeerServiceClient, tunnel_down, tunnel_up,
@@ -23,6 +23,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Status, Streaming, transport::Channel};
 
 use super::{CHUNK, Of, QUEUE};
+use crate::base::{
+    beneath::{RelPath, Root},
+    fsutil::blocking,
+};
 
 /// Name of the socket, as PostgreSQL's clients expect it in a directory given as the host.
 pub const SOCKET_NAME: &str = ".s.PGSQL.5432";
@@ -186,13 +190,19 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> io::Result<()> {
     let place = directory.join(SOCKET_NAME);
-    match std::fs::remove_file(&place) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {} // an earlier life's, or none
-    }
+    // Whoever may enter the directory may also lay something out in it.
+    let below = directory.to_owned();
+    let (root, socket) = blocking(move || {
+        let name = RelPath::parse(SOCKET_NAME.as_bytes()).map_err(io::Error::other)?;
+        let root = Root::open(&below)?;
+        root.remove(&name)?; // an earlier life's, if there is one
+        Ok((Arc::new(root), name))
+    })
+    .await?;
     let listener = UnixListener::bind(&place)?;
     // The directory decides who comes here: the container's user is not ours.
-    std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o666))?;
+    let (held, made) = (root.clone(), socket.clone());
+    blocking(move || held.open_to_all(&made)).await?;
     let (turns, of) = (Arc::new(Semaphore::new(AT_ONCE)), Arc::new(of));
     let tasks = TaskTracker::new();
     let served = loop {
@@ -218,6 +228,6 @@ pub async fn serve(
     };
     tasks.close();
     tasks.wait().await;
-    let _ = std::fs::remove_file(&place); // the next life removes it, too
+    let _ = blocking(move || root.remove(&socket)).await; // the next life removes it, too
     served
 }

@@ -18,6 +18,8 @@ pub const LABEL_UID: &str = "one.isy.uid";
 pub const LABEL_ROLE: &str = "one.isy.role";
 /// Label: hash over what cannot change without a new container.
 pub const LABEL_CONFIG_HASH: &str = "one.isy.config-hash";
+/// Label: the reference of the image that it was made of. The image itself is named by id.
+pub const LABEL_IMAGE: &str = "one.isy.image";
 /// Label of an image that only poses as Odoo or PostgreSQL: there is no database to fill.
 pub const LABEL_STANDIN: &str = "one.isy.standin";
 
@@ -58,6 +60,8 @@ pub enum MountSource {
     Volume(String),
     /// A file on the host, read-only.
     File(String),
+    /// What the image itself has there, read-only: whatever was written there would vanish with the container.
+    Image,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,7 +86,7 @@ pub struct PublishedPort {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerSpec {
     pub name: String,
-    /// A reference, or an id when the reference means another image by now.
+    /// A reference; an id once it is settled which image that means.
     pub image: String,
     /// Arguments; if empty, the image's own.
     pub command: Vec<String>,
@@ -133,6 +137,9 @@ pub struct Container {
     /// Docker's name for the state: created, running, paused, restarting, exited, dead.
     pub state: String,
     pub labels: HashMap<String, String>,
+    /// Whom its process 1 begins as, as the image names it; empty: root. Only where the engine was asked for this very
+    /// container.
+    pub user: String,
     /// Id of the image it was made from.
     pub image_id: String,
     /// Exit code of the last run.

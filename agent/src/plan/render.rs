@@ -241,7 +241,8 @@ struct Throttle<'a> {
 #[derive(Serialize)]
 struct Volume<'a> {
     r#type: &'static str,
-    source: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<&'a str>,
     target: &'a str,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     read_only: bool,
@@ -304,13 +305,19 @@ fn service<'a>(spec: &'a ContainerSpec) -> Service<'a> {
     let volumes = spec.mounts.iter().map(|mount| match &mount.source {
         MountSource::Volume(name) => Volume {
             r#type: "volume",
-            source: name,
+            source: Some(name),
             target: &mount.target,
             read_only: false,
         },
         MountSource::File(path) => Volume {
             r#type: "bind",
-            source: path,
+            source: Some(path),
+            target: &mount.target,
+            read_only: true,
+        },
+        MountSource::Image => Volume {
+            r#type: "volume",
+            source: None,
             target: &mount.target,
             read_only: true,
         },

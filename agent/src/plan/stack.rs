@@ -28,6 +28,8 @@ const RESERVED_CONNECTIONS: u32 = 10;
 pub const ADDON_NAME: &str = "isyone_metrics";
 /// Directory in the container that `addons_path` names.
 pub const ADDONS_TARGET: &str = "/mnt/isyone-addons";
+/// Where the official image looks for further modules, and declares a volume. An image of one's own may hold some there.
+pub const EXTRA_ADDONS_TARGET: &str = "/mnt/extra-addons";
 /// Cron processes (threads if there are no workers).
 pub const CRON_THREADS: u32 = 1;
 

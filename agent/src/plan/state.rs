@@ -10,6 +10,8 @@ use isyone_proto::plan::{Role, TenantPlan, UnixMs};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::plan::facts::ImageFacts;
+
 const VERSION: u32 = 1;
 /// Progress of the tenant's database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,13 +40,27 @@ pub enum Database {
     Doubtful,
 }
 
-/// Which image a reference meant when it was first used: tags move, but tenants only move on purpose.
+/// Which image a reference meant when a container was first made of it: tags move, but tenants only move on purpose. It
+/// holds until the plan has another reference, or the image can be had nowhere any more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pin {
     /// The reference in the plan.
     pub reference: String,
     /// Engine's id.
     pub id: String,
+    /// `sha256:…` under which its registry knows it; `None` where it came from none, or was pinned by an agent of before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+}
+
+impl Pin {
+    /// The reference that means this very image wherever its registry is reached.
+    pub fn by_digest(&self) -> Option<String> {
+        let name = self.reference.split('@').next()?;
+        let last = name.rfind('/').map_or(0, |at| at + 1);
+        let end = name[last..].find(':').map_or(name.len(), |at| last + at);
+        Some(format!("{}@{}", &name[..end], self.digest.as_ref()?))
+    }
 }
 
 /// State of a step.
@@ -176,21 +192,21 @@ impl TenantState {
         self.version == VERSION && self.uid == plan.uid
     }
 
-    /// The pinned image of a role under this plan, if it has been settled.
-    pub fn pinned(&self, role: Role, reference: &str) -> Option<&str> {
+    /// What a role's reference is pinned to, if that has been settled.
+    pub fn pinned(&self, role: Role, reference: &str) -> Option<&Pin> {
         let pin = match role {
             Role::Odoo => &self.odoo_pin,
             Role::Postgres => &self.postgres_pin,
         };
-        pin.as_ref()
-            .filter(|p| p.reference == reference)
-            .map(|p| p.id.as_str())
+        pin.as_ref().filter(|p| p.reference == reference)
     }
 
-    pub fn pin(&mut self, role: Role, reference: &str, id: &str) {
-        let pin = Some(Pin {
+    /// Pins a role's reference to an image; `None`: to whatever it means when it is used next.
+    pub fn pin(&mut self, role: Role, reference: &str, image: Option<&ImageFacts>) {
+        let pin = image.map(|image| Pin {
             reference: reference.to_owned(),
-            id: id.to_owned(),
+            id: image.id.clone(),
+            digest: (image.digest != image.id).then(|| image.digest.clone()),
         });
         match role {
             Role::Odoo => self.odoo_pin = pin,
@@ -201,5 +217,33 @@ impl TenantState {
     /// Whether the tenant's own database exists.
     pub fn is_ready(&self) -> bool {
         matches!(self.database, Database::Ready { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pin_names_its_image_by_digest_where_a_registry_knows_it() {
+        for (reference, name) in [
+            ("odoo", "odoo"),
+            ("odoo:18.0", "odoo"),
+            ("r.example:5000/team/odoo:18.0", "r.example:5000/team/odoo"),
+            ("r.example:5000/odoo", "r.example:5000/odoo"),
+            ("odoo:18.0@sha256:00", "odoo"),
+        ] {
+            let mut pin = Pin {
+                reference: reference.to_owned(),
+                id: "sha256:1".to_owned(),
+                digest: None,
+            };
+            assert_eq!(pin.by_digest(), None);
+            pin.digest = Some("sha256:2".to_owned());
+            assert_eq!(pin.by_digest(), Some(format!("{name}@sha256:2")));
+        }
+        // As an agent of before wrote it.
+        let before: Pin = serde_json::from_str(r#"{"reference":"a","id":"b"}"#).unwrap();
+        assert_eq!(before.digest, None);
     }
 }

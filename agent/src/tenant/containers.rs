@@ -1,4 +1,4 @@
-//! Creates a tenant's containers, with their images settled.
+//! Creates a tenant's containers, of the very images that their references meant first.
 //!
 //! Not here: what a container is made of (plan::stack), which are created (plan::diff).
 
@@ -6,7 +6,10 @@ use isyone_proto::plan::Role;
 
 use crate::{
     docker::DockerError,
-    plan::{container::ContainerSpec, stack::Stack},
+    plan::{
+        container::{ContainerSpec, LABEL_IMAGE},
+        stack::Stack,
+    },
     tenant::{Result, Tenant, TenantError, TenantView},
 };
 
@@ -29,9 +32,9 @@ pub(super) async fn create(
             &view.observed.postgres_image,
         ),
     };
-    let id = facts.as_ref().map(|f| f.id.clone()).ok_or_else(no_stack)?;
-    tenant.remember(false, |s| s.pin(role, reference, &id))?;
-    let mut spec = settled(tenant, stack.container(role), &id).await?;
+    let facts = facts.as_ref().ok_or_else(no_stack)?;
+    tenant.remember(false, |s| s.pin(role, reference, Some(facts)))?;
+    let mut spec = settled(stack.container(role), &facts.id);
     if !tenant.state().is_ready() {
         spec.limits.nano_cpus = boosted(tenant).await?;
     }
@@ -48,22 +51,11 @@ pub(super) async fn boosted(tenant: &Tenant) -> Result<u64> {
     Ok(u64::from(tenant.host.facts().await?.cpus.max(1)) * 1_000_000_000)
 }
 
-/// The spec with the image settled: the reference while it still means the pinned image (it reads better in
-/// `docker ps`), else the id.
-pub(super) async fn settled(
-    tenant: &Tenant,
-    spec: &ContainerSpec,
-    id: &str,
-) -> Result<ContainerSpec> {
+/// The spec with the image settled: by its id, whatever its reference means at that moment. The reference is kept where
+/// people can read it.
+pub(super) fn settled(spec: &ContainerSpec, id: &str) -> ContainerSpec {
     let mut spec = spec.clone();
-    if tenant
-        .host
-        .docker
-        .image(&spec.image)
-        .await?
-        .is_none_or(|i| i.id != id)
-    {
-        spec.image = id.to_owned();
-    }
-    Ok(spec)
+    let reference = std::mem::replace(&mut spec.image, id.to_owned());
+    spec.labels.insert(LABEL_IMAGE.to_owned(), reference);
+    spec
 }

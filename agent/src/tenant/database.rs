@@ -166,7 +166,7 @@ async fn run_init(tenant: &Tenant, view: &TenantView, stack: &Stack) -> Result<(
         .map(|f| f.id.clone())
         .unwrap_or_default();
     let name = &stack.init.name;
-    let mut spec = settled(tenant, &stack.init, &id).await?;
+    let mut spec = settled(&stack.init, &id);
     spec.limits.nano_cpus = boosted(tenant).await?;
     docker.create(&spec).await?;
     docker.start(name).await?;
@@ -312,12 +312,7 @@ async fn run_psql(tenant: &Tenant, script: String) -> Result<()> {
         let output = match tenant
             .host
             .docker
-            .exec(
-                &name,
-                Some(POSTGRES_USER),
-                &command,
-                script.clone().into_bytes(),
-            )
+            .exec(&name, POSTGRES_USER, &command, script.clone().into_bytes())
             .await
         {
             Err(DockerError::Conflict(why)) => {

@@ -193,10 +193,34 @@ async fn pull(tenant: &Tenant, role: Role) -> Result<String> {
         Role::Odoo => tenant.plan.odoo_image.as_str(),
         Role::Postgres => tenant.plan.postgres_image.as_str(),
     };
-    let progress = |percent: u32| {
-        tenant.show_progress(|s| steps::progress(s, step, percent, &format!("pulling {reference}")))
+    let fetch = async |reference: &str| {
+        let progress = |percent: u32| {
+            let detail = format!("pulling {reference}");
+            tenant.show_progress(|s| steps::progress(s, step, percent, &detail));
+        };
+        tenant.host.docker.pull(reference, &progress).await
     };
-    tenant.host.docker.pull(reference, &progress).await?;
+    let pin = tenant.state().pinned(role, reference).cloned();
+    if let Some((pin, very)) = pin.and_then(|pin| Some((pin.clone(), pin.by_digest()?))) {
+        let why = match fetch(&very).await {
+            Err(DockerError::Pull { why, .. }) => why,
+            fetched => {
+                fetched?;
+                if tenant.host.docker.image(&pin.id).await?.is_some() {
+                    return Ok(format!("{very} pulled"));
+                }
+                "its registry has another image under that digest".to_owned()
+            }
+        };
+        tracing::warn!(tenant = %tenant.name(), "{very}, which it ran, cannot be had any more ({why}): whatever {reference} means now takes its place");
+        tenant.remember(false, |s| s.pin(role, reference, None))?;
+        if tenant.host.docker.image(reference).await?.is_some() {
+            return Ok(format!(
+                "{very} cannot be had any more; {reference} is here"
+            ));
+        }
+    }
+    fetch(reference).await?;
     Ok(format!("{reference} pulled"))
 }
 

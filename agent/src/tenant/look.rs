@@ -118,7 +118,7 @@ impl Tenant {
             odoo_volume,
             postgres_image,
             odoo_image,
-            directory: self.directory().is_dir(),
+            directory: fsutil::is_directory(&self.directory()),
             ..Default::default()
         })
     }
@@ -191,10 +191,11 @@ impl Tenant {
         }
         let directory = Path::new(volume.path()).to_owned();
         let found = blocking(move || {
-            let major = Root::open(&directory).and_then(|root| major_in(&root));
-            // What cannot be read is not known to be empty.
-            let empty = fsutil::is_empty(&directory).unwrap_or(false);
-            Ok((major.ok().flatten(), empty))
+            let Ok(root) = Root::open(&directory) else {
+                return Ok((None, false)); // what cannot be read is not known to be empty
+            };
+            let major = major_in(&root).ok().flatten();
+            Ok((major, root.is_empty().unwrap_or(false)))
         });
         found
             .await
@@ -219,16 +220,18 @@ impl Tenant {
         Ok(())
     }
 
-    /// The image that this tenant runs: the one that its reference meant at first, as long as that exists.
+    /// The image that this tenant runs: the one that its reference meant at first. `None` also where that is not on this
+    /// host any more and its registry may still have it, whatever the reference means by now.
     async fn image(&self, role: Role, reference: &str) -> Result<Option<ImageFacts>> {
         let pinned = self
             .lock()
             .as_ref()
-            .and_then(|s| s.pinned(role, reference).map(str::to_owned));
-        if let Some(id) = pinned
-            && let Some(facts) = self.host.images.facts(&id, role).await?
-        {
-            return Ok(Some(facts));
+            .and_then(|s| s.pinned(role, reference).cloned());
+        if let Some(pin) = pinned {
+            let found = self.host.images.facts(&pin.id, role).await?;
+            if found.is_some() || pin.digest.is_some() {
+                return Ok(found);
+            }
         }
         Ok(self.host.images.facts(reference, role).await?)
     }

@@ -13,7 +13,11 @@ use isyone_telemetry::{
 
 use super::{Result, Tenant, TenantError, TenantView, execute};
 use crate::{
-    base::{clock::now_ms, fsutil::blocking, tree},
+    base::{
+        clock::now_ms,
+        fsutil::{self, blocking},
+        tree,
+    },
     docker::DockerError,
     plan::{
         diff::{self, Action, Inputs},
@@ -34,7 +38,7 @@ impl Tenant {
             .traces
             .within(operation, || span!("reconcile", tenant = %self.name()));
         let outcome = self.rounds().instrument(span).await;
-        if self.unsaved.load(Ordering::Relaxed) && self.directory().is_dir() {
+        if self.unsaved.load(Ordering::Relaxed) && fsutil::is_directory(&self.directory()) {
             // At worst the steps start over after a restart of the agent: not worth failing for.
             let _ = self.remember(false, |_| ());
         }

@@ -14,7 +14,7 @@ const STATE_FILE: &str = "state.json";
 /// Reads the state in `directory`; `None` if there is none for this uid. An unreadable file counts as none as well:
 /// existing volumes are then adopted as they are, never filled.
 pub(super) fn load(directory: &Path, plan: &TenantPlan) -> Option<TenantState> {
-    let bytes = std::fs::read(directory.join(STATE_FILE)).ok()?;
+    let bytes = fsutil::read(&directory.join(STATE_FILE)).ok()?;
     let state: TenantState = serde_json::from_slice(&bytes).ok()?;
     state.is_of(plan).then_some(state)
 }

@@ -2,7 +2,10 @@
 //!
 //! Not here: decisions alone (plan::diff's own tests), real engines (the workspace's tests).
 
+#![expect(clippy::disallowed_methods, reason = "tests' own directories")]
+
 mod data;
 mod disk;
 mod faults;
+mod images;
 mod life;

@@ -12,6 +12,7 @@ use isyone_fleet::{
 };
 use isyone_proto::{
     convert::parse,
+    echo::echo,
     error::FieldError,
     ids::{HostName, TenantName},
     pb::{
@@ -24,8 +25,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
-use super::{Answers, Api, STREAM_QUEUE};
-use crate::{agents::streams::Bridge, wire::status, writer::SubmitError};
+use super::{Answers, Api, STREAM_QUEUE, admin_only};
+use crate::{
+    agents::streams::Bridge,
+    wire::{caller::Caller, status},
+    writer::SubmitError,
+};
 
 /// Largest chunk of log, standard input or output; documented in the protocol.
 const MAX_CHUNK: usize = 64 << 10;
@@ -66,7 +71,7 @@ impl Api {
 
     pub(super) async fn run(
         &self,
-        actor: String,
+        caller: Caller,
         mut input: Streaming<v1::ExecRequest>,
     ) -> Result<Answers<v1::ExecResponse>, Status> {
         let first = tokio::time::timeout(START_PATIENCE, input.message()).await;
@@ -77,22 +82,20 @@ impl Api {
             return Err(FieldError::new("start", "must be the first message").into());
         };
         let name = check_start(&start)?;
+        if start.root {
+            let without = "leave it out, and the command runs as the service's own user, or let an admin run it";
+            admin_only(&caller, "start.root", without)?;
+        }
         let host = self.host_of(&name)?;
         self.check_at_work(&name, start.kind())?;
-        let kind = start
-            .kind()
-            .as_str_name()
-            .trim_start_matches("EXEC_KIND_")
-            .to_ascii_lowercase();
-        // Arguments may hold secrets: record the kind only, which is enough to know what was done.
         let audit = Command::Audit {
             kind: EventKind::TenantExec,
             tenant: name,
-            message: kind,
+            message: told(&start),
         };
         self.parts
             .handle
-            .submit(actor, audit)
+            .submit(caller.to_string(), audit)
             .await
             .map_err(status::submit)?;
         let bridge = self.parts.streams.open(&host, Target::Exec(start)).await?;
@@ -141,6 +144,16 @@ fn check_start(start: &v1::ExecStart) -> Result<TenantName, FieldError> {
         );
         return Err(FieldError::new("start.arguments", problem));
     }
+    let plain = start.kind() != v1::ExecKind::Command;
+    if start.root && plain {
+        return Err(FieldError::new("start.root", "only for a command"));
+    }
+    match v1::ContainerRole::try_from(start.container) {
+        Ok(v1::ContainerRole::Unspecified) => {}
+        Ok(_) if !plain => {}
+        Ok(_) => return Err(FieldError::new("start.container", "only for a command")),
+        Err(_) => return Err(FieldError::new("start.container", "unknown container")),
+    }
     if start.columns > MAX_TERMINAL || start.rows > MAX_TERMINAL {
         return Err(FieldError::new(
             "start.columns",
@@ -148,6 +161,30 @@ fn check_start(start: &v1::ExecStart) -> Result<TenantName, FieldError> {
         ));
     }
     Ok(name)
+}
+
+/// What is recorded of a command: its kind, and of one that may be anything also where, whether as root, and its first
+/// word. Never more, because arguments may hold secrets.
+fn told(start: &v1::ExecStart) -> String {
+    let kind = start.kind().as_str_name();
+    let kind = kind.trim_start_matches("EXEC_KIND_").to_ascii_lowercase();
+    if start.kind() != v1::ExecKind::Command {
+        return kind;
+    }
+    let service = match start.container() {
+        v1::ContainerRole::Postgres => "postgres",
+        v1::ContainerRole::Odoo | v1::ContainerRole::Unspecified => "odoo",
+    };
+    let root = if start.root { " as root" } else { "" };
+    // Somebody may write `NAME=secret program`, which is no program's name.
+    let word = start.arguments.first().and_then(|words| {
+        let first = words.split_whitespace().next()?;
+        first.split('=').next().filter(|name| !name.is_empty())
+    });
+    format!(
+        "{kind}{root} in {service}: {}",
+        echo(word.unwrap_or("a shell"))
+    )
 }
 
 /// The agent's next message, or the error that ended the stream.
@@ -264,5 +301,55 @@ fn checked_input(request: v1::ExecRequest) -> Result<exec_request::Message, Fiel
         }
         Some(message) => Ok(message),
         None => Err(FieldError::new("message", "must be set")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_recorded_of_a_command_says_where_and_as_whom_and_none_of_its_arguments() {
+        let command = |arguments: &[&str]| v1::ExecStart {
+            name: "alfa".into(),
+            kind: v1::ExecKind::Command.into(),
+            arguments: arguments.iter().map(|a| (*a).to_owned()).collect(),
+            root: true,
+            ..v1::ExecStart::default()
+        };
+        for (arguments, word) in [
+            (&["chown", "-R", "secret"][..], "chown"),
+            (&["psql postgres://u:secret@h"], "psql"),
+            (&["PGPASSWORD=secret psql"], "PGPASSWORD"),
+            (&["=secret"], "a shell"),
+            (&[], "a shell"),
+            (&["a\nb"], "a"),
+            (&["\u{1b}[2J"], "\\u{1b}[2J"),
+        ] {
+            let told = told(&command(arguments));
+            assert_eq!(told, format!("command as root in odoo: {word}"));
+        }
+        let in_postgres = v1::ExecStart {
+            container: v1::ContainerRole::Postgres.into(),
+            root: false,
+            ..command(&["ls"])
+        };
+        assert_eq!(told(&in_postgres), "command in postgres: ls");
+        let psql = v1::ExecStart {
+            kind: v1::ExecKind::Psql.into(),
+            ..command(&["-c", "select 'secret'"])
+        };
+        assert_eq!(told(&psql), "psql");
+        assert_eq!(check_start(&psql).unwrap_err().field, "start.root");
+        let elsewhere = v1::ExecStart {
+            root: false,
+            kind: v1::ExecKind::Shell.into(),
+            ..in_postgres.clone()
+        };
+        assert_eq!(
+            check_start(&elsewhere).unwrap_err().field,
+            "start.container"
+        );
+        assert!(check_start(&in_postgres).is_ok());
     }
 }

@@ -29,7 +29,14 @@ use isyone_fleet::{
     state::State,
     views,
 };
-use isyone_proto::{convert::parse, error::FieldError, ids::TenantName, pb::v1, plan::UnixMs};
+use isyone_proto::{
+    convert::parse,
+    error::{self, FieldError},
+    ids::TenantName,
+    pb::v1,
+    plan::UnixMs,
+    tls::OperatorRole,
+};
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
@@ -125,6 +132,17 @@ fn now() -> UnixMs {
 fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     let caller = request.extensions().get::<Caller>().cloned();
     caller.ok_or_else(|| Status::internal("request without a caller"))
+}
+
+/// Refuses a field that only admins may set to whoever is none; `remedy` says what they can do.
+fn admin_only(caller: &Caller, field: &str, remedy: &str) -> Result<(), Status> {
+    let who = match caller {
+        Caller::Operator(_, OperatorRole::Admin) => return Ok(()),
+        Caller::Operator(name, role) => format!("operator `{name}` has the role {role}"),
+        other => format!("{other} is no operator"),
+    };
+    let problem = format!("{who}; this needs the role admin: {remedy}");
+    Err(error::denied(FieldError::new(field, problem)))
 }
 
 fn tenant_name(text: &str) -> Result<TenantName, FieldError> {

@@ -5,11 +5,14 @@
 use isyone_fleet::settings::Settings;
 use isyone_proto::{
     convert::{parse, parse_labels, parse_optional},
+    echo::echo,
     error::FieldError,
     ids::ShortName,
     pb::v1,
     spec::{Domain, MAX_DOMAINS, MAX_MODULES, Module, Size, TenantSpec},
 };
+
+use crate::base::config::Images;
 
 /// The module that every database has; requesting it changes nothing.
 const BASE_MODULE: &str = "base";
@@ -53,6 +56,31 @@ pub(super) fn tenant_spec(
         edition,
     };
     Ok((spec, size))
+}
+
+/// The image of a spec that only admins may choose, by its field, and what others can do: those of the configured
+/// editions and those that match `[images] allow` are everybody's. Whoever chooses an image chooses what runs on a host.
+pub(super) fn admins_image(
+    settings: &Settings,
+    images: &Images,
+    spec: &TenantSpec,
+) -> Option<(&'static str, String)> {
+    let editions = || settings.editions.values();
+    let odoo = editions().any(|e| e.odoo == spec.odoo_image);
+    let postgres = editions().any(|e| e.postgres == spec.postgres_image);
+    let (field, image) = [
+        ("spec.odoo_image", &spec.odoo_image, odoo),
+        ("spec.postgres_image", &spec.postgres_image, postgres),
+    ]
+    .into_iter()
+    .find_map(|(field, image, known)| (!known && !images.allow(image)).then_some((field, image)))?;
+    let image = echo(image.as_str());
+    Some((
+        field,
+        format!(
+            "`{image}` is no edition's image; take an edition, or let an admin create the tenant or add a pattern to [images] allow in coordinator.toml"
+        ),
+    ))
 }
 
 fn unknown<'a>(
@@ -129,6 +157,36 @@ mod tests {
         assert_eq!(
             parse_spec(modules(&["stock", "crm", "base", "crm"])),
             parse_spec(modules(&["crm", "stock"]))
+        );
+    }
+
+    #[test]
+    fn only_the_editions_images_and_those_allowed_are_everybodys() {
+        let settings = testing::settings();
+        let judged = |odoo: &str, postgres: &str, allow: &[&str]| {
+            let wire = v1::TenantSpec {
+                odoo_image: odoo.to_owned(),
+                postgres_image: postgres.to_owned(),
+                ..v1::TenantSpec::default()
+            };
+            let images = Images {
+                allow: allow.iter().map(|p| p.parse().unwrap()).collect(),
+            };
+            let spec = parse_spec(wire).unwrap();
+            admins_image(&settings, &images, &spec).map(|(field, _)| field)
+        };
+        let postgres = settings.editions.values().next().unwrap().postgres.as_str();
+        assert_eq!(judged("", "", &[]), None);
+        assert_eq!(judged("", postgres, &[]), None, "named, but the edition's");
+        let other = "registry.example.com/odoo:18.0";
+        assert_eq!(judged(other, "", &[]), Some("spec.odoo_image"));
+        assert_eq!(judged("", other, &[]), Some("spec.postgres_image"));
+        assert_eq!(judged(postgres, "", &[]), Some("spec.odoo_image"));
+        let allow = ["registry.example.com/odoo:*"];
+        assert_eq!(judged(other, "", &allow), None);
+        assert_eq!(
+            judged("registry.example.com/evil:18.0", "", &allow),
+            Some("spec.odoo_image")
         );
     }
 

@@ -21,7 +21,7 @@ use isyone_proto::{
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
-use super::{Answers, Api, caller, now, page_size, request_id, spec, tenant_name};
+use super::{Answers, Api, admin_only, caller, now, page_size, request_id, spec, tenant_name};
 use crate::{
     wire::{shown, status},
     writer::SubmitError,
@@ -77,12 +77,17 @@ impl TenantService for Api {
         &self,
         request: Request<v1::CreateTenantRequest>,
     ) -> Result<Response<v1::CreateTenantResponse>, Status> {
-        let actor = caller(&request)?.to_string();
+        let caller = caller(&request)?;
+        let actor = caller.to_string();
         let asked = request.into_inner();
         let name = tenant_name(&asked.name)?;
         let settings = self.parts.handle.settings();
         let (spec, size) = spec::tenant_spec(settings, asked.spec.unwrap_or_default())
             .map_err(|e| e.within("spec"))?;
+        let images = &self.parts.config.images;
+        if let Some((field, remedy)) = spec::admins_image(settings, images, &spec) {
+            admin_only(&caller, field, &remedy)?;
+        }
         // Used only if the tenant does not exist yet.
         let uid = Uuid::now_v7();
         let create = CreateTenant {
@@ -389,8 +394,8 @@ impl TenantService for Api {
         &self,
         request: Request<Streaming<v1::ExecRequest>>,
     ) -> Result<Response<Self::ExecStream>, Status> {
-        let actor = caller(&request)?.to_string();
-        self.run(actor, request.into_inner())
+        let caller = caller(&request)?;
+        self.run(caller, request.into_inner())
             .await
             .map(Response::new)
     }

@@ -41,11 +41,16 @@ fn each_command_asks_for_its_own_program_without_a_terminal() {
     for (arguments, kind) in [
         (&["tenant", "shell", "alfa", "--", "what"], 1),
         (&["tenant", "psql", "alfa", "--", "what"], 3),
+        (&["tenant", "exec", "alfa", "--", "what"], 4),
     ] {
         assert_eq!(
             isyctl(arguments).stdout,
             format!("kind {kind} tty false size 80x24\r\n")
         );
+    }
+    for noun in ["exec", "shell"] {
+        let asked = isyctl(&["tenant", noun, "alfa", "--root", "--", "what"]);
+        assert_eq!(asked.stdout, "kind 4 tty false size 80x24 as root\r\n");
     }
 }
 

@@ -449,8 +449,12 @@ impl TenantService for Fake {
                 ["vanish"] => return,
                 ["what"] => {
                     let text = format!(
-                        "kind {} tty {} size {}x{}\r\n",
-                        start.kind, start.tty, start.columns, start.rows
+                        "kind {} tty {} size {}x{}{}\r\n",
+                        start.kind,
+                        start.tty,
+                        start.columns,
+                        start.rows,
+                        if start.root { " as root" } else { "" }
                     );
                     let _ = to.send(answer(Out::Stdout(text.into_bytes()))).await;
                     0

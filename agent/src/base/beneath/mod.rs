@@ -5,6 +5,11 @@
 //!
 //! Not here: which directories (tenant, peer, jobs); our own files (fsutil), copying trees (tree).
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this is where they are called: below a handle, without following links"
+)]
+
 mod path;
 mod walk;
 
@@ -179,6 +184,44 @@ impl Root {
             return Err(invalid(format!("{path} is not a socket")));
         }
         Ok(handle)
+    }
+
+    /// Whether nothing is in it but what every file system of its own has at its root.
+    pub fn is_empty(&self) -> io::Result<bool> {
+        let own = |name: &[u8]| matches!(name, b"." | b".." | b"lost+found");
+        for entry in Dir::read_from(self.directory(&RelPath::root())?)? {
+            if !own(entry?.file_name().to_bytes()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Renames an entry of another directory into this one.
+    pub fn take(&self, from: &Self, name: &[u8], to: &[u8]) -> io::Result<()> {
+        Ok(rustix::fs::renameat(from, name, self, to)?)
+    }
+
+    /// Renames all entries of another directory into this one. They are few: all their names are held.
+    pub fn take_all(&self, from: &Self) -> io::Result<()> {
+        let mut names = Vec::new();
+        for entry in Dir::read_from(from.directory(&RelPath::root())?)? {
+            let name = entry?.file_name().to_owned();
+            if !matches!(name.to_bytes(), b"." | b"..") {
+                names.push(name);
+            }
+        }
+        names
+            .iter()
+            .try_for_each(|name| self.take(from, name.to_bytes(), name.to_bytes()))
+    }
+
+    /// Lets everybody connect to a unix socket who reaches it.
+    pub fn open_to_all(&self, socket: &RelPath) -> io::Result<()> {
+        let handle = self.socket(socket)?;
+        // A handle without access cannot be changed itself; its own entry leads to the very socket.
+        let own = format!("/proc/self/fd/{}", handle.as_raw_fd());
+        Ok(rustix::fs::chmod(own, Mode::from_raw_mode(0o666))?)
     }
 
     /// Free bytes of the file system, and its size.

@@ -6,7 +6,7 @@ use std::{collections::HashMap, path::Path, time::Duration};
 
 use bollard::{
     errors::Error as BollardError,
-    exec::{CreateExecOptions, ResizeExecOptions, StartExecOptions, StartExecResults},
+    exec::{ResizeExecOptions, StartExecOptions, StartExecResults},
     models as m, query_parameters as q,
 };
 use futures_util::{
@@ -20,8 +20,8 @@ use tonic::async_trait;
 use super::{
     Engine, classify,
     convert::{
-        Layers, append, bind_options, chunk, container_view, create_body, engine_event, filters,
-        first_file, listed, network_view, summary, volume_view, with_tag,
+        Layers, append, bind_options, chunk, container_view, create_body, engine_event,
+        exec_options, filters, first_file, listed, network_view, summary, volume_view, with_tag,
     },
 };
 use crate::{
@@ -220,7 +220,7 @@ impl Docker for Engine {
     }
 
     async fn remove(&self, name: &str) -> Result<()> {
-        // `v` removes the image's anonymous volumes (/mnt/extra-addons); named ones stay.
+        // `v` removes volumes without a name (/mnt/extra-addons); named ones stay.
         let options = q::RemoveContainerOptionsBuilder::default()
             .force(true)
             .v(true)
@@ -306,7 +306,7 @@ impl Docker for Engine {
     async fn exec(
         &self,
         container: &str,
-        user: Option<&str>,
+        user: &str,
         command: &[String],
         stdin: Vec<u8>,
     ) -> Result<ExecOutput> {
@@ -398,19 +398,11 @@ impl Docker for Engine {
     async fn exec_session(
         &self,
         container: &str,
-        user: Option<&str>,
+        user: &str,
         command: &[String],
         tty: Option<(u16, u16)>,
     ) -> Result<ExecSession> {
-        let options = CreateExecOptions {
-            cmd: Some(command.to_vec()),
-            user: user.map(str::to_owned),
-            attach_stdin: Some(true),
-            attach_stdout: Some(true),
-            attach_stderr: Some(true),
-            tty: Some(tty.is_some()),
-            ..Default::default()
-        };
+        let options = exec_options(user, command, tty.is_some());
         let made = self
             .call(|c| async move { c.create_exec(container, options).await })
             .await?;

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, path::Path};
 
-use bollard::{container::LogOutput, models as m};
+use bollard::{container::LogOutput, exec::CreateExecOptions, models as m};
 use bytes::Bytes;
 
 use super::super::{
@@ -123,14 +123,30 @@ fn host_config(spec: &ContainerSpec) -> m::HostConfig {
     }
 }
 
+/// A command in a running container: as this very user, with nothing that the container's own processes do not have.
+pub(super) fn exec_options(user: &str, command: &[String], tty: bool) -> CreateExecOptions<String> {
+    CreateExecOptions {
+        cmd: Some(command.to_vec()),
+        user: Some(user.to_owned()),
+        privileged: Some(false),
+        attach_stdin: Some(true),
+        attach_stdout: Some(true),
+        attach_stderr: Some(true),
+        tty: Some(tty),
+        ..Default::default()
+    }
+}
+
 fn mount(mount: &Mount) -> m::Mount {
     let (typ, source, read_only) = match &mount.source {
-        MountSource::Volume(name) => (m::MountType::VOLUME, name, false),
-        MountSource::File(path) => (m::MountType::BIND, path, true),
+        MountSource::Volume(name) => (m::MountType::VOLUME, Some(name), false),
+        MountSource::File(path) => (m::MountType::BIND, Some(path), true),
+        // A volume without a name is filled with what the image has there, and goes with the container.
+        MountSource::Image => (m::MountType::VOLUME, None, true),
     };
     m::Mount {
         target: Some(mount.target.clone()),
-        source: Some(source.clone()),
+        source: source.cloned(),
         typ: Some(typ),
         read_only: Some(read_only),
         ..Default::default()
@@ -153,6 +169,7 @@ pub(super) fn container_view(found: m::ContainerInspectResponse) -> Container {
         .as_ref()
         .and_then(|t| t.parse::<jiff::Timestamp>().ok())
         .map(|t| t.as_millisecond());
+    let config = found.config.unwrap_or_default();
     Container {
         name: found
             .name
@@ -161,7 +178,8 @@ pub(super) fn container_view(found: m::ContainerInspectResponse) -> Container {
             .to_owned(),
         id: found.id.unwrap_or_default(),
         state: state.status.map(|s| s.to_string()).unwrap_or_default(),
-        labels: found.config.and_then(|c| c.labels).unwrap_or_default(),
+        labels: config.labels.unwrap_or_default(),
+        user: config.user.unwrap_or_default(),
         image_id: found.image.unwrap_or_default(),
         exit_code: state.exit_code.unwrap_or_default() as i32,
         restarts: found.restart_count.unwrap_or_default() as u32,
@@ -317,6 +335,13 @@ pub(super) fn first_file(archive: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_runs_as_whom_it_is_told_and_is_never_privileged() {
+        let options = exec_options("odoo", &["id".to_owned()], false);
+        assert_eq!(options.user.as_deref(), Some("odoo"));
+        assert_eq!(options.privileged, Some(false));
+    }
 
     #[test]
     fn references_without_a_tag_get_one() {

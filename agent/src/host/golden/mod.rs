@@ -46,7 +46,7 @@ pub struct Meta {
 impl Meta {
     /// Reads the metadata of the snapshot in this directory.
     fn read(snapshot: &Path) -> Option<Self> {
-        serde_json::from_slice(&std::fs::read(snapshot.join(META)).ok()?).ok()
+        serde_json::from_slice(&fsutil::read(&snapshot.join(META)).ok()?).ok()
     }
 }
 
@@ -73,13 +73,14 @@ pub struct GoldenStore {
 impl GoldenStore {
     /// Opens `dir`. Removes what a previous run left incomplete; leaves files that somebody else put there alone.
     pub fn open(dir: PathBuf) -> io::Result<Self> {
-        for entry in std::fs::read_dir(&dir)? {
-            let entry = entry?;
-            let path = entry.path();
-            if !entry.file_type()?.is_dir() {
+        for entry in fsutil::list(&dir)? {
+            let path = entry.path;
+            if !entry.is_directory {
                 tracing::warn!("{} is no snapshot and is left alone", path.display());
-            } else if !path.join(META).exists() || path.extension().is_some_and(|e| e == "tmp") {
-                std::fs::remove_dir_all(&path)?;
+            } else if !fsutil::exists(&path.join(META))
+                || path.extension().is_some_and(|e| e == "tmp")
+            {
+                fsutil::remove_tree(&path)?;
             }
         }
         Ok(Self {
@@ -100,9 +101,9 @@ impl GoldenStore {
     pub async fn spares_in(&self, root: &Path) {
         let (spares, dir, root) = (self.spares.clone(), self.dir.clone(), root.to_owned());
         let settled = blocking(move || {
-            let names =
-                std::fs::read_dir(dir)?.map(|e| Ok(e?.file_name().to_string_lossy().into_owned()));
-            spares.settle(&root, &names.collect::<io::Result<Vec<_>>>()?)
+            let names = fsutil::list(&dir)?.into_iter();
+            let names = names.map(|entry| entry.name.to_string_lossy().into_owned());
+            spares.settle(&root, &names.collect::<Vec<_>>())
         });
         if let Err(e) = settled.await {
             tracing::warn!(
@@ -161,11 +162,11 @@ impl GoldenStore {
         let _writer = self.access.write().await;
         let dir = self.dir.clone();
         blocking(move || {
-            if place.exists() {
-                std::fs::remove_dir_all(&place)?;
+            if fsutil::exists(&place) {
+                fsutil::remove_tree(&place)?;
             }
-            std::fs::rename(&tmp, &place)?;
-            std::fs::File::open(&dir)?.sync_all()?;
+            fsutil::rename(&tmp, &place)?;
+            fsutil::sync_entries(&dir)?;
             prune(&dir)
         })
         .await?;
@@ -203,7 +204,7 @@ impl GoldenStore {
                 &Root::open(&volumes.postgres)?,
             )?;
             let files = source.join("filestore").join(&meta.database);
-            if files.exists() {
+            if fsutil::exists(&files) {
                 let place = filestore(&volumes)?;
                 let name = RelPath::root().join(database.as_bytes());
                 let name = name.map_err(io::Error::other)?;
@@ -253,17 +254,17 @@ impl Volumes {
 }
 
 fn stage(tmp: &Path, volumes: &Volumes, database: &str, now: UnixMs) -> io::Result<CopyStats> {
-    if tmp.exists() {
-        std::fs::remove_dir_all(tmp)?;
+    if fsutil::exists(tmp) {
+        fsutil::remove_tree(tmp)?;
     }
     fsutil::private_dir(tmp)?;
-    std::fs::create_dir(tmp.join("pgdata"))?;
+    fsutil::make_directory(&tmp.join("pgdata"))?;
     let mut stats = tree::copy(
         &Root::open(&volumes.postgres)?,
         &Root::open(&tmp.join("pgdata"))?,
     )?;
     let kept = tmp.join("filestore").join(database);
-    std::fs::create_dir_all(&kept)?;
+    fsutil::make_directories(&kept)?;
     // A program of the tenant has run by now: what it calls its filestore may lead anywhere.
     let files = RelPath::root()
         .join(FILESTORE)
@@ -278,18 +279,16 @@ fn stage(tmp: &Path, volumes: &Volumes, database: &str, now: UnixMs) -> io::Resu
         created_ms: now,
         bytes: stats.bytes,
     };
-    std::fs::write(
-        tmp.join(META),
-        serde_json::to_vec(&meta).unwrap_or_default(),
-    )?; // plain struct: cannot fail
+    let bytes = serde_json::to_vec(&meta).unwrap_or_default(); // plain struct: cannot fail
+    fsutil::write(&tmp.join(META), &bytes)?;
     tree::sync(tmp)?;
     Ok(stats)
 }
 
 fn prune(dir: &Path) -> io::Result<()> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(dir)? {
-        let path = entry?.path();
+    for entry in fsutil::list(dir)? {
+        let path = entry.path;
         if let Some(meta) = Meta::read(&path) {
             found.push((meta.created_ms, path));
         }
@@ -299,7 +298,7 @@ fn prune(dir: &Path) -> io::Result<()> {
     found
         .into_iter()
         .take(surplus)
-        .try_for_each(|(_, path)| std::fs::remove_dir_all(path))
+        .try_for_each(|(_, path)| fsutil::remove_tree(&path))
 }
 
 #[cfg(test)]

@@ -16,7 +16,6 @@ use std::{
     },
 };
 
-use rustix::fs::CWD;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -86,11 +85,10 @@ impl Spares {
             return Ok(());
         }
         fsutil::private_dir(root)?;
-        for entry in std::fs::read_dir(root)? {
-            let entry = entry?;
-            let found = entry.file_name().to_string_lossy().into_owned();
+        for entry in fsutil::list(root)? {
+            let found = entry.name.to_string_lossy().into_owned();
             if found.starts_with(HALF) {
-                std::fs::remove_dir_all(entry.path())?;
+                fsutil::remove_tree(&entry.path)?;
             } else if let Some(key) = keys.iter().find(|key| found.starts_with(key.as_str())) {
                 self.want(key);
             }
@@ -160,15 +158,16 @@ impl Spares {
                 root.display()
             );
             self.useless.store(true, Ordering::Relaxed);
-            std::fs::remove_dir_all(&mine)?;
+            fsutil::remove_tree(&mine)?;
             return Ok(false);
         }
         moved?;
-        let files = mine.join("filestore").join(&meta.database);
-        if files.exists() {
-            rustix::fs::renameat(CWD, &files, filestore(volumes)?, database)?;
+        let files = mine.join("filestore");
+        if fsutil::exists(&files.join(&meta.database)) {
+            let (from, to) = (meta.database.as_bytes(), database.as_bytes());
+            filestore(volumes)?.take(&Root::open(&files)?, from, to)?;
         }
-        let _ = std::fs::remove_dir_all(&mine); // else removed at the next start
+        let _ = fsutil::remove_tree(&mine); // else removed at the next start
         Ok(true)
     }
 }
@@ -178,7 +177,7 @@ fn seize(root: &Path, key: &str, meta: &Meta) -> io::Result<Option<PathBuf>> {
     let mine = half(root);
     // From the last one down: low numbers are made first.
     for number in (0..SPARES[0]).rev() {
-        match std::fs::rename(root.join(name(key, meta, number)), &mine) {
+        match fsutil::rename(&root.join(name(key, meta, number)), &mine) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             done => return done.map(|()| Some(mine)),
         }
@@ -188,9 +187,8 @@ fn seize(root: &Path, key: &str, meta: &Meta) -> io::Result<Option<PathBuf>> {
 
 /// Removes spares that none of these kinds should have. Leaves halves alone: they are in use.
 fn sweep(root: &Path, kinds: &[SpareKind]) -> io::Result<()> {
-    for entry in std::fs::read_dir(root)? {
-        let entry = entry?;
-        let found = entry.file_name().to_string_lossy().into_owned();
+    for entry in fsutil::list(root)? {
+        let found = entry.name.to_string_lossy().into_owned();
         let wanted = |kind: &SpareKind| {
             (0..kind.most).any(|number| name(&kind.key, &kind.meta, number) == found)
         };
@@ -198,10 +196,10 @@ fn sweep(root: &Path, kinds: &[SpareKind]) -> io::Result<()> {
             continue;
         }
         let gone = half(root);
-        match std::fs::rename(entry.path(), &gone) {
+        match fsutil::rename(&entry.path, &gone) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {} // it was taken just now
             Err(e) => return Err(e),
-            Ok(()) => std::fs::remove_dir_all(&gone)?,
+            Ok(()) => fsutil::remove_tree(&gone)?,
         }
     }
     Ok(())
@@ -216,37 +214,36 @@ fn make(
 ) -> io::Result<bool> {
     let place = root.join(name(&kind.key, &kind.meta, number));
     let disk = rustix::fs::statvfs(root)?;
-    if place.exists() || disk.f_bavail * disk.f_frsize < kind.meta.bytes.saturating_mul(FREE_FOR) {
+    if fsutil::exists(&place)
+        || disk.f_bavail * disk.f_frsize < kind.meta.bytes.saturating_mul(FREE_FOR)
+    {
         return Ok(false);
     }
     let tmp = half(root);
     let copy = |part: &str| {
-        std::fs::create_dir(tmp.join(part))?;
+        fsutil::make_directory(&tmp.join(part))?;
         let from = Root::open(&kind.snapshot.join(part))?;
         tree::copy_aside(&from, &Root::open(&tmp.join(part))?)
     };
-    let held = std::fs::File::open(root)?;
-    let made = std::fs::create_dir(&tmp)
+    let held = fsutil::open_directory(root)?;
+    let made = fsutil::make_directory(&tmp)
         .and_then(|()| copy("pgdata"))
         .and_then(|_| copy("filestore"))
         .and_then(|_| tree::sync_all(&held));
     if made.is_err() || stop.is_cancelled() {
-        let _ = std::fs::remove_dir_all(&tmp); // else removed at the next start
+        let _ = fsutil::remove_tree(&tmp); // else removed at the next start
         return made.map(|()| false);
     }
-    std::fs::rename(&tmp, &place)?;
+    fsutil::rename(&tmp, &place)?;
     held.sync_all()?;
     Ok(true)
 }
 
 /// Renames each entry of `from` into `to`, which takes its mode and owner.
 fn move_content(from: &Path, to: &Path) -> io::Result<()> {
-    let target = Root::open(to)?;
-    for entry in std::fs::read_dir(from)? {
-        let entry = entry?;
-        rustix::fs::renameat(CWD, entry.path(), &target, entry.file_name())?;
-    }
-    beneath::set_meta(&target, &beneath::meta(Root::open(from)?)?)
+    let (source, target) = (Root::open(from)?, Root::open(to)?);
+    target.take_all(&source)?;
+    beneath::set_meta(&target, &beneath::meta(&source)?)
 }
 
 #[cfg(test)]

@@ -17,8 +17,8 @@ use crate::plan::{
     facts::{HostFacts, Images},
     render,
     stack::{
-        ADDON_NAME, ADDONS_TARGET, GEVENT_PORT, HTTP_PORT, MAX_CONNECTIONS, POSTGRES_GRACE_S,
-        init_name, split_memory,
+        ADDON_NAME, ADDONS_TARGET, EXTRA_ADDONS_TARGET, GEVENT_PORT, HTTP_PORT, MAX_CONNECTIONS,
+        POSTGRES_GRACE_S, init_name, split_memory,
     },
 };
 
@@ -187,6 +187,10 @@ pub(super) fn odoo(plan: &TenantPlan, host: &HostFacts, images: &Images) -> Cont
             Mount {
                 source: MountSource::File(host.addons_dir.join(ADDON_NAME).display().to_string()),
                 target: format!("{}/{}", ADDONS_TARGET, ADDON_NAME),
+            },
+            Mount {
+                source: MountSource::Image,
+                target: EXTRA_ADDONS_TARGET.to_owned(),
             },
         ],
         network: plan.name.project(),

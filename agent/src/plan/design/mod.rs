@@ -12,7 +12,9 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::plan::{
-    container::{ContainerSpec, LABEL_CONFIG_HASH, LABEL_TENANT, LABEL_UID, Limits, NamedSpec},
+    container::{
+        ContainerSpec, LABEL_CONFIG_HASH, LABEL_TENANT, LABEL_UID, Limits, MountSource, NamedSpec,
+    },
     facts::{HostFacts, Images},
     render, sql,
     stack::Stack,
@@ -42,6 +44,8 @@ fn config_hash(spec: &ContainerSpec, contents: &str) -> String {
     let mut fixed = spec.clone();
     fixed.limits = Limits::default();
     fixed.shm_bytes = None;
+    // Agents of before left them out, and no tenant is to stop for them: they come with the next container.
+    fixed.mounts.retain(|m| m.source != MountSource::Image);
     if fixed.command.first().is_some_and(|c| c == "postgres") {
         fixed.command.truncate(1);
     }
@@ -211,6 +215,17 @@ mod tests {
             ("/dev/sda", 1 << 20)
         );
         assert_eq!(stack(&before, &there, &images(), "hash").odoo, unsaid.odoo);
+    }
+
+    /// Fails if an upgrade of the agent makes containers anew: every tenant would stop for it.
+    #[test]
+    fn a_container_of_an_agent_before_is_kept() {
+        let plan = tenant_plan("alfa");
+        let odoo = containers::odoo(&plan, &host(), &images());
+        let mut before = odoo.clone();
+        before.mounts.retain(|m| m.source != MountSource::Image);
+        assert_eq!(before.mounts.len() + 1, odoo.mounts.len());
+        assert_eq!(config_hash(&before, "conf"), config_hash(&odoo, "conf"));
     }
 
     #[test]

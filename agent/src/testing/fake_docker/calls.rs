@@ -160,6 +160,7 @@ impl Docker for FakeDocker {
                 let missing = match &mount.source {
                     MountSource::Volume(name) => !world.volumes.contains_key(name),
                     MountSource::File(path) => !Path::new(path).exists(),
+                    MountSource::Image => false,
                 };
                 if missing {
                     return Err(DockerError::Refused(format!(
@@ -317,7 +318,7 @@ impl Docker for FakeDocker {
     async fn exec(
         &self,
         container: &str,
-        _user: Option<&str>,
+        _user: &str,
         command: &[String],
         stdin: Vec<u8>,
     ) -> Result<ExecOutput> {
@@ -386,20 +387,16 @@ impl Docker for FakeDocker {
     async fn exec_session(
         &self,
         container: &str,
-        user: Option<&str>,
+        user: &str,
         command: &[String],
         _tty: Option<(u16, u16)>,
     ) -> Result<ExecSession> {
         self.up()?.find(container)?;
         let said = Ok((
             false,
-            format!(
-                "ran {} as {}\n",
-                command.join(" "),
-                user.unwrap_or("its own")
-            )
-            .into_bytes()
-            .into(),
+            format!("ran {} as {}\n", command.join(" "), user)
+                .into_bytes()
+                .into(),
         ));
         Ok(ExecSession {
             id: "exec".to_owned(),

@@ -173,6 +173,48 @@ impl FakeDocker {
         let _ = dead.wait_for(|dead| *dead).await;
     }
 
+    /// Somebody pulls a tag that means a new image by now; the old one stays, without a name. With a digest, a registry
+    /// knows both, and has the old one under its digest.
+    pub fn move_tag(&self, reference: &str, id: &str, digest: Option<&str>) {
+        let mut world = self.world();
+        let Some(old) = world.images.remove(reference) else {
+            return;
+        };
+        let new = Image {
+            id: id.to_owned(),
+            digest: digest.unwrap_or(id).to_owned(),
+            ..old.clone()
+        };
+        world.images.insert(old.id.clone(), old);
+        world.images.insert(reference.to_owned(), new);
+    }
+
+    /// Somebody removes an image by force; a registry has it under this reference.
+    pub fn remove_image(&self, id: &str, by: &str) {
+        let mut world = self.world();
+        let gone = world
+            .images
+            .iter()
+            .find(|(_, image)| image.id == id)
+            .map(|(name, _)| name.clone());
+        if let Some(image) = gone.and_then(|name| world.images.remove(&name)) {
+            world.pruned.insert(by.to_owned(), image);
+        }
+    }
+
+    /// What a container was asked to be.
+    pub fn spec_of(&self, container: &str) -> Option<ContainerSpec> {
+        let world = self.world();
+        world.containers.get(container).map(|c| c.spec.clone())
+    }
+
+    /// Id of the image that a container was made of.
+    pub fn image_of(&self, container: &str) -> Option<String> {
+        let world = self.world();
+        let found = world.containers.get(container)?;
+        Some(self.view(container, found, &world.images).image_id)
+    }
+
     /// The daemon stops answering, or answers again. Containers stay as they are.
     pub fn set_down(&self, down: bool) {
         self.world().down = down;
@@ -392,6 +434,11 @@ impl FakeDocker {
             id: format!("id{}", c.id),
             state: c.state.to_owned(),
             labels: c.spec.labels.clone().into_iter().collect(),
+            user: images
+                .iter()
+                .find(|(name, image)| **name == c.spec.image || image.id == c.spec.image)
+                .map(|(_, image)| image.user.clone())
+                .unwrap_or_default(),
             image_id: images
                 .get(&c.spec.image)
                 .map_or(c.spec.image.clone(), |i| i.id.clone()),

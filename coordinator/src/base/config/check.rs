@@ -4,7 +4,7 @@
 
 use isyone_proto::ids::ShortName;
 
-use super::{Config, ConfigError, Network, Span, edge, network, plans, tls};
+use super::{Config, ConfigError, Images, Network, Span, edge, network, plans, tls};
 
 /// With a shorter interval, reports rather than tenants would be a host's load.
 const MIN_REPORT_INTERVAL: Span = Span::seconds(1);
@@ -37,6 +37,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     tls::check(config)?;
     config.probes.check(&config.edge)?;
     config.dns.check(&config.edge)?;
+    Images::check(config)?;
     for (name, plan) in &config.plans {
         plans::check(name, plan)?;
     }

@@ -9,7 +9,7 @@ use isyone_fleet::settings::Edition;
 use isyone_proto::{network, spec};
 
 use super::{
-    Advertise, Bytes, Certificates, Config, Cpus, Defaults, Dns, Edge, FrameOptions, Join,
+    Advertise, Bytes, Certificates, Config, Cpus, Defaults, Dns, Edge, FrameOptions, Images, Join,
     Lifecycle, Listen, Liveness, Log, LogFormat, Monitoring, Network, Placement, Plan, Probes,
     Span, Tls, UrlScheme,
 };
@@ -85,6 +85,7 @@ impl Default for Config {
                 (literal("large"), plan(4, 2000, 50, 4)),
             ]),
             editions: BTreeMap::from([(literal("18.0"), edition)]),
+            images: Images::default(),
         }
     }
 }

@@ -7,6 +7,7 @@ mod check;
 mod defaults;
 mod dns;
 mod edge;
+mod images;
 mod network;
 mod plans;
 mod probes;
@@ -33,6 +34,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     dns::Dns,
     edge::{Dashboard, FrameOptions},
+    images::{ImagePattern, Images},
     network::overlap,
     probes::Probes,
     sample::sample,
@@ -121,6 +123,8 @@ pub struct Config {
     pub plans: BTreeMap<ShortName, Plan>,
     /// Pairs of images (Odoo, PostgreSQL) by name.
     pub editions: BTreeMap<ShortName, Edition>,
+    /// Whose images besides the editions' operators may name.
+    pub images: Images,
 }
 
 /// `http` or `https`.

@@ -208,6 +208,11 @@ hosts = [@HOSTS@]
 #= disk = "50GiB"
 #= workers = 4
 
+# Images that operators may name for a tenant besides the editions', such as "registry.example.com/odoo:*": * stands for any
+# characters but "/". Admins may name any.
+[images]
+#= allow = []
+
 # Pairs of images, by tag or digest. Naming one here replaces the whole list.
 #= [editions."18.0"]
 #= odoo = "odoo:18.0"

@@ -1,4 +1,4 @@
-//! `isyctl tenant shell` and `psql`: a remote command with our standard streams; its exit code becomes ours.
+//! `isyctl tenant shell`, `exec` and `psql`: a remote command with our standard streams; its exit code becomes ours.
 
 use std::{
     io::{IsTerminal as _, Read as _},
@@ -21,6 +21,7 @@ use crate::{
     app::App,
     client::Client,
     exit::{Exit, Failure, Outcome},
+    nouns::tenant::Container,
     terminal::{self, RawMode},
 };
 
@@ -35,15 +36,43 @@ const QUEUE: usize = 16;
 Examples:
   isyctl tenant shell alfa                          a shell in the Odoo container
   isyctl tenant shell alfa --odoo                   Odoo's own Python shell on the tenant's database
-  isyctl tenant shell alfa -- ls /var/lib/odoo      one command; its exit code is ours")]
+  isyctl tenant shell alfa -- ls /var/lib/odoo      one command; its exit code is ours
+  isyctl tenant shell alfa --root                   as the container's root, for admins")]
 pub struct Shell {
     /// The tenant's name
     name: String,
     /// Odoo's Python shell on the tenant's database
     #[arg(long, conflicts_with = "command")]
     odoo: bool,
+    /// As the container's root; needs the role admin
+    #[arg(long, conflicts_with = "odoo")]
+    root: bool,
     /// A command in place of an interactive shell
     #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+/// `isyctl tenant exec`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The command runs as the service's own user (odoo, postgres) and without capabilities. --root needs the role admin; who asked \
+for it, where, and the command's first word are recorded.
+
+Examples:
+  isyctl tenant exec alfa -- id
+  isyctl tenant exec alfa --container postgres -- du -sh /var/lib/postgresql/data
+  isyctl tenant exec alfa --container postgres --root -- sh")]
+pub struct Exec {
+    /// The tenant's name
+    name: String,
+    /// Where it runs
+    #[arg(long, value_enum, default_value_t)]
+    container: Container,
+    /// As the container's root; needs the role admin
+    #[arg(long)]
+    root: bool,
+    /// The command and its arguments; its exit code is ours
+    #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
 
@@ -64,34 +93,57 @@ pub struct Psql {
 
 impl Shell {
     pub async fn run(self, app: &App) -> Outcome {
-        let kind = if self.odoo {
-            ExecKind::OdooShell
-        } else {
-            ExecKind::Shell
+        // A coordinator of before knows no root, and refuses what it does not know.
+        let kind = match (self.odoo, self.root) {
+            (true, _) => ExecKind::OdooShell,
+            (false, true) => ExecKind::Command,
+            (false, false) => ExecKind::Shell,
         };
-        exec(app, self.name, kind, self.command).await
+        let start = ExecStart {
+            root: self.root,
+            ..start(self.name, kind, self.command)
+        };
+        exec(app, start).await
+    }
+}
+
+impl Exec {
+    pub async fn run(self, app: &App) -> Outcome {
+        let start = ExecStart {
+            container: self.container.role().into(),
+            root: self.root,
+            ..start(self.name, ExecKind::Command, self.command)
+        };
+        exec(app, start).await
     }
 }
 
 impl Psql {
     pub async fn run(self, app: &App) -> Outcome {
-        exec(app, self.name, ExecKind::Psql, self.arguments).await
+        exec(app, start(self.name, ExecKind::Psql, self.arguments)).await
     }
 }
 
-async fn exec(app: &App, name: String, kind: ExecKind, arguments: Vec<String>) -> Outcome {
+fn start(name: String, kind: ExecKind, arguments: Vec<String>) -> ExecStart {
+    ExecStart {
+        name,
+        kind: kind.into(),
+        arguments,
+        ..ExecStart::default()
+    }
+}
+
+async fn exec(app: &App, start: ExecStart) -> Outcome {
     let client = app.client()?;
-    let doing = format!("run a command in tenant `{name}`");
+    let doing = format!("run a command in tenant `{}`", start.name);
     let tty = terminal::interactive();
     let (columns, rows) = terminal::size();
     let (to_remote, queue) = mpsc::channel(QUEUE);
     let start = ExecStart {
-        name,
-        kind: kind.into(),
-        arguments,
         tty,
         columns,
         rows,
+        ..start
     };
     // The queue is empty, so this cannot block or fail.
     let _ = to_remote.try_send(message(In::Start(start)));

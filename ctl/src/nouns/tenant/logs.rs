@@ -1,13 +1,14 @@
 //! `isyctl tenant logs`: what the containers wrote, all on standard output, because here it is the data; what a terminal
 //! would act on is escaped, unless `--raw`.
 
-use clap::{Args, ValueEnum};
-use isyone_proto::pb::v1::{ContainerRole, StreamLogsRequest};
+use clap::Args;
+use isyone_proto::pb::v1::StreamLogsRequest;
 
 use crate::{
     app::App,
     client::Interrupt,
     exit::{Exit, Outcome},
+    nouns::tenant::Container,
     output::harmless::Harmless,
 };
 
@@ -42,24 +43,13 @@ pub struct Logs {
     container: Container,
 }
 
-#[derive(Debug, Clone, Copy, Default, ValueEnum)]
-enum Container {
-    #[default]
-    Odoo,
-    Postgres,
-}
-
 impl Logs {
     pub async fn run(self, app: &App) -> Outcome {
         let client = app.client()?;
         let doing = format!("read the logs of tenant `{}`", self.name);
-        let container = match self.container {
-            Container::Odoo => ContainerRole::Odoo,
-            Container::Postgres => ContainerRole::Postgres,
-        };
         let request = StreamLogsRequest {
             name: self.name.clone(),
-            container: container.into(),
+            container: self.container.role().into(),
             follow: self.follow,
             tail: self.tail,
             timestamps: self.timestamps,

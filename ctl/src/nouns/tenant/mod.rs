@@ -11,8 +11,8 @@ pub mod moving;
 pub mod read;
 pub mod verify;
 
-use clap::{Args, Subcommand};
-use isyone_proto::pb::v1::{GetTenantRequest, Tenant};
+use clap::{Args, Subcommand, ValueEnum};
+use isyone_proto::pb::v1::{ContainerRole, GetTenantRequest, Tenant};
 
 use crate::{app::App, client::Client, exit::Failure, exit::Outcome};
 
@@ -43,6 +43,8 @@ pub enum TenantCommand {
     Logs(logs::Logs),
     /// Open a shell in a tenant's Odoo container, or run a command there (audited)
     Shell(exec::Shell),
+    /// Run a command in one of a tenant's containers (audited)
+    Exec(exec::Exec),
     /// Open psql on a tenant's database (audited)
     Psql(exec::Psql),
     /// Restart Odoo
@@ -83,6 +85,23 @@ pub struct Name {
     pub name: String,
 }
 
+/// One of a tenant's containers.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+pub enum Container {
+    #[default]
+    Odoo,
+    Postgres,
+}
+
+impl Container {
+    fn role(self) -> ContainerRole {
+        match self {
+            Self::Odoo => ContainerRole::Odoo,
+            Self::Postgres => ContainerRole::Postgres,
+        }
+    }
+}
+
 impl TenantCommand {
     pub async fn run(self, app: &App) -> Outcome {
         match self {
@@ -93,6 +112,7 @@ impl TenantCommand {
             Self::Credentials(Name { name }) => read::credentials(app, &name).await,
             Self::Logs(command) => command.run(app).await,
             Self::Shell(command) => command.run(app).await,
+            Self::Exec(command) => command.run(app).await,
             Self::Psql(command) => command.run(app).await,
             Self::Restart(command) => command.run(app).await,
             Self::Suspend(command) => command.run(app).await,

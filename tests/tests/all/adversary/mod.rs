@@ -7,5 +7,6 @@ mod backup;
 mod disk;
 mod identity;
 mod net;
+mod root;
 mod rotation;
 mod small;

@@ -111,6 +111,43 @@ fn row(from: &str, to: &[&str]) -> String {
     format!("            (\n{indent}\"{from}\",\n{words}\",\n            ),\n")
 }
 
+/// What of a clippy.toml is not a comment, without the end of the list of methods.
+fn entries(file: &str) -> BTreeSet<String> {
+    let text = read(file).unwrap();
+    let lines = text.lines().map(str::trim);
+    lines
+        .filter(|line| !line.is_empty() && !line.starts_with('#') && *line != "]")
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Clippy reads the nearest clippy.toml alone: the agent's takes the place of the workspace's.
+#[test]
+fn the_agents_lints_are_the_workspaces_and_more() {
+    let (workspace, agent) = (entries("clippy.toml"), entries("agent/clippy.toml"));
+    let missing: Vec<String> = workspace.difference(&agent).cloned().collect();
+    none(missing);
+    let only = |entry: &&String| !workspace.contains(*entry);
+    let files = agent.iter().filter(only);
+    let kinds = [
+        "std::fs::",
+        "std::path::",
+        "std::os::unix::fs::",
+        "tokio::fs::",
+        "rustix::fs::",
+    ];
+    none(
+        files
+            .filter(|entry| {
+                !kinds
+                    .iter()
+                    .any(|kind| entry.contains(&format!("\"{kind}")))
+            })
+            .cloned()
+            .collect(),
+    );
+}
+
 #[test]
 fn every_crate_has_a_table_or_a_reason_to_have_none() {
     let manifest = read("Cargo.toml").unwrap();

@@ -5,5 +5,6 @@
 
 mod disk;
 mod net;
+mod root;
 mod rotation;
 mod small;
