@@ -173,6 +173,8 @@ pub struct Host {
     born: Instant,
     engine: ArcSwapOption<EngineInfo>,
     local_volumes: ArcSwapOption<bool>,
+    /// Held while that is found out: whoever does removes what an earlier look has left, which must not be another's.
+    looking: tokio::sync::Mutex<()>,
 }
 
 impl Host {
@@ -208,6 +210,7 @@ impl Host {
             born: Instant::now(),
             engine: ArcSwapOption::empty(),
             local_volumes: ArcSwapOption::empty(),
+            looking: tokio::sync::Mutex::default(),
         })
     }
 
@@ -323,6 +326,10 @@ impl Host {
     /// volume of a unique name, because a path alone could be another daemon's. Done once per connection, and only when
     /// needed.
     pub async fn volumes_are_local(&self) -> Result<bool, DockerError> {
+        if let Some(known) = self.local_volumes.load_full() {
+            return Ok(*known);
+        }
+        let _turn = self.looking.lock().await;
         if let Some(known) = self.local_volumes.load_full() {
             return Ok(*known);
         }
