@@ -132,6 +132,11 @@ pub fn is_directory(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir())
 }
 
+/// The number of a file or directory in its file system; a link's own.
+pub fn inode(path: &Path) -> io::Result<u64> {
+    Ok(fs::symlink_metadata(path)?.ino())
+}
+
 /// A file's content.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     fs::read(path)

@@ -8,7 +8,11 @@
     reason = "only the kernel's own files, which nobody lays out"
 )]
 
-use std::{fs, io};
+use std::{
+    fs, io,
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _},
+    path::Path,
+};
 
 /// Entries of `/proc/<pid>` that lead into what the process sees, or holds open.
 const DOORS: [&str; 6] = ["root", "cwd", "exe", "fd", "map_files", "task"];
@@ -25,6 +29,19 @@ pub fn text(path: &str) -> io::Result<String> {
 pub fn belongs(pid: i32, container: &str) -> bool {
     let groups = || text(&format!("/proc/{pid}/cgroup"));
     pid > 0 && !container.is_empty() && groups().is_ok_and(|groups| groups.contains(container))
+}
+
+/// `major:minor` of a block device's node.
+pub fn device_number(node: &Path) -> Option<String> {
+    let found = fs::metadata(node).ok()?;
+    if !found.file_type().is_block_device() {
+        return None;
+    }
+    let (major, minor) = (
+        rustix::fs::major(found.rdev()),
+        rustix::fs::minor(found.rdev()),
+    );
+    Some(format!("{major}:{minor}"))
 }
 
 /// How many files this process has open.

@@ -18,7 +18,7 @@ pub struct Hosts {
 impl Hosts {
     /// Reads the file `path`; without one, no host is known yet.
     pub fn open(path: PathBuf) -> Self {
-        let stored = std::fs::read(&path).ok();
+        let stored = fsutil::read(&path).ok();
         let known = stored.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         Self {
             path,

@@ -219,7 +219,7 @@ impl LiveIdentity {
 
     /// SHA-256 of the CAs that we trust, hex; none if the file cannot be read.
     pub fn trusted(&self) -> Vec<String> {
-        let ca = std::fs::read_to_string(self.dir.join(NAMES[2])).unwrap_or_default();
+        let ca = fsutil::read_text(&self.dir.join(NAMES[2])).unwrap_or_default();
         tls::fingerprints("CA", &ca).unwrap_or_default()
     }
 

@@ -177,6 +177,8 @@ pub struct Host {
     local_volumes: ArcSwapOption<bool>,
     /// The device that tenants' data is on.
     data_device: OnceCell<Option<String>>,
+    /// Held while that is found out: whoever does removes what an earlier look has left, which must not be another's.
+    looking: tokio::sync::Mutex<()>,
 }
 
 impl Host {
@@ -213,6 +215,7 @@ impl Host {
             engine: ArcSwapOption::empty(),
             local_volumes: ArcSwapOption::empty(),
             data_device: OnceCell::new(),
+            looking: tokio::sync::Mutex::default(),
         })
     }
 
@@ -328,6 +331,10 @@ impl Host {
     /// volume of a unique name, because a path alone could be another daemon's. Done once per connection, and only when
     /// needed.
     pub async fn volumes_are_local(&self) -> Result<bool, DockerError> {
+        if let Some(known) = self.local_volumes.load_full() {
+            return Ok(*known);
+        }
+        let _turn = self.looking.lock().await;
         if let Some(known) = self.local_volumes.load_full() {
             return Ok(*known);
         }

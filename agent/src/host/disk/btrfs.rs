@@ -6,7 +6,6 @@
 use std::{
     ffi::OsStr,
     io,
-    os::unix::fs::MetadataExt as _,
     path::Path,
     process::{Child, Command, Stdio},
     thread::sleep,
@@ -14,6 +13,7 @@ use std::{
 };
 
 use super::measure::{Held, Quota};
+use crate::base::fsutil;
 
 /// `BTRFS_SUPER_MAGIC`.
 const MAGIC: u32 = 0x9123_683E;
@@ -52,8 +52,7 @@ impl Quota for Btrfs {
     }
 
     fn used(&self, directory: &Path) -> Option<Held> {
-        let found = std::fs::symlink_metadata(directory).ok()?;
-        if found.ino() != SUBVOLUME {
+        if fsutil::inode(directory).ok()? != SUBVOLUME {
             return None;
         }
         show(directory)

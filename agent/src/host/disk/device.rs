@@ -2,28 +2,27 @@
 //!
 //! Not here: the limits (plan::design).
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
+
+use crate::base::{fsutil, kernel};
 
 /// `/dev/sda`, for example: the whole disk, because the kernel limits no partition. `None`: it is on no device that it
 /// limits (a network's, or several).
 pub fn device_of(directory: &Path) -> Option<String> {
-    let directory = directory.canonicalize().ok()?;
-    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let directory = fsutil::canonical(directory).ok()?;
+    let mounts = kernel::text("/proc/self/mountinfo").ok()?;
     let (number, source) = mount_of(&mounts, &directory)?;
     // Some file systems (btrfs) have a number of their own that is no device's; then the mount names the device.
     let number = if is_block(&number) {
         number
     } else {
-        number_of(&source)?
+        kernel::device_number(Path::new(&source))?
     };
     let disk = whole(&number)?;
-    let named = fs::read_to_string(disk.join("uevent")).ok()?;
+    let named = kernel::text(disk.join("uevent").to_str()?).ok()?;
     let name = named.lines().find_map(|l| l.strip_prefix("DEVNAME="))?;
     let path = format!("/dev/{name}");
-    Path::new(&path).exists().then_some(path)
+    fsutil::exists(Path::new(&path)).then_some(path)
 }
 
 /// Where the kernel describes a device.
@@ -32,25 +31,13 @@ fn described(number: &str) -> PathBuf {
 }
 
 fn is_block(number: &str) -> bool {
-    described(number).exists()
-}
-
-/// `major:minor` of a device's node.
-fn number_of(node: &str) -> Option<String> {
-    use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
-    let found = fs::metadata(node).ok()?;
-    if !found.file_type().is_block_device() {
-        return None;
-    }
-    let number = found.rdev();
-    let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
-    Some(format!("{major}:{minor}"))
+    fsutil::exists(&described(number))
 }
 
 /// The kernel's description of the disk that a partition is of, or of the device itself.
 fn whole(number: &str) -> Option<PathBuf> {
-    let device = described(number).canonicalize().ok()?;
-    if device.join("partition").exists() {
+    let device = fsutil::canonical(&described(number)).ok()?;
+    if fsutil::exists(&device.join("partition")) {
         return device.parent().map(Path::to_owned);
     }
     Some(device)

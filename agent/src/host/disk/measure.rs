@@ -3,7 +3,7 @@
 //! Not here: whose turn it is (the parent).
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -11,7 +11,7 @@ use std::{
 use isyone_proto::disk::DiskMeans;
 
 use super::btrfs::Btrfs;
-use crate::base::tree;
+use crate::base::{fsutil, kernel, tree};
 
 /// A walk pauses after each directory, so that it never keeps the disk from a tenant.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -49,13 +49,13 @@ pub fn make_directory(directory: &Path) -> io::Result<()> {
     let made = quota.map(|quota| quota.make(directory)).transpose();
     match made {
         Ok(Some(true)) => Ok(()),
-        Ok(None | Some(false)) => fs::create_dir(directory),
+        Ok(None | Some(false)) => fsutil::make_directory(directory),
         Err(e) => {
             tracing::warn!(
                 "{} has no quota, its content is counted: {e}",
                 directory.display()
             );
-            fs::create_dir(directory)
+            fsutil::make_directory(directory)
         }
     }
 }
@@ -135,8 +135,8 @@ fn hold(directory: &Path, bytes: u64) -> Option<DiskMeans> {
 
 /// Where a container keeps what it writes beside its volumes: the upper directory of its root, as the kernel tells.
 pub(super) fn layer(pid: i32) -> Option<PathBuf> {
-    let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).ok()?;
-    upper(&mounts).filter(|place| place.is_dir())
+    let mounts = kernel::text(&format!("/proc/{pid}/mountinfo")).ok()?;
+    upper(&mounts).filter(|place| fsutil::is_directory(place))
 }
 
 /// The upper directory of the overlay that is mounted at `/`.
@@ -178,7 +178,7 @@ mod tests {
         for (name, bytes) in [("p", 1 << 20), ("o", 2 << 20), ("l", 3 << 20)] {
             let place = dir.path().join(name);
             make_directory(&place).unwrap();
-            fs::write(place.join("f"), vec![7; bytes]).unwrap();
+            std::fs::write(place.join("f"), vec![7; bytes]).unwrap();
         }
         assert!(
             make_directory(&dir.path().join("p")).is_err(),

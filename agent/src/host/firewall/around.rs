@@ -2,12 +2,12 @@
 //!
 //! Small files of the kernel's and of root's. Not here: names' addresses (names), where hosts are (host::hosts).
 
-use std::{collections::BTreeSet, fs, net::Ipv4Addr};
+use std::{collections::BTreeSet, net::Ipv4Addr, path::Path};
 
 use ipnet::Ipv4Net;
 use serde::Deserialize;
 
-use crate::host::resources::interfaces;
+use crate::{base::fsutil, host::resources::interfaces};
 
 /// Most name servers; a resolv.conf has three.
 const MAX_RESOLVERS: usize = 16;
@@ -25,7 +25,7 @@ const DOCKER_CONFIG: &str = "/etc/docker/daemon.json";
 const CONNTRACK_MAX: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
 
 fn text(path: &str) -> String {
-    let text = fs::read_to_string(path).unwrap_or_default();
+    let text = fsutil::read_text(Path::new(path)).unwrap_or_default();
     if text.len() > MAX_FILE {
         String::new()
     } else {

@@ -43,7 +43,7 @@ pub(super) struct Lookups {
 impl Lookups {
     /// Begins with the book on disk.
     pub(super) fn open(path: PathBuf, endpoint: Option<DnsName>) -> Self {
-        let stored = std::fs::read(&path).ok();
+        let stored = fsutil::read(&path).ok();
         let book = stored.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         Self {
             path,

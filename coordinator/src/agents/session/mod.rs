@@ -6,6 +6,7 @@
 //! goes from host to host (relay).
 
 pub mod hosts;
+mod listen;
 pub mod monitors;
 mod plans;
 mod report;
@@ -393,45 +394,6 @@ impl Session {
         }
     }
 
-    /// Takes messages until the agent goes away. Awaits the outcome of each report, so an overloaded coordinator slows
-    /// agents down; one that says too much is slowed down likewise.
-    async fn listen(&self, up: &mut Streaming<AgentMessage>) -> Status {
-        let mut told = false;
-        loop {
-            let next = match up.message().await {
-                Ok(Some(next)) => next,
-                Ok(None) => return Status::ok("agent closed the session"),
-                Err(error) => return error,
-            };
-            let kind = match &next.message {
-                Some(agent_message::Message::PlanResult(_)) => Call::Result,
-                Some(_) | None => Call::Report,
-            };
-            if self.shared.rates.pace(&self.host, kind).await && !std::mem::replace(&mut told, true)
-            {
-                tracing::warn!(host = %self.host, ?kind, "an agent says too much: it is listened to more slowly");
-            }
-            let handled = match next.message {
-                Some(agent_message::Message::Report(report)) => Box::pin(self.report(report)).await,
-                Some(agent_message::Message::PlanResult(result)) => {
-                    Box::pin(self.plan_result(result)).await
-                }
-                Some(agent_message::Message::Trusted(trusted)) => {
-                    self.shared.trusts.say(&self.host, trusted.sha256);
-                    Ok(())
-                }
-                Some(agent_message::Message::Hello(_)) => {
-                    Err(Status::invalid_argument("a second `hello`"))
-                }
-                // From a newer agent; we do not know it.
-                None => Ok(()),
-            };
-            if let Err(status) = handled {
-                return status;
-            }
-        }
-    }
-
     /// Submits a command on the agent's behalf.
     async fn submit(&self, command: Command) -> Result<(), Status> {
         match self
@@ -444,41 +406,6 @@ impl Session {
             Err(error @ SubmitError::Refused(_)) => Err(status::submit(error)),
             Err(error) => Err(later(&self.shared, &status::submit(error))),
         }
-    }
-
-    async fn report(&self, wire: wire::Report) -> Result<(), Status> {
-        let sequence = wire.sequence;
-        let handle = &self.shared.handle;
-        let report = timed(&handle.timings().report_parse, || {
-            report::parse(&self.host, wire)
-        })?;
-        let span = report::in_trace(handle.traces(), &report);
-        let command = Command::Report {
-            host: self.host.clone(),
-            report: Box::new(report),
-        };
-        self.submit(command).instrument(span).await?;
-        self.shared.metrics.reports.inc();
-        let ack = wire::ReportAck { sequence };
-        // When the queue is full, the agent is not reading and can do without one acknowledgement.
-        let _ = self
-            .to_agent
-            .try_send(message(coordinator_message::Message::ReportAck(ack)));
-        Ok(())
-    }
-
-    async fn plan_result(&self, result: wire::PlanResult) -> Result<(), Status> {
-        let refused = !result.error.is_empty();
-        let command = Command::PlanResult {
-            host: self.host.clone(),
-            generation: result.generation.into(),
-            error: convert::shortened(result.error, convert::MAX_MESSAGE),
-        };
-        self.submit(command).await?;
-        if refused {
-            self.refused.notify_one();
-        }
-        Ok(())
     }
 }
 
