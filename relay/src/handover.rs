@@ -12,7 +12,7 @@ use std::{
         fd::AsFd,
         unix::{fs::PermissionsExt, net::UnixStream},
     },
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -136,19 +136,38 @@ fn expect(stream: &mut UnixStream, wanted: u8) -> io::Result<()> {
     }
 }
 
-/// Listens on a unix socket of mode 0600, in place of what is there: renamed, so that there is always one.
-pub(crate) fn listen(path: &Path) -> io::Result<tokio::net::UnixListener> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.new", std::process::id()));
-    let new = path.with_file_name(name);
-    match std::fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+/// A unix socket that listens under a name of its own, until it is put in its place.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    listener: tokio::net::UnixListener,
+    new: PathBuf,
+    path: PathBuf,
+}
+
+impl Prepared {
+    /// A unix socket of mode 0600. What can fail fails here, before a predecessor has stopped.
+    pub(crate) fn new(path: &Path) -> io::Result<Self> {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{}.new", std::process::id()));
+        let new = path.with_file_name(name);
+        match std::fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = tokio::net::UnixListener::bind(&new)?;
+        std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600))?;
+        Ok(Self {
+            listener,
+            new,
+            path: path.to_owned(),
+        })
     }
-    let listener = tokio::net::UnixListener::bind(&new)?;
-    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600))?;
-    std::fs::rename(&new, path)?;
-    Ok(listener)
+
+    /// In place of what is there: renamed, so that there is always one.
+    pub(crate) fn put(self) -> io::Result<tokio::net::UnixListener> {
+        std::fs::rename(&self.new, &self.path)?;
+        Ok(self.listener)
+    }
 }
 
 #[cfg(test)]

@@ -22,7 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin::{self, Shown},
-    clock, handover,
+    clock,
+    handover::{self, Prepared},
     ledger::{TenantId, locked},
     listeners::{Listeners, Owner},
     routes::{MAX_TEXT_BYTES, Routes, RoutesError},
@@ -200,21 +201,23 @@ impl Inner {
             return Err(StartError::Routes(self.settings.routes.clone(), fault));
         }
         drop(work);
-        // Until the successor listens there is the predecessor's socket.
-        let socket = |path: &Path| {
-            handover::listen(path).map_err(|error| StartError::Socket(path.to_owned(), error))
-        };
-        if let Some(taking) = taking {
-            let taken = tokio::task::spawn_blocking(move || taking.take_over()).await;
-            taken
-                .map_err(io::Error::other)
-                .and_then(|taken| taken)
-                .map_err(handover)?;
-        }
-        let (for_admin, for_successor) = (
-            socket(&self.settings.admin)?,
-            socket(&self.settings.handover)?,
+        let socket = |path: &Path, error| StartError::Socket(path.to_owned(), error);
+        let prepare = |path: &Path| Prepared::new(path).map_err(|error| socket(path, error));
+        let prepared = (
+            prepare(&self.settings.admin)?,
+            prepare(&self.settings.handover)?,
         );
+        // All that can fail comes before the predecessor stops.
+        let put = |prepared: Prepared, path: &Path| prepared.put().map_err(|e| socket(path, e));
+        let for_admin = put(prepared.0, &self.settings.admin)?;
+        let for_successor = put(prepared.1, &self.settings.handover)?;
+        if let Some(taking) = taking {
+            // This process accepts already: whatever has become of the predecessor, it goes on.
+            let taken = tokio::task::spawn_blocking(move || taking.take_over()).await;
+            if let Err(error) = taken.map_err(io::Error::other).and_then(|taken| taken) {
+                tracing::warn!(%error, "the predecessor did not say that it has stopped");
+            }
+        }
         tokio::spawn(admin::serve(
             for_admin,
             Arc::clone(&self.shown),
@@ -294,7 +297,10 @@ impl Inner {
             let current = Current::of(route, &routes, unix_ms, now);
             let tenant = match work.tenants.remove(&route.name) {
                 Some(tenant) => {
-                    tenant.set(current);
+                    let before = tenant.current();
+                    if before.route != current.route || before.edges != current.edges {
+                        tenant.set(current);
+                    }
                     tenant
                 }
                 None => {

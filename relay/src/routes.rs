@@ -98,7 +98,7 @@ enum Edge {
 /// One tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
-    /// Its name.
+    /// The tenant's name; once in all routes.
     pub name: TenantName,
     /// Where edges reach it.
     pub listen: Ends,

@@ -136,7 +136,7 @@ pub(crate) struct Current {
 pub(crate) struct Tenant {
     /// Stands for it in what all share.
     pub(crate) id: TenantId,
-    /// Its name.
+    /// The name it has in its route.
     pub(crate) name: TenantName,
     /// What all share.
     pub(crate) host: Arc<Host>,

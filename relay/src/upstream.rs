@@ -98,9 +98,13 @@ async fn admitted(tenant: &Tenant, role: Role, visitor: Visitor) -> Result<Permi
                 if let Some(refused) = refused(&current.route.state, current.hold_until) {
                     break Err(refused);
                 }
-                is_held = current.hold_until.is_some();
-                let from = current.hold_until.unwrap_or_else(|| Instant::now() + wait);
-                deadline = deadline.max(from);
+                let was_held = std::mem::replace(&mut is_held, current.hold_until.is_some());
+                // News of other things do not make anybody wait longer.
+                match current.hold_until {
+                    Some(until) => deadline = deadline.max(until),
+                    None if was_held => deadline = deadline.max(Instant::now() + wait),
+                    None => {}
+                }
             }
             () = tokio::time::sleep_until(deadline) => {
                 break Err(Refused::Notice(if is_held { Notice::Waiting } else { Notice::Busy }));

@@ -229,8 +229,10 @@ async fn a_full_spool_slows_down_and_breaks_nothing() {
             .await
             .unwrap();
         tokio::time::sleep(Duration::from_millis(500)).await;
-        assert!(kit.figure("spool_bytes") <= 100_000 && kit.figure("answers_stalled_total") > 0);
+        assert!(kit.figure("spool_bytes") <= 100_000);
         assert_eq!(client.answer().await.unwrap().body.len(), 20_000_000);
+        // Counted when the wait is over.
+        assert!(kit.figure("answers_stalled_total") > 0, "Odoo had to wait");
     }
 }
 

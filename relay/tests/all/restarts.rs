@@ -442,3 +442,31 @@ async fn the_agent_reads_how_it_does() {
         [0o600, 0o600, 0o700]
     );
 }
+
+/// Nobody's wait is longer because the agent tells of something else.
+#[tokio::test(flavor = "multi_thread")]
+async fn news_do_not_prolong_a_wait() {
+    let odoo = Odoo::start(1).await;
+    let limits = Limits {
+        max_in_flight: 1,
+        queue_wait_ms: 600,
+        ..Limits::default()
+    };
+    let mut kit = Kit::start(&odoo, limits).await;
+    let address = kit.address();
+    let long = tokio::spawn(async move { get(address, "198.51.100.1", "/?ms=4000").await.status });
+    kit::until("it works", || kit.figure("in_flight") == 1).await;
+    let waiting = tokio::spawn(async move {
+        let began = Instant::now();
+        (get(address, HONEST, "/").await.status, began.elapsed())
+    });
+    for n in 0..8 {
+        kit.route.closed_paths = vec![format!("/closed/{n}")];
+        kit.state(State::Serving).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let (status, took) = waiting.await.unwrap();
+    assert_eq!(status, 503);
+    assert!(took < Duration::from_millis(1_500), "{took:?}");
+    assert_eq!(long.await.unwrap(), 200);
+}
