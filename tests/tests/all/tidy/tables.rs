@@ -116,6 +116,41 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
         ],
     ),
     (
+        "relay",
+        &[
+            ("admin", "figures ledger tenant"),
+            ("admitted", "judge ledger line pipe tenant visitor"),
+            ("figures", "pages"),
+            ("gate", "ledger shares turns visitor"),
+            ("intake", "ledger pace pages shares spool"),
+            ("ledger", "shares visitor"),
+            ("line", "pace"),
+            ("listeners", "ledger limits line serve tenant"),
+            ("pages", "judge"),
+            ("pipe", "ledger spool"),
+            (
+                "relay",
+                "admin clock handover ledger listeners routes spool tenant",
+            ),
+            ("routes", "limits"),
+            (
+                "serve",
+                "admitted intake judge limits line pages pipe routes shares tenant tunnel upstream \
+                 visitor",
+            ),
+            (
+                "tenant",
+                "budget figures gate judge ledger limits pages routes spool turns visitor",
+            ),
+            ("tunnel", "admitted judge pages shares tenant upstream"),
+            ("turns", "shares"),
+            (
+                "upstream",
+                "gate intake limits pages pipe routes shares tenant visitor",
+            ),
+        ],
+    ),
+    (
         "traefik",
         &[
             ("fragment", "dynamic pages tls"),
@@ -150,8 +185,14 @@ pub(super) const TOO_LONG: &[(&str, &str)] = &[];
 pub(super) const FLAT: &[&str] = &["telemetry", "tests", "tests/bench", "xtask"];
 
 /// Crates whose modules need not be on the code map.
-pub(super) const NOT_ON_THE_MAP: &[&str] =
-    &["proto", "traefik", "monitoring", "telemetry", "proto/types"];
+pub(super) const NOT_ON_THE_MAP: &[&str] = &[
+    "proto",
+    "traefik",
+    "monitoring",
+    "telemetry",
+    "relay",
+    "proto/types",
+];
 
 /// Doc comments that say no more than the name below them.
 pub(super) const USELESS: &[&str] = &[
