@@ -26,7 +26,6 @@ use isyone_proto::{
         attach_up, coordinator_message,
     },
 };
-use isyone_telemetry::tracing::Instrument as _;
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
@@ -39,7 +38,7 @@ use crate::{
         relay::Relays,
         streams::{Bridge, DOWN_QUEUE, Outgoing, SessionGuard, Streams},
     },
-    base::{clock, metrics::Metrics, pki::Pki, secrets::Sealer, timings::timed},
+    base::{clock, metrics::Metrics, pki::Pki, secrets::Sealer},
     ports::listener::Connections,
     wire::{caller::Caller, status},
     writer::{Handle, SubmitError},
