@@ -380,6 +380,21 @@ mod tests {
         }
     }
 
+    fn size() -> Size {
+        Size {
+            memory_bytes: 1 << 30,
+            cpu_millis: 1000,
+            disk_bytes: 1 << 30,
+            workers: 2,
+            bounds: Bounds {
+                pids: 500,
+                nofile: 4_096,
+                device_read_bps: 100 << 20,
+                ..Bounds::default()
+            },
+        }
+    }
+
     fn plan() -> HostPlan {
         let tenant = |name: &str| TenantPlan {
             name: name.parse().unwrap(),
@@ -390,18 +405,7 @@ mod tests {
             operation: Some(Uuid::from_u128(7)),
             odoo_image: "odoo:18.0".parse().unwrap(),
             postgres_image: "postgres:15".parse().unwrap(),
-            size: Size {
-                memory_bytes: 1 << 30,
-                cpu_millis: 1000,
-                disk_bytes: 1 << 30,
-                workers: 2,
-                bounds: Bounds {
-                    pids: 500,
-                    nofile: 4_096,
-                    device_read_bps: 100 << 20,
-                    ..Bounds::default()
-                },
-            },
+            size: size(),
             subnet: "10.200.0.0/28".parse().unwrap(),
             http_port: 20_000,
             websocket_port: 20_001,
