@@ -20,6 +20,9 @@ use crate::{
     wire::{caller::Caller, shown, status},
 };
 
+/// Certificates and requests for them have a kilobyte or two.
+const MAX_PEM_BYTES: usize = 16 << 10;
+
 #[tonic::async_trait]
 impl SystemService for Api {
     async fn get_info(
@@ -71,6 +74,9 @@ impl SystemService for Api {
         let peer = request.extensions().get::<Arc<Peer>>().cloned();
         let shown = peer.and_then(|peer| peer.certificate.clone());
         let shown = shown.ok_or_else(|| Status::internal("request without a certificate"))?;
+        let asked = request.into_inner();
+        bounded("certificate_pem", &asked.certificate_pem)?;
+        bounded("csr_pem", &asked.csr_pem)?;
         let pki = &self.parts.pki;
         let switched = pki
             .rotation()
@@ -86,7 +92,6 @@ impl SystemService for Api {
                 none,
             ));
         }
-        let asked = request.into_inner();
         // The very certificate that this connection shows, and its key: whoever stole it gets nothing that lasts longer.
         let chain = tls::certificates("certificate", &asked.certificate_pem)
             .map_err(|e| FieldError::new("certificate_pem", e.to_string()))?;
@@ -119,4 +124,13 @@ impl SystemService for Api {
             ca_pem: pki.ca_pem(),
         }))
     }
+}
+
+/// Refuses what is longer than any certificate or request for one.
+fn bounded(field: &'static str, pem: &str) -> Result<(), FieldError> {
+    if pem.len() > MAX_PEM_BYTES {
+        let problem = format!("has more than {MAX_PEM_BYTES} bytes");
+        return Err(FieldError::new(field, problem));
+    }
+    Ok(())
 }

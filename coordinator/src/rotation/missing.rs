@@ -82,7 +82,7 @@ impl Rotations {
             };
             let why = match operator.role {
                 OperatorRole::Monitor => format!(
-                    "until {end}; [monitoring] certificate_dir renews by itself, other files are for you: `isyctl operator create {name} --role monitor --files DIR`"
+                    "until {end}; [monitoring] certificate_dir renews by itself, other files are for you: `isyctl operator create {name} --role monitor --pem DIR`"
                 ),
                 role => format!(
                     "{role}, until {end}; any command of isyctl with that context renews it, or an admin does: `isyctl operator create {name} --role {role}`"

@@ -2,7 +2,7 @@
 //!
 //! Not here: what the commands decide (unit tests of the core), forged certificates (isyone-coordinator's own tests).
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{os::unix::fs::PermissionsExt as _, path::Path, process::Command, time::Duration};
 
 use isyone_agent::{
     base::config::DataDir,
@@ -237,6 +237,7 @@ fn isyctl_replaces_a_leaked_context_in_its_place() {
     );
     for file in [&own, &stolen] {
         std::fs::write(file, table.to_string()).expect("a file");
+        std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600)).expect("a mode");
     }
     isyctl(dir, &stolen, &["tenant", "list"]).ok();
     isyctl(dir, &own, &["operator", "renew"]).ok();

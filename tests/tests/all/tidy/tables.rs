@@ -42,7 +42,10 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
                 "desired observed operation planted settings state views",
             ),
             ("settings", "shards"),
-            ("state", "desired liveness observed placement settings"),
+            (
+                "state",
+                "desired liveness observed operation placement settings",
+            ),
             (
                 "testing",
                 "change desired observed procedures settings shards state",
