@@ -241,8 +241,7 @@ struct Throttle<'a> {
 #[derive(Serialize)]
 struct Volume<'a> {
     r#type: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    source: Option<&'a str>,
+    source: &'a str,
     target: &'a str,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     read_only: bool,
@@ -302,25 +301,19 @@ fn throttles(limits: &DeviceLimits) -> BTreeMap<&'static str, [Throttle<'_>; 1]>
 }
 
 fn service<'a>(spec: &'a ContainerSpec) -> Service<'a> {
-    let volumes = spec.mounts.iter().map(|mount| match &mount.source {
-        MountSource::Volume(name) => Volume {
-            r#type: "volume",
-            source: Some(name),
+    let volumes = spec.mounts.iter().filter_map(|mount| {
+        let (kind, source, read_only) = match &mount.source {
+            MountSource::Volume(name) => ("volume", name, false),
+            MountSource::File(path) => ("bind", path, true),
+            // The engine makes one by itself for what an image declares as a volume.
+            MountSource::Image => return None,
+        };
+        Some(Volume {
+            r#type: kind,
+            source,
             target: &mount.target,
-            read_only: false,
-        },
-        MountSource::File(path) => Volume {
-            r#type: "bind",
-            source: Some(path),
-            target: &mount.target,
-            read_only: true,
-        },
-        MountSource::Image => Volume {
-            r#type: "volume",
-            source: None,
-            target: &mount.target,
-            read_only: true,
-        },
+            read_only,
+        })
     });
     let own = |label: &&String| label.starts_with("one.isy.");
     Service {

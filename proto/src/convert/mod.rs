@@ -16,7 +16,7 @@ use uuid::Uuid;
 pub use self::network::host_addresses;
 pub use self::report::{LeftOut, MAX_MESSAGE, parse_report, shortened};
 use crate::{
-    echo::echo,
+    echo::{echo, harmless},
     error::FieldError,
     ids::TenantName,
     pb::{agent::v1 as agent, v1},
@@ -33,7 +33,8 @@ where
     T::Err: std::fmt::Display,
 {
     text.parse().map_err(|e: T::Err| {
-        let (shown, problem) = (echo(text), e.to_string());
+        // Other people's errors (a uuid's) repeat what they were given as it is.
+        let (shown, problem) = (echo(text), harmless(&e.to_string()));
         // Some errors say it themselves, and of nothing there is nothing to repeat.
         if text.is_empty() || problem.contains(&shown) {
             FieldError::new(field, problem)
@@ -352,6 +353,13 @@ mod tests {
         plan::{JobOrder, JobWork, PeerGrant, Seed},
         spec::{Bounds, Size},
     };
+
+    #[test]
+    fn an_error_of_others_repeats_no_control_character() {
+        let error = parse::<Uuid>("uid", "01900000-0000\u{3}7000").unwrap_err();
+        assert!(!error.to_string().contains('\u{3}'), "{error}");
+        assert!(error.to_string().contains("\\u{3}"), "{error}");
+    }
 
     fn firewall() -> Firewall {
         Firewall {

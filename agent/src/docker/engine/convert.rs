@@ -62,6 +62,9 @@ pub(super) fn create_body(spec: &ContainerSpec) -> m::ContainerCreateBody {
     }
 }
 
+/// Digits of an image's id in the names of volumes: as many as make it one of its kind.
+const IMAGE_DIGITS: usize = 32;
+
 fn host_config(spec: &ContainerSpec) -> m::HostConfig {
     let ports = spec.ports.iter().map(|port| {
         let binding = m::PortBinding {
@@ -116,7 +119,7 @@ fn host_config(spec: &ContainerSpec) -> m::HostConfig {
         cap_add: Some(spec.cap_add.clone()),
         security_opt: Some(vec!["no-new-privileges:true".to_owned()]),
         init: Some(spec.init),
-        mounts: Some(spec.mounts.iter().map(mount).collect()),
+        mounts: Some(spec.mounts.iter().map(|m| mount(m, &spec.image)).collect()),
         port_bindings: Some(ports.collect()),
         network_mode: Some(spec.network.clone()),
         ..Default::default()
@@ -137,20 +140,33 @@ pub(super) fn exec_options(user: &str, command: &[String], tty: bool) -> CreateE
     }
 }
 
-fn mount(mount: &Mount) -> m::Mount {
+fn mount(mount: &Mount, image: &str) -> m::Mount {
     let (typ, source, read_only) = match &mount.source {
-        MountSource::Volume(name) => (m::MountType::VOLUME, Some(name), false),
-        MountSource::File(path) => (m::MountType::BIND, Some(path), true),
-        // A volume without a name is filled with what the image has there, and goes with the container.
-        MountSource::Image => (m::MountType::VOLUME, None, true),
+        MountSource::Volume(name) => (m::MountType::VOLUME, name.clone(), false),
+        MountSource::File(path) => (m::MountType::BIND, path.clone(), true),
+        MountSource::Image => (
+            m::MountType::VOLUME,
+            image_volume(image, &mount.target),
+            true,
+        ),
     };
     m::Mount {
         target: Some(mount.target.clone()),
-        source: source.cloned(),
+        source: Some(source),
         typ: Some(typ),
         read_only: Some(read_only),
         ..Default::default()
     }
+}
+
+/// The volume that shows what an image has in a directory. The engine fills it from the image when it is first used, and
+/// makes no volume without a name that is read-only. All containers of an image share it: none of them can write there.
+fn image_volume(image: &str, target: &str) -> String {
+    let image = image.strip_prefix("sha256:").unwrap_or(image);
+    let name = target.rsplit('/').next().unwrap_or_default();
+    let allowed = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    let id: String = image.chars().take(IMAGE_DIGITS).map(allowed).collect();
+    format!("isyone_{name}_{id}")
 }
 
 pub(super) fn container_view(found: m::ContainerInspectResponse) -> Container {
