@@ -88,8 +88,11 @@ pub fn request(address: SocketAddr, text: &str) -> Response {
         stream.set_read_timeout(Some(TIMEOUT))?;
         stream.write_all(text.as_bytes())?;
         let mut bytes = Vec::new();
-        stream.read_to_end(&mut bytes)?;
-        Ok(bytes)
+        match stream.read_to_end(&mut bytes) {
+            // Whoever answers before it has read the body resets the connection after the answer.
+            Err(error) if bytes.is_empty() => Err(error),
+            _ => Ok(bytes),
+        }
     };
     exchange().map(|bytes| parse(&bytes)).unwrap_or_default()
 }

@@ -219,7 +219,7 @@ impl Loop {
     fn mount(dir: &Path) -> Self {
         let (image, at) = (dir.join("btrfs.img"), dir.join("btrfs"));
         let file = std::fs::File::create(&image).expect("an image");
-        file.set_len(4 << 30).expect("room");
+        file.set_len(12 << 30).expect("room");
         std::fs::create_dir(&at).expect("a mount point");
         run(Command::new("mkfs.btrfs").arg("-q").arg(&image)).ok();
         run(Command::new("mount")

@@ -89,7 +89,7 @@ fn images_are_pinned_and_an_operators_are_the_editions(cell: &Cell) {
     // The tag means another image by now; a new container is of the old one.
     docker.run(&["tag", "odoo:19.0", "isyone-test/kept"]).ok();
     docker.run(&["tag", "postgres:15", "odoo:19.0"]).ok();
-    let resized = cell.isyctl(&["tenant", "resize", "alfa", "large"]);
+    let resized = cell.isyctl(&["tenant", "resize", "alfa", "--plan", "large"]);
     let made_of = docker.inspect("odoo_alfa", "{{.Image}}");
     docker.run(&["tag", "isyone-test/kept", "odoo:19.0"]).ok();
     docker.run(&["rmi", "isyone-test/kept"]).ok();
