@@ -17,7 +17,7 @@ use std::{
 };
 
 use isyone_proto::{
-    disk::{Disk, DiskState},
+    disk::{Disk, DiskMeans, DiskState},
     ids::TenantName,
     plan::{DesiredState, TenantPlan},
 };
@@ -58,6 +58,10 @@ struct Known {
     free: u64,
     /// What followed.
     disk: Disk,
+    /// What its file system was told to hold it to, when it was measured.
+    held_at: Option<u64>,
+    /// Its plan says another limit by now: the file system learns of it at once, not with the next look.
+    other_limit: bool,
 }
 
 /// All tenants' disks.
@@ -72,15 +76,15 @@ struct Disks {
 /// Runs until `stop`.
 pub async fn run(host: Arc<Host>, plans: watch::Receiver<InForce>, stop: CancellationToken) {
     let mut disks = Disks::default();
-    let mut walks: JoinSet<(TenantName, Measurement)> = JoinSet::new();
+    let mut walks: JoinSet<(TenantName, Option<u64>, Measurement)> = JoinSet::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = sleep(EVERY) => {}
             Some(done) = walks.join_next() => {
-                if let Ok((name, found)) = done {
+                if let Ok((name, held_at, found)) = done {
                     disks.under_way.remove(&name);
-                    disks.learn(name, found, Instant::now());
+                    disks.learn(name, held_at, found, Instant::now());
                 }
             }
         }
@@ -100,7 +104,7 @@ pub async fn run(host: Arc<Host>, plans: watch::Receiver<InForce>, stop: Cancell
         disks.forget(&entries);
         for entry in &entries {
             if let Some(tenant) = planned.get(&entry.name) {
-                disks.conclude(&host, entry, tenant.size.disk_bytes);
+                disks.conclude(&host, entry, tenant);
             }
         }
         while walks.len() < AT_ONCE {
@@ -110,7 +114,7 @@ pub async fn run(host: Arc<Host>, plans: watch::Receiver<InForce>, stop: Cancell
             let places = disks.places(entry, planned.get(&entry.name).copied());
             let name = entry.name.clone();
             disks.under_way.insert(name.clone());
-            walks.spawn_blocking(move || (name, measure::measure(&places)));
+            walks.spawn_blocking(move || (name, places.hold_at, measure::measure(&places)));
         }
     }
 }
@@ -123,7 +127,7 @@ fn free_of(entry: &BoardEntry) -> Option<u64> {
 }
 
 impl Disks {
-    fn learn(&mut self, name: TenantName, found: Measurement, now: Instant) {
+    fn learn(&mut self, name: TenantName, held_at: Option<u64>, found: Measurement, now: Instant) {
         let before = self.known.get(&name);
         let disk = before.map_or_else(Disk::default, |known| known.disk);
         let free = found.free;
@@ -132,16 +136,21 @@ impl Disks {
             at: now,
             free,
             disk,
+            held_at,
+            other_limit: false,
         };
         self.known.insert(name, known);
     }
 
     /// What follows from the last measurement under the plan in force.
-    fn conclude(&mut self, host: &Host, entry: &BoardEntry, limit_bytes: u64) {
+    fn conclude(&mut self, host: &Host, entry: &BoardEntry, plan: &TenantPlan) {
+        let limit_bytes = plan.size.disk_bytes;
         let Some(known) = self.known.get_mut(&entry.name) else {
             return;
         };
         let found = &known.found;
+        known.other_limit = found.means == DiskMeans::Quota
+            && hold_at(plan).is_some_and(|at| known.held_at != Some(at));
         let shown = host.board.disk(&entry.name, entry.status.uid);
         known.disk = Disk::after(shown.as_ref(), found.bytes(), limit_bytes, found.means);
         if shown.map(|disk| disk.state) != Some(known.disk.state)
@@ -187,12 +196,10 @@ impl Disks {
             }
             layers.extend(self.layers.get(&container.id).cloned());
         }
-        // A copy that is on its way, or one that is kept, is as large as it is.
-        let held = plan.filter(|plan| plan.desired == DesiredState::Running);
         Places {
             volumes: entry.status.volumes.iter().map(PathBuf::from).collect(),
             layers,
-            hold_at: held.map(|plan| plan.size.disk_bytes).filter(|b| *b > 0),
+            hold_at: plan.and_then(hold_at),
         }
     }
 
@@ -205,12 +212,18 @@ impl Disks {
     }
 }
 
+/// What the file system holds a tenant to. A copy that is on its way, or one that is kept, is as large as it is.
+fn hold_at(plan: &TenantPlan) -> Option<u64> {
+    let running = plan.desired == DesiredState::Running;
+    running.then_some(plan.size.disk_bytes).filter(|b| *b > 0)
+}
+
 /// How long a measurement is good for, when its file system has so much room by now.
 fn pace(known: &Known, free: Option<u64>) -> Duration {
     // Who else has written, or removed, since then nobody knows: at worst a walk is made for nothing.
     let written = known.free.saturating_sub(free.unwrap_or(known.free));
     let next = known.disk.until_next();
-    if next.is_some_and(|bytes| written > 0 && written >= bytes) {
+    if known.other_limit || next.is_some_and(|bytes| written > 0 && written >= bytes) {
         HURRIED
     } else if known.disk.state > DiskState::Free {
         WATCHED

@@ -38,6 +38,8 @@ fn known(used: u64, at: Instant) -> Known {
         at,
         free: 100 * GIB,
         disk: Disk::after(None, used, 10 * GIB, DiskMeans::Counted),
+        held_at: Some(10 * GIB),
+        other_limit: false,
     }
 }
 
@@ -103,4 +105,14 @@ fn who_is_warned_is_watched_and_who_is_being_measured_waits() {
     assert!(disks.due(&entries, start + WATCHED, &same).is_some());
     disks.under_way.insert("alfa".parse().unwrap());
     assert!(disks.due(&entries, start + WATCHED, &same).is_none());
+}
+
+/// Fails when the file system learns of a larger plan with the next look: up to 15 minutes in which nothing can be written.
+#[test]
+fn a_file_system_learns_of_another_limit_at_once() {
+    let now = Instant::now();
+    let mut known = known(0, now);
+    assert_eq!(pace(&known, Some(100 * GIB)), AT_LEISURE);
+    known.other_limit = true;
+    assert_eq!(pace(&known, Some(100 * GIB)), HURRIED);
 }
