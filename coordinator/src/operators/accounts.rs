@@ -161,7 +161,11 @@ impl OperatorService for Api {
             Ok(v1::Role::Unspecified) => self.role_of(&name)?,
             _ => role(asked.role)?,
         };
-        let ttl_s = self.ttl_s(asked.ttl_days)?;
+        let mut ttl_s = self.ttl_s(asked.ttl_days)?;
+        if is_own && its_role < OperatorRole::Admin {
+            // Who was let in for a week does not give itself five years.
+            ttl_s = ttl_s.min(certificate.not_after - clock::now_seconds());
+        }
         let issued = self.sign(&asked.csr_pem, &name, role, ttl_s)?;
         let command = Command::RenewOperator(Box::new(RenewOperator {
             name,

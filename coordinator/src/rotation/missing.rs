@@ -38,8 +38,9 @@ impl Rotations {
         let (state, now) = (self.handle.snapshot(), clock::now_ms());
         let settings = self.handle.settings();
         let mut missing = Vec::new();
-        for host in state.fleet.hosts.keys() {
-            if self.trusts.has(host, &next) {
+        for (host, record) in &state.fleet.hosts {
+            // Whom nobody has let in holds nothing up.
+            if record.pending || self.trusts.has(host, &next) {
                 continue;
             }
             let (judged, _) = views::host_state(&state, settings, host, now);
