@@ -94,7 +94,8 @@ fn ca_and_sealing_key_are_replaced_under_real_hosts_and_tenants() {
     // Hosts believe each other, too.
     let tenant = cell.json(&["tenant", "show", "alfa"]);
     let to = if tenant["host"] == "h1" { "h2" } else { "h1" };
-    cell.isyctl(&["tenant", "move", "alfa", "--to", to]).ok();
+    cell.isyctl(&["tenant", "move", "alfa", "--to", to, "--yes"])
+        .ok();
 }
 
 /// The database without a key, the keys by their passphrase alone, and both back.
