@@ -3,7 +3,7 @@
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=../lib.sh
 . "$(dirname "$0")/../lib.sh"
-: "${TAG:=isyone/standin:3}"
+: "${TAG:=isyone/standin:4}"
 compiler=${CC:-$(command -v musl-gcc || command -v gcc)} # musl makes it smaller still, when it is there
 root=$(mktemp -d "$CACHE/standin.XXXXXX")
 trap 'rm -rf "$root"' EXIT

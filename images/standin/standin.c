@@ -9,7 +9,7 @@
  *
  * $READY_MS delays readiness (until then /web/health is 503); GET /exit?N ends the process with status N,
  * GET /slow?MS answers late (and blocks the others: one thread on purpose). A PostgreSQL SSLRequest is answered
- * 'N', so a probe of the protocol succeeds; no query does. */
+ * 'N' and a StartupMessage with the question for a password, so a probe of the protocol succeeds; no query does. */
 #include <errno.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -138,6 +138,7 @@ static int request_bytes(const char *in, int have) {
 /* Reads what came on connection i and answers; 0 when the connection must be closed. */
 static int serve(int i) {
     static const char ssl_request[8] = { 0, 0, 0, 8, 4, (char)0xd2, 0x16, 0x2f };
+    static const char protocol_3_0[4] = { 0, 3, 0, 0 }, password[9] = { 'R', 0, 0, 0, 8, 0, 0, 0, 3 };
     struct connection *c = &connections[i];
     ssize_t n = read(fds[i].fd, c->in + c->have, REQUEST_BYTES - 1 - c->have);
     if (n <= 0) return 0;
@@ -146,6 +147,10 @@ static int serve(int i) {
     if (c->have >= 8 && !memcmp(c->in, ssl_request, 8)) {
         c->have = 0;
         return write(fds[i].fd, "N", 1) == 1;
+    }
+    if (c->have >= 8 && !memcmp(c->in + 4, protocol_3_0, 4)) {
+        c->have = 0;
+        return write(fds[i].fd, password, sizeof password) == sizeof password;
     }
     for (int bytes; (bytes = request_bytes(c->in, c->have));) {
         if (!reply(fds[i].fd, c->in)) return 0;

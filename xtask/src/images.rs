@@ -33,9 +33,9 @@ pub(crate) const ODOO: &str = "odoo:19.0";
 pub(crate) const ODOO_18: &str = "odoo:18.0";
 pub(crate) const POSTGRES: &str = "postgres:15";
 /// Stands in for both Odoo and PostgreSQL, in tests with many tenants.
-pub(crate) const STANDIN: &str = "isyone/standin:3";
+pub(crate) const STANDIN: &str = "isyone/standin:4";
 /// The same image under a second name.
-pub(crate) const STANDIN_POSTGRES: &str = "isyone/standin-postgres:3";
+pub(crate) const STANDIN_POSTGRES: &str = "isyone/standin-postgres:4";
 /// Traefik as an image; the demo uses the binary.
 pub(crate) const TRAEFIK: &str = "traefik:3.7";
 

@@ -313,6 +313,34 @@ struct Totals {
     failed: u32,
     ignored: u32,
     binaries: u32,
+    panics: Panics,
+}
+
+/// The first lines of each panic, to be repeated at the end of an output of thousands of lines: at most `MOST`, shortened.
+#[derive(Default, Debug, PartialEq)]
+struct Panics {
+    lines: Vec<String>,
+    /// How many lines of the panic that is being read are still to come.
+    wanted: u8,
+}
+
+impl Panics {
+    const MOST: usize = 60;
+    const EACH: u8 = 4;
+    const WIDTH: usize = 300;
+
+    fn add(&mut self, line: &str) {
+        if line.starts_with("thread '") && line.contains("panicked at") {
+            self.wanted = Self::EACH;
+        }
+        if line.starts_with("stack backtrace:") || line.starts_with("note: ") || line.is_empty() {
+            self.wanted = 0;
+        }
+        if self.wanted > 0 && self.lines.len() < Self::MOST {
+            self.wanted -= 1;
+            self.lines.push(line.chars().take(Self::WIDTH).collect());
+        }
+    }
 }
 
 impl Totals {
@@ -343,11 +371,18 @@ impl std::fmt::Display for Totals {
             failed,
             ignored,
             binaries,
+            panics,
         } = self;
         write!(
             f,
             "{passed} tests passed, {failed} failed, {ignored} ignored, in {binaries} test binaries"
-        )
+        )?;
+        if *failed > 0 {
+            for line in &panics.lines {
+                write!(f, "\n        {line}")?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -363,6 +398,7 @@ fn count(command: &mut Command) -> Result<(Totals, bool)> {
         let line = String::from_utf8_lossy(&line);
         println!("{line}");
         totals.add(&line);
+        totals.panics.add(&line);
     }
     Ok((totals, child.wait()?.success()))
 }
@@ -386,8 +422,36 @@ mod tests {
                 passed: 15,
                 failed: 2,
                 ignored: 1,
-                binaries: 2
+                binaries: 2,
+                panics: super::Panics::default(),
             }
+        );
+    }
+
+    #[test]
+    fn why_tests_failed_is_said_again_at_the_end() {
+        let mut totals = Totals::default();
+        for line in [
+            "thread 'e2e::a' (7) panicked at tests/a.rs:1:5:",
+            "assertion `left == right` failed",
+            "  left: 1",
+            " right: 2",
+            "stack backtrace:",
+            "   0: nobody",
+            "test result: FAILED. 0 passed; 1 failed; 0 ignored",
+        ] {
+            totals.add(line);
+            totals.panics.add(line);
+        }
+        let said = totals.to_string();
+        assert!(
+            said.contains("e2e::a") && said.ends_with(" right: 2"),
+            "{said}"
+        );
+        totals.failed = 0;
+        assert!(
+            !totals.to_string().contains("panicked"),
+            "a test that expects a panic is none of the failed"
         );
     }
 }

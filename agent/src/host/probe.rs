@@ -23,8 +23,13 @@ const ODOO_TIMEOUT: Duration = Duration::from_secs(10);
 const WEBSOCKETS_TIMEOUT: Duration = Duration::from_secs(3);
 /// PostgreSQL's postmaster answers at once or not at all.
 const POSTGRES_TIMEOUT: Duration = Duration::from_secs(3);
-/// `SSLRequest` of the wire protocol: length 8, code 80877103. The answer is one byte, `S` or `N`.
-const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
+/// `StartupMessage` of the wire protocol 3.0, for the database that is always there. An `SSLRequest` would not do: the postmaster
+/// answers it while it recovers, too, and Odoo would be started beside a PostgreSQL that lets nobody in for minutes.
+const STARTUP: &[u8] = b"\0\0\0\x29\0\x03\0\0user\0postgres\0database\0postgres\0\0";
+/// SQLSTATE `cannot_connect_now`: it starts up, recovers or shuts down. Whoever gets another error was answered (as for `pg_isready`).
+const CANNOT_CONNECT_NOW: &str = "57P03";
+/// Bytes of an `ErrorResponse` that are looked at.
+const MAX_ERROR: usize = 1024;
 
 /// Whether the programs inside answer.
 #[async_trait]
@@ -65,6 +70,43 @@ async fn health(address: SocketAddr) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(line).into_owned())
 }
 
+/// Begins a session with PostgreSQL and goes away before it says who it is, which PostgreSQL does not log. Returns the beginning of
+/// the first message that comes back.
+async fn startup(address: SocketAddr) -> std::io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(STARTUP).await?;
+    let mut head = [0u8; 5];
+    stream.read_exact(&mut head).await?;
+    let mut answer = head.to_vec();
+    if answer[0] == b'E' {
+        // The length counts itself, but not the kind before it.
+        let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+        let rest = u64::try_from(length.saturating_sub(4).min(MAX_ERROR)).unwrap_or(0);
+        stream.take(rest).read_to_end(&mut answer).await?;
+    }
+    Ok(answer)
+}
+
+/// Whether PostgreSQL lets clients in, by its first message: it asks who they are, or has another objection than that it is not ready.
+fn lets_in(answer: &[u8]) -> Result<(), String> {
+    match answer {
+        [b'R', ..] => Ok(()),
+        [b'E', _, _, _, _, fields @ ..] => {
+            let now = format!("C{CANNOT_CONNECT_NOW}");
+            if fields.split(|b| *b == 0).any(|f| f == now.as_bytes()) {
+                return Err(
+                    "it lets nobody in yet (it starts up, recovers or shuts down)".to_owned(),
+                );
+            }
+            Ok(())
+        }
+        [other, ..] => Err(format!(
+            "something that is not PostgreSQL answered ({other:#04x})"
+        )),
+        [] => Err("it closed the connection".to_owned()),
+    }
+}
+
 /// Only connects: the process listens once it has loaded.
 async fn connects(address: SocketAddr) -> Result<(), String> {
     match timeout(WEBSOCKETS_TIMEOUT, TcpStream::connect(address)).await {
@@ -100,16 +142,8 @@ impl Probe for NetProbe {
 
     async fn postgres(&self, postgres: &Container) -> Result<(), String> {
         let address = address(postgres, POSTGRES_PORT)?;
-        let ask = async {
-            let mut stream = TcpStream::connect(address).await?;
-            stream.write_all(&SSL_REQUEST).await?;
-            stream.read_u8().await
-        };
-        match timeout(POSTGRES_TIMEOUT, ask).await {
-            Ok(Ok(b'S' | b'N')) => Ok(()),
-            Ok(Ok(other)) => Err(format!(
-                "something that is not PostgreSQL answered ({other:#04x})"
-            )),
+        match timeout(POSTGRES_TIMEOUT, startup(address)).await {
+            Ok(Ok(answer)) => lets_in(&answer),
             Ok(Err(e)) => Err(e.to_string()),
             Err(_) => Err(format!("no answer within {} s", POSTGRES_TIMEOUT.as_secs())),
         }
@@ -139,6 +173,34 @@ mod tests {
         assert_eq!(health(address).await.unwrap(), "HTTP/1.1 200 OK");
         let address = serve(b"").await;
         assert_eq!(health(address).await.unwrap(), "");
+    }
+
+    #[test]
+    fn the_startup_message_says_its_length() {
+        let length = u32::from_be_bytes([STARTUP[0], STARTUP[1], STARTUP[2], STARTUP[3]]);
+        assert_eq!(length as usize, STARTUP.len());
+    }
+
+    #[tokio::test]
+    async fn a_postgresql_that_recovers_is_not_ready_and_one_that_objects_is() {
+        let asks = startup(serve(b"R\0\0\0\x08\0\0\0\x03").await)
+            .await
+            .unwrap();
+        assert_eq!(lets_in(&asks), Ok(()));
+        let error = |code: &str| {
+            let fields =
+                format!("SFATAL\0VFATAL\0C{code}\0Mthe database system is starting up\0\0");
+            let length = u32::try_from(fields.len() + 4).unwrap().to_be_bytes();
+            [b"E".as_slice(), &length, fields.as_bytes()].concat()
+        };
+        let recovers = startup(serve(error("57P03").leak()).await).await.unwrap();
+        let why = lets_in(&recovers).unwrap_err();
+        assert!(why.contains("lets nobody in yet"), "{why}");
+        let full = startup(serve(error("53300").leak()).await).await.unwrap();
+        assert_eq!(lets_in(&full), Ok(()));
+        let other = startup(serve(b"HTTP/1.1 400").await).await.unwrap();
+        assert!(lets_in(&other).unwrap_err().contains("not PostgreSQL"));
+        assert!(startup(serve(b"").await).await.is_err());
     }
 
     #[tokio::test]

@@ -23,7 +23,7 @@ const AGENT_HTTP: u16 = 16_481;
 pub const GATEWAY: &str = "172.30.78.1";
 
 /// An edition of stand-ins (images/standin), for tests that are not about Odoo.
-pub const STANDIN: (&str, &str) = ("isyone/standin:3", "isyone/standin-postgres:3");
+pub const STANDIN: (&str, &str) = ("isyone/standin:4", "isyone/standin-postgres:4");
 
 /// A host with an agent.
 #[derive(Debug)]

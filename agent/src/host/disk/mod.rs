@@ -54,8 +54,11 @@ const AT_ONCE: usize = 4;
 struct Known {
     found: Measurement,
     at: Instant,
-    /// Free bytes of its file system then.
+    /// Free bytes of its file system when it was last looked at.
     free: u64,
+    /// By how many bytes that fell since the measurement began, rises left out: what one has written is not made up for by what
+    /// others removed meanwhile.
+    fallen: u64,
     /// What followed.
     disk: Disk,
     /// What its file system was told to hold it to, when it was measured.
@@ -102,18 +105,19 @@ pub async fn run(host: Arc<Host>, plans: watch::Receiver<InForce>, stop: Cancell
             .filter(|e| planned.get(&e.name).is_some_and(|t| t.uid == e.status.uid))
             .collect();
         disks.forget(&entries);
+        disks.look(&entries, &free_of);
         for entry in &entries {
             if let Some(tenant) = planned.get(&entry.name) {
                 disks.conclude(&host, entry, tenant);
             }
         }
         while walks.len() < AT_ONCE {
-            let Some(entry) = disks.due(&entries, Instant::now(), &free_of) else {
+            let Some(entry) = disks.due(&entries, Instant::now()) else {
                 break;
             };
+            disks.begin(&entry.name);
             let places = disks.places(entry, planned.get(&entry.name).copied());
             let name = entry.name.clone();
-            disks.under_way.insert(name.clone());
             walks.spawn_blocking(move || (name, places.hold_at, measure::measure(&places)));
         }
     }
@@ -130,16 +134,39 @@ impl Disks {
     fn learn(&mut self, name: TenantName, held_at: Option<u64>, found: Measurement, now: Instant) {
         let before = self.known.get(&name);
         let disk = before.map_or_else(Disk::default, |known| known.disk);
-        let free = found.free;
+        let free = before.map_or(found.free, |known| known.free);
+        let fallen = before.map_or(0, |known| known.fallen);
         let known = Known {
             found,
             at: now,
             free,
+            fallen,
             disk,
             held_at,
             other_limit: false,
         };
         self.known.insert(name, known);
+    }
+
+    /// Looks at how much room there is, by file systems.
+    fn look(&mut self, entries: &[BoardEntry], free_of: &dyn Fn(&BoardEntry) -> Option<u64>) {
+        for entry in entries {
+            let Some(known) = self.known.get_mut(&entry.name) else {
+                continue;
+            };
+            if let Some(free) = free_of(entry) {
+                known.fallen = known.fallen.saturating_add(known.free.saturating_sub(free));
+                known.free = free;
+            }
+        }
+    }
+
+    /// A measurement begins: what is written from now on it may not see.
+    fn begin(&mut self, name: &TenantName) {
+        self.under_way.insert(name.clone());
+        if let Some(known) = self.known.get_mut(name) {
+            known.fallen = 0;
+        }
     }
 
     /// What follows from the last measurement under the plan in force.
@@ -168,18 +195,13 @@ impl Disks {
 
     /// The tenant that is measured next: of those whose time has come, the one that has waited longest beyond it, never
     /// measured ones first; so the last of 120 names gets its turn although one round takes longer than [`AT_LEISURE`].
-    fn due<'a>(
-        &self,
-        entries: &'a [BoardEntry],
-        now: Instant,
-        free: &dyn Fn(&BoardEntry) -> Option<u64>,
-    ) -> Option<&'a BoardEntry> {
+    fn due<'a>(&self, entries: &'a [BoardEntry], now: Instant) -> Option<&'a BoardEntry> {
         let idle = entries
             .iter()
             .filter(|e| !self.under_way.contains(&e.name) && !e.status.volumes.is_empty());
         let at = |entry: &BoardEntry| {
             let known = self.known.get(&entry.name)?;
-            Some(known.at + pace(known, free(entry)))
+            Some(known.at + pace(known))
         };
         let (when, first) = idle.map(|e| (at(e), e)).min_by_key(|(when, _)| *when)?;
         when.is_none_or(|when| when <= now).then_some(first)
@@ -218,11 +240,11 @@ fn hold_at(plan: &TenantPlan) -> Option<u64> {
     running.then_some(plan.size.disk_bytes).filter(|b| *b > 0)
 }
 
-/// How long a measurement is good for, when its file system has so much room by now.
-fn pace(known: &Known, free: Option<u64>) -> Duration {
-    // Who else has written, or removed, since then nobody knows: at worst a walk is made for nothing.
-    let written = known.free.saturating_sub(free.unwrap_or(known.free));
+/// How long a measurement is good for.
+fn pace(known: &Known) -> Duration {
+    // Who has written since then nobody knows: at worst a walk is made for nothing.
     let next = known.disk.until_next();
+    let written = known.fallen;
     if known.other_limit || next.is_some_and(|bytes| written > 0 && written >= bytes) {
         HURRIED
     } else if known.disk.state > DiskState::Free {

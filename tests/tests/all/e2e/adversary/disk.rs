@@ -134,11 +134,13 @@ fn who_fills_his_disk_is_stopped_and_comes_back_and_his_neighbour_notices_nothin
     ] {
         assert!(told(&cell, kind) > 0, "{kind}");
     }
+    let beta = &cell.hosts[0].docker;
     assert_eq!(
-        cell.hosts[0]
-            .docker
-            .inspect("odoo_beta", "{{.RestartCount}}"),
-        "0"
+        beta.inspect("odoo_beta", "{{.RestartCount}}"),
+        "0",
+        "{}\n{:?}",
+        beta.inspect("odoo_beta", "{{json .State}}"),
+        beta.run(&["logs", "--timestamps", "--tail", "200", "odoo_beta"])
     );
 }
 
