@@ -18,7 +18,8 @@ const LOG_LINES: u32 = 15;
 const POLL_GROWTH: u32 = 5;
 /// While a program does not answer, its container is looked at once per this many full pauses.
 const LOOK_EVERY_POLLS: u32 = 8;
-/// A program that Docker has had to restart this often since it was started will not come up.
+/// A program that Docker has had to restart this often since it is waited for will not come up. What it restarted before does not count:
+/// on a busy host Odoo, which is started beside a copied database, may ask that database before it has its keys, and end for it.
 const MAX_RESTARTS_WHILE_WAITING: u32 = 3;
 
 /// Waits until PostgreSQL answers.
@@ -82,6 +83,7 @@ async fn await_answer(tenant: &Tenant, role: Role) -> Result<Duration> {
     let (name, pace) = (tenant.container_name(role), &tenant.host.pace);
     let begin = Instant::now();
     let (mut container, mut looked) = (tenant.host.docker.container(&name).await?, begin);
+    let before = container.as_ref().map_or(0, |c| c.restarts);
     let mut pause = pace.poll / POLL_GROWTH;
     loop {
         let why = match &container {
@@ -98,7 +100,7 @@ async fn await_answer(tenant: &Tenant, role: Role) -> Result<Duration> {
                 .is_none_or(|c| !c.is_up() || c.ip.is_none())
         {
             (container, looked) = (tenant.host.docker.container(&name).await?, Instant::now());
-            check_waiting(tenant, role, container.as_ref(), begin, &why).await?;
+            check_waiting(tenant, role, container.as_ref(), (begin, before), &why).await?;
         }
         if tenant.is_interrupted() {
             return Err(TenantError::Interrupted);
@@ -108,12 +110,12 @@ async fn await_answer(tenant: &Tenant, role: Role) -> Result<Duration> {
     }
 }
 
-/// Fails when further waiting is pointless.
+/// Fails when further waiting is pointless. It began at a time, after so many restarts.
 async fn check_waiting(
     tenant: &Tenant,
     role: Role,
     container: Option<&Container>,
-    begin: Instant,
+    (begin, before): (Instant, u32),
     why: &str,
 ) -> Result<()> {
     let name = tenant.container_name(role);
@@ -127,10 +129,9 @@ async fn check_waiting(
             "{what} does not start: it ended with code {}. {}",
             c.exit_code, c.error
         )),
-        Some(c) if c.restarts >= MAX_RESTARTS_WHILE_WAITING => Some(format!(
-            "{what} does not start: it ended {} times",
-            c.restarts
-        )),
+        Some(c) if c.restarts.saturating_sub(before) >= MAX_RESTARTS_WHILE_WAITING => Some(
+            format!("{what} does not start: it ended {} times", c.restarts),
+        ),
         Some(_) if begin.elapsed() > tenant.host.pace.start_timeout => Some(format!(
             "{what} does not answer after {:.0} s: {why}",
             begin.elapsed().as_secs_f64()

@@ -100,6 +100,8 @@ fn who_fills_his_disk_is_stopped_and_comes_back_and_his_neighbour_notices_nothin
         cell.isyctl(&["tenant", "create", tenant]).ok();
         answers(&cell, tenant);
     }
+    // A slow host's Odoo may have asked its copied database too early, and ended for it once, before it was there.
+    let began = state_of_beta(&cell);
     limits_are_in_force(&cell);
     fill_to(&cell, "alfa", 85);
     becomes(&cell, "alfa", "warned");
@@ -134,14 +136,22 @@ fn who_fills_his_disk_is_stopped_and_comes_back_and_his_neighbour_notices_nothin
     ] {
         assert!(told(&cell, kind) > 0, "{kind}");
     }
-    let beta = &cell.hosts[0].docker;
+    let logs = ["logs", "--timestamps", "--tail", "200", "odoo_beta"];
     assert_eq!(
-        beta.inspect("odoo_beta", "{{.RestartCount}}"),
-        "0",
-        "{}\n{:?}",
-        beta.inspect("odoo_beta", "{{json .State}}"),
-        beta.run(&["logs", "--timestamps", "--tail", "200", "odoo_beta"])
+        state_of_beta(&cell),
+        began,
+        "{:?}",
+        cell.hosts[0].docker.run(&logs)
     );
+}
+
+/// How often Docker had to restart the neighbour's containers, and when they were started.
+fn state_of_beta(cell: &Cell) -> Vec<String> {
+    let state = |container| {
+        let format = "{{.RestartCount}} {{.State.StartedAt}} {{.State.OOMKilled}}";
+        cell.hosts[0].docker.inspect(container, format)
+    };
+    vec![state("odoo_beta"), state("postgres_beta")]
 }
 
 fn limits_are_in_force(cell: &Cell) {
