@@ -64,18 +64,17 @@ const VERSION_PLACE: &str = "{version}";
 const PAGES: &str = "isyone-pages";
 /// The transport used for all tenants.
 const ODOO: &str = "isyone-odoo";
-/// Metrics and the database manager, also by XML-RPC: never for visitors. Traefik does not decode an encoded slash
-/// (`%2f`), but Odoo does.
-const CLOSED_PATHS: &str = "Path(`/metrics`) || PathPrefix(`/metrics/`) || PathPrefix(`/web/database`) || \
-                            PathPrefix(`/xmlrpc/db`) || PathPrefix(`/xmlrpc/2/db`) || \
-                            PathRegexp(`(?i)^/(web|xmlrpc|xmlrpc(/|%2f)+2)(/|%2f)+(database|db)`)";
+/// Metrics and the database manager, also by XML-RPC: never for visitors. Traefik decodes letters and dots before it compares, but not
+/// an encoded slash (`%2f`), which Odoo decodes wherever it stands; and Odoo's website takes a language away from the front.
+const CLOSED_PATHS: &str = "PathRegexp(`(?i)^(/|%2f)+metrics(/|%2f|$)`) || \
+                            PathRegexp(`(?i)^(/|%2f)+([a-z]{2,3}([_@-][a-z0-9]{2,8})?(/|%2f)+)?(web|xmlrpc|xmlrpc(/|%2f)+2)(/|%2f)+(database|db)`)";
 
 /// What counts as an upload: a request with a body of 100,000 bytes or more, or of unknown length, and any to the addresses
 /// where Odoo takes files. Smaller bodies pass, or nobody could log in, export and delete to make room. Length and method are
 /// all that an edge sees without reading the body.
 const UPLOADS: &str = "(Method(`POST`) || Method(`PUT`) || Method(`PATCH`)) && \
                        (HeaderRegexp(`Content-Length`, `^[0-9]{6,}$`) || !HeaderRegexp(`Content-Length`, `^[0-9]+$`) || \
-                       PathRegexp(`^/(web/binary/upload|mail/attachment/upload|(web|html)_editor/attachment/add_data)`))";
+                       PathRegexp(`(?i)^(/|%2f)+(web(/|%2f)+binary(/|%2f)+upload|mail(/|%2f)+attachment(/|%2f)+upload|(web|html)_editor(/|%2f)+attachment(/|%2f)+add_data)`))";
 
 /// The scheme that browsers see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -131,6 +131,17 @@ fn what_is_closed_and_what_browsers_are_told(test: &Test) {
         "/xmlrpc%2Fdb",
         "/xmlrpc/2%2Fdb",
         "/xmlrpc%2F2%2fdb",
+        "/%2fweb/database/manager",
+        "/%2F%2fweb/database/manager",
+        "//web//database/manager",
+        "/%2fxmlrpc/2/db",
+        "/%2fmetrics",
+        "/metrics%2f",
+        "/web%2f/%2fdatabase",
+        "/web/d%61tabase/manager",
+        "/x/%2e%2e/web/database/manager",
+        "/pt_BR/web/database/manager",
+        "/en%2fweb%2fdatabase",
     ];
     let plain = [
         "/metrics",
@@ -354,6 +365,9 @@ fn the_dashboard(test: &Test) {
         "//api/RawData",
     ] {
         assert_eq!(dashboard(ANA, path, &ops), 404, "{path}");
+    }
+    for path in ["/%2fapi/rawdata", "/x/%2e%2e/api/http/middlewares"] {
+        assert_ne!(dashboard(ANA, path, &ops), 200, "{path}");
     }
 }
 
