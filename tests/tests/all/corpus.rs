@@ -128,6 +128,7 @@ fn messages_of_the_corpus_are_what_the_protocol_has_today() {
             wire::TenantStatus {
                 name: "alfa".to_owned(),
                 uid: "0192f0c4-0000-7000-8000-000000000001".to_owned(),
+                progress: wire::Progress::Failing.into(),
                 message: "two\nlines\r\x1b[2J".to_owned(),
                 ..Default::default()
             },

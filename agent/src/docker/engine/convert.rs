@@ -373,6 +373,19 @@ mod tests {
         assert_eq!(with_tag("odoo@sha256:00"), "odoo@sha256:00");
     }
 
+    /// Fails where somebody can put modules there, which would vanish with the container, or be another tenant's too.
+    #[test]
+    fn nobody_writes_where_the_image_has_further_modules() {
+        let plan = crate::testing::tenant_plan("alfa");
+        let spec = crate::testing::world::render(&plan).odoo;
+        let mounts = host_config(&spec).mounts.unwrap();
+        let is_there = |mount: &&m::Mount| mount.target.as_deref() == Some("/mnt/extra-addons");
+        let extra = mounts.iter().find(is_there).unwrap();
+        assert_eq!(extra.read_only, Some(true));
+        // Without a name it would be made anew with each container.
+        assert!(extra.source.as_deref().is_some_and(|name| !name.is_empty()));
+    }
+
     #[test]
     fn open_files_are_always_limited_and_devices_where_the_plan_says() {
         let plan = crate::testing::tenant_plan("alfa");

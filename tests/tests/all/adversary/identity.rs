@@ -9,6 +9,10 @@ use isyone_agent::{
     link::join::{JoinError, JoinOptions, Joined, join},
     testing::fake_docker::FakeDocker,
 };
+use isyone_coordinator::{
+    base::pki::rotation::Stage,
+    rotation::control::{self, Order},
+};
 use isyone_proto::{
     pb::v1::{
         self, event_service_client::EventServiceClient,
@@ -268,11 +272,14 @@ fn isyctl_replaces_a_leaked_context_in_its_place() {
     .ok();
     let new = dir.join("ana-2.toml");
     let to = new.to_str().expect("a path");
-    let renew = [
-        "operator", "renew", "ana", "--role", "operator", "--out", to, "--yes",
-    ];
-    isyctl(dir, &own, &renew).ok();
+    let between = dir.join("ana-1.toml");
+    let of_ana = ["operator", "renew", "ana", "--yes", "--out"];
+    let same = [&of_ana[..], &[between.to_str().expect("a path")]].concat();
+    isyctl(dir, &own, &same).ok();
     assert_eq!(isyctl(dir, Path::new(out), &["tenant", "list"]).code, 4);
+    let raised = [&of_ana[..], &[to, "--role", "operator"]].concat();
+    isyctl(dir, &own, &raised).ok();
+    assert_eq!(isyctl(dir, &between, &["tenant", "list"]).code, 4);
     let who = isyctl(dir, &new, &["version", "-o", "json"]).ok();
     assert!(who.contains("\"operator\""), "{who}");
 }
@@ -310,18 +317,78 @@ fn refusal(fleet: &Fleet, options: JoinOptions) -> String {
     joined.expect_err("it must not join").to_string()
 }
 
-#[test]
-fn who_found_a_token_for_any_name_has_a_host_that_gets_nothing() {
-    let mut fleet = Fleet::start("");
-    operator(&fleet, "prom", v1::Role::Monitor);
-    let options = machine(&fleet, Default::default(), "h9", [192, 0, 2, 99]);
-    let (joined, data) = joins(&fleet, options).expect("the token is good");
+/// Joins as h9 with a token for any name, and reports.
+fn stranger(fleet: &mut Fleet) {
+    let options = machine(fleet, Default::default(), "h9", [192, 0, 2, 99]);
+    let (joined, data) = joins(fleet, options).expect("the token is good");
     assert!(joined.pending);
     let docker = FakeDocker::new(&fleet.dir.path().join("h9/docker"), 9);
     let mut agent = Agent::new("h9", data, docker);
     agent.start();
     fleet.agents.push(agent);
     fleet.all_report();
+}
+
+fn approve(fleet: &Fleet) {
+    let request = v1::ApproveHostRequest {
+        name: "h9".to_owned(),
+    };
+    let approved = fleet
+        .client
+        .block_on(fleet.admin.hosts().approve_host(request));
+    approved.expect("an admin may");
+}
+
+#[test]
+fn who_is_not_let_in_does_not_learn_where_others_are_and_closes_no_address() {
+    let mut fleet = Fleet::start("");
+    fleet.add_agent(1);
+    fleet.add_agent(2);
+    stranger(&mut fleet);
+    let told = |agent: usize, address: &str| {
+        let list = std::fs::read_to_string(fleet.agents[agent].data.hosts());
+        list.is_ok_and(|list| list.contains(&format!("\"{address}\"")))
+    };
+    wait_for("a host to know where another is", 2 * SOON, || {
+        told(0, "192.0.2.2")
+    });
+    std::thread::sleep(A_MOMENT);
+    assert!(
+        !fleet.agents[2].data.hosts().exists(),
+        "it knows the others"
+    );
+    assert!(!told(0, "192.0.2.99"), "its address is closed to tenants");
+    approve(&fleet);
+    wait_for("it to be one of them", 2 * SOON, || {
+        told(2, "192.0.2.1") && told(0, "192.0.2.99")
+    });
+}
+
+/// A host that does not answer is waited for; one that nobody has let in is not.
+#[test]
+fn who_is_not_let_in_holds_up_no_replacement_of_the_ca() {
+    let mut fleet = Fleet::start("");
+    stranger(&mut fleet);
+    fleet.agents[0].stop();
+    let rotate = Order::Rotate {
+        ca: true,
+        seal: false,
+        overlap_s: None,
+    };
+    let data = fleet.dir.path().join("coordinator");
+    let begun = control::ask(&data, &rotate).expect("the coordinator answers");
+    assert!(begun.done, "{}", begun.text);
+    wait_for("the new CA to sign", SOON, || {
+        let rotation = fleet.coordinator.running().pki.rotation();
+        rotation.is_some_and(|rotation| rotation.stage == Stage::Switched)
+    });
+}
+
+#[test]
+fn who_found_a_token_for_any_name_has_a_host_that_gets_nothing() {
+    let mut fleet = Fleet::start("");
+    operator(&fleet, "prom", v1::Role::Monitor);
+    stranger(&mut fleet);
     let refused = fleet.client.block_on(fleet.admin.create("alfa"));
     let refused = refused.expect_err("there is no other host");
     assert!(refused.message().contains("pending"), "{refused}");
@@ -342,13 +409,7 @@ fn who_found_a_token_for_any_name_has_a_host_that_gets_nothing() {
         "{}",
         shown.message
     );
-    let request = v1::ApproveHostRequest {
-        name: "h9".to_owned(),
-    };
-    let approved = fleet
-        .client
-        .block_on(fleet.admin.hosts().approve_host(request));
-    approved.expect("an admin may");
+    approve(&fleet);
     assert!(kinds(&fleet).contains(&"host.approved".to_owned()));
     wait_for("Prometheus' target", SOON, || {
         fleet.http("/sd/host").contains("192.0.2.99")

@@ -292,6 +292,12 @@ fn a_certificate_is_signed_anew_for_its_own_key_and_time_alone() {
     };
     let own = tls::csr_for(&admin.key, "admin").expect("a request");
     let (_, other) = tls::new_key_and_csr("admin").expect("a request");
+    // A certificate for that other key, of the same name: it is not the one that the connection shows.
+    let (name, role) = ("admin".parse().expect("a name"), tls::OperatorRole::Admin);
+    let pki = fleet.coordinator.running().pki.clone();
+    let beside = pki
+        .sign_operator(&other, &name, role, 3_600, clock::now_seconds())
+        .expect("it signs");
     let code = |answer: Result<_, tonic::Status>| {
         answer.map(|_: tonic::Response<_>| ()).unwrap_err().code()
     };
@@ -305,6 +311,7 @@ fn a_certificate_is_signed_anew_for_its_own_key_and_time_alone() {
     });
     assert_eq!(code(ask(&admin.certificate, &other)), Code::InvalidArgument);
     assert_eq!(code(ask(&admin.ca, &own)), Code::InvalidArgument);
+    assert_eq!(code(ask(&beside.pem, &other)), Code::InvalidArgument);
     let signed = ask(&admin.certificate, &own).expect("its own").into_inner();
     let end = |pem: &str| {
         let chain = tls::certificates("certificate", pem).expect("a certificate");

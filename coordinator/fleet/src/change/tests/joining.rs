@@ -155,6 +155,8 @@ fn a_host_whose_token_named_no_host_waits_for_approval() {
         assert!(decision.hosts[0].rejections.contains(&Rejection::Pending));
     }
     assert!(!plan(&bench));
+    let closed = |bench: &Bench| views::host_addresses(&bench.state).len();
+    assert_eq!(closed(&bench), 0, "it closes no address to others' tenants");
     assert!(
         restart(&bench).fleet.hosts[&h9.name].pending,
         "it is stored"
@@ -170,6 +172,7 @@ fn a_host_whose_token_named_no_host_waits_for_approval() {
     let before = bench.state.fleet.hosts[&h9.name].plan_generation;
     bench.apply(approve()).unwrap();
     assert!(plan(&bench) && bench.state.fleet.hosts[&h9.name].plan_generation > before);
+    assert_eq!(closed(&bench), 1);
     assert_eq!(
         bench.state.fleet.events.last().unwrap().kind.as_str(),
         "host.approved"
