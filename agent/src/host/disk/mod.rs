@@ -29,7 +29,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub use self::measure::make_directory;
-use self::measure::{Measurement, Places};
+use self::measure::{Measurement, Places, Room};
 use crate::host::{
     Host,
     board::{BoardEntry, VolumeBytes},
@@ -54,8 +54,6 @@ const AT_ONCE: usize = 4;
 struct Known {
     found: Measurement,
     at: Instant,
-    /// Free bytes of its file system then.
-    free: u64,
     /// What followed.
     disk: Disk,
     /// What its file system was told to hold it to, when it was measured.
@@ -108,7 +106,7 @@ pub async fn run(host: Arc<Host>, plans: watch::Receiver<InForce>, stop: Cancell
             }
         }
         while walks.len() < AT_ONCE {
-            let Some(entry) = disks.due(&entries, Instant::now(), &free_of) else {
+            let Some(entry) = disks.due(&entries, Instant::now(), &room_of) else {
                 break;
             };
             let places = disks.places(entry, planned.get(&entry.name).copied());
@@ -119,22 +117,18 @@ pub async fn run(host: Arc<Host>, plans: watch::Receiver<InForce>, stop: Cancell
     }
 }
 
-/// Free bytes of the file system that a tenant's data is on; `None`: it has none, or that is not known.
-fn free_of(entry: &BoardEntry) -> Option<u64> {
-    let place = entry.status.volumes.last()?;
-    let disk = rustix::fs::statvfs(Path::new(place)).ok()?;
-    Some(disk.f_bfree.saturating_mul(disk.f_frsize))
+/// Room of the file system that a tenant's data is on; `None`: it has none, or that is not known.
+fn room_of(entry: &BoardEntry) -> Option<Room> {
+    Room::at(Path::new(entry.status.volumes.last()?))
 }
 
 impl Disks {
     fn learn(&mut self, name: TenantName, held_at: Option<u64>, found: Measurement, now: Instant) {
         let before = self.known.get(&name);
         let disk = before.map_or_else(Disk::default, |known| known.disk);
-        let free = found.free;
         let known = Known {
             found,
             at: now,
-            free,
             disk,
             held_at,
             other_limit: false,
@@ -152,13 +146,13 @@ impl Disks {
         known.other_limit = found.means == DiskMeans::Quota
             && hold_at(plan).is_some_and(|at| known.held_at != Some(at));
         let shown = host.board.disk(&entry.name, entry.status.uid);
-        known.disk = Disk::after(shown.as_ref(), found.bytes(), limit_bytes, found.means);
+        known.disk = Disk::after(shown.as_ref(), found.used, limit_bytes, found.means);
         if shown.map(|disk| disk.state) != Some(known.disk.state)
             && known.disk.state > DiskState::Free
         {
             tracing::warn!(
-                tenant = %entry.name, used = known.disk.used_bytes, limit = limit_bytes, state = ?known.disk.state,
-                "its disk is filling"
+                tenant = %entry.name, used = known.disk.used_bytes, limit = limit_bytes, files = known.disk.used_inodes,
+                state = ?known.disk.state, cause = ?known.disk.cause(), "its disk is filling"
             );
         }
         let volumes = volumes(&found.volumes);
@@ -172,14 +166,14 @@ impl Disks {
         &self,
         entries: &'a [BoardEntry],
         now: Instant,
-        free: &dyn Fn(&BoardEntry) -> Option<u64>,
+        room: &dyn Fn(&BoardEntry) -> Option<Room>,
     ) -> Option<&'a BoardEntry> {
         let idle = entries
             .iter()
             .filter(|e| !self.under_way.contains(&e.name) && !e.status.volumes.is_empty());
         let at = |entry: &BoardEntry| {
             let known = self.known.get(&entry.name)?;
-            Some(known.at + pace(known, free(entry)))
+            Some(known.at + pace(known, room(entry)))
         };
         let (when, first) = idle.map(|e| (at(e), e)).min_by_key(|(when, _)| *when)?;
         when.is_none_or(|when| when <= now).then_some(first)
@@ -187,19 +181,21 @@ impl Disks {
 
     /// Where a tenant's data is.
     fn places(&mut self, entry: &BoardEntry, plan: Option<&TenantPlan>) -> Places {
-        let mut layers = Vec::new();
+        let mut beside = Vec::new();
         for container in &entry.status.containers {
             let told = resources::groups_of(container.pid, &container.id)
                 .and_then(|_| measure::layer(container.pid));
             if let Some(place) = told {
                 self.layers.insert(container.id.clone(), place);
             }
-            layers.extend(self.layers.get(&container.id).cloned());
+            beside.extend(self.layers.get(&container.id).cloned());
+            beside.extend(container.unnamed.iter().map(PathBuf::from));
         }
         Places {
             volumes: entry.status.volumes.iter().map(PathBuf::from).collect(),
-            layers,
+            beside,
             hold_at: plan.and_then(hold_at),
+            limit_bytes: plan.map_or(0, |plan| plan.size.disk_bytes),
         }
     }
 
@@ -219,13 +215,19 @@ fn hold_at(plan: &TenantPlan) -> Option<u64> {
 }
 
 /// How long a measurement is good for, when its file system has so much room by now.
-fn pace(known: &Known, free: Option<u64>) -> Duration {
+fn pace(known: &Known, room: Option<Room>) -> Duration {
     // Who else has written, or removed, since then nobody knows: at worst a walk is made for nothing.
-    let written = known.free.saturating_sub(free.unwrap_or(known.free));
-    let next = known.disk.until_next();
-    if known.other_limit || next.is_some_and(|bytes| written > 0 && written >= bytes) {
+    let before = known.found.free;
+    let now = room.unwrap_or(before);
+    let reaches = |gone: u64, next: Option<u64>| next.is_some_and(|n| gone > 0 && gone >= n);
+    let bytes = before.bytes.saturating_sub(now.bytes);
+    let inodes = before.inodes.saturating_sub(now.inodes);
+    if known.other_limit
+        || reaches(bytes, known.disk.until_next())
+        || reaches(inodes, known.disk.until_next_inodes())
+    {
         HURRIED
-    } else if known.disk.state > DiskState::Free {
+    } else if known.disk.state > DiskState::Free || known.found.cut {
         WATCHED
     } else {
         AT_LEISURE

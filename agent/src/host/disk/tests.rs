@@ -1,6 +1,9 @@
 //! Whose turn it is to be measured.
 
-use isyone_proto::{disk::DiskMeans, report::TenantProgress};
+use isyone_proto::{
+    disk::{DiskMeans, DiskUse},
+    report::TenantProgress,
+};
 
 use super::*;
 use crate::host::board::{StatusBoard, TenantStatus};
@@ -33,18 +36,26 @@ fn known(used: u64, at: Instant) -> Known {
     Known {
         found: Measurement {
             volumes: vec![used, 0],
+            used: DiskUse::of_bytes(used),
+            free: room(100 * GIB),
             ..Measurement::default()
         },
         at,
-        free: 100 * GIB,
-        disk: Disk::after(None, used, 10 * GIB, DiskMeans::Counted),
+        disk: Disk::after(None, DiskUse::of_bytes(used), 10 * GIB, DiskMeans::Counted),
         held_at: Some(10 * GIB),
         other_limit: false,
     }
 }
 
-fn same(_: &BoardEntry) -> Option<u64> {
-    Some(100 * GIB)
+fn room(bytes: u64) -> Room {
+    Room {
+        bytes,
+        inodes: 1_000_000,
+    }
+}
+
+fn same(_: &BoardEntry) -> Option<Room> {
+    Some(room(100 * GIB))
 }
 
 /// Fails when the first name that is due goes first: with many tenants it is due again before the last one was ever measured.
@@ -74,14 +85,14 @@ fn who_may_be_full_by_now_is_measured_soon_and_starves_nobody() {
         disks.known.insert(entry.name.clone(), known(GIB, start));
     }
     let later = start + HURRIED;
-    let less = |by: u64| move |_: &BoardEntry| Some(100 * GIB - by);
+    let less = |by: u64| move |_: &BoardEntry| Some(room(100 * GIB - by));
     assert!(disks.due(&entries, later, &less(6 * GIB)).is_none());
     let hurried = disks.due(&entries, later, &less(7 * GIB)).unwrap();
     assert_eq!(hurried.name.as_str(), "alfa");
     // Alfa's file system goes on losing room, and alfa is never done: beta has its turn when its time has come.
     let alfa_writes = |entry: &BoardEntry| {
         let by = if entry.name.as_str() == "alfa" { 50 } else { 0 };
-        Some((100 - by) * GIB)
+        Some(room((100 - by) * GIB))
     };
     let (mut now, mut betas) = (start, 0);
     while now < start + AT_LEISURE + HURRIED * 3 {
@@ -112,7 +123,23 @@ fn who_is_warned_is_watched_and_who_is_being_measured_waits() {
 fn a_file_system_learns_of_another_limit_at_once() {
     let now = Instant::now();
     let mut known = known(0, now);
-    assert_eq!(pace(&known, Some(100 * GIB)), AT_LEISURE);
+    assert_eq!(pace(&known, Some(room(100 * GIB))), AT_LEISURE);
     known.other_limit = true;
-    assert_eq!(pace(&known, Some(100 * GIB)), HURRIED);
+    assert_eq!(pace(&known, Some(room(100 * GIB))), HURRIED);
+}
+
+/// Fails when only bytes hurry: empty files would be counted a quarter of an hour later.
+#[test]
+fn who_may_have_too_many_files_by_now_is_measured_soon() {
+    let mut known = known(0, Instant::now());
+    // 80 % of a plan's 655,360 for 10 GiB.
+    for (made, expected) in [(520_000, AT_LEISURE), (530_000, HURRIED)] {
+        let now = Room {
+            inodes: 1_000_000 - made,
+            ..room(100 * GIB)
+        };
+        assert_eq!(pace(&known, Some(now)), expected, "{made}");
+    }
+    known.found.cut = true;
+    assert_eq!(pace(&known, Some(room(100 * GIB))), WATCHED);
 }
