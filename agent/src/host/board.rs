@@ -42,6 +42,8 @@ pub struct ContainerStatus {
     pub id: String,
     /// Its address, while it runs.
     pub ip: Option<Ipv4Addr>,
+    /// Directories of its volumes without a name, for the disk walk.
+    pub unnamed: Vec<String>,
 }
 
 /// What a tenant uses.
@@ -264,9 +266,8 @@ impl StatusBoard {
         let before = inner.disk(name, uid);
         let measured = Measured { uid, disk, volumes };
         inner.disks.insert(name.clone(), measured);
-        let same = |b: &Disk| {
-            (b.state, b.limit_bytes, b.means) == (disk.state, disk.limit_bytes, disk.means)
-        };
+        let told = |d: &Disk| (d.state, d.limit_bytes, d.means, d.too_deep);
+        let same = |b: &Disk| told(b) == told(&disk);
         if before.as_ref().is_some_and(same) {
             return;
         }
@@ -419,10 +420,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_disk_is_told_once_and_only_of_this_tenant() {
-        use isyone_proto::disk::DiskMeans;
+        use isyone_proto::disk::{DiskMeans, DiskUse};
 
         let (board, plan) = (StatusBoard::default(), tenant_plan("alfa"));
-        let disk = |used| Disk::after(None, used, 1000, DiskMeans::Counted);
+        let disk = |used| Disk::after(None, DiskUse::of_bytes(used), 1000, DiskMeans::Counted);
         for used in [10, 900, 990] {
             board.set_disk(&plan.name, plan.uid, disk(used), None);
         }

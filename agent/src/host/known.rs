@@ -44,6 +44,9 @@ struct KnownContainer {
     restarts: u32,
     started_ms: Option<UnixMs>,
     limits: Limits,
+    /// `None` of an agent before, which did not ask: the engine is asked once more.
+    #[serde(default)]
+    unnamed: Option<Vec<String>>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -109,6 +112,7 @@ impl KnownContainers {
         if listed.state != RUNNING || !self.proves(&entry) {
             return None;
         }
+        let unnamed = entry.unnamed?;
         Some(Container {
             name: name.to_owned(),
             id: entry.id,
@@ -122,6 +126,7 @@ impl KnownContainers {
             ip: listed.ip,
             pid: entry.pid,
             limits: entry.limits,
+            unnamed,
             error: String::new(),
         })
     }
@@ -140,6 +145,7 @@ impl KnownContainers {
                     restarts: c.restarts,
                     started_ms: c.started_ms,
                     limits: c.limits,
+                    unnamed: Some(c.unnamed.clone()),
                 };
                 self.proves(&entry).then_some(entry)
             });

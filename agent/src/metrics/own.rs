@@ -133,6 +133,21 @@ fn disks(out: &mut Text, host: &Host) {
         "The disk of its plan: a warning at 80 %, no uploads at 95 %, no Odoo at 100 %",
         |disk| disk.limit_bytes,
     );
+    family(
+        "isyone_tenant_disk_used_inodes",
+        "Files and directories there",
+        |disk| disk.used_inodes,
+    );
+    family(
+        "isyone_tenant_disk_limit_inodes",
+        "Files and directories that its plan has: as with bytes",
+        |disk| disk.limit_inodes,
+    );
+    family(
+        "isyone_tenant_disk_uncounted",
+        "1: directories are nested too deep to be counted, and Odoo is stopped as if its disk were full",
+        |disk| disk.too_deep.is_some().into(),
+    );
 }
 
 /// Metrics of the agent's process, from `/proc/self`.

@@ -153,6 +153,9 @@ pub struct Container {
     /// Pid on the host of its process 1; 0 when it is not running.
     pub pid: i32,
     pub limits: Limits,
+    /// Directories of the volumes that it may write and that are nobody's by name: the engine makes one for each `VOLUME` of an
+    /// image that nothing else is mounted on.
+    pub unnamed: Vec<String>,
     /// Engine's error text from the last start.
     pub error: String,
 }

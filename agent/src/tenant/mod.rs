@@ -211,12 +211,7 @@ impl Tenant {
     fn disk(&self) -> Option<Disk> {
         let known = self.host.board.disk(self.name(), self.plan.uid)?;
         let limit = self.plan.size.disk_bytes;
-        Some(Disk::after(
-            Some(&known),
-            known.used_bytes,
-            limit,
-            known.means,
-        ))
+        Some(Disk::after(Some(&known), known.used(), limit, known.means))
     }
 
     /// A newer plan wants something else, so going on is pointless.

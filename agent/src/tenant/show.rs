@@ -3,7 +3,7 @@
 //! Not here: reporting it (link).
 
 use isyone_proto::{
-    disk::{Disk, DiskState},
+    disk::{Disk, DiskCause, DiskPlace, DiskState},
     ids::TenantName,
     plan::DesiredState,
     report::TenantProgress,
@@ -11,7 +11,7 @@ use isyone_proto::{
 
 use super::{Tenant, TenantError, TenantView};
 use crate::{
-    base::clock::now_ms,
+    base::{beneath::MAX_OPEN, clock::now_ms},
     host::board::{ContainerStatus, TenantStatus},
     plan::{
         container::Container,
@@ -21,13 +21,34 @@ use crate::{
     },
 };
 
-/// Why a tenant with a full disk is stopped, and what to do.
+/// Why a tenant with a full disk is stopped, and what to do. Names its volumes, and nothing in them.
 fn full(tenant: &TenantName, disk: &Disk) -> String {
-    let (used, limit) = (disk.used_bytes >> 20, disk.limit_bytes >> 20);
-    format!(
-        "its disk is full ({used} MiB used of {limit} MiB), so Odoo is stopped and PostgreSQL runs; remove data \
-         (`isyctl tenant psql {tenant}`) or give it more (`isyctl tenant resize {tenant} --plan PLAN`): it starts by itself"
-    )
+    const SO: &str = "so Odoo is stopped and PostgreSQL runs";
+    let more = format!("give it more (`isyctl tenant resize {tenant} --plan PLAN`)");
+    match disk.cause() {
+        DiskCause::Bytes => {
+            let (used, limit) = (disk.used_bytes >> 20, disk.limit_bytes >> 20);
+            format!(
+                "its disk is full ({used} MiB used of {limit} MiB), {SO}; remove data \
+                 (`isyctl tenant psql {tenant}`) or {more}: it starts by itself"
+            )
+        }
+        DiskCause::Inodes => format!(
+            "its disk is full ({} files and directories of {}), {SO}; remove files or {more}: it starts by itself",
+            disk.used_inodes, disk.limit_inodes
+        ),
+        DiskCause::Depth(place) => {
+            let place = match place {
+                DiskPlace::Postgres => format!("in its volume {}", tenant.postgres_volume()),
+                DiskPlace::Odoo => format!("in its volume {}", tenant.odoo_volume()),
+                DiskPlace::Beside => "beside its volumes (such as in /tmp)".to_owned(),
+            };
+            format!(
+                "its disk is full as far as can be known: directories are nested {MAX_OPEN} deep and more {place}, where nothing is counted, \
+                 {SO}; remove that nesting on its host (runbook TenantDiskFull says how; a larger plan does not help): it starts by itself"
+            )
+        }
+    }
 }
 
 impl Tenant {
@@ -96,6 +117,7 @@ impl Tenant {
                 pid: c.pid,
                 id: c.id.clone(),
                 ip: c.ip,
+                unnamed: c.unnamed.clone(),
             },
         };
         let healthy = observed

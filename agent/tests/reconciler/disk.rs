@@ -4,7 +4,7 @@
 
 use isyone_agent::testing::{fake_docker::FakeDocker, tenant_plan};
 use isyone_proto::{
-    disk::{Disk, DiskMeans},
+    disk::{Disk, DiskMeans, DiskUse},
     plan::TenantPlan,
     report::TenantProgress,
 };
@@ -18,7 +18,12 @@ fn measured(life: &Life, plan: &TenantPlan, used_gib: u64) {
     let board = &life.host.board;
     let before = board.disk(&plan.name, plan.uid);
     let (used, limit) = (used_gib * GIB, plan.size.disk_bytes);
-    let disk = Disk::after(before.as_ref(), used, limit, DiskMeans::Counted);
+    let disk = Disk::after(
+        before.as_ref(),
+        DiskUse::of_bytes(used),
+        limit,
+        DiskMeans::Counted,
+    );
     board.set_disk(&plan.name, plan.uid, disk, None);
 }
 

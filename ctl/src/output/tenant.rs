@@ -1,7 +1,8 @@
 //! A tenant's details in words, for `isyctl tenant show` and the screen of `isyctl top`. Pure.
 
 use isyone_proto::pb::v1::{
-    Bounds, CopyRole, DiskMeans, DiskState, Domain, DomainState, Reach, Tenant, TenantAccess,
+    Bounds, CopyRole, DiskMeans, DiskPlace, DiskState, Domain, DomainState, Reach, Tenant,
+    TenantAccess,
 };
 
 use super::{
@@ -110,9 +111,10 @@ fn used(tenant: &Tenant) -> String {
 /// How full its disk is, what follows from that, and what keeps it within its plan.
 fn disk(tenant: &Tenant) -> Option<Cell> {
     let disk = tenant.disk?;
-    let percent = (u128::from(disk.used_bytes) * 100)
-        .checked_div(u128::from(disk.limit_bytes))
-        .unwrap_or(0);
+    let percent = |used: u64, limit: u64| {
+        let share = u128::from(used) * 100;
+        share.checked_div(u128::from(limit)).unwrap_or(0)
+    };
     let means = match disk.means() {
         DiskMeans::Quota => "held by the file system",
         DiskMeans::Counted | DiskMeans::Unspecified => "counted",
@@ -124,10 +126,21 @@ fn disk(tenant: &Tenant) -> Option<Cell> {
         DiskState::Stopped => (", full: Odoo is stopped", Some(Paint::Bad)),
         DiskState::Unspecified => (", in a state that this isyctl does not know", None),
     };
+    let files = match (disk.limit_inodes, disk.too_deep()) {
+        (0, _) => String::new(),
+        (_, DiskPlace::Unspecified) => format!(
+            ", {} of {} files ({}%)",
+            disk.used_inodes,
+            disk.limit_inodes,
+            percent(disk.used_inodes, disk.limit_inodes)
+        ),
+        _ => ", and what is nested too deep to be counted".to_owned(),
+    };
     let text = format!(
-        "{} of {} ({percent}%), {means}{what}",
+        "{} of {} ({}%){files}, {means}{what}",
         format::bytes(disk.used_bytes),
-        format::bytes(disk.limit_bytes)
+        format::bytes(disk.limit_bytes),
+        percent(disk.used_bytes, disk.limit_bytes)
     );
     Some(paint.map_or_else(|| text.as_str().into(), |paint| paint.on(&text)))
 }

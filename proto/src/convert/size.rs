@@ -3,7 +3,7 @@
 //! Not here: which values a plan may have (the coordinator's configuration).
 
 use crate::{
-    disk::{Disk, DiskMeans, DiskState},
+    disk::{Disk, DiskMeans, DiskPlace, DiskState},
     pb::v1,
     spec::{Bounds, Size},
 };
@@ -71,10 +71,21 @@ pub(super) fn disk(disk: v1::Disk) -> Option<Disk> {
         v1::DiskMeans::Quota => DiskMeans::Quota,
         v1::DiskMeans::Counted | v1::DiskMeans::Unspecified => DiskMeans::Counted,
     };
+    let too_deep = match disk.too_deep() {
+        v1::DiskPlace::Postgres => Some(DiskPlace::Postgres),
+        v1::DiskPlace::Odoo => Some(DiskPlace::Odoo),
+        v1::DiskPlace::Beside => Some(DiskPlace::Beside),
+        v1::DiskPlace::Unspecified => None,
+    };
     Some(Disk {
         used_bytes: disk.used_bytes,
         limit_bytes: disk.limit_bytes,
+        used_inodes: disk.used_inodes,
+        limit_inodes: disk.limit_inodes,
+        too_deep,
         state,
+        by_bytes: state,
+        by_inodes: state,
         means,
     })
 }
@@ -91,11 +102,20 @@ impl From<Disk> for v1::Disk {
             DiskMeans::Counted => v1::DiskMeans::Counted,
             DiskMeans::Quota => v1::DiskMeans::Quota,
         };
+        let too_deep = match disk.too_deep {
+            Some(DiskPlace::Postgres) => v1::DiskPlace::Postgres,
+            Some(DiskPlace::Odoo) => v1::DiskPlace::Odoo,
+            Some(DiskPlace::Beside) => v1::DiskPlace::Beside,
+            None => v1::DiskPlace::Unspecified,
+        };
         Self {
             used_bytes: disk.used_bytes,
             limit_bytes: disk.limit_bytes,
             state: state.into(),
             means: means.into(),
+            used_inodes: disk.used_inodes,
+            limit_inodes: disk.limit_inodes,
+            too_deep: too_deep.into(),
         }
     }
 }
@@ -112,11 +132,21 @@ mod tests {
             DiskState::UploadsRefused,
             DiskState::Stopped,
         ] {
-            for means in [DiskMeans::Counted, DiskMeans::Quota] {
+            for (means, too_deep) in [
+                (DiskMeans::Counted, None),
+                (DiskMeans::Quota, Some(DiskPlace::Postgres)),
+                (DiskMeans::Quota, Some(DiskPlace::Odoo)),
+                (DiskMeans::Quota, Some(DiskPlace::Beside)),
+            ] {
                 let sent = Disk {
                     used_bytes: 7,
                     limit_bytes: 9,
+                    used_inodes: 5,
+                    limit_inodes: 6,
+                    too_deep,
                     state,
+                    by_bytes: state,
+                    by_inodes: state,
                     means,
                 };
                 assert_eq!(disk(sent.into()), Some(sent));

@@ -34,7 +34,7 @@ use rustix::{
 use self::walk::meta_of;
 pub use self::{
     path::{MAX_DEPTH, PathError, RelPath},
-    walk::{Entry, Found, Kind, LINK, Limits, Meta},
+    walk::{Entry, Found, Kind, LINK, Limits, MAX_OPEN, Meta, Surveyed},
 };
 
 /// How often a directory is read that is to be emptied: a round takes nearly all of what is in it.

@@ -77,8 +77,15 @@ impl Root {
     }
 }
 
-/// Directories that a survey has open at once. What is nested deeper than this is left out.
-const MAX_OPEN: usize = 512;
+/// Directories that a survey has open at once. What is nested deeper than this is left out, and [`Surveyed`] says so.
+pub const MAX_OPEN: usize = 512;
+
+/// How a survey went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Surveyed {
+    /// Directories are nested deeper than [`MAX_OPEN`]: what is in the deepest was not looked at.
+    pub too_deep: bool,
+}
 
 /// An entry of a directory, as a survey meets it.
 #[derive(Debug)]
@@ -87,9 +94,18 @@ pub struct Entry<'a> {
     pub directory: BorrowedFd<'a>,
     pub name: &'a CStr,
     pub stat: Stat,
+    /// It is in another file system than the survey's root: a subvolume of a btrfs, or below one. (Mounts are not entered.)
+    pub is_nested: bool,
+    /// Number of the file system of `directory`.
+    device: u64,
 }
 
 impl Entry<'_> {
+    /// Whether it is a subvolume: a directory where another file system begins.
+    pub fn is_subvolume(&self) -> bool {
+        self.stat.st_dev != self.device
+    }
+
     /// Opens it, if it is a regular file.
     pub fn file(&self) -> io::Result<Option<File>> {
         if !is_regular(&self.stat) {
@@ -103,21 +119,25 @@ impl Entry<'_> {
 
 impl Root {
     /// Looks at everything below in whatever order, also while programs change it: what vanishes meanwhile, or cannot be
-    /// opened, is left out. Memory is bounded whatever is there. `entered` is called with each directory.
+    /// opened, is left out. Memory is bounded whatever is there. `entered` is called with each directory. Subvolumes of a
+    /// btrfs are looked at like any directory.
     pub fn survey(
         &self,
         entered: &mut dyn FnMut(BorrowedFd<'_>) -> io::Result<()>,
         visit: &mut dyn FnMut(Entry<'_>) -> io::Result<()>,
-    ) -> io::Result<()> {
+    ) -> io::Result<Surveyed> {
+        let mut surveyed = Surveyed::default();
         let mut open = Vec::new();
-        let mut enter = |handle: OwnedFd, open: &mut Vec<(OwnedFd, Dir)>| {
-            entered(handle.as_fd())?;
-            let entries = Dir::read_from(&handle)?;
-            open.push((handle, entries));
-            io::Result::Ok(())
-        };
-        enter(self.directory(&RelPath::root())?, &mut open)?;
-        while let Some((handle, entries)) = open.last_mut() {
+        let top = self.directory(&RelPath::root())?;
+        let root = rustix::fs::fstat(&top)?.st_dev;
+        entered(top.as_fd())?;
+        let entries = Dir::read_from(&top)?;
+        open.push((top, entries, root));
+        loop {
+            let depth = open.len();
+            let Some((handle, entries, device)) = open.last_mut() else {
+                return Ok(surveyed);
+            };
             let Some(Ok(entry)) = entries.next() else {
                 open.pop();
                 continue;
@@ -133,15 +153,21 @@ impl Root {
                 directory: handle.as_fd(),
                 name,
                 stat,
+                is_nested: stat.st_dev != root,
+                device: *device,
             })?;
-            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory
-                && let Ok(below) = open_at(handle.as_fd(), name, OFlags::DIRECTORY)
-                && open.len() < MAX_OPEN
+            if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+                continue;
+            }
+            if depth >= MAX_OPEN {
+                surveyed.too_deep = true;
+            } else if let Ok(below) = open_at(handle.as_fd(), name, OFlags::DIRECTORY)
+                && let Ok(entries) = Dir::read_from(&below)
             {
-                enter(below, &mut open)?;
+                entered(below.as_fd())?;
+                open.push((below, entries, stat.st_dev));
             }
         }
-        Ok(())
     }
 }
 

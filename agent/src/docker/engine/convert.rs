@@ -186,6 +186,7 @@ pub(super) fn container_view(found: m::ContainerInspectResponse) -> Container {
         .and_then(|t| t.parse::<jiff::Timestamp>().ok())
         .map(|t| t.as_millisecond());
     let config = found.config.unwrap_or_default();
+    let mounts = found.mounts.unwrap_or_default();
     Container {
         name: found
             .name
@@ -207,8 +208,18 @@ pub(super) fn container_view(found: m::ContainerInspectResponse) -> Container {
             nano_cpus: host.nano_cpus.unwrap_or_default() as u64,
             pids: host.pids_limit.unwrap_or_default() as u32,
         },
+        unnamed: mounts.into_iter().filter_map(unnamed).collect(),
         error: state.error.unwrap_or_default(),
     }
+}
+
+/// The directory of a volume that a container may write, unless it is one of a tenant's two. What its image has is read-only.
+fn unnamed(mount: m::MountPoint) -> Option<String> {
+    let is_volume = mount.typ.as_deref() == Some("volume") && mount.rw == Some(true);
+    let named = mount.name.as_deref().map_or("", tenant_of_volume);
+    mount
+        .source
+        .filter(|place| is_volume && named.is_empty() && place.starts_with('/'))
 }
 
 pub(super) fn network_view(
@@ -357,6 +368,33 @@ mod tests {
         let options = exec_options("odoo", &["id".to_owned()], false);
         assert_eq!(options.user.as_deref(), Some("odoo"));
         assert_eq!(options.privileged, Some(false));
+    }
+
+    #[test]
+    fn volumes_that_nobody_has_named_are_told() {
+        let mount = |name: &str, rw| m::MountPoint {
+            typ: Some("volume".to_owned()),
+            name: Some(name.to_owned()),
+            source: Some(format!("/v/{name}/_data")),
+            rw: Some(rw),
+            ..Default::default()
+        };
+        let file = m::MountPoint {
+            typ: Some("bind".to_owned()),
+            source: Some("/etc/odoo.conf".to_owned()),
+            rw: Some(true),
+            ..Default::default()
+        };
+        let found = m::ContainerInspectResponse {
+            mounts: Some(vec![
+                mount("odoo_data_alfa", true),
+                mount("isyone_extra-addons_0", false),
+                mount("5f3c", true),
+                file,
+            ]),
+            ..Default::default()
+        };
+        assert_eq!(container_view(found).unnamed, ["/v/5f3c/_data"]);
     }
 
     #[test]

@@ -3,26 +3,13 @@
 //!
 //! Not here: when (measure).
 
-use std::{
-    ffi::OsStr,
-    io,
-    path::Path,
-    process::{Child, Command, Stdio},
-    thread::sleep,
-    time::Duration,
-};
+use std::{io, path::Path};
 
 use super::measure::{Held, Quota};
-use crate::base::fsutil;
-
-/// `BTRFS_SUPER_MAGIC`.
-const MAGIC: u32 = 0x9123_683E;
-/// The inode number of a subvolume's top directory.
-const SUBVOLUME: u64 = 256;
-/// The program answers within milliseconds; one that hangs is given up.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// Between looks whether it has.
-const POLL: Duration = Duration::from_millis(5);
+use crate::base::{
+    btrfs::{SUBVOLUME, btrfs, is_btrfs},
+    fsutil,
+};
 
 /// Quota groups of a btrfs.
 #[derive(Debug)]
@@ -31,8 +18,7 @@ pub(super) struct Btrfs;
 impl Btrfs {
     /// Whether a directory is on one.
     pub(super) fn is_at(directory: &Path) -> bool {
-        // The field's type differs between machines; all magic numbers have 32 bits.
-        rustix::fs::statfs(directory).is_ok_and(|found| found.f_type as u32 == MAGIC)
+        rustix::fs::statfs(directory).is_ok_and(|found| is_btrfs(&found))
     }
 }
 
@@ -101,40 +87,6 @@ fn parse(text: &str) -> Option<Held> {
         bytes,
         limit: limit.parse().ok(),
     })
-}
-
-/// What the program prints.
-fn btrfs(arguments: &[&OsStr]) -> io::Result<String> {
-    let mut child = Command::new("btrfs")
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    if !ends(&mut child)? {
-        child.kill()?;
-        child.wait()?;
-        return Err(io::Error::from(io::ErrorKind::TimedOut));
-    }
-    // It has ended: what it printed is a few lines, which the pipes hold.
-    let output = child.wait_with_output()?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    let words = String::from_utf8_lossy(&output.stderr);
-    Err(io::Error::other(format!("btrfs: {}", words.trim())))
-}
-
-fn ends(child: &mut Child) -> io::Result<bool> {
-    let mut waited = Duration::ZERO;
-    while waited < PATIENCE {
-        if child.try_wait()?.is_some() {
-            return Ok(true);
-        }
-        sleep(POLL);
-        waited += POLL;
-    }
-    Ok(false)
 }
 
 #[cfg(test)]

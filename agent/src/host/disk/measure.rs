@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use isyone_proto::disk::DiskMeans;
+use isyone_proto::disk::{DiskMeans, DiskPlace, DiskUse, inodes_of};
 
 use super::btrfs::Btrfs;
 use crate::base::{fsutil, kernel, tree};
@@ -19,6 +19,9 @@ const PAUSE: Duration = Duration::from_millis(2);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The pause from then on.
 const SHORT_PAUSE: Duration = Duration::from_micros(100);
+
+/// A walk of a tenant whose plan has no limit ends here.
+const MOST_INODES: u64 = 100_000_000;
 
 /// A file system's own count of what is in a directory, and its limit on that.
 pub(super) trait Quota: Send + Sync {
@@ -60,16 +63,52 @@ pub fn make_directory(directory: &Path) -> io::Result<()> {
     }
 }
 
-/// Where a tenant's data is.
-#[derive(Debug)]
+/// Where a tenant's data is, and what it may be.
+#[derive(Debug, Default)]
 pub(super) struct Places {
     /// PostgreSQL's and Odoo's, in this order, if both are there.
     pub(super) volumes: Vec<PathBuf>,
-    /// What containers have written beside them.
-    pub(super) layers: Vec<PathBuf>,
+    /// What containers have written beside them: in their own layers, and in volumes that nobody has named.
+    pub(super) beside: Vec<PathBuf>,
     /// What Odoo's volume may hold where the file system can see to that; PostgreSQL's has no such limit, because it ends
     /// when it cannot write.
     pub(super) hold_at: Option<u64>,
+    /// The disk of its plan; 0: there is no limit.
+    pub(super) limit_bytes: u64,
+}
+
+impl Places {
+    /// All of them, in the order of a measurement.
+    fn all(&self) -> impl Iterator<Item = (DiskPlace, &PathBuf)> {
+        let beside = self.beside.iter().map(|place| (DiskPlace::Beside, place));
+        let whose = |at| match at {
+            0 if self.volumes.len() > 1 => DiskPlace::Postgres,
+            _ => DiskPlace::Odoo,
+        };
+        let volumes = self.volumes.iter().enumerate();
+        volumes
+            .map(move |(at, place)| (whose(at), place))
+            .chain(beside)
+    }
+}
+
+/// Room that a file system has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Room {
+    pub(super) bytes: u64,
+    /// Files and directories; 0 where it does not limit them, as btrfs does not.
+    pub(super) inodes: u64,
+}
+
+impl Room {
+    /// Of the file system that a place is on, if it is there.
+    pub(super) fn at(place: &Path) -> Option<Self> {
+        let disk = rustix::fs::statvfs(place).ok()?;
+        Some(Self {
+            bytes: disk.f_bfree.saturating_mul(disk.f_frsize),
+            inodes: disk.f_ffree,
+        })
+    }
 }
 
 /// What was found.
@@ -77,22 +116,13 @@ pub(super) struct Places {
 pub(super) struct Measurement {
     /// Bytes of each volume.
     pub(super) volumes: Vec<u64>,
-    /// Bytes beside them.
-    pub(super) layers: u64,
+    /// All of it.
+    pub(super) used: DiskUse,
+    /// There are so many files that they were not counted to their end.
+    pub(super) cut: bool,
     pub(super) means: DiskMeans,
-    /// Free bytes of the file system at the beginning.
-    pub(super) free: u64,
-}
-
-impl Measurement {
-    /// All bytes.
-    pub(super) fn bytes(&self) -> u64 {
-        let volumes = self
-            .volumes
-            .iter()
-            .fold(0, |sum: u64, v| sum.saturating_add(*v));
-        volumes.saturating_add(self.layers)
-    }
+    /// Of the file system at the beginning.
+    pub(super) free: Room,
 }
 
 pub(super) fn measure(places: &Places) -> Measurement {
@@ -102,22 +132,37 @@ pub(super) fn measure(places: &Places) -> Measurement {
         std::thread::sleep(if long { SHORT_PAUSE } else { PAUSE });
     };
     let last = places.volumes.last();
-    let free = last.and_then(|place| rustix::fs::statvfs(place).ok());
     let held = last.and_then(|place| hold(place, places.hold_at?));
-    let count = |place: &PathBuf| {
-        let quota = quota_at(place).and_then(|quota| quota.used(place));
-        quota.map_or_else(|| tree::usage(place, &pause), |held| held.bytes)
-    };
-    Measurement {
-        volumes: places.volumes.iter().map(count).collect(),
-        layers: places
-            .layers
-            .iter()
-            .map(|place| tree::usage(place, &pause))
-            .sum(),
+    let mut found = Measurement {
         means: held.unwrap_or_default(),
-        free: free.map_or(0, |disk| disk.f_bfree.saturating_mul(disk.f_frsize)),
+        free: last.and_then(|place| Room::at(place)).unwrap_or_default(),
+        ..Measurement::default()
+    };
+    // Beyond twice what the plan has, how many more there are changes nothing.
+    let most = match inodes_of(places.limit_bytes) {
+        0 => MOST_INODES,
+        limit => limit.saturating_mul(2),
+    };
+    for (whose, place) in places.all() {
+        let left = most.saturating_sub(found.used.inodes);
+        let usage = tree::usage(place, left, &pause);
+        let bytes = match quota_at(place).and_then(|quota| quota.used(place)) {
+            // It counts what no walk sees, such as deleted files, but no subvolume that somebody has made in there.
+            Some(held) if whose != DiskPlace::Beside => {
+                held.bytes.saturating_add(usage.nested_bytes)
+            }
+            _ => usage.bytes,
+        };
+        if whose != DiskPlace::Beside {
+            found.volumes.push(bytes);
+        }
+        let used = &mut found.used;
+        used.bytes = used.bytes.saturating_add(bytes);
+        used.inodes = used.inodes.saturating_add(usage.inodes);
+        used.too_deep = used.too_deep.or(usage.too_deep.then_some(whose));
+        found.cut |= usage.cut;
     }
+    found
 }
 
 /// Has the file system hold a directory, if it can.
@@ -156,7 +201,10 @@ fn upper(mounts: &str) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use isyone_proto::disk::{Disk, DiskState};
+
     use super::*;
+    use crate::base::beneath::MAX_OPEN;
 
     #[test]
     fn a_containers_layer_is_found_among_its_mounts() {
@@ -184,17 +232,71 @@ mod tests {
             make_directory(&dir.path().join("p")).is_err(),
             "it is there"
         );
-        let found = measure(&Places {
-            volumes: vec![dir.path().join("p"), dir.path().join("o")],
-            layers: vec![dir.path().join("l")],
-            hold_at: None,
-        });
+        let found = measure(&places(dir.path()));
         assert_eq!(found.volumes.len(), 2);
-        assert!(
-            found.bytes() >= 6 << 20 && found.bytes() < 7 << 20,
-            "{found:?}"
-        );
-        assert_eq!(found.means, DiskMeans::Counted);
-        assert!(found.free > 0);
+        let DiskUse { bytes, inodes, .. } = found.used;
+        assert!((6 << 20..7 << 20).contains(&bytes), "{found:?}");
+        assert_eq!((inodes, found.means), (3, DiskMeans::Counted));
+        assert!(found.free.bytes > 0);
+    }
+
+    fn places(dir: &Path) -> Places {
+        Places {
+            volumes: vec![dir.join("p"), dir.join("o")],
+            beside: vec![dir.join("l")],
+            limit_bytes: 1 << 20,
+            ..Places::default()
+        }
+    }
+
+    fn in_places(used: DiskUse) -> DiskState {
+        Disk::after(None, used, 1 << 30, DiskMeans::Counted).state
+    }
+
+    /// Fails when a walk leaves out in silence what is nested deep: a way past any limit.
+    #[test]
+    fn what_is_nested_too_deep_is_said_and_where() {
+        for (name, place) in [
+            ("p", DiskPlace::Postgres),
+            ("o", DiskPlace::Odoo),
+            ("l", DiskPlace::Beside),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            for name in ["p", "o", "l"] {
+                make_directory(&dir.path().join(name)).unwrap();
+            }
+            let nest = |depth| vec!["d"; depth].join("/");
+            let at = dir.path().join(name);
+            fsutil::make_directories(&at.join(nest(MAX_OPEN - 1))).unwrap();
+            let found = measure(&places(dir.path())).used;
+            assert_eq!((found.too_deep, in_places(found)), (None, DiskState::Free));
+            fsutil::make_directories(&at.join(nest(MAX_OPEN))).unwrap();
+            let found = measure(&places(dir.path())).used;
+            assert_eq!(found.too_deep, Some(place));
+            assert_eq!(in_places(found), DiskState::Stopped);
+            tree::remove_all(&at).unwrap();
+        }
+    }
+
+    /// Fails when only bytes are counted: empty files take none.
+    #[test]
+    fn empty_files_count_and_a_walk_ends_beyond_what_matters() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["p", "o", "l"] {
+            make_directory(&dir.path().join(name)).unwrap();
+        }
+        let most = inodes_of(1 << 20);
+        for number in 0..most {
+            std::fs::write(dir.path().join(format!("o/{number}")), "").unwrap();
+        }
+        let found = measure(&places(dir.path()));
+        assert_eq!((found.used.inodes, found.cut), (most, false));
+        let disk = Disk::after(None, found.used, 1 << 20, DiskMeans::Counted);
+        assert_eq!(disk.state, DiskState::Stopped);
+        for number in 0..=most {
+            std::fs::write(dir.path().join(format!("l/{number}")), "").unwrap();
+        }
+        let found = measure(&places(dir.path()));
+        assert_eq!((found.used.inodes, found.cut), (most * 2 + 1, true));
     }
 }

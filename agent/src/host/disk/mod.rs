@@ -29,7 +29,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub use self::measure::make_directory;
-use self::measure::{Measurement, Places};
+use self::measure::{Measurement, Places, Room};
 use crate::host::{
     Host,
     board::{BoardEntry, VolumeBytes},
@@ -54,11 +54,11 @@ const AT_ONCE: usize = 4;
 struct Known {
     found: Measurement,
     at: Instant,
-    /// Free bytes of its file system when it was last looked at.
-    free: u64,
-    /// By how many bytes that fell since the measurement began, rises left out: what one has written is not made up for by what
-    /// others removed meanwhile.
-    fallen: u64,
+    /// What its file system had free when it was last looked at.
+    free: Room,
+    /// By how much that fell since the measurement began, rises left out: what one has written is not made up for by what others
+    /// removed meanwhile.
+    fallen: Room,
     /// What followed.
     disk: Disk,
     /// What its file system was told to hold it to, when it was measured.
@@ -105,7 +105,7 @@ pub async fn run(host: Arc<Host>, plans: watch::Receiver<InForce>, stop: Cancell
             .filter(|e| planned.get(&e.name).is_some_and(|t| t.uid == e.status.uid))
             .collect();
         disks.forget(&entries);
-        disks.look(&entries, &free_of);
+        disks.look(&entries, &room_of);
         for entry in &entries {
             if let Some(tenant) = planned.get(&entry.name) {
                 disks.conclude(&host, entry, tenant);
@@ -123,11 +123,9 @@ pub async fn run(host: Arc<Host>, plans: watch::Receiver<InForce>, stop: Cancell
     }
 }
 
-/// Free bytes of the file system that a tenant's data is on; `None`: it has none, or that is not known.
-fn free_of(entry: &BoardEntry) -> Option<u64> {
-    let place = entry.status.volumes.last()?;
-    let disk = rustix::fs::statvfs(Path::new(place)).ok()?;
-    Some(disk.f_bfree.saturating_mul(disk.f_frsize))
+/// Room of the file system that a tenant's data is on; `None`: it has none, or that is not known.
+fn room_of(entry: &BoardEntry) -> Option<Room> {
+    Room::at(Path::new(entry.status.volumes.last()?))
 }
 
 impl Disks {
@@ -135,7 +133,7 @@ impl Disks {
         let before = self.known.get(&name);
         let disk = before.map_or_else(Disk::default, |known| known.disk);
         let free = before.map_or(found.free, |known| known.free);
-        let fallen = before.map_or(0, |known| known.fallen);
+        let fallen = before.map_or(Room::default(), |known| known.fallen);
         let known = Known {
             found,
             at: now,
@@ -149,14 +147,20 @@ impl Disks {
     }
 
     /// Looks at how much room there is, by file systems.
-    fn look(&mut self, entries: &[BoardEntry], free_of: &dyn Fn(&BoardEntry) -> Option<u64>) {
+    fn look(&mut self, entries: &[BoardEntry], room_of: &dyn Fn(&BoardEntry) -> Option<Room>) {
         for entry in entries {
             let Some(known) = self.known.get_mut(&entry.name) else {
                 continue;
             };
-            if let Some(free) = free_of(entry) {
-                known.fallen = known.fallen.saturating_add(known.free.saturating_sub(free));
-                known.free = free;
+            if let Some(room) = room_of(entry) {
+                let gone = |before: u64, now: u64, fallen: u64| {
+                    fallen.saturating_add(before.saturating_sub(now))
+                };
+                known.fallen = Room {
+                    bytes: gone(known.free.bytes, room.bytes, known.fallen.bytes),
+                    inodes: gone(known.free.inodes, room.inodes, known.fallen.inodes),
+                };
+                known.free = room;
             }
         }
     }
@@ -165,7 +169,7 @@ impl Disks {
     fn begin(&mut self, name: &TenantName) {
         self.under_way.insert(name.clone());
         if let Some(known) = self.known.get_mut(name) {
-            known.fallen = 0;
+            known.fallen = Room::default();
         }
     }
 
@@ -179,13 +183,13 @@ impl Disks {
         known.other_limit = found.means == DiskMeans::Quota
             && hold_at(plan).is_some_and(|at| known.held_at != Some(at));
         let shown = host.board.disk(&entry.name, entry.status.uid);
-        known.disk = Disk::after(shown.as_ref(), found.bytes(), limit_bytes, found.means);
+        known.disk = Disk::after(shown.as_ref(), found.used, limit_bytes, found.means);
         if shown.map(|disk| disk.state) != Some(known.disk.state)
             && known.disk.state > DiskState::Free
         {
             tracing::warn!(
-                tenant = %entry.name, used = known.disk.used_bytes, limit = limit_bytes, state = ?known.disk.state,
-                "its disk is filling"
+                tenant = %entry.name, used = known.disk.used_bytes, limit = limit_bytes, files = known.disk.used_inodes,
+                state = ?known.disk.state, cause = ?known.disk.cause(), "its disk is filling"
             );
         }
         let volumes = volumes(&found.volumes);
@@ -209,19 +213,21 @@ impl Disks {
 
     /// Where a tenant's data is.
     fn places(&mut self, entry: &BoardEntry, plan: Option<&TenantPlan>) -> Places {
-        let mut layers = Vec::new();
+        let mut beside = Vec::new();
         for container in &entry.status.containers {
             let told = resources::groups_of(container.pid, &container.id)
                 .and_then(|_| measure::layer(container.pid));
             if let Some(place) = told {
                 self.layers.insert(container.id.clone(), place);
             }
-            layers.extend(self.layers.get(&container.id).cloned());
+            beside.extend(self.layers.get(&container.id).cloned());
+            beside.extend(container.unnamed.iter().map(PathBuf::from));
         }
         Places {
             volumes: entry.status.volumes.iter().map(PathBuf::from).collect(),
-            layers,
+            beside,
             hold_at: plan.and_then(hold_at),
+            limit_bytes: plan.map_or(0, |plan| plan.size.disk_bytes),
         }
     }
 
@@ -243,11 +249,13 @@ fn hold_at(plan: &TenantPlan) -> Option<u64> {
 /// How long a measurement is good for.
 fn pace(known: &Known) -> Duration {
     // Who has written since then nobody knows: at worst a walk is made for nothing.
-    let next = known.disk.until_next();
-    let written = known.fallen;
-    if known.other_limit || next.is_some_and(|bytes| written > 0 && written >= bytes) {
+    let reaches = |gone: u64, next: Option<u64>| next.is_some_and(|n| gone > 0 && gone >= n);
+    if known.other_limit
+        || reaches(known.fallen.bytes, known.disk.until_next())
+        || reaches(known.fallen.inodes, known.disk.until_next_inodes())
+    {
         HURRIED
-    } else if known.disk.state > DiskState::Free {
+    } else if known.disk.state > DiskState::Free || known.found.cut {
         WATCHED
     } else {
         AT_LEISURE

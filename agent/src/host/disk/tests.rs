@@ -1,6 +1,9 @@
 //! Whose turn it is to be measured.
 
-use isyone_proto::{disk::DiskMeans, report::TenantProgress};
+use isyone_proto::{
+    disk::{DiskMeans, DiskUse},
+    report::TenantProgress,
+};
 
 use super::*;
 use crate::host::board::{StatusBoard, TenantStatus};
@@ -33,14 +36,23 @@ fn known(used: u64, at: Instant) -> Known {
     Known {
         found: Measurement {
             volumes: vec![used, 0],
+            used: DiskUse::of_bytes(used),
+            free: room(100 * GIB),
             ..Measurement::default()
         },
         at,
-        free: 100 * GIB,
-        fallen: 0,
-        disk: Disk::after(None, used, 10 * GIB, DiskMeans::Counted),
+        free: room(100 * GIB),
+        fallen: Room::default(),
+        disk: Disk::after(None, DiskUse::of_bytes(used), 10 * GIB, DiskMeans::Counted),
         held_at: Some(10 * GIB),
         other_limit: false,
+    }
+}
+
+fn room(bytes: u64) -> Room {
+    Room {
+        bytes,
+        inodes: 1_000_000,
     }
 }
 
@@ -71,7 +83,7 @@ fn who_may_be_full_by_now_is_measured_soon_and_starves_nobody() {
         disks.known.insert(entry.name.clone(), known(GIB, start));
     }
     let later = start + HURRIED;
-    let less = |by: u64| move |_: &BoardEntry| Some(100 * GIB - by);
+    let less = |by: u64| move |_: &BoardEntry| Some(room(100 * GIB - by));
     disks.look(&entries, &less(6 * GIB));
     assert!(disks.due(&entries, later).is_none());
     disks.look(&entries, &less(7 * GIB));
@@ -83,7 +95,7 @@ fn who_may_be_full_by_now_is_measured_soon_and_starves_nobody() {
     // Alfa's file system goes on losing room, and alfa is never done: beta has its turn when its time has come.
     let alfa_writes = |entry: &BoardEntry| {
         let by = if entry.name.as_str() == "alfa" { 50 } else { 0 };
-        Some((100 - by) * GIB)
+        Some(room((100 - by) * GIB))
     };
     let (mut now, mut betas) = (start, 0);
     while now < start + AT_LEISURE + HURRIED * 3 {
@@ -128,14 +140,35 @@ fn what_others_remove_does_not_hide_what_one_writes() {
     let alfa = &entries[0].name;
     disks.known.insert(alfa.clone(), known(GIB, start));
     for free in [96, 100, 97, 101] {
-        disks.look(&entries, &|_| Some(free * GIB));
+        disks.look(&entries, &|_| Some(room(free * GIB)));
     }
     assert!(disks.due(&entries, start + HURRIED).is_some());
     // What was written before a measurement began, it has seen; what came during it, it may not have.
     disks.begin(alfa);
-    disks.look(&entries, &|_| Some(90 * GIB));
+    disks.look(&entries, &|_| Some(room(90 * GIB)));
     let found = known(GIB, start).found;
     disks.learn(alfa.clone(), Some(10 * GIB), found, start);
     disks.under_way.clear();
-    assert_eq!(disks.known[alfa].fallen, 11 * GIB);
+    assert_eq!(disks.known[alfa].fallen.bytes, 11 * GIB);
+}
+
+/// Fails when only bytes hurry: empty files would be counted a quarter of an hour later.
+#[test]
+fn who_may_have_too_many_files_by_now_is_measured_soon() {
+    let entries = entries(&["alfa"]);
+    let (mut disks, start) = (Disks::default(), Instant::now());
+    let alfa = &entries[0].name;
+    disks.known.insert(alfa.clone(), known(0, start));
+    // 80 % of a plan's 655,360 for 10 GiB.
+    for (made, expected) in [(520_000, AT_LEISURE), (530_000, HURRIED)] {
+        let now = Room {
+            inodes: 1_000_000 - made,
+            ..room(100 * GIB)
+        };
+        disks.look(&entries, &|_| Some(now));
+        assert_eq!(pace(&disks.known[alfa]), expected, "{made}");
+    }
+    let mut known = known(0, start);
+    known.found.cut = true;
+    assert_eq!(pace(&known), WATCHED);
 }

@@ -106,7 +106,7 @@ impl Docker for FakeDocker {
                 image_id,
                 ip,
                 ..
-            } = self.view(name, c, &world.images);
+            } = self.view(name, c, &world);
             (
                 name.clone(),
                 ListedContainer {
@@ -130,7 +130,7 @@ impl Docker for FakeDocker {
         Ok(world
             .containers
             .get(name)
-            .map(|c| self.view(name, c, &world.images)))
+            .map(|c| self.view(name, c, &world)))
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<()> {

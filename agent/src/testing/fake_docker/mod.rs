@@ -65,6 +65,8 @@ struct World {
     pruned: BTreeMap<String, Image>,
     /// Volumes that a container holds which is not ours.
     held: BTreeSet<String>,
+    /// Directories of volumes without a name, by container.
+    unnamed: BTreeMap<String, String>,
     /// Its volumes are directories of another machine.
     remote: bool,
     containers: BTreeMap<String, FakeContainer>,
@@ -212,7 +214,7 @@ impl FakeDocker {
     pub fn image_of(&self, container: &str) -> Option<String> {
         let world = self.world();
         let found = world.containers.get(container)?;
-        Some(self.view(container, found, &world.images).image_id)
+        Some(self.view(container, found, &world).image_id)
     }
 
     /// The daemon stops answering, or answers again. Containers stay as they are.
@@ -271,6 +273,13 @@ impl FakeDocker {
     /// Somebody's own container uses this volume from now on.
     pub fn hold_volume(&self, name: &str) {
         self.world().held.insert(name.to_owned());
+    }
+
+    /// The image of this container asks for a volume that nobody has named: it is there.
+    pub fn set_unnamed(&self, container: &str, directory: &Path) {
+        let directory = directory.display().to_string();
+        let mut world = self.world();
+        world.unnamed.insert(container.to_owned(), directory);
     }
 
     /// Whether its volumes are seen to be directories of this machine.
@@ -428,7 +437,8 @@ impl FakeDocker {
         std::future::pending::<()>().await;
     }
 
-    fn view(&self, name: &str, c: &FakeContainer, images: &BTreeMap<String, Image>) -> Container {
+    fn view(&self, name: &str, c: &FakeContainer, world: &World) -> Container {
+        let images = &world.images;
         Container {
             name: name.to_owned(),
             id: format!("id{}", c.id),
@@ -444,6 +454,7 @@ impl FakeDocker {
                 .map_or(c.spec.image.clone(), |i| i.id.clone()),
             exit_code: c.code,
             limits: c.limits,
+            unnamed: world.unnamed.get(name).cloned().into_iter().collect(),
             ip: (c.state == "running").then_some([127, 0, 0, 1].into()),
             ..Default::default()
         }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use isyone_types::{
-    disk::{Disk, DiskState},
+    disk::{Disk, DiskCause, DiskState},
     identity::OperatorRole,
     ids::{HostName, TenantName},
     network::MAX_HOST_ADDRESSES,
@@ -151,15 +151,24 @@ pub fn is_stopped_by_disk(state: &State, tenant: &Tenant) -> bool {
     full && tenant.desired == Lifecycle::Running && !odoo_runs(state, tenant)
 }
 
-/// `9728 MiB of 10240 MiB used (95 %)`.
+/// `9728 MiB of 10240 MiB used (95 %)`, or of files and directories where those are nearer to their limit.
 pub fn disk_in_words(disk: &Disk) -> String {
     let mib = |bytes: u64| bytes >> 20;
-    format!(
-        "{} MiB of {} MiB used ({} %)",
-        mib(disk.used_bytes),
-        mib(disk.limit_bytes),
-        disk.percent()
-    )
+    match disk.cause() {
+        DiskCause::Bytes => format!(
+            "{} MiB of {} MiB used ({} %)",
+            mib(disk.used_bytes),
+            mib(disk.limit_bytes),
+            disk.percent()
+        ),
+        DiskCause::Inodes => format!(
+            "{} of {} files and directories ({} %)",
+            disk.used_inodes,
+            disk.limit_inodes,
+            disk.inodes_percent()
+        ),
+        DiskCause::Depth(_) => "directories are nested too deep to be counted".to_owned(),
+    }
 }
 
 /// RFC 3339, to the second.

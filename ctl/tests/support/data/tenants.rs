@@ -83,6 +83,9 @@ pub(crate) fn tenant(name: &str) -> Tenant {
             limit_bytes: 10 * GIB,
             state: DiskState::Free.into(),
             means: DiskMeans::Counted.into(),
+            used_inodes: 5_120,
+            limit_inodes: 655_360,
+            too_deep: DiskPlace::Unspecified.into(),
         }),
     }
 }

@@ -1,9 +1,14 @@
 //! A tenant that fills its disk, with files on a real disk: its uploads are refused, then its Odoo is stopped, and nothing of its
-//! neighbour changes.
+//! neighbour changes. And the ways past a limit on bytes in two volumes: nesting, files without bytes, other volumes.
 //!
 //! Not here: real programs, and room that is made (`e2e::adversary::disk`).
 
-use std::{fs::File, io::Write as _, path::Path, time::Duration};
+use std::{
+    fs::File,
+    io::Write as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use isyone_proto::pb::v1;
 use isyone_tests::fleet::{
@@ -90,4 +95,93 @@ fn who_fills_his_disk_has_no_uploads_and_then_no_odoo_and_a_larger_plan_brings_b
     wait_for("Odoo to be back", SOON, || runs(&fleet, "odoo_alfa"));
     wait_for("uploads to be taken", SOON, || !refuses(&fleet, "alfa"));
     fleet.runs("alfa");
+}
+
+/// A fleet whose tenant `alfa` runs and has room; and its filestore. Its Odoo's image asks for one volume more.
+fn one_tenant() -> (Fleet, PathBuf) {
+    let mut fleet = Fleet::start("");
+    fleet.add_agent(1);
+    fleet.all_report();
+    let unnamed = fleet.dir.path().join("unnamed");
+    std::fs::create_dir(&unnamed).expect("a directory");
+    fleet.agents[0].docker.set_unnamed("odoo_alfa", &unnamed);
+    fleet.create("alfa");
+    becomes(&fleet, "alfa", v1::DiskState::Free);
+    let home = fleet.agents[0].docker.homes().join("alfa/odoo");
+    (fleet, home)
+}
+
+/// Something else is written so that the agent looks soon.
+fn stirs(home: &Path, file: &str) {
+    write(home, file, LIMIT * 4 / 5);
+}
+
+fn says(fleet: &Fleet, words: &str) {
+    wait_for(&format!("operators to be told: {words}"), SOON, || {
+        let tenant = shown(fleet, "alfa");
+        tenant.phase() == v1::TenantPhase::Failing && tenant.message.contains(words)
+    });
+}
+
+fn resize(fleet: &Fleet, plan: &'static str) {
+    let order = Request {
+        tenant: "alfa",
+        order: Order::Resize(plan),
+        id: String::new(),
+    };
+    let sent = fleet.client.block_on(fleet.admin.send(&order));
+    sent.expect("another plan");
+}
+
+/// Fails when what a walk leaves out is taken for nothing: whatever lies below 512 directories would be free.
+#[test]
+fn nesting_is_no_way_past_the_limit_and_a_larger_plan_is_none_past_nesting() {
+    let (fleet, home) = one_tenant();
+    std::fs::create_dir_all(home.join(vec!["secret"; 512].join("/"))).expect("a short path");
+    stirs(&home, "stir");
+    becomes(&fleet, "alfa", v1::DiskState::Stopped);
+    says(
+        &fleet,
+        "nested 512 deep and more in its volume odoo_data_alfa",
+    );
+    let tenant = shown(&fleet, "alfa");
+    assert!(!tenant.message.contains("secret"), "{}", tenant.message);
+    let disk = tenant.disk.expect("a disk");
+    assert_eq!(disk.too_deep(), v1::DiskPlace::Odoo);
+    assert!(disk.used_bytes < disk.limit_bytes, "{disk:?}");
+    resize(&fleet, "large");
+    wait_for("the larger plan", SOON, || {
+        let disk = shown(&fleet, "alfa").disk;
+        disk.is_some_and(|d| d.limit_bytes == 64 << 20)
+    });
+    becomes(&fleet, "alfa", v1::DiskState::Stopped);
+    std::fs::remove_dir_all(home.join("secret")).expect("it was there");
+    wait_for("Odoo to be back", SOON * 3, || {
+        let disk = shown(&fleet, "alfa").disk;
+        disk.is_some_and(|d| d.state() == v1::DiskState::Free)
+    });
+    fleet.runs("alfa");
+}
+
+/// Fails when bytes alone are counted: empty files take the inodes of everybody on the disk.
+#[test]
+fn files_without_bytes_are_limited_too() {
+    let (fleet, home) = one_tenant();
+    for number in 0..10_000 {
+        File::create(home.join(number.to_string())).expect("an inode");
+    }
+    stirs(&home, "stir");
+    becomes(&fleet, "alfa", v1::DiskState::Stopped);
+    says(&fleet, "files and directories of 10000");
+    let disk = shown(&fleet, "alfa").disk.expect("a disk");
+    assert_eq!(disk.limit_inodes, 10_000);
+    assert!(disk.used_inodes >= 10_000 && disk.used_bytes < disk.limit_bytes);
+}
+
+/// Fails when only the two volumes count: an image may ask for more of them.
+#[test]
+fn a_volume_that_an_image_asks_for_counts_too() {
+    let (fleet, _) = one_tenant();
+    write(&fleet.dir.path().join("unnamed"), "hidden", LIMIT);
+    becomes(&fleet, "alfa", v1::DiskState::Stopped);
 }

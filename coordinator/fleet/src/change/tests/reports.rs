@@ -3,7 +3,7 @@
 //! Not here: taking reports from the wire (isyone-proto's convert).
 
 use isyone_types::{
-    disk::{Disk, DiskMeans},
+    disk::{Disk, DiskMeans, DiskUse},
     report::{HostReport, JobReport, JobState, TenantReport},
 };
 
@@ -196,7 +196,12 @@ fn with_disk(bench: &Bench, used: u64) -> TenantReport {
     let before = bench.state.observed.copy(&name("alfa"), &name("h1"));
     let known = before.and_then(|seen| seen.report.disk);
     let mut report = bench.converged(&name("alfa"));
-    report.disk = Some(Disk::after(known.as_ref(), used, 1000, DiskMeans::Counted));
+    report.disk = Some(Disk::after(
+        known.as_ref(),
+        DiskUse::of_bytes(used),
+        1000,
+        DiskMeans::Counted,
+    ));
     report
 }
 

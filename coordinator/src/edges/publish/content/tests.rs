@@ -12,7 +12,7 @@ use isyone_fleet::{
     testing::{Bench, name, resources},
 };
 use isyone_proto::{
-    disk::{Disk, DiskMeans},
+    disk::{Disk, DiskMeans, DiskUse},
     plan::Lifecycle,
 };
 use proptest::prelude::*;
@@ -189,7 +189,7 @@ impl World {
             Happening::Purged(tenant) => state.fleet.remove_tenant(&t(tenant)),
             Happening::Observed { tenant, runs, full } => {
                 let mut seen = self.seen.clone();
-                let disk = Disk::after(None, 1, 1, DiskMeans::Counted);
+                let disk = Disk::after(None, DiskUse::of_bytes(1), 1, DiskMeans::Counted);
                 seen.disk = full.then_some((disk, 0));
                 seen.report.containers[0].name = t(tenant).odoo_container();
                 seen.report.containers[0].state = if runs { "running" } else { "exited" }.into();

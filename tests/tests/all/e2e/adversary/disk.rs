@@ -113,8 +113,9 @@ fn who_fills_his_disk_is_stopped_and_comes_back_and_his_neighbour_notices_nothin
     odoo_is_stopped(&cell);
     // Room is made, and it comes back by itself.
     let files = cell.hosts[0].docker.homes().join("alfa/odoo");
-    for percent in [85, 96, 101] {
-        std::fs::remove_file(files.join(format!("fill-{percent}"))).expect("it was there");
+    nesting_and_files_count(&cell);
+    for name in ["fill-85", "fill-96", "fill-101", "deep", "many"] {
+        run(Command::new("rm").arg("-r").arg(files.join(name))).ok();
     }
     answers(&cell, "alfa");
     becomes(&cell, "alfa", "free");
@@ -152,6 +153,48 @@ fn state_of_beta(cell: &Cell) -> Vec<String> {
         cell.hosts[0].docker.inspect(container, format)
     };
     vec![state("odoo_beta"), state("postgres_beta")]
+}
+
+/// Runs a script in a tenant's Odoo as its user; what it says.
+fn python(cell: &Cell, tenant: &str, script: &str) -> String {
+    let container = format!("odoo_{tenant}");
+    let done = cell.hosts[0]
+        .docker
+        .run(&["exec", &container, "python3", "-c", script]);
+    done.stdout + &done.stderr
+}
+
+/// What takes no bytes: an empty file for each 16 KiB of the plan's 1 GiB.
+const MANY: &str = "
+import os
+os.mkdir('/var/lib/odoo/many')
+for n in range(66_000):
+    os.close(os.open(f'/var/lib/odoo/many/{n}', os.O_CREAT))
+";
+
+/// What hides them: a file below 600 directories.
+const DEEP: &str = "
+os.chdir('/var/lib/odoo')
+for _ in range(600):
+    os.mkdir('deep')
+    os.chdir('deep')
+open('f', 'wb').write(b'x' * 9999)
+";
+
+/// They count beside what fills the disk.
+fn nesting_and_files_count(cell: &Cell) {
+    let disk = disk(cell, "alfa");
+    let number = |name: &str| disk[name].as_u64().unwrap_or(0);
+    assert_eq!(number("limit_inodes"), 65_536);
+    assert!(number("used_inodes") > 65_536, "{disk}");
+    assert_eq!(disk["too_deep"], "odoo", "{disk}");
+    wait_for("operators to be told where", MINUTE, || {
+        let shown = cell.json(&["tenant", "show", "alfa"]);
+        let message = shown["message"].as_str().unwrap_or_default();
+        message
+            .contains("in its volume odoo_data_alfa")
+            .then_some(())
+    });
 }
 
 fn limits_are_in_force(cell: &Cell) {
@@ -199,7 +242,13 @@ fn uploads_are_refused(cell: &Cell) {
 }
 
 fn odoo_is_stopped(cell: &Cell) {
-    fill_to(cell, "alfa", 101);
+    // All by one command: the first of it that is seen stops the container.
+    let more = (1024 * 101 / 100u64).saturating_sub(used_mib(cell, "alfa"));
+    let fills = format!(
+        "f = os.open('/var/lib/odoo/fill-101', os.O_CREAT | os.O_WRONLY)\nos.posix_fallocate(f, 0, {more} << 20)\n"
+    );
+    let script = [MANY, &fills, DEEP].concat();
+    assert_eq!(python(cell, "alfa", &script), "");
     becomes(cell, "alfa", "stopped");
     let page = wait_for("the page that says why", 2 * MINUTE, || {
         let head = "GET /web/login HTTP/1.1\r\nHost: alfa.isy.one\r\nConnection: close\r\nAccept: text/html\r\n\r\n";
@@ -255,6 +304,23 @@ impl Drop for Loop {
     }
 }
 
+/// What Odoo's user may do without any right: a subvolume with files and directories, one in that, and a read-only snapshot of both.
+const SUBVOLUMES: &str = "
+import fcntl, os, struct
+top = os.open('/var/lib/odoo', os.O_RDONLY)
+def create(parent, name):
+    fcntl.ioctl(parent, 0x5000940e, bytearray(struct.pack('q4088s', 0, name)))
+create(top, b'own')
+os.makedirs('/var/lib/odoo/own/a/b')
+create(os.open('/var/lib/odoo/own/a', os.O_RDONLY), b'nested')
+os.makedirs('/var/lib/odoo/own/a/nested/c/d')
+f = os.open('/var/lib/odoo/own/a/f', os.O_CREAT | os.O_WRONLY)
+os.posix_fallocate(f, 0, 2000 << 20)
+os.fsync(f)
+own = os.open('/var/lib/odoo/own', os.O_RDONLY)
+fcntl.ioctl(top, 0x50009417, bytearray(struct.pack('qQQ32s4040s', own, 0, 2, b'', b'read-only')))
+";
+
 #[test]
 fn a_file_system_with_quotas_refuses_what_is_beyond_the_plan() {
     const NAME: &str = "a_file_system_with_quotas_refuses_what_is_beyond_the_plan";
@@ -293,7 +359,12 @@ fn a_file_system_with_quotas_refuses_what_is_beyond_the_plan() {
     wait_for("the larger plan's room", 3 * MINUTE, || {
         fill(&cell, "alfa", "more", 1500).is_empty().then_some(())
     });
-    // A subvolume goes like any directory.
+    // What is in a subvolume of its own making is outside of its quota: it counts, and so do the subvolumes.
+    assert_eq!(python(&cell, "alfa", SUBVOLUMES), "");
+    becomes(&cell, "alfa", "stopped");
+    let held = disk(&cell, "alfa")["used_bytes"].as_u64().unwrap_or(0);
+    assert!(held >= 3 << 30, "{held}");
+    // A subvolume goes like any directory, and so does what is nested in it.
     cell.isyctl(&["tenant", "delete", "alfa", "--yes"]).ok();
     cell.isyctl(&["tenant", "delete", "alfa", "--purge", "--yes"])
         .ok();

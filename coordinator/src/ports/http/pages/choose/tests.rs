@@ -5,7 +5,7 @@ use isyone_fleet::{
     testing::{Bench, name, resources},
 };
 use isyone_proto::{
-    disk::{Disk, DiskMeans},
+    disk::{Disk, DiskMeans, DiskUse},
     ids::HostName,
     report::TenantProgress,
 };
@@ -193,7 +193,12 @@ fn a_full_disk_has_pages_of_its_own() {
     let mut full = bench.converged(&name("alfa"));
     full.progress = TenantProgress::Unhealthy;
     full.containers[0].state = "exited".into();
-    full.disk = Some(Disk::after(None, 7, 7, DiskMeans::Counted));
+    full.disk = Some(Disk::after(
+        None,
+        DiskUse::of_bytes(7),
+        7,
+        DiskMeans::Counted,
+    ));
     bench.report(&host, resources(8, 32, 100), vec![full]);
     assert_eq!(alfa(&bench), Page::DiskFull);
     let upload = |bench: &Bench, host, admitted| {

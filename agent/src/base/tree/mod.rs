@@ -1,5 +1,5 @@
-//! Directory trees that tenants write into: copied with owners and modes (as clones where the file system can), wiped,
-//! flushed, measured. Nothing is followed and nothing but files and directories opened (beneath).
+//! Directory trees that tenants write into: copied with owners and modes (as clones where the file system can), flushed,
+//! measured, removed. Nothing is followed and nothing but files and directories opened (beneath).
 //! Blocking: call it from a blocking thread.
 //!
 //! Not here: which trees (host::golden, tenant).
@@ -9,19 +9,16 @@
     reason = "below handles, without following links"
 )]
 
+mod remove;
+
 use std::{
-    ffi::CString,
     fs, io,
-    os::fd::{BorrowedFd, OwnedFd},
+    os::fd::BorrowedFd,
     path::Path,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use rustix::{
-    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags},
-    io::Errno,
-};
-
+pub use self::remove::{remove_all, wipe, wipe_except};
 use super::beneath::{self, Found, Kind, Limits, Meta, RelPath, Root};
 
 /// What a copy copied.
@@ -140,97 +137,22 @@ fn copy_file(from: &Root, to: &Root, job: &Job, clones: &AtomicBool) -> io::Resu
     beneath::set_meta(&target, &job.meta)
 }
 
-/// Flags of a directory that is opened to be read, and that is no link.
-const DIRECTORY: OFlags = OFlags::DIRECTORY
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
-
-/// Removes everything in `dir`, not `dir` itself. Follows no link.
-pub fn wipe(dir: &Path) -> io::Result<()> {
-    wipe_except(dir, "")
-}
-
-/// Like [`wipe`], but leaves the entry `kept`.
-pub fn wipe_except(dir: &Path, kept: &str) -> io::Result<()> {
-    let root = rustix::fs::openat(CWD, dir, DIRECTORY, Mode::empty())?;
-    empty(&root, kept, |name| {
-        clear(&rustix::fs::openat(&root, &name, DIRECTORY, Mode::empty())?)?;
-        Ok(rustix::fs::unlinkat(&root, &name, AtFlags::REMOVEDIR)?)
-    })
-}
-
-/// Removes a directory with everything in it, following no link. A tenant may have nested tens of thousands of
-/// directories, so neither the stack nor descriptors are used for each level, as `fs::remove_dir_all` does: what a
-/// directory holds is moved up into `dir` until nothing is nested. May be repeated after an interruption.
-pub fn remove_all(dir: &Path) -> io::Result<()> {
-    clear(&rustix::fs::openat(CWD, dir, DIRECTORY, Mode::empty())?)?;
-    fs::remove_dir(dir)
-}
-
-/// Removes all that a directory holds.
-fn clear(root: &OwnedFd) -> io::Result<()> {
-    let mut left = Vec::new();
-    empty(root, "", |name| {
-        left.push(name);
-        Ok(())
-    })?;
-    let mut moved = 0u64;
-    while let Some(name) = left.pop() {
-        let below = rustix::fs::openat(root, &name, DIRECTORY, Mode::empty())?;
-        empty(&below, "", |inner| {
-            left.push(move_up(&below, &inner, root, &mut moved)?);
-            Ok(())
-        })?;
-        rustix::fs::unlinkat(root, &name, AtFlags::REMOVEDIR)?;
-    }
-    Ok(())
-}
-
-/// Removes what a directory holds except `kept`, but hands over its directories.
-fn empty(
-    directory: &OwnedFd,
-    kept: &str,
-    mut nested: impl FnMut(CString) -> io::Result<()>,
-) -> io::Result<()> {
-    // All names first: a directory that changes while it is read may show an entry twice or not at all.
-    let mut names = Vec::new();
-    for entry in Dir::read_from(directory)? {
-        let name = entry?.file_name().to_owned();
-        let bytes = name.to_bytes();
-        if !matches!(bytes, b"." | b"..") && bytes != kept.as_bytes() {
-            names.push(name);
-        }
-    }
-    for name in names {
-        let stat = rustix::fs::statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW)?;
-        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-            nested(name)?;
-        } else {
-            rustix::fs::unlinkat(directory, &name, AtFlags::empty())?;
-        }
-    }
-    Ok(())
-}
-
-/// Moves a directory into `root` under a name that is free, and returns that.
-fn move_up(from: &OwnedFd, name: &CString, root: &OwnedFd, moved: &mut u64) -> io::Result<CString> {
-    loop {
-        *moved += 1;
-        let free = CString::new(format!(".isy-removed-{moved}"))?;
-        match rustix::fs::renameat_with(from, name, root, &free, RenameFlags::NOREPLACE) {
-            Err(Errno::EXIST) => {} // the tenant's own, or of an interrupted attempt
-            done => return Ok(done.map(|()| free)?),
-        }
-    }
-}
-
 /// Flushes each file and directory below `dir` to disk. Ignores files that vanish meanwhile.
 pub fn sync(dir: &Path) -> io::Result<()> {
     let flush = |handle: BorrowedFd<'_>| Ok(rustix::fs::fsync(handle)?);
-    Root::open(dir)?.survey(&mut { flush }, &mut |entry| match entry.file() {
+    let root = Root::open(dir)?;
+    let surveyed = root.survey(&mut { flush }, &mut |entry| match entry.file() {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         opened => opened?.map_or(Ok(()), |file| file.sync_all()),
-    })
+    })?;
+    if surveyed.too_deep {
+        // Nothing that we put there; what its owner nests like that, the system flushes in its own time.
+        tracing::warn!(
+            "{} has directories nested too deep to be flushed",
+            dir.display()
+        );
+    }
+    Ok(())
 }
 
 /// Flushes the whole file system that `dir` is on: one journal commit, where flushing thousands of files one by one
@@ -240,30 +162,61 @@ pub fn sync_all(dir: &fs::File) -> io::Result<()> {
     Ok(rustix::fs::syncfs(dir)?)
 }
 
-/// Bytes allocated below `dir`; what cannot be read counts as 0. Calls `pause` for each directory, so that a long walk
-/// leaves the disk to others.
-pub fn usage(dir: &Path, pause: &dyn Fn()) -> u64 {
-    let mut blocks = 0u64;
+/// Of its owner's files, a nested subvolume counts as so many: it has a tree of its own on the disk, and takes one of a
+/// machine's million numbers for file systems, which all tenants share.
+const SUBVOLUME_INODES: u64 = 1_024;
+
+/// What is below a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Bytes allocated.
+    pub bytes: u64,
+    /// Of these, in subvolumes nested there, which their file system counts by themselves.
+    pub nested_bytes: u64,
+    /// Files, directories and whatever else; what has two names counts twice.
+    pub inodes: u64,
+    /// Directories are nested so deep that what is below them was left out.
+    pub too_deep: bool,
+    /// There are more than were to be counted.
+    pub cut: bool,
+}
+
+/// Counts what is below `dir`, up to some more than `most` files and directories; what cannot be read counts as nothing.
+/// Calls `pause` for each directory, so that a long walk leaves the disk to others.
+pub fn usage(dir: &Path, most: u64, pause: &dyn Fn()) -> Usage {
+    let mut found = Usage::default();
     let surveyed = Root::open(dir).and_then(|root| {
         let mut entered = |_: BorrowedFd<'_>| {
             pause();
             Ok(())
         };
         root.survey(&mut entered, &mut |entry| {
-            let of = entry.stat.st_blocks;
-            blocks = blocks.saturating_add(u64::try_from(of).unwrap_or(0));
+            let bytes = u64::try_from(entry.stat.st_blocks).unwrap_or(0) * 512;
+            found.bytes = found.bytes.saturating_add(bytes);
+            if entry.is_nested {
+                found.nested_bytes = found.nested_bytes.saturating_add(bytes);
+            }
+            let subvolume = entry.is_subvolume();
+            found.inodes += if subvolume { SUBVOLUME_INODES } else { 1 };
+            found.cut = found.inodes > most;
+            if found.cut {
+                return Err(io::Error::other("it holds more files than are counted"));
+            }
             Ok(())
         })
     });
-    if let Err(e) = surveyed {
-        tracing::debug!("{} is not measured to its end: {e}", dir.display());
+    match surveyed {
+        Ok(surveyed) => found.too_deep = surveyed.too_deep,
+        Err(e) => tracing::debug!("{} is not measured to its end: {e}", dir.display()),
     }
-    blocks.saturating_mul(512)
+    found
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
+    use rustix::fs::{CWD, Mode};
 
     use super::*;
 
@@ -297,7 +250,13 @@ mod tests {
         );
         assert_eq!(fs::metadata(to.join("x")).unwrap().mode() & 0o777, 0o700);
         sync(&to).unwrap();
-        assert!(usage(&to, &|| ()) > 0);
+        let found = usage(&to, 100, &|| ());
+        assert!(
+            found.bytes > 0 && found.inodes == 3 && !found.cut,
+            "{found:?}"
+        );
+        let cut = usage(&to, 2, &|| ());
+        assert!(cut.cut && cut.inodes == 3, "{cut:?}");
         wipe(&to).unwrap();
         assert_eq!(fs::read_dir(&to).unwrap().count(), 0);
     }
@@ -319,30 +278,5 @@ mod tests {
             assert_eq!(copied.is_ok(), copies, "{copied:?}");
             remove_all(&at).unwrap();
         }
-    }
-
-    /// Deeper than descriptors and a small stack reach, and than any path is long.
-    #[test]
-    fn what_is_nested_very_deep_is_removed_on_a_small_stack_and_links_are_not_followed() {
-        let dir = tempfile::tempdir().unwrap();
-        let (top, outside) = (dir.path().join("top"), dir.path().join("outside"));
-        fs::create_dir_all(&outside).unwrap();
-        fs::write(outside.join("f"), "somebody's").unwrap();
-        fs::create_dir_all(top.join(".isy-removed-1/x")).unwrap();
-        fs::write(top.join(".isy-removed-2"), "in the way").unwrap();
-        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut at = rustix::fs::openat(CWD, &top, flags, Mode::empty()).unwrap();
-        for _ in 0..5_000 {
-            rustix::fs::mkdirat(&at, "d", Mode::RWXU).unwrap();
-            rustix::fs::symlinkat(&outside, &at, "link").unwrap();
-            at = rustix::fs::openat(&at, "d", flags, Mode::empty()).unwrap();
-        }
-        let work = move || {
-            usage(&top, &|| ()); // what no path reaches counts nothing
-            remove_all(&top).map(|()| top)
-        };
-        let thread = std::thread::Builder::new().stack_size(256 << 10);
-        let top = thread.spawn(work).unwrap().join().unwrap().unwrap();
-        assert!(!top.exists() && outside.join("f").exists());
     }
 }
