@@ -85,6 +85,7 @@ impl Issued {
             serial: self.serial.clone(),
             not_after: self.not_after,
             sha256: self.sha256.clone(),
+            follows: None,
         }
     }
 }
