@@ -125,7 +125,7 @@ async fn fill(config: &Config, dir: &Path, admin: &ShortName) -> Result<String, 
         server_ttl_s: config.certificates.server_ttl.millis() / 1000,
     };
     // Nothing connects during `init`.
-    let pki = Pki::open(pki_config, Arc::new(|_| false), now_s)?;
+    let pki = Pki::open(pki_config, Arc::new(|_, _| false), now_s)?;
     let (key_pem, csr) = new_key_and_csr(admin.as_str())?;
     let ttl_s = config.certificates.operator_ttl.millis() / 1000;
     let issued = pki.sign_operator(&csr, admin, OperatorRole::Admin, ttl_s, now_s)?;
@@ -140,6 +140,7 @@ async fn fill(config: &Config, dir: &Path, admin: &ShortName) -> Result<String, 
         role: OperatorRole::Admin,
         certificate,
         again: false,
+        asked_with: None,
     };
     handle.submit("init", command).await?;
     stop.cancel();

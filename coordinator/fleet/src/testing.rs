@@ -241,8 +241,11 @@ impl Bench {
             expires_at: self.now + 60_000,
             ..Token::default()
         };
-        self.apply(Command::CreateToken(Box::new(token)))
-            .expect("token");
+        self.apply(Command::CreateToken {
+            token: Box::new(token),
+            asked_with: None,
+        })
+        .expect("token");
         let last = u8::try_from(self.state.fleet.hosts.len() % 250 + 1).expect("fits");
         let third = u8::try_from(self.state.fleet.hosts.len() / 250).expect("fits");
         let enroll = Enroll {
@@ -258,6 +261,7 @@ impl Bench {
                 serial: "01".to_owned(),
                 not_after: 1 << 40,
                 sha256: String::new(),
+                follows: None,
             },
         };
         self.apply(Command::Enroll(Box::new(enroll)))

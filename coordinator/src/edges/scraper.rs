@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use isyone_fleet::change::Command;
+use isyone_fleet::{change::Command, desired::Admission};
 use isyone_proto::tls::{self, CertificateInfo, Identity, OperatorRole, TlsError};
 use tokio_util::sync::CancellationToken;
 
@@ -106,7 +106,8 @@ async fn refresh(scraper: &Scraper, dir: &Path) -> Result<(), ScraperError> {
     let good = |info: &CertificateInfo| -> bool {
         info.identity == Identity::Operator(name.clone(), OperatorRole::Monitor)
             && now_s < info.renew_at()
-            && scraper.handle.snapshot().fleet.admits(info).is_ok()
+            // One that is known by its serial number alone is refused while the CA is being replaced.
+            && scraper.handle.snapshot().fleet.admits(info) == Ok(Admission::Certain)
             && scraper.pki.has_signed(&present)
     };
     let now_there = info(&present);
@@ -116,13 +117,18 @@ async fn refresh(scraper: &Scraper, dir: &Path) -> Result<(), ScraperError> {
     // Somebody may have its key whose certificate was taken back.
     let state = scraper.handle.snapshot();
     let is_refused = |info: &CertificateInfo| state.fleet.admits(info).is_err();
-    let taken_back = now_there.is_some_and(|info| now_s < info.not_after && is_refused(&info));
-    let (key_pem, csr) = match key_pem.filter(|_| !taken_back) {
+    let valid = now_there.filter(|info| now_s < info.not_after);
+    let taken_back = valid.as_ref().is_some_and(is_refused);
+    let (key_pem, csr, asked_with) = match key_pem.filter(|_| !taken_back) {
         Some(key_pem) => {
             let csr = tls::csr_for(&key_pem, name.as_str())?;
-            (key_pem, csr)
+            // It may be taken back this very moment: then the next look makes another key.
+            (key_pem, csr, valid.map(Box::new))
         }
-        None => tls::new_key_and_csr(name.as_str())?,
+        None => {
+            let (key_pem, csr) = tls::new_key_and_csr(name.as_str())?;
+            (key_pem, csr, None)
+        }
     };
     let issued = scraper
         .pki
@@ -134,6 +140,7 @@ async fn refresh(scraper: &Scraper, dir: &Path) -> Result<(), ScraperError> {
         certificate: accepted,
         // Whoever revoked it says when it begins anew.
         again: false,
+        asked_with,
     };
     let submitted = scraper
         .handle

@@ -2,7 +2,7 @@
 //!
 //! Not here: what a role may do (access), cutting a revoked operator's connections (server/loops).
 
-use std::{collections::HashMap, ops::Bound, sync::Arc};
+use std::{collections::HashMap, ops::Bound};
 
 use isyone_fleet::{
     change::{ChangeError, Command, Outcome, RenewOperator},
@@ -13,14 +13,13 @@ use isyone_proto::{
     error::FieldError,
     ids::ShortName,
     pb::v1::{self, operator_service_server::OperatorService},
-    tls::{CertificateInfo, OperatorRole},
+    tls::OperatorRole,
 };
 use tonic::{Code, Request, Response, Status};
 
-use super::{Api, caller, page_size, tenants::unexpected};
+use super::{Api, caller, page_size, shown_certificate, tenants::unexpected};
 use crate::{
     base::{clock, pki::Issued},
-    ports::listener::Peer,
     wire::{caller::Caller, shown, status},
     writer::SubmitError,
 };
@@ -39,13 +38,6 @@ fn role(wire: i32) -> Result<OperatorRole, FieldError> {
             "must be monitor, viewer, operator or admin",
         )),
     }
-}
-
-/// The certificate that a call comes with.
-fn shown_certificate<T>(request: &Request<T>) -> Result<CertificateInfo, Status> {
-    let peer = request.extensions().get::<Arc<Peer>>();
-    let certificate = peer.and_then(|peer| peer.certificate.clone());
-    certificate.ok_or_else(|| Status::internal("request without a certificate"))
 }
 
 /// Whoever calls, by name and role.
@@ -118,6 +110,7 @@ impl OperatorService for Api {
         request: Request<v1::CreateOperatorRequest>,
     ) -> Result<Response<v1::CreateOperatorResponse>, Status> {
         let actor = caller(&request)?.to_string();
+        let asked_with = Some(Box::new(shown_certificate(&request)?));
         let asked = request.into_inner();
         let name: ShortName = parse("name", &asked.name)?;
         let role = role(asked.role)?;
@@ -128,6 +121,7 @@ impl OperatorService for Api {
             role,
             certificate: issued.record(),
             again: true,
+            asked_with,
         };
         let operator = self.operator_command(actor, command).await?;
         Ok(Response::new(v1::CreateOperatorResponse {
@@ -171,7 +165,7 @@ impl OperatorService for Api {
             name,
             role,
             certificate: issued.record(),
-            asked_with: is_own.then_some(certificate),
+            asked_with: Some(Box::new(certificate)),
         }));
         let operator = self.operator_command(who.to_string(), command).await?;
         Ok(Response::new(v1::RenewOperatorResponse {

@@ -19,7 +19,7 @@ use isyone_proto::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Api, caller, now, page_size, tenants::unexpected};
+use super::{Api, caller, now, page_size, shown_certificate, tenants::unexpected};
 use crate::{
     base::secrets,
     wire::{shown, status},
@@ -90,6 +90,7 @@ impl HostService for Api {
         request: Request<v1::CreateJoinTokenRequest>,
     ) -> Result<Response<v1::CreateJoinTokenResponse>, Status> {
         let actor = caller(&request)?.to_string();
+        let asked_with = Some(Box::new(shown_certificate(&request)?));
         let asked = request.into_inner();
         let ttl_s = if asked.ttl_seconds == 0 {
             TOKEN_TTL_S.0
@@ -122,7 +123,10 @@ impl HostService for Api {
             created_at,
             created_by: actor.clone(),
         };
-        let command = Command::CreateToken(Box::new(record));
+        let command = Command::CreateToken {
+            token: Box::new(record),
+            asked_with,
+        };
         self.parts
             .handle
             .submit(actor, command)

@@ -35,7 +35,7 @@ use isyone_proto::{
     ids::TenantName,
     pb::v1,
     plan::UnixMs,
-    tls::OperatorRole,
+    tls::{CertificateInfo, OperatorRole},
 };
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
@@ -45,6 +45,7 @@ use crate::{
     agents::streams::Streams,
     base::{clock, config::Config, pki::Pki, secrets::Sealer},
     edges::{dns::Dns, domains::DomainLooks, probes::board::ProbeBoard, running::Edges},
+    ports::listener::Peer,
     wire::{caller::Caller, shown},
     writer::Handle,
 };
@@ -132,6 +133,13 @@ fn now() -> UnixMs {
 fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     let caller = request.extensions().get::<Caller>().cloned();
     caller.ok_or_else(|| Status::internal("request without a caller"))
+}
+
+/// The certificate that a call comes with.
+fn shown_certificate<T>(request: &Request<T>) -> Result<CertificateInfo, Status> {
+    let peer = request.extensions().get::<Arc<Peer>>();
+    let certificate = peer.and_then(|peer| peer.certificate.clone());
+    certificate.ok_or_else(|| Status::internal("request without a certificate"))
 }
 
 /// Refuses a field that only admins may set to whoever is none; `remedy` says what they can do.

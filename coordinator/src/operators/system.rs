@@ -2,8 +2,6 @@
 //!
 //! Not here: health, for which gRPC has a service of its own (server/grpc).
 
-use std::sync::Arc;
-
 use isyone_fleet::change::Command;
 use isyone_proto::{
     convert::timestamp,
@@ -13,10 +11,9 @@ use isyone_proto::{
 };
 use tonic::{Code, Request, Response, Status};
 
-use super::{Api, caller};
+use super::{Api, caller, shown_certificate};
 use crate::{
     base::{clock, pki::rotation::Stage},
-    ports::listener::Peer,
     wire::{caller::Caller, shown, status},
 };
 
@@ -71,9 +68,7 @@ impl SystemService for Api {
         let Caller::Operator(name, role) = caller(&request)? else {
             return Err(Status::permission_denied("for operators"));
         };
-        let peer = request.extensions().get::<Arc<Peer>>().cloned();
-        let shown = peer.and_then(|peer| peer.certificate.clone());
-        let shown = shown.ok_or_else(|| Status::internal("request without a certificate"))?;
+        let shown = shown_certificate(&request)?;
         let asked = request.into_inner();
         bounded("certificate_pem", &asked.certificate_pem)?;
         bounded("csr_pem", &asked.csr_pem)?;
@@ -116,6 +111,7 @@ impl SystemService for Api {
             role,
             certificate,
             again: false,
+            asked_with: Some(Box::new(shown)),
         };
         let submitted = self.parts.handle.submit(actor, command).await;
         submitted.map_err(status::submit)?;

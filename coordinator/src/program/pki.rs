@@ -24,21 +24,26 @@ pub(super) enum Pki {
     /// for --overlap; then the old one is forgotten, unless somebody would be shut out. The new sealing key seals from now
     /// on; what is stored is sealed anew, and the old key is removed.
     ///
+    /// Certificates of which only the serial number is known, because a version before made them and their owners have not
+    /// connected since, are refused from the beginning. If there are any, they are named and nothing begins; --yes goes on.
+    ///
     /// Example: isy-coordinator pki rotate --overlap 14d
     Rotate(Rotate),
     /// Let the new CA sign now, although some hosts have not said that they trust it.
     ///
     /// They go on, but other hosts' copies and Prometheus do not get through to them until they have learnt of it: at the
-    /// latest when half of their certificate's life is over.
+    /// latest when half of their certificate's life is over. With --without nobody waits for the hosts that are named, now
+    /// or later: who of them is not back before the old CA is forgotten joins again (`isy-agent join --rejoin`).
     ///
-    /// Example: isy-coordinator pki switch --force
+    /// Example: isy-coordinator pki switch --without h7
     Switch(Insist),
     /// Forget the old CA now: what it signed is accepted no more.
     ///
     /// Refused while somebody has no certificate of the new one; `pki status` names them. With --force they are shut out:
-    /// hosts join again (`isy-agent join --rejoin`), operators get a new context from an admin.
+    /// hosts join again (`isy-agent join --rejoin`), operators get a new context from an admin. With --without only the
+    /// hosts that are named are.
     ///
-    /// Example: isy-coordinator pki retire
+    /// Example: isy-coordinator pki retire --without h7
     Retire(Insist),
 }
 
@@ -62,6 +67,9 @@ pub(super) struct Rotate {
     /// The sealing key alone.
     #[arg(long)]
     seal_only: bool,
+    /// Although somebody is cut off by it.
+    #[arg(long, conflicts_with = "seal_only")]
+    yes: bool,
 }
 
 #[derive(Args)]
@@ -71,6 +79,14 @@ pub(super) struct Insist {
     /// Whoever is not ready.
     #[arg(long)]
     force: bool,
+    /// Do not wait for this host, which is away. May be given several times.
+    #[arg(
+        long,
+        value_name = "HOST",
+        value_delimiter = ',',
+        conflicts_with = "force"
+    )]
+    without: Vec<String>,
 }
 
 /// Gives the order, and prints the answer.
@@ -82,11 +98,20 @@ pub(super) fn run(pki: Pki) -> Result<ExitCode> {
                 ca: !rotate.seal_only,
                 seal: !rotate.ca_only,
                 overlap_s: i64::try_from(rotate.overlap.as_secs()).ok(),
+                yes: rotate.yes,
             };
             (rotate.common, order)
         }
-        Pki::Switch(Insist { common, force }) => (common, Order::Switch { force }),
-        Pki::Retire(Insist { common, force }) => (common, Order::Retire { force }),
+        Pki::Switch(Insist {
+            common,
+            force,
+            without,
+        }) => (common, Order::Switch { force, without }),
+        Pki::Retire(Insist {
+            common,
+            force,
+            without,
+        }) => (common, Order::Retire { force, without }),
     };
     let answer = control::ask(&common.data_dir, &order)?;
     if answer.done {

@@ -50,11 +50,24 @@ pub enum Order {
         seal: bool,
         /// For how long both CAs are accepted once the new one signs; `None`: [`OVERLAP_S`].
         overlap_s: Option<i64>,
+        /// Although somebody is cut off by it.
+        #[serde(default)]
+        yes: bool,
     },
     /// Let the new CA sign, whoever has not said that he trusts it.
-    Switch { force: bool },
+    Switch {
+        force: bool,
+        /// Hosts that nobody waits for.
+        #[serde(default)]
+        without: Vec<String>,
+    },
     /// Forget the old CA.
-    Retire { force: bool },
+    Retire {
+        force: bool,
+        /// Hosts that are shut out.
+        #[serde(default)]
+        without: Vec<String>,
+    },
     /// Copy the database as of now to [`COPY`] in the data directory.
     Backup,
 }
@@ -75,12 +88,13 @@ impl Rotations {
                 ca,
                 seal,
                 overlap_s,
+                yes,
             } => {
-                self.rotate(actor, (ca, seal), overlap_s.unwrap_or(OVERLAP_S))
+                self.rotate(actor, (ca, seal), overlap_s.unwrap_or(OVERLAP_S), yes)
                     .await
             }
-            Order::Switch { force } => self.switch(actor, force).await,
-            Order::Retire { force } => self.retire(actor, force).await,
+            Order::Switch { force, without } => self.switch(actor, force, &without).await,
+            Order::Retire { force, without } => self.retire(actor, force, &without).await,
             Order::Backup => self.copy_database().await,
         };
         match done {
@@ -100,6 +114,7 @@ impl Rotations {
         actor: &str,
         (ca, seal): (bool, bool),
         overlap_s: i64,
+        yes: bool,
     ) -> Result<(), RotationError> {
         // Both or none: what cannot be done is found first.
         if ca && self.pki.rotation().is_some() {
@@ -108,11 +123,15 @@ impl Rotations {
         if ca && !(60..=LONGEST_OVERLAP_S).contains(&overlap_s) {
             return Err(RotationError::Overlap);
         }
+        let cut_off = match ca {
+            true => self.may_begin(yes).await?,
+            false => Vec::new(),
+        };
         if seal {
             self.rotate_seal(actor, QUIET).await?;
         }
         if ca {
-            self.rotate_ca(actor, overlap_s).await?;
+            self.rotate_ca(actor, overlap_s, &cut_off).await?;
         }
         Ok(())
     }

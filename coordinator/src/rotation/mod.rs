@@ -6,9 +6,11 @@
 //! unless somebody would be shut out. Not here: the files of the CA (base/pki/rotation) and of the sealing key
 //! (base/secrets), who may reach the socket (control).
 
+mod bare;
 pub mod control;
 mod missing;
 mod reseal;
+mod without;
 
 use std::{
     path::PathBuf,
@@ -22,6 +24,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use self::missing::Missing;
+use self::missing::Waiting;
 use crate::{
     agents::{session::trust::Trusts, streams::Streams},
     backup::BackupError,
@@ -60,9 +63,12 @@ pub enum RotationError {
     Missing {
         what: &'static str,
         missing: Vec<Missing>,
-        /// Whether `--force` goes over it.
-        insist: bool,
+        /// The flag that goes over it, if one does.
+        insist: Option<&'static str>,
     },
+    /// A host that cannot be left out.
+    #[error("--without {host}: it {why}")]
+    Without { host: String, why: String },
     #[error("no copy of the database")]
     Backup(#[from] BackupError),
     #[error("the copy of the database ended with a panic; see the coordinator's log")]
@@ -72,11 +78,10 @@ pub enum RotationError {
     Overlap,
 }
 
-fn refused(what: &str, missing: &[Missing], insist: &bool) -> String {
-    let end = if *insist {
-        "\nAll the same: --force"
-    } else {
-        ""
+fn refused(what: &str, missing: &[Missing], insist: &Option<&str>) -> String {
+    let end = match insist {
+        Some(flag) => format!("\nAll the same: {flag}"),
+        None => String::new(),
     };
     format!("{what}:\n{}{end}", lines(missing))
 }
@@ -139,13 +144,20 @@ impl Rotations {
     }
 
     /// Begins to replace the CA.
-    async fn rotate_ca(&self, actor: &str, overlap_s: i64) -> Result<(), RotationError> {
+    async fn rotate_ca(
+        &self,
+        actor: &str,
+        overlap_s: i64,
+        cut_off: &[Missing],
+    ) -> Result<(), RotationError> {
         self.pki.prepare_rotation(overlap_s, clock::now_seconds())?;
-        self.tell(
-            actor,
-            "a new CA is made and trusted; the old one signs until all hosts know it".to_owned(),
-        )
-        .await;
+        self.cut_bare();
+        let mut message =
+            "a new CA is made and trusted; the old one signs until all hosts know it".to_owned();
+        if !cut_off.is_empty() {
+            message = format!("{message}; refused from now on:\n{}", lines(cut_off));
+        }
+        self.tell(actor, message).await;
         Ok(())
     }
 
@@ -161,45 +173,63 @@ impl Rotations {
         Ok(())
     }
 
-    /// Lets the new CA sign, unless a host would not be believed by others then.
-    pub async fn switch(&self, actor: &str, force: bool) -> Result<(), RotationError> {
-        let missing = self.before_switch();
+    /// Lets the new CA sign, unless a host would not be believed by others then. Nobody waits for those in `without`, now
+    /// or later.
+    pub async fn switch(
+        &self,
+        actor: &str,
+        force: bool,
+        without: &[String],
+    ) -> Result<(), RotationError> {
+        let rotation = self.pki.rotation().ok_or(PkiError::NotUnderWay)?;
+        let without = self.named(without)?;
+        let Waiting { missing, left_out } = self.before_switch(&rotation, &without);
         if !force && !missing.is_empty() {
             return Err(RotationError::Missing {
                 what: "these hosts have not said that they trust the new CA",
                 missing,
-                insist: true,
+                insist: Some("--force"),
             });
         }
+        self.leave_out(&without)?;
         self.pki.switch(clock::now_seconds())?;
-        self.tell(
-            actor,
-            "the new CA signs; certificates of the old one are accepted still".to_owned(),
-        )
-        .await;
+        let mut message =
+            "the new CA signs; certificates of the old one are accepted still".to_owned();
+        if !left_out.is_empty() {
+            message = format!("{message}; without:\n{}", lines(&left_out));
+        }
+        self.tell(actor, message).await;
         Ok(())
     }
 
-    /// Forgets the old CA, unless somebody still has a certificate of it.
-    pub async fn retire(&self, actor: &str, force: bool) -> Result<(), RotationError> {
-        match self.pki.rotation().map(|rotation| rotation.stage) {
-            None => return Err(PkiError::NotUnderWay.into()),
-            Some(Stage::Prepared) => return Err(PkiError::NotSwitched.into()),
-            Some(Stage::Switched | Stage::Retiring) => {}
+    /// Forgets the old CA, unless somebody still has a certificate of it. Those in `without` are shut out.
+    pub async fn retire(
+        &self,
+        actor: &str,
+        force: bool,
+        without: &[String],
+    ) -> Result<(), RotationError> {
+        let rotation = self.pki.rotation().ok_or(PkiError::NotUnderWay)?;
+        if rotation.stage == Stage::Prepared {
+            return Err(PkiError::NotSwitched.into());
         }
+        let without = self.named(without)?;
+        let Waiting {
+            mut missing,
+            left_out,
+        } = self.before_retire(&rotation, &without);
         if !self.an_admin_is_left() {
             return Err(RotationError::Missing {
                 what: "no admin has a certificate of the new CA yet, so nobody could let anybody in afterwards",
-                missing: self.before_retire(),
-                insist: false,
+                missing,
+                insist: None,
             });
         }
-        let missing = self.before_retire();
         if !force && !missing.is_empty() {
             return Err(RotationError::Missing {
                 what: "these would be shut out, as their certificates are of the old CA",
                 missing,
-                insist: true,
+                insist: Some("--force"),
             });
         }
         self.pki.retire(clock::now_seconds())?;
@@ -207,6 +237,7 @@ impl Rotations {
             .connections
             .cut_unless(|shown| self.pki.signed_serial(&shown.serial_hex()));
         let mut message = format!("the old CA is forgotten; {cut} connections by it were cut");
+        missing.extend(left_out);
         if !missing.is_empty() {
             message = format!("{message}; shut out:\n{}", lines(&missing));
         }
@@ -245,7 +276,7 @@ impl Rotations {
         let now_s = clock::now_seconds();
         match rotation.stage {
             Stage::Prepared if now_s < rotation.prepared_at + SETTLE_S => Ok(()),
-            Stage::Prepared => match self.switch("coordinator", false).await {
+            Stage::Prepared => match self.switch("coordinator", false, &[]).await {
                 // Hosts come and go; `pki status` names them.
                 Err(RotationError::Missing { .. }) => Ok(()),
                 other => other,
@@ -253,7 +284,7 @@ impl Rotations {
             Stage::Switched | Stage::Retiring
                 if rotation.ends_at().is_some_and(|end| now_s >= end) =>
             {
-                self.retire("coordinator", false).await
+                self.retire("coordinator", false, &[]).await
             }
             Stage::Switched | Stage::Retiring => Ok(()),
         }

@@ -150,11 +150,7 @@ pub(super) async fn pin(
         let Some(certificate) = certificate else {
             return stop.cancelled().await; // nobody can connect any more
         };
-        let command = Command::PinCertificate {
-            serial: certificate.serial_hex(),
-            sha256: certificate.sha256_hex(),
-            identity: certificate.identity,
-        };
+        let command = Command::pin(certificate);
         if let Err(e) = handle.submit_patiently("coordinator", command).await {
             tracing::warn!("a certificate is not remembered whole yet: {e}");
         }

@@ -144,12 +144,17 @@ fn authority(
     };
     let handle = handle.clone();
     let (seen, unpinned) = mpsc::channel(MAX_UNPINNED);
-    let admit = move |certificate: &CertificateInfo| match handle
+    let admit = move |certificate: &CertificateInfo, replacing: bool| match handle
         .snapshot()
         .fleet
         .admits(certificate)
     {
         Ok(Admission::Certain) => true,
+        // Whoever has stolen the CA's key that is being replaced can make one with any serial number.
+        Ok(Admission::BySerial) if replacing => {
+            tracing::warn!(who = %certificate.identity, serial = certificate.serial_hex(), "certificate refused: only its serial number is known, and the CA is being replaced; see `isy-coordinator pki status`");
+            false
+        }
         Ok(Admission::BySerial) => {
             let _ = seen.try_send(certificate.clone()); // the next connection tells again
             true

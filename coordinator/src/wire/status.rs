@@ -87,6 +87,7 @@ fn change(error: &ChangeError) -> Status {
         E::OperatorNotFound(_) => (Code::NotFound, "OPERATOR_NOT_FOUND"),
         E::OperatorConflict { .. } => (Code::FailedPrecondition, "OPERATOR_CONFLICT"),
         E::AccessRefused { .. } => (Code::FailedPrecondition, "ACCESS_REFUSED"),
+        E::CallerRefused(_) => (Code::PermissionDenied, "CERTIFICATE_REFUSED"),
         E::CertificatesInUse(_) => (Code::ResourceExhausted, "CERTIFICATES_IN_USE"),
         E::CertificateNotFound(_) => (Code::NotFound, "CERTIFICATE_NOT_FOUND"),
         // Never asked for by a call: the program raises it while the coordinator stands.

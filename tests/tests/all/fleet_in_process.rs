@@ -123,6 +123,7 @@ fn accept(fleet: &Fleet, host: &str, certificate: Certificate) {
         host: host.parse().expect("a name"),
         certificate,
         in_use: vec![],
+        asked_with: None,
     };
     fleet
         .client
@@ -184,6 +185,7 @@ fn a_certificate_is_renewed_at_half_life_and_the_session_lives_on() {
                 serial: format!("{number:032x}"),
                 not_after,
                 sha256: String::new(),
+                follows: None,
             },
         );
     }

@@ -38,6 +38,11 @@ pub struct Stamp {
     pub actor: String,
 }
 
+/// The certificate with which somebody asks for another one, or for a token. It may be replaced between the moment when its owner was let
+/// in and the moment when the command is carried out: then the command is refused, so that a thief gets nothing that lasts
+/// longer. `None`: the coordinator itself asks.
+pub type AskedWith = Option<Box<CertificateInfo>>;
+
 /// Everything that can change the state.
 #[derive(Debug, Clone)]
 pub enum Command {
@@ -97,7 +102,10 @@ pub enum Command {
     /// Cancel an operation.
     CancelOperation { id: Uuid },
     /// Store a new join token.
-    CreateToken(Box<Token>),
+    CreateToken {
+        token: Box<Token>,
+        asked_with: AskedWith,
+    },
     /// Take a join token back before it is used.
     RevokeToken { id: String },
     /// An agent joins with a token.
@@ -108,6 +116,7 @@ pub enum Command {
         certificate: Certificate,
         /// Serial numbers (hex) of those of the host that somebody is connected with: none of them gives way.
         in_use: Vec<String>,
+        asked_with: AskedWith,
     },
     /// The owner of a certificate of which only the serial number is known has connected: its fingerprint is remembered.
     PinCertificate {
@@ -129,6 +138,7 @@ pub enum Command {
         certificate: Certificate,
         /// A revoked name is taken again; else it is refused.
         again: bool,
+        asked_with: AskedWith,
     },
     /// An operator's certificate was signed that replaces those it has.
     RenewOperator(Box<RenewOperator>),
@@ -224,7 +234,7 @@ impl Command {
             Self::EdgesRun { .. } => "edges-run",
             Self::SetAccess { .. } => "set-access",
             Self::CancelOperation { .. } => "cancel-operation",
-            Self::CreateToken(_) => "create-token",
+            Self::CreateToken { .. } => "create-token",
             Self::RevokeToken { .. } => "revoke-token",
             Self::Enroll(_) => "enroll",
             Self::RenewHost { .. } => "renew-host",
@@ -253,6 +263,15 @@ impl Command {
             Self::AdoptSettings => "adopt-settings",
             Self::RaiseIncarnation => "raise-incarnation",
             Self::Tick => "tick",
+        }
+    }
+
+    /// [`Command::PinCertificate`] for the certificate that somebody has connected with.
+    pub fn pin(shown: CertificateInfo) -> Self {
+        Self::PinCertificate {
+            serial: shown.serial_hex(),
+            sha256: shown.sha256_hex(),
+            identity: shown.identity,
         }
     }
 
@@ -367,9 +386,9 @@ pub struct RenewOperator {
     /// The role in the new certificate.
     pub role: OperatorRole,
     pub certificate: Certificate,
-    /// The certificate with which the operator itself asks. It stays until the operator comes with the new one: the answer
-    /// goes over a connection that it holds open. `None`: an admin asks, and all that there are are refused at once.
-    pub asked_with: Option<CertificateInfo>,
+    /// If it is the operator's own, it stays until the operator comes with the new one: the answer goes over a connection
+    /// that it holds open. If it is an admin's, all that there are are refused at once.
+    pub asked_with: AskedWith,
 }
 
 /// The result of a command.

@@ -17,7 +17,12 @@ use super::{
     certificates::MAX_UPLOADED,
     spec_change::{SpecChange, SpecField, listed},
 };
-use crate::{desired::MAX_CERTIFICATES, operation::OperationKind, placement::Decision, views::utc};
+use crate::{
+    desired::{MAX_CERTIFICATES, Refusal},
+    operation::OperationKind,
+    placement::Decision,
+    views::utc,
+};
 
 /// Why a command was refused. A refused command has changed nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -153,6 +158,11 @@ pub enum ChangeError {
         /// What is wrong with them.
         problem: String,
     },
+    /// The certificate with which somebody asks was replaced or taken back while this was on its way.
+    #[error(
+        "the certificate of this call is refused by now ({0}); come with the new one. If you have none, an admin helps: `isyctl operator renew NAME`, for a host `isyctl host token --host NAME`"
+    )]
+    CallerRefused(Refusal),
     /// Somebody is connected with each of them.
     #[error(
         "all {MAX_CERTIFICATES} certificates of host `{0}` are in use, and none gives way to another; if that is not its agent alone, let it join again: `isyctl host token --host {0}`"

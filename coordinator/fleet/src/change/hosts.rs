@@ -4,7 +4,9 @@
 
 use std::sync::Arc;
 
-use isyone_types::{generation::Generation, ids::HostName, plan::UnixMs};
+use isyone_types::{
+    generation::Generation, identity::CertificateInfo, ids::HostName, plan::UnixMs,
+};
 
 use super::{ChangeError, Edit, Outcome, generations};
 use crate::{
@@ -24,7 +26,9 @@ impl Edit<'_> {
         name: &HostName,
         certificate: Certificate,
         in_use: &[String],
+        asked_with: Option<&CertificateInfo>,
     ) -> Result<Outcome, ChangeError> {
+        self.still_accepted(asked_with)?;
         let mut host = (*self.host(name)?).clone();
         let now_s = self.stamp.now / 1000;
         host.certificates.retain(|c| c.not_after > now_s);

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use isyone_types::ids::HostName;
+use isyone_types::{identity::CertificateInfo, ids::HostName};
 
 use super::{ChangeError, Edit, Enroll, MAX_TOKENS, Outcome, WrongAddress};
 use crate::{
@@ -14,7 +14,12 @@ use crate::{
 };
 
 impl Edit<'_> {
-    pub(super) fn create_token(&mut self, token: Token) -> Result<Outcome, ChangeError> {
+    pub(super) fn create_token(
+        &mut self,
+        token: Token,
+        asked_with: Option<&CertificateInfo>,
+    ) -> Result<Outcome, ChangeError> {
+        self.still_accepted(asked_with)?;
         if self.state.fleet.tokens.len() >= MAX_TOKENS {
             return Err(ChangeError::TooManyTokens);
         }

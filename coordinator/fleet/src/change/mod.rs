@@ -36,10 +36,11 @@ use isyone_types::{
 use uuid::Uuid;
 
 pub(crate) use self::operations::Ask;
+use self::operators::following;
 pub use self::{
     command::{
-        AccessChange, AddDomains, Command, CreateTenant, Enroll, Outcome, RenewOperator, Stamp,
-        User,
+        AccessChange, AddDomains, AskedWith, Command, CreateTenant, Enroll, Outcome, RenewOperator,
+        Stamp, User,
     },
     domains::domain_refused,
     error::{ChangeError, WrongAddress},
@@ -151,14 +152,17 @@ impl Edit<'_> {
             Command::EdgesRun { scopes } => self.edges_run(scopes),
             Command::SetAccess { name, change } => self.set_access(&name, *change),
             Command::CancelOperation { id } => self.cancel_operation(id),
-            Command::CreateToken(token) => self.create_token(*token),
+            Command::CreateToken { token, asked_with } => {
+                self.create_token(*token, asked_with.as_deref())
+            }
             Command::RevokeToken { id } => self.revoke_token(&id),
             Command::Enroll(enroll) => self.enroll(*enroll),
             Command::RenewHost {
                 host,
                 certificate,
                 in_use,
-            } => self.renew_host(&host, certificate, &in_use),
+                asked_with,
+            } => self.renew_host(&host, certificate, &in_use, asked_with.as_deref()),
             Command::PinCertificate {
                 identity,
                 serial,
@@ -172,7 +176,12 @@ impl Edit<'_> {
                 role,
                 certificate,
                 again,
-            } => self.create_operator(name, role, certificate, again),
+                asked_with,
+            } => {
+                self.still_accepted(asked_with.as_deref())?;
+                let certificate = following(certificate, &name, asked_with.as_deref());
+                self.create_operator(name, role, certificate, again)
+            }
             Command::RenewOperator(renew) => self.renew_operator(*renew),
             Command::RetireCertificates { name, keep } => self.retire_certificates(&name, &keep),
             Command::RevokeOperator { name } => self.revoke_operator(&name),

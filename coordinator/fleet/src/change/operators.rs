@@ -81,6 +81,9 @@ impl Edit<'_> {
             certificate,
             asked_with,
         } = renew;
+        self.still_accepted(asked_with.as_deref())?;
+        let certificate = following(certificate, &name, asked_with.as_deref());
+        let own = asked_with.filter(|shown| is_of(shown, &name));
         let old = self.operator(&name)?;
         let conflict = |problem: String| ChangeError::OperatorConflict {
             name: name.clone(),
@@ -89,7 +92,7 @@ impl Edit<'_> {
         if old.revoked {
             return Err(conflict(is_revoked(&old)));
         }
-        if asked_with.is_some() && role != old.role {
+        if own.is_some() && role != old.role {
             let problem = "cannot change its own role; another admin can".to_owned();
             return Err(conflict(problem));
         }
@@ -99,11 +102,7 @@ impl Edit<'_> {
             ));
         }
         let mut certificates = old.certificates.clone();
-        certificates.retain(|c| asked_with.as_ref().is_some_and(|shown| c.is(shown)));
-        // It was replaced while this was on its way.
-        if asked_with.is_some() && certificates.is_empty() {
-            return Err(conflict(REPLACED.to_owned()));
-        }
+        certificates.retain(|c| own.as_ref().is_some_and(|shown| c.is(shown)));
         let refused = old.certificates.len() - certificates.len();
         certificates.push(certificate);
         let operator = self.put_operator(Operator {
@@ -119,7 +118,7 @@ impl Edit<'_> {
             ),
         };
         let mut message = format!("{name}, role {role}; {}", are_refused(refused));
-        if asked_with.is_some() {
+        if own.is_some() {
             message += ", and the one in use once the new one is there";
         }
         self.tell_of_operator(kind, message);
@@ -152,6 +151,17 @@ impl Edit<'_> {
         let message = format!("{name}, role {}; {}", old.role, are_refused(refused));
         self.tell_of_operator(EventKind::OperatorRenewed, message);
         Ok(Outcome::Operator(operator))
+    }
+
+    /// Refuses what is asked for with a certificate that was replaced or taken back while it was on its way.
+    pub(super) fn still_accepted(
+        &self,
+        asked_with: Option<&CertificateInfo>,
+    ) -> Result<(), ChangeError> {
+        match asked_with.map(|shown| self.state.fleet.admits(shown)) {
+            None | Some(Ok(_)) => Ok(()),
+            Some(Err(refusal)) => Err(ChangeError::CallerRefused(refusal)),
+        }
     }
 
     fn operator(&self, name: &ShortName) -> Result<Arc<Operator>, ChangeError> {
@@ -233,6 +243,23 @@ impl Edit<'_> {
     }
 }
 
+fn is_of(shown: &CertificateInfo, operator: &ShortName) -> bool {
+    matches!(&shown.identity, Identity::Operator(name, _) if name == operator)
+}
+
+/// A certificate for `operator`, with a note of which of its own it was asked for with.
+pub(super) fn following(
+    certificate: Certificate,
+    operator: &ShortName,
+    asked_with: Option<&CertificateInfo>,
+) -> Certificate {
+    let own = asked_with.filter(|shown| is_of(shown, operator));
+    Certificate {
+        follows: own.map(CertificateInfo::sha256_hex),
+        ..certificate
+    }
+}
+
 /// To whoever asks with a certificate that is refused by now.
 const REPLACED: &str = "has another certificate by now; if that was not you, let an admin renew it (`isyctl operator renew NAME`)";
 
@@ -279,8 +306,10 @@ mod tests {
                 serial: "07".to_owned(),
                 not_after: 1 << 40,
                 sha256: String::new(),
+                follows: None,
             },
             again: false,
+            asked_with: None,
         };
         bench.apply(create).unwrap();
         let admitted = |bench: &Bench, by: u8| bench.state.fleet.admits(&shown(by));
@@ -303,6 +332,7 @@ mod tests {
             serial: format!("{n:02x}"),
             not_after: 1 << 40,
             sha256: hex::encode([n; 32]),
+            follows: None,
         }
     }
 
@@ -320,6 +350,7 @@ mod tests {
             role,
             certificate: issued(n),
             again: true,
+            asked_with: None,
         }
     }
 
@@ -328,7 +359,7 @@ mod tests {
             name: name("ana"),
             role,
             certificate: issued(n),
-            asked_with,
+            asked_with: asked_with.map(Box::new),
         }))
     }
 
@@ -417,6 +448,7 @@ mod tests {
             role: Monitor,
             certificate: issued(2),
             again: false,
+            asked_with: None,
         };
         let refused = bench.apply(unasked).unwrap_err().to_string();
         assert!(

@@ -174,6 +174,10 @@ pub struct Certificate {
     /// SHA-256 of the whole certificate as DER, hex. Empty in records of a version before, until its owner connects.
     #[serde(default)]
     pub sha256: String,
+    /// The `sha256` of the operator's certificate with which it was asked for. `None` when somebody else asked, and in records of a
+    /// version before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follows: Option<String>,
 }
 
 impl Certificate {

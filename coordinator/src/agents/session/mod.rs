@@ -39,7 +39,7 @@ use crate::{
         streams::{Bridge, DOWN_QUEUE, Outgoing, SessionGuard, Streams},
     },
     base::{clock, metrics::Metrics, pki::Pki, secrets::Sealer},
-    ports::listener::Connections,
+    ports::listener::{Connections, Peer},
     wire::{caller::Caller, status},
     writer::{Handle, SubmitError},
 };
@@ -163,6 +163,10 @@ impl AgentService for Agents {
         request: Request<RenewRequest>,
     ) -> Result<Response<RenewResponse>, Status> {
         let host = host(&request)?;
+        let peer = request.extensions().get::<Arc<Peer>>();
+        let asked_with = peer.and_then(|peer| peer.certificate.clone()).map(Box::new);
+        let asked_with =
+            asked_with.ok_or_else(|| Status::internal("request without a certificate"))?;
         let shared = &self.0;
         shared.rates.admit(&host, Call::Renew)?;
         let known = shared
@@ -190,6 +194,7 @@ impl AgentService for Agents {
                 .serials_of(&Identity::Agent(host.clone())),
             host: host.clone(),
             certificate,
+            asked_with: Some(asked_with),
         };
         shared
             .handle

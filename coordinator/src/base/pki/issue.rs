@@ -57,6 +57,12 @@ pub enum PkiError {
     /// The old CA is the only one that has signed anything.
     #[error("the new CA does not sign yet: `isy-coordinator pki status` says what is missing")]
     NotSwitched,
+    /// There is a flag for all.
+    #[error(
+        "--without: more than {} hosts; --force is for all that are missing",
+        super::rotation::MAX_LEFT_OUT
+    )]
+    TooManyLeftOut,
     /// No certificate in `ca.pem` belongs to `ca.key`.
     #[error("no certificate in ca.pem belongs to ca.key")]
     NoIssuer,
@@ -85,6 +91,7 @@ impl Issued {
             serial: self.serial.clone(),
             not_after: self.not_after,
             sha256: self.sha256.clone(),
+            follows: None,
         }
     }
 }

@@ -153,7 +153,7 @@ impl Pki {
 
     /// Whether the Fleet still accepts a certificate.
     pub fn admits(&self, certificate: &CertificateInfo) -> bool {
-        (self.admit)(certificate)
+        (self.admit)(certificate, self.loaded.load().rotation.is_some())
     }
 
     /// All CAs to trust, PEM.
@@ -187,6 +187,11 @@ impl Pki {
         self.change(now_s, |dir| {
             rotation::prepare(dir, overlap_s, now_s).map(drop)
         })
+    }
+
+    /// Goes on without hosts that are away: nobody waits for them any more.
+    pub fn leave_out(&self, hosts: &[HostName], now_s: i64) -> Result<(), PkiError> {
+        self.change(now_s, |dir| rotation::leave_out(dir, hosts))
     }
 
     /// Lets the new CA sign.
@@ -308,7 +313,7 @@ fn load(config: &PkiConfig, admit: &Admit) -> Result<Loaded, PkiError> {
             &ca_pem,
             chain.clone(),
             tls::private_key(&key_pem)?,
-            admit.clone(),
+            (admit.clone(), rotation.is_some()),
         )?,
         enroll: server::enroll(chain.clone(), &server_ca, tls::private_key(&key_pem)?)?,
         edges: server::edges(chain, tls::private_key(&key_pem)?)?,

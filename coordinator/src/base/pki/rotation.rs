@@ -14,7 +14,10 @@
 
 use std::path::Path;
 
-use isyone_proto::tls::{self, fingerprint};
+use isyone_proto::{
+    ids::HostName,
+    tls::{self, fingerprint},
+};
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +31,8 @@ use super::{
 const RECORD: &str = "rotation.json";
 /// The key of the CA that comes.
 pub(super) const NEXT_KEY: &str = "ca.next.key";
+/// Most hosts that a rotation goes on without: a site, not the fleet. Above that, `--force`.
+pub const MAX_LEFT_OUT: usize = 256;
 /// Only that of the record and the files that a stage ends with: where a test stops halfway.
 type Files<'a> = &'a mut dyn FnMut(&str) -> Result<(), PkiError>;
 
@@ -56,6 +61,13 @@ pub struct Rotation {
     pub switched_at: Option<i64>,
     /// For how long after that both are accepted, seconds.
     pub overlap_s: i64,
+    /// Each certificate of an operator is waited for. Not in rotations that a version before began: certificates that were
+    /// signed anew do not say there which ones they follow.
+    #[serde(default)]
+    pub by_certificate: bool,
+    /// Hosts that an admin does not wait for; at most [`MAX_LEFT_OUT`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without: Vec<HostName>,
 }
 
 impl Rotation {
@@ -147,6 +159,8 @@ fn prepare_by(
         prepared_at: now_s,
         switched_at: None,
         overlap_s,
+        by_certificate: true,
+        without: Vec::new(),
     };
     record(dir, &rotation, before)?;
     settle_by(dir, before)?;
@@ -166,6 +180,18 @@ pub(super) fn switch(dir: &Path, now_s: i64) -> Result<(), PkiError> {
         }
         _ => Ok(()),
     }
+}
+
+/// Remembers hosts that nobody waits for any more.
+pub(super) fn leave_out(dir: &Path, hosts: &[HostName]) -> Result<(), PkiError> {
+    let mut rotation = under_way(dir)?.ok_or(PkiError::NotUnderWay)?;
+    rotation.without.extend_from_slice(hosts);
+    rotation.without.sort();
+    rotation.without.dedup();
+    if rotation.without.len() > MAX_LEFT_OUT {
+        return Err(PkiError::TooManyLeftOut);
+    }
+    record(dir, &rotation, &mut |_| Ok(()))
 }
 
 /// Forgets the old CA. Refused before the new one signs.

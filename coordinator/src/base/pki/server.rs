@@ -15,14 +15,15 @@ use tokio_rustls::rustls::{
     },
 };
 
-/// Whether a certificate of ours is still accepted. Runs at every handshake, so it must be fast.
-pub type Admit = Arc<dyn Fn(&CertificateInfo) -> bool + Send + Sync>;
+/// Whether a certificate of ours is still accepted; told whether the CA is being replaced, which asks for more certainty. Runs at
+/// every handshake, so it must be fast.
+pub type Admit = Arc<dyn Fn(&CertificateInfo, bool) -> bool + Send + Sync>;
 
 pub(super) fn mtls(
     ca_pem: &str,
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
-    admit: Admit,
+    (admit, replacing): (Admit, bool),
 ) -> Result<Arc<ServerConfig>, TlsError> {
     let mut roots = RootCertStore::empty();
     for ca in certificates("CA", ca_pem)? {
@@ -36,7 +37,11 @@ pub(super) fn mtls(
         })?;
     let config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_client_cert_verifier(Arc::new(Admitting { inner, admit }))
+        .with_client_cert_verifier(Arc::new(Admitting {
+            inner,
+            admit,
+            replacing,
+        }))
         .with_single_cert(chain, key)?;
     let mut config = finished(config);
     // Before the other name, which a client offers beside it.
@@ -82,6 +87,8 @@ fn finished(mut config: ServerConfig) -> Arc<ServerConfig> {
 struct Admitting {
     inner: Arc<dyn ClientCertVerifier>,
     admit: Admit,
+    /// The CA is being replaced.
+    replacing: bool,
 }
 
 impl std::fmt::Debug for Admitting {
@@ -107,7 +114,7 @@ impl ClientCertVerifier for Admitting {
         let refused = |why| rustls::Error::InvalidCertificate(why);
         let info = tls::certificate_info(end_entity)
             .map_err(|_| refused(rustls::CertificateError::BadEncoding))?;
-        if (self.admit)(&info) {
+        if (self.admit)(&info, self.replacing) {
             Ok(verified)
         } else {
             Err(refused(rustls::CertificateError::Revoked))

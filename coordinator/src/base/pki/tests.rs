@@ -15,7 +15,7 @@ fn config(dir: &Path) -> PkiConfig {
 }
 
 fn open(dir: &Path, now_s: i64) -> Pki {
-    Pki::open(config(dir), Arc::new(|_| true), now_s).unwrap()
+    Pki::open(config(dir), Arc::new(|_, _| true), now_s).unwrap()
 }
 
 /// Address of the host in these tests.
@@ -152,7 +152,7 @@ fn the_server_certificate_renews_at_half_life_and_when_hosts_change() {
     let pem = std::fs::read_to_string(dir.path().join("server.pem")).unwrap();
     let mut other = config(dir.path());
     other.hosts.push("192.0.2.7".into());
-    let _pki = Pki::open(other, Arc::new(|_| true), now).unwrap();
+    let _pki = Pki::open(other, Arc::new(|_, _| true), now).unwrap();
     assert_ne!(
         std::fs::read_to_string(dir.path().join("server.pem")).unwrap(),
         pem
@@ -187,7 +187,7 @@ fn a_second_ca_is_taken_up_and_open_keys_are_refused() {
     )
     .unwrap();
     assert!(matches!(
-        Pki::open(config(dir.path()), Arc::new(|_| true), now),
+        Pki::open(config(dir.path()), Arc::new(|_, _| true), now),
         Err(PkiError::TooOpen(_))
     ));
 }

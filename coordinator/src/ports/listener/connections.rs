@@ -123,6 +123,14 @@ impl Connections {
         }).count()
     }
 
+    /// The certificates that somebody is connected with, of those that `wanted` names.
+    pub fn certificates(&self, wanted: impl Fn(&CertificateInfo) -> bool) -> Vec<CertificateInfo> {
+        let open = self.lock();
+        let all = open.all.values();
+        let shown = all.filter_map(|(peer, _)| peer.certificate.as_ref());
+        shown.filter(|shown| wanted(shown)).cloned().collect()
+    }
+
     /// Serial numbers (hex) of the certificates that somebody is connected with as `identity`.
     pub fn serials_of(&self, identity: &Identity) -> Vec<String> {
         let open = self.lock();

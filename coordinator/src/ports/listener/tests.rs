@@ -29,7 +29,7 @@ fn authority(dir: &Path, admitted: Arc<AtomicBool>) -> Arc<Pki> {
         hosts: vec!["127.0.0.1".into()],
         server_ttl_s: 86_400,
     };
-    let admit = Arc::new(move |_: &CertificateInfo| admitted.load(Ordering::SeqCst));
+    let admit = Arc::new(move |_: &CertificateInfo, _: bool| admitted.load(Ordering::SeqCst));
     Arc::new(Pki::open(config, admit, now).unwrap())
 }
 

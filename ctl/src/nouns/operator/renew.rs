@@ -49,7 +49,8 @@ pub struct Renew {
     /// In place of a context file, write ca.pem, NAME.pem and NAME.key into this directory, over those there
     #[arg(long, value_name = "DIR", conflicts_with = "out")]
     pem: Option<PathBuf>,
-    /// How long the certificate is valid, in whole days (a year, at most five)
+    /// How long the certificate is valid, in whole days (a year, at most five). Your own, unless you are an admin,
+    /// ends no later than the one that it replaces
     #[arg(long, value_name = "TIME", value_parser = options::duration)]
     ttl: Option<Duration>,
     /// Do not ask

@@ -221,7 +221,7 @@ async fn join(config: &Config, hosts: usize) -> Result<Vec<(String, Arc<ClientCo
         hosts: config.advertise.hosts.clone(),
         server_ttl_s: TTL_S,
     };
-    let pki = Pki::open(pki_config, Arc::new(|_| false), now_s)?;
+    let pki = Pki::open(pki_config, Arc::new(|_, _| false), now_s)?;
     let (mut writes, mut agents) = (Vec::new(), Vec::new());
     for n in 0..hosts {
         let name: HostName = format!("h{n}").parse()?;

@@ -124,6 +124,7 @@ fn fleet(hosts: usize, tenants: usize) -> Result<Bench> {
                 serial: format!("{n:032x}"),
                 not_after: 1 << 40,
                 sha256: String::new(),
+                follows: None,
             }],
         };
         bench.state.fleet.hosts.insert(name.clone(), Arc::new(host));

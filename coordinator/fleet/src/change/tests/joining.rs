@@ -42,12 +42,18 @@ fn enroll(token: &str, host: &str) -> Enroll {
             serial: "02".to_owned(),
             not_after: 1,
             sha256: String::new(),
+            follows: None,
         },
     }
 }
 
 fn make(bench: &mut Bench, token: Token) {
-    bench.apply(Command::CreateToken(Box::new(token))).unwrap();
+    bench
+        .apply(Command::CreateToken {
+            token: Box::new(token),
+            asked_with: None,
+        })
+        .unwrap();
 }
 
 fn join(bench: &mut Bench, enroll: Enroll) -> Result<std::sync::Arc<Host>, ChangeError> {

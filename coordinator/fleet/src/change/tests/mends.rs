@@ -225,8 +225,10 @@ fn nobody_is_named_as_the_platform_itself() {
                 serial: "01".to_owned(),
                 not_after: 1,
                 sha256: String::new(),
+                follows: None,
             },
             again: true,
+            asked_with: None,
         };
         let refused = bench.apply(create).unwrap_err().to_string();
         assert!(refused.contains("choose another"), "{refused}");

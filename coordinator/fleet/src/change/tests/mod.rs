@@ -12,8 +12,8 @@ mod reports;
 mod requests;
 
 use isyone_types::{
-    identity::OperatorRole,
-    ids::TenantName,
+    identity::{CertificateInfo, Identity, OperatorRole},
+    ids::{ShortName, TenantName},
     operation::OperationState,
     plan::Lifecycle,
     report::{HostResources, TenantProgress},
@@ -21,7 +21,7 @@ use isyone_types::{
 
 use super::*;
 use crate::{
-    desired::Certificate,
+    desired::{Certificate, Refusal},
     testing::{Bench, name, resources},
     views,
     written::{Contents, Record, Records},
@@ -269,8 +269,10 @@ fn a_renewal_pushes_out_no_certificate_that_is_in_use_and_none_of_another_host()
                 serial: serial.to_owned(),
                 not_after: 1 << 40,
                 sha256: String::new(),
+                follows: None,
             },
             in_use: in_use.iter().map(|serial| (*serial).to_owned()).collect(),
+            asked_with: None,
         };
         let renewed = bench.apply(command);
         let hosts = &bench.state.fleet.hosts;
@@ -301,12 +303,14 @@ fn only_a_certificate_that_is_taken_back_makes_us_look_at_all_connections() {
         serial: serial.to_owned(),
         not_after: 1 << 40,
         sha256: String::new(),
+        follows: None,
     };
     let operator = Command::CreateOperator {
         name: name("ana"),
         role: OperatorRole::Viewer,
         certificate: certificate("0a"),
         again: true,
+        asked_with: None,
     };
     bench.apply(operator).unwrap();
     bench.host("h2", resources(1, 1, 1));
@@ -327,6 +331,7 @@ fn only_a_certificate_that_is_taken_back_makes_us_look_at_all_connections() {
             host: name("h2"),
             certificate: certificate(serial),
             in_use: vec![],
+            asked_with: None,
         })
     };
     assert!(!withdrew(None));
@@ -343,4 +348,89 @@ fn only_a_certificate_that_is_taken_back_makes_us_look_at_all_connections() {
         name: name("ana")
     })));
     assert!(withdrew(Some(Command::RemoveHost { host: name("h2") })));
+}
+
+/// Between the moment when a caller is let in and the moment when its command is carried out its certificate may be
+/// replaced: nothing that is asked for with it may outlast it.
+#[test]
+fn what_is_asked_for_with_a_certificate_that_was_replaced_is_refused() {
+    let (mut bench, _, _) = running();
+    bench.host("h2", resources(1, 1, 1));
+    let record = |n: u8| Certificate {
+        serial: format!("{n:02x}"),
+        not_after: 1 << 40,
+        sha256: hex::encode([n; 32]),
+        follows: None,
+    };
+    let shown = |identity: Identity, n: u8| CertificateInfo {
+        identity,
+        serial: vec![n],
+        not_before: 0,
+        not_after: 1 << 40,
+        serves: false,
+        sha256: [n; 32],
+    };
+    let (ana, role) = (name::<ShortName>("ana"), OperatorRole::Admin);
+    let create = |n, asked_with| Command::CreateOperator {
+        name: ana.clone(),
+        role,
+        certificate: record(n),
+        again: false,
+        asked_with,
+    };
+    let asks = |n| Some(Box::new(shown(Identity::Operator(name("ana"), role), n)));
+    let renew = |n, asked_with| {
+        Command::RenewOperator(Box::new(RenewOperator {
+            name: ana.clone(),
+            role,
+            certificate: record(n),
+            asked_with,
+        }))
+    };
+    let token = |asked_with| Command::CreateToken {
+        token: Box::default(),
+        asked_with,
+    };
+    let host = |n, with| Command::RenewHost {
+        host: name("h2"),
+        certificate: record(n),
+        in_use: vec![],
+        asked_with: Some(Box::new(shown(Identity::Agent(name("h2")), with))),
+    };
+    bench.apply(create(1, None)).unwrap();
+    bench.apply(create(2, asks(1))).unwrap();
+    let follows = &bench.state.fleet.operators["ana"].certificates[1].follows;
+    assert_eq!(*follows, Some(hex::encode([1; 32])));
+    bench.apply(token(asks(1))).unwrap();
+    bench.apply(host(9, 1)).unwrap();
+    // An admin replaces all that ana has; another host has joined in the place of h2.
+    bench.apply(renew(3, None)).unwrap();
+    let mut joined = (*bench.state.fleet.hosts["h2"]).clone();
+    joined.certificates = vec![record(8)];
+    let h2 = name("h2");
+    bench.state.fleet.hosts.insert(h2, Arc::new(joined));
+    let (known, hosts) = (
+        bench.state.fleet.operators.clone(),
+        bench.state.fleet.hosts.clone(),
+    );
+    for late in [
+        create(4, asks(1)),
+        renew(4, asks(2)),
+        token(asks(1)),
+        host(7, 9),
+    ] {
+        let word = late.word();
+        let refused = bench.apply(late).map(drop);
+        assert_eq!(
+            refused,
+            Err(ChangeError::CallerRefused(Refusal::Revoked)),
+            "{word}"
+        );
+    }
+    assert_eq!(
+        (&known, &hosts),
+        (&bench.state.fleet.operators, &bench.state.fleet.hosts)
+    );
+    bench.apply(renew(4, asks(3))).unwrap();
+    bench.apply(host(7, 8)).unwrap();
 }

@@ -2,6 +2,8 @@
 //!
 //! Not here: what the commands decide (unit tests of the core), forged certificates (isyone-coordinator's own tests).
 
+mod replaced;
+
 use std::{os::unix::fs::PermissionsExt as _, path::Path, process::Command, time::Duration};
 
 use isyone_agent::{

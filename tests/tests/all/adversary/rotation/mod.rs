@@ -1,6 +1,8 @@
 //! The CA and the sealing key are replaced under a fleet that runs, and what somebody who has stolen the old ones can still do.
 //!
-//! Not here: a crash between two writes of the files (the coordinator's base/pki and base/secrets).
+//! Not here: who is waited for and who is refused meanwhile (who), a crash between two writes of the files (the coordinator's base/pki and base/secrets).
+
+mod who;
 
 use std::{
     collections::BTreeSet,
@@ -51,9 +53,20 @@ fn rotate(fleet: &Fleet, overlap_s: i64) {
         ca: true,
         seal: true,
         overlap_s: Some(overlap_s),
+        yes: false,
     };
     let answer = order(fleet, &both);
     assert!(answer.done, "{}", answer.text);
+}
+
+fn switch(force: bool) -> Order {
+    let without = Vec::new();
+    Order::Switch { force, without }
+}
+
+fn retire(force: bool) -> Order {
+    let without = Vec::new();
+    Order::Retire { force, without }
 }
 
 fn stage(fleet: &Fleet) -> Option<Stage> {
@@ -249,7 +262,7 @@ fn replaced(fleet: &Fleet, admin: &Path, stolen: &Papers) {
     });
     // A context of before is let in still, and only the operators are waited for.
     assert!(is_let_in(fleet, stolen), "both are accepted");
-    let refused = order(fleet, &Order::Retire { force: true });
+    let refused = order(fleet, &retire(true));
     let no_admin = !refused.done && refused.text.contains("no admin");
     assert!(no_admin, "{}", refused.text);
     assert_eq!(isyctl(admin), 0);
@@ -262,7 +275,7 @@ fn replaced(fleet: &Fleet, admin: &Path, stolen: &Papers) {
     let mode = std::fs::metadata(admin).expect("it is there").permissions();
     assert_eq!(mode.mode() & 0o777, 0o600);
     wait_for("the old CA to be forgotten", SOON, || {
-        order(fleet, &Order::Retire { force: false }).done
+        order(fleet, &retire(false)).done
     });
     assert_eq!((stage(fleet), pki.ca_pin()), (None, new_ca.clone()));
     wait_for("hosts to forget it, too", SOON, || {
@@ -351,7 +364,7 @@ fn a_stolen_key_of_the_old_ca_signs_nothing_that_is_let_in() {
     );
     assert_eq!(isyctl(&context), 0);
     wait_for("the old CA to be forgotten", SOON, || {
-        order(&fleet, &Order::Retire { force: false }).done
+        order(&fleet, &retire(false)).done
     });
     let forged = Papers {
         ca: papers(&context).ca,
@@ -372,7 +385,7 @@ fn a_host_that_was_away_comes_back_by_the_old_ca_and_moves_to_the_new_one() {
     rotate(&fleet, 3_600);
     // It is waited for while it may come back, and named.
     std::thread::sleep(Duration::from_secs(4));
-    let said = order(&fleet, &Order::Switch { force: false });
+    let said = order(&fleet, &switch(false));
     assert!(
         !said.done && said.text.contains("host h2: not connected"),
         "{}",
@@ -380,10 +393,10 @@ fn a_host_that_was_away_comes_back_by_the_old_ca_and_moves_to_the_new_one() {
     );
     assert!(!said.text.contains("h1"), "{}", said.text);
     assert_eq!(stage(&fleet), Some(Stage::Prepared));
-    assert!(order(&fleet, &Order::Switch { force: true }).done);
+    assert!(order(&fleet, &switch(true)).done);
     assert_eq!(isyctl(&admin), 0);
     let said = wait_for("only the host that is away to be missing", SOON, || {
-        let answer = order(&fleet, &Order::Retire { force: false });
+        let answer = order(&fleet, &retire(false));
         (answer.text.contains("h2") && !answer.text.contains("h1")).then_some(answer)
     });
     assert!(!said.done, "{}", said.text);
@@ -394,7 +407,7 @@ fn a_host_that_was_away_comes_back_by_the_old_ca_and_moves_to_the_new_one() {
     fleet.agents[1].start();
     fleet.all_report();
     wait_for("the old CA to be forgotten", SOON, || {
-        order(&fleet, &Order::Retire { force: false }).done
+        order(&fleet, &retire(false)).done
     });
     fleet.all_report();
     let (of, trusted) = wait_for("the host to have followed", SOON, || {
@@ -417,6 +430,7 @@ fn a_coordinator_that_is_killed_while_it_seals_anew_goes_on() {
         ca: false,
         seal: true,
         overlap_s: None,
+        yes: false,
     };
     assert!(order(&fleet, &seal).done);
     assert!(!order(&fleet, &seal).done, "one at a time");
