@@ -16,7 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::{Answers, Api, Parts, STREAM_QUEUE};
-use crate::wire::{shown, status};
+use crate::wire::{reader::Reader, shown, status};
 
 /// Number of old events: the default and the maximum.
 const TAIL: (usize, usize) = (50, 10_000);
@@ -51,6 +51,7 @@ impl EventService for Api {
         &self,
         request: Request<v1::StreamEventsRequest>,
     ) -> Result<Response<Self::StreamEventsStream>, Status> {
+        let reader = Reader::of(&request)?;
         let asked = request.into_inner();
         let filter = Filter {
             tenant: parse_optional("tenant", &asked.tenant)?,
@@ -71,7 +72,7 @@ impl EventService for Api {
         let (caller, answers) = mpsc::channel(STREAM_QUEUE);
         tokio::spawn(stream(
             self.parts.clone(),
-            filter,
+            (filter, reader),
             after,
             // The newest ones are whichever are there.
             (asked.follow, asked.after_sequence != 0),
@@ -115,7 +116,7 @@ fn after(
 
 async fn stream(
     parts: Arc<Parts>,
-    filter: Filter,
+    (filter, reader): (Filter, Reader),
     mut sequence: u64,
     (follow, mut gapless): (bool, bool),
     caller: mpsc::Sender<Result<v1::Event, Status>>,
@@ -127,7 +128,11 @@ async fn stream(
             Ok(events) => {
                 for event in events {
                     sequence = event.sequence;
-                    if filter.matches(event) && caller.send(Ok(shown::event(event))).await.is_err()
+                    if filter.matches(event)
+                        && caller
+                            .send(Ok(reader.event(shown::event(event))))
+                            .await
+                            .is_err()
                     {
                         return;
                     }

@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use super::{Answers, Api, Parts, STREAM_QUEUE, caller, now, page_size, tenants::unexpected};
 use crate::{
-    wire::{shown, status},
+    wire::{reader::Reader, shown, status},
     writer::SubmitError,
 };
 
@@ -48,14 +48,17 @@ impl OperationService for Api {
         &self,
         request: Request<v1::GetOperationRequest>,
     ) -> Result<Response<v1::Operation>, Status> {
+        let reader = Reader::of(&request)?;
         let id = parse("id", &request.get_ref().id)?;
-        find(&self.state(), self.parts.handle.settings(), id).map(Response::new)
+        let found = find(&self.state(), self.parts.handle.settings(), id)?;
+        Ok(Response::new(reader.operation(found)))
     }
 
     async fn list_operations(
         &self,
         request: Request<v1::ListOperationsRequest>,
     ) -> Result<Response<v1::ListOperationsResponse>, Status> {
+        let reader = Reader::of(&request)?;
         let asked = request.into_inner();
         let size = page_size(asked.page_size)?;
         let tenant: Option<TenantName> = parse_optional("tenant", &asked.tenant)?;
@@ -71,7 +74,7 @@ impl OperationService for Api {
             next_page_token: pages.next(page.last().filter(|_| more).map(|o| o.id.to_string())),
             operations: page
                 .into_iter()
-                .map(|o| self.shown_operation(&state, o))
+                .map(|o| reader.operation(self.shown_operation(&state, o)))
                 .collect(),
         }))
     }
@@ -82,10 +85,11 @@ impl OperationService for Api {
         &self,
         request: Request<v1::WatchOperationRequest>,
     ) -> Result<Response<Self::WatchOperationStream>, Status> {
+        let reader = Reader::of(&request)?;
         let id = parse("id", &request.get_ref().id)?;
         find(&self.state(), self.parts.handle.settings(), id)?;
         let (caller, answers) = mpsc::channel(STREAM_QUEUE);
-        tokio::spawn(watch(self.parts.clone(), id, caller));
+        tokio::spawn(watch(self.parts.clone(), id, reader, caller));
         Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
     }
 
@@ -113,7 +117,12 @@ impl OperationService for Api {
 
 /// Sends the operation whenever it differs from what was sent last. A slow caller misses intermediate states, never the
 /// last one.
-async fn watch(parts: Arc<Parts>, id: Uuid, caller: mpsc::Sender<Result<v1::Operation, Status>>) {
+async fn watch(
+    parts: Arc<Parts>,
+    id: Uuid,
+    reader: Reader,
+    caller: mpsc::Sender<Result<v1::Operation, Status>>,
+) {
     // Subscribe before the first look, so that we miss no change in between.
     let mut changes = parts.handle.subscribe();
     let mut told: Option<v1::Operation> = None;
@@ -121,6 +130,7 @@ async fn watch(parts: Arc<Parts>, id: Uuid, caller: mpsc::Sender<Result<v1::Oper
         let state = parts.handle.snapshot();
         match find(&state, parts.handle.settings(), id) {
             Ok(operation) => {
+                let operation = reader.operation(operation);
                 let done = operation.done;
                 if told.as_ref() != Some(&operation) {
                     told = Some(operation.clone());

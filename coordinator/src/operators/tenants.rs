@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use super::{Answers, Api, admin_only, caller, now, page_size, request_id, spec, tenant_name};
 use crate::{
-    wire::{shown, status},
+    wire::{reader::Reader, shown, status},
     writer::SubmitError,
 };
 
@@ -145,16 +145,18 @@ impl TenantService for Api {
         &self,
         request: Request<v1::GetTenantRequest>,
     ) -> Result<Response<v1::Tenant>, Status> {
+        let reader = Reader::of(&request)?;
         let name = tenant_name(&request.get_ref().name)?;
         let state = self.state();
         let tenant = self.tenant(&state, &name)?;
-        Ok(Response::new(self.shown(&state, tenant)))
+        Ok(Response::new(reader.tenant(self.shown(&state, tenant))))
     }
 
     async fn list_tenants(
         &self,
         request: Request<v1::ListTenantsRequest>,
     ) -> Result<Response<v1::ListTenantsResponse>, Status> {
+        let reader = Reader::of(&request)?;
         let asked = request.into_inner();
         let size = page_size(asked.page_size)?;
         let pages = self.pages(
@@ -193,7 +195,7 @@ impl TenantService for Api {
             }
             let shown = self.shown(&state, tenant);
             if phase == v1::TenantPhase::Unspecified || shown.phase() == phase {
-                answer.tenants.push(shown);
+                answer.tenants.push(reader.tenant(shown));
             }
         }
         Ok(Response::new(answer))

@@ -13,7 +13,10 @@ use isyone_proto::{
 use tonic::{Request, Response, Status};
 
 use super::{Api, now};
-use crate::{edges::probes::board::EdgeSeen, wire::shown};
+use crate::{
+    edges::probes::board::EdgeSeen,
+    wire::{reader::Reader, shown},
+};
 
 /// Number of rows: the default and the maximum, which suits the largest terminals.
 const LIMITS: (u32, u32) = (50, 200);
@@ -92,6 +95,7 @@ impl Api {
         &self,
         rows: &Rows<TenantOrder>,
         host: Option<&HostName>,
+        reader: Reader,
     ) -> v1::TopTenantsResponse {
         let (state, settings, now) = (self.state(), self.parts.handle.settings(), now());
         let board = &self.parts.probes;
@@ -107,7 +111,7 @@ impl Api {
             tenants: picked
                 .rows
                 .into_iter()
-                .map(|tenant| self.shown(&state, tenant))
+                .map(|tenant| reader.tenant(self.shown(&state, tenant)))
                 .collect(),
         }
     }
@@ -151,6 +155,7 @@ impl TopService for Api {
         &self,
         request: Request<v1::TopTenantsRequest>,
     ) -> Result<Response<v1::TopTenantsResponse>, Status> {
+        let reader = Reader::of(&request)?;
         let asked = request.into_inner();
         let host: Option<HostName> = parse_optional("host", &asked.host)?;
         let order = tenant_order(asked.order)?;
@@ -161,7 +166,7 @@ impl TopService for Api {
             asked.offset,
             asked.limit,
         )?;
-        self.aside(move |api| api.tenant_rows(&rows, host.as_ref()))
+        self.aside(move |api| api.tenant_rows(&rows, host.as_ref(), reader))
             .await
             .map(Response::new)
     }

@@ -3,5 +3,6 @@
 //! Not here: parsing requests; each service does that itself, once.
 
 pub mod caller;
+pub(crate) mod reader;
 pub mod shown;
 pub mod status;

@@ -69,6 +69,15 @@ pub fn is_platform(domain: &Domain, base_domain: &str) -> bool {
             .is_some_and(|rest| rest.ends_with('.'))
 }
 
+/// Names by which the platform's own parts know each other: an edge says under one which document it runs, hosts' certificates carry
+/// others.
+const OURS: [&str; 2] = ["isyone.invalid", "isyone.internal"];
+
+/// Whether it is a name of the platform's own parts.
+pub fn is_ours(domain: &Domain) -> bool {
+    OURS.iter().any(|ours| is_platform(domain, ours))
+}
+
 /// The same domain with `www.` added, or removed if it begins with that.
 pub fn sibling(domain: &Domain) -> Result<Domain, ValueError> {
     match domain.as_str().strip_prefix("www.") {

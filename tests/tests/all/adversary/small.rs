@@ -4,6 +4,8 @@
 //! Not here: strangers' connections (isyone-coordinator's ports, isyone-agent's metrics and peers), log lines themselves
 //! (isyone-telemetry).
 
+use std::time::Duration;
+
 use isyone_agent::host::identity::Pems;
 use isyone_proto::{
     error::retry_after,
@@ -11,6 +13,7 @@ use isyone_proto::{
         agent::v1::{RenewRequest, RenewResponse, agent_service_client::AgentServiceClient},
         v1::{
             self, certificate_service_client::CertificateServiceClient,
+            event_service_client::EventServiceClient,
             operation_service_client::OperationServiceClient,
             operator_service_client::OperatorServiceClient,
             tenant_service_client::TenantServiceClient,
@@ -18,7 +21,7 @@ use isyone_proto::{
     },
     tls,
 };
-use isyone_tests::fleet::{Fleet, operator::channel};
+use isyone_tests::fleet::{Fleet, operator::channel, wait_for};
 use tonic::{Code, Status};
 
 /// Asks for a certificate with a host's papers, as whoever has stolen them can.
@@ -116,6 +119,55 @@ fn a_viewer_reads_no_logs() {
         )
     );
     logs(operator(&fleet, "otto", v1::Role::Operator)).expect("an operator may");
+}
+
+/// Fails when the lines that an agent quotes of a program's log are shown to whoever may not read that log.
+#[test]
+fn a_viewer_reads_no_log_in_what_became_of_an_operation_either() {
+    let mut fleet = Fleet::start("");
+    fleet.add_agent(1);
+    fleet.all_report();
+    fleet.agents[0].docker.set_unhealthy("odoo_alfa", true);
+    let placed = fleet.client.block_on(fleet.admin.create("alfa"));
+    placed.expect("it is placed");
+    let words = "last words of";
+    let told = |channel: tonic::transport::Channel| {
+        let name = || "alfa".to_owned();
+        fleet.client.block_on(async {
+            let mut tenants = TenantServiceClient::new(channel.clone());
+            let mut operations = OperationServiceClient::new(channel.clone());
+            let mut events = EventServiceClient::new(channel);
+            let tenant = tenants.get_tenant(v1::GetTenantRequest { name: name() });
+            let tenant = tenant.await.expect("a tenant").into_inner();
+            let page = v1::ListOperationsRequest {
+                tenant: name(),
+                ..Default::default()
+            };
+            let page = operations.list_operations(page).await.expect("a page");
+            let asked = v1::StreamEventsRequest {
+                tenant: name(),
+                ..Default::default()
+            };
+            let stream = events.stream_events(asked).await.expect("a stream");
+            let mut stream = stream.into_inner();
+            let mut all = format!("{}{:?}", tenant.message, page.into_inner().operations);
+            while let Some(event) = stream.message().await.expect("an event") {
+                all += &event.message;
+            }
+            all
+        })
+    };
+    let (otto, vera) = (
+        operator(&fleet, "otto", v1::Role::Operator),
+        operator(&fleet, "vera", v1::Role::Viewer),
+    );
+    let seen = wait_for("it to fail", Duration::from_secs(30), || {
+        let all = told(otto.clone());
+        (all.matches(words).count() >= 2).then_some(all)
+    });
+    let viewers = told(vera);
+    assert!(!viewers.contains(words), "{viewers}");
+    assert!(viewers.contains("does not answer"), "{viewers} / {seen}");
 }
 
 #[test]

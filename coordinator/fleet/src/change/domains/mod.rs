@@ -286,6 +286,9 @@ pub fn domain_refused(
         _ if domains::is_platform(domain, base) => {
             format!("lies under {base}, which belongs to the platform")
         }
+        _ if domains::is_ours(domain) => {
+            "is a name that the platform's parts use among themselves".to_owned()
+        }
         // The dashboard may have been configured later: the tenant keeps its domain.
         Some(owner) if owner == name => return None,
         Some(owner) => format!("leads to tenant `{owner}` already"),

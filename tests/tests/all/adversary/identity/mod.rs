@@ -376,6 +376,7 @@ fn who_is_not_let_in_holds_up_no_replacement_of_the_ca() {
         ca: true,
         seal: false,
         overlap_s: None,
+        yes: false,
     };
     let data = fleet.dir.path().join("coordinator");
     let begun = control::ask(&data, &rotate).expect("the coordinator answers");

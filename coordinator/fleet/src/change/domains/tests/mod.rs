@@ -278,7 +278,13 @@ fn what_is_refused() {
     let mut bench = running();
     add(&mut bench, "beta", &["erp.customer.com"], false).unwrap();
     let refused = |outcome: Result<Outcome, ChangeError>| outcome.unwrap_err();
-    for taken in ["erp.customer.com", "isy.one", "x.isy.one"] {
+    for taken in [
+        "erp.customer.com",
+        "isy.one",
+        "x.isy.one",
+        "edge.isyone.invalid",
+        "h1.host.isyone.internal",
+    ] {
         let error = refused(add(&mut bench, "alfa", &[taken], false));
         assert!(matches!(error, ChangeError::DomainTaken { .. }), "{error}");
     }
