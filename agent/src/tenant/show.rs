@@ -2,12 +2,7 @@
 //!
 //! Not here: reporting it (link).
 
-use isyone_proto::{
-    disk::{Disk, DiskState},
-    ids::TenantName,
-    plan::DesiredState,
-    report::TenantProgress,
-};
+use isyone_proto::{disk::Disk, ids::TenantName, plan::DesiredState, report::TenantProgress};
 
 use super::{Tenant, TenantError, TenantView};
 use crate::{
@@ -24,6 +19,13 @@ use crate::{
 /// Why a tenant with a full disk is stopped, and what to do.
 fn full(tenant: &TenantName, disk: &Disk) -> String {
     let (used, limit) = (disk.used_bytes >> 20, disk.limit_bytes >> 20);
+    if disk.state.stops_postgres() {
+        return format!(
+            "its disk is full and went on filling ({used} MiB used of {limit} MiB), so Odoo and PostgreSQL are stopped; \
+             give it more (`isyctl tenant resize {tenant} --plan PLAN`), or remove files of its filestore on its host: both \
+             start by themselves"
+        );
+    }
     format!(
         "its disk is full ({used} MiB used of {limit} MiB), so Odoo is stopped and PostgreSQL runs; remove data \
          (`isyctl tenant psql {tenant}`) or give it more (`isyctl tenant resize {tenant} --plan PLAN`): it starts by itself"
@@ -50,7 +52,7 @@ impl Tenant {
             }
             _ => return (TenantProgress::Converged, String::new()),
         }
-        if let Some(disk) = self.disk().filter(|d| d.state == DiskState::Stopped) {
+        if let Some(disk) = self.disk().filter(|d| d.state.stops_odoo()) {
             return (TenantProgress::Unhealthy, full(self.name(), &disk));
         }
         let log = format!("see `isyctl tenant logs {}`", self.name());

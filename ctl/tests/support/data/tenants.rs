@@ -83,6 +83,7 @@ pub(crate) fn tenant(name: &str) -> Tenant {
             limit_bytes: 10 * GIB,
             state: DiskState::Free.into(),
             means: DiskMeans::Counted.into(),
+            postgres_stopped: false,
         }),
     }
 }

@@ -1,5 +1,5 @@
-//! A tenant that fills its disk, with files on a real disk: its uploads are refused, then its Odoo is stopped, and nothing of its
-//! neighbour changes.
+//! A tenant that fills its disk, with files on a real disk: its uploads are refused, then its Odoo is stopped and whoever is
+//! connected to its PostgreSQL cut off, then that is stopped as well, and nothing of its neighbour changes.
 //!
 //! Not here: real programs, and room that is made (`e2e::adversary::disk`).
 
@@ -68,7 +68,11 @@ fn who_fills_his_disk_has_no_uploads_and_then_no_odoo_and_a_larger_plan_brings_b
     becomes(&fleet, "alfa", v1::DiskState::UploadsRefused);
     wait_for("the edge to be told", SOON, || refuses(&fleet, "alfa"));
     assert!(runs(&fleet, "odoo_alfa"));
-    write(&home, "third", 2);
+    for tenant in ["alfa", "beta"] {
+        // What was begun there goes on, whatever becomes of Odoo.
+        fleet.agents[0].docker.connect(tenant, 2);
+    }
+    write(&home, "third", 1);
     becomes(&fleet, "alfa", v1::DiskState::Stopped);
     wait_for("Odoo to be stopped", SOON, || !runs(&fleet, "odoo_alfa"));
     wait_for("operators to be told why", SOON, || {
@@ -76,6 +80,29 @@ fn who_fills_his_disk_has_no_uploads_and_then_no_odoo_and_a_larger_plan_brings_b
         tenant.phase() == v1::TenantPhase::Failing && tenant.message.contains("disk is full")
     });
     assert!(runs(&fleet, "postgres_alfa"));
+    let connected = |fleet: &Fleet, tenant| fleet.agents[0].docker.connected(tenant);
+    for _ in 0..2 {
+        wait_for("its connections to be ended", SOON, || {
+            connected(&fleet, "alfa") == 0
+        });
+        fleet.agents[0].docker.connect("alfa", 1); // somebody comes again
+    }
+    assert_eq!(connected(&fleet, "beta"), 2);
+    // It fills on all the same.
+    write(&home, "fourth", 2);
+    wait_for("PostgreSQL to be stopped", SOON, || {
+        !runs(&fleet, "postgres_alfa")
+    });
+    wait_for("operators to be told of that", SOON, || {
+        let tenant = shown(&fleet, "alfa");
+        let disk = tenant.disk.unwrap_or_default();
+        disk.state() == v1::DiskState::Stopped
+            && disk.postgres_stopped
+            && tenant.message.contains("Odoo and PostgreSQL are stopped")
+    });
+    let events = &fleet.coordinator.snapshot().fleet.events;
+    let kinds: Vec<&str> = events.iter().map(|e| e.kind.as_str()).collect();
+    assert!(kinds.contains(&"tenant.database_stopped"), "{kinds:?}");
     assert!(runs(&fleet, "odoo_beta") && !refuses(&fleet, "beta"));
     assert_eq!(shown(&fleet, "beta").phase(), v1::TenantPhase::Running);
     let larger = Request {
@@ -87,7 +114,9 @@ fn who_fills_his_disk_has_no_uploads_and_then_no_odoo_and_a_larger_plan_brings_b
         .client
         .block_on(fleet.admin.send(&larger))
         .expect("a larger plan");
-    wait_for("Odoo to be back", SOON, || runs(&fleet, "odoo_alfa"));
+    wait_for("both to be back", SOON, || {
+        runs(&fleet, "odoo_alfa") && runs(&fleet, "postgres_alfa")
+    });
     wait_for("uploads to be taken", SOON, || !refuses(&fleet, "alfa"));
     fleet.runs("alfa");
 }
