@@ -25,7 +25,7 @@ use crate::{
     },
     docker::Docker,
     host::{
-        Gate, Host, Pace, disk,
+        Gate, Host, Pace, chores, disk,
         firewall::Sources,
         hosts::Hosts,
         identity::{IdentityError, LiveIdentity},
@@ -174,6 +174,8 @@ impl Agent {
         let limits = (parts.copy_rate_bytes_per_s, parts.copy_reserve);
         ports.copies(peer, relayed, relay, limits);
         let address = parts.metrics.resolve(config.advertise, METRICS_PORT);
+        let lists = chores::write_lists(hosts, monitors.clone());
+        tasks.spawn(stop.clone().run_until_cancelled_owned(lists));
         ports.metrics(address, monitors, &scraper);
         let name = config.name.to_string();
         tasks.spawn(renew::run(identity, config.endpoint, name, stop.clone()));

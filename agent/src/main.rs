@@ -260,6 +260,7 @@ async fn serve(arguments: RunArguments) -> anyhow::Result<()> {
         firewall: Some(Applier {
             insecure: arguments.insecure_no_firewall,
             resolvers: arguments.resolvers,
+            ..Applier::default()
         }),
     })?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), http = %arguments.http, "running");

@@ -18,4 +18,7 @@ case "$1 ${2:-}" in
   'odoo scaffold'|'odoo --help'|'odoo --version') ;;
   odoo\ *) wait-for-psql "${DB_WAIT_SECONDS:-30}";;
 esac
+# Where the configuration file has the password, Odoo takes it from there: no process of its children then has it in its environment.
+[ -z "$(conf db_password)" ] || unset PGPASSWORD
+unset PASSWORD
 exec "$@"

@@ -10,7 +10,7 @@ use std::{
 };
 
 use isyone_proto::{
-    disk::{Disk, DiskState},
+    disk::Disk,
     ids::TenantName,
     plan::{TenantPlan, UnixMs},
     report::{JobReport, TenantProgress, Traffic},
@@ -117,7 +117,7 @@ struct Inner {
     usage: HashMap<TenantName, TenantUsage>,
     traffic: HashMap<TenantName, Traffic>,
     disks: HashMap<TenantName, Measured>,
-    /// Tenants whose Odoo must be stopped, or may start again, since they were last asked for.
+    /// Tenants of which a program must be stopped, or may start again, since they were last asked for.
     crossed: Vec<TenantName>,
     oom_kills: HashMap<String, u32>,
     revision: u64,
@@ -260,7 +260,7 @@ impl StatusBoard {
     }
 
     /// A tenant's disk. Wakes the link when more than its bytes have changed, and whoever waits for [`Self::crossed`] when
-    /// its Odoo must be stopped or may start again.
+    /// its Odoo or PostgreSQL must be stopped or may start again.
     pub fn set_disk(&self, name: &TenantName, uid: Uuid, disk: Disk, volumes: Option<VolumeBytes>) {
         let mut inner = self.lock();
         let before = inner.disk(name, uid);
@@ -276,8 +276,8 @@ impl StatusBoard {
         if let Some((told, _)) = inner.tenants.get_mut(name) {
             *told = revision;
         }
-        let stops = |state| state == DiskState::Stopped;
-        let crosses = stops(disk.state) != before.is_some_and(|b| stops(b.state));
+        let stops = |disk: Disk| (disk.state.stops_odoo(), disk.state.stops_postgres());
+        let crosses = stops(disk) != before.map(stops).unwrap_or_default();
         if crosses {
             inner.crossed.push(name.clone());
         }
@@ -298,7 +298,7 @@ impl StatusBoard {
         self.lock().disks.get(name)?.volumes
     }
 
-    /// Completes when there are tenants whose Odoo must be stopped or may start again because of their disk: these.
+    /// Completes when there are tenants of which a program must be stopped or may start again because of their disk: these.
     pub async fn crossed(&self) -> Vec<TenantName> {
         loop {
             let crossed = std::mem::take(&mut self.lock().crossed);
@@ -428,10 +428,10 @@ mod tests {
             board.set_disk(&plan.name, plan.uid, disk(used), None);
         }
         assert!(board.lock().crossed.is_empty());
-        for used in [1000, 1001, 999, 1000] {
+        for used in [1000, 1001, 1100, 1101, 999, 1000] {
             board.set_disk(&plan.name, plan.uid, disk(used), None);
         }
-        assert_eq!(board.crossed().await, vec![plan.name.clone(); 3]);
+        assert_eq!(board.crossed().await, vec![plan.name.clone(); 4]);
         assert_eq!(board.disk(&plan.name, plan.uid), Some(disk(1000)));
         assert_eq!(board.disk(&plan.name, Uuid::nil()), None, "another's");
     }

@@ -10,7 +10,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Host, ledger::InForce};
+use super::{Host, hosts::Hosts, ledger::InForce, monitors::Monitors};
 use crate::{
     base::fsutil::blocking,
     docker::ContainerSummary,
@@ -19,6 +19,21 @@ use crate::{
 
 /// How often known containers are saved if there are changes: losing one costs one request to the engine.
 const SAVE_KNOWN: Duration = Duration::from_secs(30);
+
+/// Between tries to write down lists of the coordinator's that could not be written: they count already.
+const WRITE_LISTS: Duration = Duration::from_secs(60);
+
+/// Writes down, once that can be done, which hosts and monitors the coordinator has named.
+pub async fn write_lists(hosts: Arc<Hosts>, monitors: Arc<Monitors>) {
+    loop {
+        sleep(WRITE_LISTS).await;
+        let (hosts, monitors) = (hosts.clone(), monitors.clone());
+        let written = blocking(move || hosts.write_again().and(monitors.write_again()));
+        if let Err(e) = written.await {
+            tracing::warn!("a list of the coordinator's cannot be written down, tried again: {e}");
+        }
+    }
+}
 
 /// Stops, but keeps, our containers that no plan names. Only an accepted plan can decide that. Runs as a task of its
 /// own: stopping takes as long as a tenant's last requests.

@@ -23,6 +23,7 @@ pub mod resources;
 pub mod survey;
 pub mod traces;
 pub mod usage;
+mod written;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -176,7 +177,7 @@ pub struct Host {
     engine: ArcSwapOption<EngineInfo>,
     local_volumes: ArcSwapOption<bool>,
     /// The device that tenants' data is on.
-    data_device: OnceCell<Option<String>>,
+    data_device: OnceCell<String>,
     /// Held while that is found out: whoever does removes what an earlier look has left, which must not be another's.
     looking: tokio::sync::Mutex<()>,
 }
@@ -388,7 +389,7 @@ impl Host {
         })
     }
 
-    /// The device that tenants' data is on, looked up once.
+    /// The device that tenants' data is on, looked up until it is found: it may be mounted later.
     async fn data_device(&self, engine: &EngineInfo) -> Option<String> {
         let place = match &self.tenants_dir {
             Some((root, _)) => root.clone(),
@@ -396,9 +397,9 @@ impl Host {
         };
         let look = || async move {
             let found = blocking(move || Ok(disk::device::device_of(&place)));
-            found.await.ok().flatten()
+            found.await.ok().flatten().ok_or(())
         };
-        self.data_device.get_or_init(look).await.clone()
+        self.data_device.get_or_try_init(look).await.ok().cloned()
     }
 
     pub fn directory(&self, plan: &TenantPlan) -> PathBuf {

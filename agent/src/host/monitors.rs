@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use isyone_proto::tls::{CertificateInfo, Identity, OperatorRole};
 use serde::Deserialize;
 
+use super::written::Written;
 use crate::base::fsutil;
 
 /// Longer lists are a mistake; the coordinator sends at most this many.
@@ -23,7 +24,7 @@ type Known = BTreeMap<String, String>;
 
 #[derive(Debug)]
 pub struct Monitors {
-    path: PathBuf,
+    file: Written,
     known: ArcSwap<Known>,
 }
 
@@ -48,7 +49,7 @@ impl Monitors {
             None => Known::new(),
         };
         Self {
-            path,
+            file: Written::new(path, true),
             known: ArcSwap::from_pointee(known),
         }
     }
@@ -68,10 +69,13 @@ impl Monitors {
             return Ok(());
         }
         let known = Arc::new(known);
-        let bytes = serde_json::to_vec(&*known).unwrap_or_default(); // serialising a map of strings cannot fail
-        let written = fsutil::write_atomic(&self.path, &bytes, 0o600, true);
-        self.known.store(known);
-        written
+        self.file
+            .replace(&bytes(&known), || self.known.store(known.clone()))
+    }
+
+    /// Writes the list down if that has failed.
+    pub fn write_again(&self) -> io::Result<()> {
+        self.file.again(|| bytes(&self.known.load()))
     }
 
     /// Whether the owner of a certificate (signed by our CA) may scrape now.
@@ -85,6 +89,11 @@ impl Monitors {
             .get(&certificate.serial_hex())
             .is_some_and(|sha256| sha256.is_empty() || *sha256 == certificate.sha256_hex())
     }
+}
+
+/// Serialising a map of strings cannot fail.
+fn bytes(known: &Known) -> Vec<u8> {
+    serde_json::to_vec(known).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -70,8 +70,10 @@ pub fn settings_digest(tenant: &TenantPlan) -> String {
         0 => String::new(),
         bytes => format!(" upload {bytes}"),
     };
+    // What temporary files may take follows the plan's disk; the cluster's other settings are the same for all.
+    let temporary = temporary_kib(tenant).unwrap_or(0);
     hex::encode(Sha256::digest(format!(
-        "monitor 2 {} {} {secret}{upload}",
+        "monitor 2 {} {} {secret}{upload} temporary {temporary}",
         tenant.uid, tenant.base_url
     )))
 }
@@ -96,6 +98,54 @@ fn doors() -> String {
 fn alter_role(tenant: &TenantPlan) -> String {
     let password = literal(tenant.secrets.database_password.expose());
     format!("ALTER ROLE odoo WITH LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD {password};\n")
+}
+
+/// Part of the plan's disk that one connection may fill with temporary files: a sort or a join of a tenant that has room
+/// needs less, and what it leaves is gone with it.
+const TEMPORARY_SHARE: u64 = 4;
+/// With less an index of a small tenant could not be built.
+const LEAST_TEMPORARY_BYTES: u64 = 256 << 20;
+
+/// What one connection may fill with temporary files, KiB; `None`: the plan has no limit.
+fn temporary_kib(tenant: &TenantPlan) -> Option<u64> {
+    let disk = Some(tenant.size.disk_bytes).filter(|bytes| *bytes > 0)?;
+    let bytes = (disk / TEMPORARY_SHARE).max(LEAST_TEMPORARY_BYTES);
+    Some((bytes >> 10).min(i32::MAX as u64))
+}
+
+/// The cluster's own settings, which no role but the superuser changes for temporary files, and which count at once, also for
+/// connections that are open. A statement whose client is gone ends within seconds, where the version can (since 14). Each
+/// is a statement of its own: `ALTER SYSTEM` stands in no transaction.
+fn cluster_settings(tenant: &TenantPlan) -> String {
+    let temporary = temporary_kib(tenant).map_or_else(
+        || "ALTER SYSTEM RESET temp_file_limit;\n".to_owned(),
+        |kib| format!("ALTER SYSTEM SET temp_file_limit = '{kib}kB';\n"),
+    );
+    format!(
+        "{temporary}SELECT 'ALTER SYSTEM SET client_connection_check_interval = ''5s''' FROM pg_settings\n  \
+         WHERE name = 'client_connection_check_interval' \\gexec\n\
+         SELECT FROM pg_reload_conf();\n"
+    )
+}
+
+/// Connections that came over the network, but for the monitor's, whose password nobody else has. An operator's `psql` comes
+/// over the Unix socket inside the container, where no tenant's program runs; what a client calls itself does not count.
+const STRANGERS: &str = "FROM pg_stat_activity WHERE client_addr IS NOT NULL AND pid <> pg_backend_pid() AND usename IS DISTINCT FROM";
+
+fn strangers(what: &str) -> String {
+    format!(
+        "{QUIET}\\pset tuples_only on\n\\pset format unaligned\nSELECT {what} {STRANGERS} '{MONITOR_ROLE}';\n"
+    )
+}
+
+/// Counts the connections that [`end_sessions`] would end, as one number.
+pub fn count_sessions() -> String {
+    strangers("count(*)")
+}
+
+/// Ends all connections over the network but the monitor's, and prints how many. Their transactions are undone.
+pub fn end_sessions() -> String {
+    strangers("count(pg_terminate_backend(pid))")
 }
 
 /// Statistics only, two connections, and nothing that could block anybody.
@@ -210,12 +260,13 @@ pub fn rekey(tenant: &TenantPlan, source: &str, identity: DatabaseIdentity) -> S
         literal(tenant.time_zone.as_str()),
     );
     let mut sql = format!(
-        "{QUIET}{}{}ALTER ROLE postgres PASSWORD NULL;\n\
+        "{QUIET}{}{}{}ALTER ROLE postgres PASSWORD NULL;\n\
          SELECT format('ALTER DATABASE %I RENAME TO %I', {source}, {target}) WHERE EXISTS (SELECT FROM pg_database WHERE datname = {source})\n  \
          AND NOT EXISTS (SELECT FROM pg_database WHERE datname = {target}) \\gexec\n\
          \\connect \"{database}\"\n{QUIET}{ODOOS_TABLES}BEGIN;\n",
         monitor_role(tenant),
         doors(),
+        cluster_settings(tenant),
         source = literal(source),
         target = literal(&database),
     );
@@ -244,10 +295,11 @@ pub fn rekey(tenant: &TenantPlan, source: &str, identity: DatabaseIdentity) -> S
 /// run as superuser. Fails with an error that says so when it cannot get a lock.
 pub fn update(tenant: &TenantPlan) -> String {
     format!(
-        "{QUIET}{}{}{}\\connect \"{}\" odoo\n{ODOOS_TABLES}SET lock_timeout = '20s';\nBEGIN;\n{}{}{}COMMIT;\n",
+        "{QUIET}{}{}{}{}\\connect \"{}\" odoo\n{ODOOS_TABLES}SET lock_timeout = '20s';\nBEGIN;\n{}{}{}COMMIT;\n",
         alter_role(tenant),
         monitor_role(tenant),
         doors(),
+        cluster_settings(tenant),
         tenant.name.database(),
         address(tenant),
         upload_parameter(tenant),
@@ -363,6 +415,45 @@ mod tests {
                 .unwrap();
             assert!(!before.contains("\\connect") && after.contains("\\connect"));
         }
+    }
+
+    /// Fails where a tenant that exists, or another plan's disk, never gets the cluster's settings.
+    #[test]
+    fn temporary_files_are_held_to_a_part_of_the_plans_disk() {
+        let mut plan = tenant_plan("alfa");
+        let identity = DatabaseIdentity {
+            uuid: Uuid::nil(),
+            secret: Uuid::nil(),
+        };
+        let mut digests = std::collections::BTreeSet::new();
+        for (disk, said) in [
+            (0, "RESET temp_file_limit;"),
+            (1 << 20, "SET temp_file_limit = '262144kB';"),
+            (20 << 30, "SET temp_file_limit = '5242880kB';"),
+            (u64::MAX, "SET temp_file_limit = '2147483647kB';"),
+        ] {
+            plan.size.disk_bytes = disk;
+            for sql in [update(&plan), rekey(&plan, "x", identity)] {
+                let (first, _) = sql.split_once("\\connect").unwrap();
+                assert!(first.contains(&format!("ALTER SYSTEM {said}\n")), "{sql}");
+                assert!(!first.contains("BEGIN"), "it stands in no transaction");
+                let asked = first.find("client_connection_check_interval").unwrap();
+                let loaded = first.find("pg_reload_conf()").unwrap();
+                assert!(asked < loaded, "{sql}");
+            }
+            digests.insert(settings_digest(&plan));
+        }
+        assert_eq!(digests.len(), 4);
+    }
+
+    #[test]
+    fn who_is_cut_off_is_told_by_the_way_he_came_not_by_what_he_says() {
+        for sql in [count_sessions(), end_sessions()] {
+            assert!(sql.starts_with("SET search_path = pg_catalog, "), "{sql}");
+            assert!(sql.contains("client_addr IS NOT NULL"), "{sql}");
+            assert!(!sql.contains("application_name"), "{sql}");
+        }
+        assert!(!count_sessions().contains("terminate"));
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub const POSTGRES_PORT: u16 = 5432;
 /// take. A visitor who sends slowly must not hold up a suspension, nor occupy one of this host's work slots, for the
 /// twelve minutes of the longest upload.
 pub const ODOO_STOP_S: u32 = 130;
+/// How many seconds Odoo has to stop when its disk is full: it goes on filling meanwhile.
+pub const FULL_STOP_S: u32 = 20;
 /// Long enough for the checkpoint that PostgreSQL's fast shutdown writes.
 pub const POSTGRES_GRACE_S: u32 = 60;
 /// The same for all sizes, so that a resize never restarts PostgreSQL; `db_maxconn` computes Odoo's share.

@@ -262,6 +262,25 @@ pub(super) async fn update_settings(tenant: &Tenant) -> Result<String> {
     Ok(format!("address {}", tenant.plan.base_url))
 }
 
+/// How many connections [`end_sessions`] would end.
+pub(super) async fn count_sessions(tenant: &Tenant) -> Result<u32> {
+    let printed = psql(tenant, sql::count_sessions()).await?;
+    number(&printed)
+}
+
+/// Ends the connections of a tenant whose disk is full.
+pub(super) async fn end_sessions(tenant: &Tenant) -> Result<String> {
+    let printed = psql(tenant, sql::end_sessions()).await?;
+    Ok(format!("{} connections ended", number(&printed)?))
+}
+
+/// The one number that a script prints.
+fn number(printed: &[u8]) -> Result<u32> {
+    let text = String::from_utf8_lossy(printed);
+    let number = text.trim().parse();
+    number.map_err(|_| TenantError::Program("psql printed no number".to_owned()))
+}
+
 /// A stand-in image has no database.
 pub(super) fn skip(tenant: &Tenant) -> Result<String> {
     tenant.remember(false, |s| s.database = Database::Ready { synced: true })?;
@@ -274,8 +293,8 @@ const PSQL_END: u32 = 4;
 
 /// Runs a script as the cluster's superuser, through standard input, so that none of it is in an argument list.
 /// Bounded, because a tenant's own code may run within it: that must not hold up the tenant's suspension, nor occupy
-/// one of this host's work slots.
-async fn psql(tenant: &Tenant, script: String) -> Result<()> {
+/// one of this host's work slots. Returns what it prints.
+async fn psql(tenant: &Tenant, script: String) -> Result<Vec<u8>> {
     let pace = &tenant.host.pace;
     let most = pace.sql_timeout + pace.sql_timeout / PSQL_END + pace.start_timeout;
     match timeout(most, run_psql(tenant, script)).await {
@@ -287,7 +306,7 @@ async fn psql(tenant: &Tenant, script: String) -> Result<()> {
     }
 }
 
-async fn run_psql(tenant: &Tenant, script: String) -> Result<()> {
+async fn run_psql(tenant: &Tenant, script: String) -> Result<Vec<u8>> {
     let limit = tenant.host.pace.sql_timeout.as_secs().max(1).to_string();
     // `timeout` ends it in the container too: it would run on there after we stop waiting.
     let command = [
@@ -323,7 +342,7 @@ async fn run_psql(tenant: &Tenant, script: String) -> Result<()> {
             output => output?,
         };
         if output.code == 0 {
-            return Ok(());
+            return Ok(output.stdout);
         }
         if output.code != PSQL_NO_CONNECTION || begin.elapsed() > tenant.host.pace.start_timeout {
             // psql's errors quote a position, and for a bad value its text: report only the first line, which names the

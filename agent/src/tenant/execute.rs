@@ -110,6 +110,11 @@ async fn act(tenant: &Tenant, view: &TenantView, action: Action) -> Result<Strin
         Action::StopContainer(role) => {
             quiet(docker.stop(&tenant.container_name(role), grace(role)).await)
         }
+        Action::StopOdooSoon => {
+            let name = tenant.container_name(Role::Odoo);
+            quiet(docker.stop(&name, stack::FULL_STOP_S).await)
+        }
+        Action::EndSessions => database::end_sessions(tenant).await,
         Action::RemoveContainer(role) => quiet(docker.remove(&tenant.container_name(role)).await),
         Action::RemoveInit => quiet(docker.remove(&stack::init_name(&plan.name)).await),
         Action::RemoveNetwork => quiet(docker.remove_network(&plan.name.project()).await),

@@ -7,7 +7,7 @@ use std::{io, path::Path, sync::Arc};
 use isyone_proto::plan::{DesiredState, Role};
 use sha2::{Digest as _, Sha256};
 
-use super::{Result, Tenant, TenantError, TenantView, data};
+use super::{Result, Tenant, TenantError, TenantView, data, database};
 use crate::{
     base::{
         beneath::{RelPath, Root},
@@ -40,8 +40,10 @@ impl Tenant {
     /// from a `survey`, which is newer than anything this tenant's loop has done.
     pub async fn look(&self, survey: Option<Arc<Survey>>) -> Result<TenantView> {
         let facts = self.host.facts().await?;
-        if self.plan.size.limits_device() && facts.data_device.is_none() {
-            self.host.board.set_warning("device", NO_DEVICE);
+        if self.plan.size.limits_device() {
+            let lacks = facts.data_device.is_none();
+            let warning = if lacks { NO_DEVICE } else { "" };
+            self.host.board.set_warning("device", warning);
         }
         let mut observed = self.find(survey).await?;
         observed.set_foreign_aside();
@@ -65,6 +67,7 @@ impl Tenant {
             stack = Some(rendered);
         }
         self.ask(&mut observed).await;
+        self.count_strangers(&mut observed, stack.as_ref()).await;
         Ok(TenantView { observed, stack })
     }
 
@@ -279,6 +282,30 @@ impl Tenant {
         let (postgres_ready, odoo_health) = tokio::join!(postgres, odoo);
         observed.postgres_ready = postgres_ready;
         observed.odoo_health = odoo_health;
+    }
+}
+
+impl Tenant {
+    /// Who is connected to the PostgreSQL of a tenant whose disk is full and whose Odoo is stopped: that comes first. What cannot be counted is not ended either: the disk's
+    /// next border still holds.
+    async fn count_strangers(&self, observed: &mut Observed, stack: Option<&Stack>) {
+        let disk = self.disk_state();
+        let counts = disk.stops_odoo() && !disk.stops_postgres();
+        let asks = counts
+            && observed.postgres_ready
+            && !observed.is_up(Role::Odoo)
+            && self.plan.desired == DesiredState::Running
+            && self.state().is_ready()
+            && stack.is_some_and(|stack| !stack.standin);
+        if !asks {
+            return;
+        }
+        match database::count_sessions(self).await {
+            Ok(count) => observed.strangers = count,
+            Err(e) => {
+                tracing::warn!(tenant = %self.name(), "who fills its disk cannot be found out: {e}");
+            }
+        }
     }
 }
 

@@ -201,10 +201,10 @@ impl Tenant {
         self.show_steps();
     }
 
-    /// Whether its Odoo must not run, because its disk is full: by the last measurement, under this plan. `false` as long as
-    /// there is none.
-    pub fn is_disk_full(&self) -> bool {
-        self.disk().is_some_and(|d| d.state == DiskState::Stopped)
+    /// What follows from how full its disk is: by the last measurement, under this plan. [`DiskState::Free`] as long as there
+    /// is none.
+    pub fn disk_state(&self) -> DiskState {
+        self.disk().map(|disk| disk.state).unwrap_or_default()
     }
 
     /// Its disk, once measured.

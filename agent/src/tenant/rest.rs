@@ -118,6 +118,10 @@ async fn rest(
             .await;
         }
         let pause = host.aligned(pause);
+        if tenant.disk_state().stops_odoo() {
+            // Its connections are looked at each time.
+            return nap(host.aligned(host.pace.probe), desired, wake).await;
+        }
         match timeout(pause, nap(host.pace.resync * 2, desired, wake)).await {
             Ok(woken) => return woken,
             Err(_) if Instant::now() >= until => return Woken::Again,

@@ -137,7 +137,7 @@ impl Tenant {
             state: &state,
             stale: self.stale,
             no_new,
-            full: self.is_disk_full(),
+            disk: self.disk_state(),
             now: now_ms(),
         };
         Ok(diff::diff(&inputs)?)

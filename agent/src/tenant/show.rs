@@ -3,7 +3,7 @@
 //! Not here: reporting it (link).
 
 use isyone_proto::{
-    disk::{Disk, DiskCause, DiskPlace, DiskState},
+    disk::{Disk, DiskCause, DiskPlace},
     ids::TenantName,
     plan::DesiredState,
     report::TenantProgress,
@@ -23,18 +23,28 @@ use crate::{
 
 /// Why a tenant with a full disk is stopped, and what to do. Names its volumes, and nothing in them.
 fn full(tenant: &TenantName, disk: &Disk) -> String {
-    const SO: &str = "so Odoo is stopped and PostgreSQL runs";
+    let so = match disk.state.stops_postgres() {
+        true => "and it went on filling, so Odoo and PostgreSQL are stopped",
+        false => "so Odoo is stopped and PostgreSQL runs",
+    };
     let more = format!("give it more (`isyctl tenant resize {tenant} --plan PLAN`)");
     match disk.cause() {
+        DiskCause::Bytes if disk.state.stops_postgres() => {
+            let (used, limit) = (disk.used_bytes >> 20, disk.limit_bytes >> 20);
+            format!(
+                "its disk is full ({used} MiB used of {limit} MiB), {so}; {more}, or remove files of its filestore on its host: both \
+                 start by themselves"
+            )
+        }
         DiskCause::Bytes => {
             let (used, limit) = (disk.used_bytes >> 20, disk.limit_bytes >> 20);
             format!(
-                "its disk is full ({used} MiB used of {limit} MiB), {SO}; remove data \
+                "its disk is full ({used} MiB used of {limit} MiB), {so}; remove data \
                  (`isyctl tenant psql {tenant}`) or {more}: it starts by itself"
             )
         }
         DiskCause::Inodes => format!(
-            "its disk is full ({} files and directories of {}), {SO}; remove files or {more}: it starts by itself",
+            "its disk is full ({} files and directories of {}), {so}; remove files or {more}: it starts by itself",
             disk.used_inodes, disk.limit_inodes
         ),
         DiskCause::Depth(place) => {
@@ -45,7 +55,7 @@ fn full(tenant: &TenantName, disk: &Disk) -> String {
             };
             format!(
                 "its disk is full as far as can be known: directories are nested {MAX_OPEN} deep and more {place}, where nothing is counted, \
-                 {SO}; remove that nesting on its host (runbook TenantDiskFull says how; a larger plan does not help): it starts by itself"
+                 {so}; remove that nesting on its host (runbook TenantDiskFull says how; a larger plan does not help): it starts by itself"
             )
         }
     }
@@ -71,7 +81,7 @@ impl Tenant {
             }
             _ => return (TenantProgress::Converged, String::new()),
         }
-        if let Some(disk) = self.disk().filter(|d| d.state == DiskState::Stopped) {
+        if let Some(disk) = self.disk().filter(|d| d.state.stops_odoo()) {
             return (TenantProgress::Unhealthy, full(self.name(), &disk));
         }
         let log = format!("see `isyctl tenant logs {}`", self.name());

@@ -8,7 +8,10 @@ use std::{
     sync::Arc,
 };
 
-use isyone_proto::plan::{Role, TenantPlan, UnixMs};
+use isyone_proto::{
+    disk::DiskState,
+    plan::{Role, TenantPlan, UnixMs},
+};
 
 use crate::plan::{
     container::{Container, Network, Volume},
@@ -58,8 +61,8 @@ pub struct World {
     pub state: TenantState,
     /// Nobody can log in to the database as Odoo.
     pub closed: bool,
-    /// Its disk is full.
-    pub full: bool,
+    /// How full its disk is.
+    pub disk: DiskState,
     /// How often volumes have been put back.
     pub put_back: u32,
     /// The stack of the plan that was looked at last: rendering is slow.
@@ -78,7 +81,7 @@ impl World {
             observed,
             state: TenantState::new(plan),
             closed: false,
-            full: false,
+            disk: DiskState::Free,
             put_back: 0,
             rendered: RefCell::default(),
         }
@@ -123,7 +126,7 @@ impl World {
             state: &self.state,
             stale,
             no_new: None,
-            full: self.full,
+            disk: self.disk,
             now,
         };
         diff(&inputs)
@@ -149,6 +152,11 @@ impl World {
         match action {
             Action::PullImage(_) => unreachable!("images are there"),
             Action::StopContainer(role) => self.set_state(role, "exited"),
+            Action::StopOdooSoon => self.set_state(Role::Odoo, "exited"),
+            Action::EndSessions => {
+                assert!(self.observed.is_up(Role::Postgres));
+                self.observed.strangers = 0;
+            }
             Action::RemoveContainer(role) => *self.slot(role) = None,
             Action::RemoveInit => self.observed.init = None,
             Action::RemoveNetwork => {

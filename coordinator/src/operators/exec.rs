@@ -108,10 +108,17 @@ impl Api {
     fn check_at_work(&self, name: &TenantName, kind: v1::ExecKind) -> Result<(), Status> {
         let state = self.state();
         let tenant = self.tenant(&state, name)?;
-        let full = kind != v1::ExecKind::Psql && views::is_stopped_by_disk(&state, tenant);
-        let full = full.then(|| {
-            format!("has no Odoo, because its disk is full; `isyctl tenant psql {name}` works, and `isyctl tenant resize {name} --plan PLAN` gives it room")
-        });
+        let full = if views::is_database_stopped_by_disk(&state, tenant) {
+            Some(format!(
+                "has neither Odoo nor PostgreSQL, because its disk went on filling when it was full; `isyctl tenant resize {name} --plan PLAN` gives it room, and both start by themselves"
+            ))
+        } else if kind != v1::ExecKind::Psql && views::is_stopped_by_disk(&state, tenant) {
+            Some(format!(
+                "has no Odoo, because its disk is full; `isyctl tenant psql {name}` works, and `isyctl tenant resize {name} --plan PLAN` gives it room"
+            ))
+        } else {
+            None
+        };
         let Some(problem) = views::not_at_work(&state, tenant).or(full) else {
             return Ok(());
         };

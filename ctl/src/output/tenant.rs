@@ -123,6 +123,9 @@ fn disk(tenant: &Tenant) -> Option<Cell> {
         DiskState::Free => ("", None),
         DiskState::Warned => (", filling", Some(Paint::Warn)),
         DiskState::UploadsRefused => (", uploads are refused", Some(Paint::Bad)),
+        DiskState::Stopped if disk.postgres_stopped => {
+            (", full: Odoo and PostgreSQL are stopped", Some(Paint::Bad))
+        }
         DiskState::Stopped => (", full: Odoo is stopped", Some(Paint::Bad)),
         DiskState::Unspecified => (", in a state that this isyctl does not know", None),
     };

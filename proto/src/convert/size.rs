@@ -64,6 +64,7 @@ pub(super) fn disk(disk: v1::Disk) -> Option<Disk> {
         v1::DiskState::Free => DiskState::Free,
         v1::DiskState::Warned => DiskState::Warned,
         v1::DiskState::UploadsRefused => DiskState::UploadsRefused,
+        v1::DiskState::Stopped if disk.postgres_stopped => DiskState::DatabaseStopped,
         v1::DiskState::Stopped => DiskState::Stopped,
         v1::DiskState::Unspecified => return None,
     };
@@ -96,7 +97,8 @@ impl From<Disk> for v1::Disk {
             DiskState::Free => v1::DiskState::Free,
             DiskState::Warned => v1::DiskState::Warned,
             DiskState::UploadsRefused => v1::DiskState::UploadsRefused,
-            DiskState::Stopped => v1::DiskState::Stopped,
+            // A state of its own would be unknown to a coordinator or an isyctl of before.
+            DiskState::Stopped | DiskState::DatabaseStopped => v1::DiskState::Stopped,
         };
         let means = match disk.means {
             DiskMeans::Counted => v1::DiskMeans::Counted,
@@ -116,6 +118,7 @@ impl From<Disk> for v1::Disk {
             used_inodes: disk.used_inodes,
             limit_inodes: disk.limit_inodes,
             too_deep: too_deep.into(),
+            postgres_stopped: disk.state.stops_postgres(),
         }
     }
 }
@@ -131,6 +134,7 @@ mod tests {
             DiskState::Warned,
             DiskState::UploadsRefused,
             DiskState::Stopped,
+            DiskState::DatabaseStopped,
         ] {
             for (means, too_deep) in [
                 (DiskMeans::Counted, None),
@@ -152,6 +156,12 @@ mod tests {
                 assert_eq!(disk(sent.into()), Some(sent));
             }
         }
+        let beyond = Disk {
+            state: DiskState::DatabaseStopped,
+            ..Disk::default()
+        };
+        let sent = v1::Disk::from(beyond);
+        assert_eq!(sent.state(), v1::DiskState::Stopped, "for programs before");
         let odd = v1::Disk {
             state: 99,
             ..v1::Disk::default()

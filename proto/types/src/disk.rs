@@ -12,13 +12,17 @@ pub enum DiskState {
     Warned,
     /// The edges refuse uploads.
     UploadsRefused,
-    /// Odoo is stopped; PostgreSQL runs.
+    /// Odoo is stopped; PostgreSQL runs, and nobody is connected to it over the network.
     Stopped,
+    /// It went on filling: PostgreSQL is stopped as well.
+    DatabaseStopped,
 }
 
 /// For each state: the share of the plan's disk, per mille, from which on it holds, and below which it ends. Between the
 /// two it stays as it is, so that a tenant at a border does not stop and start with each file.
-const STEPS: [(DiskState, u64, u64); 3] = [
+const STEPS: [(DiskState, u64, u64); 4] = [
+    // Room above the limit for whoever makes room: what is deleted in PostgreSQL is written to its log first.
+    (DiskState::DatabaseStopped, 1100, 1050),
     (DiskState::Stopped, 1000, 950),
     (DiskState::UploadsRefused, 950, 900),
     (DiskState::Warned, 800, 750),
@@ -132,6 +136,18 @@ pub struct Disk {
     pub means: DiskMeans,
 }
 
+impl DiskState {
+    /// Whether Odoo must not run.
+    pub fn stops_odoo(self) -> bool {
+        self >= Self::Stopped
+    }
+
+    /// Whether PostgreSQL must not run either.
+    pub fn stops_postgres(self) -> bool {
+        self >= Self::DatabaseStopped
+    }
+}
+
 impl Disk {
     /// The disk after a measurement, or under another limit; `before` is what was known until then. What held under
     /// another limit does not count: a larger plan frees a tenant at once. What could not be counted is as much as the
@@ -153,7 +169,10 @@ impl Disk {
             used_inodes: used.inodes,
             limit_inodes,
             too_deep: used.too_deep,
-            state: if hides { DiskState::Stopped } else { counted },
+            state: match hides {
+                true => counted.max(DiskState::Stopped),
+                false => counted,
+            },
             by_bytes,
             by_inodes,
             means,
@@ -223,7 +242,7 @@ mod tests {
 
     use super::{DiskState::*, *};
 
-    const ALL: [DiskState; 4] = [Free, Warned, UploadsRefused, Stopped];
+    const ALL: [DiskState; 5] = [Free, Warned, UploadsRefused, Stopped, DatabaseStopped];
 
     fn before() -> impl Strategy<Value = Option<DiskState>> {
         proptest::option::of(proptest::sample::select(&ALL[..]))
@@ -241,7 +260,11 @@ mod tests {
             (950, UploadsRefused),
             (999, UploadsRefused),
             (1000, Stopped),
-            (5000, Stopped),
+            (1099, Stopped),
+            (1100, DatabaseStopped),
+            (5000, DatabaseStopped),
+            (1050, DatabaseStopped),
+            (1049, Stopped),
             (950, Stopped),
             (949, UploadsRefused),
             (900, UploadsRefused),
@@ -268,6 +291,20 @@ mod tests {
             DiskMeans::Counted,
         );
         assert_eq!(same.state, Stopped);
+        let beyond = Disk::after(
+            Some(&full),
+            DiskUse::of_bytes(1100),
+            1000,
+            DiskMeans::Counted,
+        );
+        assert_eq!(beyond.state, DatabaseStopped);
+        let raised = Disk::after(
+            Some(&beyond),
+            DiskUse::of_bytes(1060),
+            1060,
+            DiskMeans::Counted,
+        );
+        assert_eq!(raised.state, Stopped, "PostgreSQL runs, Odoo does not");
         let raised = Disk::after(
             Some(&full),
             DiskUse::of_bytes(1000),
@@ -370,7 +407,9 @@ mod tests {
 
         #[test]
         fn at_the_limit_it_stops_and_with_room_it_does_not(limit in 1..u64::MAX, before in before()) {
-            prop_assert_eq!(decide(limit, limit, before), Stopped);
+            prop_assert!(decide(limit, limit, before).stops_odoo() && !decide(limit, limit, before).stops_postgres());
+            let beyond = limit.saturating_add(limit / 10 + 1);
+            prop_assert!(decide(beyond, limit, before).stops_postgres() || beyond == u64::MAX);
             prop_assert_eq!(decide(limit / 10 * 7, limit, before), Free);
             prop_assert_eq!(decide(limit, 0, before), Free);
         }
@@ -383,7 +422,7 @@ mod tests {
             match disk.until_next() {
                 // Rounded down: a byte early at most.
                 Some(more) => prop_assert!(decide(used + more + 1, limit, Some(disk.state)) > disk.state),
-                None => prop_assert!(disk.state == Stopped || limit == 0),
+                None => prop_assert!(disk.state == DatabaseStopped || limit == 0),
             }
         }
     }

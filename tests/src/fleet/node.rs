@@ -8,7 +8,10 @@ use std::{
 };
 
 use isyone_agent::{
-    agent, base::config::DataDir, host::Pace, jobs::fetch::Reserve,
+    agent,
+    base::config::DataDir,
+    host::{Pace, firewall::Applier},
+    jobs::fetch::Reserve,
     testing::fake_docker::FakeDocker,
 };
 use isyone_coordinator::{
@@ -182,6 +185,8 @@ pub struct Agent {
     pub pace: Pace,
     /// Where it serves other agents; not at all at first.
     pub peer: agent::PortAddress,
+    /// What it puts its packet filter in force with; nothing at first.
+    pub firewall: Option<Applier>,
     life: Option<(Runtime, agent::Agent)>,
 }
 
@@ -194,6 +199,7 @@ impl Agent {
             docker,
             pace: Pace::hasty(),
             peer: agent::PortAddress::Off,
+            firewall: None,
             life: None,
         }
     }
@@ -212,7 +218,7 @@ impl Agent {
             peer: self.peer,
             copy_rate_bytes_per_s: 0,
             copy_reserve: Reserve::NONE,
-            firewall: None,
+            firewall: self.firewall.clone(),
         };
         let started = runtime.block_on(async { agent::Agent::start(parts) });
         self.life = Some((runtime, started.expect("the agent starts")));

@@ -3,15 +3,16 @@
 //!
 //! Not here: the rules and their reasons (plan::firewall).
 
+mod again;
 mod around;
 mod names;
+mod nft;
 #[cfg(test)]
 mod tests;
 
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
-    process::Stdio,
     sync::Arc,
     time::Duration,
 };
@@ -19,14 +20,16 @@ use std::{
 use isyone_proto::{network::DnsName, plan::HostPlan};
 
 use tokio::{
-    io::AsyncWriteExt as _,
-    process,
     sync::watch,
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
-use self::names::Lookups;
+use self::{again::Again, names::Lookups};
+pub use self::{
+    again::Pauses,
+    nft::{FirewallError, Nft},
+};
 use crate::{
     base::{clock::now_ms, fsutil},
     host::{Gate, Host, ledger::InForce},
@@ -40,49 +43,11 @@ use crate::{
 const CHECK: Duration = Duration::from_secs(30);
 /// How often rules with listed names are put in force again: their addresses are open for an hour from then.
 const AGAIN: Duration = Duration::from_secs(600);
+/// Subjects of our warnings on the host's board.
+const LIMITS: &str = "connection limits";
+const SAVED: &str = "saved firewall";
 /// The rules in force, in the data directory.
 const RULES_FILE: &str = "firewall.nft";
-/// `nft` answers within milliseconds; one that hangs must not block us.
-const NFT_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// Why the filter is not in force.
-#[derive(Debug, thiserror::Error)]
-pub enum FirewallError {
-    /// `nft` cannot be started.
-    #[error("`nft` cannot be run ({0}); install the package nftables")]
-    Missing(std::io::Error),
-    /// `nft` refuses the rules.
-    #[error("nft refuses the packet filter: {0}")]
-    Refused(String),
-}
-
-async fn nft(arguments: &[&str], input: &str) -> Result<(), FirewallError> {
-    let mut child = process::Command::new("nft")
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(FirewallError::Missing)?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // If it exits early, its exit code tells why.
-        let _ = stdin.write_all(input.as_bytes()).await;
-    }
-    let output = tokio::time::timeout(NFT_TIMEOUT, child.wait_with_output())
-        .await
-        .map_err(|_| {
-            FirewallError::Refused(format!("no answer within {} s", NFT_TIMEOUT.as_secs()))
-        })?
-        .map_err(FirewallError::Missing)?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let words = String::from_utf8_lossy(&output.stderr);
-    Err(FirewallError::Refused(
-        words.lines().take(3).collect::<Vec<_>>().join(" "),
-    ))
-}
 
 /// Keeps the filter in force.
 #[derive(Debug, Clone, Default)]
@@ -91,6 +56,10 @@ pub struct Applier {
     pub insecure: bool,
     /// Name servers that containers are given, besides those that this machine's files name.
     pub resolvers: Vec<Ipv4Addr>,
+    /// The program that puts rules in force.
+    pub nft: Nft,
+    /// Between tries of what has failed.
+    pub pauses: Pauses,
 }
 
 /// What the filter follows.
@@ -108,9 +77,21 @@ pub struct Sources {
 struct Applied {
     rules: String,
     at: Option<Instant>,
+    /// What was tried last; `limiting` says whether it was accepted.
     limits: String,
-    /// The kernel refuses these limits: told once.
-    refused: bool,
+    limiting: Again,
+    /// What the next boot begins with is older than what is in force.
+    keeping: Again,
+}
+
+impl Applied {
+    /// How long until something may be to do again.
+    fn rest(&self) -> Duration {
+        let now = Instant::now();
+        self.limiting
+            .until(now, CHECK)
+            .min(self.keeping.until(now, CHECK))
+    }
 }
 
 impl Applier {
@@ -140,7 +121,7 @@ impl Applier {
                 changed = plans.changed() => if changed.is_err() { break },
                 Ok(()) = hosts.changed() => {}
                 Ok(()) = known.changed() => {}
-                () = sleep(CHECK) => {}
+                () = sleep(applied.rest()) => {}
             }
         }
         // It ends with `stop`; a panic in it was logged when it happened.
@@ -167,57 +148,85 @@ impl Applier {
         }
     }
 
-    /// Puts in force what has changed, or is not there any more.
+    /// Puts in force what has changed, is not there any more, or was refused.
     async fn keep_up(&self, host: &Host, plan: &HostPlan, around: &Around, applied: &mut Applied) {
         let rules = render(plan, around);
         let fresh = around.names.is_empty() || applied.at.is_some_and(|at| at.elapsed() < AGAIN);
-        let there = rules == applied.rules && fresh && is_there(TABLE).await;
-        let outcome = if there {
-            Ok(())
-        } else {
-            nft(&["-f", "-"], &rules).await
-        };
-        let limits = render_limits(plan, around);
-        let limited = limits == applied.limits && (applied.refused || is_there(LIMITS_TABLE).await);
-        if !limited {
-            let outcome = nft(&["-f", "-"], &limits).await;
-            applied.refused = outcome.is_err();
-            applied.limits.clone_from(&limits);
-            if let Err(error) = outcome {
-                // Not a warning on the board: tenants run, isolated.
-                tracing::error!(
-                    "one tenant's connections are not limited, so it could take all of this host's: {error}"
-                );
-            }
-        }
-        if there && limited {
-            return;
-        }
-        self.keep(host, &rules, &limits).await;
+        let there = rules == applied.rules && fresh && self.nft.has(TABLE).await;
         if !there {
+            let outcome = self.nft.load(&rules).await;
             (applied.rules, applied.at) = match outcome {
-                Ok(()) => (rules, Some(Instant::now())),
+                Ok(()) => (rules.clone(), Some(Instant::now())),
                 Err(_) => Default::default(),
             };
             self.tell(host, &outcome);
         }
+        let limits = render_limits(plan, around);
+        let limited = self.limit(host, &limits, applied).await;
+        if there && limited && !applied.keeping.is_due(Instant::now()) {
+            return;
+        }
+        let refused = applied.limiting.is_failing();
+        let kept = self.keep(host, &rules, (&limits, refused)).await;
+        applied.keeping.tried(kept, Instant::now(), self.pauses);
+    }
+
+    /// Puts limits in force where they are not; returns whether what is in force is as it was. Tenants run without them, isolated: but
+    /// for as long as the host cannot hold one to its share, no new one is placed there.
+    async fn limit(&self, host: &Host, limits: &str, applied: &mut Applied) -> bool {
+        let failing = applied.limiting.is_failing();
+        let same = limits == applied.limits;
+        let done = same
+            && match failing {
+                true => !applied.limiting.is_due(Instant::now()),
+                false => self.nft.has(LIMITS_TABLE).await,
+            };
+        if done {
+            return true;
+        }
+        let outcome = self.nft.load(limits).await;
+        limits.clone_into(&mut applied.limits);
+        let worked = outcome.is_ok();
+        applied.limiting.tried(worked, Instant::now(), self.pauses);
+        let Err(error) = outcome else {
+            host.board.set_warning(LIMITS, "");
+            if failing {
+                tracing::info!("one tenant's connections are limited again");
+            }
+            return false;
+        };
+        let text = format!(
+            "one tenant's connections are not limited, so it could take all of this host's: {error}"
+        );
+        if !failing {
+            tracing::error!("{text}; tried again at least once a minute");
+        }
+        host.board.set_warning(LIMITS, &text);
+        same && failing
     }
 
     /// Saves the rules for the next boot: Docker starts containers before us, and the table must be there first
     /// (`isy-agent-firewall.service` loads this file). Limits only where the kernel takes them: it loads all or nothing.
-    async fn keep(&self, host: &Host, rules: &str, limits: &str) {
+    /// Returns whether all that is in force is saved.
+    async fn keep(&self, host: &Host, rules: &str, (limits, refused): (&str, bool)) -> bool {
         let both = format!("{rules}{limits}");
-        let both = match nft(&["--check", "-f", "-"], &both).await {
-            Ok(()) => both,
-            Err(_) => rules.to_owned(),
+        let (text, whole) = match self.nft.check(&both).await {
+            Ok(()) => (both, true),
+            Err(_) => (rules.to_owned(), refused),
         };
         let path = host.data.path().join(RULES_FILE);
-        if let Err(e) = fsutil::write_atomic(&path, both.as_bytes(), 0o600, true) {
-            tracing::warn!(
-                "{} cannot be written, so the next boot begins without a packet filter: {e}",
-                path.display()
-            );
-        }
+        let written = fsutil::write_atomic(&path, text.as_bytes(), 0o600, true);
+        let Err(e) = written else {
+            host.board.set_warning(SAVED, "");
+            return whole;
+        };
+        let text = format!(
+            "{} cannot be written, so the next boot begins with an older packet filter, or none: {e}",
+            path.display()
+        );
+        tracing::error!("{text}");
+        host.board.set_warning(SAVED, &text);
+        false
     }
 
     fn tell(&self, host: &Host, outcome: &Result<(), FirewallError>) {
@@ -242,13 +251,6 @@ impl Applier {
             host.gate.send_replace(Gate::Closed(text));
         }
     }
-}
-
-/// Whether a table of ours is there, with its first hook.
-async fn is_there(table: &str) -> bool {
-    nft(&["list", "chain", "inet", table, "prerouting"], "")
-        .await
-        .is_ok()
 }
 
 /// Where the coordinator is, as its `host:port` says: an address, or a name to look up.

@@ -7,6 +7,7 @@ use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
@@ -38,6 +39,8 @@ pub(super) struct Lookups {
     /// The control plane as this host calls it, if by name.
     endpoint: Option<DnsName>,
     book: watch::Sender<NameBook>,
+    /// The book on disk is older: written again with the next round.
+    unwritten: AtomicBool,
 }
 
 impl Lookups {
@@ -49,6 +52,7 @@ impl Lookups {
             path,
             endpoint,
             book: watch::Sender::new(book.unwrap_or_default()),
+            unwritten: AtomicBool::new(false),
         }
     }
 
@@ -102,15 +106,19 @@ impl Lookups {
         }
         let silent = answers.into_iter().filter(|(_, answer)| answer.is_empty());
         let silent = silent.map(|(name, _)| name).collect();
-        if book == before {
+        if book == before && !self.unwritten.load(Ordering::Relaxed) {
             return silent;
         }
         // Serialising names and addresses cannot fail.
         let bytes = serde_json::to_vec(&book).unwrap_or_default();
-        if let Err(e) = fsutil::write_atomic(&self.path, &bytes, 0o600, false) {
-            tracing::warn!("what names lead to cannot be written down: {e}");
+        let written = fsutil::write_atomic(&self.path, &bytes, 0o600, false);
+        self.unwritten.store(written.is_err(), Ordering::Relaxed);
+        if let Err(e) = written {
+            tracing::warn!("what names lead to cannot be written down, tried again: {e}");
         }
-        self.book.send_replace(book);
+        if book != before {
+            self.book.send_replace(book);
+        }
         silent
     }
 }
@@ -160,6 +168,10 @@ mod tests {
         assert_eq!(names.len(), 1);
         lookups.round(&names).await;
         assert!(!path.exists(), "nothing was learnt");
+        // What could not be written down is written with a later round, although nothing was learnt since.
+        lookups.unwritten.store(true, Ordering::Relaxed);
+        lookups.round(&names).await;
+        assert!(path.exists() && !lookups.unwritten.load(Ordering::Relaxed));
         let known: DnsName = "coordinator.example.com".parse().unwrap();
         let mut book = NameBook::default();
         book.learn(&known, &[Ipv4Addr::new(192, 0, 2, 9)], now_ms());

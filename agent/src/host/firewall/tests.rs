@@ -1,7 +1,14 @@
-//! What the coordinator's address says, and that the real `nft` takes what we render.
+//! What the coordinator's address says, that the real `nft` takes what we render, and that what fails is tried again.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use super::*;
-use crate::plan::firewall::testing::busy;
+use crate::{
+    base::config::DataDir,
+    host::Pace,
+    plan::firewall::testing::busy,
+    testing::{fake_docker::FakeDocker, host_plan, tenant_plan},
+};
 
 #[test]
 fn the_coordinator_is_closed_by_the_name_or_address_that_the_agent_calls() {
@@ -22,7 +29,7 @@ async fn nft_takes_what_we_render() {
     let (plan, around) = busy();
     let (rules, limits) = (render(&plan, &around), render_limits(&plan, &around));
     for text in [&rules, &limits, &format!("{rules}{limits}")] {
-        match nft(&["--check", "-f", "-"], text).await {
+        match Nft::default().check(text).await {
             Ok(()) => {}
             Err(FirewallError::Missing(e)) => println!("not run, there is no nft here: {e}"),
             Err(FirewallError::Refused(e)) if e.contains("not permitted") => {
@@ -31,4 +38,150 @@ async fn nft_takes_what_we_render() {
             Err(e) => panic!("{e}\n{text}"),
         }
     }
+}
+
+/// Takes everything, but no limits while there is a file `refuse`; counts what it is given to load.
+const SCRIPT: &str = r#"#!/bin/sh
+cd "$(dirname "$0")" || exit 1
+rules=$(cat)
+case "$1 $rules" in *isyone_limits*)
+    [ "$1" = -f ] && echo tried >> tries
+    [ -e refuse ] && { echo 'Error: Could not process rule' >&2; exit 1; };;
+esac
+exit 0
+"#;
+
+struct Bench {
+    dir: tempfile::TempDir,
+    host: Arc<Host>,
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Bench {
+    /// An agent's filter over a program of ours; `before` lays out what it finds.
+    fn start(before: impl FnOnce(&Path, &Host)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::new(dir.path().join("agent"));
+        data.create().unwrap();
+        let docker = FakeDocker::new(dir.path(), 1);
+        let address = [127, 0, 0, 1].into();
+        let host = Host::new(docker.clone(), docker, data, address, Pace::hasty());
+        let host = Arc::new(host.unwrap());
+        let program = dir.path().join("nft");
+        fs::write(&program, SCRIPT).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+        before(dir.path(), &host);
+        let ms = Duration::from_millis;
+        let applier = Applier {
+            nft: Nft::at(program),
+            pauses: Pauses {
+                first: ms(5),
+                most: ms(40),
+            },
+            ..Applier::default()
+        };
+        let plan = Arc::new(host_plan(1, vec![tenant_plan("alfa")]));
+        let plans = watch::channel(InForce {
+            plan: Some(plan),
+            stale: Vec::new(),
+        });
+        let hosts = watch::channel(BTreeSet::new());
+        let stop = CancellationToken::new();
+        let (running, stopping) = (host.clone(), stop.clone());
+        let task = tokio::spawn(async move {
+            let sources = Sources {
+                host: running,
+                plans: plans.1,
+                hosts: hosts.1,
+                endpoint: "192.0.2.9:7443".to_owned(),
+            };
+            applier.run(sources, stopping).await;
+            drop((plans.0, hosts.0));
+        });
+        Self {
+            dir,
+            host,
+            stop,
+            task,
+        }
+    }
+
+    async fn wait(&self, what: &str, condition: impl Fn() -> bool) {
+        for _ in 0..2_000 {
+            if condition() {
+                return;
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        panic!(
+            "{what} never came; troubles: {:?}",
+            self.host.board.troubles()
+        );
+    }
+
+    /// How often limits were to be put in force.
+    fn tries(&self) -> usize {
+        let tries = fs::read_to_string(self.dir.path().join("tries"));
+        tries.unwrap_or_default().lines().count()
+    }
+
+    fn saved(&self) -> String {
+        fs::read_to_string(self.host.data.path().join(RULES_FILE)).unwrap_or_default()
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        self.task.await.unwrap();
+    }
+}
+
+/// Fails where limits that were refused once are off until the plan changes.
+#[tokio::test]
+async fn limits_that_are_refused_are_tried_until_they_are_in_force_and_shown_until_then() {
+    let bench = Bench::start(|dir, _| fs::write(dir.join("refuse"), "").unwrap());
+    let troubles = || bench.host.board.troubles();
+    bench
+        .wait("the trouble", || troubles().contains("are not limited"))
+        .await;
+    bench
+        .wait("isolation all the same", || {
+            *bench.host.gate.borrow() == Gate::Open
+        })
+        .await;
+    bench.wait("more tries", || bench.tries() > 4).await;
+    assert!(troubles().contains("are not limited"), "{}", troubles());
+    bench
+        .wait("isolation for the next boot", || {
+            bench.saved().contains("table inet isyone ")
+        })
+        .await;
+    assert!(!bench.saved().contains(LIMITS_TABLE));
+    fs::remove_file(bench.dir.path().join("refuse")).unwrap();
+    bench.wait("the all-clear", || troubles().is_empty()).await;
+    bench
+        .wait("limits for the next boot", || {
+            bench.saved().contains(LIMITS_TABLE)
+        })
+        .await;
+    let tries = bench.tries();
+    sleep(Duration::from_millis(200)).await;
+    assert_eq!(bench.tries(), tries, "what is in force is left");
+    bench.end().await;
+}
+
+/// Fails where rules that could not be saved are saved with the next plan only.
+#[tokio::test]
+async fn rules_for_the_next_boot_are_saved_once_that_can_be_done() {
+    let bench = Bench::start(|_, host| {
+        fs::create_dir(host.data.path().join(RULES_FILE)).unwrap();
+    });
+    let troubles = || bench.host.board.troubles();
+    bench
+        .wait("the trouble", || troubles().contains("next boot"))
+        .await;
+    fs::remove_dir(bench.host.data.path().join(RULES_FILE)).unwrap();
+    bench.wait("the all-clear", || troubles().is_empty()).await;
+    assert!(bench.saved().contains(LIMITS_TABLE));
+    bench.end().await;
 }

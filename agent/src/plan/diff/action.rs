@@ -13,6 +13,10 @@ pub enum Action {
     PullImage(Role),
     /// Stop a container gracefully.
     StopContainer(Role),
+    /// Stop Odoo's container without waiting for its longest requests: its disk is full.
+    StopOdooSoon,
+    /// End all connections to PostgreSQL that came over the network, but for the monitor's.
+    EndSessions,
     /// Remove a container; data stays in its volume.
     RemoveContainer(Role),
     /// Remove the leftover of an interrupted `odoo -i`.
@@ -81,12 +85,14 @@ impl Action {
             Self::Rekey | Self::UpdateSettings => StepName::Rekey,
             Self::AwaitOdoo => StepName::Healthy,
             Self::AwaitPostgres
+            | Self::EndSessions
             | Self::StopContainer(Role::Postgres)
             | Self::RemoveContainer(Role::Postgres)
             | Self::UpdateLimits(Role::Postgres)
             | Self::StartContainer(Role::Postgres)
             | Self::RestartContainer(Role::Postgres) => StepName::Postgres,
-            Self::StopContainer(Role::Odoo)
+            Self::StopOdooSoon
+            | Self::StopContainer(Role::Odoo)
             | Self::RemoveContainer(Role::Odoo)
             | Self::UpdateLimits(Role::Odoo)
             | Self::StartContainer(Role::Odoo)

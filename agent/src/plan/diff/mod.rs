@@ -7,11 +7,15 @@
 mod action;
 mod blocked;
 mod data;
+mod full;
 mod observed;
 mod run;
 mod seed;
 
-use isyone_proto::plan::{DesiredState, Role, TenantPlan, UnixMs};
+use isyone_proto::{
+    disk::DiskState,
+    plan::{DesiredState, Role, TenantPlan, UnixMs},
+};
 
 pub use self::{
     action::Action,
@@ -52,8 +56,8 @@ pub struct Inputs<'a> {
     pub stale: bool,
     /// Why no new tenant may start on this host, if that is so.
     pub no_new: Option<&'a str>,
-    /// The tenant's disk is full: its Odoo does not run.
-    pub full: bool,
+    /// What follows from how full the tenant's disk is: its Odoo, or PostgreSQL as well, does not run.
+    pub disk: DiskState,
     pub now: UnixMs,
 }
 

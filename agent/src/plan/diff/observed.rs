@@ -40,6 +40,9 @@ pub struct Observed {
     pub pgdata_empty: bool,
     /// PostgreSQL answered just now.
     pub postgres_ready: bool,
+    /// Connections to PostgreSQL that [`Action::EndSessions`](super::Action::EndSessions) would end; counted while its disk
+    /// is full and its Odoo stopped. 0 where that is not known.
+    pub strangers: u32,
     /// Milliseconds that `/web/health` took just now, or why it did not answer.
     pub odoo_health: Option<Result<u32, String>>,
 }

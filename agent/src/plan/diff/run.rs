@@ -5,7 +5,7 @@
 use isyone_proto::plan::Role;
 
 use super::{
-    Action, Blocked, Inputs, List, Observed, PlannedAction, ROLES, START_GRACE_MS, data, seed,
+    Action, Blocked, Inputs, List, Observed, PlannedAction, ROLES, START_GRACE_MS, data, full, seed,
 };
 use crate::plan::{
     container::{Container, LABEL_CONFIG_HASH, LABEL_UID},
@@ -50,28 +50,10 @@ pub(super) fn run(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
     make(&mut list, inputs, stack, &kept);
     fill(&mut list, inputs, stack);
     start(&mut list, inputs, &kept);
-    if inputs.full && inputs.state.is_ready() {
-        hold_back_odoo(&mut list, observed);
+    if inputs.state.is_ready() {
+        full::hold_back(&mut list, inputs);
     }
     Ok(list.0)
-}
-
-/// Of a tenant whose disk is full everything is as planned, but for its Odoo, which does not run: PostgreSQL has what is left, and
-/// whoever makes room needs it.
-fn hold_back_odoo(list: &mut List, observed: &Observed) {
-    list.0.retain(|planned| {
-        !matches!(
-            planned.action,
-            Action::StartContainer(Role::Odoo)
-                | Action::RestartContainer(Role::Odoo)
-                | Action::AwaitOdoo
-        )
-    });
-    let stop = Action::StopContainer(Role::Odoo);
-    let stops = list.0.iter().any(|planned| planned.action == stop);
-    if observed.is_up(Role::Odoo) && !stops {
-        list.add(0, 0, stop, "its disk is full");
-    }
 }
 
 /// PostgreSQL cannot open data of another major version: it would exit and be restarted for ever.

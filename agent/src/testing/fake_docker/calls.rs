@@ -347,11 +347,14 @@ impl Docker for FakeDocker {
         if hangs {
             std::future::pending::<()>().await;
         }
-        let code = self.psql(&tenant, &String::from_utf8_lossy(&stdin))?;
+        let script = String::from_utf8_lossy(&stdin);
+        let code = self.psql(&tenant, &script)?;
+        let stdout = self.strangers(&tenant, &script);
         self.after(
             fate,
             ExecOutput {
                 code,
+                stdout,
                 ..Default::default()
             },
         )

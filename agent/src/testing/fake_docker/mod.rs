@@ -79,6 +79,8 @@ struct World {
     down: bool,
     next_id: u64,
     unhealthy: BTreeSet<String>,
+    /// Connections to a tenant's PostgreSQL that came over the network.
+    strangers: BTreeMap<String, u32>,
     violations: Vec<String>,
     log: Vec<String>,
 }
@@ -239,6 +241,17 @@ impl FakeDocker {
         } else {
             world.unhealthy.remove(name)
         };
+    }
+
+    /// So many connect to a tenant's PostgreSQL over the network, and stay until they are ended.
+    pub fn connect(&self, tenant: &str, count: u32) {
+        self.world().strangers.insert(tenant.to_owned(), count);
+    }
+
+    /// Connections to a tenant's PostgreSQL over the network.
+    pub fn connected(&self, tenant: &str) -> u32 {
+        let world = self.world();
+        world.strangers.get(tenant).copied().unwrap_or(0)
     }
 
     /// Names of running containers.

@@ -104,6 +104,19 @@ impl FakeDocker {
         Ok(i32::from(world.chance(permille)))
     }
 
+    /// What a script about connections prints; one that ends them does.
+    pub(super) fn strangers(&self, tenant: &str, script: &str) -> Vec<u8> {
+        if !script.contains("FROM pg_stat_activity") {
+            return Vec::new();
+        }
+        let mut world = self.world();
+        let count = world.strangers.get(tenant).copied().unwrap_or(0);
+        if script.contains("pg_terminate_backend") {
+            world.strangers.remove(tenant);
+        }
+        format!("{count}\n").into_bytes()
+    }
+
     /// Understands only what our own scripts contain.
     pub(super) fn psql(&self, tenant: &str, script: &str) -> Result<i32> {
         let data = self.place(&format!("pgdata_{tenant}"));

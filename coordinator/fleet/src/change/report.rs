@@ -207,7 +207,15 @@ impl Edit<'_> {
         let lives = tenant.placement.host == *host;
         if before.is_some() && lives && was != disk.state {
             let (kind, what) = match disk.state {
+                DiskState::Stopped if was > DiskState::Stopped => (
+                    EventKind::TenantDiskFreed,
+                    "PostgreSQL may run again, Odoo is stopped",
+                ),
                 state if state < was => (EventKind::TenantDiskFreed, "there is room again"),
+                DiskState::DatabaseStopped => (
+                    EventKind::TenantDatabaseStopped,
+                    "PostgreSQL is stopped as well, because it went on filling",
+                ),
                 DiskState::Stopped => (EventKind::TenantDiskFull, "Odoo is stopped"),
                 DiskState::UploadsRefused => {
                     (EventKind::TenantUploadsRefused, "uploads are refused")

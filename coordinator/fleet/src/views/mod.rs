@@ -13,7 +13,7 @@ use std::{
 };
 
 use isyone_types::{
-    disk::{Disk, DiskCause, DiskState},
+    disk::{Disk, DiskCause},
     identity::OperatorRole,
     ids::{HostName, TenantName},
     network::MAX_HOST_ADDRESSES,
@@ -147,8 +147,14 @@ pub fn disk(state: &State, tenant: &Tenant) -> Option<Disk> {
 
 /// Whether its host has stopped its Odoo because its disk is full.
 pub fn is_stopped_by_disk(state: &State, tenant: &Tenant) -> bool {
-    let full = disk(state, tenant).is_some_and(|disk| disk.state == DiskState::Stopped);
+    let full = disk(state, tenant).is_some_and(|disk| disk.state.stops_odoo());
     full && tenant.desired == Lifecycle::Running && !odoo_runs(state, tenant)
+}
+
+/// Whether its host has stopped its PostgreSQL as well, because its disk went on filling.
+pub fn is_database_stopped_by_disk(state: &State, tenant: &Tenant) -> bool {
+    let beyond = disk(state, tenant).is_some_and(|disk| disk.state.stops_postgres());
+    beyond && is_stopped_by_disk(state, tenant)
 }
 
 /// `9728 MiB of 10240 MiB used (95 %)`, or of files and directories where those are nearer to their limit.

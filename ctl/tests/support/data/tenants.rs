@@ -86,6 +86,7 @@ pub(crate) fn tenant(name: &str) -> Tenant {
             used_inodes: 5_120,
             limit_inodes: 655_360,
             too_deep: DiskPlace::Unspecified.into(),
+            postgres_stopped: false,
         }),
     }
 }

@@ -1,12 +1,18 @@
-//! Who would be taken for somebody who is let in, and what hosts are told to close to their tenants.
+//! Who would be taken for somebody who is let in, what hosts are told to close to their tenants, and a host that cannot.
 //!
 //! Not here: packets (`e2e::adversary::net`).
 
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use std::{
+    collections::BTreeSet, fs, net::IpAddr, os::unix::fs::PermissionsExt as _, time::Duration,
+};
 
+use isyone_agent::host::firewall::{Applier, Nft, Pauses};
 use isyone_proto::{
     network::{Egress, NetworkRules},
-    pb::v1::{Networks, SetAccessRequest, tenant_service_client::TenantServiceClient},
+    pb::v1::{
+        GetHostRequest, Host, HostState, Networks, SetAccessRequest,
+        host_service_client::HostServiceClient, tenant_service_client::TenantServiceClient,
+    },
 };
 use isyone_tests::fleet::{Fleet, wait_for};
 use tonic::Code;
@@ -90,4 +96,62 @@ fn hosts_are_told_what_to_close_to_their_tenants() {
         (policy.rules.egress, policy.rules.smtp),
         (Egress::Open, false)
     );
+}
+
+/// A host's `nft` that takes no limits on connections while there is a file `refuse` beside it.
+const NFT: &str = r#"#!/bin/sh
+case "$(cat)" in *isyone_limits*)
+    [ -e "$(dirname "$0")/refuse" ] && { echo 'Error: Could not process rule' >&2; exit 1; };;
+esac
+exit 0
+"#;
+
+/// Fails where limits that were refused once are off until the plan changes, and nobody but a log knows.
+#[test]
+fn a_host_that_cannot_limit_a_tenants_connections_says_so_and_tries_on() {
+    let mut fleet = Fleet::start("");
+    fleet.add_agent(1);
+    fleet.all_report();
+    fleet.create("alfa");
+    let dir = tempfile::tempdir().expect("a folder");
+    let (program, refuse) = (dir.path().join("nft"), dir.path().join("refuse"));
+    fs::write(&program, NFT)
+        .and_then(|()| fs::set_permissions(&program, fs::Permissions::from_mode(0o700)))
+        .and_then(|()| fs::write(&refuse, ""))
+        .expect("a program");
+    let agent = &mut fleet.agents[0];
+    agent.stop();
+    agent.firewall = Some(Applier {
+        nft: Nft::at(program),
+        pauses: Pauses {
+            first: Duration::from_millis(20),
+            most: Duration::from_millis(200),
+        },
+        ..Applier::default()
+    });
+    agent.start();
+    let host = |fleet: &Fleet| -> Host {
+        let mut hosts = HostServiceClient::new(fleet.admin.connection());
+        let name = "h1".to_owned();
+        let got = hosts.get_host(GetHostRequest { name });
+        fleet
+            .client
+            .block_on(got)
+            .expect("it is there")
+            .into_inner()
+    };
+    wait_for("operators to be told", SOON, || {
+        let host = host(&fleet);
+        host.state() == HostState::Degraded && host.message.contains("are not limited")
+    });
+    assert!(
+        fleet.agents[0]
+            .docker
+            .running()
+            .contains(&"odoo_alfa".to_owned())
+    );
+    fs::remove_file(refuse).expect("it was there");
+    wait_for("the host to be well again", SOON, || {
+        host(&fleet).state() == HostState::Ready
+    });
 }

@@ -4,6 +4,7 @@
 
 mod copies;
 mod data;
+mod full;
 
 use proptest::prelude::*;
 
@@ -53,43 +54,6 @@ fn another_address_is_written_and_restarts_nothing() {
     assert_eq!(world.steps(&next, 2).unwrap(), []);
 }
 
-/// Odoo is stopped and nothing else is touched, whatever else changes; with room it is started again.
-#[test]
-fn a_full_disk_stops_odoo_and_keeps_postgres() {
-    let plan = tenant_plan("alfa");
-    for which in 0..8 {
-        let mut world = World::empty(&plan);
-        assert!(world.converge(&plan, 0, usize::MAX));
-        world.full = true;
-        let actions: Vec<_> = world.steps(&plan, 1).unwrap();
-        let stop: Vec<_> = actions.iter().map(|step| step.action).collect();
-        assert_eq!(stop, [Action::StopContainer(Role::Odoo)]);
-        assert!(world.converge(&plan, 1, usize::MAX));
-        assert!(!world.observed.is_up(Role::Odoo) && world.observed.is_up(Role::Postgres));
-        assert_eq!(world.steps(&plan, 2).unwrap(), []);
-        let next = changed(&plan, which);
-        if next.desired == DesiredState::Running && next.uid == plan.uid {
-            assert!(world.converge(&next, 3, usize::MAX), "{which}");
-            assert!(!world.observed.is_up(Role::Odoo), "{which}");
-        }
-        world.full = false;
-        assert!(world.converge(&plan, 4, usize::MAX), "{which}");
-        assert!(world.observed.is_up(Role::Odoo) && world.observed.is_up(Role::Postgres));
-    }
-}
-
-#[test]
-fn a_tenant_is_created_whatever_is_said_of_its_disk() {
-    let plan = tenant_plan("alfa");
-    let mut world = World::empty(&plan);
-    world.full = true;
-    world.converge(&plan, 0, usize::MAX);
-    assert!(
-        world.state.is_ready(),
-        "there is nothing to remove before that"
-    );
-}
-
 #[test]
 fn images_come_first_and_alone() {
     let plan = tenant_plan("alfa");
@@ -105,7 +69,7 @@ fn images_come_first_and_alone() {
         state: &world.state,
         stale: false,
         no_new: None,
-        full: false,
+        disk: DiskState::Free,
         now: 0,
     };
     let actions: Vec<_> = diff(&inputs)
@@ -252,7 +216,7 @@ fn a_stale_copy_is_stopped_and_kept() {
         state: &world.state,
         stale: true,
         no_new: None,
-        full: false,
+        disk: DiskState::Free,
         now: 0,
     };
     let actions: Vec<_> = diff(&inputs)
@@ -282,7 +246,7 @@ fn without_a_packet_filter_only_new_tenants_wait() {
             state: &w.state,
             stale: false,
             no_new: Some("no nft"),
-            full: false,
+            disk: DiskState::Free,
             now: 0,
         })
     };

@@ -209,7 +209,7 @@ fn kinds(bench: &Bench) -> Vec<String> {
     let events = bench.state.fleet.events.iter();
     let kinds = events.map(|e| e.kind.as_str().to_owned());
     kinds
-        .filter(|k| k.contains("disk") || k.contains("uploads"))
+        .filter(|k| k.contains("disk") || k.contains("database") || k.contains("uploads"))
         .collect()
 }
 
@@ -238,6 +238,8 @@ fn a_disk_that_fills_is_told_refuses_uploads_and_comes_back() {
         (820, false),
         (960, true),
         (1000, true),
+        (1100, true),
+        (1040, true),
         (960, true),
         (940, true),
         (890, false),
@@ -252,6 +254,8 @@ fn a_disk_that_fills_is_told_refuses_uploads_and_comes_back() {
             "tenant.disk_filling",
             "tenant.uploads_refused",
             "tenant.disk_full",
+            "tenant.database_stopped",
+            "tenant.disk_freed",
             "tenant.disk_freed",
             "tenant.disk_freed",
             "tenant.disk_freed"

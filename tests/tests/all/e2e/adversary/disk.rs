@@ -59,6 +59,27 @@ fn fill_to(cell: &Cell, tenant: &str, percent: u64) {
     assert_eq!(fill(cell, tenant, &name, more), "");
 }
 
+/// What somebody who has taken Odoo over runs there: a statement of ten minutes, under a name of psql's.
+const FILLER: &str = "
+import configparser, psycopg2
+conf = configparser.RawConfigParser(strict=False); conf.read('/etc/odoo/odoo.conf'); o = conf['options']
+db = psycopg2.connect(host=o['db_host'], user=o['db_user'], password=o['db_password'], dbname='odoo_alfa', application_name='psql')
+q = db.cursor(); q.execute('CREATE TABLE filler (i int)'); db.commit()
+q.execute('INSERT INTO filler SELECT i FROM generate_series(1, 600000) i WHERE pg_sleep(0.001) IS NOT NULL')
+";
+
+/// What an operator's psql prints.
+fn psql(cell: &Cell, sql: &str) -> String {
+    let psql = cell.isyctl(&["tenant", "psql", "alfa", "--", "-Atc", sql]);
+    psql.ok().trim().to_owned()
+}
+
+/// Whether the filler's statement is at work.
+fn fills(cell: &Cell) -> bool {
+    let sql = "select count(*) from pg_stat_activity where state = 'active' and query like 'INSERT INTO filler%'";
+    psql(cell, sql) == "1"
+}
+
 /// A form with a file of so many bytes, as browsers send it.
 fn upload(edge: SocketAddr, tenant: &str, path: &str, bytes: usize) -> Response {
     let body = format!(
@@ -126,6 +147,7 @@ fn who_fills_his_disk_is_stopped_and_comes_back_and_his_neighbour_notices_nothin
     // So it does with a larger plan, whatever is on the disk.
     assert_eq!(fill(&cell, "alfa", "fill-again", 1100), "");
     becomes(&cell, "alfa", "stopped");
+    postgres_is_stopped(&cell);
     cell.isyctl(&["tenant", "resize", "alfa", "--plan", "wide"])
         .ok();
     answers(&cell, "alfa");
@@ -134,6 +156,7 @@ fn who_fills_his_disk_is_stopped_and_comes_back_and_his_neighbour_notices_nothin
         "tenant.disk_filling",
         "tenant.uploads_refused",
         "tenant.disk_full",
+        "tenant.database_stopped",
     ] {
         assert!(told(&cell, kind) > 0, "{kind}");
     }
@@ -207,6 +230,32 @@ fn limits_are_in_force(cell: &Cell) {
         docker.inspect("odoo_alfa", "{{.HostConfig.PidsLimit}}"),
         "500"
     );
+    assert_eq!(psql(cell, "show temp_file_limit"), "256MB");
+    let of_14 = "select setting from pg_settings where name = 'client_connection_check_interval'";
+    assert_ne!(psql(cell, of_14), "0", "a client that is gone is noticed");
+}
+
+/// More than 110 % at once.
+fn postgres_is_stopped(cell: &Cell) {
+    wait_for("PostgreSQL to be stopped", 2 * MINUTE, || {
+        let running = cell.hosts[0].docker.run(&["ps", "--format", "{{.Names}}"]);
+        let stopped = disk(cell, "alfa")["postgres_stopped"] == true;
+        (stopped && !running.stdout.contains("postgres_alfa")).then_some(())
+    });
+    let message = wait_for("why", MINUTE, || {
+        let shown = cell.json(&["tenant", "show", "alfa"]);
+        let message = shown["message"].as_str().unwrap_or_default().to_owned();
+        message
+            .contains("PostgreSQL are stopped")
+            .then_some(message)
+    });
+    assert!(message.contains("resize alfa"), "{message}");
+    let psql = cell.isyctl(&["tenant", "psql", "alfa", "--", "-c", "select 1"]);
+    assert!(
+        psql.code != 0 && psql.stderr.contains("resize alfa"),
+        "{}",
+        psql.stderr
+    );
 }
 
 fn uploads_are_refused(cell: &Cell) {
@@ -242,12 +291,17 @@ fn uploads_are_refused(cell: &Cell) {
 }
 
 fn odoo_is_stopped(cell: &Cell) {
+    let begun = cell.hosts[0]
+        .docker
+        .run(&["exec", "-d", "odoo_alfa", "python3", "-c", FILLER]);
+    assert_eq!(begun.code, 0, "{}", begun.stderr);
+    wait_for("a long statement", MINUTE, || fills(cell).then_some(()));
     // All by one command: the first of it that is seen stops the container.
     let more = (1024 * 101 / 100u64).saturating_sub(used_mib(cell, "alfa"));
-    let fills = format!(
+    let larger = format!(
         "f = os.open('/var/lib/odoo/fill-101', os.O_CREAT | os.O_WRONLY)\nos.posix_fallocate(f, 0, {more} << 20)\n"
     );
-    let script = [MANY, &fills, DEEP].concat();
+    let script = [MANY, &larger, DEEP].concat();
     assert_eq!(python(cell, "alfa", &script), "");
     becomes(cell, "alfa", "stopped");
     let page = wait_for("the page that says why", 2 * MINUTE, || {
@@ -260,8 +314,10 @@ fn odoo_is_stopped(cell: &Cell) {
     let shown = cell.json(&["tenant", "show", "alfa"]);
     let message = shown["message"].as_str().unwrap_or_default();
     assert!(message.contains("disk is full"), "{message}");
-    let psql = cell.isyctl(&["tenant", "psql", "alfa", "--", "-Atc", "select 1"]);
-    assert_eq!(psql.ok().trim(), "1", "PostgreSQL runs");
+    // PostgreSQL runs, for the operator: his session outlives a look, and what Odoo had begun there has ended with it.
+    assert!(!fills(cell), "a statement of Odoo's goes on");
+    assert_eq!(psql(cell, "select 'kept' from pg_sleep(18)"), "kept");
+    assert_eq!(psql(cell, "select count(*) from filler"), "0");
     let shell = cell.isyctl(&["tenant", "shell", "alfa", "--", "true"]);
     assert!(
         shell.code != 0 && shell.stderr.contains("disk is full"),
