@@ -405,7 +405,11 @@ impl StatusBoard {
     /// Docker's error and all warnings, as one text.
     pub fn troubles(&self) -> String {
         let inner = self.lock();
-        let all = std::iter::once(&inner.docker_error).chain(inner.warnings.values());
+        let docker = match inner.docker_error.as_str() {
+            "" => String::new(),
+            why => format!("Docker does not answer: {why}"),
+        };
+        let all = std::iter::once(&docker).chain(inner.warnings.values());
         all.filter(|t| !t.is_empty())
             .cloned()
             .collect::<Vec<_>>()

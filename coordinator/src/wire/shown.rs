@@ -292,7 +292,7 @@ fn host_message(state: HostState, silence_ms: i64, seen: Option<&HostObserved>) 
         HostState::Suspect | HostState::Lost => format!("no report for {} s", silence_ms / 1000),
         HostState::Degraded => {
             format!(
-                "Docker does not answer: {}",
+                "trouble on the host: {}",
                 seen.map(|s| s.docker_error.as_str()).unwrap_or_default()
             )
         }

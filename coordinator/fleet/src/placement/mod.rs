@@ -83,7 +83,7 @@ pub enum Rejection {
     NeverReported,
     /// No report for this many seconds.
     Silent(i64),
-    /// Its Docker Engine does not answer.
+    /// Its Docker Engine does not answer, or its agent cannot keep what it stands for, as limits between tenants.
     DockerDown(String),
     /// The agent refused its plan.
     PlanRefused(String),
@@ -110,7 +110,7 @@ impl fmt::Display for Rejection {
             Self::NoSuchHost => f.write_str("no such host"),
             Self::NeverReported => f.write_str("no report since the coordinator started"),
             Self::Silent(seconds) => write!(f, "no report for {seconds} s"),
-            Self::DockerDown(why) => write!(f, "Docker does not answer: {why}"),
+            Self::DockerDown(why) => write!(f, "trouble on the host: {why}"),
             Self::PlanRefused(why) => write!(f, "agent refused its plan: {why}"),
             Self::OtherHostWanted(host) => write!(f, "only {host} was asked for"),
             Self::Label(key, value) => write!(f, "label {key}={value} missing"),
