@@ -350,26 +350,34 @@ fn only_a_certificate_that_is_taken_back_makes_us_look_at_all_connections() {
     assert!(withdrew(Some(Command::RemoveHost { host: name("h2") })));
 }
 
-/// Between the moment when a caller is let in and the moment when its command is carried out its certificate may be
-/// replaced: nothing that is asked for with it may outlast it.
-#[test]
-fn what_is_asked_for_with_a_certificate_that_was_replaced_is_refused() {
-    let (mut bench, _, _) = running();
-    bench.host("h2", resources(1, 1, 1));
-    let record = |n: u8| Certificate {
+/// A certificate, told apart by one byte.
+fn record(n: u8) -> Certificate {
+    Certificate {
         serial: format!("{n:02x}"),
         not_after: 1 << 40,
         sha256: hex::encode([n; 32]),
         follows: None,
-    };
-    let shown = |identity: Identity, n: u8| CertificateInfo {
+    }
+}
+
+/// The same, as its holder shows it.
+fn shown(identity: Identity, n: u8) -> CertificateInfo {
+    CertificateInfo {
         identity,
         serial: vec![n],
         not_before: 0,
         not_after: 1 << 40,
         serves: false,
         sha256: [n; 32],
-    };
+    }
+}
+
+/// Between the moment when a caller is let in and the moment when its command is carried out its certificate may be
+/// replaced: nothing that is asked for with it may outlast it.
+#[test]
+fn what_is_asked_for_with_a_certificate_that_was_replaced_is_refused() {
+    let (mut bench, _, _) = running();
+    bench.host("h2", resources(1, 1, 1));
     let (ana, role) = (name::<ShortName>("ana"), OperatorRole::Admin);
     let create = |n, asked_with| Command::CreateOperator {
         name: ana.clone(),
