@@ -8,6 +8,7 @@ use std::{
     fs::File,
     io::Write as _,
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -23,6 +24,13 @@ use isyone_tests::fleet::{
 const SOON: Duration = Duration::from_secs(100);
 /// Of the plan `small`, MiB.
 const LIMIT: usize = 16;
+
+/// One at a time: the agent looks when its disk has lost room, and what another of these tests removes gives that back.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn write(home: &Path, name: &str, mib: usize) {
     let mut file = File::create(home.join(name)).expect("a volume");
@@ -83,6 +91,7 @@ fn postgres_is_stopped(fleet: &Fleet) {
 
 #[test]
 fn who_fills_his_disk_has_no_uploads_and_then_no_odoo_and_a_larger_plan_brings_both_back() {
+    let _alone = alone();
     let mut fleet = Fleet::start("");
     fleet.add_agent(1);
     fleet.all_report();
@@ -177,6 +186,7 @@ fn resize(fleet: &Fleet, plan: &'static str) {
 /// Fails when what a walk leaves out is taken for nothing: whatever lies below 512 directories would be free.
 #[test]
 fn nesting_is_no_way_past_the_limit_and_a_larger_plan_is_none_past_nesting() {
+    let _alone = alone();
     let (fleet, home) = one_tenant();
     std::fs::create_dir_all(home.join(vec!["secret"; 512].join("/"))).expect("a short path");
     stirs(&home, "stir");
@@ -207,6 +217,7 @@ fn nesting_is_no_way_past_the_limit_and_a_larger_plan_is_none_past_nesting() {
 /// Fails when bytes alone are counted: empty files take the inodes of everybody on the disk.
 #[test]
 fn files_without_bytes_are_limited_too() {
+    let _alone = alone();
     let (fleet, home) = one_tenant();
     for number in 0..10_000 {
         File::create(home.join(number.to_string())).expect("an inode");
@@ -222,6 +233,7 @@ fn files_without_bytes_are_limited_too() {
 /// Fails when only the two volumes count: an image may ask for more of them.
 #[test]
 fn a_volume_that_an_image_asks_for_counts_too() {
+    let _alone = alone();
     let (fleet, _) = one_tenant();
     write(&fleet.dir.path().join("unnamed"), "hidden", LIMIT);
     becomes(&fleet, "alfa", v1::DiskState::Stopped);
