@@ -11,7 +11,10 @@ pub mod operator;
 pub mod quiet;
 pub mod stored;
 
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use isyone_agent::{
     base::config::DataDir,
@@ -73,6 +76,16 @@ impl Fleet {
     /// A coordinator, an admin and no hosts. `settings` are additional lines of its configuration.
     pub fn start(settings: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory can be made");
+        Self::start_in(dir, settings)
+    }
+
+    /// Likewise, with all its files in a new directory below this one, if that is there.
+    pub fn start_below(place: &Path, settings: &str) -> Self {
+        let dir = tempfile::tempdir_in(place).or_else(|_| tempfile::tempdir());
+        Self::start_in(dir.expect("a directory can be made"), settings)
+    }
+
+    fn start_in(dir: tempfile::TempDir, settings: &str) -> Self {
         let mut config =
             Config::parse("fleet", &format!("{CONFIG}{settings}")).expect("a configuration");
         config.data_dir = dir.path().join("coordinator");
