@@ -43,9 +43,8 @@ use crate::{
 const CHECK: Duration = Duration::from_secs(30);
 /// How often rules with listed names are put in force again: their addresses are open for an hour from then.
 const AGAIN: Duration = Duration::from_secs(600);
-/// Subjects of our warnings on the host's board.
+/// Subject of our warning on the host's board.
 const LIMITS: &str = "connection limits";
-const SAVED: &str = "saved firewall";
 /// The rules in force, in the data directory.
 const RULES_FILE: &str = "firewall.nft";
 
@@ -217,15 +216,14 @@ impl Applier {
         let path = host.data.path().join(RULES_FILE);
         let written = fsutil::write_atomic(&path, text.as_bytes(), 0o600, true);
         let Err(e) = written else {
-            host.board.set_warning(SAVED, "");
             return whole;
         };
-        let text = format!(
-            "{} cannot be written, so the next boot begins with an older packet filter, or none: {e}",
+        // Not on the board: that would take the host out of placement, and what is in force is as it should be. A disk without
+        // room for this has an alert of its own.
+        tracing::error!(
+            "{} cannot be written, tried again; until then the next boot begins with an older packet filter, or none: {e}",
             path.display()
         );
-        tracing::error!("{text}");
-        host.board.set_warning(SAVED, &text);
         false
     }
 

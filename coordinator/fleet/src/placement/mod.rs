@@ -140,7 +140,7 @@ impl Rejection {
             Self::NoSuchHost => "no such host",
             Self::NeverReported => "no report yet",
             Self::Silent(_) => "silent",
-            Self::DockerDown(_) => "Docker down",
+            Self::DockerDown(_) => "in trouble",
             Self::PlanRefused(_) => "plan refused",
             Self::OtherHostWanted(_) => "not asked for",
             Self::Label(..) => "label",
