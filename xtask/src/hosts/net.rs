@@ -119,7 +119,9 @@ pub(super) fn ensure_namespace(host: &Host) -> Result<()> {
     if host.namespace_file().exists() {
         return Ok(());
     }
-    let (space, link) = (host.namespace(), format!("v-isy{}-{}", mark(), host.name()));
+    let (space, link) = (host.namespace(), link(host));
+    // One that a killed run has left behind.
+    succeeds(&mut ip(&format!("link del {link}")));
     let make = || -> Result<()> {
         output(&mut ip(&format!("netns add {space}")))?;
         output(&mut ip(&format!(
@@ -143,8 +145,15 @@ pub(super) fn ensure_namespace(host: &Host) -> Result<()> {
         .inspect_err(|_| remove_namespace(host))
 }
 
-/// Removes the host's namespace, and with it its end of the veth pair.
+/// The machine's end of the veth pair.
+fn link(host: &Host) -> String {
+    format!("v-isy{}-{}", mark(), host.name())
+}
+
+/// Removes the veth pair and the host's namespace. The pair by itself and first: with the namespace it goes only some time after its
+/// last process, and the next host of that name would find its name taken.
 pub(super) fn remove_namespace(host: &Host) {
+    succeeds(&mut ip(&format!("link del {}", link(host))));
     succeeds(&mut ip(&format!("netns del {}", host.namespace())));
 }
 
