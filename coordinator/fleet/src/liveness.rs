@@ -13,7 +13,7 @@ pub enum HostState {
     Unknown,
     /// Fresh report, and Docker answers.
     Ready,
-    /// Fresh report, but Docker does not answer.
+    /// Fresh report, but Docker does not answer, or the agent cannot keep what it stands for, as limits between tenants.
     Degraded,
     /// No report for the suspect time.
     Suspect,

@@ -65,7 +65,7 @@ pub struct HostObserved {
     pub resources: HostResources,
     /// Busy share of its CPUs, as an exponential average over [`CPU_AVERAGE_MS`].
     pub cpu_average_permille: u32,
-    /// Why Docker does not answer, from the last report; empty when it does.
+    /// Why the host takes no new tenants: Docker does not answer, or other trouble of its agent; from the last report, empty when there is none.
     pub docker_error: String,
     /// All jobs of its plan, from the last report.
     pub jobs: OrdMap<Uuid, Arc<JobReport>>,

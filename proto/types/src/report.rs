@@ -234,7 +234,7 @@ pub struct JobReport {
 pub struct HostReport {
     /// What the host has and uses.
     pub resources: HostResources,
-    /// Why Docker does not answer; empty when it does.
+    /// What troubles the host: Docker that does not answer, limits that the kernel refuses; empty when nothing does.
     pub docker_error: String,
     /// Tenants that changed since the last report; all of them when `complete`.
     pub tenants: Vec<TenantReport>,
