@@ -11,9 +11,9 @@ use isyone_types::{
 use uuid::Uuid;
 
 use crate::{
-    desired::Fleet,
+    desired::{Fleet, Host},
     liveness::{self, HostState},
-    observed::Observed,
+    observed::{HostObserved, Observed},
     operation::RoutesDue,
     placement::{PlacementInputs, Ranking},
     settings::{Liveness, Settings},
@@ -98,9 +98,21 @@ impl State {
     /// later of its joining and our start: before that it could not.
     pub fn host_state(&self, live: &Liveness, host: &HostName, now: UnixMs) -> (HostState, i64) {
         let seen = self.observed.hosts.get(host).map(AsRef::as_ref);
-        // Asked of all hosts each second: what only the silent need is looked up for them alone.
         let never_spoke = seen.is_none_or(|seen| seen.reported_at.is_none());
-        let joining = never_spoke.then(|| self.fleet.hosts.get(host)).flatten();
+        let joined = never_spoke.then(|| self.fleet.hosts.get(host)).flatten();
+        self.judge(live, seen, joined.map(AsRef::as_ref), now)
+    }
+
+    /// Like [`Self::host_state`], for who has found the records. The host's own is read only if it never reported.
+    pub fn judge(
+        &self,
+        live: &Liveness,
+        seen: Option<&HostObserved>,
+        host: Option<&Host>,
+        now: UnixMs,
+    ) -> (HostState, i64) {
+        let never_spoke = seen.is_none_or(|seen| seen.reported_at.is_none());
+        let joining = host.filter(|_| never_spoke);
         let since = joining.map_or(self.started_at, |host| host.joined_at.max(self.started_at));
         liveness::judge(seen, since, now, live)
     }

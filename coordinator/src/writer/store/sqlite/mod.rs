@@ -221,8 +221,7 @@ async fn write(
     writes: &[Write],
 ) -> Result<(), CommitError> {
     let group = Group::of(writes);
-    execute(connection, "BEGIN IMMEDIATE").await?;
-    lead(connection, term).await?;
+    begin(connection, term).await?;
     let mut rows = Vec::with_capacity(group.records.len());
     for ((kind, id), body) in &group.records {
         match body {
@@ -276,14 +275,17 @@ async fn write(
     Ok(())
 }
 
-/// Counts the commit, if nobody has committed in a higher term.
-async fn lead(connection: &mut SqliteConnection, term: Term) -> Result<(), CommitError> {
-    let counted =
-        sqlx::query("UPDATE leader SET term = $1, commits = commits + 1 WHERE term <= $1")
-            .bind(i64::from(term.0))
-            .execute(&mut *connection)
-            .await?;
-    if counted.rows_affected() == 1 {
+/// Begins a transaction and counts the commit in it, if nobody has committed in a higher term. One message to the
+/// database's thread carries both statements.
+async fn begin(connection: &mut SqliteConnection, term: Term) -> Result<(), CommitError> {
+    let counted = sqlx::query(
+        "BEGIN IMMEDIATE; \
+         UPDATE leader SET term = $1, commits = commits + 1 WHERE term <= $1 RETURNING term",
+    )
+    .bind(i64::from(term.0))
+    .fetch_all(&mut *connection)
+    .await?;
+    if !counted.is_empty() {
         return Ok(());
     }
     let stored: i64 = sqlx::query("SELECT term FROM leader")
@@ -300,7 +302,7 @@ type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArgume
 
 /// Rows per statement. Each statement is a message to the database's thread and back, so a group uses few; each size
 /// has one text, which is compiled once.
-const ROWS: [usize; 4] = [128, 32, 8, 1];
+const ROWS: [usize; 10] = [128, 32, 8, 7, 6, 5, 4, 3, 2, 1];
 
 /// A statement for each of [`ROWS`].
 type Texts = LazyLock<[String; ROWS.len()]>;
