@@ -171,6 +171,34 @@ async fn a_restart_waits_for_requests_under_way_and_holds_those_that_come() {
     life.end().await;
 }
 
+/// An agent that dies while requests are held: the next one ends the hold.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_that_a_killed_agent_left_ends_with_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = FakeDocker::new(dir.path(), 38);
+    let mut plan = tenant_plan("alfa");
+    let at = place(7, &mut plan);
+    fake.put_at("odoo_alfa", at);
+    let _odoo = Odoo::start(at).await;
+    let _relay = here(dir.path()).await;
+    let mut life = Life::begin_on(relayed(&fake, dir.path()), &[plan.clone()]);
+    life.converged(&plan).await;
+    fake.die_at(Some(1));
+    (plan.odoo_restarts, plan.generation) = (1, 2);
+    life.plan(&[plan.clone()]);
+    timeout(Duration::from_secs(20), fake.died()).await.unwrap();
+    let path = data(dir.path()).relay().join("routes.json");
+    assert!(std::fs::read_to_string(path).unwrap().contains("holding"));
+    life.end().await;
+    let port = plan.http_port;
+    let held = tokio::spawn(get(port, "/held"));
+    fake.die_at(None);
+    let life = Life::begin_on(relayed(&fake, dir.path()), &[plan.clone()]);
+    assert_eq!(held.await.unwrap().unwrap(), "HTTP/1.1 200 OK");
+    life.converged(&plan).await;
+    life.end().await;
+}
+
 /// Twenty visitors a second while their tenant is made anew: all are answered.
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_fails_while_a_container_is_made_anew_at_another_address() {

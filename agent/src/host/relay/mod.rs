@@ -17,7 +17,11 @@ use std::{
 };
 
 use ipnet::IpNet;
-use isyone_proto::{disk::DiskState, ids::TenantName, plan::HostPlan};
+use isyone_proto::{
+    disk::DiskState,
+    ids::TenantName,
+    plan::{HostPlan, TenantPlan},
+};
 use isyone_relay::{
     Settings,
     limits::HostLimits,
@@ -208,10 +212,18 @@ impl RelayRoutes {
         inner.edges = relay::edges(&plan.firewall.edges, advertise);
         let named: BTreeSet<&TenantName> = plan.tenants.iter().map(|t| &t.name).collect();
         inner.tenants.retain(|name, _| named.contains(name));
+        inner.full.retain(|name| named.contains(name));
     }
 
-    fn set_full(&self, full: BTreeSet<TenantName>) {
-        self.lock().full = full;
+    /// Whether uploads to a tenant are refused for want of disk; of those that are not named, it stays as it was.
+    fn set_full(&self, known: Vec<(TenantName, bool)>) {
+        let mut inner = self.lock();
+        for (name, is_full) in known {
+            match is_full {
+                true => inner.full.insert(name),
+                false => inner.full.remove(&name),
+            };
+        }
     }
 
     /// Writes the routes where they differ from the file's, and waits until the relay follows them. `Ok(false)`: none does yet; it
@@ -274,7 +286,7 @@ pub async fn run(host: Arc<Host>, mut plans: watch::Receiver<InForce>, stop: Can
         let plan = plans.borrow_and_update().plan.clone();
         if let Some(plan) = plan {
             host.relay.adapt(&plan, host.advertise());
-            host.relay.set_full(full(&host, &plan));
+            host.relay.set_full(measured(&host, &plan));
         }
         let published = host.relay.publish().await;
         let warning = published.map_or_else(
@@ -319,17 +331,14 @@ pub async fn give_up(data: DataDir) {
     let _ = Admin::new(&data).reload().await;
 }
 
-/// Tenants whose disk is so full that uploads are refused.
-fn full(host: &Host, plan: &HostPlan) -> BTreeSet<TenantName> {
-    let is_full = |name: &TenantName, uid| {
-        let disk = host.board.disk(name, uid);
-        disk.is_some_and(|disk| disk.state >= DiskState::UploadsRefused)
+/// Tenants whose disk was measured since the agent's start, and whether it is so full that uploads are refused.
+fn measured(host: &Host, plan: &HostPlan) -> Vec<(TenantName, bool)> {
+    let of = |tenant: &TenantPlan| {
+        let disk = host.board.disk(&tenant.name, tenant.uid)?;
+        let is_full = disk.state >= DiskState::UploadsRefused;
+        Some((tenant.name.clone(), is_full))
     };
-    let tenants = plan.tenants.iter();
-    tenants
-        .filter(|tenant| is_full(&tenant.name, tenant.uid))
-        .map(|tenant| tenant.name.clone())
-        .collect()
+    plan.tenants.iter().filter_map(of).collect()
 }
 
 #[cfg(test)]
@@ -384,7 +393,7 @@ mod tests {
         let name = routed("alfa").name;
         assert!(!routes.hold(&name, 1, 7), "it has no route");
         routes.serve(routed("alfa"));
-        routes.set_full(BTreeSet::from([name.clone()]));
+        routes.set_full(vec![(name.clone(), true)]);
         routes.publish().await.unwrap();
         let state = || on_disk(&data).tenants()[0].state.clone();
         assert_eq!(state(), State::UploadsRefused);
@@ -394,7 +403,13 @@ mod tests {
         let next = RelayRoutes::open(&data, true);
         next.serve(routed("alfa"));
         next.publish().await.unwrap();
-        assert_eq!(state(), State::Serving);
+        assert_eq!(state(), State::Serving, "what a hold hid is measured again");
+        next.set_full(vec![(name.clone(), true)]);
+        next.publish().await.unwrap();
+        let another = RelayRoutes::open(&data, true);
+        another.serve(routed("alfa"));
+        another.publish().await.unwrap();
+        assert_eq!(state(), State::UploadsRefused, "until it is measured");
         next.remove(&name);
         next.publish().await.unwrap();
         assert!(on_disk(&data).tenants().is_empty());

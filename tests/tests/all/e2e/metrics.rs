@@ -7,6 +7,7 @@ use isyone_tests::e2e::{
     cell::{Cell, Shape},
     enabled,
     http::get,
+    odoo::User,
     process::{Output, run, self_signed},
     root, wait_for,
 };
@@ -147,13 +148,13 @@ fn requests_are_counted_exactly(cell: &Cell, prometheus: &Scraper) {
             &["method=\"GET\"", "code=\"200\"", "route=\"login\""],
         )
     };
-    get(cell.edge(), "alfa.isy.one", "/web/login"); // builds the assets
+    let visitor = User::visitor(cell, "alfa"); // builds the assets
     let before = counted();
     thread::scope(|scope| {
         for _ in 0..CLIENTS {
             scope.spawn(|| {
                 for _ in 0..REQUESTS / CLIENTS {
-                    assert_eq!(get(cell.edge(), "alfa.isy.one", "/web/login").status, 200);
+                    assert_eq!(visitor.get("/web/login").status, 200);
                 }
             });
         }
