@@ -207,8 +207,13 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<()> {
     let mut threads = tokio::runtime::Builder::new_multi_thread();
     // A relay has as many threads as there are CPUs. For the rest two are plenty: the work is in Docker, PostgreSQL and the disk.
-    if !matches!(cli.command, AgentCommand::Relay(_)) {
-        threads.worker_threads(2);
+    match &cli.command {
+        AgentCommand::Relay(arguments) if !arguments.stop => {
+            if let Err(e) = relay::shed_privileges() {
+                eprintln!("isy-agent: the relay keeps what it may do here: {e}");
+            }
+        }
+        _ => drop(threads.worker_threads(2)),
     }
     let runtime = threads.enable_all().build()?;
     match cli.command {

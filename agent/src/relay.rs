@@ -6,7 +6,10 @@
 use std::{io, os::fd::AsFd, time::Duration};
 
 use isyone_relay::{Drained, Relay};
-use rustix::process::{Pid, Signal};
+use rustix::{
+    process::{Pid, Signal},
+    thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_no_new_privs},
+};
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::{Instant, MissedTickBehavior, sleep},
@@ -50,6 +53,22 @@ pub enum RelayError {
     /// `--stop` cannot ask it.
     #[error("the relay cannot be asked to stop: {0}")]
     Asking(#[source] io::Error),
+}
+
+/// Gives up every capability, and what programs could give back, for whoever it talks to is a stranger. Ways through directories that
+/// are not its own may remain: the agent's directory may be below some user's. Call it before there are threads: it is for this one,
+/// and those that it starts.
+pub fn shed_privileges() -> io::Result<()> {
+    let ways = CapabilitySet::DAC_READ_SEARCH & capabilities(None)?.permitted;
+    set_capabilities(
+        None,
+        CapabilitySets {
+            effective: ways,
+            permitted: ways,
+            inheritable: CapabilitySet::empty(),
+        },
+    )?;
+    Ok(set_no_new_privs(true)?)
 }
 
 /// Runs a relay until it is told to stop or a successor has taken over. With `detach` it leaves its parent's session, so that no signal

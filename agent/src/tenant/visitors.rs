@@ -21,8 +21,8 @@ const HOLD_MS: u64 = 60_000;
 const LONGEST: Duration = Duration::from_secs(ODOO_STOP_S as u64 - LAST_S as u64);
 /// Seconds that Odoo has for its own end even so.
 const LAST_S: u32 = 10;
-/// Between looks at the requests under way. The relay answers from memory.
-const LOOK: Duration = Duration::from_millis(50);
+/// First and longest pause between looks at the requests under way. Most end at once; the relay tells of all its tenants each time.
+const LOOKS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 
 /// Before a role's container is stopped: has new requests held, and waits until those under way have ended. Returns how many seconds
 /// the container then has to stop.
@@ -35,12 +35,14 @@ pub(super) async fn wait_for(tenant: &Tenant, role: Role, grace_s: u32) -> u32 {
         return grace_s;
     }
     let begin = Instant::now();
+    let (mut pause, longest) = LOOKS;
     while routes.in_flight(name).await.is_some_and(|n| n > 0) {
         if begin.elapsed() >= LONGEST {
             tracing::warn!(tenant = %name, "requests are cut off that take longer than {} s", LONGEST.as_secs());
             break;
         }
-        sleep(LOOK).await;
+        sleep(pause).await;
+        pause = (pause * 3 / 2).min(longest);
     }
     let waited = u32::try_from(begin.elapsed().as_secs()).unwrap_or(u32::MAX);
     grace_s.saturating_sub(waited).max(LAST_S)

@@ -334,6 +334,15 @@ async fn a_relay_that_is_killed_is_there_again_and_outlives_its_agent() {
     let pid = async || admin.health().await.map_or(0, |health| health.pid);
     until("a relay", async || pid().await != 0).await;
     let first = pid().await;
+    let status = std::fs::read_to_string(format!("/proc/{first}/status")).unwrap();
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:\t"));
+    let searches = ["0000000000000000", "0000000000000004"];
+    assert!(
+        effective.is_some_and(|caps| searches.contains(&caps)),
+        "{effective:?}"
+    );
     let process = rustix::process::Pid::from_raw(i32::try_from(first).unwrap()).unwrap();
     rustix::process::kill_process(process, rustix::process::Signal::KILL).unwrap();
     let killed = Instant::now();
