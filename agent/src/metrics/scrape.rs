@@ -29,6 +29,7 @@ use super::{
     relay::{self, RelayError},
     target::Target,
     traffic_samples::TrafficSamples,
+    visitors,
 };
 use crate::{
     base::clock::now_ms,
@@ -183,7 +184,11 @@ impl Scraper {
             *self.connected.borrow(),
             &self.counts,
         ));
-        Page::ok(page.finish())
+        let mut page = page.finish();
+        if self.host.relay.is_on() {
+            page += &visitors::page(self.host.relay.admin()).await;
+        }
+        Page::ok(page)
     }
 
     async fn containers(&self) -> Page {

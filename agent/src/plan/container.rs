@@ -20,6 +20,10 @@ pub const LABEL_ROLE: &str = "one.isy.role";
 pub const LABEL_CONFIG_HASH: &str = "one.isy.config-hash";
 /// Label: the reference of the image that it was made of. The image itself is named by id.
 pub const LABEL_IMAGE: &str = "one.isy.image";
+/// Label: whose the published ports of an Odoo container are. Without it they are Docker's.
+pub const LABEL_PORTS: &str = "one.isy.ports";
+/// Value of [`LABEL_PORTS`]: the container has none, the host's relay listens.
+pub const PORTS_RELAYED: &str = "relay";
 /// Label of an image that only poses as Odoo or PostgreSQL: there is no database to fill.
 pub const LABEL_STANDIN: &str = "one.isy.standin";
 

@@ -12,6 +12,7 @@ pub mod firewall;
 pub mod held;
 pub mod home;
 pub mod names;
+pub mod relay;
 pub mod render;
 pub mod sql;
 pub mod stack;

@@ -429,6 +429,7 @@ mod tests {
             tenants_dir: "/var/lib/isyone/tenants".into(),
             addons_dir: "/var/lib/isyone/addons".into(),
             data_device: None,
+            relays: false,
         };
         let images = Images {
             odoo: ImageFacts {

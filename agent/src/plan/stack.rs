@@ -85,6 +85,14 @@ pub fn split_memory(total: u64) -> (u64, u64) {
     (total - postgres, postgres)
 }
 
+/// Processes and threads that Odoo's container may have: what the plan says, or enough for its workers.
+pub fn default_pids(size: &Size) -> u32 {
+    match size.bounds.pids {
+        0 => 256 + 64 * size.workers,
+        said => said,
+    }
+}
+
 /// Connections of one Odoo process, so that those of all processes together fit PostgreSQL.
 pub fn db_maxconn(size: &Size) -> u32 {
     let processes = if size.workers == 0 {

@@ -18,6 +18,7 @@ mod settle;
 mod show;
 mod state_file;
 mod vigil;
+mod visitors;
 
 use std::{
     path::PathBuf,

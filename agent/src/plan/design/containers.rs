@@ -18,7 +18,7 @@ use crate::plan::{
     render,
     stack::{
         ADDON_NAME, ADDONS_TARGET, EXTRA_ADDONS_TARGET, GEVENT_PORT, HTTP_PORT, MAX_CONNECTIONS,
-        POSTGRES_GRACE_S, init_name, split_memory,
+        POSTGRES_GRACE_S, default_pids, init_name, split_memory,
     },
 };
 
@@ -36,10 +36,7 @@ pub(super) fn limits(size: &Size, host: &HostFacts, role: Role) -> Limits {
         Role::Odoo => Limits {
             memory_bytes: odoo,
             nano_cpus: cpu.clamp(least, most),
-            pids: match size.bounds.pids {
-                0 => 256 + 64 * size.workers,
-                said => said,
-            },
+            pids: default_pids(size),
         },
         Role::Postgres => Limits {
             memory_bytes: postgres,

@@ -13,7 +13,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::plan::{
     container::{
-        ContainerSpec, LABEL_CONFIG_HASH, LABEL_TENANT, LABEL_UID, Limits, MountSource, NamedSpec,
+        ContainerSpec, LABEL_CONFIG_HASH, LABEL_PORTS, LABEL_TENANT, LABEL_UID, Limits,
+        MountSource, NamedSpec, PORTS_RELAYED,
     },
     facts::{HostFacts, Images},
     render, sql,
@@ -71,6 +72,14 @@ fn with_hash(mut spec: ContainerSpec, contents: &str) -> ContainerSpec {
     spec
 }
 
+/// Leaves the ports to the host's relay. Comes after the hash: whose they are is no reason to make a container anew that has them
+/// published (the other way round is one: diff).
+fn leave_ports(odoo: &mut ContainerSpec) {
+    odoo.ports.clear();
+    odoo.labels
+        .insert(LABEL_PORTS.to_owned(), PORTS_RELAYED.to_owned());
+}
+
 /// Names the snapshot from which this tenant's database may be copied.
 pub fn golden_key(plan: &TenantPlan, images: &Images) -> String {
     let modules: Vec<&str> = plan.modules.iter().map(|m| m.as_str()).collect();
@@ -91,10 +100,13 @@ pub fn stack(plan: &TenantPlan, host: &HostFacts, images: &Images, master_hash: 
     let conf = render::odoo_conf(plan, &images.odoo, master_hash);
     let postgres = with_hash(containers::postgres(plan, host, images), "");
     // A changed file replaces the mounted one by a rename: a container only sees it when it is created anew.
-    let odoo = with_hash(
+    let mut odoo = with_hash(
         containers::odoo(plan, host, images),
         &(conf.clone() + &sql::metrics_token(plan)),
     );
+    if host.relays {
+        leave_ports(&mut odoo);
+    }
     let mut stack = Stack {
         network: named(plan, plan.name.project(), "network", "default"),
         subnet: plan.subnet.trunc().to_string(),
@@ -131,6 +143,7 @@ mod tests {
             tenants_dir: "/var/lib/isyone/tenants".into(),
             addons_dir: "/var/lib/isyone/addons".into(),
             data_device: None,
+            relays: false,
         }
     }
 
@@ -226,6 +239,23 @@ mod tests {
         before.mounts.retain(|m| m.source != MountSource::Image);
         assert_eq!(before.mounts.len() + 1, odoo.mounts.len());
         assert_eq!(config_hash(&before, "conf"), config_hash(&odoo, "conf"));
+    }
+
+    /// Whose the ports are makes no running container anew, and a relay's tenant has none published.
+    #[test]
+    fn a_relays_tenants_publish_nothing() {
+        let plan = tenant_plan("alfa");
+        let mut there = host();
+        there.relays = true;
+        let published = stack(&plan, &host(), &images(), "hash");
+        let relayed = stack(&plan, &there, &images(), "hash");
+        assert_eq!(published.odoo.ports.len(), 2);
+        assert!(relayed.odoo.ports.is_empty() && relayed.init.ports.is_empty());
+        let hash = |stack: &Stack| stack.odoo.labels[LABEL_CONFIG_HASH].clone();
+        assert_eq!(hash(&published), hash(&relayed));
+        let compose = &relayed.files[0].content;
+        assert!(!compose.contains("\n    ports:"), "{compose}");
+        assert!(compose.contains("one.isy.ports: relay"), "{compose}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::{
 use crate::plan::{
     container::{Container, LABEL_CONFIG_HASH, LABEL_UID},
     home::Lies,
-    sql,
+    relay, sql,
     stack::Stack,
     state::Database,
 };
@@ -110,6 +110,9 @@ fn why_not_kept(
         Some("it was made for another tenant of this name")
     } else if container.label(LABEL_CONFIG_HASH) != wanted {
         Some("its configuration has changed")
+    } else if relay::is_relayed(container) && !stack.container(role).ports.is_empty() {
+        // The other way round it stays: its ports are Docker's until it is made anew for another reason.
+        Some("its ports were the relay's, and are Docker's now")
     } else if matches!(container.state.as_str(), "dead" | "removing") {
         Some("Docker could not remove it")
     } else if stops && data::is_to_move(inputs, role) {

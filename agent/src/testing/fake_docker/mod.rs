@@ -10,6 +10,7 @@ mod programs;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -79,6 +80,8 @@ struct World {
     down: bool,
     next_id: u64,
     unhealthy: BTreeSet<String>,
+    /// Where containers are; those that are not here are at 127.0.0.1.
+    places: BTreeMap<String, Ipv4Addr>,
     /// Connections to a tenant's PostgreSQL that came over the network.
     strangers: BTreeMap<String, u32>,
     violations: Vec<String>,
@@ -222,6 +225,11 @@ impl FakeDocker {
     /// The daemon stops answering, or answers again. Containers stay as they are.
     pub fn set_down(&self, down: bool) {
         self.world().down = down;
+    }
+
+    /// From now on a container of this name has that address while it runs.
+    pub fn put_at(&self, name: &str, address: Ipv4Addr) {
+        self.world().places.insert(name.to_owned(), address);
     }
 
     /// A container's program ends by itself.
@@ -468,7 +476,10 @@ impl FakeDocker {
             exit_code: c.code,
             limits: c.limits,
             unnamed: world.unnamed.get(name).cloned().into_iter().collect(),
-            ip: (c.state == "running").then_some([127, 0, 0, 1].into()),
+            ip: (c.state == "running").then(|| {
+                let place = world.places.get(name).copied();
+                place.unwrap_or(Ipv4Addr::LOCALHOST)
+            }),
             ..Default::default()
         }
     }

@@ -15,5 +15,6 @@ mod metrics;
 mod monitoring;
 mod moves;
 mod pages;
+mod relay;
 mod visitors;
 mod walk;
