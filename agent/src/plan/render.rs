@@ -34,7 +34,7 @@ pub const METRICS_TOKEN_TARGET: &str = "/etc/odoo/isyone_metrics_token";
 /// Odoo's own defaults, of an image that our module does not get into.
 const LIMIT_MEMORY_BYTES: u64 = 2560 << 20;
 const LIMIT_MEMORY_SOFT_BYTES: u64 = 2048 << 20;
-/// As agents of before wrote it: `limits_before`.
+/// As agents of before wrote it.
 const LIMIT_TIME_CPU_S: u64 = 60;
 /// Odoo's own default for how long a request may take.
 const LIMIT_TIME_S: u64 = 120;
@@ -112,32 +112,23 @@ type Lines = Vec<(&'static str, String)>;
 /// Limits on a process. Without our module, which moves the limit on address space with what is mapped but not used, a
 /// threaded server would end at it with a few dozen websockets: Odoo's defaults stay.
 fn limits(plan: &TenantPlan, image: &ImageFacts) -> Lines {
-    let guarded = image.addons_path.is_some();
-    let (hard, soft) = match guarded {
-        true => (
-            process_memory(&plan.size, plan.upload_limit_bytes),
-            process_soft_memory(&plan.size, plan.upload_limit_bytes),
+    let (size, upload) = (&plan.size, plan.upload_limit_bytes);
+    let (hard, soft) = match image.addons_path {
+        Some(_) => (
+            process_memory(size, upload),
+            process_soft_memory(size, upload),
         ),
-        false => (
-            LIMIT_MEMORY_BYTES + plan.upload_limit_bytes,
-            LIMIT_MEMORY_SOFT_BYTES,
-        ),
+        None => (LIMIT_MEMORY_BYTES + upload, LIMIT_MEMORY_SOFT_BYTES),
     };
+    // The installation of an app is one request, and half done is worse than slow.
+    limit_lines(hard, soft, request_seconds(plan))
+}
+
+fn limit_lines(hard: u64, soft: u64, cpu_s: u64) -> Lines {
     vec![
         ("limit_memory_hard", hard.to_string()),
         ("limit_memory_soft", soft.to_string()),
-        // The installation of an app is one request, and half done is worse than slow.
-        ("limit_time_cpu", request_seconds(plan).to_string()),
-    ]
-}
-
-/// The same as agents of before wrote it.
-fn limits_before(plan: &TenantPlan) -> Lines {
-    let hard = LIMIT_MEMORY_BYTES + plan.upload_limit_bytes;
-    vec![
-        ("limit_memory_hard", hard.to_string()),
-        ("limit_memory_soft", LIMIT_MEMORY_SOFT_BYTES.to_string()),
-        ("limit_time_cpu", LIMIT_TIME_CPU_S.to_string()),
+        ("limit_time_cpu", cpu_s.to_string()),
     ]
 }
 
@@ -149,7 +140,9 @@ pub fn odoo_conf(plan: &TenantPlan, image: &ImageFacts, master_hash: &str) -> St
 /// What of `odoo.conf` decides whether a container is made anew. Not the limits on a process, which come with its next start: as
 /// they were before, no tenant stops because an agent is upgraded or because memory is changed in flight.
 pub fn fixed_conf(plan: &TenantPlan, image: &ImageFacts, master_hash: &str) -> String {
-    conf(plan, image, master_hash, limits_before(plan))
+    let hard = LIMIT_MEMORY_BYTES + plan.upload_limit_bytes;
+    let before = limit_lines(hard, LIMIT_MEMORY_SOFT_BYTES, LIMIT_TIME_CPU_S);
+    conf(plan, image, master_hash, before)
 }
 
 /// Without `db_name` Odoo would run the crons of every database it can see.

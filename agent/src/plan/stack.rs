@@ -51,6 +51,8 @@ pub struct Stack {
     pub odoo: ContainerSpec,
     /// `odoo_<t>_init`: runs `odoo -i` once.
     pub init: ContainerSpec,
+    /// The same container's other use: finishes the installation of an app that was cut off.
+    pub finish: ContainerSpec,
     /// Files in the tenant's directory.
     pub files: Vec<RenderedFile>,
     /// There is no database to fill.

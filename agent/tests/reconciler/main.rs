@@ -8,4 +8,5 @@ mod data;
 mod disk;
 mod faults;
 mod images;
+mod installs;
 mod life;

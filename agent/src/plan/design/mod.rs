@@ -107,6 +107,7 @@ pub fn stack(plan: &TenantPlan, host: &HostFacts, images: &Images, master_hash: 
         postgres,
         odoo,
         init: containers::init(plan, host, images),
+        finish: containers::finish(plan, host, images),
         files: Vec::new(),
         standin: images.odoo.standin || images.postgres.standin,
         golden_key: golden_key(plan, images),
@@ -275,7 +276,7 @@ mod tests {
     fn no_secret_is_in_a_container_spec() {
         let plan = tenant_plan("alfa");
         let stack = stack(&plan, &host(), &images(), "hash");
-        for spec in [&stack.odoo, &stack.postgres, &stack.init] {
+        for spec in [&stack.odoo, &stack.postgres, &stack.init, &stack.finish] {
             let text = format!("{spec:?}");
             for secret in [
                 &plan.secrets.database_password,
