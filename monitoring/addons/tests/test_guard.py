@@ -339,17 +339,20 @@ class Stops(unittest.TestCase):
 
 
 class Memory(unittest.TestCase):
-    def test_what_is_mapped_and_not_used_is_added(self):
-        bound = memory.Bound(650, 1000, lambda: 1000)
-        self.assertEqual(bound.limit(300, 100), 850)
-        self.assertEqual(bound.limit(100, 300), 650)
+    def test_a_stack_is_added_for_each_thread_and_what_was_mapped_at_the_beginning(self):
+        with mock.patch.object(memory, "mapped_and_used", lambda: (300, 100)), \
+                mock.patch.object(memory, "threads", lambda: 3), mock.patch.object(memory, "stack_bytes", lambda: 10):
+            bound = memory.Bound(650, 1000, None, lambda: 1000)
+            self.assertEqual(bound.limit(650, 3), 650 + 200 + 20)
+            self.assertEqual(bound.limit(650, 103), 650 + 200 + 1020)
+            self.assertEqual(bound.limit(650, 1), 650 + 200 + 20)
 
     def test_it_follows_the_container(self):
-        self.assertEqual(memory.Bound(650, 1000, lambda: 2000).limit(0, 0), 1300)
-        self.assertIsNone(memory.Bound(650, 1000, lambda: None).limit(0, 0))
+        self.assertEqual(memory.Bound(650, 1000, None, lambda: 2000).bytes(), 1300)
+        self.assertIsNone(memory.Bound(650, 1000, None, lambda: None).bytes())
 
     def test_one_that_is_above_the_container_is_cut(self):
-        self.assertEqual(memory.Bound(3500, 1000, lambda: 1000).limit(0, 0), 950)
+        self.assertEqual(memory.Bound(3500, 1000, None, lambda: 1000).bytes(), 950)
 
     def test_without_a_limit_there_is_no_bound(self):
         for configured, container in ((0, 1000), (650, None)):
@@ -369,6 +372,8 @@ class Memory(unittest.TestCase):
     def test_this_process_is_read(self):
         mapped, used = memory.mapped_and_used()
         self.assertTrue(mapped > used > 0)
+        self.assertGreaterEqual(memory.threads(), 1)
+        self.assertTrue(1 << 12 <= memory.stack_bytes() <= 64 << 20)
 
 
 class Store:

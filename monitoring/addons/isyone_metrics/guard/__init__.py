@@ -41,7 +41,8 @@ def install(recorder, attempt, evented):
 
     def guard_memory():
         config = module("odoo.tools").config
-        memory.bound(server(), memory.Bound(config["limit_memory_hard"], memory.container_bytes()))
+        limit = memory.Bound(config["limit_memory_hard"], memory.container_bytes(), memory.tell_malloc())
+        memory.bound(server(), limit)
 
     def guard_sessions():
         store = module("odoo.http").FilesystemSessionStore

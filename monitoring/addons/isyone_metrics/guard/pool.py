@@ -24,11 +24,11 @@ class Line:
         self._lock = threading.Lock()
         self._waiting = collections.deque()
 
-    def join(self):
-        """A place at the end."""
+    def join(self, before_others):
+        """A place at the end, or before the others."""
         place = threading.Event()
         with self._lock:
-            self._waiting.append(place)
+            (self._waiting.appendleft if before_others else self._waiting.append)(place)
         return place
 
     def leave(self, place):
@@ -62,9 +62,9 @@ def wait_for_connections(pool_class, full, busy, recorder, wait_seconds=WAIT_SEC
     def line_of(pool):
         return lines.setdefault(id(pool), Line())  # a process has two pools, for its whole life
 
-    def in_turn(self, line, arguments, named):
+    def in_turn(self, line, has, arguments, named):
         recorder.add(layout.POOL_WAITS)
-        deadline, place = monotonic() + wait_seconds, line.join()
+        deadline, place = monotonic() + wait_seconds, line.join(has > 0)
         try:
             while (left := deadline - monotonic()) > 0:
                 if line.first(place):
@@ -88,7 +88,7 @@ def wait_for_connections(pool_class, full, busy, recorder, wait_seconds=WAIT_SEC
                 raise full("others wait")
             connection = borrow(self, *arguments, **named)
         except full:
-            connection = in_turn(self, line, arguments, named)
+            connection = in_turn(self, line, has, arguments, named)
         held.count = max(has, 0) + 1
         return connection
 

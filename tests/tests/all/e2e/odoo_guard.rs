@@ -19,6 +19,21 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOST: &str = "alfa.isy.one";
 const THREADED: &str = "---[plans.small]\nmemory=\"1GiB\"\ncpu=1.0\ndisk=\"2GiB\"\nworkers=0\n";
 
+/// Sends six bodies of 30 MB and prints how many were answered.
+const BODIES: &str = "
+import http.client, threading
+body = b'{\"params\":{\"service\":\"common\",\"method\":\"version\",\"args\":[' + b'[],' * 10000000 + b'0]}}'
+answers = []
+def send():
+    odoo = http.client.HTTPConnection('127.0.0.1', 8069, timeout=120)
+    odoo.request('POST', '/jsonrpc', body, {'Content-Type': 'application/json'})
+    answers.append(odoo.getresponse().status)
+threads = [threading.Thread(target=send) for _ in range(6)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(len(answers))
+";
+
 /// Calls a model's method as the administrator, from outside.
 fn call(edge: SocketAddr, password: &str, model: &str, method: &str, arguments: Value) -> Value {
     let arguments = json!(["odoo_alfa", 2, password, model, method, arguments]);
@@ -63,6 +78,7 @@ fn threaded_odoo_goes_on() {
     more_than_there_are_connections(&cell);
     its_database_restarts(&cell, &docker);
     it_is_restarted_while_it_works(&cell, password);
+    somebody_wants_all_its_memory(&cell, &docker);
     an_installation_was_cut_off(&cell, &docker);
 }
 
@@ -130,6 +146,21 @@ fn it_is_restarted_while_it_works(cell: &Cell, password: &str) {
         json!([[["name", "=", "slow"]]]),
     );
     assert_eq!(found, 1);
+}
+
+/// Six bodies at once that would take 700 MiB each, from inside, where neither edge nor relay refuses them: each is an error of that
+/// request, and nothing is killed.
+fn somebody_wants_all_its_memory(cell: &Cell, docker: &Docker) {
+    let started = docker.started_at("odoo_alfa");
+    let out = docker
+        .run(&["exec", "odoo_alfa", "python3", "-c", BODIES])
+        .ok();
+    assert_eq!(out.trim(), "6", "answered");
+    assert_eq!(docker.started_at("odoo_alfa"), started);
+    assert_eq!(docker.inspect("odoo_alfa", "{{.State.OOMKilled}}"), "false");
+    wait_for("the login page", MINUTE, || {
+        (get(cell.edge(), HOST, "/web/login").status == 200).then_some(())
+    });
 }
 
 fn an_installation_was_cut_off(cell: &Cell, docker: &Docker) {
