@@ -11,6 +11,7 @@ pub mod facts;
 pub mod firewall;
 pub mod held;
 pub mod home;
+pub mod installs;
 pub mod names;
 pub mod relay;
 pub mod render;

@@ -26,7 +26,7 @@ use crate::{
     tenant::{
         Result, Tenant, TenantError, TenantView,
         containers::{create, no_stack},
-        data, database, ready, visitors,
+        data, database, installs, ready, visitors,
     },
 };
 
@@ -164,6 +164,7 @@ async fn act_on_stack(
         Action::InitDatabase => database::initialise(tenant, view, stack).await,
         Action::Rekey => database::rekey(tenant).await,
         Action::UpdateSettings => database::update_settings(tenant).await,
+        Action::FinishInstall => installs::finish(tenant, view, stack).await,
         Action::SkipDatabase => database::skip(tenant),
         Action::AwaitPostgres => ready::await_postgres(tenant).await,
         Action::AwaitOdoo => {

@@ -1,5 +1,5 @@
 //! One tenant at work: `reconcile` says when, `rest` is its loop, `settle` observes (`look`), compares (plan::diff) and
-//! has the difference carried out (`execute`, `data`, `database`, `containers`, `ready`), `show` puts its status on the
+//! has the difference carried out (`execute`, `data`, `database`, `containers`, `installs`, `ready`), `show` puts its status on the
 //! board, `vigil` looks after it while that takes long.
 //! This file: the tenant and its memory.
 //!
@@ -10,6 +10,7 @@ pub mod copies;
 mod data;
 mod database;
 mod execute;
+mod installs;
 mod look;
 mod ready;
 pub mod reconcile;

@@ -111,9 +111,9 @@ impl Tenant {
             }
             if todo
                 .iter()
-                .any(|s| matches!(s.action, Action::PullImage(_)))
+                .any(|s| matches!(s.action, Action::PullImage(_) | Action::FinishInstall))
             {
-                // A registry may take minutes: eight such tenants must not keep the others from being looked at.
+                // A registry may take minutes, and so may an app: eight such tenants must not keep the others from being looked at.
                 drop(light.take());
             }
             last = todo

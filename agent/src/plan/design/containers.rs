@@ -25,6 +25,12 @@ use crate::plan::{
 /// Seconds that Odoo may need to stop, beyond its longest request.
 const ODOO_END_S: u64 = 10;
 
+/// Tells an Odoo worker how long it waits for its client's next byte, seconds; Odoo's default of 2 cuts off who reads a large answer
+/// slowly. Only of use behind the host's relay, which takes bodies in whole and keeps connections moving: a worker that a visitor
+/// reaches by himself is held by him for as long.
+pub(super) const SOCKET_TIMEOUT: &str = "ODOO_HTTP_SOCKET_TIMEOUT";
+const SOCKET_TIMEOUT_S: u32 = 60;
+
 pub(super) fn limits(size: &Size, host: &HostFacts, role: Role) -> Limits {
     let (odoo, postgres) = split_memory(size.memory_bytes);
     // CPU is shared, not split: Odoo may use all of it, and PostgreSQL half as much besides. The engine refuses more
@@ -165,7 +171,7 @@ pub(super) fn odoo(plan: &TenantPlan, host: &HostFacts, images: &Images) -> Cont
         name: plan.name.odoo_container(),
         image: plan.odoo_image.to_string(),
         command: odoo_command(images, &[]),
-        env: BTreeMap::new(),
+        env: BTreeMap::from([(SOCKET_TIMEOUT.to_owned(), SOCKET_TIMEOUT_S.to_string())]),
         labels: labels(plan, host, "odoo"),
         mounts: vec![
             Mount {
@@ -236,15 +242,29 @@ pub(super) fn init(plan: &TenantPlan, host: &HostFacts, images: &Images) -> Cont
         .chain(plan.modules.iter().map(|m| m.as_str()))
         .collect::<Vec<_>>()
         .join(",");
+    let mut arguments = loading(plan, modules);
+    arguments.push("--without-demo=True".to_owned());
+    if plan.language.as_str() != "en_US" {
+        arguments.push(format!("--load-language={}", plan.language));
+    }
+    one_off(plan, host, images, ("init", &arguments))
+}
+
+/// Loads all modules anew, which does what is left to do of them. With its memory and CPU, beside Odoo's.
+pub(super) fn finish(plan: &TenantPlan, host: &HostFacts, images: &Images) -> ContainerSpec {
+    let arguments = loading(plan, "base".to_owned());
+    one_off(plan, host, images, ("finish", &arguments))
+}
+
+/// Both 18 (any text means none) and 19 (a boolean) understand `=True`. Limits are off: this is one long request.
+fn loading(plan: &TenantPlan, modules: String) -> Vec<String> {
     let mut arguments = vec![
         "-d".to_owned(),
         plan.name.database(),
         "-i".to_owned(),
         modules,
     ];
-    // Both 18 (any text means none) and 19 (a boolean) understand `=True`. Limits are off: this is one long request.
     for flag in [
-        "--without-demo=True",
         "--stop-after-init",
         "--no-http",
         "--workers=0",
@@ -256,13 +276,19 @@ pub(super) fn init(plan: &TenantPlan, host: &HostFacts, images: &Images) -> Cont
     ] {
         arguments.push(flag.to_owned());
     }
-    if plan.language.as_str() != "en_US" {
-        arguments.push(format!("--load-language={}", plan.language));
-    }
+    arguments
+}
+
+fn one_off(
+    plan: &TenantPlan,
+    host: &HostFacts,
+    images: &Images,
+    (role, arguments): (&str, &[String]),
+) -> ContainerSpec {
     let mut spec = odoo(plan, host, images);
     spec.name = init_name(&plan.name);
-    spec.command = odoo_command(images, &arguments);
-    spec.labels = labels(plan, host, "init");
+    spec.command = odoo_command(images, arguments);
+    spec.labels = labels(plan, host, role);
     spec.labels
         .insert("com.docker.compose.oneoff".to_owned(), "True".to_owned());
     spec.labels

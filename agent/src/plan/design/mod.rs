@@ -21,6 +21,8 @@ use crate::plan::{
     stack::Stack,
 };
 
+use containers::SOCKET_TIMEOUT;
+
 fn named(plan: &TenantPlan, name: String, key: &str, value: &str) -> NamedSpec {
     let labels = BTreeMap::from([
         (LABEL_TENANT.to_owned(), plan.name.to_string()),
@@ -47,6 +49,7 @@ fn config_hash(spec: &ContainerSpec, contents: &str) -> String {
     fixed.shm_bytes = None;
     // Agents of before left them out, and no tenant is to stop for them: they come with the next container.
     fixed.mounts.retain(|m| m.source != MountSource::Image);
+    fixed.env.remove(SOCKET_TIMEOUT);
     if fixed.command.first().is_some_and(|c| c == "postgres") {
         fixed.command.truncate(1);
     }
@@ -99,10 +102,11 @@ pub fn golden_key(plan: &TenantPlan, images: &Images) -> String {
 pub fn stack(plan: &TenantPlan, host: &HostFacts, images: &Images, master_hash: &str) -> Stack {
     let conf = render::odoo_conf(plan, &images.odoo, master_hash);
     let postgres = with_hash(containers::postgres(plan, host, images), "");
-    // A changed file replaces the mounted one by a rename: a container only sees it when it is created anew.
+    // A changed file replaces the mounted one by a rename: a container only sees it when it is started again.
+    let fixed = render::fixed_conf(plan, &images.odoo, master_hash);
     let mut odoo = with_hash(
         containers::odoo(plan, host, images),
-        &(conf.clone() + &sql::metrics_token(plan)),
+        &(fixed + &sql::metrics_token(plan)),
     );
     if host.relays {
         leave_ports(&mut odoo);
@@ -115,6 +119,7 @@ pub fn stack(plan: &TenantPlan, host: &HostFacts, images: &Images, master_hash: 
         postgres,
         odoo,
         init: containers::init(plan, host, images),
+        finish: containers::finish(plan, host, images),
         files: Vec::new(),
         standin: images.odoo.standin || images.postgres.standin,
         golden_key: golden_key(plan, images),
@@ -129,7 +134,10 @@ mod tests {
     use crate::{
         plan::{
             facts::ImageFacts,
-            stack::{CRON_THREADS, MAX_CONNECTIONS, db_maxconn, split_memory},
+            stack::{
+                CRON_THREADS, MAX_CONNECTIONS, db_maxconn, process_memory, process_soft_memory,
+                split_memory,
+            },
         },
         testing::tenant_plan,
     };
@@ -194,6 +202,40 @@ mod tests {
         );
     }
 
+    /// Fails if memory that is changed in flight starts Odoo anew, or if its limits then stay as they were.
+    #[test]
+    fn the_limits_on_a_process_follow_the_memory_without_a_new_container() {
+        let mut images = images();
+        images.odoo.addons_path = Some("/mnt/extra-addons".to_owned());
+        let of = |memory_mib: u64, workers: u32, images: &Images| {
+            let mut plan = tenant_plan("alfa");
+            plan.size.memory_bytes = memory_mib << 20;
+            plan.size.workers = workers;
+            let stack = stack(&plan, &host(), images, "hash");
+            let conf = &stack.files[2].content;
+            let limit = |key: &str| {
+                let line = conf
+                    .lines()
+                    .find_map(|line| line.strip_prefix(key))
+                    .unwrap();
+                line.trim_start_matches(" = ").parse::<u64>().unwrap()
+            };
+            let limits = ["limit_memory_hard", "limit_memory_soft", "limit_time_cpu"].map(limit);
+            (limits, stack.odoo.labels[LABEL_CONFIG_HASH].clone())
+        };
+        let (small, before) = of(1024, 0, &images);
+        assert_eq!([small[0] >> 20, small[1], small[2]], [652, 0, 716]);
+        let (larger, after) = of(4096, 0, &images);
+        assert_eq!(larger[0] >> 20, 2611);
+        assert_eq!(before, after);
+        // 1 GiB is uploaded into one of two workers, and of four.
+        assert_eq!(of(2048, 2, &images).0[0] >> 20, 1305);
+        assert_eq!(of(4096, 4, &images).0.map(|n| n >> 20)[..2], [1305, 979]);
+        assert_eq!(of(16384, 8, &images).0[0] >> 20, 2611);
+        images.odoo.addons_path = None;
+        assert_eq!(of(1024, 0, &images).0[..2], [3584 << 20, 2048 << 20]);
+    }
+
     /// Which containers a plan's further limits make anew: those of a plan that says them, never those of one that does not.
     #[test]
     fn limits_that_a_plan_does_not_say_change_no_container() {
@@ -238,6 +280,8 @@ mod tests {
         let mut before = odoo.clone();
         before.mounts.retain(|m| m.source != MountSource::Image);
         assert_eq!(before.mounts.len() + 1, odoo.mounts.len());
+        before.env.clear();
+        assert_ne!(before.env, odoo.env);
         assert_eq!(config_hash(&before, "conf"), config_hash(&odoo, "conf"));
     }
 
@@ -262,7 +306,7 @@ mod tests {
     fn no_secret_is_in_a_container_spec() {
         let plan = tenant_plan("alfa");
         let stack = stack(&plan, &host(), &images(), "hash");
-        for spec in [&stack.odoo, &stack.postgres, &stack.init] {
+        for spec in [&stack.odoo, &stack.postgres, &stack.init, &stack.finish] {
             let text = format!("{spec:?}");
             for secret in [
                 &plan.secrets.database_password,
@@ -287,6 +331,10 @@ mod tests {
             let (odoo, postgres) = split_memory(memory);
             prop_assert_eq!(odoo + postgres, memory);
             prop_assert!(postgres >= 6 << 20 && odoo >= postgres);
+            let bound = process_memory(&size, 1 << 30);
+            prop_assert!(bound <= (odoo / 100 * 85).max(256 << 20));
+            let soft = process_soft_memory(&size, 1 << 30);
+            prop_assert!(soft == 0 || soft >= 512 << 20);
             let processes = if workers == 0 { 1 } else { workers + CRON_THREADS + 1 };
             prop_assert!(processes * db_maxconn(&size) <= MAX_CONNECTIONS);
             for role in [Role::Odoo, Role::Postgres] {

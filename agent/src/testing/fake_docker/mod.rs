@@ -84,6 +84,8 @@ struct World {
     places: BTreeMap<String, Ipv4Addr>,
     /// Connections to a tenant's PostgreSQL that came over the network.
     strangers: BTreeMap<String, u32>,
+    /// Modules that wait in a tenant's Odoo, and how often loading them fails.
+    pending: BTreeMap<String, (u32, u32)>,
     violations: Vec<String>,
     log: Vec<String>,
 }
@@ -254,6 +256,13 @@ impl FakeDocker {
     /// So many connect to a tenant's PostgreSQL over the network, and stay until they are ended.
     pub fn connect(&self, tenant: &str, count: u32) {
         self.world().strangers.insert(tenant.to_owned(), count);
+    }
+
+    /// An installation that was cut off leaves modules behind; loading them anew fails so often.
+    pub fn leave_modules(&self, tenant: &str, modules: u32, fails: u32) {
+        self.world()
+            .pending
+            .insert(tenant.to_owned(), (modules, fails));
     }
 
     /// Connections to a tenant's PostgreSQL over the network.
