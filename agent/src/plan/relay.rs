@@ -34,7 +34,7 @@ const FORM_BYTES: u64 = 16 << 20;
 /// What a request may take beyond Odoo's own limit before the relay gives it up, seconds.
 const BEYOND_S: u64 = 60;
 /// Of threaded Odoo's connections to its database, the part that requests get: a request may take several, and websockets and crons
-/// need some as well. A request that finds none fails at once.
+/// need some as well. A request that finds none waits for one, and fails after ten seconds; without our module it fails at once.
 const POOL_PART: u32 = 4;
 /// A websocket of threaded Odoo is a thread, which may need so much memory.
 const THREAD_BYTES: u64 = 4 << 20;

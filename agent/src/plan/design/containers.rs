@@ -25,12 +25,6 @@ use crate::plan::{
 /// Seconds that Odoo may need to stop, beyond its longest request.
 const ODOO_END_S: u64 = 10;
 
-/// Tells an Odoo worker how long it waits for its client's next byte, seconds; Odoo's default of 2 cuts off who reads a large answer
-/// slowly. Only of use behind the host's relay, which takes bodies in whole and keeps connections moving: a worker that a visitor
-/// reaches by himself is held by him for as long.
-pub(super) const SOCKET_TIMEOUT: &str = "ODOO_HTTP_SOCKET_TIMEOUT";
-const SOCKET_TIMEOUT_S: u32 = 60;
-
 pub(super) fn limits(size: &Size, host: &HostFacts, role: Role) -> Limits {
     let (odoo, postgres) = split_memory(size.memory_bytes);
     // CPU is shared, not split: Odoo may use all of it, and PostgreSQL half as much besides. The engine refuses more
@@ -171,7 +165,7 @@ pub(super) fn odoo(plan: &TenantPlan, host: &HostFacts, images: &Images) -> Cont
         name: plan.name.odoo_container(),
         image: plan.odoo_image.to_string(),
         command: odoo_command(images, &[]),
-        env: BTreeMap::from([(SOCKET_TIMEOUT.to_owned(), SOCKET_TIMEOUT_S.to_string())]),
+        env: BTreeMap::new(),
         labels: labels(plan, host, "odoo"),
         mounts: vec![
             Mount {

@@ -21,7 +21,11 @@ use crate::plan::{
     stack::Stack,
 };
 
-use containers::SOCKET_TIMEOUT;
+/// Tells an Odoo worker how long it waits for its client's next byte, seconds; Odoo's default of 2 cuts off who reads a large answer
+/// slowly. Only behind the host's relay, which takes bodies in whole and keeps connections moving: a worker that a visitor reaches
+/// by himself is held by him for as long.
+const SOCKET_TIMEOUT: &str = "ODOO_HTTP_SOCKET_TIMEOUT";
+const SOCKET_TIMEOUT_S: u32 = 60;
 
 fn named(plan: &TenantPlan, name: String, key: &str, value: &str) -> NamedSpec {
     let labels = BTreeMap::from([
@@ -49,7 +53,6 @@ fn config_hash(spec: &ContainerSpec, contents: &str) -> String {
     fixed.shm_bytes = None;
     // Agents of before left them out, and no tenant is to stop for them: they come with the next container.
     fixed.mounts.retain(|m| m.source != MountSource::Image);
-    fixed.env.remove(SOCKET_TIMEOUT);
     if fixed.command.first().is_some_and(|c| c == "postgres") {
         fixed.command.truncate(1);
     }
@@ -75,10 +78,12 @@ fn with_hash(mut spec: ContainerSpec, contents: &str) -> ContainerSpec {
     spec
 }
 
-/// Leaves the ports to the host's relay. Comes after the hash: whose they are is no reason to make a container anew that has them
-/// published (the other way round is one: diff).
+/// Leaves the ports to the host's relay, and has Odoo wait for it. Comes after the hash: whose they are is no reason to make a container
+/// anew that has them published (the other way round is one: diff).
 fn leave_ports(odoo: &mut ContainerSpec) {
     odoo.ports.clear();
+    odoo.env
+        .insert(SOCKET_TIMEOUT.to_owned(), SOCKET_TIMEOUT_S.to_string());
     odoo.labels
         .insert(LABEL_PORTS.to_owned(), PORTS_RELAYED.to_owned());
 }
@@ -280,8 +285,6 @@ mod tests {
         let mut before = odoo.clone();
         before.mounts.retain(|m| m.source != MountSource::Image);
         assert_eq!(before.mounts.len() + 1, odoo.mounts.len());
-        before.env.clear();
-        assert_ne!(before.env, odoo.env);
         assert_eq!(config_hash(&before, "conf"), config_hash(&odoo, "conf"));
     }
 
@@ -295,6 +298,11 @@ mod tests {
         let relayed = stack(&plan, &there, &images(), "hash");
         assert_eq!(published.odoo.ports.len(), 2);
         assert!(relayed.odoo.ports.is_empty() && relayed.init.ports.is_empty());
+        assert_eq!(relayed.odoo.env[SOCKET_TIMEOUT], "60");
+        assert!(
+            published.odoo.env.is_empty(),
+            "a visitor would hold a worker"
+        );
         let hash = |stack: &Stack| stack.odoo.labels[LABEL_CONFIG_HASH].clone();
         assert_eq!(hash(&published), hash(&relayed));
         let compose = &relayed.files[0].content;
