@@ -3,14 +3,14 @@
 //!
 //! Not here: recognising one and when to try (plan::installs), the container (plan::design).
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{
     Result, Tenant, TenantError, TenantView,
     containers::{no_stack, settled},
-    database,
+    database, visitors,
 };
 use crate::{base::clock::now_ms, plan::stack::Stack};
 
@@ -58,27 +58,58 @@ async fn run(tenant: &Tenant, view: &TenantView, stack: &Stack) -> Result<Option
     let name = &stack.finish.name;
     docker.create(&settled(&stack.finish, &facts.id)).await?;
     docker.start(name).await?;
-    let ended = tokio::select! {
-        ended = timeout(LONGEST, docker.wait(name)) => ended,
-        () = tenant.interrupted() => {
+    let why = match beside(tenant, name).await {
+        Ok(Ended::With(0)) => None,
+        Ok(Ended::With(code)) => {
+            let log = docker.log_tail(name, LOG_LINES).await;
+            let log = log.unwrap_or_default();
+            Some(format!(
+                "Odoo ended with code {code}. Last log lines:\n{}",
+                log.trim_end()
+            ))
+        }
+        Ok(Ended::TooLate) => Some(format!("it took more than {} s", LONGEST.as_secs())),
+        Ok(Ended::Full) => Some("the tenant's disk is full".to_owned()),
+        Err(TenantError::Interrupted) => {
             docker.remove(name).await?;
+            // Who asks for something else takes no try away.
+            tenant.remember(false, |s| {
+                s.installs.tries = s.installs.tries.saturating_sub(1)
+            })?;
             return Err(TenantError::Interrupted);
         }
-    };
-    let why = match ended {
-        Ok(code) => match code? {
-            0 => None,
-            code => {
-                let log = docker.log_tail(name, LOG_LINES).await;
-                let log = log.unwrap_or_default();
-                Some(format!(
-                    "Odoo ended with code {code}. Last log lines:\n{}",
-                    log.trim_end()
-                ))
-            }
-        },
-        Err(_) => Some(format!("it took more than {} s", LONGEST.as_secs())),
+        Err(e) => return Err(e),
     };
     docker.remove(name).await?;
     Ok(why)
+}
+
+/// How the container's time was over.
+enum Ended {
+    With(i32),
+    TooLate,
+    Full,
+}
+
+/// Waits for the container, and has an eye on what a tenant's loop would do otherwise: it must not wait for an hour to stop a tenant whose
+/// disk is full, to do what somebody asks for, or to tell the relay where an Odoo is that Docker has started again.
+async fn beside(tenant: &Tenant, name: &str) -> Result<Ended> {
+    let mut ended = pin!(timeout(LONGEST, tenant.host.docker.wait(name)));
+    loop {
+        tokio::select! {
+            ended = &mut ended => return match ended {
+                Ok(code) => Ok(Ended::With(code?)),
+                Err(_) => Ok(Ended::TooLate),
+            },
+            () = tenant.interrupted() => return Err(TenantError::Interrupted),
+            () = sleep(tenant.host.pace.probe / 3) => {}
+        }
+        if tenant.disk_state().stops_odoo() {
+            return Ok(Ended::Full);
+        }
+        if tenant.is_outdated() {
+            return Err(TenantError::Interrupted);
+        }
+        visitors::follow_restart(tenant).await;
+    }
 }

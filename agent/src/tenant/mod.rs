@@ -224,6 +224,12 @@ impl Tenant {
             .is_none_or(|d| d.plan.desired != self.plan.desired || d.plan.uid != self.plan.uid)
     }
 
+    /// Its plan has changed, in whatever way.
+    pub fn is_outdated(&self) -> bool {
+        let newest = self.newest.borrow();
+        newest.as_ref().is_none_or(|d| d.plan != self.plan)
+    }
+
     /// Completes when [`Self::is_interrupted`] is true.
     pub async fn interrupted(&self) {
         let mut newest = self.newest.clone();

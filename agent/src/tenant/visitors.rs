@@ -76,17 +76,31 @@ pub(super) async fn follow(tenant: &Tenant, odoo: Option<&Container>) {
     publish(tenant).await;
 }
 
+/// Beside long work: Docker may have started an Odoo that ended again, at another address.
+pub(super) async fn follow_restart(tenant: &Tenant) {
+    if let Some(Some(odoo)) = ours(tenant).await
+        && odoo.ip.is_some()
+    {
+        follow(tenant, Some(&odoo)).await;
+    }
+}
+
 /// After a failure half-way: looks at what there is, so that nobody is held for a restart that does not come.
 pub(super) async fn follow_what_is(tenant: &Tenant) {
+    if let Some(odoo) = ours(tenant).await {
+        follow(tenant, odoo.as_ref()).await;
+    }
+}
+
+/// Its Odoo, or none; `None`: there is no relay to tell, or the engine does not say, which changes nothing.
+async fn ours(tenant: &Tenant) -> Option<Option<Container>> {
     if !tenant.host.relay.is_on() {
-        return;
+        return None;
     }
     let name = tenant.container_name(Role::Odoo);
     let uid = tenant.plan.uid.to_string();
-    // What the engine does not tell changes nothing.
-    if let Ok(found) = tenant.host.docker.container(&name).await {
-        follow(tenant, found.filter(|c| c.label(LABEL_UID) == uid).as_ref()).await;
-    }
+    let found = tenant.host.docker.container(&name).await.ok()?;
+    Some(found.filter(|c| c.label(LABEL_UID) == uid))
 }
 
 async fn publish(tenant: &Tenant) -> bool {

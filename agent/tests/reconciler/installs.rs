@@ -7,7 +7,10 @@ use isyone_agent::{
     plan::installs::Pending,
     testing::{fake_docker::FakeDocker, tenant_plan},
 };
-use isyone_proto::report::TenantProgress;
+use isyone_proto::{
+    disk::{Disk, DiskMeans, DiskUse},
+    report::TenantProgress,
+};
 
 use super::life::{Life, assert_one_running_stack};
 
@@ -70,5 +73,46 @@ async fn one_that_cannot_be_finished_is_said_and_odoo_goes_on() {
         .filter(|l| l.starts_with("create odoo_alfa_init"))
         .count();
     assert!(tries <= 2, "the first made its database: {tries}");
+    life.end().await;
+}
+
+/// It may take an hour. Fails if a restart that somebody asks for, or a full disk, waits for it.
+#[tokio::test]
+async fn what_is_urgent_does_not_wait_for_an_installation() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = FakeDocker::new(dir.path(), 7);
+    let mut plan = tenant_plan("alfa");
+    let mut life = Life::begin(&fake, dir.path(), std::slice::from_ref(&plan));
+    life.converged(&plan).await;
+    fake.leave_modules("alfa", 3, 0);
+    fake.load_slowly("alfa", true);
+    let is_tried = || fake.running().iter().any(|name| name == "odoo_alfa_init");
+    life.host.board.set_pending(&plan.name, Some(OLD));
+    life.wait("a try", |_| is_tried()).await;
+    (plan.odoo_restarts, plan.generation) = (1, 2);
+    life.plan(std::slice::from_ref(&plan));
+    let restarts = || fake.log().iter().any(|line| line == "stop odoo_alfa");
+    life.wait("the restart", |_| restarts()).await;
+    life.wait("another try", |_| is_tried()).await;
+    let limit = plan.size.disk_bytes;
+    let full = Disk::after(
+        None,
+        DiskUse::of_bytes(limit + 1),
+        limit,
+        DiskMeans::Counted,
+    );
+    life.host.board.set_disk(&plan.name, plan.uid, full, None);
+    life.wait("the stop of Odoo", |_| fake.running() == ["postgres_alfa"])
+        .await;
+    fake.load_slowly("alfa", false);
+    let room = Disk::after(
+        Some(&full),
+        DiskUse::of_bytes(limit / 4),
+        limit,
+        DiskMeans::Counted,
+    );
+    life.host.board.set_disk(&plan.name, plan.uid, room, None);
+    life.converged(&plan).await;
+    assert_one_running_stack(&fake, "alfa");
     life.end().await;
 }

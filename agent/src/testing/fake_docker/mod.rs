@@ -86,6 +86,8 @@ struct World {
     strangers: BTreeMap<String, u32>,
     /// Modules that wait in a tenant's Odoo, and how often loading them fails.
     pending: BTreeMap<String, (u32, u32)>,
+    /// Tenants whose modules take for ever to load.
+    slow: BTreeSet<String>,
     violations: Vec<String>,
     log: Vec<String>,
 }

@@ -46,6 +46,7 @@ impl FakeDocker {
                 put(&data.join("databases/postgres"), "")?;
             }
             "init" => code = Some(self.initialise(&tenant, &data)?),
+            "finish" if self.world().slow.contains(&tenant) => {}
             "finish" => code = Some(self.finish_install(&tenant)),
             "odoo" if !standin && !self.lets_odoo_in(&data) => {} // it exits and is restarted until it is let in
             "odoo" if !standin && self.has_default_keys(&tenant) => {
@@ -103,6 +104,14 @@ impl FakeDocker {
         let mut world = self.world();
         let permille = world.faults.init_fails;
         Ok(i32::from(world.chance(permille)))
+    }
+
+    /// Loading a tenant's modules anew takes for ever, or no more.
+    pub fn load_slowly(&self, tenant: &str, slowly: bool) {
+        match slowly {
+            true => self.world().slow.insert(tenant.to_owned()),
+            false => self.world().slow.remove(tenant),
+        };
     }
 
     /// Loads a tenant's modules anew, if that is of any use.
