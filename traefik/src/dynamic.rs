@@ -80,8 +80,6 @@ pub(crate) struct Service {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct LoadBalancer {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    health_check: Option<HealthCheck>,
     servers: [Server; 1],
     servers_transport: &'static str,
 }
@@ -130,26 +128,16 @@ impl<'a> ServersTransport<'a> {
 }
 
 #[derive(Serialize)]
-pub(crate) struct HealthCheck {
-    pub(crate) interval: &'static str,
-    pub(crate) path: &'static str,
-    pub(crate) timeout: &'static str,
-}
-
-#[derive(Serialize)]
 pub(crate) struct Server {
     pub(crate) url: String,
 }
 
 impl Service {
-    pub(crate) fn single(
-        server: Server,
-        health_check: Option<HealthCheck>,
-        servers_transport: &'static str,
-    ) -> Self {
+    /// Without a health check: one that fails could only take the only server away from everybody, because a few requests are long.
+    /// Who answers, or what is shown instead, is decided for each request, by the host's relay and the pages.
+    pub(crate) fn single(server: Server, servers_transport: &'static str) -> Self {
         Self {
             load_balancer: LoadBalancer {
-                health_check,
                 servers: [server],
                 servers_transport,
             },

@@ -43,10 +43,6 @@ const CLOSED_PRIORITY: u32 = 300_000;
 const CHALLENGE_PRIORITY: u32 = 400_000;
 /// Insufficient Storage (RFC 4918).
 const NO_ROOM: u16 = 507;
-/// Often enough to see a broken Odoo within a dozen seconds, seldom enough that 120 tenants cost 12 requests a second.
-const HEALTH_INTERVAL: &str = "10s";
-/// An Odoo that needs longer for `/web/health` cannot serve pages either.
-const HEALTH_TIMEOUT: &str = "5s";
 /// No TCP connection comes from the broadcast address: an allow list with only this address admits nobody.
 const NOBODY: &str = "255.255.255.255/32";
 
@@ -257,7 +253,6 @@ pub fn frame(options: &Options) -> Frame {
         Server {
             url: options.pages_url.clone(),
         },
-        None,
         PAGES,
     );
     let routers = tls

@@ -18,7 +18,7 @@ use isyone_proto::{
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::plan::state::StepRecord;
+use crate::plan::{installs::Pending, state::StepRecord};
 
 /// One container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -90,6 +90,10 @@ pub struct TenantStatus {
     pub volumes: Vec<String>,
     /// How often records of its volumes were gone and have been put back.
     pub volume_repairs: u64,
+    /// Modules that an installation which was cut off has left behind.
+    pub modules_cut_off: u32,
+    /// How many such installations have been finished.
+    pub installs_finished: u64,
 }
 
 impl TenantStatus {
@@ -116,6 +120,7 @@ struct Inner {
     latency_ms: HashMap<TenantName, u32>,
     usage: HashMap<TenantName, TenantUsage>,
     traffic: HashMap<TenantName, Traffic>,
+    pending: HashMap<TenantName, Pending>,
     disks: HashMap<TenantName, Measured>,
     /// Tenants of which a program must be stopped, or may start again, since they were last asked for.
     crossed: Vec<TenantName>,
@@ -200,6 +205,7 @@ impl StatusBoard {
         inner.usage.remove(name);
         inner.disks.remove(name);
         inner.traffic.remove(name);
+        inner.pending.remove(name);
         inner.latency_ms.remove(name);
         if let Some((_, status)) = inner.tenants.remove(name) {
             inner
@@ -318,6 +324,22 @@ impl StatusBoard {
             }
             _ => inner.traffic.remove(name),
         };
+    }
+
+    /// What Odoo says of its modules; `None`: not known, or not any more.
+    pub fn set_pending(&self, name: &TenantName, pending: Option<Pending>) {
+        let mut inner = self.lock();
+        match pending {
+            Some(pending) if inner.tenants.contains_key(name) => {
+                inner.pending.insert(name.clone(), pending)
+            }
+            _ => inner.pending.remove(name),
+        };
+    }
+
+    /// What Odoo said of its modules lately.
+    pub fn pending(&self, name: &TenantName) -> Option<Pending> {
+        self.lock().pending.get(name).copied()
     }
 
     /// Counts a process that the kernel killed because the container was out of memory.
@@ -456,6 +478,8 @@ mod tests {
             absent: false,
             volumes: Vec::new(),
             volume_repairs: 0,
+            modules_cut_off: 0,
+            installs_finished: 0,
         };
         assert!(status.is_about(&plan));
         plan.operation = Some(Uuid::from_u128(2));

@@ -19,6 +19,7 @@ pub mod ledger;
 pub mod mark;
 pub mod monitors;
 pub mod probe;
+pub mod relay;
 pub mod resources;
 pub mod survey;
 pub mod traces;
@@ -43,7 +44,8 @@ use uuid::Uuid;
 
 use self::{
     board::StatusBoard, golden::GoldenStore, homes::Homes, images::ImageCache,
-    known::KnownContainers, mark::Mark, probe::Probe, survey::Surveys, traces::Traces,
+    known::KnownContainers, mark::Mark, probe::Probe, relay::RelayRoutes, survey::Surveys,
+    traces::Traces,
 };
 use crate::{
     base::{
@@ -152,6 +154,8 @@ pub struct Host {
     pub images: ImageCache,
     pub golden: GoldenStore,
     pub board: StatusBoard,
+    /// What the host's relay is told, where there is one.
+    pub relay: RelayRoutes,
     /// Running containers that the engine need not be asked about again.
     pub known: KnownContainers,
     /// Surveys that several looks share.
@@ -201,6 +205,7 @@ impl Host {
             docker,
             probe,
             board: StatusBoard::default(),
+            relay: RelayRoutes::open(&data, false),
             surveys: Surveys::default(),
             traces: Traces::default(),
             pace,
@@ -218,6 +223,12 @@ impl Host {
             data_device: OnceCell::new(),
             looking: tokio::sync::Mutex::default(),
         })
+    }
+
+    /// Leaves tenants' ports to the host's relay, in place of Docker.
+    pub fn with_relay(mut self) -> Self {
+        self.relay = RelayRoutes::open(&self.data, true);
+        self
     }
 
     /// Keeps tenants' data below `root`, which must be there and is marked: a disk that is not mounted must not look like an
@@ -386,6 +397,7 @@ impl Host {
             tenants_dir: self.data.tenants(),
             addons_dir: self.data.addons(),
             data_device: self.data_device(&engine).await,
+            relays: self.relay.is_on(),
         })
     }
 

@@ -14,6 +14,7 @@ use crate::{
     docker::{DockerError, POSTGRES_USER},
     host::golden::{Restored, Volumes},
     plan::{
+        installs,
         sql::{self, DatabaseIdentity},
         stack::{POSTGRES_GRACE_S, Stack},
         state::Database,
@@ -265,6 +266,12 @@ pub(super) async fn update_settings(tenant: &Tenant) -> Result<String> {
 /// How many connections [`end_sessions`] would end.
 pub(super) async fn count_sessions(tenant: &Tenant) -> Result<u32> {
     let printed = psql(tenant, sql::count_sessions()).await?;
+    number(&printed)
+}
+
+/// How many modules are to be installed, upgraded or removed.
+pub(super) async fn count_pending(tenant: &Tenant) -> Result<u32> {
+    let printed = psql(tenant, installs::count(&tenant.plan)).await?;
     number(&printed)
 }
 

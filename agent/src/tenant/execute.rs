@@ -26,7 +26,7 @@ use crate::{
     tenant::{
         Result, Tenant, TenantError, TenantView,
         containers::{create, no_stack},
-        data, database, ready,
+        data, database, installs, ready, visitors,
     },
 };
 
@@ -107,10 +107,9 @@ async fn act(tenant: &Tenant, view: &TenantView, action: Action) -> Result<Strin
     let plan = &tenant.plan;
     match action {
         Action::PullImage(role) => pull(tenant, role).await,
-        Action::StopContainer(role) => {
-            quiet(docker.stop(&tenant.container_name(role), grace(role)).await)
-        }
+        Action::StopContainer(role) => stop(tenant, role).await,
         Action::StopOdooSoon => {
+            visitors::send_away(tenant).await;
             let name = tenant.container_name(Role::Odoo);
             quiet(docker.stop(&name, stack::FULL_STOP_S).await)
         }
@@ -165,6 +164,7 @@ async fn act_on_stack(
         Action::InitDatabase => database::initialise(tenant, view, stack).await,
         Action::Rekey => database::rekey(tenant).await,
         Action::UpdateSettings => database::update_settings(tenant).await,
+        Action::FinishInstall => installs::finish(tenant, view, stack).await,
         Action::SkipDatabase => database::skip(tenant),
         Action::AwaitPostgres => ready::await_postgres(tenant).await,
         Action::AwaitOdoo => {
@@ -295,9 +295,20 @@ async fn start(tenant: &Tenant, role: Role) -> Result<String> {
     Ok(String::new())
 }
 
+async fn stop(tenant: &Tenant, role: Role) -> Result<String> {
+    let grace_s = visitors::wait_for(tenant, role, grace(role)).await;
+    let name = tenant.container_name(role);
+    let stopped = tenant.host.docker.stop(&name, grace_s).await;
+    if role == Role::Odoo && !visitors::is_to_run(tenant) {
+        visitors::send_away(tenant).await;
+    }
+    quiet(stopped)
+}
+
 async fn restart(tenant: &Tenant, role: Role) -> Result<String> {
     let name = tenant.container_name(role);
-    tenant.host.docker.stop(&name, grace(role)).await?;
+    let grace_s = visitors::wait_for(tenant, role, grace(role)).await;
+    tenant.host.docker.stop(&name, grace_s).await?;
     tenant.host.docker.start(&name).await?;
     mark_restarted(tenant, role)?;
     Ok("restarted".to_owned())

@@ -67,6 +67,7 @@ impl Tenant {
             stack = Some(rendered);
         }
         self.ask(&mut observed).await;
+        observed.cut_off = self.cut_off();
         self.count_strangers(&mut observed, stack.as_ref()).await;
         Ok(TenantView { observed, stack })
     }

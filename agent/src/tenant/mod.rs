@@ -1,5 +1,5 @@
 //! One tenant at work: `reconcile` says when, `rest` is its loop, `settle` observes (`look`), compares (plan::diff) and
-//! has the difference carried out (`execute`, `data`, `database`, `containers`, `ready`), `show` puts its status on the
+//! has the difference carried out (`execute`, `data`, `database`, `containers`, `installs`, `ready`), `show` puts its status on the
 //! board, `vigil` looks after it while that takes long.
 //! This file: the tenant and its memory.
 //!
@@ -10,6 +10,7 @@ pub mod copies;
 mod data;
 mod database;
 mod execute;
+mod installs;
 mod look;
 mod ready;
 pub mod reconcile;
@@ -18,6 +19,7 @@ mod settle;
 mod show;
 mod state_file;
 mod vigil;
+mod visitors;
 
 use std::{
     path::PathBuf,
@@ -220,6 +222,12 @@ impl Tenant {
         newest
             .as_ref()
             .is_none_or(|d| d.plan.desired != self.plan.desired || d.plan.uid != self.plan.uid)
+    }
+
+    /// Its plan has changed, in whatever way.
+    pub fn is_outdated(&self) -> bool {
+        let newest = self.newest.borrow();
+        newest.as_ref().is_none_or(|d| d.plan != self.plan)
     }
 
     /// Completes when [`Self::is_interrupted`] is true.

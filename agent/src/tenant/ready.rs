@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     plan::container::Container,
-    tenant::{Result, Tenant, TenantError},
+    tenant::{Result, Tenant, TenantError, visitors},
 };
 
 /// Log lines quoted when a program does not come up.
@@ -31,7 +31,9 @@ pub(super) async fn await_postgres(tenant: &Tenant) -> Result<String> {
 /// Waits until Odoo answers. With workers, websockets have a process of their own, which Odoo starts last: wait for
 /// that too, but not for long, because everything else works without it.
 pub(super) async fn await_odoo(tenant: &Tenant) -> Result<String> {
-    let took = await_answer(tenant, Role::Odoo).await?;
+    let (took, container) = await_answer(tenant, Role::Odoo).await?;
+    // Before anybody is told that it is there: edges may ask at once.
+    visitors::follow(tenant, Some(&container)).await;
     let detail = format!("/web/health answers after {:.1} s", took.as_secs_f64());
     if tenant.plan.size.workers == 0 {
         return Ok(detail);
@@ -78,8 +80,8 @@ async fn ask(
     }
 }
 
-/// Asks until there is an answer. Asks Docker less often than the program: it only tells whether waiting is pointless.
-async fn await_answer(tenant: &Tenant, role: Role) -> Result<Duration> {
+/// Asks until there is an answer; returns how long that took, and who answered. Asks Docker less often than the program: it only tells whether waiting is pointless.
+async fn await_answer(tenant: &Tenant, role: Role) -> Result<(Duration, Container)> {
     let (name, pace) = (tenant.container_name(role), &tenant.host.pace);
     let begin = Instant::now();
     let (mut container, mut looked) = (tenant.host.docker.container(&name).await?, begin);
@@ -88,7 +90,7 @@ async fn await_answer(tenant: &Tenant, role: Role) -> Result<Duration> {
     loop {
         let why = match &container {
             Some(c) => match ask(tenant, role, c).await {
-                Ok(()) => return Ok(begin.elapsed()),
+                Ok(()) => return Ok((begin.elapsed(), c.clone())),
                 Err(why) => why,
             },
             None => "it is not there".to_owned(),

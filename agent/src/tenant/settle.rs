@@ -11,7 +11,7 @@ use isyone_telemetry::{
     tracing::{Instrument as _, Span},
 };
 
-use super::{Result, Tenant, TenantError, TenantView, execute};
+use super::{Result, Tenant, TenantError, TenantView, execute, visitors};
 use crate::{
     base::{
         clock::now_ms,
@@ -48,7 +48,10 @@ impl Tenant {
                 self.host.forget_engine();
                 self.host.board.set_docker_error(why);
             }
-            Err(error) => self.show_failure(error),
+            Err(error) => {
+                self.show_failure(error);
+                visitors::follow_what_is(self).await;
+            }
             Ok(_) => {}
         }
         outcome
@@ -108,9 +111,9 @@ impl Tenant {
             }
             if todo
                 .iter()
-                .any(|s| matches!(s.action, Action::PullImage(_)))
+                .any(|s| matches!(s.action, Action::PullImage(_) | Action::FinishInstall))
             {
-                // A registry may take minutes: eight such tenants must not keep the others from being looked at.
+                // A registry may take minutes, and so may an app: eight such tenants must not keep the others from being looked at.
                 drop(light.take());
             }
             last = todo
@@ -145,6 +148,7 @@ impl Tenant {
 
     /// Nothing is left to do: closes the steps and shows how the tenant is.
     async fn finish(&self, view: &TenantView) -> Result<()> {
+        visitors::follow(self, view.observed.odoo.as_ref()).await;
         let absent = self.plan.desired == DesiredState::Purged
             && view.observed.is_absent()
             && !view.observed.directory;

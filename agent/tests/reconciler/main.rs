@@ -8,4 +8,6 @@ mod data;
 mod disk;
 mod faults;
 mod images;
+mod installs;
 mod life;
+mod relay;

@@ -363,6 +363,8 @@ impl Bench {
             absent,
             health_latency_ms: 1,
             volume_repairs: 0,
+            modules_cut_off: 0,
+            installs_finished: 0,
             disk: None,
         }
     }

@@ -81,6 +81,7 @@ pub(crate) fn tenant(
         copies: tenant.copies.iter().map(copy).collect(),
         other_images: has_other_images(settings, &tenant.spec),
         disk: views::disk(state, tenant).map(Into::into),
+        modules_cut_off: observed.map_or(0, |o| o.report.modules_cut_off),
     }
 }
 

@@ -461,6 +461,9 @@ impl Drop for Cell {
     fn drop(&mut self) {
         for host in &mut self.hosts {
             host.agent = None;
+            // It outlives its agent.
+            let mut stop = Command::new(binary("isy-agent"));
+            let _ = run(stop.args(["relay", "--stop", "--data-dir"]).arg(&host.data));
             host.docker.clean();
         }
         hosts(&["down", "--keep-images"]);

@@ -25,6 +25,8 @@ fn entries(names: &[&str]) -> Vec<BoardEntry> {
             absent: false,
             volumes: vec!["/p".to_owned(), "/o".to_owned()],
             volume_repairs: 0,
+            modules_cut_off: 0,
+            installs_finished: 0,
         };
         board.set(&name.parse().unwrap(), status);
     }

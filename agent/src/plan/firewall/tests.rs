@@ -89,6 +89,42 @@ fn what_is_closed_to_all_comes_before_what_a_plan_opens() {
     assert!(at(&text, "198.51.100.9") < goes_on, "by its name");
 }
 
+/// Whoever listens at a tenant's port, a process of this host or Docker by changing addresses later: a tenant is turned away before
+/// any port is looked at, and everybody else but edges and this host where packets come in.
+#[test]
+fn the_relays_ports_are_closed_as_dockers_are() {
+    let (plan, around) = busy();
+    let text = render(&plan, &around);
+    let from_tenant = at(&text, "chain from_tenant");
+    let this_host = at(
+        &text,
+        "fib daddr type local counter drop comment \"this host\"",
+    );
+    let incoming = at(&text, "hook prerouting priority mangle");
+    let sent = at(&text, "goto from_tenant");
+    let edges = text.find("fib daddr type local tcp dport").unwrap();
+    let others = at(&text, "counter drop comment \"only edges\"");
+    assert!(from_tenant < this_host && this_host < incoming);
+    assert!(incoming < sent && sent < others && edges < others);
+    let before = &text[from_tenant..this_host];
+    let opened = before.lines().filter(|line| line.contains("accept"));
+    for line in opened {
+        assert!(
+            !line.contains("20000"),
+            "no tenant's port is opened to one: {line}"
+        );
+    }
+    let limits = render_limits(&plan, &around);
+    for tenant in &plan.tenants {
+        let http = format!("{} : goto to_", tenant.http_port);
+        assert_eq!(
+            limits.matches(&http).count(),
+            2,
+            "from edges, and from this host's"
+        );
+    }
+}
+
 #[test]
 fn services_come_before_what_is_closed() {
     let (plan, around) = busy();

@@ -201,7 +201,16 @@ impl Docker for FakeDocker {
     }
 
     async fn wait(&self, name: &str) -> Result<i32> {
-        Ok(self.up()?.find(name)?.code)
+        loop {
+            {
+                let mut world = self.up()?;
+                let container = world.find(name)?;
+                if container.state != "running" {
+                    return Ok(container.code);
+                }
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
     }
 
     async fn remove(&self, name: &str) -> Result<()> {

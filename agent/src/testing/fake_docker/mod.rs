@@ -10,6 +10,7 @@ mod programs;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -79,8 +80,14 @@ struct World {
     down: bool,
     next_id: u64,
     unhealthy: BTreeSet<String>,
+    /// Where containers are; those that are not here are at 127.0.0.1.
+    places: BTreeMap<String, Ipv4Addr>,
     /// Connections to a tenant's PostgreSQL that came over the network.
     strangers: BTreeMap<String, u32>,
+    /// Modules that wait in a tenant's Odoo, and how often loading them fails.
+    pending: BTreeMap<String, (u32, u32)>,
+    /// Tenants whose modules take for ever to load.
+    slow: BTreeSet<String>,
     violations: Vec<String>,
     log: Vec<String>,
 }
@@ -224,6 +231,11 @@ impl FakeDocker {
         self.world().down = down;
     }
 
+    /// From now on a container of this name has that address while it runs.
+    pub fn put_at(&self, name: &str, address: Ipv4Addr) {
+        self.world().places.insert(name.to_owned(), address);
+    }
+
     /// A container's program ends by itself.
     pub fn kill(&self, name: &str, code: i32) {
         if let Ok(container) = self.world().find(name) {
@@ -246,6 +258,13 @@ impl FakeDocker {
     /// So many connect to a tenant's PostgreSQL over the network, and stay until they are ended.
     pub fn connect(&self, tenant: &str, count: u32) {
         self.world().strangers.insert(tenant.to_owned(), count);
+    }
+
+    /// An installation that was cut off leaves modules behind; loading them anew fails so often.
+    pub fn leave_modules(&self, tenant: &str, modules: u32, fails: u32) {
+        self.world()
+            .pending
+            .insert(tenant.to_owned(), (modules, fails));
     }
 
     /// Connections to a tenant's PostgreSQL over the network.
@@ -468,7 +487,10 @@ impl FakeDocker {
             exit_code: c.code,
             limits: c.limits,
             unnamed: world.unnamed.get(name).cloned().into_iter().collect(),
-            ip: (c.state == "running").then_some([127, 0, 0, 1].into()),
+            ip: (c.state == "running").then(|| {
+                let place = world.places.get(name).copied();
+                place.unwrap_or(Ipv4Addr::LOCALHOST)
+            }),
             ..Default::default()
         }
     }

@@ -184,6 +184,39 @@ impl Edit<'_> {
                 message.to_owned(),
             );
         }
+        if same {
+            self.tell_installs(tenant, host, &before.report, report);
+        }
+    }
+
+    /// An installation that was cut off, and that its host has finished.
+    fn tell_installs(
+        &mut self,
+        tenant: &Tenant,
+        host: &HostName,
+        then: &TenantReport,
+        now: &TenantReport,
+    ) {
+        let cut_off = now.modules_cut_off > 0 && then.modules_cut_off == 0;
+        let finished = now.installs_finished > then.installs_finished;
+        let news = [
+            (
+                cut_off,
+                EventKind::TenantInstallCutOff,
+                format!(
+                    "the installation of an app was cut off, {} modules wait: its host finishes it",
+                    now.modules_cut_off
+                ),
+            ),
+            (
+                finished,
+                EventKind::TenantInstallFinished,
+                "the installation that was cut off is finished".to_owned(),
+            ),
+        ];
+        for (_, kind, message) in news.into_iter().filter(|(is_so, ..)| *is_so) {
+            self.event(kind, Some(tenant), Some(host), None, message);
+        }
     }
 
     /// Records an event when a tenant's disk has reached another state, and returns what is known of it now. The first

@@ -444,6 +444,8 @@ pub(crate) fn converged(tenant: &isyone_proto::plan::TenantPlan) -> TenantStatus
             .unwrap_or_default(),
         health_latency_ms: 7,
         volume_repairs: 0,
+        modules_cut_off: 0,
+        installs_finished: 0,
         ..TenantStatus::default()
     }
 }

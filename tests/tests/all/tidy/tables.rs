@@ -91,6 +91,7 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
             ("link", "base docker host plan"),
             ("metrics", "base host plan"),
             ("peer", "base host plan tenant"),
+            ("relay", "base host plan"),
             ("tenant", "base docker host plan"),
             ("testing", "docker host plan"),
         ],

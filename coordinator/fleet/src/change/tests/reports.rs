@@ -103,6 +103,38 @@ fn volumes_that_were_put_back_are_told_once_and_only_if_that_is_news() {
 }
 
 #[test]
+fn an_installation_that_was_cut_off_is_told_once_and_so_is_its_end() {
+    let mut bench = Bench::default();
+    let h1 = bench.host("h1", resources(8, 32, 100));
+    bench.create("alfa", "small").unwrap();
+    let good = bench.converged(&name("alfa"));
+    let mut told = Vec::new();
+    // The first is what the coordinator finds at its start.
+    for (modules, finished) in [(2, 1), (2, 1), (0, 2), (0, 2), (5, 2), (5, 2), (0, 3)] {
+        let mut report = good.clone();
+        (report.modules_cut_off, report.installs_finished) = (modules, finished);
+        bench.report(&h1, resources(8, 32, 100), vec![report]);
+        let count = |kind: &str| {
+            let events = bench.state.fleet.events.iter();
+            events.filter(|e| e.kind.as_str() == kind).count()
+        };
+        told.push((
+            count("tenant.install_cut_off"),
+            count("tenant.install_finished"),
+        ));
+    }
+    let first = told[0];
+    let more: Vec<_> = told
+        .iter()
+        .map(|t| (t.0 - first.0, t.1 - first.1))
+        .collect();
+    assert_eq!(
+        more,
+        [(0, 0), (0, 0), (0, 1), (0, 1), (1, 1), (1, 1), (1, 2)]
+    );
+}
+
+#[test]
 fn a_plan_that_its_host_cannot_take_shows_with_the_tenant_and_its_operation() {
     let mut bench = Bench::default();
     let host = bench.host("h1", resources(8, 32, 100));

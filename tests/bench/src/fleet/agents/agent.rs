@@ -355,5 +355,7 @@ fn state(tenant: &TenantPlan) -> TenantState {
         absent: false,
         volumes: Vec::new(),
         volume_repairs: 0,
+        modules_cut_off: 0,
+        installs_finished: 0,
     }
 }
