@@ -89,6 +89,10 @@ struct LoadBalancer {
 const DIAL_TIMEOUT: &str = "3s";
 /// Traefik's default, which does not apply once a transport is configured.
 const IDLE_TIMEOUT: &str = "90s";
+/// Of connections to hosts. A host that is gone from one moment to the next says nothing: a request on a connection that was
+/// open by then would wait for TCP to give up, a quarter of an hour, where a new connection has failed after [`DIAL_TIMEOUT`].
+/// Who loads a page still uses one connection for all of it.
+const HOST_IDLE_TIMEOUT: &str = "2s";
 /// Likewise: Go's own default is two.
 const IDLE_CONNECTIONS: u32 = 200;
 
@@ -112,11 +116,20 @@ struct ForwardingTimeouts {
 }
 
 impl<'a> ServersTransport<'a> {
-    /// TLS if there is an identity.
-    pub(crate) fn new(identity: Option<&'a Identity>) -> Self {
+    /// To tenants' hosts.
+    pub(crate) fn hosts() -> Self {
+        Self::new(HOST_IDLE_TIMEOUT, None)
+    }
+
+    /// To the coordinator's pages; TLS if there is an identity.
+    pub(crate) fn pages(identity: Option<&'a Identity>) -> Self {
+        Self::new(IDLE_TIMEOUT, identity)
+    }
+
+    fn new(idle_conn_timeout: &'static str, identity: Option<&'a Identity>) -> Self {
         let forwarding_timeouts = ForwardingTimeouts {
             dial_timeout: DIAL_TIMEOUT,
-            idle_conn_timeout: IDLE_TIMEOUT,
+            idle_conn_timeout,
         };
         Self {
             forwarding_timeouts,

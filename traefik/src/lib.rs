@@ -242,10 +242,10 @@ pub fn frame(options: &Options) -> Frame {
         .split_once(VERSION_PLACE)
         .unwrap_or((middlewares, ""));
     let transports = BTreeMap::from([
-        (ODOO, ServersTransport::new(None)),
+        (ODOO, ServersTransport::hosts()),
         (
             PAGES,
-            ServersTransport::new(options.pages_identity.as_ref()),
+            ServersTransport::pages(options.pages_identity.as_ref()),
         ),
     ]);
     let transports = format!(",\"serversTransports\":{}", json(&transports));
