@@ -39,6 +39,14 @@ pub struct Host {
     namespace: PathBuf,
 }
 
+impl Host {
+    fn end_agent(&mut self) {
+        self.agent = None;
+        let mut stop = Command::new(binary("isy-agent"));
+        let _ = run(stop.args(["relay", "--stop", "--data-dir"]).arg(&self.data));
+    }
+}
+
 /// Closes a host's port to other hosts until it is dropped.
 #[derive(Debug)]
 pub struct Closed {
@@ -447,6 +455,11 @@ impl Cell {
         format!("https://{host}:{SECURE_EDGE}")
     }
 
+    /// Ends a host's agent, and then its relay, which outlives it.
+    pub fn end_agent(&mut self, host: usize) {
+        self.hosts[host].end_agent();
+    }
+
     /// The logs of all our programs, concatenated.
     pub fn logs(&self) -> String {
         let daemons = self
@@ -460,10 +473,7 @@ impl Cell {
 impl Drop for Cell {
     fn drop(&mut self) {
         for host in &mut self.hosts {
-            host.agent = None;
-            // It outlives its agent.
-            let mut stop = Command::new(binary("isy-agent"));
-            let _ = run(stop.args(["relay", "--stop", "--data-dir"]).arg(&host.data));
+            host.end_agent();
             host.docker.clean();
         }
         hosts(&["down", "--keep-images"]);
