@@ -33,7 +33,7 @@ use super::{
 use crate::{
     base::clock::now_ms,
     host::{Host, board::ContainerStatus, ledger::InForce},
-    plan::sql,
+    plan::{sql, stack::POSTGRES_PORT},
 };
 
 /// How long a page may be reused for a second scraper. Shorter than any sensible scrape interval.
@@ -291,7 +291,7 @@ impl Scraper {
         let answer = match self.address(tenant, &tenant.postgres_container()) {
             Ok(address) => {
                 let access = MonitorLogin {
-                    address,
+                    address: (address, POSTGRES_PORT).into(),
                     password: sql::monitor_password(&plan),
                 };
                 self.pool.scrape(tenant, &access).await
