@@ -164,7 +164,7 @@ fn move_up(from: &OwnedFd, name: &CStr, root: &OwnedFd, moved: &mut u64) -> io::
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::tree::usage;
+    use crate::base::tree::{Pace, usage};
 
     /// Deeper than descriptors and a small stack reach, and than any path is long.
     #[test]
@@ -183,7 +183,7 @@ mod tests {
             at = rustix::fs::openat(&at, "d", flags, Mode::empty()).unwrap();
         }
         let work = move || {
-            assert!(usage(&top, 100_000, &|| ()).too_deep);
+            assert!(usage(&top, 100_000, &Pace::FREE).too_deep);
             remove_all(&top).map(|()| top)
         };
         let thread = std::thread::Builder::new().stack_size(256 << 10);
@@ -218,7 +218,7 @@ mod tests {
         make(&["snapshot", "-r", &at("a"), &at("plain/read-only")]);
         make(&["snapshot", "-r", &at("a/b/nested"), &at("empty-read-only")]);
         rustix::fs::sync();
-        let found = usage(&top, 100_000, &|| ());
+        let found = usage(&top, 100_000, &Pace::FREE);
         // Five subvolumes, what a snapshot shows in the place of one more, and what is in them.
         assert!(
             found.inodes > 5 * 1_024 && found.inodes < 7 * 1_024,
