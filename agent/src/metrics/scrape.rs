@@ -33,7 +33,7 @@ use super::{
 use crate::{
     base::clock::now_ms,
     host::{Host, board::ContainerStatus, ledger::InForce},
-    plan::{sql, stack::POSTGRES_PORT},
+    plan::sql,
 };
 
 /// How long a page may be reused for a second scraper. Shorter than any sensible scrape interval.
@@ -290,10 +290,7 @@ impl Scraper {
         };
         let answer = match self.address(tenant, &tenant.postgres_container()) {
             Ok(address) => {
-                let access = MonitorLogin {
-                    address: (address, POSTGRES_PORT).into(),
-                    password: sql::monitor_password(&plan),
-                };
+                let access = MonitorLogin::of(address, sql::monitor_password(&plan));
                 self.pool.scrape(tenant, &access).await
             }
             Err(why) => Err(why),

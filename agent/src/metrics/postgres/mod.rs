@@ -8,7 +8,7 @@
 use std::{
     collections::HashMap,
     future::poll_fn,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -29,7 +29,7 @@ use super::{
     pg_statements::{self, Statement},
     pg_text::{self, Row, Tables},
 };
-use crate::plan::sql;
+use crate::plan::{sql, stack::POSTGRES_PORT};
 
 /// Limit for a whole scrape; PostgreSQL's own limit is shorter.
 const TIMEOUT: Duration = Duration::from_secs(8);
@@ -59,6 +59,16 @@ pub struct MonitorLogin {
     pub address: SocketAddr,
     /// The role's password.
     pub password: String,
+}
+
+impl MonitorLogin {
+    /// Of the PostgreSQL in a container.
+    pub fn of(container: Ipv4Addr, password: String) -> Self {
+        Self {
+            address: (container, POSTGRES_PORT).into(),
+            password,
+        }
+    }
 }
 
 struct Connection {
