@@ -34,6 +34,9 @@ const DATA_DIR: &str = "/var/lib/isyone-agent";
 /// Most tasks end at once; the rest are abandoned, as a crash would abandon them.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What is logged unless `RUST_LOG` says otherwise. Of the library that tenants' databases are asked with only what is wrong:
+/// it repeats what they answer.
+const LOGGED: &str = "info,tokio_postgres=warn";
 /// How long a stop may wait for the trace collector.
 const LAST_TRACES: Duration = Duration::from_secs(3);
 
@@ -264,7 +267,7 @@ fn with_telemetry(
 /// Logs as `RUST_LOG` says, and traces if the environment asks for it.
 fn start_telemetry(name: &'static str, format: LogFormat) -> Telemetry {
     let filter =
-        tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+        tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| LOGGED.into());
     let format = match format {
         LogFormat::Human => Format::Human,
         LogFormat::Json => Format::Json,

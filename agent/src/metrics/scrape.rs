@@ -296,10 +296,7 @@ impl Scraper {
         };
         let answer = match self.address(tenant, &tenant.postgres_container()) {
             Ok(address) => {
-                let access = MonitorLogin {
-                    address,
-                    password: sql::monitor_password(&plan),
-                };
+                let access = MonitorLogin::of(address, sql::monitor_password(&plan));
                 self.pool.scrape(tenant, &access).await
             }
             Err(why) => Err(why),
