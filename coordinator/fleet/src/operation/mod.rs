@@ -121,6 +121,9 @@ pub struct TenantWishes {
     pub asleep_since: Option<UnixMs>,
     pub started_at: Option<UnixMs>,
     pub quarantine_until: Option<UnixMs>,
+    /// As in [`crate::desired::Tenant`]; not in records of a version before, which held none.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub quarantine_held: bool,
 }
 
 /// Where cancelling leads.

@@ -151,6 +151,9 @@ impl Edit<'_> {
         // Giving way may have changed these, and only operations do.
         let current = self.tenant(&tenant.name)?;
         tenant.copies.clone_from(&current.copies);
+        if before.is_deleted() && !tenant.is_deleted() {
+            tenant.keep_copies_until_well();
+        }
         tenant.halted = current.halted;
         tenant.generation = current.generation + 1;
         tenant.operation = self.stamp.id;

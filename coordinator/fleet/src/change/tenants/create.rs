@@ -217,6 +217,7 @@ impl Edit<'_> {
             created_at: self.stamp.now,
             operation: self.stamp.id,
             quarantine_until: None,
+            quarantine_held: false,
             purge_now: false,
             primary: None,
             access: VisitorAccess::default(),

@@ -8,6 +8,7 @@ mod lifecycle;
 mod mends;
 mod moves;
 mod operations;
+mod rebuilt;
 mod reports;
 mod requests;
 

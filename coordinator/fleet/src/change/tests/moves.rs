@@ -14,7 +14,7 @@ use super::{
 };
 use crate::desired::CopyRole;
 
-fn plan_of(bench: &Bench, host: &HostName) -> HostPlan {
+pub(super) fn plan_of(bench: &Bench, host: &HostName) -> HostPlan {
     let open = |_: &Tenant| Ok::<_, std::convert::Infallible>(TenantSecrets::default());
     views::host_plan(&bench.state, &bench.settings, host, open)
         .unwrap()
@@ -214,7 +214,7 @@ fn order(to: &HostName) -> Command {
 }
 
 /// alfa has moved from h1 to h2, and is well there.
-fn moved() -> (Bench, HostName, HostName, TenantName) {
+pub(super) fn moved() -> (Bench, HostName, HostName, TenantName) {
     let (mut bench, id, h1, h2, alfa) = moving();
     bench.settle();
     bench.settle();
