@@ -8,6 +8,7 @@ mod lifecycle;
 mod mends;
 mod moves;
 mod operations;
+mod purge;
 mod rebuilt;
 mod reports;
 mod requests;
