@@ -4,9 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use isyone_fleet::{
     desired::{CopyRole, Fleet},
+    operation::OperationKind,
     views,
+    written::{RecordValue, Write},
 };
-use isyone_proto::plan::Lifecycle;
+use isyone_proto::{operation::OperationState, plan::Lifecycle};
+
+use uuid::Uuid;
 
 use super::Simulation;
 
@@ -17,6 +21,7 @@ pub fn check(sim: &Simulation) {
     one_operation(sim);
     indexes_are_what_they_index(sim);
     hosts_hold_what_they_may(sim);
+    nothing_goes_unasked(sim);
     // A coordinator that knows an older state only can keep no promise made since.
     if !sim.shape.rebuilds {
         nothing_written_is_lost(sim);
@@ -92,6 +97,67 @@ fn nothing_written_is_lost(sim: &Simulation) {
             tenant.placement.host,
             story(sim, &tenant.name)
         );
+    }
+}
+
+/// What users were told is written is somewhere, unless an operator has deleted its tenant: whatever the coordinator knows,
+/// and whatever time it is.
+fn nothing_goes_unasked(sim: &Simulation) {
+    for uid in &sim.wanted {
+        let tenants = sim.state.fleet.tenants.values();
+        let story = || {
+            let of_it = tenants.filter(|tenant| tenant.uid == *uid);
+            of_it
+                .map(|tenant| story(sim, &tenant.name))
+                .collect::<String>()
+        };
+        assert!(
+            is_held(sim, uid),
+            "{uid}: {:?} was written, and nobody has it any more\n{}",
+            sim.written.get(uid),
+            story()
+        );
+    }
+}
+
+/// Whether some host has all that users were told is written.
+pub fn is_held(sim: &Simulation, uid: &Uuid) -> bool {
+    let mut held = sim.hosts.values().flat_map(|host| host.copies.values());
+    let written = sim.written.get(uid);
+    written.is_none_or(|written| {
+        held.any(|copy| {
+            let data = copy.data;
+            data.is_some_and(|data| data.uid == *uid && data.value == *written)
+        })
+    })
+}
+
+/// A purge that has ended well has left nothing, on no host.
+pub fn check_purged(sim: &Simulation, writes: &[Write]) {
+    for write in writes {
+        let Write::Put(RecordValue::Operation(operation)) = write else {
+            continue;
+        };
+        let kind = operation.kind == OperationKind::Purge;
+        let done = kind && operation.state == OperationState::Succeeded;
+        // A coordinator of an older state does not know where copies have gone since.
+        let Some(uid) = operation
+            .tenant_uid()
+            .filter(|_| done && !sim.shape.rebuilds)
+        else {
+            continue;
+        };
+        for host in sim.hosts.values() {
+            let left = host.copies.iter();
+            let left = left.filter(|(_, copy)| copy.data.is_some_and(|data| data.uid == uid));
+            for (tenant, _) in left {
+                panic!(
+                    "the purge of {tenant} is over, and {} has its data\n{}",
+                    host.name,
+                    story(sim, tenant)
+                );
+            }
+        }
     }
 }
 
