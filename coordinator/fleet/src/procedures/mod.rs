@@ -39,7 +39,10 @@ pub enum Effect {
     /// Give both hosts of a move new plans: a job and a grant appear in them, or disappear.
     TouchHosts,
     /// The point of no return: the tenant lives in its incoming place from now on, and the old copy is fenced.
-    TakeOver,
+    TakeOver {
+        /// What did not come along, in words; empty when everything did. The old copy has it for as long as it is kept.
+        left_behind: String,
+    },
     /// Let a tenant that was halted run again.
     Release,
 }

@@ -78,8 +78,13 @@ fn copy(scene: &Scene<'_>, relocation: &Relocation) -> Advance {
                 stage: MoveStage::Fence,
                 ..relocation.clone()
             }),
-            effects: vec![Effect::TakeOver],
-            detail: format!("{} MiB", job.bytes_done >> 20),
+            effects: vec![Effect::TakeOver {
+                left_behind: job.message.clone(),
+            }],
+            detail: match job.message.as_str() {
+                "" => format!("{} MiB", job.bytes_done >> 20),
+                left => format!("{} MiB; {left}", job.bytes_done >> 20),
+            },
         },
         Some(job) if job.state == JobState::Failed => {
             Advance::GoBack(format!("copying failed: {}", job.message))

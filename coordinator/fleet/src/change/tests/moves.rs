@@ -21,6 +21,21 @@ pub(super) fn plan_of(bench: &Bench, host: &HostName) -> HostPlan {
         .unwrap()
 }
 
+/// A week later the old copy is removed.
+#[test]
+fn what_a_copy_left_behind_is_told_when_the_move_is_over() {
+    let (mut bench, id, _, h2, _) = moving();
+    bench.settle();
+    bench.settle();
+    job(&mut bench, &h2, id, JobState::Done); // its message is "no route"
+    let log = &bench.state.fleet.operations[&id].log;
+    let copy = log.iter().find(|step| step.name == "copy").unwrap();
+    assert_eq!(copy.detail, "5 MiB; no route");
+    let moved = bench.state.fleet.events.last().unwrap();
+    assert_eq!(moved.kind, EventKind::TenantMoved);
+    assert!(moved.message.ends_with("has what did not come along: no route"), "{}", moved.message);
+}
+
 /// A move under way from h1, where alfa lives, to h2.
 pub(super) fn moving() -> (Bench, Uuid, HostName, HostName, TenantName) {
     let (mut bench, h1, alfa) = settled();
