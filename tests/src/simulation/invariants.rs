@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use isyone_fleet::{
     desired::{CopyRole, Fleet},
-    operation::OperationKind,
-    views,
+    operation::{MoveStage, OperationKind, Procedure},
+    procedures, views,
     written::{RecordValue, Write},
 };
 use isyone_proto::{operation::OperationState, plan::Lifecycle};
@@ -19,6 +19,7 @@ pub fn check(sim: &Simulation) {
     one_placement_and_nothing_twice(sim);
     one_writer(sim);
     one_operation(sim);
+    moves_take_turns(sim);
     indexes_are_what_they_index(sim);
     hosts_hold_what_they_may(sim);
     nothing_goes_unasked(sim);
@@ -184,6 +185,28 @@ fn one_operation(sim: &Simulation) {
     }
 }
 
+/// However many are to be moved, only as many are stopped at a time for the way between two hosts as these copy at a time.
+fn moves_take_turns(sim: &Simulation) {
+    let mut stopped: BTreeMap<_, usize> = BTreeMap::new();
+    for operation in sim.state.fleet.operations.values() {
+        let Procedure::Move(relocation) = &operation.procedure else {
+            continue;
+        };
+        if operation.is_over() || !matches!(relocation.stage, MoveStage::Stop | MoveStage::Copy) {
+            continue;
+        }
+        let way = (&relocation.from, &relocation.to);
+        let count = stopped.entry(way).or_default();
+        *count += 1;
+        assert!(
+            *count <= procedures::MOVES_AT_ONCE,
+            "{count} tenants are stopped for their way from {} to {}",
+            way.0,
+            way.1
+        );
+    }
+}
+
 fn nothing_lost(sim: &Simulation) {
     for (tenant, uid) in &sim.promised {
         let record = sim
@@ -227,6 +250,11 @@ fn indexes_are_what_they_index(sim: &Simulation) {
     for tenant in sim.state.fleet.tenants.values() {
         fresh.put_tenant(tenant.clone());
     }
+    for operation in sim.state.fleet.operations.values() {
+        fresh.put_operation(operation.clone());
+    }
+    assert_eq!(fresh.copying, sim.state.fleet.copying);
+    assert_eq!(fresh.ended, sim.state.fleet.ended);
     assert_eq!(fresh.by_host, sim.state.fleet.by_host);
     assert_eq!(fresh.by_domain, sim.state.fleet.by_domain);
     assert_eq!(fresh.fenced, sim.state.fleet.fenced);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use imbl::OrdSet;
 use isyone_types::{
-    ids::TenantName,
+    ids::{HostName, TenantName},
     plan::{Lifecycle, UnixMs},
 };
 use uuid::Uuid;
@@ -195,15 +195,37 @@ impl Fleet {
         };
         into.insert(operation.id);
         out_of.remove(&operation.id);
-        self.operations.insert(operation.id, operation);
+        let old = self.operations.insert(operation.id, operation.clone());
+        if let Some(old) = old {
+            self.forget_copying(&old);
+        }
+        for host in operation.copies_between().into_iter().flatten() {
+            self.copying.insert((host.clone(), operation.id));
+        }
+    }
+
+    fn forget_copying(&mut self, operation: &Operation) {
+        for host in operation.copies_between().into_iter().flatten() {
+            self.copying.remove(&(host.clone(), operation.id));
+        }
+    }
+
+    /// Moves that keep their tenants stopped in order to copy them from or to this host.
+    pub fn copying_at(&self, host: &HostName) -> impl Iterator<Item = &Uuid> {
+        let from = (host.clone(), Uuid::nil());
+        let there = self.copying.range(from..).take_while(move |(at, _)| at == host);
+        there.map(|(_, id)| id)
     }
 
     /// Removes an operation and its index entries.
     pub fn remove_operation(&mut self, id: &Uuid) {
         self.ended.remove(id);
         self.running.remove(id);
-        if let Some(old) = self.operations.remove(id)
-            && let Some(key) = &old.request_id
+        let Some(old) = self.operations.remove(id) else {
+            return;
+        };
+        self.forget_copying(&old);
+        if let Some(key) = &old.request_id
             && self.by_request.get(key) == Some(id)
         {
             self.by_request.remove(key);

@@ -317,6 +317,8 @@ pub struct Fleet {
     pub ended: OrdSet<Uuid>,
     /// Computed: operations under way, oldest first.
     pub running: OrdSet<Uuid>,
+    /// Computed: moves that keep their tenants stopped in order to copy them, by each of their two hosts.
+    pub copying: OrdSet<(HostName, Uuid)>,
     /// Computed: tenants with a fenced copy, ordered by the time when the first of them is to go. Not those that are deleted:
     /// their copies stay until they are brought back, or purged.
     pub fenced: OrdSet<(UnixMs, TenantName)>,

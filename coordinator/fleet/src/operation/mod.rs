@@ -196,8 +196,11 @@ pub struct Relocation {
     /// Where the old host's agent listens for the new one's. Recorded when copying begins, as plans show it; `None`: the
     /// data goes through the coordinator.
     pub source: Option<SocketAddr>,
-    /// Until when the new host may fetch; recorded when copying begins.
+    /// Until when the new host may fetch; recorded when the stage `copy` begins, and again when the host begins to copy.
     pub leave_until: UnixMs,
+    /// When the new host was first seen to copy, and not to have it in its queue. Not in records of a version before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copying_since: Option<UnixMs>,
 }
 
 /// Work as a machine: which one, and at which stage.
@@ -351,6 +354,19 @@ impl Operation {
 
     pub fn stage(&self) -> Stage {
         self.procedure.stage()
+    }
+
+    /// The two hosts between which it copies or is about to, while that keeps its tenant stopped.
+    pub(crate) fn copies_between(&self) -> Option<[&HostName; 2]> {
+        match &self.procedure {
+            Procedure::Move(relocation)
+                if !self.is_over()
+                    && matches!(relocation.stage, MoveStage::Stop | MoveStage::Copy) =>
+            {
+                Some([&relocation.from, &relocation.to])
+            }
+            _ => None,
+        }
     }
 
     pub fn is_over(&self) -> bool {

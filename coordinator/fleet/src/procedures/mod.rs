@@ -15,7 +15,7 @@ use isyone_types::{
     plan::UnixMs,
 };
 
-pub use self::waiting::Waiting;
+pub use self::{relocate::MOVES_AT_ONCE, waiting::Waiting};
 #[cfg(feature = "planted")]
 use crate::planted;
 use crate::{
@@ -51,7 +51,7 @@ pub enum Effect {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Advance {
     Wait(Waiting),
-    /// The next stage begins; `detail` says how the last one went, for people.
+    /// The next stage begins; `detail` says how the last one went, for people. Or the same one goes on under other terms.
     Next {
         procedure: Procedure,
         effects: Vec<Effect>,

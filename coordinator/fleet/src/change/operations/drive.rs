@@ -77,7 +77,11 @@ impl Edit<'_> {
         detail: &str,
     ) {
         let mut next = operation.clone();
-        next.log.extend(self.closing(operation, detail));
+        let is_over = procedure.stage() != operation.stage();
+        if is_over {
+            next.log.extend(self.closing(operation, detail));
+            next.stage_since = self.stamp.now;
+        }
         for effect in effects {
             self.apply_effect(operation, effect);
         }
@@ -85,7 +89,6 @@ impl Edit<'_> {
         if let Some(tenant) = self.subject(operation) {
             set_generation(&mut next.procedure, tenant.generation);
         }
-        next.stage_since = self.stamp.now;
         #[cfg(feature = "planted")]
         if planted::has(planted::Bug::LostStage) {
             self.state.fleet.put_operation(Arc::new(next));

@@ -65,6 +65,7 @@ impl Edit<'_> {
             stage: MoveStage::Prepare,
             source: None,
             leave_until: self.stamp.now,
+            copying_since: None,
         });
         let operation = self.begin(OperationKind::Move, &tenant, procedure, request_id, log);
         let tenant = self.put_tenant(tenant);

@@ -12,6 +12,7 @@ mod purge;
 mod rebuilt;
 mod reports;
 mod requests;
+mod turns;
 
 use isyone_types::{
     identity::{CertificateInfo, Identity, OperatorRole},
