@@ -185,9 +185,6 @@ impl Fleet {
 
     /// Inserts or replaces an operation and updates the indexes.
     pub fn put_operation(&mut self, operation: Arc<Operation>) {
-        if let Some(key) = &operation.request_id {
-            self.by_request.insert(key.clone(), operation.id);
-        }
         let (into, out_of) = if operation.is_over() {
             (&mut self.ended, &mut self.running)
         } else {
@@ -198,9 +195,21 @@ impl Fleet {
         let old = self.operations.insert(operation.id, operation.clone());
         if let Some(old) = old {
             self.forget_copying(&old);
+            self.forget_keys(old.keys().filter(|key| !operation.keys().any(|k| k == *key)), &old);
+        }
+        for key in operation.keys() {
+            self.by_request.insert(key.clone(), operation.id);
         }
         for host in operation.copies_between().into_iter().flatten() {
             self.copying.insert((host.clone(), operation.id));
+        }
+    }
+
+    fn forget_keys<'a>(&mut self, keys: impl Iterator<Item = &'a String>, of: &Operation) {
+        for key in keys {
+            if self.by_request.get(key) == Some(&of.id) {
+                self.by_request.remove(key);
+            }
         }
     }
 
@@ -225,11 +234,7 @@ impl Fleet {
             return;
         };
         self.forget_copying(&old);
-        if let Some(key) = &old.request_id
-            && self.by_request.get(key) == Some(id)
-        {
-            self.by_request.remove(key);
-        }
+        self.forget_keys(old.keys(), &old);
     }
 
     fn index(&mut self, tenant: &Tenant) {

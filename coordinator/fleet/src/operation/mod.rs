@@ -333,6 +333,21 @@ pub struct Operation {
     /// Digest of what that request asked for: with the same key, another one is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_digest: Option<String>,
+    /// Further requests that were answered with it, oldest first: what they asked for was so already, or was coming. At most
+    /// [`MAX_ANSWERED`]; none in records of a version before.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub answered: Vec<Answered>,
+}
+
+/// Requests that one operation remembers beside the one that began it: more than can be on their way at a time.
+pub const MAX_ANSWERED: usize = 16;
+
+/// A request that began nothing. Its late repetition must not begin anything either, whatever has become of the tenant since.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    pub request_id: String,
+    /// As [`Operation::request_digest`].
+    pub digest: String,
 }
 
 impl Operation {
@@ -354,6 +369,12 @@ impl Operation {
 
     pub fn stage(&self) -> Stage {
         self.procedure.stage()
+    }
+
+    /// All idempotency keys that it answers.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &String> {
+        let others = self.answered.iter().map(|answered| &answered.request_id);
+        self.request_id.iter().chain(others)
     }
 
     /// The two hosts between which it copies or is about to, while that keeps its tenant stopped.

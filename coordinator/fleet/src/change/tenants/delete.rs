@@ -40,8 +40,11 @@ impl Edit<'_> {
                 self.finish(tenant, OperationKind::Delete, ask, EventKind::TenantDeleted)
             }
             (Lifecycle::Purged, _) | (Lifecycle::Quarantined, false) => {
-                match self.state.fleet.operations.get(&tenant.operation) {
-                    Some(operation) => Ok(Outcome::Operation(operation.clone())),
+                match self.state.fleet.operations.get(&tenant.operation).cloned() {
+                    Some(operation) => {
+                        let operation = self.answer_with(operation, ask.request_id);
+                        Ok(Outcome::Operation(operation))
+                    }
                     None => Err(wrong_state(name, "is deleted already".to_owned())),
                 }
             }
