@@ -272,6 +272,14 @@ impl Procedure {
         }
     }
 
+    /// Whether cancelling it leads anywhere at this stage.
+    pub fn can_go_back(&self) -> bool {
+        match self {
+            Self::Converge(converge) => converge.back != WayBack::None,
+            Self::Move(relocation) => relocation.stage < MoveStage::Fence,
+        }
+    }
+
     /// The host that people look at: where the tenant is, or goes.
     pub fn host(&self) -> &HostName {
         match self {

@@ -72,6 +72,7 @@ impl Edit<'_> {
             operation: running.id,
             kind: running.kind,
             stage: stage.word(),
+            can_go_back: running.procedure.can_go_back(),
             for_s: (self.stamp.now - running.stage_since).max(0) / 1000,
         })
     }
@@ -94,10 +95,16 @@ impl Edit<'_> {
             );
             return;
         }
-        if let Procedure::Move(relocation) = &running.procedure
-            && relocation.stage < MoveStage::Fence
-        {
-            self.abandon(tenant);
+        match &running.procedure {
+            Procedure::Move(relocation) if relocation.stage == MoveStage::Start => {
+                let to = &relocation.to;
+                let detail = format!("the tenant lives on {to}; {by} began before it had started there");
+                return self.finish_operation(&running, &detail);
+            }
+            Procedure::Move(relocation) if relocation.stage < MoveStage::Fence => {
+                self.abandon(tenant);
+            }
+            Procedure::Move(_) | Procedure::Converge(_) => {}
         }
         self.end(
             &running,

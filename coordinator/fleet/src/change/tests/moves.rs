@@ -442,3 +442,56 @@ fn a_coordinator_rebuilt_in_the_midst_of_a_move_keeps_both_copies() {
     let (_, epoch) = desired_on(&bench, &h3).unwrap();
     assert!(epoch > 1 << 20, "{epoch}");
 }
+
+/// After the fence the tenant lives on its new host, whatever becomes of the operation.
+#[test]
+fn a_move_past_its_fence_that_gives_way_has_succeeded() {
+    let (mut bench, id, h1, h2, alfa) = moving();
+    bench.settle();
+    bench.settle();
+    job(&mut bench, &h2, id, JobState::Done);
+    let busy = bench.apply(super::operations::suspend(&alfa, true)).unwrap_err().to_string();
+    assert!(busy.ends_with("it cannot be cancelled any more"), "{busy}");
+    let let_go = bench.converged_on(&alfa, &h1);
+    bench.report(&h1, resources(8, 32, 100), vec![let_go]);
+    assert_eq!(word(&bench, id), "start");
+    let suspend = start(&mut bench, super::operations::suspend(&alfa, true));
+    assert_eq!(bench.state.fleet.tenants[&alfa].placement.host, h2);
+    assert_eq!(ended(&bench, id), (OperationState::Succeeded, String::new()));
+    let last = bench.state.fleet.operations[&id].log.last().unwrap().detail.clone();
+    assert!(last.starts_with("the tenant lives on h2; operation "), "{last}");
+    bench.settle();
+    bench.settle();
+    assert_eq!(ended(&bench, suspend).0, OperationState::Succeeded);
+}
+
+/// Suspended, it has not shown that it runs from its copy there: the older one is not written over before it has.
+#[test]
+fn a_suspended_tenant_runs_once_before_it_is_moved_back_and_the_refusal_says_so() {
+    let (mut bench, h1, alfa) = settled();
+    let h2 = bench.host("h2", resources(8, 32, 100));
+    let suspended = |bench: &mut Bench| {
+        start(bench, super::operations::suspend(&alfa, false));
+        bench.settle();
+        bench.settle();
+    };
+    suspended(&mut bench);
+    let id = start(&mut bench, order(&h2));
+    bench.settle();
+    bench.settle();
+    job(&mut bench, &h2, id, JobState::Done);
+    bench.settle();
+    bench.settle();
+    assert_eq!(ended(&bench, id).0, OperationState::Succeeded);
+    let refused = bench.apply(order(&h1)).unwrap_err().to_string();
+    assert!(refused.contains("`isyctl tenant resume alfa`"), "{refused}");
+    let resume = Command::ResumeTenant {
+        name: alfa.clone(),
+        request_id: None,
+    };
+    start(&mut bench, resume);
+    bench.settle();
+    bench.settle();
+    suspended(&mut bench);
+    start(&mut bench, order(&h1));
+}
