@@ -94,6 +94,12 @@ impl HostIndex {
     }
 }
 
+/// An operation's entry in [`Fleet::ended`], once it is over.
+fn ended(operation: &Operation) -> Option<(UnixMs, Uuid)> {
+    let at = operation.ended_at.unwrap_or(operation.created_at);
+    operation.is_over().then_some((at, operation.id))
+}
+
 impl Tenant {
     /// Whether a copy in this role has memory and CPU reserved: the one that lives while the tenant may run, and one that
     /// may take over.
@@ -185,24 +191,29 @@ impl Fleet {
 
     /// Inserts or replaces an operation and updates the indexes.
     pub fn put_operation(&mut self, operation: Arc<Operation>) {
-        let (into, out_of) = if operation.is_over() {
-            (&mut self.ended, &mut self.running)
-        } else {
-            (&mut self.running, &mut self.ended)
-        };
-        into.insert(operation.id);
-        out_of.remove(&operation.id);
         let old = self.operations.insert(operation.id, operation.clone());
         if let Some(old) = old {
+            self.forget_place(&old);
             self.forget_copying(&old);
             self.forget_keys(old.keys().filter(|key| !operation.keys().any(|k| k == *key)), &old);
         }
+        match ended(&operation) {
+            Some(entry) => self.ended.insert(entry),
+            None => self.running.insert(operation.id),
+        };
         for key in operation.keys() {
             self.by_request.insert(key.clone(), operation.id);
         }
         for host in operation.copies_between().into_iter().flatten() {
             self.copying.insert((host.clone(), operation.id));
         }
+    }
+
+    fn forget_place(&mut self, operation: &Operation) {
+        match ended(operation) {
+            Some(entry) => self.ended.remove(&entry),
+            None => self.running.remove(&operation.id),
+        };
     }
 
     fn forget_keys<'a>(&mut self, keys: impl Iterator<Item = &'a String>, of: &Operation) {
@@ -228,11 +239,10 @@ impl Fleet {
 
     /// Removes an operation and its index entries.
     pub fn remove_operation(&mut self, id: &Uuid) {
-        self.ended.remove(id);
-        self.running.remove(id);
         let Some(old) = self.operations.remove(id) else {
             return;
         };
+        self.forget_place(&old);
         self.forget_copying(&old);
         self.forget_keys(old.keys(), &old);
     }

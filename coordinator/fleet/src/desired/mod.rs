@@ -313,8 +313,8 @@ pub struct Fleet {
     pub by_domain: OrdMap<String, TenantName>,
     /// Computed: idempotency keys of known operations.
     pub by_request: OrdMap<String, Uuid>,
-    /// Computed: operations that have ended, oldest first.
-    pub ended: OrdSet<Uuid>,
+    /// Computed: operations that have ended, in the order in which they did.
+    pub ended: OrdSet<(UnixMs, Uuid)>,
     /// Computed: operations under way, oldest first.
     pub running: OrdSet<Uuid>,
     /// Computed: moves that keep their tenants stopped in order to copy them, by each of their two hosts.

@@ -231,7 +231,8 @@ impl Edit<'_> {
     fn forget_old_operations(&mut self) {
         while self.state.fleet.ended.len() >= crate::desired::MAX_OPERATIONS {
             // Unfinished ones are kept; there is at most one for each tenant.
-            let Some(id) = self.state.fleet.ended.get_min().copied() else {
+            // By their end: whoever waits for one that took long must still be able to learn how it ended.
+            let Some((_, id)) = self.state.fleet.ended.get_min().copied() else {
                 return;
             };
             self.state.fleet.remove_operation(&id);
