@@ -12,6 +12,7 @@ mod purge;
 mod rebuilt;
 mod reports;
 mod requests;
+mod returns;
 mod turns;
 
 use isyone_types::{
