@@ -17,15 +17,18 @@ pub enum Bug {
     RouteBeforeEdge,
     /// An operation that was cancelled waits for something that does not come.
     NeverEnds,
+    /// Time alone ends quarantines, and the copies of who is in quarantine, also after a rebuild from an older state.
+    ClockDecides,
 }
 
 impl Bug {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::LostStage,
         Self::TwoWriters,
         Self::EpochIgnored,
         Self::RouteBeforeEdge,
         Self::NeverEnds,
+        Self::ClockDecides,
     ];
 }
 

@@ -319,6 +319,7 @@ pub fn everything(fleet: &Fleet) -> Vec<Write> {
         by_request: _,
         ended: _,
         running: _,
+        copying: _,
         fenced: _,
         quarantines: _,
     } = fleet;

@@ -63,7 +63,10 @@ pub(crate) fn tenant(
         usage: observed.and_then(|o| o.report.usage).map(Into::into),
         create_time: Some(timestamp(tenant.created_at)),
         report_time: observed.map(|o| timestamp(o.at)),
-        quarantine_expire_time: tenant.quarantine_until.map(timestamp),
+        quarantine_expire_time: tenant
+            .quarantine_until
+            .filter(|_| !tenant.quarantine_held)
+            .map(timestamp),
         operation_id: tenant.operation.to_string(),
         size: Some(tenant.size.into()),
         hostnames,

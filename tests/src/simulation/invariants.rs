@@ -4,9 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use isyone_fleet::{
     desired::{CopyRole, Fleet},
-    views,
+    operation::{MoveStage, OperationKind, Procedure},
+    procedures, views,
+    written::{RecordValue, Write},
 };
-use isyone_proto::plan::Lifecycle;
+use isyone_proto::{operation::OperationState, plan::Lifecycle};
+
+use uuid::Uuid;
 
 use super::Simulation;
 
@@ -15,8 +19,10 @@ pub fn check(sim: &Simulation) {
     one_placement_and_nothing_twice(sim);
     one_writer(sim);
     one_operation(sim);
+    moves_take_turns(sim);
     indexes_are_what_they_index(sim);
     hosts_hold_what_they_may(sim);
+    nothing_goes_unasked(sim);
     // A coordinator that knows an older state only can keep no promise made since.
     if !sim.shape.rebuilds {
         nothing_written_is_lost(sim);
@@ -95,6 +101,67 @@ fn nothing_written_is_lost(sim: &Simulation) {
     }
 }
 
+/// What users were told is written is somewhere, unless an operator has deleted its tenant: whatever the coordinator knows,
+/// and whatever time it is.
+fn nothing_goes_unasked(sim: &Simulation) {
+    for uid in &sim.wanted {
+        let tenants = sim.state.fleet.tenants.values();
+        let story = || {
+            let of_it = tenants.filter(|tenant| tenant.uid == *uid);
+            of_it
+                .map(|tenant| story(sim, &tenant.name))
+                .collect::<String>()
+        };
+        assert!(
+            is_held(sim, uid),
+            "{uid}: {:?} was written, and nobody has it any more\n{}",
+            sim.written.get(uid),
+            story()
+        );
+    }
+}
+
+/// Whether some host has all that users were told is written.
+pub fn is_held(sim: &Simulation, uid: &Uuid) -> bool {
+    let mut held = sim.hosts.values().flat_map(|host| host.copies.values());
+    let written = sim.written.get(uid);
+    written.is_none_or(|written| {
+        held.any(|copy| {
+            let data = copy.data;
+            data.is_some_and(|data| data.uid == *uid && data.value == *written)
+        })
+    })
+}
+
+/// A purge that has ended well has left nothing, on no host.
+pub fn check_purged(sim: &Simulation, writes: &[Write]) {
+    for write in writes {
+        let Write::Put(RecordValue::Operation(operation)) = write else {
+            continue;
+        };
+        let kind = operation.kind == OperationKind::Purge;
+        let done = kind && operation.state == OperationState::Succeeded;
+        // A coordinator of an older state does not know where copies have gone since.
+        let Some(uid) = operation
+            .tenant_uid()
+            .filter(|_| done && !sim.shape.rebuilds)
+        else {
+            continue;
+        };
+        for host in sim.hosts.values() {
+            let left = host.copies.iter();
+            let left = left.filter(|(_, copy)| copy.data.is_some_and(|data| data.uid == uid));
+            for (tenant, _) in left {
+                panic!(
+                    "the purge of {tenant} is over, and {} has its data\n{}",
+                    host.name,
+                    story(sim, tenant)
+                );
+            }
+        }
+    }
+}
+
 /// A tenant has at most one operation under way, and it knows which.
 fn one_operation(sim: &Simulation) {
     let fleet = &sim.state.fleet;
@@ -114,6 +181,28 @@ fn one_operation(sim: &Simulation) {
             "{} is halted by nobody\n{}",
             tenant.name,
             story(sim, &tenant.name)
+        );
+    }
+}
+
+/// However many are to be moved, only as many are stopped at a time for the way between two hosts as these copy at a time.
+fn moves_take_turns(sim: &Simulation) {
+    let mut stopped: BTreeMap<_, usize> = BTreeMap::new();
+    for operation in sim.state.fleet.operations.values() {
+        let Procedure::Move(relocation) = &operation.procedure else {
+            continue;
+        };
+        if operation.is_over() || !matches!(relocation.stage, MoveStage::Stop | MoveStage::Copy) {
+            continue;
+        }
+        let way = (&relocation.from, &relocation.to);
+        let count = stopped.entry(way).or_default();
+        *count += 1;
+        assert!(
+            *count <= procedures::MOVES_AT_ONCE,
+            "{count} tenants are stopped for their way from {} to {}",
+            way.0,
+            way.1
         );
     }
 }
@@ -161,6 +250,11 @@ fn indexes_are_what_they_index(sim: &Simulation) {
     for tenant in sim.state.fleet.tenants.values() {
         fresh.put_tenant(tenant.clone());
     }
+    for operation in sim.state.fleet.operations.values() {
+        fresh.put_operation(operation.clone());
+    }
+    assert_eq!(fresh.copying, sim.state.fleet.copying);
+    assert_eq!(fresh.ended, sim.state.fleet.ended);
     assert_eq!(fresh.by_host, sim.state.fleet.by_host);
     assert_eq!(fresh.by_domain, sim.state.fleet.by_domain);
     assert_eq!(fresh.fenced, sim.state.fleet.fenced);

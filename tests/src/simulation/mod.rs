@@ -17,7 +17,7 @@ mod summary;
 pub mod walk;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     panic::AssertUnwindSafe,
     sync::{
         Arc,
@@ -82,7 +82,7 @@ pub struct Shape {
     /// Now and then the coordinator is rebuilt from an older state, under a raised incarnation. What it had promised since
     /// is lost then; what must hold all the same is that nobody writes beside another, and nothing is removed unasked.
     pub rebuilds: bool,
-    /// Operators move a few tenants to and fro, and older copies are kept for longer than a run.
+    /// Operators move a few tenants to and fro, and older copies are kept for a good part of a run.
     pub moves: bool,
 }
 
@@ -129,6 +129,8 @@ pub struct Simulation {
     ids: u128,
     /// What operators were told: tenants created and not deleted since.
     pub(crate) promised: BTreeMap<TenantName, Uuid>,
+    /// The same, by uid, and remembered also when the coordinator has lost what it knew: tenants that nobody wants gone.
+    pub(crate) wanted: BTreeSet<Uuid>,
     /// Creates whose answer was lost; retried with the same key.
     unanswered: Vec<(Command, TenantName)>,
     pub(crate) summary: Summary,
@@ -151,8 +153,8 @@ impl Simulation {
         disk.apply(&bench.effects.writes)
             .expect("nothing fails yet");
         let mut settings = testing::settings();
-        // Short, so that runs see its end.
-        settings.quarantine_ms = if shape.moves { 600_000 } else { 30_000 };
+        // Short, so that runs see its end, and the healing even that of the last.
+        settings.quarantine_ms = if shape.moves { 90_000 } else { 30_000 };
         settings.quarantine_hold_ms = 5_000;
         settings.sleep_after_ms.insert(name("small"), 20_000);
         Self {
@@ -178,6 +180,7 @@ impl Simulation {
             now: 0,
             ids: 1 << 20,
             promised: BTreeMap::new(),
+            wanted: BTreeSet::new(),
             unanswered: Vec::new(),
             summary: Summary::default(),
             counted: 0,
@@ -286,6 +289,7 @@ impl Simulation {
             return None;
         }
         self.state.version += 1;
+        invariants::check_purged(self, &effects.writes);
         self.edges
             .check_ended(&self.state, &self.settings, &effects.writes);
         for host in &effects.touched_hosts {

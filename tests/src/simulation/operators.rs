@@ -9,7 +9,7 @@ use isyone_fleet::{
 use isyone_proto::ids::{HostName, TenantName};
 use rand::RngExt as _;
 
-use super::Simulation;
+use super::{Simulation, invariants::is_held};
 
 /// Tenant names that operators use; few, so that they collide.
 const TENANTS: [&str; 12] = [
@@ -40,6 +40,12 @@ impl Simulation {
                 // What has been moved is often moved back.
                 let lately = self.moved_lately().filter(|_| self.chance(500));
                 self.order(&lately.unwrap_or(tenant), 0);
+            }
+            // What the clock does shows its worth in who is deleted, and brought back.
+            _ if self.shape.rebuilds && self.chance(400) => {
+                let lately = self.moved_lately().filter(|_| self.chance(500));
+                let which = if self.chance(500) { 12 } else { 14 };
+                self.order(&lately.unwrap_or(tenant), which);
             }
             _ if few && self.chance(700) => self.create_some(tenant),
             0..=4 => self.create_some(tenant),
@@ -116,8 +122,17 @@ impl Simulation {
         match self.state.fleet.tenants.get(tenant) {
             Some(record) if !record.is_deleted() => {
                 self.promised.insert(tenant.clone(), record.uid);
+                // A rebuilt coordinator may speak of one whose purge it does not know of.
+                if is_held(self, &record.uid) {
+                    self.wanted.insert(record.uid);
+                }
             }
-            _ => drop(self.promised.remove(tenant)),
+            gone => {
+                self.promised.remove(tenant);
+                if let Some(record) = gone {
+                    self.wanted.remove(&record.uid);
+                }
+            }
         }
     }
 

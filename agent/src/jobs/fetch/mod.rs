@@ -113,7 +113,11 @@ impl Work for Fetch {
         let tenant = self.tenant(order)?;
         match copies::find(&self.host, &tenant).await.map_err(disk)? {
             Copy::Incoming => {}
-            Copy::Complete(Some(job)) if job == order.id => return Ok(()),
+            Copy::Complete(Some(job)) if job == order.id => {
+                // The agent ended before the job did, and with it what was noted.
+                progress.note(self.left_behind(order, progress).await);
+                return Ok(());
+            }
             Copy::Complete(_) => {
                 let why = "the copy here is complete, and is never written again";
                 return Err(JobError::Never(why.to_owned()));
@@ -233,6 +237,18 @@ impl Fetch {
                 uid: order.uid,
             },
         })
+    }
+
+    /// What a copy that is complete lacks of the source, in words; empty when nothing.
+    async fn left_behind(&self, order: &JobOrder, progress: &Progress) -> String {
+        let listed = async { self.source(order, progress).await?.list(None).await };
+        match listed.await {
+            Ok((_, _, end)) if end.skipped == 0 => String::new(),
+            Ok((_, _, end)) => skipped(&end),
+            Err(JobError::Again(why) | JobError::Never(why)) => {
+                format!("whether links or sockets were not copied is not known any more: {why}")
+            }
+        }
     }
 
     /// The last step: from here on the copy is data, and may start.

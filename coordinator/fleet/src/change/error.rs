@@ -58,7 +58,7 @@ pub enum ChangeError {
     },
     /// The tenant has an operation under way; it can have one at a time.
     #[error(
-        "tenant `{name}` is busy: operation {operation} ({}) is at stage `{stage}` for {for_s} s; wait for it (`isyctl op watch {operation}`) or cancel it (`isyctl op cancel {operation}`)", .kind.word()
+        "tenant `{name}` is busy: operation {operation} ({}) is at stage `{stage}` for {for_s} s; {}", .kind.word(), ways_on(.operation, *.can_go_back)
     )]
     Busy {
         name: TenantName,
@@ -66,6 +66,8 @@ pub enum ChangeError {
         operation: Uuid,
         kind: OperationKind,
         stage: &'static str,
+        /// Whether it can be cancelled there.
+        can_go_back: bool,
         /// For how long it has been at that stage.
         for_s: i64,
     },
@@ -194,6 +196,15 @@ impl WrongAddress {
                 "the coordinator's own address, and a certificate for it would make a coordinator of this host"
             }
         }
+    }
+}
+
+/// What whoever finds a tenant busy can do.
+fn ways_on(operation: &Uuid, can_go_back: bool) -> String {
+    let watch = format!("wait for it (`isyctl op watch {operation}`)");
+    match can_go_back {
+        true => format!("{watch} or cancel it (`isyctl op cancel {operation}`)"),
+        false => format!("{watch}: it cannot be cancelled any more"),
     }
 }
 

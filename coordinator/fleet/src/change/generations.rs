@@ -4,13 +4,21 @@
 //! restored. Nothing is taken over silently then. The host keeps its plan, its plan's number here stands still, what it
 //! reports of its tenants does not count, and operators are told; they go on with the newest database, or raise the
 //! incarnation on purpose. Generations of tenants stay as they are in that older state: a host therefore still refuses to
-//! purge a tenant that it ran under a higher one. Not here: refusing plans (the agent's ledger).
+//! purge a tenant that it ran under a higher one. But numbers that rise by one are not all that stands between a clock and
+//! data: whatever is in quarantine then waits for a person. Not here: refusing plans (the agent's ledger).
 
 use std::sync::Arc;
 
-use isyone_types::{generation::Generation, ids::HostName, operation::OperationState};
+use isyone_types::{
+    generation::Generation,
+    ids::{HostName, TenantName},
+    operation::OperationState,
+    plan::Lifecycle,
+};
 
 use super::{ChangeError, Edit, Outcome};
+#[cfg(feature = "planted")]
+use crate::planted;
 use crate::{
     desired::{CopyRole, Host, Tenant},
     event::EventKind,
@@ -45,6 +53,8 @@ pub(super) fn ahead(host: &Host, accepted: Generation) -> Option<String> {
 
 /// Epochs that a tenant may have had since the state that a coordinator is rebuilt from: far more than it ever moves.
 const EPOCHS_LOST: u64 = 1 << 20;
+/// Tenants that one message names.
+const NAMED: usize = 10;
 
 impl Edit<'_> {
     /// The generation that a change gives a host's plan. It stands still while the host is ahead of us, because the host
@@ -83,16 +93,51 @@ impl Edit<'_> {
         let stored = RecordValue::Incarnation(incarnation);
         self.effects.writes.push(Write::Put(stored));
         self.heed_what_may_have_moved();
+        let held = self.hold_quarantines();
         let hosts: Vec<HostName> = self.state.fleet.hosts.keys().cloned().collect();
         for host in &hosts {
             self.touch_host(host);
         }
         let message = format!(
-            "incarnation {incarnation}: {} hosts get plans of this state, whatever they have",
+            "incarnation {incarnation}: {} hosts get plans of this state, whatever they have{held}",
             hosts.len()
         );
         self.event(EventKind::CoordinatorRebuilt, None, None, None, message);
         Ok(Outcome::Done)
+    }
+
+    /// What this older state calls deleted may have been brought back since, and be in use: no clock removes it, until an
+    /// operator has decided. And what it calls the copy that a tenant has left may be the newer one: its time begins anew,
+    /// once the tenant is well where this state has it. Returns what to say of the first.
+    fn hold_quarantines(&mut self) -> String {
+        #[cfg(feature = "planted")]
+        if planted::has(planted::Bug::ClockDecides) {
+            return String::new();
+        }
+        let tenants: Vec<Arc<Tenant>> = self.state.fleet.tenants.values().cloned().collect();
+        let mut held: Vec<TenantName> = Vec::new();
+        for tenant in tenants {
+            let mut kept = (*tenant).clone();
+            kept.keep_copies_until_well();
+            if kept.desired == Lifecycle::Quarantined {
+                kept.quarantine_held = true;
+                held.push(kept.name.clone());
+            }
+            if kept != *tenant {
+                self.put_tenant(kept);
+            }
+        }
+        if held.is_empty() {
+            return String::new();
+        }
+        let some: Vec<&str> = held.iter().take(NAMED).map(TenantName::as_str).collect();
+        let more = if held.len() > NAMED { ", …" } else { "" };
+        format!(
+            "; {} quarantines do not end before somebody has decided: `isyctl tenant undelete NAME`, or `delete NAME` again \
+             ({}{more})",
+            held.len(),
+            some.join(", ")
+        )
     }
 
     /// Moves that this older state shows under way may be over: what it calls an incoming copy may be the one that users
@@ -139,8 +184,6 @@ impl Edit<'_> {
 
 #[cfg(test)]
 mod tests {
-    use isyone_types::ids::TenantName;
-
     use super::*;
     use crate::{
         change::Command,

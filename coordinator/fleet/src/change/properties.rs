@@ -294,6 +294,7 @@ fn check(bench: &Bench) {
     assert_eq!(fresh.by_domain, fleet.by_domain);
     assert_eq!(fresh.by_request, fleet.by_request);
     assert_eq!(fresh.ended, fleet.ended);
+    assert_eq!(fresh.copying, fleet.copying);
     assert_eq!(fresh.quarantines, fleet.quarantines);
     for (host, i) in &fleet.by_host {
         let HostIndex {

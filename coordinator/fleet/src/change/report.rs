@@ -298,11 +298,14 @@ impl Edit<'_> {
         self.forget_if_gone(name);
     }
 
-    /// Forgets a purged tenant of which no host has anything left.
+    /// Forgets a purged tenant of which no host has anything left, and ends its purge.
     pub(super) fn forget_if_gone(&mut self, name: &TenantName) {
         let Some(left) = self.state.fleet.tenants.get(name).cloned() else {
             return;
         };
+        if left.desired == Lifecycle::Purged {
+            self.drive(left.operation); // it has waited for this very copy
+        }
         let purged = left.desired == Lifecycle::Purged;
         let lives_gone = self
             .state

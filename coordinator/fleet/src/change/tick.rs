@@ -147,7 +147,7 @@ impl Edit<'_> {
         }
     }
 
-    /// Removes fenced copies whose time is over.
+    /// Removes fenced copies whose time is over. Those of deleted tenants go with them, or stay when they are brought back.
     fn let_fenced_copies_go(&mut self) {
         let now = self.stamp.now;
         for name in due(&self.state.fleet.fenced, now) {

@@ -104,6 +104,10 @@ pub struct Tenant {
     pub operation: Uuid,
     /// Set while it is deleted: its volumes are kept until then.
     pub quarantine_until: Option<UnixMs>,
+    /// Its quarantine does not end by itself, whatever the time: the coordinator was rebuilt from an older state, which may not
+    /// know that somebody has brought the tenant back. Until an operator decides.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub quarantine_held: bool,
     /// An operator asked to remove its volumes before that.
     pub purge_now: bool,
     /// The one of its domains that browsers are redirected to. `None`: its platform name is the primary, and nobody is
@@ -309,13 +313,16 @@ pub struct Fleet {
     pub by_domain: OrdMap<String, TenantName>,
     /// Computed: idempotency keys of known operations.
     pub by_request: OrdMap<String, Uuid>,
-    /// Computed: operations that have ended, oldest first.
-    pub ended: OrdSet<Uuid>,
+    /// Computed: operations that have ended, in the order in which they did.
+    pub ended: OrdSet<(UnixMs, Uuid)>,
     /// Computed: operations under way, oldest first.
     pub running: OrdSet<Uuid>,
-    /// Computed: tenants with a fenced copy, ordered by the time when the first of them is to go.
+    /// Computed: moves that keep their tenants stopped in order to copy them, by each of their two hosts.
+    pub copying: OrdSet<(HostName, Uuid)>,
+    /// Computed: tenants with a fenced copy, ordered by the time when the first of them is to go. Not those that are deleted:
+    /// their copies stay until they are brought back, or purged.
     pub fenced: OrdSet<(UnixMs, TenantName)>,
-    /// Computed: tenants in quarantine, ordered by its end.
+    /// Computed: tenants in quarantine, ordered by its end; not those that are held.
     pub quarantines: OrdSet<(UnixMs, TenantName)>,
 }
 
@@ -428,6 +435,15 @@ impl Tenant {
             CopyRole::Incoming | CopyRole::Discarded => None,
         });
         ends.min()
+    }
+
+    /// The time of the copies that it has left begins anew, once it is well where it lives.
+    pub(crate) fn keep_copies_until_well(&mut self) {
+        for copy in &mut self.copies {
+            if let CopyRole::Fenced { until } = &mut copy.role {
+                *until = None;
+            }
+        }
     }
 
     /// Whether memory and CPU are reserved for it. Suspended tenants keep theirs, so that resume cannot fail.

@@ -121,6 +121,9 @@ pub struct TenantWishes {
     pub asleep_since: Option<UnixMs>,
     pub started_at: Option<UnixMs>,
     pub quarantine_until: Option<UnixMs>,
+    /// As in [`crate::desired::Tenant`]; not in records of a version before, which held none.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub quarantine_held: bool,
 }
 
 /// Where cancelling leads.
@@ -193,8 +196,11 @@ pub struct Relocation {
     /// Where the old host's agent listens for the new one's. Recorded when copying begins, as plans show it; `None`: the
     /// data goes through the coordinator.
     pub source: Option<SocketAddr>,
-    /// Until when the new host may fetch; recorded when copying begins.
+    /// Until when the new host may fetch; recorded when the stage `copy` begins, and again when the host begins to copy.
     pub leave_until: UnixMs,
+    /// When the new host was first seen to copy, and not to have it in its queue. Not in records of a version before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copying_since: Option<UnixMs>,
 }
 
 /// Work as a machine: which one, and at which stage.
@@ -266,6 +272,14 @@ impl Procedure {
         }
     }
 
+    /// Whether cancelling it leads anywhere at this stage.
+    pub fn can_go_back(&self) -> bool {
+        match self {
+            Self::Converge(converge) => converge.back != WayBack::None,
+            Self::Move(relocation) => relocation.stage < MoveStage::Fence,
+        }
+    }
+
     /// The host that people look at: where the tenant is, or goes.
     pub fn host(&self) -> &HostName {
         match self {
@@ -327,6 +341,21 @@ pub struct Operation {
     /// Digest of what that request asked for: with the same key, another one is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_digest: Option<String>,
+    /// Further requests that were answered with it, oldest first: what they asked for was so already, or was coming. At most
+    /// [`MAX_ANSWERED`]; none in records of a version before.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub answered: Vec<Answered>,
+}
+
+/// Requests that one operation remembers beside the one that began it: more than can be on their way at a time.
+pub const MAX_ANSWERED: usize = 16;
+
+/// A request that began nothing. Its late repetition must not begin anything either, whatever has become of the tenant since.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    pub request_id: String,
+    /// As [`Operation::request_digest`].
+    pub digest: String,
 }
 
 impl Operation {
@@ -348,6 +377,25 @@ impl Operation {
 
     pub fn stage(&self) -> Stage {
         self.procedure.stage()
+    }
+
+    /// All idempotency keys that it answers.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &String> {
+        let others = self.answered.iter().map(|answered| &answered.request_id);
+        self.request_id.iter().chain(others)
+    }
+
+    /// The two hosts between which it copies or is about to, while that keeps its tenant stopped.
+    pub(crate) fn copies_between(&self) -> Option<[&HostName; 2]> {
+        match &self.procedure {
+            Procedure::Move(relocation)
+                if !self.is_over()
+                    && matches!(relocation.stage, MoveStage::Stop | MoveStage::Copy) =>
+            {
+                Some([&relocation.from, &relocation.to])
+            }
+            _ => None,
+        }
     }
 
     pub fn is_over(&self) -> bool {

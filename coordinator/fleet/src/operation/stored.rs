@@ -11,7 +11,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::{
-    Converge, ConvergeStage, Ending, Operation, OperationKind, Procedure, Subject, WayBack,
+    Answered, Converge, ConvergeStage, Ending, Operation, OperationKind, Procedure, Subject, WayBack,
 };
 
 /// Both forms. Older records name one tenant, one host and one generation; they lack a procedure.
@@ -34,6 +34,8 @@ pub(super) struct StoredOperation {
     actor: String,
     request_id: Option<String>,
     request_digest: Option<String>,
+    #[serde(default)]
+    answered: Vec<Answered>,
     tenant: Option<TenantName>,
     tenant_uid: Option<Uuid>,
     host: Option<HostName>,
@@ -91,6 +93,7 @@ impl TryFrom<StoredOperation> for Operation {
             actor: stored.actor,
             request_id: stored.request_id,
             request_digest: stored.request_digest,
+            answered: stored.answered,
         })
     }
 }

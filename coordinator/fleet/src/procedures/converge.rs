@@ -2,7 +2,7 @@
 //!
 //! Not here: what is wanted (change), and what the host does (the agent).
 
-use isyone_types::plan::Lifecycle;
+use isyone_types::{ids::HostName, plan::Lifecycle};
 
 use super::{Advance, Scene};
 use crate::operation::{Converge, ConvergeStage, OperationKind, Procedure};
@@ -26,7 +26,9 @@ fn changes_the_route(kind: OperationKind) -> bool {
 
 pub(super) fn advance(scene: &Scene<'_>, converge: &Converge) -> Advance {
     match converge.stage {
-        ConvergeStage::Host if !has_converged(scene, converge) => scene.wait_for(&converge.host),
+        ConvergeStage::Host if !has_converged(scene, converge) => {
+            scene.wait_for(who_is_missing(scene, converge))
+        }
         ConvergeStage::Host if changes_the_route(scene.operation.kind) && !is_going(scene) => {
             Advance::Next {
                 procedure: Procedure::Converge(Converge {
@@ -46,7 +48,7 @@ pub(super) fn advance(scene: &Scene<'_>, converge: &Converge) -> Advance {
             scene.wait_for(&converge.host)
         }
         ConvergeStage::Back if has_converged(scene, converge) => Advance::BackDone,
-        ConvergeStage::Back => scene.wait_for(&converge.host),
+        ConvergeStage::Back => scene.wait_for(who_is_missing(scene, converge)),
     }
 }
 
@@ -56,7 +58,20 @@ fn is_going(scene: &Scene<'_>) -> bool {
 }
 
 fn has_converged(scene: &Scene<'_>, converge: &Converge) -> bool {
+    // A purge is over only when nothing is left, on no host.
+    lives_as_wanted(scene, converge) && (!is_going(scene) || scene.tenant.copies.is_empty())
+}
+
+fn lives_as_wanted(scene: &Scene<'_>, converge: &Converge) -> bool {
     let seen = scene.converged(&converge.host, converge.generation);
-    // A purge is over only when nothing is left.
-    seen.is_some_and(|seen| scene.tenant.desired != Lifecycle::Purged || seen.report.absent)
+    seen.is_some_and(|seen| !is_going(scene) || seen.report.absent)
+}
+
+/// The host whose word is waited for: where the tenant lives, then whoever still has a copy of one that is purged.
+fn who_is_missing<'a>(scene: &Scene<'a>, converge: &'a Converge) -> &'a HostName {
+    let copy = scene.tenant.copies.first();
+    match copy.filter(|_| is_going(scene) && lives_as_wanted(scene, converge)) {
+        Some(copy) => &copy.place.host,
+        None => &converge.host,
+    }
 }

@@ -15,7 +15,7 @@ use isyone_types::{
     plan::UnixMs,
 };
 
-pub use self::waiting::Waiting;
+pub use self::{relocate::MOVES_AT_ONCE, waiting::Waiting};
 #[cfg(feature = "planted")]
 use crate::planted;
 use crate::{
@@ -39,7 +39,10 @@ pub enum Effect {
     /// Give both hosts of a move new plans: a job and a grant appear in them, or disappear.
     TouchHosts,
     /// The point of no return: the tenant lives in its incoming place from now on, and the old copy is fenced.
-    TakeOver,
+    TakeOver {
+        /// What did not come along, in words; empty when everything did. The old copy has it for as long as it is kept.
+        left_behind: String,
+    },
     /// Let a tenant that was halted run again.
     Release,
 }
@@ -48,7 +51,7 @@ pub enum Effect {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Advance {
     Wait(Waiting),
-    /// The next stage begins; `detail` says how the last one went, for people.
+    /// The next stage begins; `detail` says how the last one went, for people. Or the same one goes on under other terms.
     Next {
         procedure: Procedure,
         effects: Vec<Effect>,

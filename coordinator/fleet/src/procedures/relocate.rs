@@ -10,9 +10,20 @@
 use std::net::SocketAddr;
 
 use isyone_types::{ids::HostName, report::JobState};
+use uuid::Uuid;
 
-use super::{Advance, Effect, Scene, waiting};
-use crate::operation::{MoveStage, Procedure, Relocation, deadline_ms};
+use super::{Advance, Effect, Scene, Waiting, waiting};
+use crate::{
+    liveness::HostState,
+    operation::{MoveStage, Procedure, Relocation, deadline_ms},
+    views,
+};
+
+/// Moves from or to a host that may have stopped their tenants at a time: as many as an agent copies at once.
+pub const MOVES_AT_ONCE: usize = 2;
+/// A job that has waited for less than this before it ran keeps its end, milliseconds: both hosts' plans would change for
+/// nothing.
+const WAITED_MS: i64 = 60_000;
 
 pub(super) fn advance(scene: &Scene<'_>, relocation: &Relocation) -> Advance {
     let Relocation {
@@ -31,7 +42,10 @@ pub(super) fn advance(scene: &Scene<'_>, relocation: &Relocation) -> Advance {
         detail: String::new(),
     };
     match relocation.stage {
-        MoveStage::Prepare if converged(to) => next(MoveStage::Stop, vec![Effect::Halt]),
+        MoveStage::Prepare if converged(to) => match queue(scene, relocation) {
+            Some(waiting) => Advance::Wait(waiting),
+            None => next(MoveStage::Stop, vec![Effect::Halt]),
+        },
         MoveStage::Prepare => scene.wait_for(to),
         MoveStage::Stop if converged(from) => begin_copying(scene, relocation),
         MoveStage::Stop => scene.wait_for(from),
@@ -48,6 +62,44 @@ pub(super) fn advance(scene: &Scene<'_>, relocation: &Relocation) -> Advance {
         MoveStage::Back if converged(from) => Advance::BackDone,
         MoveStage::Back => scene.wait_for(from),
     }
+}
+
+/// Why a tenant whose place is made is not stopped yet: it runs on until it is its turn, rather than wait for others' copies
+/// while it is down. Nor is it stopped while one of its hosts is silent.
+fn queue(scene: &Scene<'_>, relocation: &Relocation) -> Option<Waiting> {
+    use HostState::{Lost, Suspect, Unknown};
+    let hosts = [&relocation.to, &relocation.from];
+    let speaks = |host: &HostName| !matches!(judged(scene, host), Unknown | Suspect | Lost);
+    if let Some(silent) = hosts.iter().find(|host| !speaks(host)) {
+        return Some(waiting::for_host(scene, silent));
+    }
+    let is_full = |host: &&&HostName| {
+        let there = scene.state.fleet.copying_at(host);
+        let in_turn = there.filter(|id| takes_a_turn(scene, id, host));
+        in_turn.take(MOVES_AT_ONCE).count() == MOVES_AT_ONCE
+    };
+    let full = hosts.iter().find(is_full)?;
+    Some(Waiting::Queued((*full).clone()))
+}
+
+/// Whether another move that has stopped its tenant takes a turn of this host. One that is held up by the host at its other
+/// end keeps nobody waiting here; whoever goes the same way waits for it there.
+fn takes_a_turn(scene: &Scene<'_>, id: &Uuid, host: &HostName) -> bool {
+    let other = scene.state.fleet.operations.get(id);
+    let Some(Procedure::Move(other)) = other.map(|other| &other.procedure) else {
+        return false;
+    };
+    let is_silent = |host: &HostName| views::is_silent(judged(scene, host));
+    if other.from == *host {
+        return !is_silent(&other.to);
+    }
+    let job = scene.state.observed.job(&other.to, *id);
+    let held_up = job.is_some_and(|job| job.state == JobState::Retrying);
+    !held_up && !is_silent(&other.from)
+}
+
+fn judged(scene: &Scene<'_>, host: &HostName) -> HostState {
+    views::host_state(scene.state, scene.settings, host, scene.now).0
 }
 
 /// The address and the end of the leave are recorded, because both hosts' plans show them.
@@ -78,15 +130,52 @@ fn copy(scene: &Scene<'_>, relocation: &Relocation) -> Advance {
                 stage: MoveStage::Fence,
                 ..relocation.clone()
             }),
-            effects: vec![Effect::TakeOver],
-            detail: format!("{} MiB", job.bytes_done >> 20),
+            effects: vec![Effect::TakeOver {
+                left_behind: job.message.clone(),
+            }],
+            detail: match job.message.as_str() {
+                "" => format!("{} MiB", job.bytes_done >> 20),
+                left => format!("{} MiB; {left}", job.bytes_done >> 20),
+            },
         },
         Some(job) if job.state == JobState::Failed => {
             Advance::GoBack(format!("copying failed: {}", job.message))
+        }
+        Some(job) if job.state == JobState::Running && relocation.copying_since.is_none() => {
+            count_from_now(scene, relocation)
+        }
+        Some(job) if job.state == JobState::Waiting && scene.now >= relocation.leave_until => {
+            Advance::GoBack(format!(
+                "it has waited for a day for its turn on host {}; move fewer tenants there at a time",
+                relocation.to
+            ))
         }
         _ if scene.now >= relocation.leave_until => Advance::GoBack(
             "copying took longer than a day; look at the network between the two hosts".to_owned(),
         ),
         job => Advance::Wait(waiting::for_job(scene, &relocation.to, job)),
+    }
+}
+
+/// A day for copying is one from the moment at which the host has begun, however long others came first.
+fn count_from_now(scene: &Scene<'_>, relocation: &Relocation) -> Advance {
+    let whole = scene.now.saturating_add(deadline_ms(scene.operation.kind));
+    let has_waited = whole - relocation.leave_until > WAITED_MS;
+    Advance::Next {
+        procedure: Procedure::Move(Relocation {
+            copying_since: Some(scene.now),
+            leave_until: if has_waited {
+                whole
+            } else {
+                relocation.leave_until
+            },
+            ..relocation.clone()
+        }),
+        effects: if has_waited {
+            vec![Effect::TouchHosts]
+        } else {
+            Vec::new()
+        },
+        detail: String::new(),
     }
 }

@@ -32,6 +32,8 @@ pub enum Waiting {
         /// What is unusual about how it goes; empty otherwise.
         how: String,
     },
+    /// The host copies for others first.
+    Queued(HostName),
     /// Edges have not taken up the route yet.
     Edges,
 }
@@ -41,7 +43,11 @@ impl Waiting {
     pub fn trouble(&self) -> Option<&str> {
         match self {
             Self::Refused(_, why) | Self::Failing(_, why) => Some(why),
-            Self::Host(_) | Self::Silent(..) | Self::Copying { .. } | Self::Edges => None,
+            Self::Host(_)
+            | Self::Silent(..)
+            | Self::Copying { .. }
+            | Self::Queued(_)
+            | Self::Edges => None,
         }
     }
 
@@ -82,6 +88,7 @@ impl fmt::Display for Waiting {
                 }
                 Ok(())
             }
+            Self::Queued(host) => write!(f, "queued: host {host} copies for others first"),
             Self::Edges => f.write_str("edges"),
         }
     }
@@ -113,15 +120,12 @@ pub(super) fn for_job(scene: &Scene<'_>, host: &HostName, job: Option<&JobReport
         Some(job) if job.state == JobState::Retrying => {
             Waiting::Failing(host.clone(), job.message.clone())
         }
+        Some(job) if job.state == JobState::Waiting => Waiting::Queued(host.clone()),
         Some(job) => Waiting::Copying {
             host: host.clone(),
             done: job.bytes_done,
             total: job.bytes_total,
-            // Before it runs, that is what was wrong when it last ran.
-            how: match job.state {
-                JobState::Running => job.message.clone(),
-                _ => String::new(),
-            },
+            how: job.message.clone(),
         },
         None => for_host(scene, host),
     }

@@ -58,6 +58,28 @@ pub enum Phase {
 
 /// A tenant's phase, and a message that explains it.
 pub fn phase(state: &State, settings: &Settings, tenant: &Tenant, now: UnixMs) -> (Phase, String) {
+    let (phase, text) = observed_phase(state, settings, tenant, now);
+    if !(phase == Phase::Quarantined && tenant.quarantine_held) {
+        return (phase, text);
+    }
+    let name = &tenant.name;
+    let held = format!(
+        "it stays in quarantine until somebody decides, because the coordinator was rebuilt from an older database, which may \
+         not know that it was brought back: `isyctl tenant undelete {name}` does so again, `isyctl tenant delete {name}` says \
+         that it is to go"
+    );
+    match text.is_empty() {
+        true => (phase, held),
+        false => (phase, format!("{held}; {text}")),
+    }
+}
+
+fn observed_phase(
+    state: &State,
+    settings: &Settings,
+    tenant: &Tenant,
+    now: UnixMs,
+) -> (Phase, String) {
     let host = &tenant.placement.host;
     let (host_state, silence_ms) = host_state(state, settings, host, now);
     let quarantined = tenant.desired == Lifecycle::Quarantined;

@@ -113,9 +113,12 @@ impl Delete {
                 .note("An operation that is under way on it is cancelled.");
         }
         if self.purge {
-            let kept = format::local(until);
+            let kept = match until {
+                Some(_) => format!("until {}", format::local(until)),
+                None => "until somebody decides".to_owned(),
+            };
             app.ui.note(&format!(
-                "This removes its database and files for good, now (they would be kept until {kept})."
+                "This removes its database and files for good, now (they would be kept {kept})."
             ));
             return app.ui.confirm_by_typing(
                 &format!("purge tenant `{name}`"),

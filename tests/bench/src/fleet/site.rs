@@ -313,6 +313,7 @@ fn tenant(running: &Running, settings: &Settings, host: &Host, slot: usize) -> R
         created_at: now_ms(),
         operation: Uuid::now_v7(),
         quarantine_until: None,
+        quarantine_held: false,
         purge_now: false,
         primary: None,
         access: VisitorAccess::default(),

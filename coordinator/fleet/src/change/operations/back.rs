@@ -123,6 +123,7 @@ impl Edit<'_> {
             asleep_since,
             started_at,
             quarantine_until,
+            quarantine_held,
         } = wishes;
         // Domains have commands of their own, which need no operation: what they did meanwhile stays, and those come back
         // that nobody has taken since.
@@ -144,6 +145,10 @@ impl Edit<'_> {
         // A quarantine that has run out meanwhile begins anew: nothing that is cancelled leads to a removal.
         let anew = self.stamp.now.saturating_add(self.settings.quarantine_ms);
         back.quarantine_until = quarantine_until.map(|until| until.max(anew));
+        back.quarantine_held = quarantine_held;
+        if tenant.is_deleted() && !back.is_deleted() {
+            back.keep_copies_until_well();
+        }
         back.generation += 1;
         self.put_tenant(back);
         Ok(())
@@ -219,6 +224,7 @@ pub(super) fn way_back(kind: OperationKind, before: &Tenant, after: &Tenant) -> 
             asleep_since: before.asleep_since,
             started_at: before.started_at,
             quarantine_until: before.quarantine_until,
+            quarantine_held: before.quarantine_held,
         })),
     }
 }

@@ -77,7 +77,11 @@ impl Edit<'_> {
         detail: &str,
     ) {
         let mut next = operation.clone();
-        next.log.extend(self.closing(operation, detail));
+        let is_over = procedure.stage() != operation.stage();
+        if is_over {
+            next.log.extend(self.closing(operation, detail));
+            next.stage_since = self.stamp.now;
+        }
         for effect in effects {
             self.apply_effect(operation, effect);
         }
@@ -85,7 +89,6 @@ impl Edit<'_> {
         if let Some(tenant) = self.subject(operation) {
             set_generation(&mut next.procedure, tenant.generation);
         }
-        next.stage_since = self.stamp.now;
         #[cfg(feature = "planted")]
         if planted::has(planted::Bug::LostStage) {
             self.state.fleet.put_operation(Arc::new(next));
@@ -132,7 +135,9 @@ impl Edit<'_> {
                 halted.generation += 1;
                 self.put_tenant(halted);
             }
-            (Effect::TakeOver, Procedure::Move(relocation)) => self.take_over(&tenant, relocation),
+            (Effect::TakeOver { left_behind }, Procedure::Move(relocation)) => {
+                self.take_over(&tenant, relocation, left_behind);
+            }
             (Effect::TouchHosts, Procedure::Move(relocation)) => {
                 self.touch_host(&relocation.from);
                 self.touch_host(&relocation.to);
@@ -143,13 +148,18 @@ impl Edit<'_> {
                 released.generation += 1;
                 self.put_tenant(released);
             }
-            (Effect::TakeOver | Effect::TouchHosts, Procedure::Converge(_)) => {}
+            (Effect::TakeOver { .. } | Effect::TouchHosts, Procedure::Converge(_)) => {}
         }
     }
 
     /// The incoming place becomes the one where the tenant lives, halted still. The old copy gets the new epoch, too: its
     /// host then refuses everything that an older plan says.
-    pub(super) fn take_over(&mut self, tenant: &Tenant, relocation: &Relocation) {
+    pub(super) fn take_over(
+        &mut self,
+        tenant: &Tenant,
+        relocation: &Relocation,
+        left_behind: &str,
+    ) {
         let mut moved = tenant.clone();
         let Some(at) = moved
             .copies
@@ -171,8 +181,12 @@ impl Edit<'_> {
         }
         moved.generation += 1;
         let moved = self.put_tenant(moved);
+        let left_behind = match left_behind {
+            "" => String::new(),
+            what => format!(", and has what did not come along: {what}"),
+        };
         let message = format!(
-            "lives on {} from now on; its copy on {} is kept, fenced",
+            "lives on {} from now on; its copy on {} is kept, fenced{left_behind}",
             relocation.to, relocation.from
         );
         let operation = moved.operation;

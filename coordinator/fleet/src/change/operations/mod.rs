@@ -20,8 +20,8 @@ use crate::{
     desired::Tenant,
     event::EventKind,
     operation::{
-        Converge, ConvergeStage, MoveStage, Operation, OperationKind, Procedure, Stage, Subject,
-        WayBack, deadline_ms,
+        Answered, Converge, ConvergeStage, MAX_ANSWERED, MoveStage, Operation, OperationKind,
+        Procedure, Stage, Subject, WayBack, deadline_ms,
     },
     written::{RecordKind, Write},
 };
@@ -72,6 +72,7 @@ impl Edit<'_> {
             operation: running.id,
             kind: running.kind,
             stage: stage.word(),
+            can_go_back: running.procedure.can_go_back(),
             for_s: (self.stamp.now - running.stage_since).max(0) / 1000,
         })
     }
@@ -94,10 +95,16 @@ impl Edit<'_> {
             );
             return;
         }
-        if let Procedure::Move(relocation) = &running.procedure
-            && relocation.stage < MoveStage::Fence
-        {
-            self.abandon(tenant);
+        match &running.procedure {
+            Procedure::Move(relocation) if relocation.stage == MoveStage::Start => {
+                let to = &relocation.to;
+                let detail = format!("the tenant lives on {to}; {by} began before it had started there");
+                return self.finish_operation(&running, &detail);
+            }
+            Procedure::Move(relocation) if relocation.stage < MoveStage::Fence => {
+                self.abandon(tenant);
+            }
+            Procedure::Move(_) | Procedure::Converge(_) => {}
         }
         self.end(
             &running,
@@ -151,6 +158,9 @@ impl Edit<'_> {
         // Giving way may have changed these, and only operations do.
         let current = self.tenant(&tenant.name)?;
         tenant.copies.clone_from(&current.copies);
+        if before.is_deleted() && !tenant.is_deleted() {
+            tenant.keep_copies_until_well();
+        }
         tenant.halted = current.halted;
         tenant.generation = current.generation + 1;
         tenant.operation = self.stamp.id;
@@ -196,13 +206,33 @@ impl Edit<'_> {
             // Without a key nobody asks again.
             request_digest: request_id.as_ref().and(self.asked.clone()),
             request_id,
+            answered: Vec::new(),
         })
+    }
+
+    /// Answers a request that has nothing to begin with the operation that made it so. Its key is remembered with that: if the
+    /// answer is lost, the request comes again, and somebody may have decided otherwise since.
+    pub(crate) fn answer_with(
+        &mut self,
+        operation: Arc<Operation>,
+        request_id: Option<String>,
+    ) -> Arc<Operation> {
+        let (Some(request_id), Some(digest)) = (request_id, self.asked.clone()) else {
+            return operation;
+        };
+        let mut remembers = (*operation).clone();
+        if remembers.answered.len() >= MAX_ANSWERED {
+            remembers.answered.remove(0);
+        }
+        remembers.answered.push(Answered { request_id, digest });
+        self.put_operation(remembers)
     }
 
     fn forget_old_operations(&mut self) {
         while self.state.fleet.ended.len() >= crate::desired::MAX_OPERATIONS {
             // Unfinished ones are kept; there is at most one for each tenant.
-            let Some(id) = self.state.fleet.ended.get_min().copied() else {
+            // By their end: whoever waits for one that took long must still be able to learn how it ended.
+            let Some((_, id)) = self.state.fleet.ended.get_min().copied() else {
                 return;
             };
             self.state.fleet.remove_operation(&id);
@@ -219,15 +249,25 @@ impl Edit<'_> {
         tenant: &TenantName,
         request_id: Option<&str>,
     ) -> Result<Option<Arc<Operation>>, ChangeError> {
-        let Some(id) = request_id.and_then(|key| self.state.fleet.by_request.get(key)) else {
+        let Some((key, id)) = request_id.and_then(|key| {
+            let fleet = &self.state.fleet;
+            fleet.by_request.get(key).map(|id| (key, id))
+        }) else {
             return Ok(None);
         };
         let Some(operation) = self.state.fleet.operations.get(id) else {
             return Ok(None);
         };
-        // Records of versions before have no digest: kind and tenant must do.
-        let same = operation.request_digest.is_none() || operation.request_digest == self.asked;
-        if same && kinds.contains(&operation.kind) && operation.tenant() == Some(tenant) {
+        let mut answered = operation.answered.iter();
+        let same = match answered.find(|answered| answered.request_id == key) {
+            Some(answered) => Some(&answered.digest) == self.asked.as_ref(),
+            None => {
+                // Records of versions before have no digest: kind and tenant must do.
+                let digest = &operation.request_digest;
+                (digest.is_none() || *digest == self.asked) && kinds.contains(&operation.kind)
+            }
+        };
+        if same && operation.tenant() == Some(tenant) {
             Ok(Some(operation.clone()))
         } else {
             Err(ChangeError::RequestIdReused(*id))

@@ -72,6 +72,8 @@ impl Edit<'_> {
             // The tenant is as asked, whatever became of an operation that wanted something else.
             let operation = self.state.fleet.operations.get(&tenant.operation);
             let operation = operation.filter(|o| !o.is_over() || went_well(o)).cloned();
+            let key = create.request_id.filter(|_| !create.dry_run);
+            let operation = operation.map(|operation| self.answer_with(operation, key));
             return Ok(found(tenant.clone(), operation));
         }
         let same_host = |host: &HostName| *host == tenant.placement.host;
@@ -217,6 +219,7 @@ impl Edit<'_> {
             created_at: self.stamp.now,
             operation: self.stamp.id,
             quarantine_until: None,
+            quarantine_held: false,
             purge_now: false,
             primary: None,
             access: VisitorAccess::default(),

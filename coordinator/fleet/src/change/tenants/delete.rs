@@ -32,15 +32,26 @@ impl Edit<'_> {
         }
         let mut tenant = (*self.tenant(name)?).clone();
         match (tenant.desired, purge) {
+            // Whoever deletes it again has decided: its time begins anew. Nothing goes at once, whatever is known of it.
+            (Lifecycle::Quarantined, false) if tenant.quarantine_held => {
+                tenant.quarantine_held = false;
+                tenant.quarantine_until =
+                    Some(self.stamp.now.saturating_add(self.settings.quarantine_ms));
+                self.finish(tenant, OperationKind::Delete, ask, EventKind::TenantDeleted)
+            }
             (Lifecycle::Purged, _) | (Lifecycle::Quarantined, false) => {
-                match self.state.fleet.operations.get(&tenant.operation) {
-                    Some(operation) => Ok(Outcome::Operation(operation.clone())),
+                match self.state.fleet.operations.get(&tenant.operation).cloned() {
+                    Some(operation) => {
+                        let operation = self.answer_with(operation, ask.request_id);
+                        Ok(Outcome::Operation(operation))
+                    }
                     None => Err(wrong_state(name, "is deleted already".to_owned())),
                 }
             }
             (Lifecycle::Quarantined, true) => {
                 tenant.desired = Lifecycle::Purged;
                 tenant.purge_now = true;
+                tenant.quarantine_held = false;
                 self.finish(
                     tenant,
                     OperationKind::Purge,
@@ -66,6 +77,7 @@ impl Edit<'_> {
     pub(in crate::change) fn quarantine(&self, tenant: &mut Tenant) {
         if self.may_hold_data(tenant) {
             tenant.desired = Lifecycle::Quarantined;
+            tenant.quarantine_held = false;
             tenant.quarantine_until =
                 Some(self.stamp.now.saturating_add(self.settings.quarantine_ms));
         } else {
@@ -113,6 +125,7 @@ impl Edit<'_> {
         self.check_room(&tenant, tenant.size)?;
         tenant.desired = Lifecycle::Running;
         tenant.quarantine_until = None;
+        tenant.quarantine_held = false;
         tenant.started_at = Some(self.stamp.now);
         self.finish(
             tenant,

@@ -94,6 +94,7 @@ impl Edit<'_> {
             && tenant.asleep_since.is_none()
             && let Some(operation) = self.that_did_it(&tenant, kind)
         {
+            let operation = self.answer_with(operation, ask.request_id);
             return Ok(Outcome::Operation(operation));
         }
         tenant.desired = desired;
@@ -134,6 +135,7 @@ impl Edit<'_> {
             && tenant.size == size
             && let Some(operation) = self.that_did_it(&tenant, OperationKind::Resize)
         {
+            let operation = self.answer_with(operation, request_id);
             return Ok(Outcome::Operation(operation));
         }
         self.check_growth(&tenant, size)?;

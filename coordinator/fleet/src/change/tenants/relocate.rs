@@ -4,6 +4,7 @@
 
 use isyone_types::{
     ids::{HostName, TenantName},
+    plan::Lifecycle,
     report::TenantProgress,
 };
 
@@ -65,6 +66,7 @@ impl Edit<'_> {
             stage: MoveStage::Prepare,
             source: None,
             leave_until: self.stamp.now,
+            copying_since: None,
         });
         let operation = self.begin(OperationKind::Move, &tenant, procedure, request_id, log);
         let tenant = self.put_tenant(tenant);
@@ -92,6 +94,14 @@ impl Edit<'_> {
             None => format!("is on host {to} already"),
             Some(CopyRole::Fenced { until: Some(_) }) if self.is_seen_well(tenant) => {
                 return Ok(Some(place.clone()));
+            }
+            // Suspended, it has not shown that it runs from what it has here, and the older copy would be lost to the move.
+            Some(CopyRole::Fenced { until: None }) if tenant.desired == Lifecycle::Suspended => {
+                format!(
+                    "has an older copy on host {to}, to fall back on until it has run on host {}; run it there once \
+                     (`isyctl tenant resume {}`), then it can be moved back",
+                    tenant.placement.host, tenant.name
+                )
             }
             Some(CopyRole::Fenced { .. }) => format!(
                 "still has an older copy on host {to}, which is kept until the tenant is well on host {}",

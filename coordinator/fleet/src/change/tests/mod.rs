@@ -8,8 +8,12 @@ mod lifecycle;
 mod mends;
 mod moves;
 mod operations;
+mod purge;
+mod rebuilt;
 mod reports;
 mod requests;
+mod returns;
+mod turns;
 
 use isyone_types::{
     identity::{CertificateInfo, Identity, OperatorRole},

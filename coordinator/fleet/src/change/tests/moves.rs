@@ -14,11 +14,26 @@ use super::{
 };
 use crate::desired::CopyRole;
 
-fn plan_of(bench: &Bench, host: &HostName) -> HostPlan {
+pub(super) fn plan_of(bench: &Bench, host: &HostName) -> HostPlan {
     let open = |_: &Tenant| Ok::<_, std::convert::Infallible>(TenantSecrets::default());
     views::host_plan(&bench.state, &bench.settings, host, open)
         .unwrap()
         .unwrap()
+}
+
+/// A week later the old copy is removed.
+#[test]
+fn what_a_copy_left_behind_is_told_when_the_move_is_over() {
+    let (mut bench, id, _, h2, _) = moving();
+    bench.settle();
+    bench.settle();
+    job(&mut bench, &h2, id, JobState::Done); // its message is "no route"
+    let log = &bench.state.fleet.operations[&id].log;
+    let copy = log.iter().find(|step| step.name == "copy").unwrap();
+    assert_eq!(copy.detail, "5 MiB; no route");
+    let moved = bench.state.fleet.events.last().unwrap();
+    assert_eq!(moved.kind, EventKind::TenantMoved);
+    assert!(moved.message.ends_with("has what did not come along: no route"), "{}", moved.message);
 }
 
 /// A move under way from h1, where alfa lives, to h2.
@@ -60,7 +75,7 @@ pub(super) fn job(bench: &mut Bench, host: &HostName, id: Uuid, state: JobState)
         .unwrap();
 }
 
-fn desired_on(bench: &Bench, host: &HostName) -> Option<(DesiredState, u64)> {
+pub(super) fn desired_on(bench: &Bench, host: &HostName) -> Option<(DesiredState, u64)> {
     let plan = plan_of(bench, host);
     plan.tenants.first().map(|t| (t.desired, t.epoch))
 }
@@ -205,7 +220,7 @@ fn a_deleted_tenant_takes_all_its_copies_along() {
     assert!(!bench.state.fleet.tenants.contains_key(&alfa));
 }
 
-fn order(to: &HostName) -> Command {
+pub(super) fn order(to: &HostName) -> Command {
     Command::MoveTenant {
         name: name("alfa"),
         to: to.clone(),
@@ -214,7 +229,7 @@ fn order(to: &HostName) -> Command {
 }
 
 /// alfa has moved from h1 to h2, and is well there.
-fn moved() -> (Bench, HostName, HostName, TenantName) {
+pub(super) fn moved() -> (Bench, HostName, HostName, TenantName) {
     let (mut bench, id, h1, h2, alfa) = moving();
     bench.settle();
     bench.settle();
@@ -255,36 +270,6 @@ fn a_move_is_refused_to_where_it_is_and_to_a_copy_that_may_be_needed() {
     );
 }
 
-#[test]
-fn a_move_back_takes_the_place_of_the_copy_that_is_kept_there() {
-    let (mut bench, h1, h2, alfa) = moved();
-    let left = bench.state.fleet.tenants[&alfa].copies[0].place.clone();
-    assert_eq!(left.host, h1);
-    let id = start(&mut bench, order(&h1));
-    let tenant = bench.state.fleet.tenants[&alfa].clone();
-    let [copy] = &tenant.copies[..] else {
-        panic!("{:?}", tenant.copies)
-    };
-    assert_eq!((&copy.role, copy.place.epoch), (&CopyRole::Incoming, 3));
-    assert_eq!(copy.place.subnet, left.subnet);
-    assert_eq!(copy.place.http_port, left.http_port);
-    assert_eq!(copy.place.websocket_port, left.websocket_port);
-    let coming = plan_of(&bench, &h1).tenants[0].clone();
-    assert_eq!((coming.desired, coming.epoch), (DesiredState::Standby, 3));
-    assert_eq!(coming.seed, isyone_types::plan::Seed::Peer(h2.clone()));
-    bench.settle();
-    bench.settle();
-    job(&mut bench, &h1, id, JobState::Done);
-    assert_eq!(desired_on(&bench, &h2), Some((DesiredState::Fenced, 3)));
-    bench.settle();
-    bench.settle();
-    assert_eq!(ended(&bench, id).0, OperationState::Succeeded);
-    assert_eq!(desired_on(&bench, &h1), Some((DesiredState::Running, 3)));
-    // And there again, as often as anybody likes.
-    start(&mut bench, order(&h2));
-    assert_eq!(desired_on(&bench, &h2), Some((DesiredState::Standby, 4)));
-}
-
 /// Otherwise a host that has removed such a copy would refuse the next one for ever.
 #[test]
 fn an_epoch_is_never_given_twice() {
@@ -298,52 +283,6 @@ fn an_epoch_is_never_given_twice() {
         let given = desired_on(&bench, &h2);
         assert_eq!(given, Some((DesiredState::Standby, epoch)));
     }
-}
-
-#[test]
-fn a_move_back_that_is_cancelled_leaves_no_half_copy() {
-    let (mut bench, h1, h2, alfa) = moved();
-    let id = start(&mut bench, order(&h1));
-    bench.settle();
-    bench.settle();
-    start(&mut bench, Command::CancelOperation { id });
-    assert_eq!(desired_on(&bench, &h1), Some((DesiredState::Purged, 3)));
-    assert_eq!(desired_on(&bench, &h2), Some((DesiredState::Running, 2)));
-    let refused = bench.apply(order(&h1)).unwrap_err().to_string();
-    assert!(refused.contains("is being removed"), "{refused}");
-    bench.settle();
-    assert!(bench.state.fleet.tenants[&alfa].copies.is_empty());
-    start(&mut bench, order(&h1));
-}
-
-#[test]
-fn a_move_back_needs_room_for_what_the_kept_copy_does_not_hold() {
-    let (mut bench, h1, ..) = moved();
-    bench
-        .apply(Command::CordonHost {
-            host: h1.clone(),
-            cordoned: true,
-        })
-        .unwrap();
-    assert!(matches!(
-        bench.apply(order(&h1)),
-        Err(ChangeError::NoHostFits { .. })
-    ));
-    bench
-        .apply(Command::CordonHost {
-            host: h1.clone(),
-            cordoned: false,
-        })
-        .unwrap();
-    // Its disk holds this tenant's copy, and not one more; all networks are taken.
-    let size = bench.state.fleet.tenants[&name::<TenantName>("alfa")].size;
-    let mut full = resources(8, 32, 100);
-    full.disk_available_bytes = bench.settings.placement.disk_reserve_bytes + size.disk_bytes / 2;
-    bench.report(&h1, full, Vec::new());
-    bench.settings.network.last_port = bench.settings.network.first_port + 1;
-    let settings = bench.settings.clone();
-    bench.state.refresh(&settings, &h1, bench.now);
-    start(&mut bench, order(&h1));
 }
 
 /// Otherwise `tenant show` would go on saying that it may only be where it no longer is.
@@ -426,4 +365,26 @@ fn a_coordinator_rebuilt_in_the_midst_of_a_move_keeps_both_copies() {
     start(&mut bench, order(&h3));
     let (_, epoch) = desired_on(&bench, &h3).unwrap();
     assert!(epoch > 1 << 20, "{epoch}");
+}
+
+/// After the fence the tenant lives on its new host, whatever becomes of the operation.
+#[test]
+fn a_move_past_its_fence_that_gives_way_has_succeeded() {
+    let (mut bench, id, h1, h2, alfa) = moving();
+    bench.settle();
+    bench.settle();
+    job(&mut bench, &h2, id, JobState::Done);
+    let busy = bench.apply(super::operations::suspend(&alfa, true)).unwrap_err().to_string();
+    assert!(busy.ends_with("it cannot be cancelled any more"), "{busy}");
+    let let_go = bench.converged_on(&alfa, &h1);
+    bench.report(&h1, resources(8, 32, 100), vec![let_go]);
+    assert_eq!(word(&bench, id), "start");
+    let suspend = start(&mut bench, super::operations::suspend(&alfa, true));
+    assert_eq!(bench.state.fleet.tenants[&alfa].placement.host, h2);
+    assert_eq!(ended(&bench, id), (OperationState::Succeeded, String::new()));
+    let last = bench.state.fleet.operations[&id].log.last().unwrap().detail.clone();
+    assert!(last.starts_with("the tenant lives on h2; operation "), "{last}");
+    bench.settle();
+    bench.settle();
+    assert_eq!(ended(&bench, suspend).0, OperationState::Succeeded);
 }

@@ -297,3 +297,30 @@ fn a_word_of_an_edge_and_a_tick_look_only_at_operations_that_can_end() {
     assert!(order(&bench).is_empty(), "{alfa} waits for nothing");
     assert_eq!(ended(&bench, waiting[1]).0, OperationState::Succeeded);
 }
+
+/// Otherwise it would be forgotten at the next command, before anybody who waits for it has asked, and with it its
+/// idempotency key.
+#[test]
+fn an_operation_that_took_long_is_remembered_when_it_has_ended() {
+    let (mut bench, _, alfa) = settled();
+    let id = start(&mut bench, resize(&alfa, "standard"));
+    let some = bench.state.fleet.operations[&id].clone();
+    for n in 0..crate::desired::MAX_OPERATIONS {
+        let mut other = (*some).clone();
+        other.id = Uuid::from_u128((1 << 100) + n as u128);
+        other.state = OperationState::Succeeded;
+        other.ended_at = Some(bench.now);
+        other.request_id = None;
+        bench.state.fleet.put_operation(std::sync::Arc::new(other));
+    }
+    bench.now += 1_000;
+    bench.settle();
+    bench.settle();
+    assert_eq!(ended(&bench, id).0, OperationState::Succeeded);
+    bench.create("beta", "small").unwrap();
+    let fleet = &bench.state.fleet;
+    assert!(fleet.operations.contains_key(&id), "how it ended cannot be found out any more");
+    let oldest = Uuid::from_u128(1 << 100);
+    assert!(!fleet.operations.contains_key(&oldest), "who ended first is forgotten first");
+    assert_eq!(fleet.ended.len() + fleet.running.len(), fleet.operations.len());
+}

@@ -1,6 +1,10 @@
 //! What an idempotency key stands for, and what is said of a create whose spec differs.
 
-use super::*;
+use super::{
+    operations::{resize, settled, start, suspend},
+    rebuilt::{delete, undelete},
+    *,
+};
 
 fn keyed(create: CreateTenant) -> Command {
     Command::CreateTenant(Box::new(CreateTenant {
@@ -171,4 +175,104 @@ fn what_can_be_changed_and_what_cannot_is_said_at_once() {
     assert!(text.ends_with(&format!("); {never}")), "{text}");
     let text = said(&mut bench, forced);
     assert_eq!(text, format!("tenant `alfa`: {never}"));
+}
+
+fn keyed_suspend() -> Command {
+    Command::SuspendTenant {
+        name: name("alfa"),
+        request_id: Some("r1".to_owned()),
+        cancel_running: false,
+    }
+}
+
+fn resume() -> Command {
+    Command::ResumeTenant {
+        name: name("alfa"),
+        request_id: None,
+    }
+}
+
+/// docs/contracts.md: "A `request_id` stands for one request", also for one that had nothing to begin.
+#[test]
+fn a_late_repetition_of_a_suspend_that_was_answered_does_nothing() {
+    let (mut bench, _, alfa) = settled();
+    start(&mut bench, suspend(&alfa, false));
+    bench.settle();
+    let first = start(&mut bench, keyed_suspend()); // it is so already; this answer is lost on its way
+    bench.state = super::restart(&bench); // the key is stored
+    bench.greet(&name("h1"));
+    start(&mut bench, resume()); // a colleague
+    let report = bench.converged(&alfa);
+    bench.report(&name("h1"), resources(8, 32, 100), vec![report]);
+    let again = bench.apply(keyed_suspend()).map(operation_of);
+    assert_eq!(bench.state.fleet.tenants[&alfa].desired, Lifecycle::Running, "{again:?}");
+    assert_eq!(again.unwrap().id, first);
+    // The same key for something else is another request, whatever it was answered with.
+    let other = Command::SuspendTenant {
+        name: alfa,
+        request_id: Some("r1".to_owned()),
+        cancel_running: true,
+    };
+    assert!(matches!(bench.apply(other), Err(ChangeError::RequestIdReused(_))));
+}
+
+/// The tenant that a colleague has brought back would be in quarantine again.
+#[test]
+fn a_late_repetition_of_a_delete_that_was_answered_does_nothing() {
+    let (mut bench, _, alfa) = settled();
+    start(&mut bench, delete(false));
+    bench.settle();
+    let keyed = Command::DeleteTenant {
+        name: alfa.clone(),
+        purge: false,
+        request_id: Some("r1".to_owned()),
+        cancel_running: false,
+    };
+    start(&mut bench, keyed.clone());
+    start(&mut bench, undelete());
+    bench.settle();
+    let again = bench.apply(keyed);
+    assert_eq!(bench.state.fleet.tenants[&alfa].desired, Lifecycle::Running, "{again:?}");
+}
+
+#[test]
+fn a_late_repetition_of_a_resize_or_a_create_that_was_answered_does_nothing() {
+    let (mut bench, _, alfa) = settled();
+    let size = |plan: &str| Command::ResizeTenant {
+        name: name("alfa"),
+        plan: name(plan),
+        request_id: Some("r1".to_owned()),
+    };
+    start(&mut bench, size("small"));
+    let mut create = bench.creation("alfa", "small");
+    (create.request_id, create.force) = (Some("r2".to_owned()), true);
+    let create = Command::CreateTenant(Box::new(create));
+    bench.apply(create.clone()).unwrap();
+    start(&mut bench, resize(&alfa, "standard"));
+    bench.settle();
+    start(&mut bench, size("small"));
+    bench.apply(create).unwrap();
+    assert_eq!(bench.state.fleet.tenants[&alfa].spec.plan, name("standard"));
+}
+
+#[test]
+fn an_operation_remembers_a_bounded_number_of_requests_that_it_answered() {
+    use crate::operation::MAX_ANSWERED;
+    let (mut bench, _, alfa) = settled();
+    let id = start(&mut bench, suspend(&alfa, false));
+    bench.settle();
+    for n in 0..=MAX_ANSWERED {
+        let again = Command::SuspendTenant {
+            name: alfa.clone(),
+            request_id: Some(format!("k{n}")),
+            cancel_running: false,
+        };
+        assert_eq!(start(&mut bench, again), id);
+    }
+    let fleet = &bench.state.fleet;
+    assert_eq!(fleet.operations[&id].answered.len(), MAX_ANSWERED);
+    assert!(!fleet.by_request.contains_key("k0"));
+    assert_eq!(fleet.by_request.get("k1"), Some(&id));
+    let loaded = super::restart(&bench).fleet;
+    assert_eq!(loaded.by_request, fleet.by_request);
 }
