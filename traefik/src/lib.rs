@@ -61,9 +61,10 @@ const PAGES: &str = "isyone-pages";
 /// The transport used for all tenants.
 const ODOO: &str = "isyone-odoo";
 /// Metrics and the database manager, also by XML-RPC: never for visitors. Traefik decodes letters and dots before it compares, but not
-/// an encoded slash (`%2f`), which Odoo decodes wherever it stands; and Odoo's website takes a language away from the front.
-const CLOSED_PATHS: &str = "PathRegexp(`(?i)^(/|%2f)+metrics(/|%2f|$)`) || \
-                            PathRegexp(`(?i)^(/|%2f)+([a-z]{2,3}([_@-][a-z0-9]{2,8})?(/|%2f)+)?(web|xmlrpc|xmlrpc(/|%2f)+2)(/|%2f)+(database|db)`)";
+/// an encoded slash or at sign (`%2f`, `%40`), which Odoo decodes wherever it stands; and Odoo's website takes a language away from the
+/// front.
+const CLOSED_PATHS: &str = "PathRegexp(`(?i)^(/|%2f)+([a-z]{2,3}(([_@-]|%40)[a-z0-9]{2,8})?(/|%2f)+)?metrics(/|%2f|$)`) || \
+                            PathRegexp(`(?i)^(/|%2f)+([a-z]{2,3}(([_@-]|%40)[a-z0-9]{2,8})?(/|%2f)+)?(web|xmlrpc|xmlrpc(/|%2f)+2)(/|%2f)+(database|db)`)";
 
 /// What counts as an upload: a request with a body of 100,000 bytes or more, or of unknown length, and any to the addresses
 /// where Odoo takes files. Smaller bodies pass, or nobody could log in, export and delete to make room. Length and method are

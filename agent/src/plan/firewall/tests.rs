@@ -72,12 +72,15 @@ fn what_is_closed_to_all_comes_before_what_a_plan_opens() {
         "192.0.2.11",
         "169.254.169.254",
         "10.240.0.0/14",
+        "224.0.0.0/3",
     ];
     plan.firewall.policies[0].rules.allow = everything.map(|d| d.parse().unwrap()).to_vec();
     let text = render(&plan, &around);
     let goes_on = at(&text, "ip saddr vmap");
     for closed in [
         "\"this host\"",
+        "\"this host among others\"",
+        "\"multicast and broadcast\"",
         "\"another tenant\"",
         "\"published ports, on whatever address\"",
         "\"the control plane\"",
@@ -122,6 +125,32 @@ fn the_relays_ports_are_closed_as_dockers_are() {
             2,
             "from edges, and from this host's"
         );
+    }
+}
+
+/// Fails where only the host's own addresses are closed: who listens on all of them hears what is said to many, and answers. The
+/// broadcast address of the tenant's network is in that network, so it comes before that is open.
+#[test]
+fn what_is_said_to_many_is_not_said_to_this_host() {
+    let (plan, around) = busy();
+    let older = host_plan(1, vec![tenant_plan("alfa")]);
+    for text in [render(&plan, &around), alone(&older)] {
+        let many = at(
+            &text,
+            "    fib daddr type { broadcast, multicast, anycast } counter drop",
+        );
+        assert!(many < at(&text, "ip saddr . ip daddr @own_network accept"));
+        let all = at(&text, "    ip daddr 224.0.0.0/3 counter drop");
+        assert!(
+            text.find("ip saddr vmap")
+                .is_none_or(|goes_on| all < goes_on)
+        );
+        // Nothing before these opens them: services are single addresses, and edges' ports those of this host.
+        for line in text[at(&text, "chain from_tenant")..many].lines() {
+            let opens = line.ends_with("accept");
+            let one = line.contains("ip daddr") || line.contains("fib daddr type local tcp dport");
+            assert!(!opens || one, "{line}");
+        }
     }
 }
 
