@@ -168,10 +168,15 @@ impl Bench {
 
     /// Applies a command as the writer does: a refused one changes nothing.
     pub fn apply(&mut self, command: Command) -> Result<Outcome, ChangeError> {
+        self.apply_as("ana", command)
+    }
+
+    /// Like [`Self::apply`], but somebody else asks; see [`Stamp::actor`].
+    pub fn apply_as(&mut self, actor: &str, command: Command) -> Result<Outcome, ChangeError> {
         let stamp = Stamp {
             now: self.now,
             id: self.id(),
-            actor: "ana".to_owned(),
+            actor: actor.to_owned(),
         };
         let before = (self.state.clone(), self.effects.writes.len());
         let result = change::apply(

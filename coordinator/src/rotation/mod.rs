@@ -312,7 +312,11 @@ impl Rotations {
     async fn tell(&self, actor: &str, message: String) {
         tracing::info!(actor, "{message}");
         let kind = EventKind::KeysReplaced;
-        let note = Command::Note { kind, message };
+        let note = Command::Note {
+            kind,
+            host: None,
+            message,
+        };
         if let Err(error) = self.handle.submit_patiently(actor, note).await {
             tracing::warn!("no event was recorded: {error}");
         }

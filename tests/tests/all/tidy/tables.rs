@@ -44,7 +44,7 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
             ("settings", "shards"),
             (
                 "state",
-                "desired liveness observed operation placement settings",
+                "desired event liveness observed operation placement settings",
             ),
             (
                 "testing",
