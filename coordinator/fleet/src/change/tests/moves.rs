@@ -12,7 +12,6 @@ use super::{
     operations::{ended, settled, start, word},
     *,
 };
-use crate::desired::CopyRole;
 
 pub(super) fn plan_of(bench: &Bench, host: &HostName) -> HostPlan {
     let open = |_: &Tenant| Ok::<_, std::convert::Infallible>(TenantSecrets::default());
