@@ -77,10 +77,10 @@ pub(crate) fn tenant(
         access: None,
         domains: Vec::new(),
         asleep_time: tenant.asleep_since.map(timestamp),
-        last_active_time: views::last_active(state, tenant).map(timestamp),
+        last_active_time: views::last_active(observed, tenant).map(timestamp),
         copies: tenant.copies.iter().map(copy).collect(),
         other_images: has_other_images(settings, &tenant.spec),
-        disk: views::disk(state, tenant).map(Into::into),
+        disk: observed.and_then(|o| o.disk).map(|(disk, _)| disk.into()),
     }
 }
 
