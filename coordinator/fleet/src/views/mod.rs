@@ -163,7 +163,7 @@ pub fn not_at_work(state: &State, tenant: &Tenant) -> Option<String> {
 }
 
 /// A tenant's disk where it lives, as far as it is known.
-pub fn disk(state: &State, tenant: &Tenant) -> Option<Disk> {
+fn disk(state: &State, tenant: &Tenant) -> Option<Disk> {
     observed(state, tenant)?.disk.map(|(disk, _)| disk)
 }
 
@@ -255,9 +255,9 @@ pub fn copy<'a>(state: &'a State, tenant: &Tenant, host: &HostName) -> CopyObser
     }
 }
 
-/// When a user was last active in a tenant, as far as is known.
-pub fn last_active(state: &State, tenant: &Tenant) -> Option<UnixMs> {
-    let told = observed(state, tenant).and_then(|seen| seen.report.traffic?.last_active_at);
+/// When a user was last active in a tenant, as far as is known. `seen`: what is [`observed`] of it.
+pub fn last_active(seen: Option<&TenantObserved>, tenant: &Tenant) -> Option<UnixMs> {
+    let told = seen.and_then(|seen| seen.report.traffic?.last_active_at);
     tenant.last_active_at.max(told).filter(|at| *at > 0)
 }
 

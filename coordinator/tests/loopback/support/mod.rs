@@ -286,9 +286,15 @@ impl Agent {
 
     /// Like [`Agent::connect`], but sends no report and reads nothing after the welcome.
     pub(crate) async fn connect_without_report(channel: &Channel) -> Self {
+        Self::connect_knowing(channel, "").await
+    }
+
+    /// Likewise, with the digest of the hosts that it knows.
+    pub(crate) async fn connect_knowing(channel: &Channel, hosts_sha256: &str) -> Self {
         let (up, messages) = mpsc::channel(8);
         let hello = Hello {
             peer_port: 7483,
+            hosts_sha256: hosts_sha256.to_owned(),
             ..Hello::default()
         };
         up.send(say(agent_message::Message::Hello(hello)))

@@ -20,7 +20,11 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
     ),
     (
         "proto",
-        &[("convert", "error pb"), ("parts", "convert error pb")],
+        &[
+            ("convert", "error pb"),
+            ("hosts", "convert error pb"),
+            ("parts", "convert error pb"),
+        ],
     ),
     (
         "coordinator/fleet",
