@@ -195,12 +195,16 @@ impl Fleet {
         if let Some(old) = old {
             self.forget_place(&old);
             self.forget_copying(&old);
-            self.forget_keys(old.keys().filter(|key| !operation.keys().any(|k| k == *key)), &old);
+            self.forget_keys(
+                old.keys()
+                    .filter(|key| !operation.keys().any(|k| k == *key)),
+                &old,
+            );
         }
         match ended(&operation) {
-            Some(entry) => self.ended.insert(entry),
-            None => self.running.insert(operation.id),
-        };
+            Some(entry) => drop(self.ended.insert(entry)),
+            None => drop(self.running.insert(operation.id)),
+        }
         for key in operation.keys() {
             self.by_request.insert(key.clone(), operation.id);
         }
@@ -211,9 +215,9 @@ impl Fleet {
 
     fn forget_place(&mut self, operation: &Operation) {
         match ended(operation) {
-            Some(entry) => self.ended.remove(&entry),
-            None => self.running.remove(&operation.id),
-        };
+            Some(entry) => drop(self.ended.remove(&entry)),
+            None => drop(self.running.remove(&operation.id)),
+        }
     }
 
     fn forget_keys<'a>(&mut self, keys: impl Iterator<Item = &'a String>, of: &Operation) {
@@ -233,7 +237,10 @@ impl Fleet {
     /// Moves that keep their tenants stopped in order to copy them from or to this host.
     pub fn copying_at(&self, host: &HostName) -> impl Iterator<Item = &Uuid> {
         let from = (host.clone(), Uuid::nil());
-        let there = self.copying.range(from..).take_while(move |(at, _)| at == host);
+        let there = self
+            .copying
+            .range(from..)
+            .take_while(move |(at, _)| at == host);
         there.map(|(_, id)| id)
     }
 

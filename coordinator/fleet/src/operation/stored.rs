@@ -11,7 +11,8 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::{
-    Answered, Converge, ConvergeStage, Ending, Operation, OperationKind, Procedure, Subject, WayBack,
+    Answered, Converge, ConvergeStage, Ending, Operation, OperationKind, Procedure, Subject,
+    WayBack,
 };
 
 /// Both forms. Older records name one tenant, one host and one generation; they lack a procedure.

@@ -98,7 +98,8 @@ impl Edit<'_> {
         match &running.procedure {
             Procedure::Move(relocation) if relocation.stage == MoveStage::Start => {
                 let to = &relocation.to;
-                let detail = format!("the tenant lives on {to}; {by} began before it had started there");
+                let detail =
+                    format!("the tenant lives on {to}; {by} began before it had started there");
                 return self.finish_operation(&running, &detail);
             }
             Procedure::Move(relocation) if relocation.stage < MoveStage::Fence => {

@@ -12,7 +12,6 @@ use super::{
     operations::{ended, settled, start, word},
     *,
 };
-use crate::desired::CopyRole;
 
 pub(super) fn plan_of(bench: &Bench, host: &HostName) -> HostPlan {
     let open = |_: &Tenant| Ok::<_, std::convert::Infallible>(TenantSecrets::default());
@@ -33,7 +32,13 @@ fn what_a_copy_left_behind_is_told_when_the_move_is_over() {
     assert_eq!(copy.detail, "5 MiB; no route");
     let moved = bench.state.fleet.events.last().unwrap();
     assert_eq!(moved.kind, EventKind::TenantMoved);
-    assert!(moved.message.ends_with("has what did not come along: no route"), "{}", moved.message);
+    assert!(
+        moved
+            .message
+            .ends_with("has what did not come along: no route"),
+        "{}",
+        moved.message
+    );
 }
 
 /// A move under way from h1, where alfa lives, to h2.
@@ -374,16 +379,30 @@ fn a_move_past_its_fence_that_gives_way_has_succeeded() {
     bench.settle();
     bench.settle();
     job(&mut bench, &h2, id, JobState::Done);
-    let busy = bench.apply(super::operations::suspend(&alfa, true)).unwrap_err().to_string();
+    let busy = bench
+        .apply(super::operations::suspend(&alfa, true))
+        .unwrap_err()
+        .to_string();
     assert!(busy.ends_with("it cannot be cancelled any more"), "{busy}");
     let let_go = bench.converged_on(&alfa, &h1);
     bench.report(&h1, resources(8, 32, 100), vec![let_go]);
     assert_eq!(word(&bench, id), "start");
     let suspend = start(&mut bench, super::operations::suspend(&alfa, true));
     assert_eq!(bench.state.fleet.tenants[&alfa].placement.host, h2);
-    assert_eq!(ended(&bench, id), (OperationState::Succeeded, String::new()));
-    let last = bench.state.fleet.operations[&id].log.last().unwrap().detail.clone();
-    assert!(last.starts_with("the tenant lives on h2; operation "), "{last}");
+    assert_eq!(
+        ended(&bench, id),
+        (OperationState::Succeeded, String::new())
+    );
+    let last = bench.state.fleet.operations[&id]
+        .log
+        .last()
+        .unwrap()
+        .detail
+        .clone();
+    assert!(
+        last.starts_with("the tenant lives on h2; operation "),
+        "{last}"
+    );
     bench.settle();
     bench.settle();
     assert_eq!(ended(&bench, suspend).0, OperationState::Succeeded);

@@ -319,8 +319,17 @@ fn an_operation_that_took_long_is_remembered_when_it_has_ended() {
     assert_eq!(ended(&bench, id).0, OperationState::Succeeded);
     bench.create("beta", "small").unwrap();
     let fleet = &bench.state.fleet;
-    assert!(fleet.operations.contains_key(&id), "how it ended cannot be found out any more");
+    assert!(
+        fleet.operations.contains_key(&id),
+        "how it ended cannot be found out any more"
+    );
     let oldest = Uuid::from_u128(1 << 100);
-    assert!(!fleet.operations.contains_key(&oldest), "who ended first is forgotten first");
-    assert_eq!(fleet.ended.len() + fleet.running.len(), fleet.operations.len());
+    assert!(
+        !fleet.operations.contains_key(&oldest),
+        "who ended first is forgotten first"
+    );
+    assert_eq!(
+        fleet.ended.len() + fleet.running.len(),
+        fleet.operations.len()
+    );
 }

@@ -205,7 +205,11 @@ fn a_late_repetition_of_a_suspend_that_was_answered_does_nothing() {
     let report = bench.converged(&alfa);
     bench.report(&name("h1"), resources(8, 32, 100), vec![report]);
     let again = bench.apply(keyed_suspend()).map(operation_of);
-    assert_eq!(bench.state.fleet.tenants[&alfa].desired, Lifecycle::Running, "{again:?}");
+    assert_eq!(
+        bench.state.fleet.tenants[&alfa].desired,
+        Lifecycle::Running,
+        "{again:?}"
+    );
     assert_eq!(again.unwrap().id, first);
     // The same key for something else is another request, whatever it was answered with.
     let other = Command::SuspendTenant {
@@ -213,7 +217,10 @@ fn a_late_repetition_of_a_suspend_that_was_answered_does_nothing() {
         request_id: Some("r1".to_owned()),
         cancel_running: true,
     };
-    assert!(matches!(bench.apply(other), Err(ChangeError::RequestIdReused(_))));
+    assert!(matches!(
+        bench.apply(other),
+        Err(ChangeError::RequestIdReused(_))
+    ));
 }
 
 /// The tenant that a colleague has brought back would be in quarantine again.
@@ -232,7 +239,11 @@ fn a_late_repetition_of_a_delete_that_was_answered_does_nothing() {
     start(&mut bench, undelete());
     bench.settle();
     let again = bench.apply(keyed);
-    assert_eq!(bench.state.fleet.tenants[&alfa].desired, Lifecycle::Running, "{again:?}");
+    assert_eq!(
+        bench.state.fleet.tenants[&alfa].desired,
+        Lifecycle::Running,
+        "{again:?}"
+    );
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::{
     operations::*,
     *,
 };
-use crate::operation::{MoveStage, Procedure};
+use crate::operation::{MoveStage, OperationKind, Procedure};
 
 const TENANTS: [&str; 6] = ["alfa", "beta", "gama", "delta", "echo", "fox"];
 
@@ -52,7 +52,10 @@ fn at(bench: &Bench, ids: &[Uuid], stages: &[&str]) -> Vec<Uuid> {
 #[test]
 fn no_more_tenants_are_stopped_than_their_new_host_copies_at_a_time() {
     let (mut bench, [_, h2, _]) = crowd();
-    let ids: Vec<Uuid> = TENANTS.iter().map(|t| start(&mut bench, order(t, &h2))).collect();
+    let ids: Vec<Uuid> = TENANTS
+        .iter()
+        .map(|t| start(&mut bench, order(t, &h2)))
+        .collect();
     for _ in 0..TENANTS.len() {
         bench.settle();
         bench.settle();
@@ -71,7 +74,10 @@ fn no_more_tenants_are_stopped_than_their_new_host_copies_at_a_time() {
     }
     bench.settle();
     for id in ids {
-        assert_eq!(ended(&bench, id), (OperationState::Succeeded, String::new()));
+        assert_eq!(
+            ended(&bench, id),
+            (OperationState::Succeeded, String::new())
+        );
     }
     assert!(bench.state.fleet.copying.is_empty());
 }
@@ -119,9 +125,17 @@ fn who_waits_for_a_host_that_is_away_keeps_only_that_hosts_tenants_waiting() {
     there(&mut bench);
     let made = ["gama", "omega"].map(|t| bench.converged_on(&name(t), &h2));
     bench.report(&h2, resources(16, 64, 500), made.to_vec());
-    assert_eq!((word(&bench, next[0]), word(&bench, next[1])), ("prepare", "stop"));
+    assert_eq!(
+        (word(&bench, next[0]), word(&bench, next[1])),
+        ("prepare", "stop")
+    );
     assert!(waits_for(&bench, next[0]).starts_with("host h1, silent for"));
-    assert_eq!(bench.state.fleet.tenants[&name::<TenantName>("gama")].placement.host, h1);
+    assert_eq!(
+        bench.state.fleet.tenants[&name::<TenantName>("gama")]
+            .placement
+            .host,
+        h1
+    );
 }
 
 /// Both hosts' plans would else take the leave from a copy that has only just begun.
@@ -139,12 +153,19 @@ fn the_day_for_copying_begins_with_the_copy_and_not_in_the_queue() {
     let since = bench.state.fleet.operations[&id].stage_since;
     bench.now += day - 1_000;
     job(&mut bench, &h2, id, JobState::Waiting);
-    assert_eq!(waits_for(&bench, id), "queued: host h2 copies for others first");
+    assert_eq!(
+        waits_for(&bench, id),
+        "queued: host h2 copies for others first"
+    );
     job(&mut bench, &h2, id, JobState::Running);
     assert_eq!(leave(&bench), (MoveStage::Copy, bench.now + day));
     assert_eq!(plan_of(&bench, &h1).grants[0].expires_at, bench.now + day);
     let operation = &bench.state.fleet.operations[&id];
-    let steps: Vec<&str> = operation.log.iter().map(|step| step.name.as_str()).collect();
+    let steps: Vec<&str> = operation
+        .log
+        .iter()
+        .map(|step| step.name.as_str())
+        .collect();
     assert_eq!(steps, ["place", "prepare", "stop"], "the stage is not over");
     assert_eq!(operation.stage_since, since);
     // Once only.
