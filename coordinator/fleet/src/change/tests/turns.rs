@@ -9,7 +9,7 @@ use super::{
     operations::*,
     *,
 };
-use crate::operation::{MoveStage, Procedure};
+use crate::operation::{MoveStage, OperationKind, Procedure};
 
 const TENANTS: [&str; 6] = ["alfa", "beta", "gama", "delta", "echo", "fox"];
 
