@@ -462,10 +462,8 @@ impl Cell {
 
     /// The logs of all our programs, concatenated.
     pub fn logs(&self) -> String {
-        let daemons = self
-            .coordinator
-            .iter()
-            .chain(self.hosts.iter().filter_map(|h| h.agent.as_ref()));
+        let agents = self.hosts.iter().filter_map(|h| h.agent.as_ref());
+        let daemons = self.coordinator.iter().chain(agents);
         daemons.map(Daemon::log).collect()
     }
 }
