@@ -194,6 +194,7 @@ impl Tenant {
                 .operation
                 .filter(|_| state.operation == self.plan.operation),
             steps: state.steps.clone(),
+            own_database: state.is_ready(),
             absent: false,
             volumes: Vec::new(),
             volume_repairs: state.volume_repairs,
@@ -215,6 +216,7 @@ impl Tenant {
                 TenantStatus {
                     operation: blank.operation,
                     steps: blank.steps,
+                    own_database: blank.own_database,
                     generation: blank.generation,
                     epoch: blank.epoch,
                     progress,

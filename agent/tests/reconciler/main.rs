@@ -9,3 +9,4 @@ mod disk;
 mod faults;
 mod images;
 mod life;
+mod source;

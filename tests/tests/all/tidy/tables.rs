@@ -92,7 +92,7 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
             ("metrics", "base host plan"),
             ("peer", "base host plan tenant"),
             ("tenant", "base docker host plan"),
-            ("testing", "docker host plan"),
+            ("testing", "base docker host plan"),
         ],
     ),
     (
