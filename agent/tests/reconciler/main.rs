@@ -10,3 +10,4 @@ mod faults;
 mod images;
 mod life;
 mod source;
+mod turns;
