@@ -84,6 +84,8 @@ pub struct TenantStatus {
     /// Operation that `steps` belong to.
     pub operation: Option<Uuid>,
     pub steps: Vec<StepRecord>,
+    /// Its database is its own: nothing is copied from it for other tenants, now or later.
+    pub own_database: bool,
     /// The tenant is purged; nothing of it is left.
     pub absent: bool,
     /// Directories of the volumes, for the disk walk.
@@ -220,6 +222,23 @@ impl StatusBoard {
             .tenants
             .get(name)
             .map(|(_, status)| status.clone())
+    }
+
+    /// Whether somebody may run commands in containers of the tenant with this uid; if not, why and what to do. Not while its database
+    /// is filled: a snapshot of that becomes other tenants' databases, with whatever was done in it, so nobody but the agent gets in.
+    /// Nor while nothing is known of it. A tenant that may be entered may be from then on.
+    pub fn may_enter(&self, name: &TenantName, uid: Uuid) -> Result<(), String> {
+        let known = self.get(name).filter(|status| status.uid == uid);
+        match known.map(|status| status.own_database) {
+            Some(true) => Ok(()),
+            Some(false) => Err(format!(
+                "tenant {name} is being created, and no command runs in it until its database is its own; try again when it runs \
+                 (`isyctl tenant show {name}` says how far it is)"
+            )),
+            None => Err(format!(
+                "this host has not looked at tenant {name} yet; try again in a moment"
+            )),
+        }
     }
 
     pub fn entries(&self) -> Vec<BoardEntry> {
@@ -442,7 +461,7 @@ impl StatusBoard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::tenant_plan;
+    use crate::testing::{tenant_plan, tenant_status};
 
     #[tokio::test]
     async fn a_full_disk_is_told_once_and_only_of_this_tenant() {
@@ -475,6 +494,7 @@ mod tests {
             containers: Vec::new(),
             operation: plan.operation,
             steps: Vec::new(),
+            own_database: true,
             absent: false,
             volumes: Vec::new(),
             volume_repairs: 0,
@@ -486,5 +506,30 @@ mod tests {
         assert!(!status.is_about(&plan));
         status.operation = None;
         assert!(status.is_about(&plan), "it names none: nothing contradicts");
+    }
+
+    #[test]
+    fn who_is_not_known_or_is_being_filled_is_not_entered() {
+        let (board, plan) = (StatusBoard::default(), tenant_plan("alfa"));
+        let said = |uid| board.may_enter(&plan.name, uid).unwrap_err();
+        assert!(said(plan.uid).contains("not looked at tenant alfa yet"));
+        let set = |own_database| {
+            let status = tenant_status(&plan);
+            board.set(
+                &plan.name,
+                TenantStatus {
+                    own_database,
+                    ..status
+                },
+            );
+        };
+        set(false);
+        assert!(said(plan.uid).contains("is being created"));
+        set(true);
+        assert_eq!(board.may_enter(&plan.name, plan.uid), Ok(()));
+        assert!(
+            said(Uuid::nil()).contains("not looked at"),
+            "another's of this name"
+        );
     }
 }

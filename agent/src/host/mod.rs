@@ -61,6 +61,8 @@ use crate::{
 const HEAVY_AT_ONCE: usize = 4;
 /// Concurrent comparisons: bounds the calls that a start with hundreds of tenants sends to Docker.
 const LIGHT_AT_ONCE: usize = 8;
+/// Concurrent comparisons of tenants whose disk is full, besides: they wait for nobody else.
+const FULL_AT_ONCE: usize = 4;
 
 /// The agent's timeouts and intervals. Tests shorten them.
 #[derive(Debug, Clone)]
@@ -77,6 +79,9 @@ pub struct Pace {
     /// How long our SQL may run. It takes well under a second, but a tenant's own triggers and locks could hold it up
     /// for ever.
     pub sql_timeout: Duration,
+    /// How long a tenant keeps its turn among those that are worked on; what takes longer goes on without. Most Odoos answer within
+    /// that.
+    pub turn: Duration,
     /// Between health checks of a settled tenant.
     pub probe: Duration,
     /// Between full comparisons of a settled tenant; events trigger more in between.
@@ -95,6 +100,7 @@ impl Default for Pace {
             start_timeout: Duration::from_secs(180),
             websockets_timeout: Duration::from_secs(15),
             sql_timeout: Duration::from_secs(60),
+            turn: Duration::from_secs(15),
             // 120 settled tenants: some 8 small HTTP requests at one moment of each second (PROBE_MOMENTS).
             probe: Duration::from_secs(15),
             resync: Duration::from_secs(300),
@@ -114,6 +120,7 @@ impl Pace {
             start_timeout: ms(300),
             websockets_timeout: ms(50),
             sql_timeout: ms(100),
+            turn: ms(20),
             probe: ms(50),
             resync: ms(200),
             retry_first: ms(2),
@@ -165,9 +172,11 @@ pub struct Host {
     pub pace: Pace,
     pub data: DataDir,
     /// Limits concurrent creates.
-    pub heavy: Semaphore,
+    pub heavy: Arc<Semaphore>,
     /// Limits concurrent comparisons.
-    pub light: Semaphore,
+    pub light: Arc<Semaphore>,
+    /// Limits those of tenants whose disk is full.
+    pub full: Arc<Semaphore>,
     /// Held while the state of a copy that is being filled is written: its loop and a job both do that.
     pub copies: Mutex<()>,
     /// Whether new tenants may start.
@@ -210,8 +219,9 @@ impl Host {
             traces: Traces::default(),
             pace,
             data,
-            heavy: Semaphore::new(HEAVY_AT_ONCE),
-            light: Semaphore::new(LIGHT_AT_ONCE),
+            heavy: Arc::new(Semaphore::new(HEAVY_AT_ONCE)),
+            light: Arc::new(Semaphore::new(LIGHT_AT_ONCE)),
+            full: Arc::new(Semaphore::new(FULL_AT_ONCE)),
             copies: Mutex::new(()),
             gate: watch::Sender::new(Gate::Open),
             advertise,

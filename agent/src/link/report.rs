@@ -174,6 +174,7 @@ mod tests {
             containers: vec![],
             operation: None,
             steps: vec![],
+            own_database: true,
             absent: false,
             volumes: vec![],
             volume_repairs: 0,

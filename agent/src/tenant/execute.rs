@@ -26,7 +26,7 @@ use crate::{
     tenant::{
         Result, Tenant, TenantError, TenantView,
         containers::{create, no_stack},
-        data, database, installs, ready, visitors,
+        data, database, installs, ready, turn, visitors,
     },
 };
 
@@ -37,6 +37,7 @@ pub(super) async fn run(
     mut todo: Vec<PlannedAction>,
 ) -> Result<()> {
     todo.sort_by_key(|s| (s.wave, s.lane)); // stable sort: keeps the order within a lane
+    let (starts, mut first) = (turn::starts(&todo), true);
     while !todo.is_empty() {
         let wave = todo[0].wave;
         let rest = todo.split_off(
@@ -44,6 +45,8 @@ pub(super) async fn run(
                 .position(|s| s.wave != wave)
                 .unwrap_or(todo.len()),
         );
+        tenant.turn_for(&todo, starts, first).await;
+        first = false;
         let mut lanes: Vec<Vec<PlannedAction>> = Vec::new();
         for step in std::mem::replace(&mut todo, rest) {
             match lanes.last_mut() {
@@ -53,7 +56,8 @@ pub(super) async fn run(
         }
         // Wait for all lanes, even after a failure: an abandoned copy would go on writing into the volumes, alongside
         // that of the next attempt.
-        let done = join_all(lanes.into_iter().map(|lane| run_lane(tenant, view, lane))).await;
+        let lanes = join_all(lanes.into_iter().map(|lane| run_lane(tenant, view, lane)));
+        let done = tenant.turn.at_most(tenant.host.pace.turn, lanes).await;
         done.into_iter().collect::<Result<()>>()?;
         if tenant.is_interrupted() {
             return Err(TenantError::Interrupted);

@@ -18,6 +18,8 @@ const LOG_LINES: u32 = 15;
 const POLL_GROWTH: u32 = 5;
 /// While a program does not answer, its container is looked at once per this many full pauses.
 const LOOK_EVERY_POLLS: u32 = 8;
+/// Who waits without a turn asks this many times more seldom: after a reboot hundreds may wait at once.
+const SELDOM: u32 = 20;
 /// A program that Docker has had to restart this often since it is waited for will not come up. What it restarted before does not count:
 /// on a busy host Odoo, which is started beside a copied database, may ask that database before it has its keys, and end for it.
 const MAX_RESTARTS_WHILE_WAITING: u32 = 3;
@@ -65,7 +67,7 @@ async fn await_websockets(tenant: &Tenant) -> Result<std::result::Result<Duratio
         if tenant.is_interrupted() {
             return Err(TenantError::Interrupted);
         }
-        sleep(pace.poll).await;
+        sleep(full_pause(tenant)).await;
     }
 }
 
@@ -80,7 +82,18 @@ async fn ask(
     }
 }
 
-/// Asks until there is an answer; returns how long that took, and who answered. Asks Docker less often than the program: it only tells whether waiting is pointless.
+/// The longest pause between probes.
+fn full_pause(tenant: &Tenant) -> Duration {
+    let poll = tenant.host.pace.poll;
+    if tenant.turn.is_held() {
+        poll
+    } else {
+        poll * SELDOM
+    }
+}
+
+/// Asks until there is an answer; returns how long that took, and who answered. Asks Docker less often than the program: it only
+/// tells whether waiting is pointless.
 async fn await_answer(tenant: &Tenant, role: Role) -> Result<(Duration, Container)> {
     let (name, pace) = (tenant.container_name(role), &tenant.host.pace);
     let begin = Instant::now();
@@ -95,7 +108,7 @@ async fn await_answer(tenant: &Tenant, role: Role) -> Result<(Duration, Containe
             },
             None => "it is not there".to_owned(),
         };
-        let stale = looked.elapsed() > pace.poll * LOOK_EVERY_POLLS;
+        let stale = looked.elapsed() > full_pause(tenant) * LOOK_EVERY_POLLS;
         if stale
             || container
                 .as_ref()
@@ -108,7 +121,7 @@ async fn await_answer(tenant: &Tenant, role: Role) -> Result<(Duration, Containe
             return Err(TenantError::Interrupted);
         }
         sleep(pause).await;
-        pause = (pause * 3 / 2).min(pace.poll);
+        pause = (pause * 3 / 2).min(full_pause(tenant));
     }
 }
 

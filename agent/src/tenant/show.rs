@@ -198,6 +198,7 @@ impl Tenant {
                 .operation
                 .filter(|_| state.operation == self.plan.operation),
             steps: state.steps.clone(),
+            own_database: state.is_ready(),
             absent: false,
             volumes: Vec::new(),
             volume_repairs: state.volume_repairs,
@@ -221,6 +222,7 @@ impl Tenant {
                 TenantStatus {
                     operation: blank.operation,
                     steps: blank.steps,
+                    own_database: blank.own_database,
                     generation: blank.generation,
                     epoch: blank.epoch,
                     progress,

@@ -11,3 +11,5 @@ mod images;
 mod installs;
 mod life;
 mod relay;
+mod source;
+mod turns;

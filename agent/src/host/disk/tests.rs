@@ -22,6 +22,7 @@ fn entries(names: &[&str]) -> Vec<BoardEntry> {
             containers: vec![],
             operation: None,
             steps: vec![],
+            own_database: true,
             absent: false,
             volumes: vec!["/p".to_owned(), "/o".to_owned()],
             volume_repairs: 0,

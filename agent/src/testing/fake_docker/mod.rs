@@ -15,9 +15,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use isyone_proto::plan::UnixMs;
 use tokio::sync::{broadcast, watch};
 
 use crate::{
+    base::clock::now_ms,
     docker::{DockerError, EngineEvent, Image, Result, tenant_of_volume},
     plan::container::{
         Container, ContainerSpec, LABEL_STANDIN, LABEL_TENANT, Limits, MountSource, Network,
@@ -38,6 +40,8 @@ pub struct Faults {
     pub answer_lost: u32,
     /// `odoo -i` ends with an error, leaving half a database.
     pub init_fails: u32,
+    /// `odoo -i` does not end.
+    pub init_hangs: bool,
     /// SQL in a container never ends.
     pub sql_hangs: bool,
     /// The registry does not answer.
@@ -50,6 +54,8 @@ struct FakeContainer {
     state: &'static str,
     code: i32,
     limits: Limits,
+    /// When the engine itself has restarted it.
+    restarted_ms: Option<UnixMs>,
 }
 
 struct FakeVolume {
@@ -82,6 +88,8 @@ struct World {
     unhealthy: BTreeSet<String>,
     /// Where containers are; those that are not here are at 127.0.0.1.
     places: BTreeMap<String, Ipv4Addr>,
+    /// Containers that do not end when they are told to.
+    stubborn: BTreeSet<String>,
     /// Connections to a tenant's PostgreSQL that came over the network.
     strangers: BTreeMap<String, u32>,
     /// Modules that wait in a tenant's Odoo, and how often loading them fails.
@@ -101,9 +109,11 @@ impl World {
         self.random % 1000 < u64::from(permille)
     }
 
+    /// By its name or its id.
     fn find(&mut self, name: &str) -> Result<&mut FakeContainer> {
-        self.containers
-            .get_mut(name)
+        let mut all = self.containers.iter_mut();
+        all.find(|(n, c)| *n == name || format!("id{}", c.id) == name)
+            .map(|(_, container)| container)
             .ok_or_else(|| DockerError::NotFound(format!("No such container: {name}")))
     }
 }
@@ -242,6 +252,25 @@ impl FakeDocker {
             (container.state, container.code) = ("exited", code);
         }
         self.tell(name, "die");
+    }
+
+    /// A container's program ends, and the engine starts it again.
+    pub fn crash(&self, name: &str) {
+        if let Ok(container) = self.world().find(name) {
+            container.restarted_ms = Some(now_ms());
+        }
+        self.tell(name, "die");
+        self.tell(name, "start");
+    }
+
+    /// The program in this container does not end when it is told to, or does again.
+    pub fn set_stubborn(&self, name: &str, stubborn: bool) {
+        let mut world = self.world();
+        if stubborn {
+            world.stubborn.insert(name.to_owned())
+        } else {
+            world.stubborn.remove(name)
+        };
     }
 
     /// The program in this container stops answering, or answers again; `odoo_alfa:8072` is Odoo's websocket process
@@ -485,6 +514,7 @@ impl FakeDocker {
                 .get(&c.spec.image)
                 .map_or(c.spec.image.clone(), |i| i.id.clone()),
             exit_code: c.code,
+            started_ms: c.restarted_ms,
             limits: c.limits,
             unnamed: world.unnamed.get(name).cloned().into_iter().collect(),
             ip: (c.state == "running").then(|| {

@@ -97,7 +97,7 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
             ("peer", "base host plan tenant"),
             ("relay", "base host plan"),
             ("tenant", "base docker host plan"),
-            ("testing", "docker host plan"),
+            ("testing", "base docker host plan"),
         ],
     ),
     (
