@@ -148,7 +148,7 @@ fn the_day_for_copying_begins_with_the_copy_and_not_in_the_queue() {
         Procedure::Move(relocation) => (relocation.stage, relocation.leave_until),
         Procedure::Converge(_) => panic!("it is a move"),
     };
-    let day = crate::operation::deadline_ms(crate::operation::OperationKind::Move);
+    let day = crate::operation::deadline_ms(OperationKind::Move);
     assert_eq!(leave(&bench), (MoveStage::Copy, bench.now + day));
     let since = bench.state.fleet.operations[&id].stage_since;
     bench.now += day - 1_000;
@@ -183,7 +183,7 @@ fn a_copy_that_never_gets_its_turn_is_given_up_after_a_day_and_says_why() {
     let (mut bench, id, _, h2, _) = moving();
     bench.settle();
     bench.settle();
-    bench.now += crate::operation::deadline_ms(crate::operation::OperationKind::Move);
+    bench.now += crate::operation::deadline_ms(OperationKind::Move);
     job(&mut bench, &h2, id, JobState::Waiting);
     assert_eq!(word(&bench, id), "back");
     let ending = bench.state.fleet.operations[&id].ending.clone().unwrap();

@@ -368,6 +368,7 @@ fn state(tenant: &TenantPlan) -> TenantState {
         absent: false,
         volumes: Vec::new(),
         volume_repairs: 0,
+        own_database: true,
         modules_cut_off: 0,
         installs_finished: 0,
     }
