@@ -6,6 +6,7 @@
 //! here: faults of the network and of the coordinator.
 
 mod calls;
+mod fates;
 mod programs;
 
 use std::{
@@ -451,51 +452,6 @@ impl FakeDocker {
         } else {
             Ok(world)
         }
-    }
-
-    /// Runs before a changing call: it may be refused, or its caller may die.
-    async fn before(&self, what: String) -> Result<(Fate, bool)> {
-        let (fate, dies, early) = {
-            let mut world = self.up()?;
-            world.calls += 1;
-            world.log.push(what.clone());
-            let dies = world.dies_at == Some(world.calls);
-            let Faults {
-                refused,
-                answer_lost,
-                ..
-            } = world.faults;
-            if world.chance(refused) {
-                return Err(DockerError::Refused(format!("{what}: refused by the test")));
-            }
-            let fate = if world.chance(answer_lost) {
-                Fate::LostAnswer
-            } else {
-                Fate::Fine
-            };
-            (fate, dies, world.calls % 2 == 1)
-        };
-        if dies && early {
-            self.die().await;
-        }
-        Ok((fate, dies))
-    }
-
-    async fn after<T>(&self, (fate, dies): (Fate, bool), value: T) -> Result<T> {
-        if dies {
-            self.die().await;
-        }
-        match fate {
-            Fate::Fine => Ok(value),
-            Fate::LostAnswer => Err(DockerError::Unreachable(
-                "the answer was lost (by the test)".to_owned(),
-            )),
-        }
-    }
-
-    async fn die(&self) {
-        self.dead.send_replace(true);
-        std::future::pending::<()>().await;
     }
 
     fn view(&self, name: &str, c: &FakeContainer, world: &World) -> Container {
