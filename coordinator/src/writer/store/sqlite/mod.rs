@@ -49,6 +49,8 @@ impl SqliteStore {
             // FULL: an answered commit survives a power cut.
             .synchronous(SqliteSynchronous::Full)
             .locking_mode(sqlx::sqlite::SqliteLockingMode::Exclusive)
+            // All texts that are used again and again, see BEGIN and ROWS.
+            .statement_cache_capacity(128)
             .busy_timeout(Duration::from_secs(2));
         let mut connection = SqliteConnection::connect_with(&options).await?;
         sqlx::migrate!("migrations/sqlite")
@@ -221,44 +223,34 @@ async fn write(
     writes: &[Write],
 ) -> Result<(), CommitError> {
     let group = Group::of(writes);
-    begin(connection, term).await?;
-    let mut rows = Vec::with_capacity(group.records.len());
+    let (mut rows, mut removed) = (Vec::with_capacity(group.records.len()), Vec::new());
     for ((kind, id), body) in &group.records {
         match body {
             Some(body) => rows.push((*kind, &**id, body.as_str())),
-            None => {
-                let delete = sqlx::query("DELETE FROM records WHERE kind = $1 AND id = $2");
-                delete
-                    .bind(kind.as_str())
-                    .bind(&**id)
-                    .execute(&mut *connection)
-                    .await?;
-            }
+            None => removed.push((*kind, &**id)),
         }
     }
-    for (chunk, sql) in chunks(&rows, &PUT) {
-        let bind = |query: Query<'static>, (kind, id, body): &(RecordKind, &str, &str)| {
-            query
-                .bind(kind.as_str())
-                .bind((*id).to_owned())
-                .bind((*body).to_owned())
-        };
-        chunk
-            .iter()
-            .fold(sqlx::query(sql), bind)
+    let (first_rows, rows) = few(&rows);
+    let (first_events, events) = few(&group.events);
+    begin(connection, term, first_rows, first_events).await?;
+    for (kind, id) in removed {
+        sqlx::query("DELETE FROM records WHERE kind = $1 AND id = $2")
+            .bind(kind.as_str())
+            .bind(id)
             .execute(&mut *connection)
             .await?;
     }
-    let sequence = |event: &Event| i64::try_from(event.sequence).unwrap_or(i64::MAX);
-    for (chunk, sql) in chunks(&group.events, &APPEND) {
-        let bind = |query: Query<'static>, event: &&Event| {
-            query
-                .bind(sequence(event))
-                .bind(serde_json::to_string(event).unwrap_or_default())
-        };
+    for (chunk, sql) in chunks(rows, &PUT) {
         chunk
             .iter()
-            .fold(sqlx::query(sql), bind)
+            .fold(sqlx::query(sql), bind_row)
+            .execute(&mut *connection)
+            .await?;
+    }
+    for (chunk, sql) in chunks(events, &APPEND) {
+        chunk
+            .iter()
+            .fold(sqlx::query(sql), bind_event)
             .execute(&mut *connection)
             .await?;
     }
@@ -275,16 +267,43 @@ async fn write(
     Ok(())
 }
 
-/// Begins a transaction and counts the commit in it, if nobody has committed in a higher term. One message to the
-/// database's thread carries both statements.
-async fn begin(connection: &mut SqliteConnection, term: Term) -> Result<(), CommitError> {
-    let counted = sqlx::query(
-        "BEGIN IMMEDIATE; \
-         UPDATE leader SET term = $1, commits = commits + 1 WHERE term <= $1 RETURNING term",
-    )
-    .bind(i64::from(term.0))
-    .fetch_all(&mut *connection)
-    .await?;
+/// All rows and none, if they are few enough to go along with the beginning of a transaction; otherwise none and all.
+fn few<T>(rows: &[T]) -> (&[T], &[T]) {
+    rows.split_at(if rows.len() <= FEW { rows.len() } else { 0 })
+}
+
+fn bind_row(query: Query<'static>, (kind, id, body): &(RecordKind, &str, &str)) -> Query<'static> {
+    query
+        .bind(kind.as_str())
+        .bind((*id).to_owned())
+        .bind((*body).to_owned())
+}
+
+fn bind_event(query: Query<'static>, event: &&Event) -> Query<'static> {
+    query
+        .bind(i64::try_from(event.sequence).unwrap_or(i64::MAX))
+        .bind(serde_json::to_string(event).unwrap_or_default())
+}
+
+/// Begins a transaction, counts the commit in it if nobody has committed in a higher term, and puts the first rows into
+/// it, at most [`FEW`] of each. One message to the database's thread carries all of it; what a term that is over has put
+/// is rolled back with the transaction.
+async fn begin(
+    connection: &mut SqliteConnection,
+    term: Term,
+    rows: &[(RecordKind, &str, &str)],
+    events: &[&Event],
+) -> Result<(), CommitError> {
+    let term_number = i64::from(term.0);
+    let query = sqlx::query(BEGIN[rows.len()][events.len()].as_str())
+        .bind(term_number)
+        .bind(term_number);
+    let query = rows.iter().fold(query, bind_row);
+    let counted = events
+        .iter()
+        .fold(query, bind_event)
+        .fetch_all(&mut *connection)
+        .await?;
     if !counted.is_empty() {
         return Ok(());
     }
@@ -307,23 +326,8 @@ const ROWS: [usize; 10] = [128, 32, 8, 7, 6, 5, 4, 3, 2, 1];
 /// A statement for each of [`ROWS`].
 type Texts = LazyLock<[String; ROWS.len()]>;
 
-static PUT: Texts = LazyLock::new(|| {
-    let end = "ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body";
-    ROWS.map(|n| {
-        format!(
-            "INSERT INTO records (kind, id, body) VALUES {} {end}",
-            vec!["(?, ?, ?)"; n].join(", ")
-        )
-    })
-});
-static APPEND: Texts = LazyLock::new(|| {
-    ROWS.map(|n| {
-        format!(
-            "INSERT INTO events (sequence, body) VALUES {}",
-            vec!["(?, ?)"; n].join(", ")
-        )
-    })
-});
+static PUT: Texts = LazyLock::new(|| ROWS.map(put));
+static APPEND: Texts = LazyLock::new(|| ROWS.map(append));
 static FORGET: Texts = LazyLock::new(|| {
     ROWS.map(|n| {
         format!(
@@ -332,6 +336,37 @@ static FORGET: Texts = LazyLock::new(|| {
         )
     })
 });
+
+/// Rows of each kind that go along with the beginning of a transaction, at most. What operators do and agents report puts
+/// fewer, so that it costs two messages: all of it, and COMMIT, which stays apart because its failing says something else.
+const FEW: usize = 8;
+
+/// How a transaction begins, by the number of records and events that go along.
+static BEGIN: LazyLock<[[String; FEW + 1]; FEW + 1]> = LazyLock::new(|| {
+    std::array::from_fn(|records| {
+        std::array::from_fn(|events| {
+            let count =
+                "UPDATE leader SET term = ?, commits = commits + 1 WHERE term <= ? RETURNING term";
+            let mut statements = vec!["BEGIN IMMEDIATE".to_owned(), count.to_owned()];
+            statements.extend((records > 0).then(|| put(records)));
+            statements.extend((events > 0).then(|| append(events)));
+            statements.join("; ")
+        })
+    })
+});
+
+/// Puts `n` records.
+fn put(n: usize) -> String {
+    let end = "ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body";
+    let values = vec!["(?, ?, ?)"; n].join(", ");
+    format!("INSERT INTO records (kind, id, body) VALUES {values} {end}")
+}
+
+/// Appends `n` events.
+fn append(n: usize) -> String {
+    let values = vec!["(?, ?)"; n].join(", ");
+    format!("INSERT INTO events (sequence, body) VALUES {values}")
+}
 
 /// Splits rows into chunks of the available sizes.
 fn chunks<'a, T>(
