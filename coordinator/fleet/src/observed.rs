@@ -11,8 +11,8 @@ use isyone_types::{
     disk::{Disk, DiskState},
     generation::Generation,
     ids::{HostName, TenantName},
-    plan::UnixMs,
-    report::{HostResources, JobReport, TenantProgress, TenantReport},
+    plan::{Role, UnixMs},
+    report::{ContainerReport, HostResources, JobReport, TenantProgress, TenantReport},
 };
 use uuid::Uuid;
 
@@ -53,6 +53,39 @@ impl TenantObserved {
         self.disk
             .is_some_and(|(disk, _)| disk.state >= DiskState::UploadsRefused)
     }
+
+    /// Whether its Odoo runs.
+    pub fn runs_odoo(&self) -> bool {
+        // Agents of earlier versions do not say a container's role.
+        let is_odoo = |c: &ContainerReport| match c.role {
+            Some(role) => role == Role::Odoo,
+            None => c.name == self.report.name.odoo_container(),
+        };
+        let mut containers = self.report.containers.iter();
+        containers.any(|c| c.state == "running" && is_odoo(c))
+    }
+
+    /// What of it a route depends on; none when nothing does.
+    fn seen_by_edges(&self) -> Option<SeenByEdges> {
+        let seen = SeenByEdges {
+            uid: self.report.uid,
+            epoch: self.report.epoch,
+            runs_odoo: self.runs_odoo(),
+            refuses_uploads: self.refuses_uploads(),
+        };
+        (seen.runs_odoo || seen.refuses_uploads).then_some(seen)
+    }
+}
+
+/// What a tenant's route depends on in a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SeenByEdges {
+    /// The tenant and the epoch that the report is about.
+    pub uid: Uuid,
+    pub epoch: u64,
+    /// A tenant that has never been active has a route from then on.
+    pub runs_odoo: bool,
+    pub refuses_uploads: bool,
 }
 
 /// What is known of a host from its agent.
@@ -98,9 +131,9 @@ pub struct Observed {
     pub hosts: OrdMap<HostName, Arc<HostObserved>>,
     /// By tenant; kept true by [`Observed::put_copy`].
     tenants: OrdMap<TenantName, Copies>,
-    /// Copies that refuse uploads, with the tenant's uid and the epoch that their report is about: so that who publishes
-    /// routes need not look at every report. Kept true by [`Observed::put_copy`].
-    full: OrdMap<(TenantName, HostName), (Uuid, u64)>,
+    /// What routes depend on, which seldom changes: so that who publishes them need not look at every report. Kept true by
+    /// [`Observed::put_copy`].
+    seen_by_edges: OrdMap<(TenantName, HostName), SeenByEdges>,
     /// For each scope of the edges' configuration (as in [`crate::shards::Shards::scopes`]): the newest snapshot whose
     /// routes all edges of that scope are known to run. Missing: not known since the start.
     pub edges_run: OrdMap<usize, u64>,
@@ -115,26 +148,24 @@ impl Observed {
 
     /// Stores a report in place of the same host's last one.
     pub fn put_copy(&mut self, seen: TenantObserved) {
-        let full = seen.refuses_uploads();
-        // Nearly always nothing is full, and nothing is written then.
-        if full || !self.full.is_empty() {
-            let key = (seen.report.name.clone(), seen.host.clone());
-            let about = full.then_some((seen.report.uid, seen.report.epoch));
-            if self.full.get(&key) != about.as_ref() {
-                match about {
-                    Some(about) => self.full.insert(key, about),
-                    None => self.full.remove(&key),
-                };
-            }
-        }
+        let now = seen.seen_by_edges();
+        let key = (seen.report.name.clone(), seen.host.clone());
         let copies = &mut self.tenants.entry(seen.report.name.clone()).or_default().0;
+        let before = copies.iter().find(|old| old.host == seen.host);
+        let before = before.and_then(|old| old.seen_by_edges());
         copies.retain(|old| old.host != seen.host);
         copies.push(Arc::new(seen));
+        if now != before {
+            match now {
+                Some(now) => self.seen_by_edges.insert(key, now),
+                None => self.seen_by_edges.remove(&key),
+            };
+        }
     }
 
-    /// Copies that refuse uploads, and which uid and epoch their report is about.
-    pub fn full(&self) -> &OrdMap<(TenantName, HostName), (Uuid, u64)> {
-        &self.full
+    /// What routes depend on, for all copies of which there is anything to say.
+    pub fn seen_by_edges(&self) -> &OrdMap<(TenantName, HostName), SeenByEdges> {
+        &self.seen_by_edges
     }
 
     /// Forgets what one host said of a tenant.
@@ -145,14 +176,15 @@ impl Observed {
                 self.tenants.remove(tenant);
             }
         }
-        self.full.remove(&(tenant.clone(), host.clone()));
+        self.seen_by_edges.remove(&(tenant.clone(), host.clone()));
     }
 
     /// Forgets all that was said of a tenant.
     pub fn forget(&mut self, tenant: &TenantName) {
         let copies = self.tenants.remove(tenant).unwrap_or_default();
         for seen in copies.0 {
-            self.full.remove(&(tenant.clone(), seen.host.clone()));
+            self.seen_by_edges
+                .remove(&(tenant.clone(), seen.host.clone()));
         }
     }
 

@@ -18,7 +18,7 @@ use isyone_types::{
     ids::{HostName, TenantName},
     network::MAX_HOST_ADDRESSES,
     operation::OperationState,
-    plan::{Lifecycle, Role, UnixMs},
+    plan::{Lifecycle, UnixMs},
     report::TenantProgress,
     spec::Domain,
 };
@@ -376,13 +376,7 @@ pub fn address(state: &State, settings: &Settings, tenant: &Tenant) -> String {
 }
 
 fn odoo_runs(state: &State, tenant: &Tenant) -> bool {
-    let odoo = tenant.name.odoo_container();
-    observed(state, tenant).is_some_and(|seen| {
-        seen.report
-            .containers
-            .iter()
-            .any(|c| (c.role == Some(Role::Odoo) || c.name == odoo) && c.state == "running")
-    })
+    observed(state, tenant).is_some_and(TenantObserved::runs_odoo)
 }
 
 /// A tenant that Prometheus probes.

@@ -8,12 +8,10 @@ use std::{collections::BTreeSet, sync::Arc};
 use imbl::{OrdMap, ordmap::DiffItem};
 use isyone_fleet::{
     desired::{Host, Tenant, certificates::EdgeCertificate, domains::DomainTrouble},
-    settings::Settings,
+    observed::SeenByEdges,
     state::State,
-    views,
 };
 use isyone_proto::ids::{HostName, TenantName};
-use uuid::Uuid;
 
 /// The relevant parts of the last state.
 #[derive(Debug, Default)]
@@ -22,12 +20,8 @@ pub(super) struct Inputs {
     hosts: OrdMap<HostName, Arc<Host>>,
     domain_troubles: OrdMap<String, Arc<DomainTrouble>>,
     certificates: OrdMap<String, Arc<EdgeCertificate>>,
-    /// Tenants whose disk is nearly full, which decides whether their uploads are refused.
-    full: OrdMap<(TenantName, HostName), (Uuid, u64)>,
-    /// Tenants whose route depends on observed state, because they have not been active yet.
-    settling: BTreeSet<TenantName>,
-    /// The settling tenants that have a route already.
-    early: BTreeSet<TenantName>,
+    /// Whether a tenant in its first start has a route yet, and whether a tenant's uploads are refused.
+    observed: OrdMap<(TenantName, HostName), SeenByEdges>,
 }
 
 /// The tenants and hosts to render again. Not every one of them has visibly changed.
@@ -39,23 +33,13 @@ pub(super) struct Dirty {
 
 impl Inputs {
     /// Follows this state; returns how it differs from the last one.
-    pub(super) fn follow(&mut self, state: &State, settings: &Settings) -> Dirty {
+    pub(super) fn follow(&mut self, state: &State) -> Dirty {
         let mut dirty = Dirty::default();
         for item in self.tenants.diff(&state.fleet.tenants) {
-            let (name, tenant) = match item {
-                DiffItem::Add(name, tenant)
-                | DiffItem::Update {
-                    new: (name, tenant),
-                    ..
-                } => (name, Some(tenant)),
-                DiffItem::Remove(name, _) => (name, None),
-            };
+            let (DiffItem::Add(name, _)
+            | DiffItem::Remove(name, _)
+            | DiffItem::Update { new: (name, _), .. }) = item;
             dirty.tenants.insert(name.clone());
-            if tenant.is_some_and(|t| t.activated_at.is_none() && t.reserves_compute()) {
-                self.settling.insert(name.clone());
-            } else {
-                self.settling.remove(name);
-            }
         }
         for item in self.hosts.diff(&state.fleet.hosts) {
             let name = match item {
@@ -108,18 +92,7 @@ impl Inputs {
                 dirty.tenants.extend(owners(state, hostname));
             }
         }
-        self.take_full(state, &mut dirty);
-        self.take_early(state, settings, &mut dirty);
-        self.certificates = state.fleet.certificates.clone();
-        self.tenants = state.fleet.tenants.clone();
-        self.hosts = state.fleet.hosts.clone();
-        self.domain_troubles = state.fleet.domain_troubles.clone();
-        dirty
-    }
-
-    /// Tenants whose uploads are refused, or no longer.
-    fn take_full(&mut self, state: &State, dirty: &mut Dirty) {
-        for item in self.full.diff(state.observed.full()) {
+        for item in self.observed.diff(state.observed.seen_by_edges()) {
             let (DiffItem::Add((name, _), _)
             | DiffItem::Remove((name, _), _)
             | DiffItem::Update {
@@ -128,23 +101,12 @@ impl Inputs {
             }) = item;
             dirty.tenants.insert(name.clone());
         }
-        self.full = state.observed.full().clone();
-    }
-
-    /// Tenants in their first start: few, so all are checked each time; reports arrive all the time.
-    fn take_early(&mut self, state: &State, settings: &Settings, dirty: &mut Dirty) {
-        let routed = |name: &&TenantName| {
-            state
-                .fleet
-                .tenants
-                .get(*name)
-                .is_some_and(|t| views::route(state, settings, t).is_some())
-        };
-        let early: BTreeSet<TenantName> = self.settling.iter().filter(routed).cloned().collect();
+        self.observed = state.observed.seen_by_edges().clone();
+        self.certificates = state.fleet.certificates.clone();
+        self.tenants = state.fleet.tenants.clone();
+        self.hosts = state.fleet.hosts.clone();
+        self.domain_troubles = state.fleet.domain_troubles.clone();
         dirty
-            .tenants
-            .extend(early.symmetric_difference(&self.early).cloned());
-        self.early = early;
     }
 }
 

@@ -248,11 +248,10 @@ fn kinds(bench: &Bench) -> Vec<String> {
 /// Whether uploads are refused, by the route and by the index that publishing follows.
 fn refuses(bench: &Bench) -> bool {
     let route = views::routes(&bench.state, &bench.settings).next().unwrap();
-    let indexed = bench
-        .state
-        .observed
-        .full()
-        .contains_key(&(name("alfa"), name("h1")));
+    let seen = bench.state.observed.seen_by_edges();
+    let indexed = seen
+        .get(&(name("alfa"), name("h1")))
+        .is_some_and(|seen| seen.refuses_uploads);
     assert_eq!(route.full, indexed);
     route.full
 }

@@ -180,7 +180,7 @@ impl Content {
 
     /// Follows this state: renders whatever differs from the last one.
     pub(super) fn update(&mut self, state: &State, settings: &Settings) -> Update {
-        let dirty = self.inputs.follow(state, settings);
+        let dirty = self.inputs.follow(state);
         let mut batch = Batch(vec![<[Edits; KINDS]>::default(); self.shares.len()]);
         let mut concerned = BTreeSet::new();
         for name in &dirty.tenants {
