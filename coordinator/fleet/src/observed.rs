@@ -78,9 +78,47 @@ pub struct HostObserved {
 /// Time constant of the CPU average, milliseconds: placement must not follow every spike.
 pub const CPU_AVERAGE_MS: i64 = 120_000;
 
-/// What is known of a tenant's copies, one entry for each host that has reported on it. Nearly always one.
-#[derive(Debug, Clone, Default)]
-pub struct Copies(Vec<Arc<TenantObserved>>);
+/// What is known of a tenant's copies, one entry for each host that has reported on it. Nearly always one, which then needs no
+/// memory of its own: a map copies its entries by the dozen.
+#[derive(Debug, Clone)]
+enum Copies {
+    One(Arc<TenantObserved>),
+    Several(Arc<Vec<Arc<TenantObserved>>>),
+}
+
+impl Copies {
+    fn all(&self) -> &[Arc<TenantObserved>] {
+        match self {
+            Self::One(seen) => std::slice::from_ref(seen),
+            Self::Several(all) => all,
+        }
+    }
+
+    /// Stores what a host has reported in place of what it said before.
+    fn put(&mut self, seen: Arc<TenantObserved>) {
+        match self {
+            Self::One(before) if before.host == seen.host => *before = seen,
+            Self::One(other) => *self = Self::Several(Arc::new(vec![other.clone(), seen])),
+            Self::Several(all) => {
+                let all = Arc::make_mut(all);
+                match all.iter_mut().find(|before| before.host == seen.host) {
+                    Some(before) => *before = seen,
+                    None => all.push(seen),
+                }
+            }
+        }
+    }
+
+    /// Without what one host said; none when nothing is left.
+    fn without(&self, host: &HostName) -> Option<Self> {
+        let others = self.all().iter().filter(|seen| seen.host != *host);
+        let mut left: Vec<_> = others.cloned().collect();
+        match left.len() {
+            0 | 1 => left.pop().map(Self::One),
+            _ => Some(Self::Several(Arc::new(left))),
+        }
+    }
+}
 
 /// What is known of a tenant's copy on one host.
 #[derive(Debug, Clone, Copy)]
@@ -109,8 +147,8 @@ pub struct Observed {
 impl Observed {
     /// The last report of this host on a tenant of this name, whatever its uid and epoch.
     pub fn copy(&self, tenant: &TenantName, host: &HostName) -> Option<&Arc<TenantObserved>> {
-        let copies = &self.tenants.get(tenant)?.0;
-        copies.iter().find(|seen| seen.host == *host)
+        let mut copies = self.tenants.get(tenant)?.all().iter();
+        copies.find(|seen| seen.host == *host)
     }
 
     /// Stores a report in place of the same host's last one.
@@ -127,9 +165,14 @@ impl Observed {
                 };
             }
         }
-        let copies = &mut self.tenants.entry(seen.report.name.clone()).or_default().0;
-        copies.retain(|old| old.host != seen.host);
-        copies.push(Arc::new(seen));
+        let seen = Arc::new(seen);
+        match self.tenants.get_mut(&seen.report.name) {
+            Some(copies) => copies.put(seen),
+            None => {
+                let name = seen.report.name.clone();
+                self.tenants.insert(name, Copies::One(seen));
+            }
+        }
     }
 
     /// Copies that refuse uploads, and which uid and epoch their report is about.
@@ -139,19 +182,20 @@ impl Observed {
 
     /// Forgets what one host said of a tenant.
     pub fn forget_copy(&mut self, tenant: &TenantName, host: &HostName) {
-        if let Some(copies) = self.tenants.get_mut(tenant) {
-            copies.0.retain(|seen| seen.host != *host);
-            if copies.0.is_empty() {
-                self.tenants.remove(tenant);
-            }
+        let copies = self.tenants.get(tenant);
+        if let Some(copies) = copies.filter(|copies| copies.all().iter().any(|s| s.host == *host)) {
+            match copies.without(host) {
+                Some(left) => self.tenants.insert(tenant.clone(), left),
+                None => self.tenants.remove(tenant),
+            };
         }
         self.full.remove(&(tenant.clone(), host.clone()));
     }
 
     /// Forgets all that was said of a tenant.
     pub fn forget(&mut self, tenant: &TenantName) {
-        let copies = self.tenants.remove(tenant).unwrap_or_default();
-        for seen in copies.0 {
+        let copies = self.tenants.remove(tenant);
+        for seen in copies.iter().flat_map(Copies::all) {
             self.full.remove(&(tenant.clone(), seen.host.clone()));
         }
     }
@@ -161,7 +205,7 @@ impl Observed {
         let unwanted: Vec<(TenantName, HostName)> = self
             .tenants
             .values()
-            .flat_map(|copies| &copies.0)
+            .flat_map(Copies::all)
             .filter(|seen| !wanted(seen))
             .map(|seen| (seen.report.name.clone(), seen.host.clone()))
             .collect();
@@ -198,5 +242,38 @@ impl HostObserved {
         self.reported_at = Some(now);
         self.resources = resources;
         docker_error.clone_into(&mut self.docker_error);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Bench, name, resources};
+
+    #[test]
+    fn each_host_has_one_word_on_a_tenant() {
+        let mut bench = Bench::default();
+        bench.host("h1", resources(4, 16, 200));
+        bench.create("alfa", "small").unwrap();
+        let (alfa, hosts) = (name("alfa"), ["h1", "h2", "h3"].map(name::<HostName>));
+        let said = |host: &HostName, at| TenantObserved {
+            host: host.clone(),
+            at,
+            report: bench.converged(&alfa),
+            told: None,
+            disk: None,
+        };
+        let mut seen = Observed::default();
+        for (at, host) in (1..).zip(hosts.iter().chain(&hosts)) {
+            seen.put_copy(said(host, at));
+        }
+        let known = |seen: &Observed| hosts.each_ref().map(|h| seen.copy(&alfa, h).map(|s| s.at));
+        assert_eq!(known(&seen), [Some(4), Some(5), Some(6)]);
+        seen.forget_copy(&alfa, &hosts[0]);
+        assert_eq!(known(&seen), [None, Some(5), Some(6)]);
+        seen.keep_copies(|seen| seen.at > 5);
+        assert_eq!(known(&seen), [None, None, Some(6)]);
+        seen.forget_copy(&alfa, &hosts[2]);
+        assert_eq!(seen.tenants_seen(), 0);
     }
 }
