@@ -3,7 +3,7 @@
 //!
 //! Not here: judging silence (liveness).
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
 use imbl::OrdMap;
 use ipnet::Ipv4Net;
@@ -111,9 +111,53 @@ pub struct HostObserved {
 /// Time constant of the CPU average, milliseconds: placement must not follow every spike.
 pub const CPU_AVERAGE_MS: i64 = 120_000;
 
-/// What is known of a tenant's copies, one entry for each host that has reported on it. Nearly always one.
-#[derive(Debug, Clone, Default)]
-pub struct Copies(Vec<Arc<TenantObserved>>);
+/// What is known of a tenant's copies, one entry for each host that has reported on it. Nearly always one, which then needs no
+/// memory of its own: a map copies its entries by the dozen.
+#[derive(Debug, Clone)]
+enum Copies {
+    One(Arc<TenantObserved>),
+    Several(Arc<Vec<Arc<TenantObserved>>>),
+}
+
+impl Copies {
+    fn all(&self) -> &[Arc<TenantObserved>] {
+        match self {
+            Self::One(seen) => std::slice::from_ref(seen),
+            Self::Several(all) => all,
+        }
+    }
+
+    /// Stores what a host has reported in place of what it said before, which is returned.
+    fn put(&mut self, seen: Arc<TenantObserved>) -> Option<Arc<TenantObserved>> {
+        match self {
+            Self::One(before) if before.host == seen.host => Some(mem::replace(before, seen)),
+            Self::One(other) => {
+                *self = Self::Several(Arc::new(vec![other.clone(), seen]));
+                None
+            }
+            Self::Several(all) => {
+                let all = Arc::make_mut(all);
+                match all.iter_mut().find(|before| before.host == seen.host) {
+                    Some(before) => Some(mem::replace(before, seen)),
+                    None => {
+                        all.push(seen);
+                        None
+                    }
+                }
+            }
+        }
+    }
+
+    /// Without what one host said; none when nothing is left.
+    fn without(&self, host: &HostName) -> Option<Self> {
+        let others = self.all().iter().filter(|seen| seen.host != *host);
+        let mut left: Vec<_> = others.cloned().collect();
+        match left.len() {
+            0 | 1 => left.pop().map(Self::One),
+            _ => Some(Self::Several(Arc::new(left))),
+        }
+    }
+}
 
 /// What is known of a tenant's copy on one host.
 #[derive(Debug, Clone, Copy)]
@@ -142,20 +186,25 @@ pub struct Observed {
 impl Observed {
     /// The last report of this host on a tenant of this name, whatever its uid and epoch.
     pub fn copy(&self, tenant: &TenantName, host: &HostName) -> Option<&Arc<TenantObserved>> {
-        let copies = &self.tenants.get(tenant)?.0;
-        copies.iter().find(|seen| seen.host == *host)
+        let mut copies = self.tenants.get(tenant)?.all().iter();
+        copies.find(|seen| seen.host == *host)
     }
 
     /// Stores a report in place of the same host's last one.
     pub fn put_copy(&mut self, seen: TenantObserved) {
+        let seen = Arc::new(seen);
+        let before = match self.tenants.get_mut(&seen.report.name) {
+            Some(copies) => copies.put(seen.clone()),
+            None => {
+                let name = seen.report.name.clone();
+                self.tenants.insert(name, Copies::One(seen.clone()));
+                None
+            }
+        };
+        let before = before.and_then(|seen| seen.seen_by_edges());
         let now = seen.seen_by_edges();
-        let key = (seen.report.name.clone(), seen.host.clone());
-        let copies = &mut self.tenants.entry(seen.report.name.clone()).or_default().0;
-        let before = copies.iter().find(|old| old.host == seen.host);
-        let before = before.and_then(|old| old.seen_by_edges());
-        copies.retain(|old| old.host != seen.host);
-        copies.push(Arc::new(seen));
         if now != before {
+            let key = (seen.report.name.clone(), seen.host.clone());
             match now {
                 Some(now) => self.seen_by_edges.insert(key, now),
                 None => self.seen_by_edges.remove(&key),
@@ -170,21 +219,22 @@ impl Observed {
 
     /// Forgets what one host said of a tenant.
     pub fn forget_copy(&mut self, tenant: &TenantName, host: &HostName) {
-        if let Some(copies) = self.tenants.get_mut(tenant) {
-            copies.0.retain(|seen| seen.host != *host);
-            if copies.0.is_empty() {
-                self.tenants.remove(tenant);
-            }
+        let copies = self.tenants.get(tenant);
+        if let Some(copies) = copies.filter(|copies| copies.all().iter().any(|s| s.host == *host)) {
+            match copies.without(host) {
+                Some(left) => self.tenants.insert(tenant.clone(), left),
+                None => self.tenants.remove(tenant),
+            };
         }
         self.seen_by_edges.remove(&(tenant.clone(), host.clone()));
     }
 
     /// Forgets all that was said of a tenant.
     pub fn forget(&mut self, tenant: &TenantName) {
-        let copies = self.tenants.remove(tenant).unwrap_or_default();
-        for seen in copies.0 {
-            self.seen_by_edges
-                .remove(&(tenant.clone(), seen.host.clone()));
+        let copies = self.tenants.remove(tenant);
+        for seen in copies.iter().flat_map(Copies::all) {
+            let key = (tenant.clone(), seen.host.clone());
+            self.seen_by_edges.remove(&key);
         }
     }
 
@@ -193,7 +243,7 @@ impl Observed {
         let unwanted: Vec<(TenantName, HostName)> = self
             .tenants
             .values()
-            .flat_map(|copies| &copies.0)
+            .flat_map(Copies::all)
             .filter(|seen| !wanted(seen))
             .map(|seen| (seen.report.name.clone(), seen.host.clone()))
             .collect();
@@ -230,5 +280,38 @@ impl HostObserved {
         self.reported_at = Some(now);
         self.resources = resources;
         docker_error.clone_into(&mut self.docker_error);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Bench, name, resources};
+
+    #[test]
+    fn each_host_has_one_word_on_a_tenant() {
+        let mut bench = Bench::default();
+        bench.host("h1", resources(4, 16, 200));
+        bench.create("alfa", "small").unwrap();
+        let (alfa, hosts) = (name("alfa"), ["h1", "h2", "h3"].map(name::<HostName>));
+        let said = |host: &HostName, at| TenantObserved {
+            host: host.clone(),
+            at,
+            report: bench.converged(&alfa),
+            told: None,
+            disk: None,
+        };
+        let mut seen = Observed::default();
+        for (at, host) in (1..).zip(hosts.iter().chain(&hosts)) {
+            seen.put_copy(said(host, at));
+        }
+        let known = |seen: &Observed| hosts.each_ref().map(|h| seen.copy(&alfa, h).map(|s| s.at));
+        assert_eq!(known(&seen), [Some(4), Some(5), Some(6)]);
+        seen.forget_copy(&alfa, &hosts[0]);
+        assert_eq!(known(&seen), [None, Some(5), Some(6)]);
+        seen.keep_copies(|seen| seen.at > 5);
+        assert_eq!(known(&seen), [None, None, Some(6)]);
+        seen.forget_copy(&alfa, &hosts[2]);
+        assert_eq!(seen.tenants_seen(), 0);
     }
 }
