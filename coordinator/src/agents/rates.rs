@@ -142,7 +142,8 @@ impl Rates {
         let mut waited = false;
         while let Err(wait) = self.take(host, call, Instant::now()) {
             waited = true;
-            tokio::time::sleep(wait).await;
+            // Boxed: it is seldom, and must not take up room in each of thousands of sessions.
+            Box::pin(tokio::time::sleep(wait)).await;
         }
         waited
     }

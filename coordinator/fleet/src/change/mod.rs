@@ -66,7 +66,7 @@ pub(crate) struct Edit<'a> {
     pub(crate) settings: &'a Settings,
     pub(crate) stamp: &'a Stamp,
     pub(crate) effects: &'a mut Effects,
-    /// Digest of what was asked for, if the command can carry an idempotency key.
+    /// Digest of what was asked for, if the command carries an idempotency key.
     pub(crate) asked: Option<String>,
 }
 

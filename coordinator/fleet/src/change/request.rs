@@ -11,8 +11,8 @@ use super::Command;
 /// How much of a digest is stored: it tells a mistake apart, it keeps nobody out.
 const DIGEST_BYTES: usize = 16;
 
-/// The digest of what a command asks for, if it carries an idempotency key. It leaves out what we add ourselves (identity,
-/// secrets, what DNS said), and takes a spec after our configuration's defaults.
+/// The digest of what a command asks for, if it carries an idempotency key: without one nobody compares it. It leaves out
+/// what we add ourselves (identity, secrets, what DNS said), and takes a spec after our configuration's defaults.
 pub(super) fn digest(command: &Command) -> Option<String> {
     let asked = asked(command)?;
     let digest = Sha256::digest(asked.to_string());
@@ -21,28 +21,68 @@ pub(super) fn digest(command: &Command) -> Option<String> {
 
 fn asked(command: &Command) -> Option<Value> {
     let word = command.word();
-    let of = |name: &TenantName, rest: Value| Some(json!([word, name, rest]));
+    let of = |key: &Option<String>, name: &TenantName, rest: &dyn Fn() -> Value| {
+        key.as_ref().map(|_| json!([word, name, rest()]))
+    };
     match command {
-        Command::CreateTenant(c) => of(&c.name, json!([c.spec, c.force])),
-        Command::RestartTenant { name, database, .. } => of(name, json!(database)),
+        Command::CreateTenant(c) => of(&c.request_id, &c.name, &|| json!([c.spec, c.force])),
+        Command::RestartTenant {
+            name,
+            database,
+            request_id,
+        } => of(request_id, name, &|| json!(database)),
         Command::SuspendTenant {
             name,
             cancel_running,
-            ..
-        } => of(name, json!(cancel_running)),
-        Command::ResumeTenant { name, .. } | Command::UndeleteTenant { name, .. } => {
-            of(name, Value::Null)
-        }
-        Command::ResizeTenant { name, plan, .. } => of(name, json!(plan)),
+            request_id,
+        } => of(request_id, name, &|| json!(cancel_running)),
+        Command::ResumeTenant { name, request_id }
+        | Command::UndeleteTenant { name, request_id } => of(request_id, name, &|| Value::Null),
+        Command::ResizeTenant {
+            name,
+            plan,
+            request_id,
+        } => of(request_id, name, &|| json!(plan)),
         Command::DeleteTenant {
             name,
             purge,
             cancel_running,
-            ..
-        } => of(name, json!([purge, cancel_running])),
-        Command::MoveTenant { name, to, .. } => of(name, json!(to)),
-        Command::AddDomains(add) => of(&add.name, json!([add.domains, add.primary])),
-        Command::RemoveDomain { name, domain, .. } => of(name, json!(domain)),
+            request_id,
+        } => of(request_id, name, &|| json!([purge, cancel_running])),
+        Command::MoveTenant {
+            name,
+            to,
+            request_id,
+        } => of(request_id, name, &|| json!(to)),
+        Command::AddDomains(add) => of(&add.request_id, &add.name, &|| {
+            json!([add.domains, add.primary])
+        }),
+        Command::RemoveDomain {
+            name,
+            domain,
+            request_id,
+        } => of(request_id, name, &|| json!(domain)),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_carries_a_key_has_a_digest() {
+        let restart = |database, key: Option<&str>| {
+            digest(&Command::RestartTenant {
+                name: crate::testing::name("alfa"),
+                database,
+                request_id: key.map(ToOwned::to_owned),
+            })
+        };
+        assert_eq!(restart(false, None), None);
+        assert!(restart(false, Some("r1")).is_some());
+        assert_eq!(restart(false, Some("r1")), restart(false, Some("r2")));
+        assert_ne!(restart(false, Some("r1")), restart(true, Some("r1")));
+        assert_eq!(digest(&Command::Tick), None);
     }
 }

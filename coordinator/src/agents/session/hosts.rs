@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::{PATIENCE, ToAgent, message};
+use super::{ToAgent, give};
 use crate::writer::Handle;
 
 /// Pause between two lists: while many hosts join, each gets few of them.
@@ -71,7 +71,7 @@ impl Listed {
     }
 
     /// What makes this list of what an agent has.
-    fn after(&self, has: &Has) -> Vec<HostsPart> {
+    fn after(&self, has: &Has<'_>) -> Vec<HostsPart> {
         match has {
             Has::Digest(sha256) if *sha256 == self.sha256 => Vec::new(),
             Has::Digest(sha256) if self.is_nobody_else() && *sha256 == digest(&BTreeSet::new()) => {
@@ -87,9 +87,9 @@ impl Listed {
 }
 
 /// The list that an agent has.
-enum Has {
+enum Has<'a> {
     /// As it said.
-    Digest(String),
+    Digest(&'a str),
     /// As we sent it, or found that it has it.
     Number(u64),
 }
@@ -141,19 +141,20 @@ pub(crate) async fn follow(handle: Handle, hosts: Arc<HostList>, stop: Cancellat
 
 /// Sends an agent the list unless it has that (it said the digest of its own, or, when it is of a version before, nothing),
 /// then what changes. Runs until the agent stops taking messages; returns why.
-pub(super) async fn send(hosts: &HostList, said: String, to_agent: &ToAgent) -> Status {
+pub(super) async fn send(hosts: &HostList, said: &str, to_agent: &ToAgent) -> Status {
     let list = hosts.current.subscribe();
     if said.is_empty() {
-        return send_as_before(list, to_agent).await;
+        return Box::pin(send_as_before(list, to_agent)).await;
     }
-    send_changes(list, Has::Digest(said), to_agent).await
+    send_changes(list, said, to_agent).await
 }
 
 async fn send_changes(
     mut list: watch::Receiver<Arc<Listed>>,
-    mut has: Has,
+    said: &str,
     to_agent: &ToAgent,
 ) -> Status {
+    let mut has = Has::Digest(said);
     loop {
         let newest = list.borrow_and_update().clone();
         let parts = newest.after(&has);
@@ -162,8 +163,7 @@ async fn send_changes(
             has = Has::Number(newest.number);
         }
         drop(newest);
-        let parts = parts.into_iter().map(Message::Hosts);
-        if let Err(status) = Box::pin(give(parts, to_agent)).await {
+        if let Err(status) = Box::pin(give_all(parts, to_agent)).await {
             return status;
         }
         if list.changed().await.is_err() {
@@ -171,6 +171,13 @@ async fn send_changes(
             return std::future::pending().await;
         }
     }
+}
+
+async fn give_all(parts: Vec<HostsPart>, to_agent: &ToAgent) -> Result<(), Status> {
+    for part in parts {
+        give(to_agent, Message::Hosts(part)).await?;
+    }
+    Ok(())
 }
 
 /// To an agent of before: the whole list as text, each time.
@@ -183,26 +190,15 @@ async fn send_as_before(mut list: watch::Receiver<Arc<Listed>>, to_agent: &ToAge
             addresses: newest.addresses.iter().map(ToString::to_string).collect(),
         });
         drop(newest);
-        let told = told.into_iter().map(Message::HostAddresses);
-        if let Err(status) = Box::pin(give(told, to_agent)).await {
+        if let Some(told) = told
+            && let Err(status) = give(to_agent, Message::HostAddresses(told)).await
+        {
             return status;
         }
         if list.changed().await.is_err() {
             return std::future::pending().await;
         }
     }
-}
-
-async fn give(messages: impl Iterator<Item = Message>, to_agent: &ToAgent) -> Result<(), Status> {
-    for told in messages {
-        match tokio::time::timeout(PATIENCE, to_agent.send(message(told))).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(_) => {
-                return Err(Status::deadline_exceeded("the agent takes no messages"));
-            }
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -236,7 +232,7 @@ mod tests {
         fn new(hosts: &Arc<HostList>, known: BTreeSet<IpAddr>, queue: usize) -> Self {
             let (to_agent, messages) = mpsc::channel(queue);
             let (hosts, said) = (hosts.clone(), digest(&known));
-            tokio::spawn(async move { send(&hosts, said, &to_agent).await });
+            tokio::spawn(async move { send(&hosts, &said, &to_agent).await });
             Self {
                 messages,
                 assembly: HostsAssembly::default(),
@@ -307,7 +303,7 @@ mod tests {
         let hosts = Arc::new(HostList::of(list(&[1])));
         let (to_agent, mut messages) = mpsc::channel(4);
         let of = hosts.clone();
-        tokio::spawn(async move { send(&of, String::new(), &to_agent).await });
+        tokio::spawn(async move { send(&of, "", &to_agent).await });
         tokio::task::yield_now().await;
         assert!(messages.try_recv().is_err(), "it is alone");
         for known in [list(&[1, 2]), list(&[1])] {

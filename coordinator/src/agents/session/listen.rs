@@ -24,32 +24,34 @@ impl Session {
                 Ok(None) => return Status::ok("agent closed the session"),
                 Err(error) => return error,
             };
-            let kind = match &next.message {
-                Some(agent_message::Message::PlanResult(_)) => Call::Result,
-                Some(_) | None => Call::Report,
-            };
-            if self.shared.rates.pace(&self.host, kind).await && !std::mem::replace(&mut told, true)
-            {
-                tracing::warn!(host = %self.host, ?kind, "an agent says too much: it is listened to more slowly");
-            }
-            let handled = match next.message {
-                Some(agent_message::Message::Report(report)) => Box::pin(self.report(report)).await,
-                Some(agent_message::Message::PlanResult(result)) => {
-                    Box::pin(self.plan_result(result)).await
-                }
-                Some(agent_message::Message::Trusted(trusted)) => {
-                    self.shared.trusts.say(&self.host, trusted.sha256);
-                    Ok(())
-                }
-                Some(agent_message::Message::Hello(_)) => {
-                    Err(Status::invalid_argument("a second `hello`"))
-                }
-                // From a newer agent; we do not know it.
-                None => Ok(()),
-            };
-            if let Err(status) = handled {
+            // Boxed: what is being said must not take up room while nothing is.
+            if let Err(status) = Box::pin(self.heard(next, &mut told)).await {
                 return status;
             }
+        }
+    }
+
+    /// `told`: whether it was said already that this agent says too much.
+    async fn heard(&self, next: AgentMessage, told: &mut bool) -> Result<(), Status> {
+        let kind = match &next.message {
+            Some(agent_message::Message::PlanResult(_)) => Call::Result,
+            Some(_) | None => Call::Report,
+        };
+        if self.shared.rates.pace(&self.host, kind).await && !std::mem::replace(told, true) {
+            tracing::warn!(host = %self.host, ?kind, "an agent says too much: it is listened to more slowly");
+        }
+        match next.message {
+            Some(agent_message::Message::Report(report)) => self.report(report).await,
+            Some(agent_message::Message::PlanResult(result)) => self.plan_result(result).await,
+            Some(agent_message::Message::Trusted(trusted)) => {
+                self.shared.trusts.say(&self.host, trusted.sha256);
+                Ok(())
+            }
+            Some(agent_message::Message::Hello(_)) => {
+                Err(Status::invalid_argument("a second `hello`"))
+            }
+            // From a newer agent; we do not know it.
+            None => Ok(()),
         }
     }
 

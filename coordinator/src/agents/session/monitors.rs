@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::{PATIENCE, ToAgent, message};
+use super::{ToAgent, give};
 use crate::writer::Handle;
 
 /// The certificates that may scrape hosts, as of the newest snapshot.
@@ -65,10 +65,9 @@ pub(super) async fn send(monitors: &MonitorList, to_agent: &ToAgent) -> Status {
     loop {
         let (serials, sha256) = list.borrow_and_update().iter().cloned().unzip();
         let monitors = Monitors { serials, sha256 };
-        let message = message(coordinator_message::Message::Monitors(monitors));
-        match tokio::time::timeout(PATIENCE, to_agent.send(message)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(_) => return Status::deadline_exceeded("the agent takes no messages"),
+        let told = coordinator_message::Message::Monitors(monitors);
+        if let Err(status) = give(to_agent, told).await {
+            return status;
         }
         if list.changed().await.is_err() {
             // Unreachable in practice: the list lives as long as the sessions.

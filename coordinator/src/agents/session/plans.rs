@@ -19,7 +19,7 @@ use tokio::{
 };
 use tonic::Status;
 
-use super::{PATIENCE, Shared, ToAgent, message};
+use super::{Shared, ToAgent};
 use crate::{base::timings::timed, wire::status, writer::Handle};
 
 /// What the agent said it has on disk.
@@ -40,12 +40,12 @@ pub(super) async fn send(
     shared: &Shared,
     host: &HostName,
     to_agent: &ToAgent,
-    known: Known,
+    known: &Known,
     refused: &Notify,
 ) -> Status {
     // Subscribe before the first look, so that we miss no change in between.
     let changed = shared.handle.host_signal(host);
-    let mut sent = match Box::pin(first(shared, host, to_agent, &known)).await {
+    let mut sent = match Box::pin(first(shared, host, to_agent, known)).await {
         Ok(generation) => generation,
         Err(status) => return status,
     };
@@ -55,7 +55,7 @@ pub(super) async fn send(
             () = sleep(LOOK_EVERY) => false,
             () = refused.notified() => {
                 // Either way there is a plan to send.
-                let _ = timeout(OFFER_AGAIN, changed.notified()).await;
+                let _ = Box::pin(timeout(OFFER_AGAIN, changed.notified())).await;
                 true
             }
         };
@@ -65,11 +65,8 @@ pub(super) async fn send(
         if record.is_some_and(|h| h.pending || has_newest(h)) {
             continue;
         }
-        sent = match render(shared, host) {
-            Ok(plan) => match Box::pin(give(shared, to_agent, host, &plan)).await {
-                Ok(()) => plan.generation,
-                Err(status) => return status,
-            },
+        sent = match Box::pin(newest(shared, host, to_agent)).await {
+            Ok(generation) => generation,
             Err(status) => return status,
         };
     }
@@ -99,6 +96,17 @@ async fn first(
     Ok(plan.generation)
 }
 
+/// Sends the plan as it is now.
+async fn newest(
+    shared: &Shared,
+    host: &HostName,
+    to_agent: &ToAgent,
+) -> Result<Generation, Status> {
+    let plan = render(shared, host)?;
+    give(shared, to_agent, host, &plan).await?;
+    Ok(plan.generation)
+}
+
 async fn give(
     shared: &Shared,
     to_agent: &ToAgent,
@@ -114,13 +122,7 @@ async fn give(
         traces: places,
         ..Plan::from(plan)
     }) {
-        let part = message(coordinator_message::Message::Plan(part));
-        match timeout(PATIENCE, to_agent.send(part)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(_) => {
-                return Err(Status::deadline_exceeded("the agent takes no messages"));
-            }
-        }
+        super::give(to_agent, coordinator_message::Message::Plan(part)).await?;
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ use isyone_proto::{
 };
 use tonic::Status;
 
-use super::{PATIENCE, ToAgent, message, time_for};
+use super::{ToAgent, give, time_for};
 use crate::base::pki::Pki;
 
 /// Most CAs that a host may say it trusts; an agent takes no more.
@@ -84,12 +84,9 @@ pub(super) async fn send(
                 signing_sha256: now.sha256.first().cloned().unwrap_or_default(),
                 renew_within_ms: u32::try_from(within.as_millis()).unwrap_or(u32::MAX),
             };
-            let message = message(coordinator_message::Message::Trust(wire));
-            match tokio::time::timeout(PATIENCE, to_agent.send(message)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) | Err(_) => {
-                    return Status::deadline_exceeded("the agent takes no messages");
-                }
+            let told = coordinator_message::Message::Trust(wire);
+            if let Err(status) = give(to_agent, told).await {
+                return status;
             }
         }
         known = false;

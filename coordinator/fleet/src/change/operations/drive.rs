@@ -33,8 +33,13 @@ impl Edit<'_> {
     /// Takes an operation as far as it goes at present.
     pub(crate) fn drive(&mut self, id: Uuid) {
         for _ in 0..MAX_TRANSITIONS {
-            let running = self.state.fleet.operations.get(&id).cloned();
-            let Some(operation) = running.filter(|o| !o.is_over()) else {
+            let fleet = &self.state.fleet;
+            // Those under way are few, so for nearly every report of a tenant this is all.
+            let running = fleet
+                .running
+                .get(&id)
+                .and_then(|id| fleet.operations.get(id));
+            let Some(operation) = running.cloned() else {
                 self.state.routes_due.remove(&id);
                 return;
             };
