@@ -136,7 +136,7 @@ impl Simulation {
         }
         // Bounded: each round delivers everything, an operation needs two rounds for each stage, and quarantines expire by
         // time.
-        for _ in 0..120 {
+        for _ in 0..150 {
             self.now += 1_000;
             hosts.iter().for_each(|host| self.settle(host));
             self.edges_step();
