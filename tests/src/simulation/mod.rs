@@ -154,7 +154,7 @@ impl Simulation {
             .expect("nothing fails yet");
         let mut settings = testing::settings();
         // Short, so that runs see its end, and the healing even that of the last.
-        settings.quarantine_ms = if shape.moves { 120_000 } else { 30_000 };
+        settings.quarantine_ms = if shape.moves { 150_000 } else { 30_000 };
         settings.quarantine_hold_ms = 5_000;
         settings.sleep_after_ms.insert(name("small"), 20_000);
         Self {
