@@ -32,6 +32,7 @@ use crate::{
         ledger::{InForce, Ledger, LedgerError},
         monitors::Monitors,
         probe::Probe,
+        relay::{self, Keeper},
         usage,
     },
     jobs::{
@@ -105,6 +106,8 @@ pub struct AgentParts {
     pub copy_rate_bytes_per_s: u64,
     /// What copies to this host leave free.
     pub copy_reserve: Reserve,
+    /// Who keeps the relay running at which tenants' visitors arrive; `None`: there is none, and Docker publishes tenants' ports.
+    pub relay: Option<Keeper>,
     /// The packet filter, if there should be one.
     pub firewall: Option<crate::host::firewall::Applier>,
 }
@@ -136,8 +139,7 @@ impl Agent {
         let (connected, is_connected) = watch::channel(false);
         let monitors = Arc::new(Monitors::open(data.monitors()));
         let hosts = Arc::new(Hosts::open(data.hosts()));
-        let scraper = Scraper::new(host.clone(), in_force.clone(), is_connected.clone());
-        let scraper = Arc::new(scraper);
+        let scraper = scraper(&host, &in_force, &is_connected);
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let (to_peers, relayed) = mpsc::channel(RELAYED);
@@ -158,8 +160,6 @@ impl Agent {
             let sources = sources(&host, &in_force, &hosts, &config.endpoint);
             tasks.spawn(applier.run(sources, stop.clone()));
         }
-        let reconciler = tokio::spawn(reconcile::run(host.clone(), in_force.clone(), stop.clone()));
-        tasks.spawn(link.run(stop.clone()));
         let ports = Ports {
             host: &host,
             plans: &in_force,
@@ -167,12 +167,15 @@ impl Agent {
             tasks: &tasks,
             stop: &stop,
         };
-        let relay = CoordinatorRelay {
+        ports.visitors(parts.relay);
+        let reconciler = tokio::spawn(reconcile::run(host.clone(), in_force.clone(), stop.clone()));
+        tasks.spawn(link.run(stop.clone()));
+        let through = CoordinatorRelay {
             endpoint: config.endpoint.clone(),
             tls: identity.config(),
         };
         let limits = (parts.copy_rate_bytes_per_s, parts.copy_reserve);
-        ports.copies(peer, relayed, relay, limits);
+        ports.copies(peer, relayed, through, limits);
         let address = parts.metrics.resolve(config.advertise, METRICS_PORT);
         let lists = chores::write_lists(hosts, monitors.clone());
         tasks.spawn(stop.clone().run_until_cancelled_owned(lists));
@@ -244,6 +247,18 @@ impl Ports<'_> {
         self.tasks.spawn(jobs.run(plans.clone(), self.stop.clone()));
     }
 
+    /// Where tenants' visitors arrive: at the relay, if there is to be one.
+    fn visitors(&self, keeper: Option<Keeper>) {
+        let (host, stop) = (self.host.clone(), self.stop.clone());
+        let Some(keeper) = keeper else {
+            self.tasks.spawn(relay::give_up(host.data.clone()));
+            return;
+        };
+        let following = relay::run(host.clone(), self.plans.clone(), stop.clone());
+        self.tasks.spawn(following);
+        self.tasks.spawn(keeper.run(host, stop));
+    }
+
     fn metrics(
         &self,
         address: Option<SocketAddr>,
@@ -280,7 +295,22 @@ fn open_host(parts: &AgentParts, advertise: IpAddr) -> Result<Arc<Host>, StartEr
     if let Some(root) = &parts.tenants_dir {
         host = host.keep_data_in(root).map_err(failed(root))?;
     }
+    if parts.relay.is_some() {
+        host = host.with_relay();
+    }
     Ok(Arc::new(host))
+}
+
+fn scraper(
+    host: &Arc<Host>,
+    plans: &watch::Receiver<InForce>,
+    is_connected: &watch::Receiver<bool>,
+) -> Arc<Scraper> {
+    Arc::new(Scraper::new(
+        host.clone(),
+        plans.clone(),
+        is_connected.clone(),
+    ))
 }
 
 /// What the packet filter follows.

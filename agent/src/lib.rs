@@ -13,6 +13,7 @@
 //! | `jobs` | long work beside the tenants' loops, as the plan orders it | reports (link), a tenant's stack (tenant) | base, host, peer, tenant |
 //! | `link` | the coordinator: joining, the session, reports, renewal | what a plan causes | base, plan, docker, host |
 //! | `metrics` | the pages that Prometheus scrapes | reports to the coordinator | base, plan, host |
+//! | `relay` | `isy-agent relay`: the program around the host's relay | when it is started, what it is told (host) | base, plan, host |
 //! | `agent` | puts it together | the command line (main) | all |
 //!
 //! `testing` (feature `testing` only) stands beside `agent`: an in-memory engine and sample plans. The agent works
@@ -34,6 +35,7 @@ pub mod link;
 pub mod metrics;
 pub mod peer;
 pub mod plan;
+pub mod relay;
 pub mod tenant;
 #[cfg(feature = "testing")]
 #[expect(clippy::disallowed_methods, reason = "tests' own directories")]

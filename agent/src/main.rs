@@ -15,9 +15,15 @@ use isyone_agent::{
     agent::{Agent, AgentParts, PortAddress},
     base::config::DataDir,
     docker::engine::Engine,
-    host::{Pace, firewall::Applier, probe::NetProbe},
+    host::{
+        Pace,
+        firewall::Applier,
+        probe::NetProbe,
+        relay::{Keeper, Program, version},
+    },
     jobs::{DEFAULT_RATE_BYTES_PER_S, fetch::Reserve},
     link::join::{JoinOptions, Joined, join},
+    relay,
 };
 use isyone_proto::{ids::HostName, token::JoinToken};
 use isyone_telemetry::{Format, Telemetry};
@@ -28,6 +34,9 @@ const DATA_DIR: &str = "/var/lib/isyone-agent";
 /// Most tasks end at once; the rest are abandoned, as a crash would abandon them.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What is logged unless `RUST_LOG` says otherwise. Of the library that tenants' databases are asked with only what is wrong:
+/// it repeats what they answer.
+const LOGGED: &str = "info,tokio_postgres=warn";
 /// How long a stop may wait for the trace collector.
 const LAST_TRACES: Duration = Duration::from_secs(3);
 
@@ -48,6 +57,9 @@ enum AgentCommand {
     Join(JoinArguments),
     /// Run until told to stop. Tenants run on without the agent.
     Run(RunArguments),
+    /// Run this host's relay, at which tenants' visitors arrive. The agent starts one by itself, unless it is told otherwise
+    /// (`run --relay`).
+    Relay(RelayArguments),
     /// Print the version.
     Version,
 }
@@ -120,12 +132,49 @@ struct RunArguments {
         value_delimiter = ','
     )]
     resolvers: Vec<Ipv4Addr>,
+    /// Who runs the relay at which tenants' visitors arrive. `own`: the agent starts it, and it goes on without the agent; `unit`: the
+    /// service manager does (isy-agent-relay.service); `off`: there is none, and Docker publishes tenants' ports.
+    #[arg(long, env = "ISYONE_AGENT_RELAY", value_enum, default_value = "own")]
+    relay: RelayBy,
     /// Form of the log.
     #[arg(long, env = "ISYONE_LOG_FORMAT", value_enum, default_value = "human")]
     log_format: LogFormat,
     /// Start tenants even where no packet filter can be put up. They can then reach each other.
     #[arg(long, env = "ISYONE_INSECURE_NO_FIREWALL")]
     insecure_no_firewall: bool,
+}
+
+#[derive(Args)]
+#[command(after_help = RELAY_EXAMPLES)]
+struct RelayArguments {
+    /// The agent's data directory: the relay's files are in `relay/` there.
+    #[arg(long, env = "ISYONE_AGENT_DATA", default_value = DATA_DIR)]
+    data_dir: PathBuf,
+    /// Have the relay that runs end, and wait for that. Requests under way end first; nobody new is served.
+    #[arg(long)]
+    stop: bool,
+    /// Leave the session of whoever starts it, and keep a log that is a file short.
+    #[arg(long, hide = true)]
+    detach: bool,
+    /// Form of the log.
+    #[arg(long, env = "ISYONE_LOG_FORMAT", value_enum, default_value = "human")]
+    log_format: LogFormat,
+}
+
+const RELAY_EXAMPLES: &str = "\
+A relay that runs already hands its sockets over to the new one, comes to the end of what it has, and leaves.
+
+Examples:
+  isy-agent relay
+  isy-agent relay --data-dir /srv/isyone-agent --log-format json
+  isy-agent relay --stop
+  curl --unix-socket /var/lib/isyone-agent/relay/admin.sock http://localhost/health";
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum RelayBy {
+    Own,
+    Unit,
+    Off,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -159,39 +208,71 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {
-    // Two threads are plenty: the work is in Docker, PostgreSQL and the disk.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
+    let mut threads = tokio::runtime::Builder::new_multi_thread();
+    // A relay has as many threads as there are CPUs. For the rest two are plenty: the work is in Docker, PostgreSQL and the disk.
+    match &cli.command {
+        AgentCommand::Relay(arguments) if !arguments.stop => {
+            if let Err(e) = relay::shed_privileges() {
+                eprintln!("isy-agent: the relay keeps what it may do here: {e}");
+            }
+        }
+        _ => drop(threads.worker_threads(2)),
+    }
+    let runtime = threads.enable_all().build()?;
     match cli.command {
         AgentCommand::Version => {
             println!("isy-agent {}", env!("CARGO_PKG_VERSION"));
             Ok(())
         }
         AgentCommand::Join(arguments) => runtime.block_on(join_fleet(arguments)),
+        AgentCommand::Relay(arguments) if arguments.stop => {
+            let data = DataDir::new(arguments.data_dir);
+            let stopped = runtime.block_on(relay::stop(&data))?;
+            let said = if stopped { "stopped" } else { "no relay runs" };
+            println!("{said}");
+            Ok(())
+        }
         AgentCommand::Run(arguments) => {
-            let telemetry = {
-                let _inside = runtime.enter();
-                start_telemetry(arguments.log_format)
+            let format = arguments.log_format;
+            with_telemetry("isy-agent", format, runtime, serve(arguments))
+        }
+        AgentCommand::Relay(arguments) => {
+            let format = arguments.log_format;
+            let serving = async move {
+                let data = DataDir::new(arguments.data_dir);
+                Ok(relay::serve(&data, arguments.detach).await?)
             };
-            let outcome = runtime.block_on(serve(arguments));
-            telemetry.finish(LAST_TRACES);
-            runtime.shutdown_timeout(Duration::from_secs(1));
-            outcome
+            with_telemetry("isy-agent-relay", format, runtime, serving)
         }
     }
 }
 
+/// Runs a service to its end, with logs and traces.
+fn with_telemetry(
+    name: &'static str,
+    format: LogFormat,
+    runtime: tokio::runtime::Runtime,
+    service: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    let telemetry = {
+        let _inside = runtime.enter();
+        start_telemetry(name, format)
+    };
+    let outcome = runtime.block_on(service);
+    telemetry.finish(LAST_TRACES);
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
 /// Logs as `RUST_LOG` says, and traces if the environment asks for it.
-fn start_telemetry(format: LogFormat) -> Telemetry {
+fn start_telemetry(name: &'static str, format: LogFormat) -> Telemetry {
     let filter =
-        tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+        tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| LOGGED.into());
     let format = match format {
         LogFormat::Human => Format::Human,
         LogFormat::Json => Format::Json,
     };
-    isyone_telemetry::start("isy-agent", Some((filter, format)))
+    isyone_telemetry::start(name, Some((filter, format)))
 }
 
 #[expect(
@@ -246,8 +327,10 @@ async fn serve(arguments: RunArguments) -> anyhow::Result<()> {
     let http = TcpListener::bind(arguments.http)
         .await
         .with_context(|| format!("{} cannot be listened on", arguments.http))?;
+    let relay = keeper(arguments.relay, &data, arguments.log_format)?;
     let agent = Agent::start(AgentParts {
         data,
+        relay,
         docker: Arc::new(Engine::new(&arguments.docker)),
         probe: Arc::new(NetProbe),
         pace: Pace::default(),
@@ -275,6 +358,39 @@ async fn serve(arguments: RunArguments) -> anyhow::Result<()> {
         tracing::warn!("some tasks did not end in time and are left behind");
     }
     Ok(())
+}
+
+/// Who keeps the relay running, if there is to be one.
+fn keeper(by: RelayBy, data: &DataDir, format: LogFormat) -> anyhow::Result<Option<Keeper>> {
+    match by {
+        RelayBy::Off => return Ok(None),
+        RelayBy::Unit => return Ok(Some(Keeper::Unit(version()))),
+        RelayBy::Own => {}
+    }
+    if std::env::var_os("INVOCATION_ID").is_some() {
+        tracing::warn!(
+            "a service manager runs this agent, and ends the relay with it unless its unit says KillMode=process; \
+             better let it run the relay, too: isy-agent-relay.service, and --relay unit"
+        );
+    }
+    let path = std::env::current_exe().context("where this program is cannot be found out")?;
+    let directory = std::path::absolute(data.path())?;
+    let format = match format {
+        LogFormat::Human => "human",
+        LogFormat::Json => "json",
+    };
+    let arguments = [
+        "relay".to_owned(),
+        "--detach".to_owned(),
+        format!("--log-format={format}"),
+        format!("--data-dir={}", directory.display()),
+    ];
+    Ok(Some(Keeper::Agent(Program {
+        version: version(),
+        path,
+        arguments: arguments.to_vec(),
+        log: DataDir::new(directory).relay().join("relay.log"),
+    })))
 }
 
 /// Notifies systemd, if it is there; without it nothing is lost.

@@ -13,8 +13,9 @@ use tonic_prost::{ProstDecoder, ProstEncoder};
 
 /// Most messages of a session fit in this, bytes.
 const BUFFER_BYTES: usize = 1024;
-/// tonic's default: how much is written in one piece when more is ready, bytes.
-const YIELD_BYTES: usize = 32 * 1024;
+/// How much is written in one piece when more is ready, bytes. A buffer grows to that and one message more, and stays so: with
+/// tonic's 32 KiB a session that begins with a long list of hosts would keep them for months.
+const YIELD_BYTES: usize = 4 * 1024;
 
 /// prost's codec with small buffers: `E` is encoded, `D` decoded.
 #[derive(Debug, Clone)]

@@ -8,6 +8,7 @@
 pub mod codec;
 pub mod convert;
 pub mod error;
+pub mod hosts;
 pub mod parts;
 pub mod pb;
 pub mod places;

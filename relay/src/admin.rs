@@ -1,4 +1,5 @@
-//! What the host's agent and Prometheus read of the relay, over a unix socket: `/health`, `/metrics`, `/tenants`.
+//! What the host's agent and Prometheus read of the relay, over a unix socket: `/health`, `/metrics`, `/tenants`. `/reload` makes it
+//! look at its file of routes at once.
 
 use std::{
     convert::Infallible,
@@ -11,8 +12,11 @@ use http::{Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use serde::Serialize;
-use tokio::{net::UnixListener, sync::Semaphore};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    net::UnixListener,
+    sync::{Notify, Semaphore},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -35,24 +39,36 @@ pub(crate) struct Shown {
     pub(crate) tenants: Mutex<Vec<Arc<Tenant>>>,
     /// What is wrong with the routes' file, and where it cannot listen.
     pub(crate) faults: Mutex<Vec<String>>,
+    /// Which version of the program this is.
+    pub(crate) version: String,
+    /// Rings when the file of routes is to be looked at.
+    pub(crate) look_now: Notify,
 }
 
-/// How the relay does.
-#[derive(Debug, Serialize)]
-struct Health {
+/// How a relay does: what `/health` answers. What an older relay leaves out is empty.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Health {
+    /// Which version of the program it is.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
     /// The routes' number.
-    revision: u64,
+    pub revision: u64,
     /// A successor has taken over.
-    is_draining: bool,
+    pub is_draining: bool,
     /// What is wrong; the relay goes on with what it had.
-    faults: Vec<String>,
+    pub faults: Vec<String>,
 }
 
-#[derive(Debug, Serialize)]
-struct OfTenant {
-    name: String,
+/// What there is of one tenant at this moment: a row of `/tenants`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfTenant {
+    /// The tenant's name.
+    pub name: String,
+    /// What there is.
     #[serde(flatten)]
-    now: Now,
+    pub now: Now,
 }
 
 /// Answers until it is stopped.
@@ -75,7 +91,11 @@ pub(crate) async fn serve(listener: UnixListener, shown: Arc<Shown>, stop: Cance
         let shown = Arc::clone(&shown);
         tokio::spawn(async move {
             let service = service_fn(move |request: Request<Incoming>| {
-                let response = answer(request.uri().path(), &shown);
+                let path = request.uri().path();
+                if path == "/reload" {
+                    shown.look_now.notify_one();
+                }
+                let response = answer(path, &shown);
                 async move { Ok::<_, Infallible>(response) }
             });
             let served = http1::Builder::new()
@@ -89,13 +109,13 @@ pub(crate) async fn serve(listener: UnixListener, shown: Arc<Shown>, stop: Cance
 
 fn answer(path: &str, shown: &Shown) -> Response<Full<Bytes>> {
     let (status, kind, body) = match path {
-        "/health" => (StatusCode::OK, "application/json", health(shown)),
+        "/health" | "/reload" => (StatusCode::OK, "application/json", health(shown)),
         "/tenants" => (StatusCode::OK, "application/json", tenants(shown)),
         "/metrics" => (StatusCode::OK, "text/plain; version=0.0.4", metrics(shown)),
         _ => (
             StatusCode::NOT_FOUND,
             "text/plain",
-            "there are /health, /metrics and /tenants\n".to_owned(),
+            "there are /health, /metrics, /reload and /tenants\n".to_owned(),
         ),
     };
     let mut response = Response::new(Full::from(body));
@@ -107,6 +127,8 @@ fn answer(path: &str, shown: &Shown) -> Response<Full<Bytes>> {
 
 fn health(shown: &Shown) -> String {
     let health = Health {
+        version: shown.version.clone(),
+        pid: std::process::id(),
         revision: shown.host.revision.load(Ordering::Relaxed),
         is_draining: shown.host.is_draining.load(Ordering::Relaxed),
         faults: locked(&shown.faults).clone(),

@@ -67,20 +67,21 @@ figures! {
 }
 
 /// What is at this moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
-pub(crate) struct Now {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct Now {
     /// Requests at work in Odoo.
-    pub(crate) in_flight: u64,
+    pub in_flight: u64,
     /// Requests that wait for a place.
-    pub(crate) waiting: u64,
+    pub waiting: u64,
     /// Requests that are open in any way.
-    pub(crate) open: u64,
+    pub open: u64,
     /// Websockets.
-    pub(crate) websockets: u64,
+    pub websockets: u64,
     /// Bytes in memory.
-    pub(crate) memory_bytes: u64,
+    pub memory_bytes: u64,
     /// Bytes in the spool.
-    pub(crate) spool_bytes: u64,
+    pub spool_bytes: u64,
 }
 
 impl Now {

@@ -28,6 +28,10 @@ const MAX_SOCKETS: usize = 16_384;
 /// For each message: the other end is a process of this host.
 const WAIT: Duration = Duration::from_secs(10);
 
+/// How often a predecessor is asked that goes away meanwhile, and the pause before that: it may be about to end.
+const ASKED: usize = 5;
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+
 const SOCKETS: u8 = b'F';
 const NO_MORE: u8 = b'E';
 const TAKEN: u8 = b'T';
@@ -81,8 +85,26 @@ impl Handing {
     }
 }
 
-/// Asks a predecessor for its sockets; `None` when there is none. Blocks.
+/// Asks a predecessor for its sockets; `None` when there is none, as one that ends while it is asked. Blocks.
 pub(crate) fn ask(path: &Path) -> io::Result<Option<Taking>> {
+    let ended = |error: &io::Error| {
+        let kinds = [
+            io::ErrorKind::ConnectionReset,
+            io::ErrorKind::BrokenPipe,
+            io::ErrorKind::UnexpectedEof,
+        ];
+        kinds.contains(&error.kind())
+    };
+    for _ in 1..ASKED {
+        match ask_once(path) {
+            Err(error) if ended(&error) => std::thread::sleep(ASK_AGAIN),
+            done => return done,
+        }
+    }
+    ask_once(path)
+}
+
+fn ask_once(path: &Path) -> io::Result<Option<Taking>> {
     let stream = match UnixStream::connect(path) {
         Ok(stream) => stream,
         Err(error) => {
@@ -110,6 +132,7 @@ pub(crate) fn ask(path: &Path) -> io::Result<Option<Taking>> {
         match (got.bytes, byte[0]) {
             (1, SOCKETS) if sockets.len() <= MAX_SOCKETS => {}
             (1, NO_MORE) => return Ok(Some(Taking { stream, sockets })),
+            (0, _) => return Err(io::ErrorKind::UnexpectedEof.into()),
             _ => {
                 return Err(io::Error::other(
                     "the predecessor did not hand over its sockets",
@@ -174,6 +197,20 @@ impl Prepared {
 mod tests {
     use super::*;
 
+    /// It was connected to, and is gone before it has accepted: there is none.
+    #[test]
+    fn who_ends_while_it_is_asked_is_no_predecessor() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let ends = std::thread::spawn(move || {
+            std::thread::sleep(ASK_AGAIN / 2);
+            drop(listener);
+        });
+        assert!(ask(&path).unwrap().is_none());
+        ends.join().unwrap();
+    }
+
     #[test]
     fn many_sockets_go_over_and_still_accept() {
         let (giver, taker) = UnixStream::pair().unwrap();
@@ -209,13 +246,13 @@ mod tests {
     }
 
     #[test]
-    fn without_a_predecessor_there_is_nothing_and_one_that_dies_is_an_error() {
+    fn without_a_predecessor_there_is_nothing_nor_with_one_that_dies() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s");
         assert!(ask(&path).unwrap().is_none());
         let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
         let dying = std::thread::spawn(move || drop(listener.accept()));
-        assert!(ask(&path).is_err());
+        assert!(ask(&path).unwrap().is_none());
         dying.join().unwrap();
         assert!(
             ask(&path).unwrap().is_none(),

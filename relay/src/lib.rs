@@ -36,5 +36,7 @@ mod turns;
 mod upstream;
 mod visitor;
 
+pub use admin::{Health, OfTenant};
+pub use figures::Now;
 pub use pages::ANSWER_HEADER;
 pub use relay::{Drained, Relay, RoutesFault, Settings, StartError};

@@ -149,7 +149,7 @@ limits! {
         headers: 100, 16, 1_000;
         /// From a head's first byte to its last, milliseconds.
         head_wait_ms: 15 * SECOND_MS, 50, 600 * SECOND_MS;
-        /// How long a connection may be idle, milliseconds. Longer than Traefik keeps one (90 s): who closes first loses no request.
+        /// How long a connection may be idle, milliseconds. Longer than edges keep one (Traefik ours: 2 s, by default 90 s): who closes first loses no request.
         idle_ms: 150 * SECOND_MS, 100, 3_600 * SECOND_MS;
         /// For a connection to Odoo, milliseconds: it is on this host.
         connect_ms: 2 * SECOND_MS, 10, 60 * SECOND_MS;

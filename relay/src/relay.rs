@@ -37,6 +37,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// while a request is on its way loses it. The answer tells the edge to close, so few are left after that.
 const LINGER: Duration = Duration::from_secs(10);
 
+/// How often it is looked at whether all requests have ended.
+const DONE_LOOK: Duration = Duration::from_millis(100);
+
 /// Where things are.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -48,6 +51,8 @@ pub struct Settings {
     pub admin: PathBuf,
     /// The unix socket by which a successor takes over.
     pub handover: PathBuf,
+    /// Which version of the program this is, as `/health` says it.
+    pub version: String,
 }
 
 /// Why a relay does not start.
@@ -98,7 +103,6 @@ struct Inner {
     shown: Arc<Shown>,
     /// Changed by one at a time: the look at the file, the hand-over, the end.
     work: tokio::sync::Mutex<Work>,
-    look_now: Notify,
     handed_over: CancellationToken,
     stop: CancellationToken,
     ends: Mutex<bool>,
@@ -130,12 +134,13 @@ impl Relay {
             host: Arc::clone(&host),
             tenants: Mutex::default(),
             faults: Mutex::default(),
+            version: settings.version.clone(),
+            look_now: Notify::new(),
         });
         let inner = Arc::new(Inner {
             host,
             shown,
             work: tokio::sync::Mutex::default(),
-            look_now: Notify::new(),
             handed_over: CancellationToken::new(),
             stop: CancellationToken::new(),
             ends: Mutex::new(false),
@@ -147,7 +152,7 @@ impl Relay {
 
     /// Looks at the file of routes at once, not only within a second.
     pub fn reload(&self) {
-        self.inner.look_now.notify_one();
+        self.inner.shown.look_now.notify_one();
     }
 
     /// Ends when a successor has taken over: then `drain`, and leave.
@@ -158,6 +163,32 @@ impl Relay {
     /// Accepts nobody any more, lets what is under way come to its end within `bound`, and cuts off the rest.
     pub async fn drain(self, bound: Duration) -> Drained {
         self.inner.drain(bound).await
+    }
+
+    /// Like `drain`, where no successor answers meanwhile: websockets are not waited for, so that this is soon over. Their visitors
+    /// come back by themselves.
+    pub async fn drain_requests(self, bound: Duration) -> Drained {
+        let shown = Arc::clone(&self.inner.shown);
+        let is_done = async {
+            // Twice in a row: what was answered last is on its way by then.
+            let mut quiet = 0;
+            while quiet < 2 {
+                tokio::time::sleep(DONE_LOOK).await;
+                let tenants = locked(&shown.tenants).clone();
+                let requests = |tenant: &Arc<Tenant>| {
+                    let now = tenant.now();
+                    now.open.saturating_sub(now.websockets)
+                };
+                match tenants.iter().map(requests).sum::<u64>() {
+                    0 => quiet += 1,
+                    _ => quiet = 0,
+                }
+            }
+        };
+        tokio::select! {
+            drained = self.inner.drain(bound) => drained,
+            () = is_done => Drained { cut_off: 0 },
+        }
     }
 
     /// What is wrong at the moment; empty when nothing is.
@@ -234,7 +265,7 @@ impl Inner {
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
-                () = self.look_now.notified() => {}
+                () = self.shown.look_now.notified() => {}
                 _ = ticks.tick() => {}
             }
             let mut work = self.work.lock().await;

@@ -80,8 +80,6 @@ pub(crate) struct Service {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct LoadBalancer {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    health_check: Option<HealthCheck>,
     servers: [Server; 1],
     servers_transport: &'static str,
 }
@@ -91,6 +89,10 @@ struct LoadBalancer {
 const DIAL_TIMEOUT: &str = "3s";
 /// Traefik's default, which does not apply once a transport is configured.
 const IDLE_TIMEOUT: &str = "90s";
+/// Of connections to hosts. A host that is gone from one moment to the next says nothing: a request on a connection that was
+/// open by then would wait for TCP to give up, a quarter of an hour, where a new connection has failed after [`DIAL_TIMEOUT`].
+/// Who loads a page still uses one connection for all of it.
+const HOST_IDLE_TIMEOUT: &str = "2s";
 /// Likewise: Go's own default is two.
 const IDLE_CONNECTIONS: u32 = 200;
 
@@ -114,11 +116,20 @@ struct ForwardingTimeouts {
 }
 
 impl<'a> ServersTransport<'a> {
-    /// TLS if there is an identity.
-    pub(crate) fn new(identity: Option<&'a Identity>) -> Self {
+    /// To tenants' hosts.
+    pub(crate) fn hosts() -> Self {
+        Self::new(HOST_IDLE_TIMEOUT, None)
+    }
+
+    /// To the coordinator's pages; TLS if there is an identity.
+    pub(crate) fn pages(identity: Option<&'a Identity>) -> Self {
+        Self::new(IDLE_TIMEOUT, identity)
+    }
+
+    fn new(idle_conn_timeout: &'static str, identity: Option<&'a Identity>) -> Self {
         let forwarding_timeouts = ForwardingTimeouts {
             dial_timeout: DIAL_TIMEOUT,
-            idle_conn_timeout: IDLE_TIMEOUT,
+            idle_conn_timeout,
         };
         Self {
             forwarding_timeouts,
@@ -130,26 +141,16 @@ impl<'a> ServersTransport<'a> {
 }
 
 #[derive(Serialize)]
-pub(crate) struct HealthCheck {
-    pub(crate) interval: &'static str,
-    pub(crate) path: &'static str,
-    pub(crate) timeout: &'static str,
-}
-
-#[derive(Serialize)]
 pub(crate) struct Server {
     pub(crate) url: String,
 }
 
 impl Service {
-    pub(crate) fn single(
-        server: Server,
-        health_check: Option<HealthCheck>,
-        servers_transport: &'static str,
-    ) -> Self {
+    /// Without a health check: one that fails could only take the only server away from everybody, because a few requests are long.
+    /// Who answers, or what is shown instead, is decided for each request, by the host's relay and the pages.
+    pub(crate) fn single(server: Server, servers_transport: &'static str) -> Self {
         Self {
             load_balancer: LoadBalancer {
-                health_check,
                 servers: [server],
                 servers_transport,
             },

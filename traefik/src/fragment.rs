@@ -5,9 +5,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::{
-    FULL_PRIORITY, Fragment, HEALTH_INTERVAL, HEALTH_TIMEOUT, ODOO, Options, PAGE_PRIORITY, PAGES,
-    PRIMARY_PRIORITY, Route, Target, UPLOADS, WEBSOCKET_PRIORITY,
-    dynamic::{HealthCheck, IpStrategy, Middleware, RouterTls, Server, Service},
+    FULL_PRIORITY, Fragment, ODOO, Options, PAGE_PRIORITY, PAGES, PRIMARY_PRIORITY, Route, Target,
+    UPLOADS, WEBSOCKET_PRIORITY,
+    dynamic::{IpStrategy, Middleware, RouterTls, Server, Service},
     json,
     pages::{self, router},
     tls,
@@ -101,16 +101,11 @@ impl<'a> Parts<'a> {
         let server = |port| Server {
             url: format!("http://{}", SocketAddr::new(address, port)),
         };
-        let check = HealthCheck {
-            interval: HEALTH_INTERVAL,
-            path: "/web/health",
-            timeout: HEALTH_TIMEOUT,
-        };
         let name = self.name.clone();
         put(
             &mut self.fragment.services,
             &name,
-            &json(&Service::single(server(http_port), Some(check), ODOO)),
+            &json(&Service::single(server(http_port), ODOO)),
         );
         self.page(
             &name,
@@ -127,7 +122,7 @@ impl<'a> Parts<'a> {
             put(
                 &mut self.fragment.services,
                 &socket,
-                &json(&Service::single(server(port), None, ODOO)),
+                &json(&Service::single(server(port), ODOO)),
             );
         }
         let service = if websocket_port.is_some() {

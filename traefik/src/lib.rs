@@ -43,10 +43,6 @@ const CLOSED_PRIORITY: u32 = 300_000;
 const CHALLENGE_PRIORITY: u32 = 400_000;
 /// Insufficient Storage (RFC 4918).
 const NO_ROOM: u16 = 507;
-/// Often enough to see a broken Odoo within a dozen seconds, seldom enough that 120 tenants cost 12 requests a second.
-const HEALTH_INTERVAL: &str = "10s";
-/// An Odoo that needs longer for `/web/health` cannot serve pages either.
-const HEALTH_TIMEOUT: &str = "5s";
 /// No TCP connection comes from the broadcast address: an allow list with only this address admits nobody.
 const NOBODY: &str = "255.255.255.255/32";
 
@@ -65,9 +61,10 @@ const PAGES: &str = "isyone-pages";
 /// The transport used for all tenants.
 const ODOO: &str = "isyone-odoo";
 /// Metrics and the database manager, also by XML-RPC: never for visitors. Traefik decodes letters and dots before it compares, but not
-/// an encoded slash (`%2f`), which Odoo decodes wherever it stands; and Odoo's website takes a language away from the front.
-const CLOSED_PATHS: &str = "PathRegexp(`(?i)^(/|%2f)+metrics(/|%2f|$)`) || \
-                            PathRegexp(`(?i)^(/|%2f)+([a-z]{2,3}([_@-][a-z0-9]{2,8})?(/|%2f)+)?(web|xmlrpc|xmlrpc(/|%2f)+2)(/|%2f)+(database|db)`)";
+/// an encoded slash or at sign (`%2f`, `%40`), which Odoo decodes wherever it stands; and Odoo's website takes a language away from the
+/// front.
+const CLOSED_PATHS: &str = "PathRegexp(`(?i)^(/|%2f)+([a-z]{2,3}(([_@-]|%40)[a-z0-9]{2,8})?(/|%2f)+)?metrics(/|%2f|$)`) || \
+                            PathRegexp(`(?i)^(/|%2f)+([a-z]{2,3}(([_@-]|%40)[a-z0-9]{2,8})?(/|%2f)+)?(web|xmlrpc|xmlrpc(/|%2f)+2)(/|%2f)+(database|db)`)";
 
 /// What counts as an upload: a request with a body of 100,000 bytes or more, or of unknown length, and any to the addresses
 /// where Odoo takes files. Smaller bodies pass, or nobody could log in, export and delete to make room. Length and method are
@@ -246,10 +243,10 @@ pub fn frame(options: &Options) -> Frame {
         .split_once(VERSION_PLACE)
         .unwrap_or((middlewares, ""));
     let transports = BTreeMap::from([
-        (ODOO, ServersTransport::new(None)),
+        (ODOO, ServersTransport::hosts()),
         (
             PAGES,
-            ServersTransport::new(options.pages_identity.as_ref()),
+            ServersTransport::pages(options.pages_identity.as_ref()),
         ),
     ]);
     let transports = format!(",\"serversTransports\":{}", json(&transports));
@@ -257,7 +254,6 @@ pub fn frame(options: &Options) -> Frame {
         Server {
             url: options.pages_url.clone(),
         },
-        None,
         PAGES,
     );
     let routers = tls

@@ -106,6 +106,10 @@ impl DataDir {
     pub fn golden(&self) -> PathBuf {
         self.0.join("golden")
     }
+    /// What the host's relay keeps: its routes, its sockets, its spool, its log.
+    pub fn relay(&self) -> PathBuf {
+        self.0.join("relay")
+    }
     /// Makes the directories, accessible to their owner only.
     pub fn create(&self) -> Result<(), ConfigError> {
         for dir in [
@@ -114,6 +118,7 @@ impl DataDir {
             self.tenants(),
             self.golden(),
             self.jobs(),
+            self.relay(),
         ] {
             fsutil::private_dir(&dir).map_err(|e| ConfigError::Io(dir, e))?;
         }

@@ -156,6 +156,12 @@ pub fn read_text(path: &Path) -> io::Result<String> {
     fs::read_to_string(path)
 }
 
+/// What tells one file's content from another's that took its place: bytes, and seconds since 1970.
+pub fn stamp(path: &Path) -> io::Result<(u64, i64)> {
+    let meta = fs::metadata(path)?;
+    Ok((meta.len(), meta.mtime()))
+}
+
 /// When a file was changed last.
 pub fn modified(path: &Path) -> io::Result<SystemTime> {
     fs::metadata(path)?.modified()
@@ -169,6 +175,19 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Opens a file, or makes it, and empties it.
 pub fn create(path: &Path) -> io::Result<fs::File> {
     fs::File::create(path)
+}
+
+/// Opens a program's log to write at its end, for its owner only. One that has `most` bytes is set aside first, as `<path>.1`, in place
+/// of the one before.
+pub fn open_log(path: &Path, most: u64) -> io::Result<fs::File> {
+    if fs::metadata(path).is_ok_and(|meta| meta.len() >= most) {
+        let mut aside = path.as_os_str().to_owned();
+        aside.push(".1");
+        fs::rename(path, aside)?;
+    }
+    let file = fs::File::options().create(true).append(true).open(path)?;
+    file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    Ok(file)
 }
 
 /// Renames something within a file system; replaces a file, and an empty directory.
@@ -262,6 +281,20 @@ mod tests {
         fs::write(dir.path().join("f"), "").unwrap();
         assert!(!is_empty(dir.path()).unwrap());
         assert!(is_empty(&dir.path().join("g")).is_err());
+    }
+
+    #[test]
+    fn a_log_is_gone_on_with_until_it_is_long() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        for (text, old) in [("a", None), ("bc", None), ("d", Some("abc"))] {
+            let mut file = open_log(&path, 3).unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+            let aside = fs::read_to_string(dir.path().join("log.1")).ok();
+            assert_eq!(aside.as_deref(), old);
+        }
+        assert_eq!(fs::read_to_string(&path).unwrap(), "d");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The Odoo module isyone_metrics: this program embeds its files and writes them to the agent's data directory on the
+//! The Odoo module isyone_metrics, which measures and guards an Odoo: this program embeds its files and writes them to the agent's data directory on the
 //! host, from where they are mounted read-only into each Odoo.
 //!
 //! Not here: what it does (monitoring/addons/isyone_metrics), asking it (metrics::relay).
@@ -13,14 +13,25 @@ macro_rules! files {
     };
 }
 
+/// The one package within the module.
+const GUARD: &str = "guard";
+
 /// Every file of the module.
 const FILES: &[(&str, &[u8])] = files![
     "README.md",
     "__init__.py",
     "__manifest__.py",
+    "addresses.py",
     "database.py",
     "endpoint.py",
     "exposition.py",
+    "guard/__init__.py",
+    "guard/away.py",
+    "guard/cron.py",
+    "guard/memory.py",
+    "guard/pool.py",
+    "guard/sessions.py",
+    "guard/stop.py",
     "hooks.py",
     "layout.py",
     "recorder.py",
@@ -31,23 +42,30 @@ const FILES: &[(&str, &[u8])] = files![
 /// there: Odoo could import a file of an older version.
 pub fn write(addons: &Path) -> io::Result<()> {
     let directory = addons.join(ADDON_NAME);
-    fsutil::make_directories(&directory)?;
+    let guard = directory.join(GUARD);
+    fsutil::make_directories(&guard)?;
     // Odoo's user in the container must be able to read it; on the host, the data directory itself keeps everybody else
     // out.
-    for path in [addons, &directory] {
+    for path in [addons, &directory, &guard] {
         fsutil::set_mode(path, 0o755)?;
     }
     for (name, content) in FILES {
         fsutil::write_if_changed(&directory.join(name), content, 0o644, None)?;
     }
-    for entry in fsutil::list(&directory)? {
-        if FILES.iter().any(|(name, _)| entry.name == *name) {
-            continue;
-        }
-        if entry.is_directory {
-            fsutil::remove_tree(&entry.path)?;
-        } else {
-            fsutil::remove_file(&entry.path)?;
+    for place in [&directory, &guard] {
+        for entry in fsutil::list(place)? {
+            if entry.path == guard
+                || FILES
+                    .iter()
+                    .any(|(name, _)| entry.path == directory.join(name))
+            {
+                continue;
+            }
+            if entry.is_directory {
+                fsutil::remove_tree(&entry.path)?;
+            } else {
+                fsutil::remove_file(&entry.path)?;
+            }
         }
     }
     Ok(())
@@ -64,11 +82,16 @@ mod tests {
         let source = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("../monitoring/addons")
             .join(ADDON_NAME);
-        let mut there: Vec<String> = fs::read_dir(source)
-            .unwrap()
-            .map(|e| e.unwrap().file_name().into_string().unwrap())
-            .filter(|name| name != "__pycache__")
-            .collect();
+        let names = |place: &Path, before: &str| -> Vec<String> {
+            fs::read_dir(place)
+                .unwrap()
+                .map(|e| e.unwrap().file_name().into_string().unwrap())
+                .filter(|name| name != "__pycache__" && name != GUARD)
+                .map(|name| format!("{before}{name}"))
+                .collect()
+        };
+        let mut there = names(&source, "");
+        there.extend(names(&source.join(GUARD), "guard/"));
         there.sort();
         let ours: Vec<&str> = FILES.iter().map(|(name, _)| *name).collect();
         assert_eq!(there, ours);
@@ -79,11 +102,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let module = dir.path().join(ADDON_NAME);
         fs::create_dir_all(module.join("__pycache__")).unwrap();
+        fs::create_dir_all(module.join(GUARD).join("old")).unwrap();
         fs::write(module.join("old.py"), "x").unwrap();
+        fs::write(module.join(GUARD).join("old.py"), "x").unwrap();
         fs::write(module.join("hooks.py"), "x").unwrap();
         write(dir.path()).unwrap();
         write(dir.path()).unwrap();
-        assert_eq!(fs::read_dir(&module).unwrap().count(), FILES.len());
+        let count = |place: &Path| fs::read_dir(place).unwrap().count();
+        // The package's directory is not among them.
+        let files = count(&module) - 1 + count(&module.join(GUARD));
+        assert_eq!(files, FILES.len());
         assert!(fs::read(module.join("hooks.py")).unwrap().len() > 1);
         assert_eq!(
             fs::metadata(&module).unwrap().permissions().mode() & 0o777,

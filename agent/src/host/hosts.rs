@@ -42,6 +42,11 @@ impl Hosts {
         self.file.again(|| bytes(&self.known.borrow()))
     }
 
+    /// The list as it is now.
+    pub fn known(&self) -> BTreeSet<IpAddr> {
+        self.known.borrow().clone()
+    }
+
     /// The list, now and whenever it changes.
     pub fn subscribe(&self) -> watch::Receiver<BTreeSet<IpAddr>> {
         self.known.subscribe()

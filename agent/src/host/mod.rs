@@ -19,6 +19,7 @@ pub mod ledger;
 pub mod mark;
 pub mod monitors;
 pub mod probe;
+pub mod relay;
 pub mod resources;
 pub mod survey;
 pub mod traces;
@@ -43,7 +44,8 @@ use uuid::Uuid;
 
 use self::{
     board::StatusBoard, golden::GoldenStore, homes::Homes, images::ImageCache,
-    known::KnownContainers, mark::Mark, probe::Probe, survey::Surveys, traces::Traces,
+    known::KnownContainers, mark::Mark, probe::Probe, relay::RelayRoutes, survey::Surveys,
+    traces::Traces,
 };
 use crate::{
     base::{
@@ -59,6 +61,8 @@ use crate::{
 const HEAVY_AT_ONCE: usize = 4;
 /// Concurrent comparisons: bounds the calls that a start with hundreds of tenants sends to Docker.
 const LIGHT_AT_ONCE: usize = 8;
+/// Concurrent comparisons of tenants whose disk is full, besides: they wait for nobody else.
+const FULL_AT_ONCE: usize = 4;
 
 /// The agent's timeouts and intervals. Tests shorten them.
 #[derive(Debug, Clone)]
@@ -75,6 +79,9 @@ pub struct Pace {
     /// How long our SQL may run. It takes well under a second, but a tenant's own triggers and locks could hold it up
     /// for ever.
     pub sql_timeout: Duration,
+    /// How long a tenant keeps its turn among those that are worked on; what takes longer goes on without. Most Odoos answer within
+    /// that.
+    pub turn: Duration,
     /// Between health checks of a settled tenant.
     pub probe: Duration,
     /// Between full comparisons of a settled tenant; events trigger more in between.
@@ -93,6 +100,7 @@ impl Default for Pace {
             start_timeout: Duration::from_secs(180),
             websockets_timeout: Duration::from_secs(15),
             sql_timeout: Duration::from_secs(60),
+            turn: Duration::from_secs(15),
             // 120 settled tenants: some 8 small HTTP requests at one moment of each second (PROBE_MOMENTS).
             probe: Duration::from_secs(15),
             resync: Duration::from_secs(300),
@@ -112,6 +120,7 @@ impl Pace {
             start_timeout: ms(300),
             websockets_timeout: ms(50),
             sql_timeout: ms(100),
+            turn: ms(20),
             probe: ms(50),
             resync: ms(200),
             retry_first: ms(2),
@@ -152,6 +161,8 @@ pub struct Host {
     pub images: ImageCache,
     pub golden: GoldenStore,
     pub board: StatusBoard,
+    /// What the host's relay is told, where there is one.
+    pub relay: RelayRoutes,
     /// Running containers that the engine need not be asked about again.
     pub known: KnownContainers,
     /// Surveys that several looks share.
@@ -161,9 +172,11 @@ pub struct Host {
     pub pace: Pace,
     pub data: DataDir,
     /// Limits concurrent creates.
-    pub heavy: Semaphore,
+    pub heavy: Arc<Semaphore>,
     /// Limits concurrent comparisons.
-    pub light: Semaphore,
+    pub light: Arc<Semaphore>,
+    /// Limits those of tenants whose disk is full.
+    pub full: Arc<Semaphore>,
     /// Held while the state of a copy that is being filled is written: its loop and a job both do that.
     pub copies: Mutex<()>,
     /// Whether new tenants may start.
@@ -201,12 +214,14 @@ impl Host {
             docker,
             probe,
             board: StatusBoard::default(),
+            relay: RelayRoutes::open(&data, false),
             surveys: Surveys::default(),
             traces: Traces::default(),
             pace,
             data,
-            heavy: Semaphore::new(HEAVY_AT_ONCE),
-            light: Semaphore::new(LIGHT_AT_ONCE),
+            heavy: Arc::new(Semaphore::new(HEAVY_AT_ONCE)),
+            light: Arc::new(Semaphore::new(LIGHT_AT_ONCE)),
+            full: Arc::new(Semaphore::new(FULL_AT_ONCE)),
             copies: Mutex::new(()),
             gate: watch::Sender::new(Gate::Open),
             advertise,
@@ -218,6 +233,12 @@ impl Host {
             data_device: OnceCell::new(),
             looking: tokio::sync::Mutex::default(),
         })
+    }
+
+    /// Leaves tenants' ports to the host's relay, in place of Docker.
+    pub fn with_relay(mut self) -> Self {
+        self.relay = RelayRoutes::open(&self.data, true);
+        self
     }
 
     /// Keeps tenants' data below `root`, which must be there and is marked: a disk that is not mounted must not look like an
@@ -386,6 +407,7 @@ impl Host {
             tenants_dir: self.data.tenants(),
             addons_dir: self.data.addons(),
             data_device: self.data_device(&engine).await,
+            relays: self.relay.is_on(),
         })
     }
 

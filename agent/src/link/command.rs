@@ -24,6 +24,7 @@ const SHELL: [&str; 3] = [
 /// A command that somebody asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wanted {
+    pub(super) tenant: TenantName,
     /// Whose container it runs in.
     pub(super) role: Role,
     /// That container's name.
@@ -62,6 +63,7 @@ impl Wanted {
                 Role::Postgres => name.postgres_container(),
             },
             words: words.chain(start.arguments.iter().cloned()).collect(),
+            tenant: name,
             root: start.root && start.kind() == ExecKind::Command,
         })
     }

@@ -7,6 +7,7 @@ pub mod comeback;
 mod command;
 pub mod error;
 pub mod join;
+mod lists;
 pub mod renew;
 pub mod report;
 pub mod session;

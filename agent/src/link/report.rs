@@ -120,6 +120,8 @@ fn tenant(entry: &BoardEntry) -> TenantReport {
         absent: status.absent,
         health_latency_ms: entry.latency_ms,
         volume_repairs: status.volume_repairs,
+        modules_cut_off: status.modules_cut_off,
+        installs_finished: status.installs_finished,
         disk: entry.disk,
     }
 }
@@ -172,9 +174,12 @@ mod tests {
             containers: vec![],
             operation: None,
             steps: vec![],
+            own_database: true,
             absent: false,
             volumes: vec![],
             volume_repairs: 0,
+            modules_cut_off: 0,
+            installs_finished: 0,
         }
     }
 

@@ -11,13 +11,12 @@ use std::{
 };
 
 use isyone_proto::{
-    convert,
     generation::Generation,
+    hosts::digest,
     parts::PlanAssembly,
     pb::agent::v1::{
-        AgentMessage, CoordinatorMessage, Hello, HostAddresses, Plan, PlanResult, Trust, Trusted,
-        Welcome, agent_message, agent_service_client::AgentServiceClient, coordinator_message,
-        open_stream,
+        AgentMessage, CoordinatorMessage, Hello, Plan, PlanResult, Trust, Trusted, Welcome,
+        agent_message, agent_service_client::AgentServiceClient, coordinator_message, open_stream,
     },
     plan::{HostPlan, MAX_JOBS_PER_HOST},
     tls::{self, CertificateInfo},
@@ -47,6 +46,7 @@ use crate::{
     link::{
         comeback::Comeback,
         error::{SessionError, gone},
+        lists::Lists,
         report::{Reporter, Surroundings},
         streams::{self, ToPeers},
     },
@@ -158,6 +158,7 @@ impl Link {
             outbox,
             reporter: Reporter::default(),
             plan: PlanAssembly::default(),
+            lists: Lists::new(self.monitors.clone(), self.hosts.clone()),
             reader: HostReader::default(),
             moved,
         };
@@ -184,6 +185,7 @@ impl Link {
             plan_digest: ledger.digest().to_owned(),
             peer_port: self.peer_port.map_or(0, u32::from),
             trusted_sha256: self.identity.trusted(),
+            hosts_sha256: digest(&self.hosts.known()),
         }
     }
 
@@ -299,6 +301,7 @@ struct Session {
     outbox: mpsc::Sender<AgentMessage>,
     reporter: Reporter,
     plan: PlanAssembly,
+    lists: Lists,
     reader: HostReader,
     /// Changes when this session should be opened anew, by another certificate.
     moved: watch::Receiver<u64>,
@@ -400,21 +403,15 @@ impl Session {
                 Ok(())
             }
             coordinator_message::Message::Monitors(list) => {
-                let monitors = self.link.monitors.clone();
-                // Writes to disk, so it does not run on the runtime's threads.
-                let kept = tokio::task::spawn_blocking(move || {
-                    monitors.replace(list.serials, list.sha256)
-                })
-                .await;
-                if let Ok(Err(e)) = kept {
-                    tracing::error!(
-                        "who may scrape is in force, but could not be written down: {e}"
-                    );
-                }
+                self.lists.take_monitors(list).await;
                 Ok(())
             }
             coordinator_message::Message::HostAddresses(list) => {
-                self.take_hosts(list).await;
+                self.lists.take_hosts(list).await;
+                Ok(())
+            }
+            coordinator_message::Message::Hosts(part) => {
+                self.lists.take_part(part).await;
                 Ok(())
             }
             coordinator_message::Message::Trust(trust) => {
@@ -428,23 +425,6 @@ impl Session {
             }
             coordinator_message::Message::ReportAck(_)
             | coordinator_message::Message::Welcome(_) => Ok(()),
-        }
-    }
-
-    /// A list that cannot be read is told and left: the one before counts on.
-    async fn take_hosts(&self, list: HostAddresses) {
-        let hosts = self.link.hosts.clone();
-        match convert::host_addresses(&list) {
-            Err(e) => tracing::error!("where the fleet's hosts are cannot be read: {e}"),
-            Ok(addresses) => {
-                // Writes to disk, so it does not run on the runtime's threads.
-                let kept = tokio::task::spawn_blocking(move || hosts.replace(addresses)).await;
-                if let Ok(Err(e)) = kept {
-                    tracing::error!(
-                        "where the fleet's hosts are is in force, but could not be written down: {e}"
-                    );
-                }
-            }
         }
     }
 

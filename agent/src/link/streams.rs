@@ -39,6 +39,7 @@ use crate::{
     docker::{DockerError, ExecSession, LogQuery},
     host::Host,
     link::command::Wanted,
+    plan::container::LABEL_UID,
 };
 
 /// Largest piece of data in one message.
@@ -204,9 +205,7 @@ async fn exec(
     let wanted = Wanted::of(&start)?;
     let container = wanted.container.clone();
     let tty = start.tty.then(|| size(start.columns, start.rows));
-    let session = begin(host, &wanted, tty)
-        .await
-        .map_err(|e| refusal(&e, &container, &start.name))?;
+    let session = begin(host, &wanted, tty).await?;
     let ExecSession {
         id,
         mut output,
@@ -261,17 +260,24 @@ async fn exec(
     Ok(())
 }
 
-/// Starts a command as the user that the container's image names.
+/// Starts a command as the user that the container's image names, in a tenant whose database is its own.
 async fn begin(
     host: &Host,
     wanted: &Wanted,
     tty: Option<(u16, u16)>,
-) -> Result<ExecSession, DockerError> {
+) -> Result<ExecSession, String> {
     let (docker, name) = (&host.docker, &wanted.container);
-    let found = docker.container(name).await?;
-    let found = found.ok_or_else(|| DockerError::NotFound(format!("no container {name}")))?;
+    let refused = |e: DockerError| refusal(&e, name, wanted.tenant.as_str());
+    let found = docker.container(name).await.map_err(refused)?;
+    let found =
+        found.ok_or_else(|| refused(DockerError::NotFound(format!("no container {name}"))))?;
+    let uid = found.label(LABEL_UID).parse();
+    host.board
+        .may_enter(&wanted.tenant, uid.unwrap_or_default())?; // none is nobody's
     let user = wanted.user(&found);
-    docker.exec_session(name, user, &wanted.words, tty).await
+    // By its id: another tenant's may have this name by now, and that one was not asked about.
+    let session = docker.exec_session(&found.id, user, &wanted.words, tty);
+    session.await.map_err(refused)
 }
 
 /// Docker names a container that does not run by its id, which says nothing to whoever asked.
@@ -339,7 +345,15 @@ async fn end_command(host: &Host, container: &str, id: &str) {
 
 #[cfg(test)]
 mod tests {
+    use isyone_proto::pb::v1::ExecKind;
+
     use super::*;
+    use crate::{
+        base::config::DataDir,
+        docker::Docker as _,
+        host::{Pace, board::TenantStatus},
+        testing::{fake_docker::FakeDocker, tenant_plan, tenant_status, world},
+    };
 
     #[test]
     fn a_container_that_does_not_run_is_named_by_its_name() {
@@ -348,6 +362,67 @@ mod tests {
             refusal(&error, "postgres_alfa", "alfa"),
             "container postgres_alfa is not running; `isyctl tenant show alfa` says what is under way"
         );
+    }
+
+    /// Whoever gets in while a database is filled could leave something in the snapshot that is taken of it, and so in all later tenants'.
+    #[tokio::test]
+    async fn nobody_gets_into_a_tenant_whose_database_is_not_its_own_yet() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::new(dir.path().join("agent"));
+        data.create().unwrap();
+        let fake = FakeDocker::new(dir.path(), 1);
+        let address = [127, 0, 0, 1].into();
+        let host = Host::new(fake.clone(), fake.clone(), data, address, Pace::hasty()).unwrap();
+        let plan = tenant_plan("alfa");
+        let stack = world::render(&plan);
+        let network = &stack.network;
+        fake.create_network(network, &stack.subnet).await.unwrap();
+        for mut spec in [stack.odoo.clone(), stack.postgres.clone()] {
+            spec.mounts.clear();
+            fake.create(&spec).await.unwrap();
+        }
+        let starts = [
+            (ExecKind::Psql, false),
+            (ExecKind::Shell, false),
+            (ExecKind::OdooShell, false),
+            (ExecKind::Command, false),
+            (ExecKind::Command, true),
+        ];
+        let said = async |(kind, root): (ExecKind, bool)| {
+            let start = ExecStart {
+                name: "alfa".to_owned(),
+                kind: kind.into(),
+                root,
+                ..Default::default()
+            };
+            let wanted = Wanted::of(&start).unwrap();
+            begin(&host, &wanted, None)
+                .await
+                .map_or_else(|why| why, |_| "in".to_owned())
+        };
+        let set = |uid, own_database| {
+            let status = TenantStatus {
+                uid,
+                own_database,
+                ..tenant_status(&plan)
+            };
+            host.board.set(&plan.name, status);
+        };
+        for start in starts {
+            let why = said(start).await;
+            assert!(why.contains("not looked at tenant alfa yet"), "{why}");
+        }
+        set(plan.uid, false);
+        for start in starts {
+            let why = said(start).await;
+            assert!(why.contains("tenant alfa is being created"), "{why}");
+        }
+        set(uuid::Uuid::nil(), true);
+        assert!(said(starts[0]).await.contains("not looked at"), "another's");
+        set(plan.uid, true);
+        for start in starts {
+            assert_eq!(said(start).await, "in");
+        }
     }
 
     #[test]

@@ -1,18 +1,13 @@
-//! The statements that read PostgreSQL's statistics, and their rows under postgres_exporter's metric names. Pure.
+//! PostgreSQL's statistics under postgres_exporter's metric names. Pure.
 //!
-//! Not here: connecting (postgres).
+//! Not here: the statements that they are read with (pg_statements), connecting (postgres).
 
 use std::collections::HashMap;
 
 use super::text::{MetricType, Text};
 
 /// A row by column name, without NULLs.
-pub type Row = HashMap<String, String>;
-
-/// Most databases in a report: a tenant has one.
-const MAX_DATABASES: u32 = 16;
-/// Which databases: not the templates, and not the one that only administrators (and we) use.
-const DATABASES: &str = "SELECT oid, datname FROM pg_catalog.pg_database WHERE NOT datistemplate AND datname <> 'postgres' ORDER BY datname";
+pub type Row = HashMap<&'static str, String>;
 
 /// The rows of one scrape.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,7 +25,7 @@ pub struct Tables {
 }
 
 /// The columns of `pg_stat_database` that we report, all present in every supported version.
-const DATABASE_COLUMNS: &[(&str, MetricType, &str)] = &[
+pub(super) const DATABASE_COLUMNS: &[(&str, MetricType, &str)] = &[
     ("numbackends", MetricType::Gauge, "Connections"),
     ("xact_commit", MetricType::Counter, "Transactions committed"),
     (
@@ -108,9 +103,17 @@ const STATES: [&str; 6] = [
     "idle in transaction (aborted)",
 ];
 
+/// Settings of the server that are reported, as columns.
+pub(super) const SETTINGS: [&str; 4] = [
+    "max_connections",
+    "superuser_reserved_connections",
+    "shared_buffers_bytes",
+    "work_mem_bytes",
+];
+
 /// Columns of the background writer's views: name in the result, metric, help. The query leaves out those that a
 /// version lacks.
-const WRITER: &[(&str, &str, &str)] = &[
+pub(super) const WRITER: &[(&str, &str, &str)] = &[
     (
         "checkpoints_timed",
         "pg_stat_bgwriter_checkpoints_timed_total",
@@ -157,56 +160,6 @@ const WRITER: &[(&str, &str, &str)] = &[
         "Buffers allocated",
     ),
 ];
-
-/// The statements of one scrape, in the order of [`Tables`]; all are sent in one exchange. `version` is
-/// `server_version_num`.
-pub fn statements(version: u32) -> [String; 5] {
-    let columns: Vec<String> = DATABASE_COLUMNS
-        .iter()
-        .map(|(column, ..)| match *column {
-            "stats_reset" => "extract(epoch from s.stats_reset) AS stats_reset".to_owned(),
-            column => format!("s.{column}"),
-        })
-        .collect();
-    // Since 17, checkpoints are in a view of their own, and sessions' writes in another.
-    let writer = if version >= 170_000 {
-        "SELECT c.num_timed AS checkpoints_timed, c.num_requested AS checkpoints_req, c.write_time AS checkpoint_write_time, \
-         c.sync_time AS checkpoint_sync_time, c.buffers_written AS buffers_checkpoint, b.buffers_clean, b.maxwritten_clean, \
-         b.buffers_alloc FROM pg_catalog.pg_stat_bgwriter b, pg_catalog.pg_stat_checkpointer c"
-    } else {
-        "SELECT checkpoints_timed, checkpoints_req, checkpoint_write_time, checkpoint_sync_time, buffers_checkpoint, \
-         buffers_clean, maxwritten_clean, buffers_backend, buffers_alloc FROM pg_catalog.pg_stat_bgwriter"
-    };
-    let databases = format!("({DATABASES} LIMIT {MAX_DATABASES}) d");
-    [
-        format!(
-            "SELECT d.oid AS datid, d.datname, {} FROM {databases} JOIN pg_catalog.pg_stat_database s ON s.datid = d.oid ORDER BY 2",
-            columns.join(", ")
-        ),
-        format!(
-            "SELECT d.datname, lower(l.mode) AS mode, count(*) AS n FROM {databases} JOIN pg_catalog.pg_locks l ON l.database = d.oid GROUP BY 1, 2"
-        ),
-        format!(
-            "SELECT d.datname, a.state, count(*) AS n, max(extract(epoch from now() - a.xact_start)) AS longest \
-             FROM {databases} JOIN pg_catalog.pg_stat_activity a ON a.datid = d.oid WHERE a.state IS NOT NULL GROUP BY 1, 2"
-        ),
-        "SELECT current_setting('max_connections') AS max_connections, \
-         current_setting('superuser_reserved_connections') AS superuser_reserved_connections, \
-         pg_size_bytes(current_setting('shared_buffers')) AS shared_buffers_bytes, \
-         pg_size_bytes(current_setting('work_mem')) AS work_mem_bytes, \
-         version() AS version, current_setting('server_version') AS short_version, \
-         extract(epoch from pg_postmaster_start_time()) AS started"
-            .to_owned(),
-        writer.to_owned(),
-    ]
-}
-
-/// The sizes of the databases. A separate statement, because it looks at each of thousands of files.
-pub fn sizes_statement() -> String {
-    format!(
-        "SELECT d.datname, pg_catalog.pg_database_size(d.oid) AS bytes FROM ({DATABASES} LIMIT {MAX_DATABASES}) d ORDER BY 1"
-    )
-}
 
 fn value(row: &Row, column: &str) -> Option<f64> {
     row.get(column)?.parse().ok()
@@ -295,12 +248,7 @@ fn server(out: &mut Text, rows: &[Row]) {
         ],
         1.0,
     );
-    for column in [
-        "max_connections",
-        "superuser_reserved_connections",
-        "shared_buffers_bytes",
-        "work_mem_bytes",
-    ] {
+    for column in SETTINGS {
         if let Some(value) = value(row, column) {
             out.single(
                 &format!("pg_settings_{column}"),
@@ -362,11 +310,13 @@ fn by(
     column: &str,
 ) {
     out.family(name, MetricType::Gauge, help);
+    let found: HashMap<(&str, &str), &Row> = rows
+        .iter()
+        .map(|row| ((word(row, "datname"), word(row, label)), row))
+        .collect();
     for database in databases {
         for each in words {
-            let row = rows
-                .iter()
-                .find(|r| word(r, "datname") == *database && word(r, label) == *each);
+            let row = found.get(&(*database, *each));
             let value = row.and_then(|r| value(r, column)).unwrap_or(0.0);
             out.sample(name, &[("datname", database), (label, each)], value);
         }
@@ -378,11 +328,8 @@ mod tests {
     use super::*;
     use crate::testing::check_golden;
 
-    fn row(columns: &[(&str, &str)]) -> Row {
-        columns
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-            .collect()
+    fn row(columns: &[(&'static str, &str)]) -> Row {
+        columns.iter().map(|(k, v)| (*k, (*v).to_owned())).collect()
     }
 
     #[test]
@@ -393,7 +340,7 @@ mod tests {
             ("stats_reset", "1700000000.5"),
         ]);
         for (at, (column, ..)) in DATABASE_COLUMNS.iter().enumerate().take(16) {
-            database.insert((*column).to_owned(), at.to_string());
+            database.insert(column, at.to_string());
         }
         let tables = Tables {
             databases: vec![database],
@@ -425,12 +372,5 @@ mod tests {
         let sizes = [row(&[("datname", "odoo_alfa"), ("bytes", "12345678")])];
         check_golden("postgres.txt", &render(&tables, &sizes));
         assert!(down().ends_with("pg_up 0\n"));
-    }
-
-    #[test]
-    fn what_a_version_does_not_have_is_not_asked_for() {
-        assert!(statements(150_006)[4].contains("buffers_backend"));
-        let new = statements(170_000);
-        assert!(new[4].contains("pg_stat_checkpointer") && !new[4].contains("buffers_backend"));
     }
 }

@@ -29,11 +29,12 @@ use super::{
     relay::{self, RelayError},
     target::Target,
     traffic_samples::TrafficSamples,
+    visitors,
 };
 use crate::{
     base::clock::now_ms,
     host::{Host, board::ContainerStatus, ledger::InForce},
-    plan::sql,
+    plan::{installs::Pending, sql},
 };
 
 /// How long a page may be reused for a second scraper. Shorter than any sensible scrape interval.
@@ -183,7 +184,11 @@ impl Scraper {
             *self.connected.borrow(),
             &self.counts,
         ));
-        Page::ok(page.finish())
+        let mut page = page.finish();
+        if self.host.relay.is_on() {
+            page += &visitors::page(self.host.relay.admin()).await;
+        }
+        Page::ok(page)
     }
 
     async fn containers(&self) -> Page {
@@ -276,10 +281,11 @@ impl Scraper {
             Err(e @ RelayError::Timeout) => (Page::reason(504, &e.to_string()), None),
             Err(e) => (Page::reason(502, &e.to_string()), None),
         };
-        let traffic = self.samples.heard(
-            tenant,
-            text.as_deref().and_then(|b| std::str::from_utf8(b).ok()),
-        );
+        let text = text.as_deref().and_then(|b| std::str::from_utf8(b).ok());
+        self.host
+            .board
+            .set_pending(tenant, text.and_then(Pending::parse));
+        let traffic = self.samples.heard(tenant, text);
         self.host.board.set_traffic(tenant, traffic);
         page
     }
@@ -290,10 +296,7 @@ impl Scraper {
         };
         let answer = match self.address(tenant, &tenant.postgres_container()) {
             Ok(address) => {
-                let access = MonitorLogin {
-                    address,
-                    password: sql::monitor_password(&plan),
-                };
+                let access = MonitorLogin::of(address, sql::monitor_password(&plan));
                 self.pool.scrape(tenant, &access).await
             }
             Err(why) => Err(why),

@@ -14,12 +14,16 @@ use serde::{Deserialize, Serialize};
 pub const LABEL_TENANT: &str = "one.isy.tenant";
 /// Label: the tenant's uid.
 pub const LABEL_UID: &str = "one.isy.uid";
-/// Label: `odoo`, `postgres` or `init`.
+/// Label: `odoo`, `postgres`, `init` or `finish`.
 pub const LABEL_ROLE: &str = "one.isy.role";
 /// Label: hash over what cannot change without a new container.
 pub const LABEL_CONFIG_HASH: &str = "one.isy.config-hash";
 /// Label: the reference of the image that it was made of. The image itself is named by id.
 pub const LABEL_IMAGE: &str = "one.isy.image";
+/// Label: whose the published ports of an Odoo container are. Without it they are Docker's.
+pub const LABEL_PORTS: &str = "one.isy.ports";
+/// Value of [`LABEL_PORTS`]: the container has none, the host's relay listens.
+pub const PORTS_RELAYED: &str = "relay";
 /// Label of an image that only poses as Odoo or PostgreSQL: there is no database to fill.
 pub const LABEL_STANDIN: &str = "one.isy.standin";
 

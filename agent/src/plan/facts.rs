@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// Facts about the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostFacts {
-    /// Ports are published only on this address.
+    /// Ports are open only on this address.
     pub advertise: IpAddr,
     /// CPUs of the host: the most that a container can be given.
     pub cpus: u32,
@@ -19,6 +19,8 @@ pub struct HostFacts {
     pub addons_dir: PathBuf,
     /// The device that tenants' data is on, such as `/dev/sda`; `None`: none that the kernel limits.
     pub data_device: Option<String>,
+    /// The host's relay listens at tenants' ports; else Docker publishes them.
+    pub relays: bool,
 }
 
 /// Facts about both images.

@@ -15,7 +15,7 @@ use crate::plan::{
     sql,
     stack::{
         ADDON_NAME, ADDONS_TARGET, CRON_THREADS, GEVENT_PORT, POSTGRES_PORT, RenderedFile, Stack,
-        db_maxconn,
+        db_maxconn, process_memory, process_soft_memory,
     },
 };
 
@@ -31,8 +31,11 @@ pub const METRICS_TOKEN: &str = "metrics_token";
 /// Where the module isyone_metrics looks for it.
 pub const METRICS_TOKEN_TARGET: &str = "/etc/odoo/isyone_metrics_token";
 
-/// Odoo's own default.
+/// Odoo's own defaults, of an image that our module does not get into.
 const LIMIT_MEMORY_BYTES: u64 = 2560 << 20;
+const LIMIT_MEMORY_SOFT_BYTES: u64 = 2048 << 20;
+/// As agents of before wrote it.
+const LIMIT_TIME_CPU_S: u64 = 60;
 /// Odoo's own default for how long a request may take.
 const LIMIT_TIME_S: u64 = 120;
 /// Upload rate of an office's line: 12 Mbit/s. Odoo reads an upload within its request, so a request must be allowed to
@@ -104,11 +107,49 @@ pub(crate) fn request_seconds(plan: &TenantPlan) -> u64 {
         .max(LIMIT_TIME_S)
 }
 
-/// `odoo.conf`. Without `db_name` Odoo would run the crons of every database it can see.
+type Lines = Vec<(&'static str, String)>;
+
+/// Limits on a process. Without our module, which moves the limit on address space with what is mapped but not used, a
+/// threaded server would end at it with a few dozen websockets: Odoo's defaults stay.
+fn limits(plan: &TenantPlan, image: &ImageFacts) -> Lines {
+    let (size, upload) = (&plan.size, plan.upload_limit_bytes);
+    let (hard, soft) = match image.addons_path {
+        Some(_) => (
+            process_memory(size, upload),
+            process_soft_memory(size, upload),
+        ),
+        None => (LIMIT_MEMORY_BYTES + upload, LIMIT_MEMORY_SOFT_BYTES),
+    };
+    // The installation of an app is one request, and half done is worse than slow.
+    limit_lines(hard, soft, request_seconds(plan))
+}
+
+fn limit_lines(hard: u64, soft: u64, cpu_s: u64) -> Lines {
+    vec![
+        ("limit_memory_hard", hard.to_string()),
+        ("limit_memory_soft", soft.to_string()),
+        ("limit_time_cpu", cpu_s.to_string()),
+    ]
+}
+
+/// `odoo.conf`. A container reads it at each start.
 pub fn odoo_conf(plan: &TenantPlan, image: &ImageFacts, master_hash: &str) -> String {
+    conf(plan, image, master_hash, limits(plan, image))
+}
+
+/// What of `odoo.conf` decides whether a container is made anew. Not the limits on a process, which come with its next start: as
+/// they were before, no tenant stops because an agent is upgraded or because memory is changed in flight.
+pub fn fixed_conf(plan: &TenantPlan, image: &ImageFacts, master_hash: &str) -> String {
+    let hard = LIMIT_MEMORY_BYTES + plan.upload_limit_bytes;
+    let before = limit_lines(hard, LIMIT_MEMORY_SOFT_BYTES, LIMIT_TIME_CPU_S);
+    conf(plan, image, master_hash, before)
+}
+
+/// Without `db_name` Odoo would run the crons of every database it can see.
+fn conf(plan: &TenantPlan, image: &ImageFacts, master_hash: &str, limits: Lines) -> String {
     let database = plan.name.database();
     let filter = format!("^{}$", regex_escape(&database));
-    let mut lines: Vec<(&str, String)> = vec![
+    let mut lines: Lines = vec![
         ("admin_passwd", master_hash.to_owned()),
         ("data_dir", "/var/lib/odoo".to_owned()),
         ("db_host", plan.name.postgres_container()),
@@ -123,13 +164,6 @@ pub fn odoo_conf(plan: &TenantPlan, image: &ImageFacts, master_hash: &str) -> St
         ("dbfilter", filter),
         ("gevent_port", GEVENT_PORT.to_string()),
         ("http_interface", "0.0.0.0".to_owned()),
-        // Virtual memory of one worker, not the container's limit. An uploaded file is in it as a whole.
-        (
-            "limit_memory_hard",
-            (LIMIT_MEMORY_BYTES + plan.upload_limit_bytes).to_string(),
-        ),
-        ("limit_memory_soft", (2048u64 << 20).to_string()),
-        ("limit_time_cpu", "60".to_owned()),
         ("limit_time_real", request_seconds(plan).to_string()),
         ("list_db", "False".to_owned()),
         ("logfile", "False".to_owned()),
@@ -138,6 +172,7 @@ pub fn odoo_conf(plan: &TenantPlan, image: &ImageFacts, master_hash: &str) -> St
         ("without_demo", "True".to_owned()),
         ("workers", plan.size.workers.to_string()),
     ];
+    lines.extend(limits);
     if request_seconds(plan) > LIMIT_TIME_S {
         lines.push(("limit_time_real_cron", LIMIT_TIME_S.to_string()));
     }
@@ -429,6 +464,7 @@ mod tests {
             tenants_dir: "/var/lib/isyone/tenants".into(),
             addons_dir: "/var/lib/isyone/addons".into(),
             data_device: None,
+            relays: false,
         };
         let images = Images {
             odoo: ImageFacts {

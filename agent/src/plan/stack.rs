@@ -51,6 +51,8 @@ pub struct Stack {
     pub odoo: ContainerSpec,
     /// `odoo_<t>_init`: runs `odoo -i` once.
     pub init: ContainerSpec,
+    /// The same container's other use: finishes the installation of an app that was cut off.
+    pub finish: ContainerSpec,
     /// Files in the tenant's directory.
     pub files: Vec<RenderedFile>,
     /// There is no database to fill.
@@ -85,6 +87,14 @@ pub fn split_memory(total: u64) -> (u64, u64) {
     (total - postgres, postgres)
 }
 
+/// Processes and threads that Odoo's container may have: what the plan says, or enough for its workers.
+pub fn default_pids(size: &Size) -> u32 {
+    match size.bounds.pids {
+        0 => 256 + 64 * size.workers,
+        said => said,
+    }
+}
+
 /// Connections of one Odoo process, so that those of all processes together fit PostgreSQL.
 pub fn db_maxconn(size: &Size) -> u32 {
     let processes = if size.workers == 0 {
@@ -93,6 +103,35 @@ pub fn db_maxconn(size: &Size) -> u32 {
         size.workers + CRON_THREADS + 1
     };
     ((MAX_CONNECTIONS - RESERVED_CONNECTIONS) / processes).clamp(1, 32)
+}
+
+/// What an Odoo needs in memory before it does anything for anybody, and for what it does beside an upload: 120 MiB at rest, and as
+/// much again.
+const ODOO_AT_REST: u64 = 256 << 20;
+/// Odoo's own default for when a worker is replaced after a request.
+const MAX_SOFT_BYTES: u64 = 2048 << 20;
+/// Below this a worker would be replaced after each request: an Odoo at rest has 220 MiB of address space.
+const MIN_SOFT_BYTES: u64 = 512 << 20;
+
+/// `limit_memory_hard`: how much memory one Odoo process may use, bytes, so that a request which wants more gets an error before the
+/// kernel ends its container. 85 % of the container's memory, which half of the workers may have at once; at least what the largest
+/// upload takes, as Odoo has it in memory as a whole.
+pub fn process_memory(size: &Size, upload_bytes: u64) -> u64 {
+    let (odoo, _) = split_memory(size.memory_bytes);
+    let most = odoo / 100 * 85;
+    let share = most / u64::from((size.workers / 2).max(1));
+    share
+        .max(upload_bytes.saturating_add(ODOO_AT_REST).min(most))
+        .max(ODOO_AT_REST)
+}
+
+/// `limit_memory_soft`: address space above which a worker is replaced after its request, bytes; 0: never. A threaded server would
+/// reload itself, with everybody's requests and websockets, and each thread's stack counts.
+pub fn process_soft_memory(size: &Size, upload_bytes: u64) -> u64 {
+    match size.workers {
+        0 => 0,
+        _ => (process_memory(size, upload_bytes) / 4 * 3).clamp(MIN_SOFT_BYTES, MAX_SOFT_BYTES),
+    }
 }
 
 /// A file that must exist with this content, mode 0600 and, if given, owner.

@@ -10,7 +10,7 @@ use isyone_proto::plan::{Role, TenantPlan, UnixMs};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::plan::facts::ImageFacts;
+use crate::plan::{facts::ImageFacts, installs::Installs};
 
 const VERSION: u32 = 1;
 /// Progress of the tenant's database.
@@ -142,6 +142,9 @@ pub struct TenantState {
     /// How often records of its volumes were gone and have been put back.
     #[serde(default)]
     pub volume_repairs: u64,
+    /// What was done about installations of apps that were cut off.
+    #[serde(default)]
+    pub installs: Installs,
 }
 
 impl TenantState {
@@ -166,6 +169,7 @@ impl TenantState {
             home: None,
             recording: false,
             volume_repairs: 0,
+            installs: Installs::default(),
         }
     }
 

@@ -14,6 +14,7 @@ use crate::{
     docker::{DockerError, POSTGRES_USER},
     host::golden::{Restored, Volumes},
     plan::{
+        installs,
         sql::{self, DatabaseIdentity},
         stack::{POSTGRES_GRACE_S, Stack},
         state::Database,
@@ -22,6 +23,7 @@ use crate::{
         Result, Tenant, TenantError, TenantView,
         containers::{boosted, settled},
         ready,
+        turn::ASK,
     },
 };
 
@@ -268,6 +270,12 @@ pub(super) async fn count_sessions(tenant: &Tenant) -> Result<u32> {
     number(&printed)
 }
 
+/// How many modules are to be installed, upgraded or removed.
+pub(super) async fn count_pending(tenant: &Tenant) -> Result<u32> {
+    let printed = psql(tenant, installs::count(&tenant.plan)).await?;
+    number(&printed)
+}
+
 /// Ends the connections of a tenant whose disk is full.
 pub(super) async fn end_sessions(tenant: &Tenant) -> Result<String> {
     let printed = psql(tenant, sql::end_sessions()).await?;
@@ -292,12 +300,13 @@ pub(super) fn skip(tenant: &Tenant) -> Result<String> {
 const PSQL_END: u32 = 4;
 
 /// Runs a script as the cluster's superuser, through standard input, so that none of it is in an argument list.
-/// Bounded, because a tenant's own code may run within it: that must not hold up the tenant's suspension, nor occupy
-/// one of this host's work slots. Returns what it prints.
+/// Bounded, because a tenant's own code may run within it: that must not hold up the tenant's suspension, nor keep a turn
+/// among others. Returns what it prints.
 async fn psql(tenant: &Tenant, script: String) -> Result<Vec<u8>> {
     let pace = &tenant.host.pace;
     let most = pace.sql_timeout + pace.sql_timeout / PSQL_END + pace.start_timeout;
-    match timeout(most, run_psql(tenant, script)).await {
+    let asked = timeout(most, run_psql(tenant, script));
+    match tenant.turn.at_most(ASK, asked).await {
         Ok(outcome) => outcome,
         Err(_) => Err(TenantError::Program(format!(
             "psql has not ended after {} s",

@@ -26,7 +26,7 @@ use crate::{
     tenant::{
         Result, Tenant, TenantError, TenantView,
         containers::{create, no_stack},
-        data, database, ready,
+        data, database, installs, ready, turn, visitors,
     },
 };
 
@@ -37,6 +37,7 @@ pub(super) async fn run(
     mut todo: Vec<PlannedAction>,
 ) -> Result<()> {
     todo.sort_by_key(|s| (s.wave, s.lane)); // stable sort: keeps the order within a lane
+    let (starts, mut first) = (turn::starts(&todo), true);
     while !todo.is_empty() {
         let wave = todo[0].wave;
         let rest = todo.split_off(
@@ -44,6 +45,8 @@ pub(super) async fn run(
                 .position(|s| s.wave != wave)
                 .unwrap_or(todo.len()),
         );
+        tenant.turn_for(&todo, starts, first).await;
+        first = false;
         let mut lanes: Vec<Vec<PlannedAction>> = Vec::new();
         for step in std::mem::replace(&mut todo, rest) {
             match lanes.last_mut() {
@@ -53,7 +56,8 @@ pub(super) async fn run(
         }
         // Wait for all lanes, even after a failure: an abandoned copy would go on writing into the volumes, alongside
         // that of the next attempt.
-        let done = join_all(lanes.into_iter().map(|lane| run_lane(tenant, view, lane))).await;
+        let lanes = join_all(lanes.into_iter().map(|lane| run_lane(tenant, view, lane)));
+        let done = tenant.turn.at_most(tenant.host.pace.turn, lanes).await;
         done.into_iter().collect::<Result<()>>()?;
         if tenant.is_interrupted() {
             return Err(TenantError::Interrupted);
@@ -107,10 +111,9 @@ async fn act(tenant: &Tenant, view: &TenantView, action: Action) -> Result<Strin
     let plan = &tenant.plan;
     match action {
         Action::PullImage(role) => pull(tenant, role).await,
-        Action::StopContainer(role) => {
-            quiet(docker.stop(&tenant.container_name(role), grace(role)).await)
-        }
+        Action::StopContainer(role) => stop(tenant, role).await,
         Action::StopOdooSoon => {
+            visitors::send_away(tenant).await;
             let name = tenant.container_name(Role::Odoo);
             quiet(docker.stop(&name, stack::FULL_STOP_S).await)
         }
@@ -165,6 +168,7 @@ async fn act_on_stack(
         Action::InitDatabase => database::initialise(tenant, view, stack).await,
         Action::Rekey => database::rekey(tenant).await,
         Action::UpdateSettings => database::update_settings(tenant).await,
+        Action::FinishInstall => installs::finish(tenant, view, stack).await,
         Action::SkipDatabase => database::skip(tenant),
         Action::AwaitPostgres => ready::await_postgres(tenant).await,
         Action::AwaitOdoo => {
@@ -295,9 +299,20 @@ async fn start(tenant: &Tenant, role: Role) -> Result<String> {
     Ok(String::new())
 }
 
+async fn stop(tenant: &Tenant, role: Role) -> Result<String> {
+    let grace_s = visitors::wait_for(tenant, role, grace(role)).await;
+    let name = tenant.container_name(role);
+    let stopped = tenant.host.docker.stop(&name, grace_s).await;
+    if role == Role::Odoo && !visitors::is_to_run(tenant) {
+        visitors::send_away(tenant).await;
+    }
+    quiet(stopped)
+}
+
 async fn restart(tenant: &Tenant, role: Role) -> Result<String> {
     let name = tenant.container_name(role);
-    tenant.host.docker.stop(&name, grace(role)).await?;
+    let grace_s = visitors::wait_for(tenant, role, grace(role)).await;
+    tenant.host.docker.stop(&name, grace_s).await?;
     tenant.host.docker.start(&name).await?;
     mark_restarted(tenant, role)?;
     Ok("restarted".to_owned())

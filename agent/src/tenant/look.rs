@@ -7,7 +7,7 @@ use std::{io, path::Path, sync::Arc};
 use isyone_proto::plan::{DesiredState, Role};
 use sha2::{Digest as _, Sha256};
 
-use super::{Result, Tenant, TenantError, TenantView, data, database};
+use super::{Result, Tenant, TenantError, TenantView, data, database, turn::ASK};
 use crate::{
     base::{
         beneath::{RelPath, Root},
@@ -67,6 +67,7 @@ impl Tenant {
             stack = Some(rendered);
         }
         self.ask(&mut observed).await;
+        observed.cut_off = self.cut_off();
         self.count_strangers(&mut observed, stack.as_ref()).await;
         Ok(TenantView { observed, stack })
     }
@@ -279,7 +280,8 @@ impl Tenant {
                 None => None,
             }
         };
-        let (postgres_ready, odoo_health) = tokio::join!(postgres, odoo);
+        let both = async { tokio::join!(postgres, odoo) };
+        let (postgres_ready, odoo_health) = self.turn.at_most(ASK, both).await;
         observed.postgres_ready = postgres_ready;
         observed.odoo_health = odoo_health;
     }

@@ -1,6 +1,6 @@
 //! One tenant at work: `reconcile` says when, `rest` is its loop, `settle` observes (`look`), compares (plan::diff) and
-//! has the difference carried out (`execute`, `data`, `database`, `containers`, `ready`), `show` puts its status on the
-//! board, `vigil` looks after it while that takes long.
+//! has the difference carried out (`execute`, `data`, `database`, `containers`, `installs`, `ready`), `show` puts its status on the
+//! board, `turn` is its place among others, `vigil` looks after it while that takes long.
 //! This file: the tenant and its memory.
 //!
 //! Not here: what to do (plan::diff), what tenants share (host).
@@ -10,6 +10,7 @@ pub mod copies;
 mod data;
 mod database;
 mod execute;
+mod installs;
 mod look;
 mod ready;
 pub mod reconcile;
@@ -17,7 +18,9 @@ mod rest;
 mod settle;
 mod show;
 mod state_file;
+mod turn;
 mod vigil;
+mod visitors;
 
 use std::{
     path::PathBuf,
@@ -34,6 +37,7 @@ use isyone_proto::{
 };
 use tokio::sync::watch;
 
+use self::turn::Turn;
 use crate::{
     docker::DockerError,
     host::Host,
@@ -123,6 +127,9 @@ pub struct Tenant {
     state: Mutex<Option<TenantState>>,
     /// Steps have been shown that are not on disk yet.
     unsaved: AtomicBool,
+    turn: Turn,
+    /// How full its disk was when this pass began.
+    began: DiskState,
     newest: watch::Receiver<Option<Desired>>,
 }
 
@@ -145,14 +152,18 @@ impl Tenant {
         let state = state_file::load(&host.directory(&plan), &plan);
         // A copy older than one seen here stays down even if the ledger was lost.
         let stale = stale || state.as_ref().is_some_and(|s| s.epoch > plan.epoch);
-        Self {
+        let mut tenant = Self {
             host,
             plan,
             stale,
             state: Mutex::new(state),
             unsaved: AtomicBool::new(false),
+            turn: Turn::default(),
+            began: DiskState::default(),
             newest,
-        }
+        };
+        tenant.began = tenant.disk_state();
+        tenant
     }
 
     pub fn name(&self) -> &TenantName {
@@ -214,12 +225,23 @@ impl Tenant {
         Some(Disk::after(Some(&known), known.used(), limit, known.means))
     }
 
-    /// A newer plan wants something else, so going on is pointless.
+    /// A newer plan wants something else, or a program is to be stopped because its disk has become full: going on is pointless.
     pub fn is_interrupted(&self) -> bool {
+        let stops = |disk: DiskState| (disk.stops_odoo(), disk.stops_postgres());
+        let ready = self.lock().as_ref().is_some_and(TenantState::is_ready);
+        if ready && stops(self.disk_state()) > stops(self.began) {
+            return true;
+        }
         let newest = self.newest.borrow();
         newest
             .as_ref()
             .is_none_or(|d| d.plan.desired != self.plan.desired || d.plan.uid != self.plan.uid)
+    }
+
+    /// Its plan has changed, in whatever way.
+    pub fn is_outdated(&self) -> bool {
+        let newest = self.newest.borrow();
+        newest.as_ref().is_none_or(|d| d.plan != self.plan)
     }
 
     /// Completes when [`Self::is_interrupted`] is true.

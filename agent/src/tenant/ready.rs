@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     plan::container::Container,
-    tenant::{Result, Tenant, TenantError},
+    tenant::{Result, Tenant, TenantError, visitors},
 };
 
 /// Log lines quoted when a program does not come up.
@@ -18,6 +18,8 @@ const LOG_LINES: u32 = 15;
 const POLL_GROWTH: u32 = 5;
 /// While a program does not answer, its container is looked at once per this many full pauses.
 const LOOK_EVERY_POLLS: u32 = 8;
+/// Who waits without a turn asks this many times more seldom: after a reboot hundreds may wait at once.
+const SELDOM: u32 = 20;
 /// A program that Docker has had to restart this often since it is waited for will not come up. What it restarted before does not count:
 /// on a busy host Odoo, which is started beside a copied database, may ask that database before it has its keys, and end for it.
 const MAX_RESTARTS_WHILE_WAITING: u32 = 3;
@@ -31,7 +33,9 @@ pub(super) async fn await_postgres(tenant: &Tenant) -> Result<String> {
 /// Waits until Odoo answers. With workers, websockets have a process of their own, which Odoo starts last: wait for
 /// that too, but not for long, because everything else works without it.
 pub(super) async fn await_odoo(tenant: &Tenant) -> Result<String> {
-    let took = await_answer(tenant, Role::Odoo).await?;
+    let (took, container) = await_answer(tenant, Role::Odoo).await?;
+    // Before anybody is told that it is there: edges may ask at once.
+    visitors::follow(tenant, Some(&container)).await;
     let detail = format!("/web/health answers after {:.1} s", took.as_secs_f64());
     if tenant.plan.size.workers == 0 {
         return Ok(detail);
@@ -63,7 +67,7 @@ async fn await_websockets(tenant: &Tenant) -> Result<std::result::Result<Duratio
         if tenant.is_interrupted() {
             return Err(TenantError::Interrupted);
         }
-        sleep(pace.poll).await;
+        sleep(full_pause(tenant)).await;
     }
 }
 
@@ -78,8 +82,19 @@ async fn ask(
     }
 }
 
-/// Asks until there is an answer. Asks Docker less often than the program: it only tells whether waiting is pointless.
-async fn await_answer(tenant: &Tenant, role: Role) -> Result<Duration> {
+/// The longest pause between probes.
+fn full_pause(tenant: &Tenant) -> Duration {
+    let poll = tenant.host.pace.poll;
+    if tenant.turn.is_held() {
+        poll
+    } else {
+        poll * SELDOM
+    }
+}
+
+/// Asks until there is an answer; returns how long that took, and who answered. Asks Docker less often than the program: it only
+/// tells whether waiting is pointless.
+async fn await_answer(tenant: &Tenant, role: Role) -> Result<(Duration, Container)> {
     let (name, pace) = (tenant.container_name(role), &tenant.host.pace);
     let begin = Instant::now();
     let (mut container, mut looked) = (tenant.host.docker.container(&name).await?, begin);
@@ -88,12 +103,12 @@ async fn await_answer(tenant: &Tenant, role: Role) -> Result<Duration> {
     loop {
         let why = match &container {
             Some(c) => match ask(tenant, role, c).await {
-                Ok(()) => return Ok(begin.elapsed()),
+                Ok(()) => return Ok((begin.elapsed(), c.clone())),
                 Err(why) => why,
             },
             None => "it is not there".to_owned(),
         };
-        let stale = looked.elapsed() > pace.poll * LOOK_EVERY_POLLS;
+        let stale = looked.elapsed() > full_pause(tenant) * LOOK_EVERY_POLLS;
         if stale
             || container
                 .as_ref()
@@ -106,7 +121,7 @@ async fn await_answer(tenant: &Tenant, role: Role) -> Result<Duration> {
             return Err(TenantError::Interrupted);
         }
         sleep(pause).await;
-        pause = (pause * 3 / 2).min(pace.poll);
+        pause = (pause * 3 / 2).min(full_pause(tenant));
     }
 }
 

@@ -134,11 +134,20 @@ async fn rest(
         } else {
             missed + 1
         };
+        let cut_off = tenant.cut_off();
+        if cut_off != view.observed.cut_off || is_due(tenant, cut_off) {
+            return Woken::Again;
+        }
         let healthy = missed < PATIENT_PROBES && (missed == 0) | was_healthy;
         if healthy != was_healthy {
             return Woken::Again;
         }
     }
+}
+
+/// Whether an installation that was cut off is to be finished now. One that cannot be, for another reason, waits for that.
+fn is_due(tenant: &Tenant, cut_off: u32) -> bool {
+    cut_off > 0 && tenant.state().installs.is_due(crate::base::clock::now_ms())
 }
 
 /// Asks Odoo, and with `both` PostgreSQL too.

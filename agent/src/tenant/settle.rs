@@ -11,7 +11,7 @@ use isyone_telemetry::{
     tracing::{Instrument as _, Span},
 };
 
-use super::{Result, Tenant, TenantError, TenantView, execute};
+use super::{Result, Tenant, TenantError, TenantView, execute, visitors};
 use crate::{
     base::{
         clock::now_ms,
@@ -20,7 +20,7 @@ use crate::{
     },
     docker::DockerError,
     plan::{
-        diff::{self, Action, Inputs},
+        diff::{self, Inputs},
         state::{Database, TenantState},
         steps,
     },
@@ -38,6 +38,7 @@ impl Tenant {
             .traces
             .within(operation, || span!("reconcile", tenant = %self.name()));
         let outcome = self.rounds().instrument(span).await;
+        self.turn.end();
         if self.unsaved.load(Ordering::Relaxed) && fsutil::is_directory(&self.directory()) {
             // At worst the steps start over after a restart of the agent: not worth failing for.
             let _ = self.remember(false, |_| ());
@@ -48,7 +49,10 @@ impl Tenant {
                 self.host.forget_engine();
                 self.host.board.set_docker_error(why);
             }
-            Err(error) => self.show_failure(error),
+            Err(error) => {
+                self.show_failure(error);
+                visitors::follow_what_is(self).await;
+            }
             Ok(_) => {}
         }
         outcome
@@ -58,21 +62,11 @@ impl Tenant {
         let mut last = String::new();
         let here = Span::current();
         let visitor = self.host.surveys.enter();
-        // Semaphores are never closed: `ok` only drops an error that cannot happen.
-        let turn = || {
-            self.host
-                .light
-                .acquire()
-                .instrument(child_span!(&here, "wait"))
-        };
-        let mut light = turn().await.ok();
-        let mut heavy = None;
+        self.take_turn().await;
         let mut survey = visitor.survey(&*self.host.docker).await?;
         drop(visitor);
         for _ in 0..MAX_ROUNDS {
-            if light.is_none() && heavy.is_none() {
-                light = turn().await.ok();
-            }
+            self.take_turn().await;
             // Only for the first look: later ones must see what was done meanwhile.
             let view = self
                 .look(survey.take())
@@ -94,24 +88,8 @@ impl Tenant {
                 state.epoch = state.epoch.max(self.plan.epoch);
                 self.remember(false, |s| *s = state)?;
             }
-            if heavy.is_none()
-                && self.plan.desired == DesiredState::Running
-                && !self.state().is_ready()
-            {
-                // Creating a tenant takes long: it waits among other creates, out of the way of quick looks at others.
-                drop(light.take());
-                let turn = self.host.heavy.acquire();
-                heavy = turn
-                    .instrument(child_span!(&here, "wait for a turn"))
-                    .await
-                    .ok();
-            }
-            if todo
-                .iter()
-                .any(|s| matches!(s.action, Action::PullImage(_)))
-            {
-                // A registry may take minutes: eight such tenants must not keep the others from being looked at.
-                drop(light.take());
+            if self.plan.desired == DesiredState::Running && !self.state().is_ready() {
+                self.take_turn_to_create().await;
             }
             last = todo
                 .iter()
@@ -145,6 +123,7 @@ impl Tenant {
 
     /// Nothing is left to do: closes the steps and shows how the tenant is.
     async fn finish(&self, view: &TenantView) -> Result<()> {
+        visitors::follow(self, view.observed.odoo.as_ref()).await;
         let absent = self.plan.desired == DesiredState::Purged
             && view.observed.is_absent()
             && !view.observed.directory;

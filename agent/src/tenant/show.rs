@@ -87,7 +87,11 @@ impl Tenant {
         let log = format!("see `isyctl tenant logs {}`", self.name());
         match &view.observed.odoo_health {
             Some(Ok(_)) if view.observed.postgres_ready => {
-                (TenantProgress::Converged, String::new())
+                let message = match view.observed.cut_off {
+                    0 => String::new(),
+                    modules => self.state().installs.words(modules, self.name().as_str()),
+                };
+                (TenantProgress::Converged, message)
             }
             Some(Ok(_)) => (
                 TenantProgress::Unhealthy,
@@ -194,9 +198,12 @@ impl Tenant {
                 .operation
                 .filter(|_| state.operation == self.plan.operation),
             steps: state.steps.clone(),
+            own_database: state.is_ready(),
             absent: false,
             volumes: Vec::new(),
             volume_repairs: state.volume_repairs,
+            modules_cut_off: self.cut_off(),
+            installs_finished: state.installs.finished,
         }
     }
 
@@ -215,6 +222,7 @@ impl Tenant {
                 TenantStatus {
                     operation: blank.operation,
                     steps: blank.steps,
+                    own_database: blank.own_database,
                     generation: blank.generation,
                     epoch: blank.epoch,
                     progress,

@@ -8,9 +8,12 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use isyone_proto::{
     plan::{DesiredState, Firewall, HostPlan, Secret, Seed, TenantPlan, TenantSecrets},
+    report::TenantProgress,
     spec::{Bounds, Size},
 };
 use uuid::Uuid;
+
+use crate::host::board::TenantStatus;
 
 /// Parses a constant of this file.
 fn known<T: std::str::FromStr>(text: &str) -> T
@@ -89,6 +92,26 @@ pub fn host_plan(generation: u64, tenants: Vec<TenantPlan>) -> HostPlan {
         },
         jobs: Vec::new(),
         grants: Vec::new(),
+    }
+}
+
+/// A status of a tenant whose database is its own, and of which nothing more is known.
+pub fn tenant_status(plan: &TenantPlan) -> TenantStatus {
+    TenantStatus {
+        uid: plan.uid,
+        epoch: plan.epoch,
+        generation: plan.generation,
+        progress: TenantProgress::Converged,
+        message: String::new(),
+        containers: Vec::new(),
+        operation: plan.operation,
+        steps: Vec::new(),
+        own_database: true,
+        absent: false,
+        volumes: Vec::new(),
+        volume_repairs: 0,
+        modules_cut_off: 0,
+        installs_finished: 0,
     }
 }
 

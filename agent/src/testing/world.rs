@@ -32,6 +32,7 @@ pub fn host() -> HostFacts {
         tenants_dir: "/t".into(),
         addons_dir: "/a".into(),
         data_device: None,
+        relays: false,
     }
 }
 

@@ -17,7 +17,7 @@ use super::life::{Life, assert_one_running_stack};
 const GIB: u64 = 1 << 30;
 
 /// As the measuring loop does it.
-fn measured(life: &Life, plan: &TenantPlan, used_gib: u64) {
+pub(super) fn measured(life: &Life, plan: &TenantPlan, used_gib: u64) {
     measured_mib(life, plan, used_gib << 10);
 }
 

@@ -6,7 +6,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use isyone_agent::{
     base::config::DataDir,
-    host::{Host, Pace, board::TenantStatus, ledger::InForce},
+    host::{Host, Pace, board::TenantStatus, ledger::InForce, relay},
     tenant::reconcile,
     testing::{fake_docker::FakeDocker, host_plan},
 };
@@ -55,6 +55,9 @@ impl Life {
         let host = Arc::new(host);
         let (plans, receiver) = watch::channel(in_force(1, tenants));
         let stop = CancellationToken::new();
+        if host.relay.is_on() {
+            tokio::spawn(relay::run(host.clone(), receiver.clone(), stop.clone()));
+        }
         let task = tokio::spawn(reconcile::run(host.clone(), receiver, stop.clone()));
         Self {
             host,

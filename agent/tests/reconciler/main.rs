@@ -8,4 +8,8 @@ mod data;
 mod disk;
 mod faults;
 mod images;
+mod installs;
 mod life;
+mod relay;
+mod source;
+mod turns;

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     desired::{Fleet, Host},
+    event::Paces,
     liveness::{self, HostState},
     observed::{HostObserved, Observed},
     operation::RoutesDue,
@@ -48,6 +49,8 @@ pub struct State {
     pub operation_hand: Option<Uuid>,
     /// Running operations whose deadline an event has reported.
     pub told_overdue: imbl::OrdSet<Uuid>,
+    /// How often what can be repeated at will was told of late.
+    pub paces: Paces,
 }
 
 impl State {

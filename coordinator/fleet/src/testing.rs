@@ -168,10 +168,15 @@ impl Bench {
 
     /// Applies a command as the writer does: a refused one changes nothing.
     pub fn apply(&mut self, command: Command) -> Result<Outcome, ChangeError> {
+        self.apply_as("ana", command)
+    }
+
+    /// Like [`Self::apply`], but somebody else asks; see [`Stamp::actor`].
+    pub fn apply_as(&mut self, actor: &str, command: Command) -> Result<Outcome, ChangeError> {
         let stamp = Stamp {
             now: self.now,
             id: self.id(),
-            actor: "ana".to_owned(),
+            actor: actor.to_owned(),
         };
         let before = (self.state.clone(), self.effects.writes.len());
         let result = change::apply(
@@ -363,6 +368,8 @@ impl Bench {
             absent,
             health_latency_ms: 1,
             volume_repairs: 0,
+            modules_cut_off: 0,
+            installs_finished: 0,
             disk: None,
         }
     }

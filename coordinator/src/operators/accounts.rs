@@ -155,6 +155,9 @@ impl OperatorService for Api {
             Ok(v1::Role::Unspecified) => self.role_of(&name)?,
             _ => role(asked.role)?,
         };
+        if self.state().fleet.operators.contains_key(&name) {
+            self.renewals.admit(&who, &name)?;
+        }
         let mut ttl_s = self.ttl_s(asked.ttl_days)?;
         if is_own && its_role < OperatorRole::Admin {
             // Who was let in for a week does not give itself five years.

@@ -15,6 +15,7 @@ mod gate;
 mod hosts;
 mod operations;
 mod page;
+mod renewals;
 mod spec;
 mod system;
 mod tenant_access;
@@ -41,6 +42,7 @@ use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
+use self::renewals::Renewals;
 use crate::{
     agents::streams::Streams,
     base::{clock, config::Config, pki::Pki, secrets::Sealer},
@@ -93,11 +95,15 @@ pub struct Parts {
 #[derive(Debug, Clone)]
 pub struct Api {
     parts: Arc<Parts>,
+    renewals: Arc<Renewals>,
 }
 
 impl Api {
     pub fn new(parts: Arc<Parts>) -> Self {
-        Self { parts }
+        Self {
+            parts,
+            renewals: Arc::default(),
+        }
     }
 
     fn state(&self) -> Arc<State> {

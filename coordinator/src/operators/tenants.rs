@@ -173,7 +173,11 @@ impl TenantService for Api {
             .map_err(|_| FieldError::new("phase", format!("unknown phase {}", asked.phase)))?;
         let state = self.state();
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut answer = v1::ListTenantsResponse::default();
+        let mut answer = v1::ListTenantsResponse {
+            // They are large: a page that grows is copied again and again.
+            tenants: Vec::with_capacity(size.min(state.fleet.tenants.len())),
+            ..v1::ListTenantsResponse::default()
+        };
         let mut last: Option<&TenantName> = None;
         for (scanned, (name, tenant)) in state
             .fleet

@@ -247,7 +247,7 @@ impl Rotations {
 
     /// Looks now and then whether something follows, until `stop`.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let mut said = String::new();
+        let (mut said, mut seen) = (String::new(), None);
         loop {
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {}
@@ -257,9 +257,11 @@ impl Rotations {
                 Ok(()) => self.step_seal().await,
                 Err(error) => Err(error),
             };
-            let state = self.handle.snapshot();
-            self.trusts
-                .keep(|host| state.fleet.hosts.contains_key(host));
+            let hosts = &self.handle.snapshot().fleet.hosts;
+            if !seen.as_ref().is_some_and(|seen| hosts.ptr_eq(seen)) {
+                self.trusts.keep(|host| hosts.contains_key(host));
+                seen = Some(hosts.clone());
+            }
             // The same trouble is told once.
             let trouble = stepped.err().map(|e| error_chain(&e)).unwrap_or_default();
             if said != trouble && !trouble.is_empty() {
@@ -312,7 +314,11 @@ impl Rotations {
     async fn tell(&self, actor: &str, message: String) {
         tracing::info!(actor, "{message}");
         let kind = EventKind::KeysReplaced;
-        let note = Command::Note { kind, message };
+        let note = Command::Note {
+            kind,
+            host: None,
+            message,
+        };
         if let Err(error) = self.handle.submit_patiently(actor, note).await {
             tracing::warn!("no event was recorded: {error}");
         }

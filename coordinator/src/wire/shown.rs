@@ -80,10 +80,11 @@ pub(crate) fn tenant(
         access: None,
         domains: Vec::new(),
         asleep_time: tenant.asleep_since.map(timestamp),
-        last_active_time: views::last_active(state, tenant).map(timestamp),
+        last_active_time: views::last_active(observed, tenant).map(timestamp),
         copies: tenant.copies.iter().map(copy).collect(),
         other_images: has_other_images(settings, &tenant.spec),
-        disk: views::disk(state, tenant).map(Into::into),
+        disk: observed.and_then(|o| o.disk).map(|(disk, _)| disk.into()),
+        modules_cut_off: observed.map_or(0, |o| o.report.modules_cut_off),
     }
 }
 

@@ -123,6 +123,7 @@ pub(super) struct Writer {
     /// The stored state, for everybody to read.
     pub(super) snapshot: Arc<ArcSwap<State>>,
     pub(super) publish: watch::Sender<u64>,
+    pub(super) routes_due: watch::Sender<bool>,
     pub(super) signals: Arc<HostSignals>,
     pub(super) timings: Timings,
     pub(super) traces: Arc<Traces>,
@@ -135,6 +136,7 @@ pub(super) struct Shared {
     pub(super) settings: Arc<Settings>,
     pub(super) snapshot: Arc<ArcSwap<State>>,
     pub(super) publish: watch::Sender<u64>,
+    pub(super) routes_due: watch::Sender<bool>,
     pub(super) signals: Arc<HostSignals>,
     pub(super) timings: Timings,
     pub(super) traces: Arc<Traces>,
@@ -171,6 +173,7 @@ impl Writer {
             settings,
             snapshot,
             publish,
+            routes_due,
             signals,
             timings,
             traces,
@@ -184,6 +187,7 @@ impl Writer {
             source,
             snapshot,
             publish,
+            routes_due,
             signals,
             timings,
             traces,
@@ -459,8 +463,10 @@ impl Writer {
     }
 
     pub(super) fn publish(&mut self, effects: &Effects, state: State) {
-        let version = state.version;
+        let (version, due) = (state.version, !state.routes_due.is_empty());
         self.snapshot.store(Arc::new(state));
+        self.routes_due
+            .send_if_modified(|was| std::mem::replace(was, due) != due);
         for host in &effects.touched_hosts {
             self.signals.wake(host);
         }

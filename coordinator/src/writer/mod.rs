@@ -187,6 +187,7 @@ pub struct Handle {
     operators: mpsc::Sender<Envelope>,
     snapshot: Arc<ArcSwap<State>>,
     changed: watch::Receiver<u64>,
+    routes_due: watch::Receiver<bool>,
     signals: Arc<HostSignals>,
     settings: Arc<Settings>,
     timings: Timings,
@@ -256,6 +257,12 @@ impl Handle {
         receiver
     }
 
+    /// Whether operations wait for what edges run, in the newest snapshot. For who would otherwise look at each of
+    /// thousands of snapshots in which none does.
+    pub fn routes_due(&self) -> watch::Receiver<bool> {
+        self.routes_due.clone()
+    }
+
     /// Notified when a host's plan changed.
     pub fn host_signal(&self, host: &HostName) -> Arc<Notify> {
         self.signals.of(host)
@@ -296,6 +303,7 @@ pub async fn start(
     let (agents, from_agents) = mpsc::channel(AGENT_QUEUE);
     let (operators, from_operators) = mpsc::channel(OPERATOR_QUEUE);
     let (publish, changed) = watch::channel(state.version);
+    let (due, routes_due) = watch::channel(!state.routes_due.is_empty());
     let (signals, timings, traces) = (
         Arc::<HostSignals>::default(),
         Timings::default(),
@@ -306,6 +314,7 @@ pub async fn start(
         operators,
         snapshot: snapshot.clone(),
         changed,
+        routes_due,
         signals: signals.clone(),
         settings: settings.clone(),
         timings: timings.clone(),
@@ -315,6 +324,7 @@ pub async fn start(
         settings,
         snapshot,
         publish,
+        routes_due: due,
         signals,
         timings,
         traces,

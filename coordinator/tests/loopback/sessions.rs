@@ -1,12 +1,16 @@
-//! Agents' sessions: how they begin, and that a host has only one.
+//! Agents' sessions: how they begin, that a host has only one, and what it learns of the others.
 //!
 //! Not here: streams of bulk data (streams).
 
-use std::time::Duration;
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use isyone_proto::pb::agent::v1::{
-    AgentMessage, Hello, agent_message, agent_service_client::AgentServiceClient,
-    coordinator_message,
+use isyone_proto::{
+    hosts::{HostsAssembly, digest},
+    pb::agent::v1::{
+        AgentMessage, Hello, agent_message,
+        agent_service_client::AgentServiceClient,
+        coordinator_message::{self, Message},
+    },
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -71,4 +75,50 @@ async fn the_first_message_must_be_hello() {
         soon(down.message()).await.unwrap_err().code(),
         Code::InvalidArgument
     );
+}
+
+/// Addresses of the hosts `h<number>`, as they join in these tests.
+fn addresses(numbers: &[u8]) -> BTreeSet<IpAddr> {
+    let address = |number: &u8| IpAddr::from([192, 0, 2, b'0' + number]);
+    numbers.iter().map(address).collect()
+}
+
+fn is_hosts(message: &Message) -> bool {
+    matches!(message, Message::Hosts(_) | Message::HostAddresses(_))
+}
+
+#[tokio::test]
+async fn an_agent_learns_where_hosts_are_once_and_then_what_has_changed() {
+    let fixture = start().await;
+    let host = fixture.join("h1").await;
+    fixture.join("h2").await;
+    let mut agent = Agent::connect_knowing(&host, &digest(&BTreeSet::new())).await;
+    let (mut known, mut assembly) = (BTreeSet::new(), HostsAssembly::default());
+    let mut parts = Vec::new();
+    for joins in ["", "h3"] {
+        if !joins.is_empty() {
+            fixture.join(joins).await;
+        }
+        let Message::Hosts(part) = agent.until(is_hosts).await else {
+            panic!("the agent is not of before");
+        };
+        parts.push(part.clone());
+        known = assembly.add(part).unwrap().unwrap().of(&known).unwrap();
+    }
+    assert_eq!(known, addresses(&[1, 2, 3]));
+    let [first, then] = &parts[..] else {
+        panic!("{parts:?}")
+    };
+    assert!(first.whole && !then.whole, "{parts:?}");
+    assert_eq!(then.added.as_ref().map(|set| set.ipv4.len()), Some(1));
+
+    // In the next session it says what it knows, and an agent of before nothing.
+    let mut again = Agent::connect_knowing(&host, &digest(&known)).await;
+    let told = tokio::time::timeout(Duration::from_millis(300), again.until(is_hosts)).await;
+    assert!(told.is_err(), "{told:?}");
+    let mut of_before = Agent::connect_knowing(&host, "").await;
+    let Message::HostAddresses(told) = of_before.until(is_hosts).await else {
+        panic!("an agent of before cannot read anything else");
+    };
+    assert_eq!(isyone_proto::convert::host_addresses(&told), Ok(known));
 }

@@ -110,7 +110,7 @@ fn results(run: &Run) -> Vec<(String, String)> {
         .collect()
 }
 
-fn expected(words: [&str; 9]) -> Vec<(String, String)> {
+fn expected(words: [&str; 10]) -> Vec<(String, String)> {
     let checks = [
         "dns",
         "route",
@@ -120,6 +120,7 @@ fn expected(words: [&str; 9]) -> Vec<(String, String)> {
         "database-manager-closed",
         "metrics-closed",
         "websocket",
+        "apps",
         "prometheus",
     ];
     checks
@@ -146,7 +147,9 @@ fn a_good_tenant_passes() {
     assert_eq!(run.code, 0, "{run:?}");
     assert_eq!(
         results(&run),
-        expected(["skip", "ok", "skip", "ok", "ok", "ok", "ok", "ok", "ok"])
+        expected([
+            "skip", "ok", "skip", "ok", "ok", "ok", "ok", "ok", "ok", "ok"
+        ])
     );
     let table = isyctl(&["tenant", "verify", "alfa", "--edge", &url]).stdout;
     assert!(
@@ -173,7 +176,7 @@ fn a_bad_tenant_fails_by_name() {
     assert_eq!(
         results(&run),
         expected([
-            "skip", "ok", "skip", "fail", "fail", "fail", "fail", "fail", "fail"
+            "skip", "ok", "skip", "fail", "fail", "fail", "fail", "fail", "ok", "fail"
         ])
     );
     assert!(
@@ -226,7 +229,9 @@ fn tls_is_judged_by_what_this_machine_trusts() {
     assert_eq!(run.code, 0, "{run:?}");
     assert_eq!(
         results(&run),
-        expected(["skip", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "skip"])
+        expected([
+            "skip", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "skip"
+        ])
     );
     let run = verify(false);
     assert_eq!((run.code, results(&run)[2].1.as_str()), (1, "fail"));

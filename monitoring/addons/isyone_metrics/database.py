@@ -37,6 +37,17 @@ _MAIL = """
     SELECT count(*) FILTER (WHERE state = 'outgoing'), count(*) FILTER (WHERE state = 'exception')
     FROM mail_mail WHERE state IN ('outgoing', 'exception')"""
 
+# Modules that are to be installed, upgraded or removed, and for how long none of them has changed; 0 while somebody is at it: who
+# installs has a transaction open for each module, and other modules change when theirs is done.
+_MODULES = """
+    SELECT count(*), CASE WHEN count(*) = 0 OR EXISTS (
+            SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+            AND xact_start < now() - interval '60 s'
+        ) THEN 0 ELSE greatest(0, extract(epoch FROM (now() AT TIME ZONE 'UTC') - (
+            SELECT max(write_date) FROM ir_module_module
+        ))) END::float8
+    FROM ir_module_module WHERE state IN ('to install', 'to upgrade', 'to remove')"""
+
 
 class Query:
     """One query of one row: `columns` are `(metric, labels)` for each of its values."""
@@ -52,6 +63,7 @@ class Query:
 QUERIES = (
     Query("size", "SELECT pg_database_size(current_database())", [("odoo_database_size", {})], fresh=_SIZE_FRESH_SECONDS),
     Query("cron", _CRON, [("odoo_cron_lag_seconds", {}), ("odoo_cron_failing", {})], "ir_cron"),
+    Query("modules", _MODULES, [("odoo_modules_pending", {}), ("odoo_modules_pending_seconds", {})], "ir_module_module"),
     Query("mail", _MAIL, [("odoo_mail_queue", {"state": s}) for s in ("outgoing", "exception")], "mail_mail"),
     Query("devices", _DEVICES, [("odoo_active_users", {}), ("odoo_sessions", {})], "res_device_log"),
     Query(
@@ -64,6 +76,8 @@ FAMILIES = (
     ("odoo_database_size", "Size of the database, bytes"),
     ("odoo_cron_lag_seconds", "How long the most overdue active scheduled action has been waiting"),
     ("odoo_cron_failing", "Scheduled actions whose last run failed"),
+    ("odoo_modules_pending", "Modules that are to be installed, upgraded or removed"),
+    ("odoo_modules_pending_seconds", "For how long nothing has changed about them; 0 while somebody is at it"),
     ("odoo_mail_queue", "E-mails waiting to be sent, or failed"),
     ("odoo_active_users", "Users seen within the last hour"),
     ("odoo_sessions", "Sessions seen within the last hour"),

@@ -1,6 +1,6 @@
 """Numbers as text that Prometheus reads: its own format, or OpenMetrics for who asks for that. Pure."""
 
-from . import layout
+from . import addresses, layout
 
 PLAIN = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -87,9 +87,20 @@ def counted(text, row, workers):
         (({"kind": kind}, row[layout.RECYCLES + at]) for at, kind in kinds),
     )
     text.family("odoo_login_failures_total", "counter", "Logins refused", [({}, row[layout.LOGIN_FAILURES])])
+    text.family(
+        "odoo_login_failures_by_address_total", "counter", "Logins refused, of the addresses with most of them",
+        (({"address": address}, count) for address, count in addresses.shown(row)),
+    )
     text.family("odoo_cron_runs_total", "counter", "Scheduled actions run", [({}, row[layout.CRON_RUNS])])
     text.family(
         "odoo_cron_failures_total", "counter", "Scheduled actions that failed", [({}, row[layout.CRON_FAILURES])],
+    )
+    for cell, name, explanation in layout.GUARDED:
+        text.family(name, "counter", explanation, [({}, row[cell])])
+    kinds = (("anonymous", layout.ANONYMOUS_FILES), ("other", layout.SESSION_FILES))
+    text.family(
+        "odoo_session_files", "gauge", "Session files when they were last counted",
+        (({"kind": kind}, row[cell]) for kind, cell in kinds),
     )
 
 

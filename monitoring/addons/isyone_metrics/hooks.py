@@ -9,15 +9,16 @@ import importlib
 import logging
 import os
 import sys
+import threading
 from time import perf_counter_ns
 
-from . import database, endpoint, layout
+from . import database, endpoint, guard, layout
 from .recorder import Recorder
 from .segment import Segment
 
 _logger = logging.getLogger(__name__)
 
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 # Tells the evented process, and this one after a reload, where the numbers are.
 SEGMENT_VARIABLE = "ISYONE_METRICS_SEGMENT"
 # Rows beyond those of the configured processes, twice (a reload runs both generations side by side): for workers
@@ -27,6 +28,8 @@ _SPARE_ROWS = 32
 _LOGIN_METHODS = ("authenticate", "check", "_check_uid_passwd")
 
 _active = {}
+# The request that a thread serves. Odoo puts the visitor's address into it as `proxy_mode` says.
+_serving = threading.local()
 
 
 def attempt(name, hook):
@@ -81,11 +84,14 @@ def watch_http(application, recorder, answer):
             return start_response(status, *more, **named)
 
         begin = perf_counter_ns()
+        _serving.environ = environ
         try:
             result = original(self, environ, started)
         except BaseException:
             recorder.request(method, "500", path, perf_counter_ns() - begin)
             raise
+        finally:
+            _serving.environ = {}
         recorder.request(method, code, path, perf_counter_ns() - begin)
         return Upgraded(result, recorder) if code == "101" else result
 
@@ -141,14 +147,14 @@ def model(module, name, method):
     raise LookupError(f"{module} has no {name} with {method}")
 
 
-def watch_logins(users, denied, recorder):
-    """Counts refusals. `denied` is the exception that means one."""
+def watch_logins(users, denied, recorder, visitor=lambda: None):
+    """Counts refusals. `denied` is the exception that means one, `visitor` gives the address of who is being served."""
     for name in _LOGIN_METHODS:
         if name in vars(users):
-            setattr(users, name, counting_refusals(vars(users)[name], denied, recorder))
+            setattr(users, name, counting_refusals(vars(users)[name], denied, recorder, visitor))
 
 
-def counting_refusals(attribute, denied, recorder):
+def counting_refusals(attribute, denied, recorder, visitor):
     """A method or class method that counts when it raises `denied`."""
     of_class = isinstance(attribute, classmethod)
     original = attribute.__func__ if of_class else attribute
@@ -158,7 +164,7 @@ def counting_refusals(attribute, denied, recorder):
         try:
             return original(*arguments, **named)
         except denied:
-            recorder.add(layout.LOGIN_FAILURES)
+            recorder.refused(visitor())
             raise
 
     return classmethod(check) if of_class else check
@@ -213,6 +219,7 @@ def install():
     )
     # In the evented process one slow answer would hold every websocket, so it does not answer.
     hook_all(recorder, (lambda environ: None) if evented else page.answer)
+    guard.install(recorder, attempt, evented)
     _logger.info("isyone_metrics %s: watching %s", VERSION, ", ".join(name for name, on in _active.items() if on))
 
 
@@ -230,7 +237,8 @@ def hook_all(recorder, answer):
 
     def logins():
         users = model("odoo.addons.base.models.res_users", "res.users", "authenticate")
-        watch_logins(users, importlib.import_module("odoo.exceptions").AccessDenied, recorder)
+        denied = importlib.import_module("odoo.exceptions").AccessDenied
+        watch_logins(users, denied, recorder, lambda: getattr(_serving, "environ", {}).get("REMOTE_ADDR"))
 
     def crons():
         watch_crons(model("odoo.addons.base.models.ir_cron", "ir.cron", "_update_failure_count"), recorder)

@@ -21,7 +21,7 @@ ROUTES = (
 # `workers = 0`, or something that a module forked.
 KINDS = ("main", "http", "cron", "gevent", "threaded", "other")
 # Where a number was lost.
-SOURCES = ("hook", "connect", "size", "cron", "mail", "devices", "activity")
+SOURCES = ("hook", "connect", "size", "cron", "mail", "devices", "activity", "modules")
 
 # Seconds. A page takes 20 ms to some seconds; `limit_time_real` ends it at 120 s.
 HTTP_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -60,17 +60,30 @@ class Histogram:
         return self.first + bisect_left(self.bounds, nanoseconds)
 
 
-# A process's row: what it is, then its gauges (worth something only while it lives), then its counters.
+# A process's row: what it is, then its gauges (worth something only while it lives), then its counters, then the
+# addresses.
 KIND = 0  # 1 + index of the kind of the last owner; 0 while nobody has had the row
 PID = 1
 OPEN_WEBSOCKETS = 2
-FIRST_COUNTER = 3
-LOGIN_FAILURES = FIRST_COUNTER
-CRON_RUNS = 4
-CRON_FAILURES = 5
-SCRAPES = 6
-REFUSED = 7
-RECYCLES = 8
+SESSION_FILES = 3  # by the process that swept last
+ANONYMOUS_FILES = 4
+GAUGES = (OPEN_WEBSOCKETS, SESSION_FILES, ANONYMOUS_FILES)
+LOGIN_FAILURES = 5
+CRON_RUNS = 6
+CRON_FAILURES = 7
+SCRAPES = 8
+REFUSED = 9
+# What the guard did, in the order of `GUARDED`.
+CRON_RECONNECTS = 10
+POOL_WAITS = 11
+POOL_REFUSALS = 12
+DATABASE_AWAY = 13
+SPAWNS_PUT_OFF = 14
+SESSIONS_REMOVED = 15
+# Whose logins were refused: pairs of an address (`addresses.key`) and a count. Not summed like counters.
+ADDRESSES = 16
+ADDRESS_SLOTS = 16
+RECYCLES = ADDRESSES + 2 * ADDRESS_SLOTS
 ERRORS = RECYCLES + len(KINDS)
 SQL = Histogram(ERRORS + len(SOURCES), SQL_BUCKETS)
 _HTTP_STEP = len(HTTP_BUCKETS) + 2
@@ -116,3 +129,14 @@ def requests(row):
                 if row[cell]:
                     yield method, code, route, row[cell]
                 cell += 1
+
+
+# What the guard counts: cell, metric, meaning.
+GUARDED = (
+    (CRON_RECONNECTS, "odoo_cron_reconnects_total", "Times that a cron thread lost its database and connected anew"),
+    (POOL_WAITS, "odoo_pool_waits_total", "Times that a request waited for a database connection of its process"),
+    (POOL_REFUSALS, "odoo_pool_refusals_total", "Times that it waited in vain and got 503"),
+    (DATABASE_AWAY, "odoo_database_away_total", "Requests that got 503 because the database was away"),
+    (SPAWNS_PUT_OFF, "odoo_spawns_put_off_total", "Times that a worker could not be started because the database was away"),
+    (SESSIONS_REMOVED, "odoo_session_files_removed_total", "Session files of nobody that were removed"),
+)

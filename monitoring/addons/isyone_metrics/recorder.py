@@ -8,7 +8,7 @@ import os
 import threading
 from time import monotonic
 
-from . import layout
+from . import addresses, layout
 
 # Between two tries of a process that found no free row.
 _RETRY_SECONDS = 10.0
@@ -45,7 +45,7 @@ class Recorder:
             return self._cells
         if self._cells:
             for index, value in enumerate(self._cells):
-                if value:
+                if value and not layout.ADDRESSES <= index < layout.RECYCLES:
                     row[index] += value
         self._cells, self._shared = row, True
         return row
@@ -63,6 +63,25 @@ class Recorder:
                 self._row()[cell] += amount
         except Exception:  # a number is never worth a request
             pass
+
+    def gauge(self, cell, value):
+        """Of this process."""
+        try:
+            with self._lock:
+                self._row()[cell] = value
+        except Exception:
+            self.error("hook")
+
+    def refused(self, address):
+        """A login was refused; `address` is the visitor's, as text, or None."""
+        self.add(layout.LOGIN_FAILURES)
+        try:
+            key = addresses.key(address)
+            if key:
+                with self._lock:
+                    addresses.count(self._row(), key)
+        except Exception:
+            self.error("hook")
 
     def error(self, source):
         """Something, a word of `SOURCES`, could not be told."""

@@ -14,9 +14,9 @@ import os
 import struct
 import time
 
-from . import layout
+from . import addresses, layout
 
-_MAGIC = b"ISYMETR1"
+_MAGIC = b"ISYMETR2"
 _HEADER = struct.Struct("=8sQQQQ")  # magic, cells per row, rows, creation in ns since 1970, key
 _HEADER_BYTES = 4096
 # Rows start at a cache line, so two processes never write to the same one.
@@ -91,7 +91,8 @@ class Segment:
                 raise
             if row[layout.KIND]:  # its owner is gone
                 row[layout.RECYCLES + row[layout.KIND] - 1] += 1
-            row[layout.OPEN_WEBSOCKETS] = 0
+            for gauge in layout.GAUGES:
+                row[gauge] = 0
             row[layout.PID] = os.getpid()
             row[layout.KIND] = kind + 1
             self._own = (os.getpid(), index)
@@ -109,9 +110,9 @@ class Segment:
     def totals(self):
         """One row with the sums over all processes, dead ones included, and the number of living ones by kind.
 
-        Gauges are those of the living.
+        Gauges are those of the living. The addresses are the most frequent ones of all.
         """
-        total = [0] * layout.CELLS
+        total, refused = [0] * layout.CELLS, {}
         workers = [0] * len(layout.KINDS)
         for index, row in enumerate(self._rows):
             if not row[layout.KIND]:
@@ -120,6 +121,9 @@ class Segment:
             if self._alive(index):
                 workers[values[layout.KIND] - 1] += 1
             else:
-                values[layout.OPEN_WEBSOCKETS] = 0
+                for gauge in layout.GAUGES:
+                    values[gauge] = 0
+            addresses.merge(refused, values)
             total = list(map(int.__add__, total, values))
+        addresses.put(total, refused)
         return total, workers

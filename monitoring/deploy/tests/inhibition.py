@@ -21,6 +21,10 @@ CASES = {
          "OdooDown tenant=beta host=h2 job=odoo"],
         {"HostNotScraped h1", "HostNotScraped h2", "OdooDown beta"},
     ),
+    "a relay that is away explains who is not reached, and nobody on another host": (
+        ["HostRelayDown host=h1", "TenantUnreachable tenant=alfa host=h1", "TenantUnreachable tenant=beta host=h2", "OdooDown tenant=gama host=h1"],
+        {"HostRelayDown h1", "TenantUnreachable beta", "OdooDown gama"},
+    ),
     "PostgreSQL explains its Odoo, and nobody else's": (
         ["PostgreSQLDown tenant=alfa host=h1", "OdooDown tenant=alfa host=h1", "OdooCronStuck tenant=alfa host=h1",
          "ContainerOOMKilled tenant=alfa host=h1", "OdooDown tenant=beta host=h1", "HostDiskFull host=h1"],

@@ -3,6 +3,7 @@
 //!
 //! Not here: whether a named thing exists; the coordinator and the agent check that.
 
+mod hosts;
 mod jobs;
 mod network;
 mod report;
@@ -13,7 +14,7 @@ use std::{collections::BTreeMap, str::FromStr};
 use ipnet::{IpNet, Ipv4Net};
 use uuid::Uuid;
 
-pub use self::network::host_addresses;
+pub use self::hosts::{HostsPart, MAX_ADDRESSES_PER_PART, host_addresses};
 pub use self::report::{LeftOut, MAX_MESSAGE, parse_report, shortened};
 use crate::{
     echo::{echo, harmless},

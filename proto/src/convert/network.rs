@@ -1,16 +1,16 @@
-//! What tenants' networks may do, and where hosts are: wire messages to checked types and back.
+//! What tenants' networks may do: wire messages to checked types and back.
 //!
 //! Not here: the rest of a plan (mod.rs).
 
-use std::{collections::BTreeSet, fmt::Display, net::IpAddr, str::FromStr};
+use std::{collections::BTreeSet, fmt::Display, str::FromStr};
 
 use super::{MAX_TENANTS_PER_HOST, parse};
 use crate::{
     error::FieldError,
     ids::TenantName,
     network::{
-        Egress, MAX_ALLOWED, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_SECOND, MAX_HOST_ADDRESSES,
-        NetworkPolicy, NetworkRules,
+        Egress, MAX_ALLOWED, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_SECOND, NetworkPolicy,
+        NetworkRules,
     },
     pb::agent::v1 as agent,
 };
@@ -93,18 +93,6 @@ pub(super) fn policies(wire: Vec<agent::NetworkPolicy>) -> Result<Vec<NetworkPol
         })
     };
     wire.into_iter().enumerate().map(one).collect()
-}
-
-/// Parses where the fleet's hosts are.
-pub fn host_addresses(wire: &agent::HostAddresses) -> Result<BTreeSet<IpAddr>, FieldError> {
-    if wire.addresses.len() > MAX_HOST_ADDRESSES {
-        return Err(FieldError::new(
-            "addresses",
-            format!("more than {MAX_HOST_ADDRESSES}"),
-        ));
-    }
-    let parsed = values::<IpAddr>("addresses", &wire.addresses)?;
-    Ok(parsed.into_iter().collect())
 }
 
 #[cfg(test)]

@@ -150,6 +150,8 @@ fn tenant(status: agent::TenantStatus, now: UnixMs) -> Result<TenantReport, Fiel
         absent: status.absent,
         health_latency_ms: status.health_latency_ms,
         volume_repairs: status.volume_repairs,
+        modules_cut_off: status.modules_cut_off,
+        installs_finished: status.installs_finished,
         disk: status.disk.and_then(super::size::disk),
         name,
     })
@@ -254,6 +256,8 @@ impl From<&TenantReport> for agent::TenantStatus {
             absent: report.absent,
             health_latency_ms: report.health_latency_ms,
             volume_repairs: report.volume_repairs,
+            modules_cut_off: report.modules_cut_off,
+            installs_finished: report.installs_finished,
             traffic: report.traffic.map(Into::into),
             disk: report.disk.map(Into::into),
         }

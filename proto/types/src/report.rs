@@ -195,6 +195,10 @@ pub struct TenantReport {
     pub health_latency_ms: u32,
     /// How often the records of its volumes were gone from Docker and have been put back, as its host counts.
     pub volume_repairs: u64,
+    /// Modules that the installation of an app has left behind, which was cut off; 0 from agents that do not look.
+    pub modules_cut_off: u32,
+    /// How many installations that were cut off have been finished, as its host counts.
+    pub installs_finished: u64,
     /// Its disk against its plan; `None` until its host has measured it, and from agents that do not.
     pub disk: Option<Disk>,
 }

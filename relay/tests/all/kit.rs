@@ -50,6 +50,7 @@ impl Kit {
             spool: path("spool"),
             admin: path("admin.sock"),
             handover: path("handover.sock"),
+            version: "1".to_owned(),
         };
         let route = Route {
             name: "alfa".parse().unwrap(),

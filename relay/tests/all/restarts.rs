@@ -413,12 +413,16 @@ async fn the_agent_reads_how_it_does() {
             text
         }
     };
-    let health = page("/health").await;
-    assert!(
-        health.starts_with("HTTP/1.1 200")
-            && health.ends_with(r#"{"revision":1,"is_draining":false,"faults":[]}"#),
-        "{health}"
-    );
+    let pid = std::process::id();
+    let wanted =
+        format!(r#"{{"version":"1","pid":{pid},"revision":1,"is_draining":false,"faults":[]}}"#);
+    for path in ["/health", "/reload"] {
+        let health = page(path).await;
+        assert!(
+            health.starts_with("HTTP/1.1 200") && health.ends_with(&wanted),
+            "{health}"
+        );
+    }
     assert!(
         page("/metrics")
             .await

@@ -122,6 +122,27 @@ async fn two_hundred_and_fifty_three_of_one_leave_room_for_others() {
     assert_eq!(get(kit.address(), HONEST, "/").await.status, 200);
 }
 
+/// Without a successor nobody new is served until the end: it is not to be put off by who only listens.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_without_a_successor_waits_for_requests_and_not_for_websockets() {
+    let odoo = Odoo::start(4).await;
+    let mut kit = Kit::start(&odoo, Limits::default()).await;
+    let (_socket, answer) = open(&kit, HONEST).await;
+    assert_eq!(answer.status, 101);
+    let address = kit.address();
+    let asked = tokio::spawn(async move { get(address, HONEST, "/?ms=1500").await });
+    kit::until("it works", || kit.figure("in_flight") == 1).await;
+    let began = std::time::Instant::now();
+    let relay = kit.relay.take().unwrap();
+    relay.drain_requests(Duration::from_secs(20)).await;
+    assert_eq!(asked.await.unwrap().status, 200);
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_a_websocket_for_odoo_is_not_one() {
     let odoo = Odoo::start(2).await;

@@ -39,6 +39,14 @@ pub struct Host {
     namespace: PathBuf,
 }
 
+impl Host {
+    fn end_agent(&mut self) {
+        self.agent = None;
+        let mut stop = Command::new(binary("isy-agent"));
+        let _ = run(stop.args(["relay", "--stop", "--data-dir"]).arg(&self.data));
+    }
+}
+
 /// Closes a host's port to other hosts until it is dropped.
 #[derive(Debug)]
 pub struct Closed {
@@ -447,12 +455,15 @@ impl Cell {
         format!("https://{host}:{SECURE_EDGE}")
     }
 
+    /// Ends a host's agent, and then its relay, which outlives it.
+    pub fn end_agent(&mut self, host: usize) {
+        self.hosts[host].end_agent();
+    }
+
     /// The logs of all our programs, concatenated.
     pub fn logs(&self) -> String {
-        let daemons = self
-            .coordinator
-            .iter()
-            .chain(self.hosts.iter().filter_map(|h| h.agent.as_ref()));
+        let agents = self.hosts.iter().filter_map(|h| h.agent.as_ref());
+        let daemons = self.coordinator.iter().chain(agents);
         daemons.map(Daemon::log).collect()
     }
 }
@@ -460,7 +471,7 @@ impl Cell {
 impl Drop for Cell {
     fn drop(&mut self) {
         for host in &mut self.hosts {
-            host.agent = None;
+            host.end_agent();
             host.docker.clean();
         }
         hosts(&["down", "--keep-images"]);

@@ -34,22 +34,22 @@ impl User {
         }
     }
 
+    /// A visitor who has not logged in, with the session that Odoo gives to who comes again: a relay counts who comes without one.
+    pub fn visitor(cell: &Cell, tenant: &str) -> Self {
+        let mut user = Self::stranger(cell, tenant);
+        let answer = user.get("/web/login");
+        user.cookie = session(&answer);
+        assert!(user.cookie.is_some(), "no session: {answer:?}");
+        user
+    }
+
     /// The tenant's administrator, logged in as the web client does it.
     pub fn admin(cell: &Cell, tenant: &str) -> Self {
         let mut user = Self::stranger(cell, tenant);
         let credentials = cell.json(&["tenant", "credentials", tenant]);
         let login = json!({"db": format!("odoo_{tenant}"), "login": credentials["login"], "password": credentials["password"]});
         let answer = user.post("/web/session/authenticate", &login);
-        let cookie = answer
-            .head
-            .lines()
-            .filter_map(|line| line.split_once(": "))
-            .find_map(|(name, value)| {
-                let value = value.split(';').next()?;
-                (name.eq_ignore_ascii_case("set-cookie") && value.starts_with("session_id="))
-                    .then_some(value)
-            });
-        user.cookie = cookie.map(str::to_owned);
+        user.cookie = session(&answer);
         assert!(
             user.cookie.is_some() && result(&answer)["uid"] == 2,
             "no session: {answer:?}"
@@ -110,6 +110,20 @@ impl User {
             .0
             .to_owned()
     }
+}
+
+/// The session that an answer gives.
+fn session(answer: &Response) -> Option<String> {
+    let cookie = answer
+        .head
+        .lines()
+        .filter_map(|line| line.split_once(": "))
+        .find_map(|(name, value)| {
+            let value = value.split(';').next()?;
+            (name.eq_ignore_ascii_case("set-cookie") && value.starts_with("session_id="))
+                .then_some(value)
+        });
+    cookie.map(str::to_owned)
 }
 
 fn result(answer: &Response) -> Value {

@@ -332,6 +332,8 @@ impl SimHost {
             absent: done && plan.desired == DesiredState::Purged,
             health_latency_ms: 1,
             volume_repairs: 0,
+            modules_cut_off: 0,
+            installs_finished: 0,
             disk: None,
         }
     }

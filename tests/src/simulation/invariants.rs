@@ -150,8 +150,8 @@ pub fn check_purged(sim: &Simulation, writes: &[Write]) {
         };
         for host in sim.hosts.values() {
             let left = host.copies.iter();
-            let left = left.filter(|(_, copy)| copy.data.is_some_and(|data| data.uid == uid));
-            for (tenant, _) in left {
+            let mut left = left.filter(|(_, copy)| copy.data.is_some_and(|data| data.uid == uid));
+            if let Some((tenant, _)) = left.next() {
                 panic!(
                     "the purge of {tenant} is over, and {} has its data\n{}",
                     host.name,

@@ -1,13 +1,14 @@
-//! A host joins again: what it must say, and what it keeps.
+//! A host joins again: what it must say, and what it keeps; and what others learn of a host that joins or leaves.
 //!
 //! Not here: the first join, which every fleet begins with.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use isyone_agent::{
     host::identity::Pems,
     link::join::{JoinError, JoinOptions, join},
 };
+use isyone_proto::pb::v1;
 use isyone_tests::fleet::{Fleet, wait_for};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -63,4 +64,40 @@ fn a_host_that_joins_anew_keeps_its_tenants_and_is_told_how() {
     });
     assert_eq!(fleet.agents[0].docker.running().len(), 2, "alfa ran on");
     fleet.create("beta");
+}
+
+/// Fails where a change is lost or applied to another list than the coordinator's: hosts would be open to tenants.
+#[test]
+fn hosts_know_of_each_other_through_joins_removals_and_restarts() {
+    let mut fleet = Fleet::start("");
+    fleet.add_agent(1);
+    fleet.add_agent(2);
+    let all_know = |fleet: &Fleet, numbers: &[u8]| {
+        let hosts: BTreeSet<IpAddr> = numbers.iter().map(|n| [192, 0, 2, *n].into()).collect();
+        wait_for("all to know where hosts are", SOON, || {
+            let running = fleet.agents.iter().filter(|agent| agent.is_up());
+            running.into_iter().all(|agent| {
+                let file = std::fs::read(agent.data.hosts()).unwrap_or_default();
+                serde_json::from_slice(&file).is_ok_and(|known: BTreeSet<IpAddr>| known == hosts)
+            })
+        });
+    };
+    all_know(&fleet, &[1, 2]);
+    fleet.add_agent(3);
+    all_know(&fleet, &[1, 2, 3]);
+    // One that is away while the list changes, and a coordinator that has not seen it change.
+    fleet.agents[1].stop();
+    let request = v1::RemoveHostRequest {
+        name: "h3".to_owned(),
+    };
+    let removed = fleet
+        .client
+        .block_on(async { fleet.admin.hosts().remove_host(request).await });
+    removed.expect("it has no tenants");
+    fleet.agents[2].stop();
+    all_know(&fleet, &[1, 2]);
+    fleet.coordinator.kill();
+    fleet.coordinator.run();
+    fleet.agents[1].start();
+    all_know(&fleet, &[1, 2]);
 }

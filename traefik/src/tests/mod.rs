@@ -1,6 +1,7 @@
-//! Whole documents (`documents`), what is left out of them (`refusals`), and properties. The golden files are in
+//! Whole documents (`documents`), what is left out of them (`refusals`), closed paths (`closed`), and properties. The golden files are in
 //! `golden/`; `UPDATE_GOLDEN=1 cargo test -p isyone-traefik` rewrites them.
 
+mod closed;
 mod documents;
 mod properties;
 mod refusals;

@@ -40,6 +40,7 @@ pub(super) fn down(folder: &Path) -> Result<()> {
             say!("{} stopped", process.name);
         }
     }
+    stop_relays(folder);
     // Even with unreadable settings, stop everything.
     let is_single = Settings::load(folder)
         .ok()
@@ -58,6 +59,21 @@ pub(super) fn down(folder: &Path) -> Result<()> {
         took(start)
     );
     Ok(())
+}
+
+/// Relays outlive their agents.
+fn stop_relays(folder: &Path) {
+    let program = folder.join("bin/isy-agent");
+    let Ok(agents) = fs::read_dir(folder.join("agents")) else {
+        return;
+    };
+    for agent in agents.flatten() {
+        let mut stop = cmd(
+            &program.to_string_lossy(),
+            ["relay", "--stop", "--data-dir"],
+        );
+        succeeds(stop.arg(agent.path()));
+    }
 }
 
 /// Removes the containers, volumes, networks and data of tenants in this demo's agents' ledgers; those of other agents

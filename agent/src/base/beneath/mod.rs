@@ -36,6 +36,7 @@ pub use self::{
     path::{MAX_DEPTH, PathError, RelPath},
     walk::{Entry, Found, Kind, LINK, Limits, MAX_OPEN, Meta, Surveyed},
 };
+use super::btrfs;
 
 /// How often a directory is read that is to be emptied: a round takes nearly all of what is in it.
 const MAX_ROUNDS: usize = 100;
@@ -282,6 +283,8 @@ fn remove(directory: BorrowedFd<'_>, name: &[u8], depth: usize) -> io::Result<()
         return Err(invalid("what is to be removed is too deep".to_owned()));
     }
     let below = open_at(directory, name, OFlags::DIRECTORY)?;
+    // A subvolume of the tenant's own may be read-only.
+    btrfs::make_writable(below.as_fd())?;
     // No list of what is in it, which may be millions. A directory that changes while it is read may leave entries out, so
     // it is read until nothing is left.
     for _ in 0..MAX_ROUNDS {

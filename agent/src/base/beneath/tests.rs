@@ -276,3 +276,25 @@ fn the_names_of_all_levels_are_bounded_together() {
     let (walked, met) = walk(15_000);
     assert!(!walked && met < 10, "{met}");
 }
+
+/// Where temporary files are on a btrfs (`TMPDIR`). Fails when a tenant's read-only subvolume is in the way of what is to be removed.
+#[test]
+fn a_read_only_subvolume_is_removed_like_any_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    if !rustix::fs::statfs(dir.path()).is_ok_and(|found| btrfs::is_btrfs(&found)) {
+        return println!("not run: temporary files are not on a btrfs");
+    }
+    let at = |path: &str| dir.path().join(path).display().to_string();
+    let make = |words: &[&str]| {
+        let words = ["subvolume"].iter().chain(words);
+        let words: Vec<_> = words.map(std::ffi::OsStr::new).collect();
+        btrfs::btrfs(&words).unwrap();
+    };
+    fs::create_dir(at("d")).unwrap();
+    make(&["create", &at("d/a")]);
+    fs::write(at("d/a/f"), "data").unwrap();
+    make(&["snapshot", "-r", &at("d/a"), &at("d/b")]);
+    let root = Root::open(dir.path()).unwrap();
+    root.remove(&path("d")).unwrap();
+    assert!(!dir.path().join("d").exists());
+}

@@ -179,15 +179,32 @@ pub struct Usage {
     pub too_deep: bool,
     /// There are more than were to be counted.
     pub cut: bool,
+    /// The time was over before all was counted.
+    pub late: bool,
+}
+
+/// How a walk goes on.
+pub struct Pace<'a> {
+    /// Called for each directory, so that a long walk leaves the disk to others.
+    pub pause: &'a dyn Fn(),
+    /// Whether its time is over; asked at each file and directory.
+    pub is_over: &'a dyn Fn() -> bool,
+}
+
+impl Pace<'_> {
+    /// Of a walk that takes as long as it takes.
+    pub const FREE: Self = Self {
+        pause: &|| (),
+        is_over: &|| false,
+    };
 }
 
 /// Counts what is below `dir`, up to some more than `most` files and directories; what cannot be read counts as nothing.
-/// Calls `pause` for each directory, so that a long walk leaves the disk to others.
-pub fn usage(dir: &Path, most: u64, pause: &dyn Fn()) -> Usage {
+pub fn usage(dir: &Path, most: u64, pace: &Pace<'_>) -> Usage {
     let mut found = Usage::default();
     let surveyed = Root::open(dir).and_then(|root| {
         let mut entered = |_: BorrowedFd<'_>| {
-            pause();
+            (pace.pause)();
             Ok(())
         };
         root.survey(&mut entered, &mut |entry| {
@@ -201,6 +218,10 @@ pub fn usage(dir: &Path, most: u64, pause: &dyn Fn()) -> Usage {
             found.cut = found.inodes > most;
             if found.cut {
                 return Err(io::Error::other("it holds more files than are counted"));
+            }
+            found.late = (pace.is_over)();
+            if found.late {
+                return Err(io::Error::other("it takes longer than it may"));
             }
             Ok(())
         })
@@ -250,12 +271,12 @@ mod tests {
         );
         assert_eq!(fs::metadata(to.join("x")).unwrap().mode() & 0o777, 0o700);
         sync(&to).unwrap();
-        let found = usage(&to, 100, &|| ());
+        let found = usage(&to, 100, &Pace::FREE);
         assert!(
             found.bytes > 0 && found.inodes == 3 && !found.cut,
             "{found:?}"
         );
-        let cut = usage(&to, 2, &|| ());
+        let cut = usage(&to, 2, &Pace::FREE);
         assert!(cut.cut && cut.inodes == 3, "{cut:?}");
         wipe(&to).unwrap();
         assert_eq!(fs::read_dir(&to).unwrap().count(), 0);

@@ -35,6 +35,10 @@ fn remove_empty(directory: &OwnedFd, name: &CStr) -> io::Result<()> {
     Ok(rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR)?)
 }
 
+/// Names of directories that are held while what is in them is moved up. Whoever filled the tree decides how many there are; those
+/// beyond are met later. Few in tests, so that they get there.
+const HELD: usize = if cfg!(test) { 3 } else { 10_000 };
+
 /// Removes everything in `dir`, not `dir` itself. Follows no link.
 pub fn wipe(dir: &Path) -> io::Result<()> {
     wipe_except(dir, "")
@@ -44,64 +48,79 @@ pub fn wipe(dir: &Path) -> io::Result<()> {
 pub fn wipe_except(dir: &Path, kept: &str) -> io::Result<()> {
     let root = rustix::fs::openat(CWD, dir, DIRECTORY, Mode::empty())?;
     empty(&root, kept, &mut |name, _| {
-        clear(&open(&root, &name)?)?;
-        remove_empty(&root, &name)
+        clear(&open(&root, name)?)?;
+        remove_empty(&root, name)
     })
 }
 
 /// Removes a directory with everything in it, following no link. A tenant may have nested tens of thousands of
 /// directories, so neither the stack nor descriptors are used for each level, as `fs::remove_dir_all` does: what a
-/// directory holds is moved up until nothing is nested. May be repeated after an interruption.
+/// directory holds is moved up until nothing is nested. Nor is memory used for each of millions of names. May be repeated after
+/// an interruption.
 pub fn remove_all(dir: &Path) -> io::Result<()> {
     clear(&rustix::fs::openat(CWD, dir, DIRECTORY, Mode::empty())?)?;
     fs::remove_dir(dir)
 }
 
 /// Removes all that a directory holds. No directory moves from one subvolume into another, but a subvolume itself does: so
-/// each is emptied by itself, and those found in it are moved up beside it.
+/// each is emptied by itself, and those found in it are moved up to the top, where they are met again.
 fn clear(top: &OwnedFd) -> io::Result<()> {
     btrfs::make_writable(top.as_fd())?;
-    let mut clearing = Clearing {
-        top,
-        moved: 0,
-        subvolumes: Vec::new(),
-    };
-    clearing.empty_tree(top)?;
-    while let Some(name) = clearing.subvolumes.pop() {
-        clearing.empty_tree(&open(top, &name)?)?;
-        remove_empty(top, &name)?;
+    let device = rustix::fs::fstat(top)?.st_dev;
+    let mut clearing = Clearing { top, moved: 0 };
+    empty(top, "", &mut |name, stat| {
+        if stat.st_dev != device {
+            clearing.empty_subvolume(&subvolume(top, name)?)?;
+            return remove_empty(top, name);
+        }
+        clearing.remove_tree(top, device, name)
+    })
+}
+
+/// Opens a subvolume to be emptied.
+fn subvolume(directory: &OwnedFd, name: &CStr) -> io::Result<OwnedFd> {
+    let subvolume = open(directory, name)?;
+    if !btrfs::is_subvolume(&subvolume)? {
+        let why = "another file system is mounted in what is to be removed";
+        return Err(io::Error::new(io::ErrorKind::CrossesDevices, why));
     }
-    Ok(())
+    btrfs::make_writable(subvolume.as_fd())?;
+    Ok(subvolume)
 }
 
 struct Clearing<'a> {
     top: &'a OwnedFd,
     /// Directories that were moved up.
     moved: u64,
-    /// Subvolumes in `top` that are still there.
-    subvolumes: Vec<CString>,
 }
 
 impl Clearing<'_> {
-    /// Removes what is in `root` and on the same file system; subvolumes nested there are then in `top`.
-    fn empty_tree(&mut self, root: &OwnedFd) -> io::Result<()> {
+    /// Removes what is in a subvolume; those nested there are then in `top`.
+    fn empty_subvolume(&mut self, root: &OwnedFd) -> io::Result<()> {
         let device = rustix::fs::fstat(root)?.st_dev;
-        let mut left = Vec::new();
         empty(root, "", &mut |name, stat| {
-            if stat.st_dev == device {
-                left.push(name);
-                return Ok(());
+            if stat.st_dev != device {
+                return self.take(root, name);
             }
-            self.take(root, name)
-        })?;
-        while let Some(name) = left.pop() {
+            self.remove_tree(root, device, name)
+        })
+    }
+
+    /// Removes a directory of `root` with what is in it and on the same file system. Subvolumes nested there are then in `top`,
+    /// and in `root` the directories that were too many to be held.
+    fn remove_tree(&mut self, root: &OwnedFd, device: u64, name: &CStr) -> io::Result<()> {
+        let mut held = vec![name.to_owned()];
+        while let Some(name) = held.pop() {
             let below = open(root, &name)?;
             empty(&below, "", &mut |inner, stat| {
-                if stat.st_dev == device {
-                    left.push(move_up(&below, &inner, root, &mut self.moved)?);
-                    return Ok(());
+                if stat.st_dev != device {
+                    return self.take(&below, inner);
                 }
-                self.take(&below, inner)
+                let moved = move_up(&below, inner, root, &mut self.moved)?;
+                if held.len() < HELD {
+                    held.push(moved);
+                }
+                Ok(())
             })?;
             remove_empty(root, &name)?;
         }
@@ -109,41 +128,40 @@ impl Clearing<'_> {
     }
 
     /// Moves a subvolume to the top, writable.
-    fn take(&mut self, from: &OwnedFd, name: CString) -> io::Result<()> {
-        let subvolume = open(from, &name)?;
-        if !btrfs::is_subvolume(&subvolume)? {
-            let why = "another file system is mounted in what is to be removed";
-            return Err(io::Error::new(io::ErrorKind::CrossesDevices, why));
-        }
-        btrfs::make_writable(subvolume.as_fd())?;
-        let at = move_up(from, &name, self.top, &mut self.moved)?;
-        self.subvolumes.push(at);
-        Ok(())
+    fn take(&mut self, from: &OwnedFd, name: &CStr) -> io::Result<()> {
+        subvolume(from, name)?;
+        move_up(from, name, self.top, &mut self.moved).map(drop)
     }
 }
 
-/// Removes what a directory holds except `kept`, but hands over its directories that are not empty.
+/// Removes what a directory holds except `kept`, but hands over its directories that are not empty, which are then to be gone from
+/// there. No list of what is in it, which may be millions: it is read while it changes. Then an entry may be shown twice, or not at
+/// all, so it is read until nothing is left.
 fn empty(
     directory: &OwnedFd,
     kept: &str,
-    nested: &mut dyn FnMut(CString, Stat) -> io::Result<()>,
+    nested: &mut dyn FnMut(&CStr, Stat) -> io::Result<()>,
 ) -> io::Result<()> {
-    // All names first: a directory that changes while it is read may show an entry twice or not at all.
-    let mut names = Vec::new();
-    for entry in Dir::read_from(directory)? {
-        let name = entry?.file_name().to_owned();
-        let bytes = name.to_bytes();
-        if !matches!(bytes, b"." | b"..") && bytes != kept.as_bytes() {
-            names.push(name);
-        }
-    }
-    for name in names {
-        let stat = rustix::fs::statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW)?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-            rustix::fs::unlinkat(directory, &name, AtFlags::empty())?;
-        } else if remove_empty(directory, &name).is_err() {
-            // Empty ones go at once: what a snapshot shows in the place of a subvolume is one that cannot be moved.
-            nested(name, stat)?;
+    let mut left = true;
+    while std::mem::take(&mut left) {
+        for entry in Dir::read_from(directory)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let bytes = name.to_bytes();
+            if matches!(bytes, b"." | b"..") || bytes == kept.as_bytes() {
+                continue;
+            }
+            let stat = match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::NOENT) => continue, // shown twice
+                stat => stat?,
+            };
+            left = true;
+            if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+                rustix::fs::unlinkat(directory, name, AtFlags::empty())?;
+            } else if remove_empty(directory, name).is_err() {
+                // Empty ones go at once: what a snapshot shows in the place of a subvolume is one that cannot be moved.
+                nested(name, stat)?;
+            }
         }
     }
     Ok(())
@@ -164,7 +182,7 @@ fn move_up(from: &OwnedFd, name: &CStr, root: &OwnedFd, moved: &mut u64) -> io::
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::tree::usage;
+    use crate::base::tree::{Pace, usage};
 
     /// Deeper than descriptors and a small stack reach, and than any path is long.
     #[test]
@@ -183,12 +201,81 @@ mod tests {
             at = rustix::fs::openat(&at, "d", flags, Mode::empty()).unwrap();
         }
         let work = move || {
-            assert!(usage(&top, 100_000, &|| ()).too_deep);
+            assert!(usage(&top, 100_000, &Pace::FREE).too_deep);
             remove_all(&top).map(|()| top)
         };
         let thread = std::thread::Builder::new().stack_size(256 << 10);
         let top = thread.spawn(work).unwrap().join().unwrap().unwrap();
         assert!(!top.exists() && outside.join("f").exists());
+    }
+
+    /// Says which directory [`removes_in_a_process_of_its_own`] is to remove.
+    const GIVEN: &str = "ISYONE_TEST_REMOVE";
+    /// As long as a name gets.
+    const LONGEST: usize = 255;
+
+    /// The most memory that this process has had, in KiB.
+    fn peak_kib() -> u64 {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+        let words = line.unwrap().trim().strip_suffix(" kB").unwrap();
+        words.parse().unwrap()
+    }
+
+    /// Half of [`however_many_names_there_are_memory_stays_small`]; by itself it does nothing.
+    #[test]
+    fn removes_in_a_process_of_its_own() {
+        let Some(top) = std::env::var_os(GIVEN) else {
+            return;
+        };
+        let before = peak_kib();
+        remove_all(Path::new(&top)).unwrap();
+        let more = peak_kib() - before;
+        assert!(more < 4 << 10, "{more} KiB");
+    }
+
+    /// Fails when a directory's names are all read before the first is removed, or all its directories' are held: these are 10 MB
+    /// of names, a tenant can make a thousand times as many.
+    #[test]
+    fn however_many_names_there_are_memory_stays_small() {
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().join("top");
+        fs::create_dir(&top).unwrap();
+        for number in 0..40_000 {
+            let at = top.join(format!("{number:0>LONGEST$}"));
+            if number % 5 == 0 {
+                fs::create_dir_all(at.join("d")).unwrap();
+            } else {
+                rustix::fs::mknodat(CWD, &at, FileType::RegularFile, Mode::RWXU, 0).unwrap();
+            }
+        }
+        let own = "base::tree::remove::tests::removes_in_a_process_of_its_own";
+        let ended = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", own])
+            .env(GIVEN, &top)
+            .output()
+            .unwrap();
+        let words = String::from_utf8_lossy(&ended.stdout);
+        assert!(ended.status.success() && !top.exists(), "{words}");
+        assert!(words.contains("1 passed"), "{words}");
+    }
+
+    /// Fails when what is beyond those that are held is forgotten, or a name is taken that the tenant has given.
+    #[test]
+    fn directories_beyond_those_that_are_held_go_too_and_what_is_kept_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().join("top");
+        for (wide, deep) in (0..30).flat_map(|wide| (0..30).map(move |deep| (wide, deep))) {
+            let at = top.join(format!("a/{wide}/b/{deep}/c/.isy-removed-{wide}"));
+            fs::create_dir_all(&at).unwrap();
+            fs::write(at.join("f"), "data").unwrap();
+        }
+        fs::create_dir_all(top.join("kept/inner")).unwrap();
+        wipe_except(&top, "kept").unwrap();
+        assert!(top.join("kept/inner").exists());
+        assert_eq!(fs::read_dir(&top).unwrap().count(), 1);
+        remove_all(&top).unwrap();
+        assert!(!top.exists());
     }
 
     /// Where temporary files are on a btrfs (`TMPDIR`): what a tenant's program makes there without any right of its own is
@@ -218,7 +305,7 @@ mod tests {
         make(&["snapshot", "-r", &at("a"), &at("plain/read-only")]);
         make(&["snapshot", "-r", &at("a/b/nested"), &at("empty-read-only")]);
         rustix::fs::sync();
-        let found = usage(&top, 100_000, &|| ());
+        let found = usage(&top, 100_000, &Pace::FREE);
         // Five subvolumes, what a snapshot shows in the place of one more, and what is in them.
         assert!(
             found.inodes > 5 * 1_024 && found.inodes < 7 * 1_024,

@@ -11,7 +11,10 @@ use std::{
 use isyone_proto::disk::{DiskMeans, DiskPlace, DiskUse, inodes_of};
 
 use super::btrfs::Btrfs;
-use crate::base::{fsutil, kernel, tree};
+use crate::base::{
+    fsutil, kernel,
+    tree::{self, Pace},
+};
 
 /// A walk pauses after each directory, so that it never keeps the disk from a tenant.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -75,6 +78,8 @@ pub(super) struct Places {
     pub(super) hold_at: Option<u64>,
     /// The disk of its plan; 0: there is no limit.
     pub(super) limit_bytes: u64,
+    /// The walk is given up after this long; `None`: it takes as long as it takes.
+    pub(super) most_time: Option<Duration>,
 }
 
 impl Places {
@@ -121,15 +126,22 @@ pub(super) struct Measurement {
     /// There are so many files that they were not counted to their end.
     pub(super) cut: bool,
     pub(super) means: DiskMeans,
+    /// How long that took.
+    pub(super) took: Duration,
+    /// The time was over before all was counted: the figures say nothing.
+    pub(super) given_up: bool,
     /// Of the file system at the beginning.
     pub(super) free: Room,
 }
 
 pub(super) fn measure(places: &Places) -> Measurement {
     let begin = Instant::now();
-    let pause = || {
-        let long = begin.elapsed() > PATIENCE;
-        std::thread::sleep(if long { SHORT_PAUSE } else { PAUSE });
+    let pace = Pace {
+        pause: &|| {
+            let long = begin.elapsed() > PATIENCE;
+            std::thread::sleep(if long { SHORT_PAUSE } else { PAUSE });
+        },
+        is_over: &|| places.most_time.is_some_and(|most| begin.elapsed() > most),
     };
     let last = places.volumes.last();
     let held = last.and_then(|place| hold(place, places.hold_at?));
@@ -145,7 +157,7 @@ pub(super) fn measure(places: &Places) -> Measurement {
     };
     for (whose, place) in places.all() {
         let left = most.saturating_sub(found.used.inodes);
-        let usage = tree::usage(place, left, &pause);
+        let usage = tree::usage(place, left, &pace);
         let bytes = match quota_at(place).and_then(|quota| quota.used(place)) {
             // It counts what no walk sees, such as deleted files, but no subvolume that somebody has made in there.
             Some(held) if whose != DiskPlace::Beside => {
@@ -161,7 +173,12 @@ pub(super) fn measure(places: &Places) -> Measurement {
         used.inodes = used.inodes.saturating_add(usage.inodes);
         used.too_deep = used.too_deep.or(usage.too_deep.then_some(whose));
         found.cut |= usage.cut;
+        if usage.late {
+            found.given_up = true;
+            break;
+        }
     }
+    found.took = begin.elapsed();
     found
 }
 
@@ -238,6 +255,24 @@ mod tests {
         assert!((6 << 20..7 << 20).contains(&bytes), "{found:?}");
         assert_eq!((inodes, found.means), (3, DiskMeans::Counted));
         assert!(found.free.bytes > 0);
+    }
+
+    /// Fails when a walk knows no end but the last directory.
+    #[test]
+    fn a_walk_whose_time_is_over_is_given_up() {
+        let dir = tempfile::tempdir().unwrap();
+        for number in 0..40 {
+            let at = dir.path().join(format!("o/{number}"));
+            fsutil::make_directories(&at).unwrap();
+        }
+        let mut places = places(dir.path());
+        let found = measure(&places);
+        assert_eq!((found.given_up, found.used.inodes), (false, 40));
+        assert!(found.took >= PAUSE * 40);
+        places.most_time = Some(PAUSE * 10);
+        let found = measure(&places);
+        assert!(found.given_up && found.used.inodes < 20, "{found:?}");
+        assert!(!found.cut);
     }
 
     fn places(dir: &Path) -> Places {

@@ -10,6 +10,7 @@ pub mod device;
 mod measure;
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, HashMap, HashSet},
     path::{Path, PathBuf},
     sync::Arc,
@@ -45,9 +46,56 @@ const AT_LEISURE: Duration = Duration::from_secs(900);
 const WATCHED: Duration = Duration::from_secs(60);
 /// Between measurements of one that may have reached its next state: as much has been written on its file system.
 const HURRIED: Duration = Duration::from_secs(10);
-/// Tenants that are measured at once. More than one, because a tenant with millions of directories takes long, and must not
-/// keep the others from their turn.
+/// Whoever hurries is measured before others who have waited for so much longer. Not before all others: so many may hurry, on a
+/// disk that somebody writes to all the time, that nobody else would be measured.
+const HEAD_START: Duration = Duration::from_secs(120);
+/// Tenants that are measured at once.
 const AT_ONCE: usize = 4;
+
+/// How long it takes to measure a tenant, by the last time. Whoever has millions of directories must not keep the others from
+/// their turn, nor may all together who have: the slower, the fewer are measured at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+enum Speed {
+    /// Nearly all tenants, and those of whom nothing is known.
+    #[default]
+    Quick,
+    Slow,
+    /// As long as it takes: there are no more directories than twice its plan's.
+    Endless,
+}
+
+impl Speed {
+    /// Longer than this and it is given up, to be measured anew among the slower ones.
+    fn most_time(self) -> Option<Duration> {
+        match self {
+            Self::Quick => Some(Duration::from_secs(20)),
+            Self::Slow => Some(Duration::from_secs(300)),
+            Self::Endless => None,
+        }
+    }
+
+    /// Tenants of this speed and slower ones that are measured at once.
+    fn at_once(self) -> usize {
+        match self {
+            Self::Quick => AT_ONCE,
+            Self::Slow => AT_ONCE - 1,
+            Self::Endless => AT_ONCE - 2,
+        }
+    }
+
+    fn slower(self) -> Self {
+        match self {
+            Self::Quick => Self::Slow,
+            Self::Slow | Self::Endless => Self::Endless,
+        }
+    }
+
+    fn of(took: Duration) -> Self {
+        let fits = |speed: &Self| speed.most_time().is_none_or(|most| took <= most);
+        let speeds = [Self::Quick, Self::Slow];
+        speeds.into_iter().find(fits).unwrap_or(Self::Endless)
+    }
+}
 
 /// What is known of one tenant's disk, and since when.
 #[derive(Debug)]
@@ -71,7 +119,11 @@ struct Known {
 #[derive(Debug, Default)]
 struct Disks {
     known: HashMap<TenantName, Known>,
-    under_way: HashSet<TenantName>,
+    under_way: HashMap<TenantName, Speed>,
+    /// Of all that were measured, or tried to be.
+    speeds: HashMap<TenantName, Speed>,
+    /// Those whose measurement was given up: it is to be made up for, whatever is known of before.
+    given_up: HashSet<TenantName>,
     /// Where containers keep what they write beside their volumes, by id: told only while they run.
     layers: HashMap<String, PathBuf>,
 }
@@ -86,8 +138,7 @@ pub async fn run(host: Arc<Host>, plans: watch::Receiver<InForce>, stop: Cancell
             () = sleep(EVERY) => {}
             Some(done) = walks.join_next() => {
                 if let Ok((name, held_at, found)) = done {
-                    disks.under_way.remove(&name);
-                    disks.learn(name, held_at, found, Instant::now());
+                    disks.end(name, held_at, found, Instant::now());
                 }
             }
         }
@@ -129,6 +180,20 @@ fn room_of(entry: &BoardEntry) -> Option<Room> {
 }
 
 impl Disks {
+    /// A measurement has ended.
+    fn end(&mut self, name: TenantName, held_at: Option<u64>, found: Measurement, now: Instant) {
+        let speed = self.under_way.remove(&name).unwrap_or_default();
+        if found.given_up {
+            tracing::debug!(tenant = %name, "its directories take longer to count than others'");
+            self.speeds.insert(name.clone(), speed.slower());
+            self.given_up.insert(name);
+            return;
+        }
+        self.speeds.insert(name.clone(), Speed::of(found.took));
+        self.given_up.remove(&name);
+        self.learn(name, held_at, found, now);
+    }
+
     fn learn(&mut self, name: TenantName, held_at: Option<u64>, found: Measurement, now: Instant) {
         let before = self.known.get(&name);
         let disk = before.map_or_else(Disk::default, |known| known.disk);
@@ -167,7 +232,7 @@ impl Disks {
 
     /// A measurement begins: what is written from now on it may not see.
     fn begin(&mut self, name: &TenantName) {
-        self.under_way.insert(name.clone());
+        self.under_way.insert(name.clone(), self.speed(name));
         if let Some(known) = self.known.get_mut(name) {
             known.fallen = Room::default();
         }
@@ -197,18 +262,42 @@ impl Disks {
             .set_disk(&entry.name, entry.status.uid, known.disk, volumes);
     }
 
-    /// The tenant that is measured next: of those whose time has come, the one that has waited longest beyond it, never
-    /// measured ones first; so the last of 120 names gets its turn although one round takes longer than [`AT_LEISURE`].
+    fn speed(&self, name: &TenantName) -> Speed {
+        self.speeds.get(name).copied().unwrap_or_default()
+    }
+
+    /// Whether one more of this speed may be measured now.
+    fn has_room(&self, speed: Speed) -> bool {
+        let slower = self.under_way.values().filter(|other| **other >= speed);
+        slower.count() < speed.at_once()
+    }
+
+    /// The tenant that is measured next: of those whose time has come, and of whose speed not too many are being measured, the one
+    /// that has waited longest beyond it, never measured ones first; so the last of 120 names gets its turn although one round
+    /// takes longer than [`AT_LEISURE`].
     fn due<'a>(&self, entries: &'a [BoardEntry], now: Instant) -> Option<&'a BoardEntry> {
-        let idle = entries
-            .iter()
-            .filter(|e| !self.under_way.contains(&e.name) && !e.status.volumes.is_empty());
-        let at = |entry: &BoardEntry| {
-            let known = self.known.get(&entry.name)?;
-            Some(known.at + pace(known))
+        let idle = entries.iter().filter(|e| {
+            !self.under_way.contains_key(&e.name)
+                && !e.status.volumes.is_empty()
+                && self.has_room(self.speed(&e.name))
+        });
+        let due = idle.filter_map(|e| Some((self.has_waited(&e.name, now)?, e)));
+        due.min_by_key(|(waited, _)| Reverse(*waited))
+            .map(|(_, entry)| entry)
+    }
+
+    /// For how long a tenant's time has come; `None`: it has not.
+    fn has_waited(&self, name: &TenantName, now: Instant) -> Option<Duration> {
+        let known = self.known.get(name);
+        let Some(known) = known.filter(|_| !self.given_up.contains(name)) else {
+            return Some(Duration::MAX);
         };
-        let (when, first) = idle.map(|e| (at(e), e)).min_by_key(|(when, _)| *when)?;
-        when.is_none_or(|when| when <= now).then_some(first)
+        let pace = pace(known);
+        let waited = now.checked_duration_since(known.at + pace)?;
+        Some(match pace {
+            HURRIED => waited + HEAD_START,
+            _ => waited,
+        })
     }
 
     /// Where a tenant's data is.
@@ -228,12 +317,15 @@ impl Disks {
             beside,
             hold_at: plan.and_then(hold_at),
             limit_bytes: plan.map_or(0, |plan| plan.size.disk_bytes),
+            most_time: self.speed(&entry.name).most_time(),
         }
     }
 
     fn forget(&mut self, entries: &[BoardEntry]) {
         let there: HashSet<&TenantName> = entries.iter().map(|e| &e.name).collect();
         self.known.retain(|name, _| there.contains(name));
+        self.speeds.retain(|name, _| there.contains(name));
+        self.given_up.retain(|name| there.contains(name));
         let containers = entries.iter().flat_map(|e| &e.status.containers);
         let alive: HashSet<&str> = containers.map(|c| c.id.as_str()).collect();
         self.layers.retain(|id, _| alive.contains(id.as_str()));

@@ -22,9 +22,12 @@ fn entries(names: &[&str]) -> Vec<BoardEntry> {
             containers: vec![],
             operation: None,
             steps: vec![],
+            own_database: true,
             absent: false,
             volumes: vec!["/p".to_owned(), "/o".to_owned()],
             volume_repairs: 0,
+            modules_cut_off: 0,
+            installs_finished: 0,
         };
         board.set(&name.parse().unwrap(), status);
     }
@@ -118,7 +121,7 @@ fn who_is_warned_is_watched_and_who_is_being_measured_waits() {
         .insert("alfa".parse().unwrap(), known(9 * GIB, start));
     assert!(disks.due(&entries, start + WATCHED / 2).is_none());
     assert!(disks.due(&entries, start + WATCHED).is_some());
-    disks.under_way.insert("alfa".parse().unwrap());
+    disks.begin(&"alfa".parse().unwrap());
     assert!(disks.due(&entries, start + WATCHED).is_none());
 }
 
@@ -171,4 +174,118 @@ fn who_may_have_too_many_files_by_now_is_measured_soon() {
     let mut known = known(0, start);
     known.found.cut = true;
     assert_eq!(pace(&known), WATCHED);
+}
+
+/// Five tenants with millions of directories and one that fills the disk, for three hours. Fails when whoever has so many gets
+/// any walker that is free: four of them held all for a quarter of an hour at a time, and nobody looked at the sixth.
+#[test]
+fn however_many_take_long_who_hurries_is_measured_soon() {
+    let entries = entries(&["alfa", "b1", "b2", "b3", "b4", "b5"]);
+    let (mut disks, start) = (Disks::default(), Instant::now());
+    let mut walks: Vec<(TenantName, Instant)> = Vec::new();
+    let mut done: BTreeMap<TenantName, u32> = BTreeMap::new();
+    let (mut waits, mut longest) = (0, 0);
+    for second in 0..3 * 3_600 {
+        let now = start + Duration::from_secs(second);
+        walks.retain(|(name, begun)| {
+            let is_alfa = name.as_str() == "alfa";
+            let takes = Duration::from_secs(if is_alfa { 1 } else { 1_000 });
+            let took = takes.min(disks.speed(name).most_time().unwrap_or(takes));
+            if *begun + took > now {
+                return true;
+            }
+            let found = Measurement {
+                took,
+                given_up: took < takes,
+                cut: true,
+                ..known(GIB, now).found
+            };
+            *done.entry(name.clone()).or_default() += u32::from(!found.given_up);
+            disks.end(name.clone(), None, found, now);
+            if is_alfa {
+                let fallen = room(90 * GIB);
+                let hurried = Known {
+                    fallen,
+                    ..known(GIB, now)
+                };
+                disks.known.insert(name.clone(), hurried);
+            }
+            false
+        });
+        while walks.len() < AT_ONCE
+            && let Some(entry) = disks.due(&entries, now)
+        {
+            disks.begin(&entry.name);
+            walks.push((entry.name.clone(), now));
+        }
+        let alfa = &entries[0].name;
+        let is_waiting =
+            !disks.under_way.contains_key(alfa) && disks.has_waited(alfa, now).is_some();
+        waits = if is_waiting { waits + 1 } else { 0 };
+        longest = waits.max(longest);
+    }
+    // Two that were quick as far as was known, one after the other.
+    assert!(longest <= 40, "{longest} s");
+    assert!(
+        done.len() == 6 && done.values().all(|times| *times > 1),
+        "{done:?}"
+    );
+}
+
+/// Fails when what fell before a measurement that was given up is forgotten: its tenant would be looked at a quarter of an hour
+/// later.
+#[test]
+fn who_was_given_up_is_measured_at_once_among_the_slower() {
+    let entries = entries(&["alfa", "beta"]);
+    let (mut disks, start) = (Disks::default(), Instant::now());
+    for entry in &entries {
+        disks.known.insert(entry.name.clone(), known(GIB, start));
+    }
+    let alfa = entries[0].name.clone();
+    let most = |disks: &mut Disks| disks.places(&entries[0], None).most_time;
+    let mut before = Some(Duration::ZERO);
+    for _ in 0..2 {
+        assert!(most(&mut disks) > before);
+        before = most(&mut disks);
+        disks.begin(&alfa);
+        let found = Measurement {
+            given_up: true,
+            ..known(0, start).found
+        };
+        disks.end(alfa.clone(), None, found, start);
+        assert_eq!(disks.due(&entries, start).map(|e| &e.name), Some(&alfa));
+        assert_eq!(disks.known[&alfa].found.used.bytes, GIB);
+    }
+    // Now it takes as long as it takes; and when that was not long, it is as all others are.
+    assert_eq!(most(&mut disks), None);
+    disks.begin(&alfa);
+    disks.end(alfa.clone(), None, known(0, start).found, start);
+    assert!(disks.due(&entries, start).is_none());
+    assert_eq!(disks.speed(&alfa), Speed::Quick);
+}
+
+/// Fails when only waiting counts: on a disk that somebody fills, 119 others are measured first.
+#[test]
+fn who_hurries_goes_before_those_who_are_only_watched() {
+    let entries = entries(&["alfa", "beta"]);
+    let (mut disks, start) = (Disks::default(), Instant::now());
+    let hurried = Known {
+        fallen: room(90 * GIB),
+        ..known(GIB, start + WATCHED)
+    };
+    disks
+        .known
+        .insert(entries[0].name.clone(), known(9 * GIB, start));
+    disks.known.insert(entries[1].name.clone(), hurried);
+    let first = |after: Duration| disks.due(&entries, start + after).unwrap().name.as_str();
+    assert_eq!(first(WATCHED), "alfa");
+    assert_eq!(first(WATCHED + HURRIED), "beta");
+    // Alfa has waited for longer than the head start only when beta's time comes so much later.
+    let later = Known {
+        fallen: room(90 * GIB),
+        ..known(GIB, start + WATCHED + HEAD_START)
+    };
+    disks.known.insert(entries[1].name.clone(), later);
+    let due = disks.due(&entries, start + WATCHED + HEAD_START + HURRIED);
+    assert_eq!(due.unwrap().name.as_str(), "alfa");
 }

@@ -18,7 +18,7 @@ use crate::plan::{
     render,
     stack::{
         ADDON_NAME, ADDONS_TARGET, EXTRA_ADDONS_TARGET, GEVENT_PORT, HTTP_PORT, MAX_CONNECTIONS,
-        POSTGRES_GRACE_S, init_name, split_memory,
+        POSTGRES_GRACE_S, default_pids, init_name, split_memory,
     },
 };
 
@@ -36,10 +36,7 @@ pub(super) fn limits(size: &Size, host: &HostFacts, role: Role) -> Limits {
         Role::Odoo => Limits {
             memory_bytes: odoo,
             nano_cpus: cpu.clamp(least, most),
-            pids: match size.bounds.pids {
-                0 => 256 + 64 * size.workers,
-                said => said,
-            },
+            pids: default_pids(size),
         },
         Role::Postgres => Limits {
             memory_bytes: postgres,
@@ -239,15 +236,29 @@ pub(super) fn init(plan: &TenantPlan, host: &HostFacts, images: &Images) -> Cont
         .chain(plan.modules.iter().map(|m| m.as_str()))
         .collect::<Vec<_>>()
         .join(",");
+    let mut arguments = loading(plan, modules);
+    arguments.push("--without-demo=True".to_owned());
+    if plan.language.as_str() != "en_US" {
+        arguments.push(format!("--load-language={}", plan.language));
+    }
+    one_off(plan, host, images, ("init", &arguments))
+}
+
+/// Loads all modules anew, which does what is left to do of them. With its memory and CPU, beside Odoo's.
+pub(super) fn finish(plan: &TenantPlan, host: &HostFacts, images: &Images) -> ContainerSpec {
+    let arguments = loading(plan, "base".to_owned());
+    one_off(plan, host, images, ("finish", &arguments))
+}
+
+/// Both 18 (any text means none) and 19 (a boolean) understand `=True`. Limits are off: this is one long request.
+fn loading(plan: &TenantPlan, modules: String) -> Vec<String> {
     let mut arguments = vec![
         "-d".to_owned(),
         plan.name.database(),
         "-i".to_owned(),
         modules,
     ];
-    // Both 18 (any text means none) and 19 (a boolean) understand `=True`. Limits are off: this is one long request.
     for flag in [
-        "--without-demo=True",
         "--stop-after-init",
         "--no-http",
         "--workers=0",
@@ -259,13 +270,19 @@ pub(super) fn init(plan: &TenantPlan, host: &HostFacts, images: &Images) -> Cont
     ] {
         arguments.push(flag.to_owned());
     }
-    if plan.language.as_str() != "en_US" {
-        arguments.push(format!("--load-language={}", plan.language));
-    }
+    arguments
+}
+
+fn one_off(
+    plan: &TenantPlan,
+    host: &HostFacts,
+    images: &Images,
+    (role, arguments): (&str, &[String]),
+) -> ContainerSpec {
     let mut spec = odoo(plan, host, images);
     spec.name = init_name(&plan.name);
-    spec.command = odoo_command(images, &arguments);
-    spec.labels = labels(plan, host, "init");
+    spec.command = odoo_command(images, arguments);
+    spec.labels = labels(plan, host, role);
     spec.labels
         .insert("com.docker.compose.oneoff".to_owned(), "True".to_owned());
     spec.labels

@@ -13,12 +13,19 @@ use sha2::{Digest as _, Sha256};
 
 use crate::plan::{
     container::{
-        ContainerSpec, LABEL_CONFIG_HASH, LABEL_TENANT, LABEL_UID, Limits, MountSource, NamedSpec,
+        ContainerSpec, LABEL_CONFIG_HASH, LABEL_PORTS, LABEL_TENANT, LABEL_UID, Limits,
+        MountSource, NamedSpec, PORTS_RELAYED,
     },
     facts::{HostFacts, Images},
     render, sql,
     stack::Stack,
 };
+
+/// Tells an Odoo worker how long it waits for its client's next byte, seconds; Odoo's default of 2 cuts off who reads a large answer
+/// slowly. Only behind the host's relay, which takes bodies in whole and keeps connections moving: a worker that a visitor reaches
+/// by himself is held by him for as long.
+const SOCKET_TIMEOUT: &str = "ODOO_HTTP_SOCKET_TIMEOUT";
+const SOCKET_TIMEOUT_S: u32 = 60;
 
 fn named(plan: &TenantPlan, name: String, key: &str, value: &str) -> NamedSpec {
     let labels = BTreeMap::from([
@@ -71,6 +78,16 @@ fn with_hash(mut spec: ContainerSpec, contents: &str) -> ContainerSpec {
     spec
 }
 
+/// Leaves the ports to the host's relay, and has Odoo wait for it. Comes after the hash: whose they are is no reason to make a container
+/// anew that has them published (the other way round is one: diff).
+fn leave_ports(odoo: &mut ContainerSpec) {
+    odoo.ports.clear();
+    odoo.env
+        .insert(SOCKET_TIMEOUT.to_owned(), SOCKET_TIMEOUT_S.to_string());
+    odoo.labels
+        .insert(LABEL_PORTS.to_owned(), PORTS_RELAYED.to_owned());
+}
+
 /// Names the snapshot from which this tenant's database may be copied.
 pub fn golden_key(plan: &TenantPlan, images: &Images) -> String {
     let modules: Vec<&str> = plan.modules.iter().map(|m| m.as_str()).collect();
@@ -90,11 +107,15 @@ pub fn golden_key(plan: &TenantPlan, images: &Images) -> String {
 pub fn stack(plan: &TenantPlan, host: &HostFacts, images: &Images, master_hash: &str) -> Stack {
     let conf = render::odoo_conf(plan, &images.odoo, master_hash);
     let postgres = with_hash(containers::postgres(plan, host, images), "");
-    // A changed file replaces the mounted one by a rename: a container only sees it when it is created anew.
-    let odoo = with_hash(
+    // A changed file replaces the mounted one by a rename: a container only sees it when it is started again.
+    let fixed = render::fixed_conf(plan, &images.odoo, master_hash);
+    let mut odoo = with_hash(
         containers::odoo(plan, host, images),
-        &(conf.clone() + &sql::metrics_token(plan)),
+        &(fixed + &sql::metrics_token(plan)),
     );
+    if host.relays {
+        leave_ports(&mut odoo);
+    }
     let mut stack = Stack {
         network: named(plan, plan.name.project(), "network", "default"),
         subnet: plan.subnet.trunc().to_string(),
@@ -103,6 +124,7 @@ pub fn stack(plan: &TenantPlan, host: &HostFacts, images: &Images, master_hash: 
         postgres,
         odoo,
         init: containers::init(plan, host, images),
+        finish: containers::finish(plan, host, images),
         files: Vec::new(),
         standin: images.odoo.standin || images.postgres.standin,
         golden_key: golden_key(plan, images),
@@ -117,7 +139,10 @@ mod tests {
     use crate::{
         plan::{
             facts::ImageFacts,
-            stack::{CRON_THREADS, MAX_CONNECTIONS, db_maxconn, split_memory},
+            stack::{
+                CRON_THREADS, MAX_CONNECTIONS, db_maxconn, process_memory, process_soft_memory,
+                split_memory,
+            },
         },
         testing::tenant_plan,
     };
@@ -131,6 +156,7 @@ mod tests {
             tenants_dir: "/var/lib/isyone/tenants".into(),
             addons_dir: "/var/lib/isyone/addons".into(),
             data_device: None,
+            relays: false,
         }
     }
 
@@ -181,6 +207,40 @@ mod tests {
         );
     }
 
+    /// Fails if memory that is changed in flight starts Odoo anew, or if its limits then stay as they were.
+    #[test]
+    fn the_limits_on_a_process_follow_the_memory_without_a_new_container() {
+        let mut images = images();
+        images.odoo.addons_path = Some("/mnt/extra-addons".to_owned());
+        let of = |memory_mib: u64, workers: u32, images: &Images| {
+            let mut plan = tenant_plan("alfa");
+            plan.size.memory_bytes = memory_mib << 20;
+            plan.size.workers = workers;
+            let stack = stack(&plan, &host(), images, "hash");
+            let conf = &stack.files[2].content;
+            let limit = |key: &str| {
+                let line = conf
+                    .lines()
+                    .find_map(|line| line.strip_prefix(key))
+                    .unwrap();
+                line.trim_start_matches(" = ").parse::<u64>().unwrap()
+            };
+            let limits = ["limit_memory_hard", "limit_memory_soft", "limit_time_cpu"].map(limit);
+            (limits, stack.odoo.labels[LABEL_CONFIG_HASH].clone())
+        };
+        let (small, before) = of(1024, 0, &images);
+        assert_eq!([small[0] >> 20, small[1], small[2]], [652, 0, 716]);
+        let (larger, after) = of(4096, 0, &images);
+        assert_eq!(larger[0] >> 20, 2611);
+        assert_eq!(before, after);
+        // 1 GiB is uploaded into one of two workers, and of four.
+        assert_eq!(of(2048, 2, &images).0[0] >> 20, 1305);
+        assert_eq!(of(4096, 4, &images).0.map(|n| n >> 20)[..2], [1305, 979]);
+        assert_eq!(of(16384, 8, &images).0[0] >> 20, 2611);
+        images.odoo.addons_path = None;
+        assert_eq!(of(1024, 0, &images).0[..2], [3584 << 20, 2048 << 20]);
+    }
+
     /// Which containers a plan's further limits make anew: those of a plan that says them, never those of one that does not.
     #[test]
     fn limits_that_a_plan_does_not_say_change_no_container() {
@@ -228,11 +288,33 @@ mod tests {
         assert_eq!(config_hash(&before, "conf"), config_hash(&odoo, "conf"));
     }
 
+    /// Whose the ports are makes no running container anew, and a relay's tenant has none published.
+    #[test]
+    fn a_relays_tenants_publish_nothing() {
+        let plan = tenant_plan("alfa");
+        let mut there = host();
+        there.relays = true;
+        let published = stack(&plan, &host(), &images(), "hash");
+        let relayed = stack(&plan, &there, &images(), "hash");
+        assert_eq!(published.odoo.ports.len(), 2);
+        assert!(relayed.odoo.ports.is_empty() && relayed.init.ports.is_empty());
+        assert_eq!(relayed.odoo.env[SOCKET_TIMEOUT], "60");
+        assert!(
+            published.odoo.env.is_empty(),
+            "a visitor would hold a worker"
+        );
+        let hash = |stack: &Stack| stack.odoo.labels[LABEL_CONFIG_HASH].clone();
+        assert_eq!(hash(&published), hash(&relayed));
+        let compose = &relayed.files[0].content;
+        assert!(!compose.contains("\n    ports:"), "{compose}");
+        assert!(compose.contains("one.isy.ports: relay"), "{compose}");
+    }
+
     #[test]
     fn no_secret_is_in_a_container_spec() {
         let plan = tenant_plan("alfa");
         let stack = stack(&plan, &host(), &images(), "hash");
-        for spec in [&stack.odoo, &stack.postgres, &stack.init] {
+        for spec in [&stack.odoo, &stack.postgres, &stack.init, &stack.finish] {
             let text = format!("{spec:?}");
             for secret in [
                 &plan.secrets.database_password,
@@ -257,6 +339,10 @@ mod tests {
             let (odoo, postgres) = split_memory(memory);
             prop_assert_eq!(odoo + postgres, memory);
             prop_assert!(postgres >= 6 << 20 && odoo >= postgres);
+            let bound = process_memory(&size, 1 << 30);
+            prop_assert!(bound <= (odoo / 100 * 85).max(256 << 20));
+            let soft = process_soft_memory(&size, 1 << 30);
+            prop_assert!(soft == 0 || soft >= 512 << 20);
             let processes = if workers == 0 { 1 } else { workers + CRON_THREADS + 1 };
             prop_assert!(processes * db_maxconn(&size) <= MAX_CONNECTIONS);
             for role in [Role::Odoo, Role::Postgres] {

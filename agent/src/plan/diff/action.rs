@@ -60,6 +60,8 @@ pub enum Action {
     UpdateSettings,
     /// Wait until `/web/health` is 200.
     AwaitOdoo,
+    /// Finish the installation of an app that was cut off.
+    FinishInstall,
 }
 
 impl Action {
@@ -79,9 +81,11 @@ impl Action {
             | Self::MoveData(_)
             | Self::WriteFiles
             | Self::RemoveDirectory => StepName::Volumes,
-            Self::CopyGolden | Self::InitDatabase | Self::RemoveInit | Self::SkipDatabase => {
-                StepName::Database
-            }
+            Self::CopyGolden
+            | Self::InitDatabase
+            | Self::RemoveInit
+            | Self::SkipDatabase
+            | Self::FinishInstall => StepName::Database,
             Self::Rekey | Self::UpdateSettings => StepName::Rekey,
             Self::AwaitOdoo => StepName::Healthy,
             Self::AwaitPostgres

@@ -43,6 +43,8 @@ pub struct Observed {
     /// Connections to PostgreSQL that [`Action::EndSessions`](super::Action::EndSessions) would end; counted while its disk
     /// is full and its Odoo stopped. 0 where that is not known.
     pub strangers: u32,
+    /// Modules that an installation which was cut off has left behind, as Odoo told lately.
+    pub cut_off: u32,
     /// Milliseconds that `/web/health` took just now, or why it did not answer.
     pub odoo_health: Option<Result<u32, String>>,
 }

@@ -10,7 +10,7 @@ use super::{
 use crate::plan::{
     container::{Container, LABEL_CONFIG_HASH, LABEL_UID},
     home::Lies,
-    sql,
+    relay, sql,
     stack::Stack,
     state::Database,
 };
@@ -50,6 +50,7 @@ pub(super) fn run(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
     make(&mut list, inputs, stack, &kept);
     fill(&mut list, inputs, stack);
     start(&mut list, inputs, &kept);
+    finish_install(&mut list, inputs, stack);
     if inputs.state.is_ready() {
         full::hold_back(&mut list, inputs);
     }
@@ -110,6 +111,9 @@ fn why_not_kept(
         Some("it was made for another tenant of this name")
     } else if container.label(LABEL_CONFIG_HASH) != wanted {
         Some("its configuration has changed")
+    } else if relay::is_relayed(container) && !stack.container(role).ports.is_empty() {
+        // The other way round it stays: its ports are Docker's until it is made anew for another reason.
+        Some("its ports were the relay's, and are Docker's now")
     } else if matches!(container.state.as_str(), "dead" | "removing") {
         Some("Docker could not remove it")
     } else if stops && data::is_to_move(inputs, role) {
@@ -299,6 +303,20 @@ fn start(list: &mut List, inputs: &Inputs<'_>, kept: &Kept) {
         .is_some_and(|at| inputs.now - at < START_GRACE_MS);
     if !odoo_stays || (!healthy && young) {
         list.add(9, 0, Action::AwaitOdoo, "it has just started");
+    }
+}
+
+/// Wave 10, when all else is as planned: Odoo and PostgreSQL work, and go on working beside it.
+fn finish_install(list: &mut List, inputs: &Inputs<'_>, stack: &Stack) {
+    let Inputs {
+        observed, state, ..
+    } = *inputs;
+    let well = matches!(observed.odoo_health, Some(Ok(_))) && observed.postgres_ready;
+    let may = state.is_ready() && !stack.standin && !inputs.disk.stops_odoo();
+    if list.0.is_empty() && observed.cut_off > 0 && well && may && state.installs.is_due(inputs.now)
+    {
+        let reason = "the installation of an app was cut off";
+        list.add(10, 0, Action::FinishInstall, reason);
     }
 }
 

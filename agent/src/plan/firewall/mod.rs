@@ -43,6 +43,8 @@ const METADATA: [&str; 4] = [
     "168.63.129.16",
     "192.0.0.192",
 ];
+/// Groups, everybody on a network, and what is reserved: no place of its own is there, whatever a list says.
+const GROUPS: &str = "224.0.0.0/3";
 /// Where name servers listen.
 const DNS: u16 = 53;
 /// Longest name of an interface.
@@ -213,6 +215,9 @@ fn this_host(text: &mut String, firewall: &Firewall) {
         );
     }
     *text += "    fib daddr type local counter drop comment \"this host\"\n";
+    // What many are called by, this host among them: whoever listens here on all addresses hears that, too. The tenant's own
+    // network has such an address as well.
+    *text += "    fib daddr type { broadcast, multicast, anycast } counter drop comment \"this host among others\"\n";
     *text += "    ip saddr . ip daddr @own_network accept\n";
 }
 
@@ -245,6 +250,10 @@ fn platform(text: &mut String, firewall: &Firewall, around: &Around, range: &str
         text,
         "    ip daddr {} counter drop comment \"metadata services\"",
         set(METADATA)
+    );
+    let _ = writeln!(
+        text,
+        "    ip daddr {GROUPS} counter drop comment \"multicast and broadcast\""
     );
     // Edges may have private addresses. A network of them may have more than edges in it.
     let single = firewall.edges.iter().filter_map(egress::ipv4);

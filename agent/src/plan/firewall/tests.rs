@@ -72,12 +72,15 @@ fn what_is_closed_to_all_comes_before_what_a_plan_opens() {
         "192.0.2.11",
         "169.254.169.254",
         "10.240.0.0/14",
+        "224.0.0.0/3",
     ];
     plan.firewall.policies[0].rules.allow = everything.map(|d| d.parse().unwrap()).to_vec();
     let text = render(&plan, &around);
     let goes_on = at(&text, "ip saddr vmap");
     for closed in [
         "\"this host\"",
+        "\"this host among others\"",
+        "\"multicast and broadcast\"",
         "\"another tenant\"",
         "\"published ports, on whatever address\"",
         "\"the control plane\"",
@@ -87,6 +90,68 @@ fn what_is_closed_to_all_comes_before_what_a_plan_opens() {
         assert!(at(&text, closed) < goes_on, "{closed}");
     }
     assert!(at(&text, "198.51.100.9") < goes_on, "by its name");
+}
+
+/// Whoever listens at a tenant's port, a process of this host or Docker by changing addresses later: a tenant is turned away before
+/// any port is looked at, and everybody else but edges and this host where packets come in.
+#[test]
+fn the_relays_ports_are_closed_as_dockers_are() {
+    let (plan, around) = busy();
+    let text = render(&plan, &around);
+    let from_tenant = at(&text, "chain from_tenant");
+    let this_host = at(
+        &text,
+        "fib daddr type local counter drop comment \"this host\"",
+    );
+    let incoming = at(&text, "hook prerouting priority mangle");
+    let sent = at(&text, "goto from_tenant");
+    let edges = text.find("fib daddr type local tcp dport").unwrap();
+    let others = at(&text, "counter drop comment \"only edges\"");
+    assert!(from_tenant < this_host && this_host < incoming);
+    assert!(incoming < sent && sent < others && edges < others);
+    let before = &text[from_tenant..this_host];
+    let opened = before.lines().filter(|line| line.contains("accept"));
+    for line in opened {
+        assert!(
+            !line.contains("20000"),
+            "no tenant's port is opened to one: {line}"
+        );
+    }
+    let limits = render_limits(&plan, &around);
+    for tenant in &plan.tenants {
+        let http = format!("{} : goto to_", tenant.http_port);
+        assert_eq!(
+            limits.matches(&http).count(),
+            2,
+            "from edges, and from this host's"
+        );
+    }
+}
+
+/// Fails where only the host's own addresses are closed: who listens on all of them hears what is said to many, and answers. The
+/// broadcast address of the tenant's network is in that network, so it comes before that is open.
+#[test]
+fn what_is_said_to_many_is_not_said_to_this_host() {
+    let (plan, around) = busy();
+    let older = host_plan(1, vec![tenant_plan("alfa")]);
+    for text in [render(&plan, &around), alone(&older)] {
+        let many = at(
+            &text,
+            "    fib daddr type { broadcast, multicast, anycast } counter drop",
+        );
+        assert!(many < at(&text, "ip saddr . ip daddr @own_network accept"));
+        let all = at(&text, "    ip daddr 224.0.0.0/3 counter drop");
+        assert!(
+            text.find("ip saddr vmap")
+                .is_none_or(|goes_on| all < goes_on)
+        );
+        // Nothing before these opens them: services are single addresses, and edges' ports those of this host.
+        for line in text[at(&text, "chain from_tenant")..many].lines() {
+            let opens = line.ends_with("accept");
+            let one = line.contains("ip daddr") || line.contains("fib daddr type local tcp dport");
+            assert!(!opens || one, "{line}");
+        }
+    }
 }
 
 #[test]

@@ -176,6 +176,7 @@ impl Docker for FakeDocker {
                 state: "created",
                 code: 0,
                 limits: spec.limits,
+                restarted_ms: None,
             };
             world.containers.insert(spec.name.clone(), container);
         }
@@ -191,6 +192,9 @@ impl Docker for FakeDocker {
 
     async fn stop(&self, name: &str, _grace_s: u32) -> Result<()> {
         let fate = self.before(format!("stop {name}")).await?;
+        while self.world().stubborn.contains(name) {
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
         if let Ok(container) = self.world().find(name)
             && container.state == "running"
         {
@@ -201,7 +205,19 @@ impl Docker for FakeDocker {
     }
 
     async fn wait(&self, name: &str) -> Result<i32> {
-        Ok(self.up()?.find(name)?.code)
+        while self.world().faults.init_hangs {
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+        loop {
+            {
+                let mut world = self.up()?;
+                let container = world.find(name)?;
+                if container.state != "running" {
+                    return Ok(container.code);
+                }
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
     }
 
     async fn remove(&self, name: &str) -> Result<()> {

@@ -6,17 +6,21 @@
 //! here: faults of the network and of the coordinator.
 
 mod calls;
+mod fates;
 mod programs;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use isyone_proto::plan::UnixMs;
 use tokio::sync::{broadcast, watch};
 
 use crate::{
+    base::clock::now_ms,
     docker::{DockerError, EngineEvent, Image, Result, tenant_of_volume},
     plan::container::{
         Container, ContainerSpec, LABEL_STANDIN, LABEL_TENANT, Limits, MountSource, Network,
@@ -37,6 +41,8 @@ pub struct Faults {
     pub answer_lost: u32,
     /// `odoo -i` ends with an error, leaving half a database.
     pub init_fails: u32,
+    /// `odoo -i` does not end.
+    pub init_hangs: bool,
     /// SQL in a container never ends.
     pub sql_hangs: bool,
     /// The registry does not answer.
@@ -49,6 +55,8 @@ struct FakeContainer {
     state: &'static str,
     code: i32,
     limits: Limits,
+    /// When the engine itself has restarted it.
+    restarted_ms: Option<UnixMs>,
 }
 
 struct FakeVolume {
@@ -79,8 +87,16 @@ struct World {
     down: bool,
     next_id: u64,
     unhealthy: BTreeSet<String>,
+    /// Where containers are; those that are not here are at 127.0.0.1.
+    places: BTreeMap<String, Ipv4Addr>,
+    /// Containers that do not end when they are told to.
+    stubborn: BTreeSet<String>,
     /// Connections to a tenant's PostgreSQL that came over the network.
     strangers: BTreeMap<String, u32>,
+    /// Modules that wait in a tenant's Odoo, and how often loading them fails.
+    pending: BTreeMap<String, (u32, u32)>,
+    /// Tenants whose modules take for ever to load.
+    slow: BTreeSet<String>,
     violations: Vec<String>,
     log: Vec<String>,
 }
@@ -94,9 +110,11 @@ impl World {
         self.random % 1000 < u64::from(permille)
     }
 
+    /// By its name or its id.
     fn find(&mut self, name: &str) -> Result<&mut FakeContainer> {
-        self.containers
-            .get_mut(name)
+        let mut all = self.containers.iter_mut();
+        all.find(|(n, c)| *n == name || format!("id{}", c.id) == name)
+            .map(|(_, container)| container)
             .ok_or_else(|| DockerError::NotFound(format!("No such container: {name}")))
     }
 }
@@ -224,12 +242,36 @@ impl FakeDocker {
         self.world().down = down;
     }
 
+    /// From now on a container of this name has that address while it runs.
+    pub fn put_at(&self, name: &str, address: Ipv4Addr) {
+        self.world().places.insert(name.to_owned(), address);
+    }
+
     /// A container's program ends by itself.
     pub fn kill(&self, name: &str, code: i32) {
         if let Ok(container) = self.world().find(name) {
             (container.state, container.code) = ("exited", code);
         }
         self.tell(name, "die");
+    }
+
+    /// A container's program ends, and the engine starts it again.
+    pub fn crash(&self, name: &str) {
+        if let Ok(container) = self.world().find(name) {
+            container.restarted_ms = Some(now_ms());
+        }
+        self.tell(name, "die");
+        self.tell(name, "start");
+    }
+
+    /// The program in this container does not end when it is told to, or does again.
+    pub fn set_stubborn(&self, name: &str, stubborn: bool) {
+        let mut world = self.world();
+        if stubborn {
+            world.stubborn.insert(name.to_owned())
+        } else {
+            world.stubborn.remove(name)
+        };
     }
 
     /// The program in this container stops answering, or answers again; `odoo_alfa:8072` is Odoo's websocket process
@@ -246,6 +288,13 @@ impl FakeDocker {
     /// So many connect to a tenant's PostgreSQL over the network, and stay until they are ended.
     pub fn connect(&self, tenant: &str, count: u32) {
         self.world().strangers.insert(tenant.to_owned(), count);
+    }
+
+    /// An installation that was cut off leaves modules behind; loading them anew fails so often.
+    pub fn leave_modules(&self, tenant: &str, modules: u32, fails: u32) {
+        self.world()
+            .pending
+            .insert(tenant.to_owned(), (modules, fails));
     }
 
     /// Connections to a tenant's PostgreSQL over the network.
@@ -405,51 +454,6 @@ impl FakeDocker {
         }
     }
 
-    /// Runs before a changing call: it may be refused, or its caller may die.
-    async fn before(&self, what: String) -> Result<(Fate, bool)> {
-        let (fate, dies, early) = {
-            let mut world = self.up()?;
-            world.calls += 1;
-            world.log.push(what.clone());
-            let dies = world.dies_at == Some(world.calls);
-            let Faults {
-                refused,
-                answer_lost,
-                ..
-            } = world.faults;
-            if world.chance(refused) {
-                return Err(DockerError::Refused(format!("{what}: refused by the test")));
-            }
-            let fate = if world.chance(answer_lost) {
-                Fate::LostAnswer
-            } else {
-                Fate::Fine
-            };
-            (fate, dies, world.calls % 2 == 1)
-        };
-        if dies && early {
-            self.die().await;
-        }
-        Ok((fate, dies))
-    }
-
-    async fn after<T>(&self, (fate, dies): (Fate, bool), value: T) -> Result<T> {
-        if dies {
-            self.die().await;
-        }
-        match fate {
-            Fate::Fine => Ok(value),
-            Fate::LostAnswer => Err(DockerError::Unreachable(
-                "the answer was lost (by the test)".to_owned(),
-            )),
-        }
-    }
-
-    async fn die(&self) {
-        self.dead.send_replace(true);
-        std::future::pending::<()>().await;
-    }
-
     fn view(&self, name: &str, c: &FakeContainer, world: &World) -> Container {
         let images = &world.images;
         Container {
@@ -466,9 +470,13 @@ impl FakeDocker {
                 .get(&c.spec.image)
                 .map_or(c.spec.image.clone(), |i| i.id.clone()),
             exit_code: c.code,
+            started_ms: c.restarted_ms,
             limits: c.limits,
             unnamed: world.unnamed.get(name).cloned().into_iter().collect(),
-            ip: (c.state == "running").then_some([127, 0, 0, 1].into()),
+            ip: (c.state == "running").then(|| {
+                let place = world.places.get(name).copied();
+                place.unwrap_or(Ipv4Addr::LOCALHOST)
+            }),
             ..Default::default()
         }
     }

@@ -46,6 +46,8 @@ impl FakeDocker {
                 put(&data.join("databases/postgres"), "")?;
             }
             "init" => code = Some(self.initialise(&tenant, &data)?),
+            "finish" if self.world().slow.contains(&tenant) => {}
+            "finish" => code = Some(self.finish_install(&tenant)),
             "odoo" if !standin && !self.lets_odoo_in(&data) => {} // it exits and is restarted until it is let in
             "odoo" if !standin && self.has_default_keys(&tenant) => {
                 let text =
@@ -104,8 +106,39 @@ impl FakeDocker {
         Ok(i32::from(world.chance(permille)))
     }
 
+    /// Loading a tenant's modules anew takes for ever, or no more.
+    pub fn load_slowly(&self, tenant: &str, slowly: bool) {
+        match slowly {
+            true => self.world().slow.insert(tenant.to_owned()),
+            false => self.world().slow.remove(tenant),
+        };
+    }
+
+    /// Loads a tenant's modules anew, if that is of any use.
+    fn finish_install(&self, tenant: &str) -> i32 {
+        let mut world = self.world();
+        match world.pending.get_mut(tenant) {
+            Some((_, fails)) if *fails > 0 => {
+                *fails -= 1;
+                1
+            }
+            _ => {
+                world.pending.remove(tenant);
+                0
+            }
+        }
+    }
+
     /// What a script about connections prints; one that ends them does.
     pub(super) fn strangers(&self, tenant: &str, script: &str) -> Vec<u8> {
+        if script.contains("FROM ir_module_module") {
+            let left = self
+                .world()
+                .pending
+                .get(tenant)
+                .map_or(0, |(left, _)| *left);
+            return format!("{left}\n").into_bytes();
+        }
         if !script.contains("FROM pg_stat_activity") {
             return Vec::new();
         }

@@ -209,7 +209,12 @@ pub enum Command {
         message: String,
     },
     /// Like `Audit`, but about no single tenant: an edge is down.
-    Note { kind: EventKind, message: String },
+    Note {
+        kind: EventKind,
+        /// The host that it is about.
+        host: Option<HostName>,
+        message: String,
+    },
     /// The coordinator has started: adopt its configuration.
     AdoptSettings,
     /// The state is an older one than hosts have seen, on purpose: make them take its plans.

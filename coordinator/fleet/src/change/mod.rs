@@ -214,7 +214,11 @@ impl Edit<'_> {
                 tenant,
                 message,
             } => self.audit(kind, tenant, message),
-            Command::Note { kind, message } => self.note(kind, message),
+            Command::Note {
+                kind,
+                host,
+                message,
+            } => self.note(kind, host.as_ref(), message),
             Command::AdoptSettings => self.adopt_settings(),
             Command::RaiseIncarnation => self.raise_incarnation(),
             Command::Tick => self.tick(),
@@ -326,6 +330,7 @@ impl Edit<'_> {
         operation
     }
 
+    /// Tells an event, unless one like it was told too often just now (see [`crate::event::Paces`]).
     pub(crate) fn event(
         &mut self,
         kind: EventKind,
@@ -334,10 +339,8 @@ impl Edit<'_> {
         operation: Option<Uuid>,
         message: String,
     ) {
-        let fleet = &mut self.state.fleet;
-        fleet.last_event += 1;
-        let event = Arc::new(Event {
-            sequence: fleet.last_event,
+        let event = Event {
+            sequence: 0,
             at: self.stamp.now,
             kind,
             tenant: tenant.map(|t| t.name.clone()),
@@ -347,6 +350,19 @@ impl Edit<'_> {
             actor: self.stamp.actor.clone(),
             message,
             operation,
+        };
+        if self.state.paces.admit(&event) {
+            self.record(event);
+        }
+    }
+
+    /// Gives an event its number and remembers it.
+    pub(crate) fn record(&mut self, event: Event) {
+        let fleet = &mut self.state.fleet;
+        fleet.last_event += 1;
+        let event = Arc::new(Event {
+            sequence: fleet.last_event,
+            ..event
         });
         let gone = fleet.events.push(event.clone());
         self.effects.writes.push(Write::Event(event));
@@ -364,8 +380,13 @@ impl Edit<'_> {
         Ok(Outcome::Done)
     }
 
-    fn note(&mut self, kind: EventKind, message: String) -> Result<Outcome, ChangeError> {
-        self.event(kind, None, None, None, message);
+    fn note(
+        &mut self,
+        kind: EventKind,
+        host: Option<&HostName>,
+        message: String,
+    ) -> Result<Outcome, ChangeError> {
+        self.event(kind, None, host, None, message);
         Ok(Outcome::Done)
     }
 

@@ -184,6 +184,39 @@ impl Edit<'_> {
                 message.to_owned(),
             );
         }
+        if same {
+            self.tell_installs(tenant, host, &before.report, report);
+        }
+    }
+
+    /// An installation that was cut off, and that its host has finished.
+    fn tell_installs(
+        &mut self,
+        tenant: &Tenant,
+        host: &HostName,
+        then: &TenantReport,
+        now: &TenantReport,
+    ) {
+        let cut_off = now.modules_cut_off > 0 && then.modules_cut_off == 0;
+        let finished = now.installs_finished > then.installs_finished;
+        let news = [
+            (
+                cut_off,
+                EventKind::TenantInstallCutOff,
+                format!(
+                    "the installation of an app was cut off, {} modules wait: its host finishes it",
+                    now.modules_cut_off
+                ),
+            ),
+            (
+                finished,
+                EventKind::TenantInstallFinished,
+                "the installation that was cut off is finished".to_owned(),
+            ),
+        ];
+        for (_, kind, message) in news.into_iter().filter(|(is_so, ..)| *is_so) {
+            self.event(kind, Some(tenant), Some(host), None, message);
+        }
     }
 
     /// Records an event when a tenant's disk has reached another state, and returns what is known of it now. The first
@@ -231,21 +264,25 @@ impl Edit<'_> {
     /// A tenant is as it should be where it lives. Once it has run, its plan says so: a host that lost the data must not
     /// start an empty tenant. And the time of the copies begins that it has left.
     fn is_well(&mut self, tenant: &Tenant) {
+        // Only what runs shows that the copies are not needed any more.
+        let runs = tenant.desired == Lifecycle::Running && !tenant.halted;
+        let left = CopyRole::Fenced { until: None };
+        let first = tenant.desired == Lifecycle::Running && tenant.activated_at.is_none();
+        let begins = runs && tenant.copies.iter().any(|copy| copy.role == left);
+        if !(first || begins) {
+            return; // as nearly every report says of nearly every tenant
+        }
         let mut well = tenant.clone();
-        if tenant.desired == Lifecycle::Running && tenant.activated_at.is_none() {
+        if first {
             well.activated_at = Some(self.stamp.now);
         }
         let until = self.stamp.now.saturating_add(self.settings.quarantine_ms);
-        // Only what runs shows that the copies are not needed any more.
-        let runs = tenant.desired == Lifecycle::Running && !tenant.halted;
         for copy in &mut well.copies {
-            if runs && copy.role == (CopyRole::Fenced { until: None }) {
+            if runs && copy.role == left {
                 copy.role = CopyRole::Fenced { until: Some(until) };
             }
         }
-        if well != *tenant {
-            self.put_tenant(well);
-        }
+        self.put_tenant(well);
     }
 
     /// A host has removed its copy on order. With the last one the tenant is forgotten.

@@ -17,7 +17,7 @@ use super::{Ask, ChangeError, Edit, Outcome, Stamp};
 use crate::planted;
 use crate::{
     desired::{CopyRole, Tenant},
-    event::EventKind,
+    event::{Event, EventKind},
     liveness::HostState,
     operation::OperationKind,
     written::{RecordKind, Write},
@@ -41,6 +41,7 @@ impl Edit<'_> {
         }
         self.look_at_operations();
         self.forget_tokens();
+        self.tell_the_rest();
         Ok(Outcome::Done)
     }
 
@@ -189,6 +190,24 @@ impl Edit<'_> {
         Stamp {
             id,
             ..self.stamp.clone()
+        }
+    }
+
+    /// Tells in one event what came too often to be told at once.
+    fn tell_the_rest(&mut self) {
+        for rest in self.state.paces.tell(self.stamp.now) {
+            let fleet = &self.state.fleet;
+            let tenant = rest.tenant.as_ref();
+            let host = rest.host.as_ref();
+            // What is gone has had its last event.
+            if tenant.is_none_or(|name| fleet.tenants.contains_key(name))
+                && host.is_none_or(|name| fleet.hosts.contains_key(name))
+            {
+                self.record(Event {
+                    actor: self.stamp.actor.clone(),
+                    ..rest
+                });
+            }
         }
     }
 

@@ -35,6 +35,11 @@ impl RoutesDue {
         }
     }
 
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
     /// Operations with their snapshots, the longest wait first.
     pub fn oldest_first(&self) -> impl Iterator<Item = (u64, Uuid)> {
         self.order.iter().copied()

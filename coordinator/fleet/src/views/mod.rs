@@ -17,6 +17,7 @@ use isyone_types::{
     identity::OperatorRole,
     ids::{HostName, TenantName},
     network::MAX_HOST_ADDRESSES,
+    operation::OperationState,
     plan::{Lifecycle, Role, UnixMs},
     report::TenantProgress,
     spec::Domain,
@@ -32,6 +33,9 @@ use crate::{
     settings::Settings,
     state::State,
 };
+
+/// The step of a create after which its database is nobody else's source; hosts name it.
+const FILLING: &str = "database";
 
 /// One word for a tenant's status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,6 +151,9 @@ pub fn not_at_work(state: &State, tenant: &Tenant) -> Option<String> {
             format!("is asleep; its next visitor wakes it, or `isyctl tenant resume {name}`")
         }
         Lifecycle::Suspended => format!("is suspended; `isyctl tenant resume {name}` starts it"),
+        Lifecycle::Running if is_being_filled(state, tenant) => format!(
+            "is being created, and no command runs in it until its database is filled; `isyctl tenant show {name}` says how far it is"
+        ),
         Lifecycle::Running => {
             let operation = state.fleet.operations.get(&tenant.operation)?;
             if !tenant.halted || operation.is_over() {
@@ -162,8 +169,19 @@ pub fn not_at_work(state: &State, tenant: &Tenant) -> Option<String> {
     })
 }
 
+/// Whether its database may still be in the making: its host may take a snapshot of that for other tenants. The host knows when it is
+/// its own, and refuses until then; this is what is known of that here, also of a host that does not.
+fn is_being_filled(state: &State, tenant: &Tenant) -> bool {
+    use OperationState::{Skipped, Succeeded};
+    let Some(seen) = observed(state, tenant).filter(|_| tenant.activated_at.is_none()) else {
+        return tenant.activated_at.is_none();
+    };
+    let filling = seen.report.steps.iter().find(|step| step.name == FILLING);
+    filling.is_some_and(|step| !matches!(step.state, Succeeded | Skipped))
+}
+
 /// A tenant's disk where it lives, as far as it is known.
-pub fn disk(state: &State, tenant: &Tenant) -> Option<Disk> {
+fn disk(state: &State, tenant: &Tenant) -> Option<Disk> {
     observed(state, tenant)?.disk.map(|(disk, _)| disk)
 }
 
@@ -255,9 +273,9 @@ pub fn copy<'a>(state: &'a State, tenant: &Tenant, host: &HostName) -> CopyObser
     }
 }
 
-/// When a user was last active in a tenant, as far as is known.
-pub fn last_active(state: &State, tenant: &Tenant) -> Option<UnixMs> {
-    let told = observed(state, tenant).and_then(|seen| seen.report.traffic?.last_active_at);
+/// When a user was last active in a tenant, as far as is known. `seen`: what is [`observed`] of it.
+pub fn last_active(seen: Option<&TenantObserved>, tenant: &Tenant) -> Option<UnixMs> {
+    let told = seen.and_then(|seen| seen.report.traffic?.last_active_at);
     tenant.last_active_at.max(told).filter(|at| *at > 0)
 }
 

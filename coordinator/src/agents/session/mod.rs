@@ -65,6 +65,8 @@ const MAX_GENERATION: u64 = Generation::new(Generation::MAX_INCARNATION, u64::MA
 const APPROVAL_LOOK: Duration = Duration::from_secs(1);
 /// Longest version text that we keep.
 const MAX_VERSION: usize = 64;
+/// SHA-256, hex.
+const SHA256_CHARS: usize = 64;
 /// Most networks that a host may name; documented in the protocol.
 const MAX_NETWORKS: usize = 256;
 
@@ -270,6 +272,14 @@ impl AgentService for Agents {
     }
 }
 
+/// What an agent's hello says that its session needs later.
+struct Said {
+    /// The CAs that it trusts, by SHA-256.
+    cas: Vec<String>,
+    /// The digest of its list of hosts.
+    hosts: String,
+}
+
 struct Session {
     shared: Arc<Shared>,
     host: HostName,
@@ -289,8 +299,8 @@ impl Session {
                 let why = tokio::select! {
                     why = self.listen(&mut up) => why,
                     why = plans::send(&self.shared, &self.host, &self.to_agent, known, &self.refused) => why,
-                    why = self.tell_who_else_there_is() => why,
-                    why = trust::send(&self.shared.pki, &said, || self.hosts(), &self.to_agent) => why,
+                    why = self.tell_who_else_there_is(said.hosts) => why,
+                    why = trust::send(&self.shared.pki, &said.cas, || self.hosts(), &self.to_agent) => why,
                     () = self.end.cancelled() => Status::aborted("another session of this host has begun"),
                     () = self.shared.stop.cancelled() => later(&self.shared, &status::stopping()),
                 };
@@ -311,7 +321,7 @@ impl Session {
     async fn greet(
         &self,
         up: &mut Streaming<AgentMessage>,
-    ) -> Result<(SessionGuard, plans::Known, Vec<String>), Status> {
+    ) -> Result<(SessionGuard, plans::Known, Said), Status> {
         let first = tokio::select! {
             first = tokio::time::timeout(PATIENCE, up.message()) => first,
             () = self.shared.stop.cancelled() => return Err(later(&self.shared, &status::stopping())),
@@ -334,14 +344,17 @@ impl Session {
             digest: hello.plan_digest.clone(),
         };
         self.warn_of_other_address(&hello.advertise_address);
-        let said = hello.trusted_sha256.clone();
+        let said = Said {
+            cas: hello.trusted_sha256.clone(),
+            hosts: convert::shortened(hello.hosts_sha256.clone(), SHA256_CHARS),
+        };
         let command = Command::Greet {
             host: self.host.clone(),
             hello: checked_hello(hello)?,
             accepted_generation: known.generation,
         };
         self.submit(command).await?;
-        self.shared.trusts.say(&self.host, said.clone());
+        self.shared.trusts.say(&self.host, said.cas.clone());
         // From here on this session gets the host's messages; an older session ends.
         let guard = self
             .shared
@@ -374,13 +387,13 @@ impl Session {
     }
 
     /// Whoever nobody has let in learns neither who scrapes the fleet nor where its hosts are.
-    async fn tell_who_else_there_is(&self) -> Status {
+    async fn tell_who_else_there_is(&self, hosts_sha256: String) -> Status {
         while plans::is_pending(&self.shared.handle, &self.host) {
             tokio::time::sleep(APPROVAL_LOOK).await;
         }
         tokio::select! {
             why = monitors::send(&self.shared.monitors, &self.to_agent) => why,
-            why = hosts::send(&self.shared.hosts, &self.to_agent) => why,
+            why = hosts::send(&self.shared.hosts, hosts_sha256, &self.to_agent) => why,
         }
     }
 

@@ -263,7 +263,11 @@ fn edge_event(news: &EdgeNews) -> Command {
         ),
         (News::Up, _) => (EventKind::EdgeUp, format!("edge {address} works again")),
     };
-    Command::Note { kind, message }
+    Command::Note {
+        kind,
+        host: None,
+        message,
+    }
 }
 
 fn host_event(news: &HostNews) -> Command {
@@ -282,7 +286,11 @@ fn host_event(news: &HostNews) -> Command {
             ),
         ),
     };
-    Command::Note { kind, message }
+    Command::Note {
+        kind,
+        host: Some(news.host.clone()),
+        message,
+    }
 }
 
 fn tenant_event(news: board::TenantNews) -> Command {

@@ -23,10 +23,12 @@ const AGAIN: Duration = Duration::from_millis(500);
 
 /// Runs until the coordinator stops.
 pub(crate) async fn run(handle: Handle, edges: Arc<Edges>, stop: CancellationToken) {
-    let mut changes = handle.subscribe();
+    let (mut changes, mut routes_due) = (handle.subscribe(), handle.routes_due());
     let mut waits: JoinSet<Option<usize>> = JoinSet::new();
     let mut under_way = BTreeSet::new();
     loop {
+        // While none waits, and that is nearly always, snapshots are no news here.
+        let waits_for_edges = *routes_due.borrow_and_update();
         let state = handle.snapshot();
         for (shard, version) in due(&state, &handle.settings().shards) {
             if under_way.insert(shard) {
@@ -34,7 +36,8 @@ pub(crate) async fn run(handle: Handle, edges: Arc<Edges>, stop: CancellationTok
             }
         }
         tokio::select! {
-            changed = changes.changed() => if changed.is_err() { return },
+            changed = changes.changed(), if waits_for_edges => if changed.is_err() { return },
+            changed = routes_due.changed() => if changed.is_err() { return },
             Some(ended) = waits.join_next() => {
                 // A wait cannot panic; if it did, its shard would have to wait for the core's patience from then on.
                 if let Ok(shard) = ended {

@@ -57,6 +57,7 @@ fn news(edge: &EdgeSeen, shard: &str) -> Option<Command> {
     match (edge.state, edge.told) {
         (EdgeState::Stuck, false) => Some(Command::Note {
             kind: EventKind::EdgeStuck,
+            host: None,
             message: format!(
                 "edge {who} was given version {given} and still runs {runs}: its Traefik refuses it or hangs. Its log says why; its tenants \
                  are served as before"
@@ -65,6 +66,7 @@ fn news(edge: &EdgeSeen, shard: &str) -> Option<Command> {
         // An edge that cannot be asked now, or is away, may still be stuck.
         (EdgeState::Current, true) => Some(Command::Note {
             kind: EventKind::EdgeRecovered,
+            host: None,
             message: format!("edge {who} runs what it was given, version {runs}"),
         }),
         _ => None,
@@ -91,7 +93,7 @@ mod tests {
             told,
         };
         let told = |state, told| match news(&seen(state, told), "a") {
-            Some(Command::Note { kind, message }) => Some((kind, message)),
+            Some(Command::Note { kind, message, .. }) => Some((kind, message)),
             _ => None,
         };
         let (kind, message) = told(EdgeState::Stuck, false).unwrap();

@@ -221,6 +221,7 @@ async fn a_store_that_somebody_else_has_written_to_ends_the_writer() {
 fn note(mark: u32) -> Command {
     Command::Note {
         kind: EventKind::EdgeUp,
+        host: None,
         message: format!("mark {mark}"),
     }
 }

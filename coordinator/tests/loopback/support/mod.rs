@@ -286,9 +286,15 @@ impl Agent {
 
     /// Like [`Agent::connect`], but sends no report and reads nothing after the welcome.
     pub(crate) async fn connect_without_report(channel: &Channel) -> Self {
+        Self::connect_knowing(channel, "").await
+    }
+
+    /// Likewise, with the digest of the hosts that it knows.
+    pub(crate) async fn connect_knowing(channel: &Channel, hosts_sha256: &str) -> Self {
         let (up, messages) = mpsc::channel(8);
         let hello = Hello {
             peer_port: 7483,
+            hosts_sha256: hosts_sha256.to_owned(),
             ..Hello::default()
         };
         up.send(say(agent_message::Message::Hello(hello)))
@@ -444,6 +450,8 @@ pub(crate) fn converged(tenant: &isyone_proto::plan::TenantPlan) -> TenantStatus
             .unwrap_or_default(),
         health_latency_ms: 7,
         volume_repairs: 0,
+        modules_cut_off: 0,
+        installs_finished: 0,
         ..TenantStatus::default()
     }
 }

@@ -88,6 +88,7 @@ pub(crate) fn tenant(name: &str) -> Tenant {
             too_deep: DiskPlace::Unspecified.into(),
             postgres_stopped: false,
         }),
+        modules_cut_off: 0,
     }
 }
 

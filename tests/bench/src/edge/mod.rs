@@ -76,13 +76,9 @@ fn notes(report: &mut Report) {
     report.note(
         "Effective: from the order at the coordinator until Traefik answers the tenant's visitors in the new way (its own page, or \
          the page of suspended tenants); looked at every 5 ms. Traefik's CPU of a change is what it used beyond its use at rest. \
-         At rest it probes every tenant's health each 10 s. Traefik builds everything anew for a change, on all cores; \
-         that bounds what more tenants on one edge can reach, and is why edges share them.",
-    );
-    report.note(
-        "With each document Traefik also begins its health checks anew, and probes all tenants 10 s later at about the same time. With more \
-         than 2,000 tenants it is watched for 12 s after a change, so these probes are a part of its CPU of a change; with fewer for 2.5 s, \
-         so they are not.",
+         Traefik builds everything anew for a change, on all cores; that bounds what more tenants on one edge can reach, and is why \
+         edges share them. It checks nobody's health. With more than 2,000 tenants it is watched for 12 s after a change, with fewer for \
+         2.5 s.",
     );
     report.note(
         "The target is that of a change that comes alone, after a pause, at an edge with 1,000 tenants. Under a stream the coordinator itself \

@@ -142,6 +142,11 @@ fn what_is_closed_and_what_browsers_are_told(test: &Test) {
         "/x/%2e%2e/web/database/manager",
         "/pt_BR/web/database/manager",
         "/en%2fweb%2fdatabase",
+        "/sr%40latin/web/database/manager",
+        "/pt_BR/metrics",
+        "/sr@latin//metrics",
+        "/sr%40latin/metrics",
+        "/en%2Fmetrics%2Fx",
     ];
     let plain = [
         "/metrics",

@@ -272,7 +272,7 @@ fn docker_down_is_said(cell: &mut Cell) {
 fn a_full_disk_is_said_and_survived(cell: &mut Cell) {
     let data = cell.hosts[0].data.clone();
     let aside = data.with_extension("aside");
-    cell.hosts[0].agent.as_mut().expect("running").kill();
+    cell.end_agent(0);
     std::fs::rename(&data, &aside).expect("rename");
     std::fs::create_dir(&data).expect("mount point");
     run(Command::new("mount")
@@ -297,6 +297,6 @@ fn a_full_disk_is_said_and_survived(cell: &mut Cell) {
     assert!(message.contains("No space left"), "{message}");
     std::fs::remove_file(&filler).expect("remove");
     cell.wait_phase("delta", "running", MINUTE);
-    cell.hosts[0].agent = None;
+    cell.end_agent(0);
     run(Command::new("umount").arg(&data)).ok();
 }

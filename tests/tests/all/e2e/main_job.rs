@@ -88,6 +88,7 @@ fn login_page_and_login(cell: &Cell, tenant: &str, printed: &str) {
         "/web/database/manager",
         "/web/database/selector",
         "/metrics",
+        "/pt_BR/metrics",
     ] {
         let answer = get(cell.edge(), &host, closed);
         assert!(

@@ -7,6 +7,7 @@ use isyone_tests::e2e::{
     cell::{Cell, Shape},
     enabled,
     http::get,
+    odoo::User,
     process::{Output, run, self_signed},
     root, wait_for,
 };
@@ -147,13 +148,13 @@ fn requests_are_counted_exactly(cell: &Cell, prometheus: &Scraper) {
             &["method=\"GET\"", "code=\"200\"", "route=\"login\""],
         )
     };
-    get(cell.edge(), "alfa.isy.one", "/web/login"); // builds the assets
+    let visitor = User::visitor(cell, "alfa"); // builds the assets
     let before = counted();
     thread::scope(|scope| {
         for _ in 0..CLIENTS {
             scope.spawn(|| {
                 for _ in 0..REQUESTS / CLIENTS {
-                    assert_eq!(get(cell.edge(), "alfa.isy.one", "/web/login").status, 200);
+                    assert_eq!(visitor.get("/web/login").status, 200);
                 }
             });
         }
@@ -192,19 +193,22 @@ fn the_module_tells_what_odoo_does(cell: &Cell) {
 }
 
 fn check_odoo(cell: &Cell, options: &[&str]) -> Output {
-    let (host, alfa) = (&cell.hosts[0], cell.json(&["tenant", "show", "alfa"]));
-    let url = |port: &str| format!("http://{}:{}", host.address, alfa[port]);
-    let mut check = Command::new("python3");
+    let host = &cell.hosts[0];
+    // At its container: the host's relay closes the page to everybody, and sends requests of its own.
+    let address = host.docker.inspect(
+        "odoo_alfa",
+        "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}",
+    );
+    let url = |port: u16| format!("http://{address}:{port}");
+    let mut check = host.command("python3");
     check
         .arg("-B")
         .arg(root().join("monitoring/addons/tests/check_odoo.py"))
-        .arg(url("http_port"));
+        .arg(url(8069));
     check
         .arg("--token-file")
         .arg(host.data.join("tenants/alfa/metrics_token"));
-    run(check
-        .args(["--websocket", &url("websocket_port")])
-        .args(options))
+    run(check.args(["--websocket", &url(8072)]).args(options))
 }
 
 fn the_rest_is_told(prometheus: &Scraper) {

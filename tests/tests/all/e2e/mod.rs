@@ -14,6 +14,8 @@ mod many;
 mod metrics;
 mod monitoring;
 mod moves;
+mod odoo_guard;
 mod pages;
+mod relay;
 mod visitors;
 mod walk;

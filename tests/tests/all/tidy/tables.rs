@@ -20,7 +20,11 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
     ),
     (
         "proto",
-        &[("convert", "error pb"), ("parts", "convert error pb")],
+        &[
+            ("convert", "error pb"),
+            ("hosts", "convert error pb"),
+            ("parts", "convert error pb"),
+        ],
     ),
     (
         "coordinator/fleet",
@@ -30,7 +34,7 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
                 "desired domains event liveness observed operation placement planted procedures \
                  settings state views written",
             ),
-            ("desired", "event operation"),
+            ("desired", "event operation planted"),
             ("domains", "orders"),
             ("liveness", "observed settings"),
             ("operation", "event"),
@@ -39,12 +43,12 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
             ("probes", "desired liveness"),
             (
                 "procedures",
-                "desired observed operation planted settings state views",
+                "desired liveness observed operation planted settings state views",
             ),
             ("settings", "shards"),
             (
                 "state",
-                "desired liveness observed operation placement settings",
+                "desired event liveness observed operation placement settings",
             ),
             (
                 "testing",
@@ -91,8 +95,9 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
             ("link", "base docker host plan"),
             ("metrics", "base host plan"),
             ("peer", "base host plan tenant"),
+            ("relay", "base host plan"),
             ("tenant", "base docker host plan"),
-            ("testing", "docker host plan"),
+            ("testing", "base docker host plan"),
         ],
     ),
     (

@@ -46,6 +46,14 @@ impl Edit<'_> {
         }
     }
 
+    /// The tenant is as asked, whatever became of an operation that wanted something else.
+    fn as_it_is(&mut self, tenant: &Arc<Tenant>, key: Option<String>) -> Outcome {
+        let operation = self.state.fleet.operations.get(&tenant.operation);
+        let operation = operation.filter(|o| !o.is_over() || went_well(o)).cloned();
+        let operation = operation.map(|operation| self.answer_with(operation, key));
+        found(tenant.clone(), operation)
+    }
+
     /// The name exists: the same spec succeeds, another one needs force.
     fn create_existing(
         &mut self,
@@ -69,12 +77,8 @@ impl Edit<'_> {
         }
         let changes = spec_change::between(&tenant.spec, &create.spec);
         if changes.is_empty() {
-            // The tenant is as asked, whatever became of an operation that wanted something else.
-            let operation = self.state.fleet.operations.get(&tenant.operation);
-            let operation = operation.filter(|o| !o.is_over() || went_well(o)).cloned();
             let key = create.request_id.filter(|_| !create.dry_run);
-            let operation = operation.map(|operation| self.answer_with(operation, key));
-            return Ok(found(tenant.clone(), operation));
+            return Ok(self.as_it_is(tenant, key));
         }
         let same_host = |host: &HostName| *host == tenant.placement.host;
         let stays = create.spec.host.as_ref().is_none_or(same_host);

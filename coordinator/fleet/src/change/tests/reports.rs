@@ -103,6 +103,38 @@ fn volumes_that_were_put_back_are_told_once_and_only_if_that_is_news() {
 }
 
 #[test]
+fn an_installation_that_was_cut_off_is_told_once_and_so_is_its_end() {
+    let mut bench = Bench::default();
+    let h1 = bench.host("h1", resources(8, 32, 100));
+    bench.create("alfa", "small").unwrap();
+    let good = bench.converged(&name("alfa"));
+    let mut told = Vec::new();
+    // The first is what the coordinator finds at its start.
+    for (modules, finished) in [(2, 1), (2, 1), (0, 2), (0, 2), (5, 2), (5, 2), (0, 3)] {
+        let mut report = good.clone();
+        (report.modules_cut_off, report.installs_finished) = (modules, finished);
+        bench.report(&h1, resources(8, 32, 100), vec![report]);
+        let count = |kind: &str| {
+            let events = bench.state.fleet.events.iter();
+            events.filter(|e| e.kind.as_str() == kind).count()
+        };
+        told.push((
+            count("tenant.install_cut_off"),
+            count("tenant.install_finished"),
+        ));
+    }
+    let first = told[0];
+    let more: Vec<_> = told
+        .iter()
+        .map(|t| (t.0 - first.0, t.1 - first.1))
+        .collect();
+    assert_eq!(
+        more,
+        [(0, 0), (0, 0), (0, 1), (0, 1), (1, 1), (1, 1), (1, 2)]
+    );
+}
+
+#[test]
 fn a_plan_that_its_host_cannot_take_shows_with_the_tenant_and_its_operation() {
     let mut bench = Bench::default();
     let host = bench.host("h1", resources(8, 32, 100));
@@ -302,4 +334,79 @@ fn a_tenant_stopped_by_its_disk_is_failing_and_says_so() {
     report.containers[0].state = "running".into();
     bench.report(&host, resources(8, 32, 100), vec![report]);
     assert!(!views::is_stopped_by_disk(&bench.state, &tenant));
+}
+
+/// The n-th report of a host on which everything changes with each report, then a tick.
+fn flap(bench: &mut Bench, host: &HostName, n: u32) {
+    let bad = n.is_multiple_of(2);
+    let mut tenant = with_disk(bench, if bad { 1000 } else { 0 });
+    tenant.volume_repairs = n.into();
+    tenant.containers[0].oom_kills = n;
+    if bad {
+        (tenant.progress, tenant.message) = (TenantProgress::Failing, format!("try {n}"));
+    }
+    let report = HostReport {
+        resources: resources(8, 32, 100),
+        docker_error: if bad { "broken" } else { "" }.to_owned(),
+        tenants: vec![tenant],
+        complete: true,
+        jobs: vec![],
+    };
+    let report = Command::Report {
+        host: host.clone(),
+        report: Box::new(report),
+    };
+    let refused = Command::PlanResult {
+        host: host.clone(),
+        generation: 2.into(),
+        error: format!("no, {n}"),
+    };
+    for said in [report, refused] {
+        bench.apply_as(&format!("host/{host}"), said).unwrap();
+    }
+    bench.apply_as("coordinator", Command::Tick).unwrap();
+    bench.now += 20;
+}
+
+/// Fails if each report may be an event: a thousand of them were 6,000 events.
+#[test]
+fn a_host_that_flaps_fills_neither_the_log_nor_the_store_and_the_end_is_told() {
+    let (mut bench, host, _) = running();
+    let events = |bench: &Bench| -> Vec<crate::event::Event> {
+        let events = bench.state.fleet.events.iter();
+        events.map(|event| (**event).clone()).collect()
+    };
+    let before = events(&bench).len();
+    (2..1_002).for_each(|n| flap(&mut bench, &host, n));
+    // Of six families: a tenant's health, memory, volumes and disk, the host's state and its plan. And one for its operation.
+    let at_once = events(&bench).len() - before;
+    assert_eq!(at_once, 6 * 20 + 1);
+    for _ in 0..10 {
+        bench.now += 60_000;
+        bench.report(&host, resources(8, 32, 100), vec![]);
+        bench.apply_as("coordinator", Command::Tick).unwrap();
+    }
+    let all = events(&bench);
+    let rest = &all[before + at_once..];
+    let mut more: Vec<_> = rest.iter().map(|event| event.kind.as_str()).collect();
+    more.sort_unstable();
+    assert_eq!(
+        more,
+        [
+            "host.plan_refused",
+            "host.ready",
+            "tenant.disk_freed",
+            "tenant.oom_killed",
+            "tenant.recovered",
+            "tenant.volumes_put_back"
+        ]
+    );
+    for event in rest {
+        assert!(event.message.starts_with("and 9"), "{event:?}");
+        assert_eq!(event.actor, "coordinator");
+        assert_eq!(event.host.as_ref(), Some(&host));
+    }
+    let stored = bench.effects.writes.iter();
+    let stored = stored.filter(|write| matches!(write, Write::Event(_)));
+    assert_eq!(stored.count(), all.len());
 }

@@ -149,6 +149,47 @@ fn who_is_not_at_work_says_so_and_what_to_do_next() {
     assert!(said(&bench).contains("`isyctl tenant undelete alfa`"));
 }
 
+/// Its host takes a snapshot of that database, which later tenants get with whatever was done in it.
+#[test]
+fn no_command_runs_in_a_tenant_whose_database_is_in_the_making() {
+    let mut bench = Bench::default();
+    let host = bench.host("h1", resources(8, 32, 100));
+    bench.create("alfa", "small").unwrap();
+    let alfa: TenantName = name("alfa");
+    let said = |bench: &Bench| {
+        let tenant = bench.state.fleet.tenants[&alfa].clone();
+        views::not_at_work(&bench.state, &tenant).unwrap_or_default()
+    };
+    let refused = "is being created, and no command runs in it until its database is filled; \
+                   `isyctl tenant show alfa` says how far it is";
+    assert_eq!(said(&bench), refused, "nothing is known of it");
+    let mut report = bench.converged(&alfa);
+    report.progress = TenantProgress::Working;
+    for (state, enters) in [
+        (OperationState::Pending, false),
+        (OperationState::Running, false),
+        (OperationState::Retrying, false),
+        (OperationState::Succeeded, true),
+        (OperationState::Running, false),
+        (OperationState::Skipped, true),
+    ] {
+        report.steps = vec![isyone_types::operation::Step {
+            name: "database".to_owned(),
+            state,
+            started_at: None,
+            ended_at: None,
+            detail: String::new(),
+            progress_percent: 0,
+        }];
+        bench.report(&host, resources(8, 32, 100), vec![report.clone()]);
+        let wanted = if enters { "" } else { refused };
+        assert_eq!(said(&bench), wanted, "{state:?}");
+    }
+    let report = bench.converged(&alfa);
+    bench.report(&host, resources(8, 32, 100), vec![report]);
+    assert_eq!(said(&bench), "");
+}
+
 #[test]
 fn what_can_be_changed_and_what_cannot_is_said_at_once() {
     let (mut bench, ..) = running();

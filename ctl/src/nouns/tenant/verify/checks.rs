@@ -23,6 +23,8 @@ pub struct Site {
     pub prometheus: Option<Base>,
     /// `isyctl tenant access` restricts who gets in; we may be shut out.
     pub closed: bool,
+    /// Odoo modules that wait since an installation was cut off, as the coordinator says.
+    pub modules_cut_off: u32,
     pub timeout: Duration,
 }
 
@@ -245,6 +247,17 @@ pub async fn websocket(site: &Site) -> Found {
             reply.status != StatusCode::NOT_FOUND && !reply.status.is_server_error(),
             reply.words(),
         ),
+    }
+}
+
+/// Is an app half installed? The one thing that cannot be seen from outside: its host says.
+pub async fn apps(site: &Site) -> Found {
+    match site.modules_cut_off {
+        0 => Found::Ok("no app is half installed".to_owned()),
+        modules => Found::Fail(format!(
+            "the installation of an app was cut off, {modules} modules wait: scheduled actions do not run (`isyctl tenant show {}`)",
+            site.tenant
+        )),
     }
 }
 

@@ -1,5 +1,6 @@
 //! `isyctl tenant verify`: what a customer's browser and Prometheus see, tried from this machine rather than taken from
-//! the coordinator, which is asked only where the tenant should be.
+//! the coordinator, which is asked only where the tenant should be, and
+//! whether an app is half installed, which nobody sees from outside.
 
 pub mod checks;
 pub mod http;
@@ -27,7 +28,7 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Checks: the names resolve; the edge routes them; TLS is valid; Odoo is healthy; the login page is there; the database
-manager and /metrics are closed; the websocket answers; Prometheus sees the tenant. What cannot be checked from here is
+manager and /metrics are closed; the websocket answers; no app is half installed, as its host says; Prometheus sees the tenant. What cannot be checked from here is
 skipped, with the reason. The exit code is 1 when a check fails.
 
 Examples:
@@ -94,6 +95,7 @@ impl Verify {
                 .as_deref()
                 .map(|text| parsed("--prometheus", text))
                 .transpose()?,
+            modules_cut_off: tenant.modules_cut_off,
             timeout: app.call_timeout().min(MAX_CHECK),
         };
         let checks = run_all(&site).await;
@@ -142,6 +144,7 @@ async fn run_all(site: &Site) -> Vec<Checked> {
         "database-manager-closed" => checks::database_manager,
         "metrics-closed" => checks::metrics,
         "websocket" => checks::websocket,
+        "apps" => checks::apps,
         "prometheus" => checks::prometheus,
     }
     checked

@@ -1,11 +1,13 @@
 //! The process of simulated agents: real TLS, the real protocol, and the real agent's logic for what to report and when
-//! to reconnect. There is no Docker, and every tenant immediately is as planned.
+//! to reconnect. There is no Docker, and every tenant immediately is as planned. Plans and the list of hosts outlive a session, as on
+//! a real agent's disk.
 //!
 //! Each agent has a fixed moment in the report interval, evenly spread. A report is owed until it, or a later one of
 //! the same agent, is acknowledged.
 
 mod agent;
 mod counts;
+mod hosts;
 
 use std::{io::Write as _, path::Path, sync::Arc, time::Duration};
 
@@ -17,6 +19,7 @@ use tokio::{sync::mpsc, time::Instant};
 use super::wire::{Line, Papers};
 use agent::Agent;
 use counts::Counts;
+use hosts::Lists;
 
 /// How often the bench gets a status.
 const TELL_EVERY: Duration = Duration::from_millis(100);
@@ -36,6 +39,7 @@ pub(crate) fn run(papers: &Path) -> Result<()> {
             count: papers.agents.len(),
             begin: Instant::now(),
             endpoint: papers.endpoint,
+            lists: Lists::default(),
         };
         let fleet = Arc::new(fleet);
         let per_second = f64::from(papers.connects_per_second.max(1));
@@ -93,4 +97,5 @@ struct Fleet {
     count: usize,
     begin: Instant,
     endpoint: String,
+    lists: Lists,
 }

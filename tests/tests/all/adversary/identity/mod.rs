@@ -2,6 +2,7 @@
 //!
 //! Not here: what the commands decide (unit tests of the core), forged certificates (isyone-coordinator's own tests).
 
+mod renewals;
 mod replaced;
 
 use std::{os::unix::fs::PermissionsExt as _, path::Path, process::Command, time::Duration};

@@ -1,5 +1,5 @@
 //! What a tenant does from inside its network: floods of connections, private networks, other hosts, metadata services, mail servers,
-//! what its plan does not list. And what it must have: its host's name server.
+//! what its plan does not list, its host by what is said to many. And what it must have: its host's name server.
 //!
 //! Stand-ins pose as Odoo; the attacks are Python in their network. "The internet" is addresses on the second host's loopback, to which
 //! the first one has routes: hosts and their networks end with the test. Not here: tenants' ports and containers
@@ -27,6 +27,8 @@ const PRIVATE: &str = "10.77.0.7";
 const METADATA: [&str; 2] = ["168.63.129.16", "100.100.100.200"];
 /// What the server listens on, everywhere.
 const PORT: u16 = 8085;
+/// Where a program of the host hears what is said to it.
+const LISTENS: u16 = 8161;
 const SOON: Duration = Duration::from_secs(40);
 
 /// Small limits, so that a flood is small.
@@ -68,6 +70,27 @@ import socket, sys
 s = socket.socket(type=socket.SOCK_DGRAM)
 for port in range(20000, 23000):
     try: s.sendto(b'x', (sys.argv[1], port + 10000))
+    except OSError: pass
+";
+
+/// Says what it hears, on all addresses.
+const LISTENER: &str = "
+import socket, sys
+s = socket.socket(type=socket.SOCK_DGRAM); s.bind(('0.0.0.0', int(sys.argv[1])))
+while True: print('heard', s.recvfrom(512)[0].decode(), flush=True)
+";
+
+/// Says each address to whoever listens there: everybody in its own network, everybody anywhere, a group.
+const SHOUT: &str = "
+import socket, struct, sys
+address = lambda number: socket.inet_ntoa(struct.pack('<I', number))
+routes = [line.split() for line in open('/proc/net/route').readlines()[1:]]
+nets = [(int(r[1], 16), int(r[7], 16)) for r in routes if int(r[7], 16)]
+own = [address(net | ~mask & 0xffffffff) for net, mask in nets]
+assert own
+s = socket.socket(type=socket.SOCK_DGRAM); s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+for to in own + ['255.255.255.255', '224.0.0.1']:
+    try: s.sendto(to.encode(), (to, int(sys.argv[1])))
     except OSError: pass
 ";
 
@@ -174,6 +197,7 @@ fn a_tenants_network_stays_within_its_plan() {
     let _alone = alone();
     let mut net = Net::start();
     what_is_closed(&net);
+    what_is_said_to_many_does_not_reach_the_host(&net);
     a_flood_stays_its_own(&net);
     names_and_name_servers(&mut net);
     a_coordinator_with_a_name_is_closed(&mut net);
@@ -196,6 +220,31 @@ fn what_is_closed(net: &Net) {
         !net.opens("gama", PUBLIC, PORT),
         "gama reaches what is not listed"
     );
+}
+
+/// A program of the host that listens on all of its addresses, such as a management agent's.
+fn what_is_said_to_many_does_not_reach_the_host(net: &Net) {
+    let (h1, port) = (&net.cell.hosts[0], LISTENS.to_string());
+    let mut listener = h1.command("python3");
+    listener.args(["-c", LISTENER, &port]);
+    let log = net.cell.dir.path().join("listener.log");
+    let listener = Daemon::start("listener", &mut listener, &log);
+    let say = |what: &str| {
+        let script = format!(
+            "import socket; socket.socket(type=socket.SOCK_DGRAM).sendto(b'{what}', ('127.0.0.1', {port}))"
+        );
+        wait_for("the host's own words to be heard", SOON, || {
+            run(h1.command("python3").args(["-c", &script])).ok();
+            listener.log().contains(what).then_some(())
+        });
+    };
+    say("before");
+    assert!(net.python("alfa", SHOUT, &[&port]), "alfa cannot shout");
+    say("after");
+    let heard = listener.log();
+    let foreign = |line: &&str| !line.ends_with("before") && !line.ends_with("after");
+    let foreign: Vec<&str> = heard.lines().filter(foreign).collect();
+    assert!(foreign.is_empty(), "alfa is heard: {foreign:?}");
 }
 
 fn a_flood_stays_its_own(net: &Net) {

@@ -3,15 +3,22 @@
 //!
 //! Not here: when an event is recorded (change).
 
-use std::{fmt, sync::Arc};
+mod log;
+mod pace;
 
-use imbl::{OrdMap, OrdSet};
+use std::{borrow::Cow, fmt};
+
 use isyone_types::{
     ids::{HostName, TenantName},
     plan::UnixMs,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+pub use self::{
+    log::{EventLog, MAX_EVENTS},
+    pace::Paces,
+};
 
 macro_rules! kinds {
     ($($kind:ident => $word:literal,)*) => {
@@ -98,6 +105,8 @@ kinds! {
     TenantDiskFull => "tenant.disk_full",
     TenantExec => "tenant.exec",
     TenantFailing => "tenant.failing",
+    TenantInstallCutOff => "tenant.install_cut_off",
+    TenantInstallFinished => "tenant.install_finished",
     TenantMoveOrdered => "tenant.move_ordered",
     TenantMoved => "tenant.moved",
     TenantOomKilled => "tenant.oom_killed",
@@ -155,6 +164,9 @@ pub struct Event {
 /// Names under which the platform itself acts; no operator has one.
 pub const PLATFORMS_OWN: [&str; 2] = ["coordinator", "visitor"];
 
+/// What the actor of a host's agent begins with; its name follows.
+const HOSTS: &str = "host/";
+
 /// Whether the platform itself acts under this name.
 pub fn is_the_platform(actor: &str) -> bool {
     PLATFORMS_OWN.contains(&actor)
@@ -163,132 +175,27 @@ pub fn is_the_platform(actor: &str) -> bool {
 impl Event {
     /// Whether it records what a person, or a program with an operator's certificate, did.
     pub fn is_audit(&self) -> bool {
-        !is_the_platform(&self.actor) && !self.actor.starts_with("host/")
+        !is_the_platform(&self.actor) && !self.is_a_hosts()
     }
-}
 
-/// Audit records to remember, and as many other events.
-pub const MAX_EVENTS: usize = 10_000;
+    fn is_a_hosts(&self) -> bool {
+        self.actor.starts_with(HOSTS)
+    }
 
-/// The newest events. What operators did has room of its own, so that nothing that hosts and tenants make happen, however
-/// often, pushes it out.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct EventLog {
-    all: OrdMap<u64, Arc<Event>>,
-    audit: OrdSet<u64>,
-    other: OrdSet<u64>,
-    /// The newest sequence number that is not remembered any more.
-    forgotten: u64,
-}
-
-impl EventLog {
-    /// Adds an event; returns the number of the one that gives way to it.
-    pub fn push(&mut self, event: Arc<Event>) -> Option<u64> {
-        let sequence = event.sequence;
-        let kept = match event.is_audit() {
-            true => &mut self.audit,
-            false => &mut self.other,
-        };
-        kept.insert(sequence);
-        let oldest = kept.get_min().copied().filter(|_| kept.len() > MAX_EVENTS);
-        if let Some(oldest) = oldest {
-            kept.remove(&oldest);
-            self.all.remove(&oldest);
-            self.forgotten = self.forgotten.max(oldest);
+    /// In whose share of the log it lies: what an operator did in that operator's. Of all else, what a host's agent said in
+    /// that host's, even where it is about a tenant that has just left; what others say of a host, or of a tenant on it, as
+    /// well; and the rest in that of whoever says it.
+    fn owner(&self) -> Cow<'_, str> {
+        match &self.host {
+            Some(host) if !self.is_audit() && !self.is_a_hosts() => format!("{HOSTS}{host}").into(),
+            _ => self.actor.as_str().into(),
         }
-        self.all.insert(sequence, event);
-        oldest
-    }
-
-    /// Takes stored events, oldest first, of which some between them may be forgotten.
-    pub fn load(events: impl IntoIterator<Item = Event>) -> Self {
-        let (mut log, mut next) = (Self::default(), 1);
-        for event in events {
-            if event.sequence > next {
-                log.forgotten = event.sequence - 1;
-            }
-            next = event.sequence.saturating_add(1);
-            log.push(Arc::new(event));
-        }
-        log
-    }
-
-    /// Oldest first.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<Event>> {
-        self.all.iter().map(|(_, event)| event)
-    }
-
-    /// Those after a sequence number, oldest first.
-    pub fn after(&self, sequence: u64) -> impl Iterator<Item = &Arc<Event>> {
-        let from = sequence.saturating_add(1);
-        self.all.range(from..).map(|(_, event)| event)
-    }
-
-    pub fn last(&self) -> Option<&Arc<Event>> {
-        self.all.get_max().map(|(_, event)| event)
-    }
-
-    /// The newest sequence number that is not remembered any more; 0 while all are.
-    pub fn forgotten(&self) -> u64 {
-        self.forgotten
-    }
-
-    pub fn len(&self) -> usize {
-        self.all.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.all.is_empty()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn event(sequence: u64, actor: &str) -> Event {
-        Event {
-            sequence,
-            at: 0,
-            kind: EventKind::TenantUnhealthy,
-            tenant: None,
-            host: None,
-            actor: actor.to_owned(),
-            message: String::new(),
-            operation: None,
-        }
-    }
-
-    #[test]
-    fn no_chatter_pushes_out_what_operators_did() {
-        let mut log = EventLog::default();
-        log.push(Arc::new(event(1, "ana")));
-        let most = MAX_EVENTS as u64;
-        for (sequence, actor) in (2..).zip(["host/h1", "coordinator", "visitor"].repeat(MAX_EVENTS))
-        {
-            let gone = log.push(Arc::new(event(sequence, actor)));
-            assert_eq!(gone, (sequence > most + 1).then(|| sequence - most));
-        }
-        assert_eq!(
-            (log.len(), log.iter().next().unwrap().sequence),
-            (MAX_EVENTS + 1, 1)
-        );
-        let last = log.last().unwrap().sequence;
-        assert_eq!(
-            (log.after(last - 2).count(), log.forgotten()),
-            (2, last - most)
-        );
-        let stored = log.iter().map(|event| (**event).clone());
-        assert_eq!(EventLog::load(stored.collect::<Vec<_>>()), log);
-        for sequence in last + 1..=last + most {
-            log.push(Arc::new(event(sequence, "ana")));
-        }
-        assert_ne!(
-            log.iter().next().unwrap().sequence,
-            1,
-            "they are bounded, too"
-        );
-    }
 
     /// Programs match on these words: a change here breaks them.
     const WORDS: &[&str] = &[
@@ -343,6 +250,8 @@ mod tests {
         "tenant.disk_full",
         "tenant.exec",
         "tenant.failing",
+        "tenant.install_cut_off",
+        "tenant.install_finished",
         "tenant.move_ordered",
         "tenant.moved",
         "tenant.oom_killed",

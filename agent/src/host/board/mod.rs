@@ -18,7 +18,7 @@ use isyone_proto::{
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::plan::state::StepRecord;
+use crate::plan::{installs::Pending, state::StepRecord};
 
 /// One container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -84,12 +84,18 @@ pub struct TenantStatus {
     /// Operation that `steps` belong to.
     pub operation: Option<Uuid>,
     pub steps: Vec<StepRecord>,
+    /// Its database is its own: nothing is copied from it for other tenants, now or later.
+    pub own_database: bool,
     /// The tenant is purged; nothing of it is left.
     pub absent: bool,
     /// Directories of the volumes, for the disk walk.
     pub volumes: Vec<String>,
     /// How often records of its volumes were gone and have been put back.
     pub volume_repairs: u64,
+    /// Modules that an installation which was cut off has left behind.
+    pub modules_cut_off: u32,
+    /// How many such installations have been finished.
+    pub installs_finished: u64,
 }
 
 impl TenantStatus {
@@ -116,6 +122,7 @@ struct Inner {
     latency_ms: HashMap<TenantName, u32>,
     usage: HashMap<TenantName, TenantUsage>,
     traffic: HashMap<TenantName, Traffic>,
+    pending: HashMap<TenantName, Pending>,
     disks: HashMap<TenantName, Measured>,
     /// Tenants of which a program must be stopped, or may start again, since they were last asked for.
     crossed: Vec<TenantName>,
@@ -200,6 +207,7 @@ impl StatusBoard {
         inner.usage.remove(name);
         inner.disks.remove(name);
         inner.traffic.remove(name);
+        inner.pending.remove(name);
         inner.latency_ms.remove(name);
         if let Some((_, status)) = inner.tenants.remove(name) {
             inner
@@ -214,6 +222,23 @@ impl StatusBoard {
             .tenants
             .get(name)
             .map(|(_, status)| status.clone())
+    }
+
+    /// Whether somebody may run commands in containers of the tenant with this uid; if not, why and what to do. Not while its database
+    /// is filled: a snapshot of that becomes other tenants' databases, with whatever was done in it, so nobody but the agent gets in.
+    /// Nor while nothing is known of it. A tenant that may be entered may be from then on.
+    pub fn may_enter(&self, name: &TenantName, uid: Uuid) -> Result<(), String> {
+        let known = self.get(name).filter(|status| status.uid == uid);
+        match known.map(|status| status.own_database) {
+            Some(true) => Ok(()),
+            Some(false) => Err(format!(
+                "tenant {name} is being created, and no command runs in it until its database is its own; try again when it runs \
+                 (`isyctl tenant show {name}` says how far it is)"
+            )),
+            None => Err(format!(
+                "this host has not looked at tenant {name} yet; try again in a moment"
+            )),
+        }
     }
 
     pub fn entries(&self) -> Vec<BoardEntry> {
@@ -320,6 +345,22 @@ impl StatusBoard {
         };
     }
 
+    /// What Odoo says of its modules; `None`: not known, or not any more.
+    pub fn set_pending(&self, name: &TenantName, pending: Option<Pending>) {
+        let mut inner = self.lock();
+        match pending {
+            Some(pending) if inner.tenants.contains_key(name) => {
+                inner.pending.insert(name.clone(), pending)
+            }
+            _ => inner.pending.remove(name),
+        };
+    }
+
+    /// What Odoo said of its modules lately.
+    pub fn pending(&self, name: &TenantName) -> Option<Pending> {
+        self.lock().pending.get(name).copied()
+    }
+
     /// Counts a process that the kernel killed because the container was out of memory.
     pub fn count_oom(&self, container: &str) {
         *self
@@ -418,49 +459,4 @@ impl StatusBoard {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::tenant_plan;
-
-    #[tokio::test]
-    async fn a_full_disk_is_told_once_and_only_of_this_tenant() {
-        use isyone_proto::disk::{DiskMeans, DiskUse};
-
-        let (board, plan) = (StatusBoard::default(), tenant_plan("alfa"));
-        let disk = |used| Disk::after(None, DiskUse::of_bytes(used), 1000, DiskMeans::Counted);
-        for used in [10, 900, 990] {
-            board.set_disk(&plan.name, plan.uid, disk(used), None);
-        }
-        assert!(board.lock().crossed.is_empty());
-        for used in [1000, 1001, 1100, 1101, 999, 1000] {
-            board.set_disk(&plan.name, plan.uid, disk(used), None);
-        }
-        assert_eq!(board.crossed().await, vec![plan.name.clone(); 4]);
-        assert_eq!(board.disk(&plan.name, plan.uid), Some(disk(1000)));
-        assert_eq!(board.disk(&plan.name, Uuid::nil()), None, "another's");
-    }
-
-    #[test]
-    fn equal_numbers_of_a_rebuilt_coordinator_are_another_plan() {
-        let mut plan = tenant_plan("alfa");
-        plan.operation = Some(Uuid::from_u128(1));
-        let mut status = TenantStatus {
-            uid: plan.uid,
-            epoch: plan.epoch,
-            generation: plan.generation,
-            progress: TenantProgress::Converged,
-            message: String::new(),
-            containers: Vec::new(),
-            operation: plan.operation,
-            steps: Vec::new(),
-            absent: false,
-            volumes: Vec::new(),
-            volume_repairs: 0,
-        };
-        assert!(status.is_about(&plan));
-        plan.operation = Some(Uuid::from_u128(2));
-        assert!(!status.is_about(&plan));
-        status.operation = None;
-        assert!(status.is_about(&plan), "it names none: nothing contradicts");
-    }
-}
+mod tests;

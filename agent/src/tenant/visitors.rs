@@ -1,0 +1,114 @@
+//! What becomes of a tenant's visitors while its containers stop and start: the relay holds their requests, those under way end first,
+//! and it serves again when Odoo answers.
+//!
+//! Without a relay, and for a container whose ports Docker publishes, nothing is done here. Not here: the relay's routes as a whole
+//! (host::relay), what a route says (plan::relay).
+
+use std::time::Duration;
+
+use isyone_proto::plan::{DesiredState, Role};
+use tokio::time::{Instant, sleep};
+
+use super::Tenant;
+use crate::{
+    base::clock::now_ms,
+    plan::{container::Container, container::LABEL_UID, relay, stack::ODOO_STOP_S},
+};
+
+/// How long requests are held at most; then visitors see the waiting page.
+const HOLD_MS: u64 = 60_000;
+/// How long requests under way are waited for before Odoo is told to stop: as long as that has for them today.
+const LONGEST: Duration = Duration::from_secs(ODOO_STOP_S as u64 - LAST_S as u64);
+/// Seconds that Odoo has for its own end even so.
+const LAST_S: u32 = 10;
+/// First and longest pause between looks at the requests under way. Most end at once; the relay tells of all its tenants each time.
+const LOOKS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
+
+/// Before a role's container is stopped: has new requests held, and waits until those under way have ended. Returns how many seconds
+/// the container then has to stop.
+pub(super) async fn wait_for(tenant: &Tenant, role: Role, grace_s: u32) -> u32 {
+    let (name, routes) = (tenant.name(), &tenant.host.relay);
+    let now = u64::try_from(now_ms()).unwrap_or(0);
+    let waits =
+        relay::waits_for_requests(&tenant.plan, role) && routes.hold(name, now, now + HOLD_MS);
+    if !waits || !publish(tenant).await {
+        return grace_s;
+    }
+    let begin = Instant::now();
+    let (mut pause, longest) = LOOKS;
+    while routes.in_flight(name).await.is_some_and(|n| n > 0) {
+        if begin.elapsed() >= LONGEST {
+            tracing::warn!(tenant = %name, "requests are cut off that take longer than {} s", LONGEST.as_secs());
+            break;
+        }
+        sleep(pause).await;
+        pause = (pause * 3 / 2).min(longest);
+    }
+    let waited = u32::try_from(begin.elapsed().as_secs()).unwrap_or(u32::MAX);
+    grace_s.saturating_sub(waited).max(LAST_S)
+}
+
+/// After Odoo was stopped, or before it is stopped in haste: edges are refused from now on, unless it is to run again.
+pub(super) async fn send_away(tenant: &Tenant) {
+    tenant.host.relay.remove(tenant.name());
+    publish(tenant).await;
+}
+
+/// Whether this tenant is to be served when its Odoo answers.
+pub(super) fn is_to_run(tenant: &Tenant) -> bool {
+    tenant.plan.desired == DesiredState::Running && !tenant.disk_state().stops_odoo()
+}
+
+/// Odoo is this container, or none: it is served there, or nowhere.
+pub(super) async fn follow(tenant: &Tenant, odoo: Option<&Container>) {
+    let host = &tenant.host;
+    if !host.relay.is_on() {
+        return;
+    }
+    let reached =
+        odoo.filter(|c| is_to_run(tenant) && !tenant.stale && c.is_up() && relay::is_relayed(c));
+    match reached.and_then(|c| c.ip) {
+        Some(ip) => host
+            .relay
+            .serve(relay::route(&tenant.plan, host.advertise(), ip)),
+        None => host.relay.remove(tenant.name()),
+    }
+    publish(tenant).await;
+}
+
+/// Beside long work: Docker may have started an Odoo that ended again, at another address.
+pub(super) async fn follow_restart(tenant: &Tenant) {
+    if let Some(Some(odoo)) = ours(tenant).await
+        && odoo.ip.is_some()
+    {
+        follow(tenant, Some(&odoo)).await;
+    }
+}
+
+/// After a failure half-way: looks at what there is, so that nobody is held for a restart that does not come.
+pub(super) async fn follow_what_is(tenant: &Tenant) {
+    if let Some(odoo) = ours(tenant).await {
+        follow(tenant, odoo.as_ref()).await;
+    }
+}
+
+/// Its Odoo, or none; `None`: there is no relay to tell, or the engine does not say, which changes nothing.
+async fn ours(tenant: &Tenant) -> Option<Option<Container>> {
+    if !tenant.host.relay.is_on() {
+        return None;
+    }
+    let name = tenant.container_name(Role::Odoo);
+    let uid = tenant.plan.uid.to_string();
+    let found = tenant.host.docker.container(&name).await.ok()?;
+    Some(found.filter(|c| c.label(LABEL_UID) == uid))
+}
+
+async fn publish(tenant: &Tenant) -> bool {
+    match tenant.host.relay.publish().await {
+        Ok(follows) => follows,
+        Err(e) => {
+            tracing::warn!(tenant = %tenant.name(), "the relay is not told: {e}");
+            false
+        }
+    }
+}

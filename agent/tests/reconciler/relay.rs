@@ -1,0 +1,447 @@
+//! Tenants whose visitors arrive at a relay: a real one, on loopback, before an Odoo of a few lines and a fake engine.
+//!
+//! Not here: what a relay does with requests (its crate's tests), a real Odoo (the workspace's tests).
+
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use isyone_agent::{
+    base::config::DataDir,
+    host::{
+        Host, Pace,
+        relay::{Admin, Keeper, Program, settings, version, version_of},
+    },
+    relay,
+    testing::{fake_docker::FakeDocker, tenant_plan},
+};
+use isyone_proto::{
+    disk::{Disk, DiskMeans, DiskUse},
+    plan::{DesiredState, TenantPlan},
+};
+use isyone_relay::{Relay, Settings};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::life::Life;
+
+/// How long `/slow` takes.
+const SLOW: Duration = Duration::from_millis(1_200);
+
+/// An address of loopback that no other test of this process has, and ports that are free.
+fn place(n: u8, plan: &mut TenantPlan) -> Ipv4Addr {
+    let free = || {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().port()
+    };
+    (plan.http_port, plan.websocket_port) = (free(), free());
+    let [.., a, b] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, a | 1, b, n)
+}
+
+/// When each request's answer was sent; `/slow` takes its time.
+#[derive(Clone, Default)]
+struct Odoo(Arc<Mutex<Vec<(String, Instant)>>>);
+
+impl Odoo {
+    async fn start(at: Ipv4Addr) -> Self {
+        let listener = TcpListener::bind((at, 8069)).await.unwrap();
+        let odoo = Self::default();
+        let answered = odoo.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(answered.clone().answer(stream));
+            }
+        });
+        odoo
+    }
+
+    async fn answer(self, mut stream: TcpStream) {
+        let mut head = vec![0; 4096];
+        let read = stream.read(&mut head).await.unwrap_or(0);
+        let head = String::from_utf8_lossy(&head[..read]).into_owned();
+        let path = head.split(' ').nth(1).unwrap_or("").to_owned();
+        if path == "/slow" {
+            sleep(SLOW).await;
+        }
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+        let _ = stream.write_all(answer).await;
+        self.0.lock().unwrap().push((path, Instant::now()));
+    }
+}
+
+/// One request; its status line.
+async fn get(port: u16, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: alfa\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    timeout(Duration::from_secs(30), stream.read_to_string(&mut answer)).await??;
+    Ok(answer.lines().next().unwrap_or_default().to_owned())
+}
+
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let begin = Instant::now();
+    while !holds().await {
+        assert!(begin.elapsed() < Duration::from_secs(20), "in vain: {what}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn data(dir: &Path) -> DataDir {
+    let data = DataDir::new(dir.join("agent"));
+    data.create().unwrap();
+    data
+}
+
+fn relayed(fake: &Arc<FakeDocker>, dir: &Path) -> Host {
+    Life::host(Pace::hasty(), fake, dir).with_relay()
+}
+
+async fn here(dir: &Path) -> Relay {
+    Relay::start(settings(&data(dir))).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_waits_for_requests_under_way_and_holds_those_that_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = FakeDocker::new(dir.path(), 31);
+    let mut plan = tenant_plan("alfa");
+    let at = place(1, &mut plan);
+    fake.put_at("odoo_alfa", at);
+    let odoo = Odoo::start(at).await;
+    let _relay = here(dir.path()).await;
+    let mut life = Life::begin_on(relayed(&fake, dir.path()), &[plan.clone()]);
+    life.converged(&plan).await;
+    assert!(fake.spec_of("odoo_alfa").unwrap().ports.is_empty());
+    // At once: who is told that it is there may ask.
+    assert_eq!(
+        get(plan.http_port, "/first").await.unwrap(),
+        "HTTP/1.1 200 OK"
+    );
+    let port = plan.http_port;
+    let slow = tokio::spawn(get(port, "/slow"));
+    until("the slow request's begin", async || {
+        life.host.relay.in_flight(&plan.name).await == Some(1)
+    })
+    .await;
+    (plan.odoo_restarts, plan.generation) = (1, 2);
+    life.plan(&[plan.clone()]);
+    sleep(SLOW / 4).await;
+    let held = tokio::spawn(get(port, "/held"));
+    sleep(SLOW / 4).await;
+    let stops = || fake.log().iter().filter(|l| *l == "stop odoo_alfa").count();
+    assert_eq!(stops(), 0, "a request is under way");
+    assert_eq!(odoo.0.lock().unwrap().len(), 1, "and the other one is held");
+    assert_eq!(slow.await.unwrap().unwrap(), "HTTP/1.1 200 OK");
+    assert_eq!(held.await.unwrap().unwrap(), "HTTP/1.1 200 OK");
+    assert_eq!(stops(), 1);
+    let order: Vec<String> = odoo
+        .0
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|(p, _)| p.clone())
+        .collect();
+    assert_eq!(order, ["/first", "/slow", "/held"]);
+    life.converged(&plan).await;
+    // A suspended one answers nobody: edges show what the coordinator says.
+    (plan.desired, plan.generation) = (DesiredState::Suspended, 3);
+    life.plan(&[plan.clone()]);
+    until("the end of its route", async || {
+        get(port, "/").await.is_err()
+    })
+    .await;
+    (plan.desired, plan.generation) = (DesiredState::Running, 4);
+    life.plan(&[plan.clone()]);
+    life.converged(&plan).await;
+    assert_eq!(get(port, "/last").await.unwrap(), "HTTP/1.1 200 OK");
+    life.plan(&[]);
+    until("the end of its route", async || {
+        get(port, "/").await.is_err()
+    })
+    .await;
+    life.end().await;
+}
+
+/// An agent that dies while requests are held: the next one ends the hold.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_that_a_killed_agent_left_ends_with_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = FakeDocker::new(dir.path(), 38);
+    let mut plan = tenant_plan("alfa");
+    let at = place(7, &mut plan);
+    fake.put_at("odoo_alfa", at);
+    let _odoo = Odoo::start(at).await;
+    let _relay = here(dir.path()).await;
+    let mut life = Life::begin_on(relayed(&fake, dir.path()), &[plan.clone()]);
+    life.converged(&plan).await;
+    fake.die_at(Some(1));
+    (plan.odoo_restarts, plan.generation) = (1, 2);
+    life.plan(&[plan.clone()]);
+    timeout(Duration::from_secs(20), fake.died()).await.unwrap();
+    let path = data(dir.path()).relay().join("routes.json");
+    assert!(std::fs::read_to_string(path).unwrap().contains("holding"));
+    life.end().await;
+    let port = plan.http_port;
+    let held = tokio::spawn(get(port, "/held"));
+    fake.die_at(None);
+    let life = Life::begin_on(relayed(&fake, dir.path()), &[plan.clone()]);
+    assert_eq!(held.await.unwrap().unwrap(), "HTTP/1.1 200 OK");
+    life.converged(&plan).await;
+    life.end().await;
+}
+
+/// Twenty visitors a second while their tenant is made anew: all are answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_fails_while_a_container_is_made_anew_at_another_address() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = FakeDocker::new(dir.path(), 32);
+    let mut plan = tenant_plan("alfa");
+    let (at, then) = (place(2, &mut plan), place(3, &mut tenant_plan("alfa")));
+    fake.put_at("odoo_alfa", at);
+    let (_before, after) = (Odoo::start(at).await, Odoo::start(then).await);
+    let _relay = here(dir.path()).await;
+    let mut life = Life::begin_on(relayed(&fake, dir.path()), &[plan.clone()]);
+    life.converged(&plan).await;
+    let mut visitors = tokio::task::JoinSet::new();
+    for n in 0..40 {
+        let port = plan.http_port;
+        visitors.spawn(async move {
+            sleep(Duration::from_millis(50) * n).await;
+            get(port, "/").await.unwrap()
+        });
+    }
+    sleep(Duration::from_millis(500)).await;
+    fake.put_at("odoo_alfa", then);
+    (plan.size.workers, plan.generation) = (3, 2);
+    life.plan(&[plan.clone()]);
+    life.converged(&plan).await;
+    while let Some(status) = visitors.join_next().await {
+        assert_eq!(status.unwrap(), "HTTP/1.1 200 OK");
+    }
+    assert!(!after.0.lock().unwrap().is_empty());
+    assert!(fake.log().iter().any(|l| l == "remove odoo_alfa"));
+    life.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_refuses_uploads_and_then_everybody() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = FakeDocker::new(dir.path(), 33);
+    let mut plan = tenant_plan("alfa");
+    let at = place(4, &mut plan);
+    fake.put_at("odoo_alfa", at);
+    let _odoo = Odoo::start(at).await;
+    let _relay = here(dir.path()).await;
+    let life = Life::begin_on(relayed(&fake, dir.path()), &[plan.clone()]);
+    life.converged(&plan).await;
+    let limit = plan.size.disk_bytes;
+    let fills = |used: u64| {
+        let disk = Disk::after(None, DiskUse::of_bytes(used), limit, DiskMeans::Counted);
+        life.host.board.set_disk(&plan.name, plan.uid, disk, None);
+    };
+    fills(limit * 96 / 100);
+    let path = data(dir.path()).relay().join("routes.json");
+    until("the state of its route", async || {
+        std::fs::read_to_string(&path)
+            .unwrap()
+            .contains("uploads_refused")
+    })
+    .await;
+    assert_eq!(get(plan.http_port, "/").await.unwrap(), "HTTP/1.1 200 OK");
+    fills(limit);
+    let refused = async || get(plan.http_port, "/").await.is_err();
+    until("the end of its route", refused).await;
+    fills(limit / 2);
+    life.converged(&plan).await;
+    assert_eq!(get(plan.http_port, "/").await.unwrap(), "HTTP/1.1 200 OK");
+    life.end().await;
+}
+
+/// Containers of the version before run on with their ports, and the other way round nobody is left without.
+#[tokio::test(flavor = "multi_thread")]
+async fn ports_change_hands_with_the_container_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = FakeDocker::new(dir.path(), 34);
+    let mut plan = tenant_plan("alfa");
+    place(5, &mut plan);
+    let published = || fake.spec_of("odoo_alfa").unwrap().ports.len();
+    let life = Life::begin(&fake, dir.path(), &[plan.clone()]);
+    life.converged(&plan).await;
+    life.end().await;
+    assert_eq!(published(), 2);
+    let routes = || {
+        let path = data(dir.path()).relay().join("routes.json");
+        let text = std::fs::read(path).unwrap();
+        isyone_relay::routes::Routes::read(&text).unwrap()
+    };
+    let before = fake.log().len();
+    let mut life = Life::begin_on(relayed(&fake, dir.path()), &[plan.clone()]);
+    life.converged(&plan).await;
+    let done = fake.log()[before..].to_vec();
+    let is_harmless = |l: &String| l.starts_with("update ") || l.contains("isyone_probe_");
+    assert!(done.iter().all(is_harmless), "{done:?}");
+    assert!(routes().tenants().is_empty(), "its ports are Docker's");
+    assert_eq!(published(), 2);
+    (plan.size.workers, plan.generation) = (5, 2);
+    life.plan(&[plan.clone()]);
+    life.converged(&plan).await;
+    assert_eq!(published(), 0);
+    assert_eq!(routes().tenants().len(), 1);
+    assert_eq!(routes().tenants()[0].limits.max_in_flight, 5);
+    life.end().await;
+    let life = Life::begin(&fake, dir.path(), &[plan.clone()]);
+    life.wait("its ports", |_| {
+        fake.spec_of("odoo_alfa")
+            .is_some_and(|spec| spec.ports.len() == 2)
+    })
+    .await;
+    life.converged(&plan).await;
+    life.end().await;
+}
+
+/// Ends the relay of a directory with its test: one that fails must not leave a process behind, which no other test would end.
+struct Ended(PathBuf);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let Ok(admin) = std::os::unix::net::UnixStream::connect(&self.0) else {
+            return;
+        };
+        // In this process there are relays, too.
+        if let Ok(peer) = rustix::net::sockopt::socket_peercred(&admin)
+            && peer.pid != rustix::process::getpid()
+        {
+            let _ = rustix::process::kill_process(peer.pid, rustix::process::Signal::KILL);
+        }
+    }
+}
+
+fn ended(dir: &Path) -> Ended {
+    Ended(Admin::new(&data(dir)).path().clone())
+}
+
+fn program(dir: &Path) -> Program {
+    let data = data(dir);
+    let path = PathBuf::from(env!("CARGO_BIN_EXE_isy-agent"));
+    Program {
+        version: version_of(&path),
+        path,
+        arguments: vec![
+            "relay".to_owned(),
+            "--detach".to_owned(),
+            format!("--data-dir={}", data.path().display()),
+        ],
+        log: data.relay().join("relay.log"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_is_killed_is_there_again_and_outlives_its_agent() {
+    let dir = tempfile::tempdir().unwrap();
+    let _ended = ended(dir.path());
+    let fake = FakeDocker::new(dir.path(), 35);
+    let host = Arc::new(relayed(&fake, dir.path()));
+    let admin = Admin::new(&data(dir.path()));
+    let stop = CancellationToken::new();
+    let keeping = tokio::spawn(Keeper::Agent(program(dir.path())).run(host.clone(), stop.clone()));
+    let pid = async || admin.health().await.map_or(0, |health| health.pid);
+    until("a relay", async || pid().await != 0).await;
+    let first = pid().await;
+    let status = std::fs::read_to_string(format!("/proc/{first}/status")).unwrap();
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:\t"));
+    let searches = ["0000000000000000", "0000000000000004"];
+    assert!(
+        effective.is_some_and(|caps| searches.contains(&caps)),
+        "{effective:?}"
+    );
+    let process = rustix::process::Pid::from_raw(i32::try_from(first).unwrap()).unwrap();
+    rustix::process::kill_process(process, rustix::process::Signal::KILL).unwrap();
+    until("another relay", async || ![0, first].contains(&pid().await)).await;
+    let second = pid().await;
+    stop.cancel();
+    keeping.await.unwrap();
+    drop(host);
+    assert_eq!(pid().await, second, "it outlives the agent");
+    assert!(relay::stop(&data(dir.path())).await.unwrap());
+    assert!(!relay::stop(&data(dir.path())).await.unwrap(), "none runs");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_of_another_version_has_a_successor_that_takes_its_ports_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let _ended = ended(dir.path());
+    let fake = FakeDocker::new(dir.path(), 36);
+    let mut plan = tenant_plan("alfa");
+    let at = place(6, &mut plan);
+    fake.put_at("odoo_alfa", at);
+    let _odoo = Odoo::start(at).await;
+    let before = Relay::start(Settings {
+        version: "0.0.1".to_owned(),
+        ..settings(&data(dir.path()))
+    });
+    let before = before.await.unwrap();
+    let life = Life::begin_on(relayed(&fake, dir.path()), &[plan.clone()]);
+    life.converged(&plan).await;
+    let slow = tokio::spawn(get(plan.http_port, "/slow"));
+    sleep(SLOW / 4).await;
+    let stop = CancellationToken::new();
+    let program = program(dir.path());
+    let wanted = program.version.clone();
+    let keeping = Keeper::Agent(program).run(life.host.clone(), stop.clone());
+    let keeping = tokio::spawn(keeping);
+    timeout(Duration::from_secs(10), before.handed_over())
+        .await
+        .unwrap();
+    assert_eq!(get(plan.http_port, "/").await.unwrap(), "HTTP/1.1 200 OK");
+    let drained = before.drain(Duration::from_secs(30)).await;
+    assert_eq!(drained.cut_off, 0);
+    assert_eq!(slow.await.unwrap().unwrap(), "HTTP/1.1 200 OK");
+    let health = life.host.relay.admin().health().await.unwrap();
+    assert_eq!(health.version, wanted);
+    assert_eq!(get(plan.http_port, "/").await.unwrap(), "HTTP/1.1 200 OK");
+    stop.cancel();
+    keeping.await.unwrap();
+    life.end().await;
+    assert!(relay::stop(&data(dir.path())).await.unwrap());
+}
+
+/// A relay that the service manager is to run, and does not, is on the board; so is one of another version.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_a_unit_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = FakeDocker::new(dir.path(), 37);
+    let host = Arc::new(relayed(&fake, dir.path()));
+    let stop = CancellationToken::new();
+    let keeping = tokio::spawn(Keeper::Unit(version()).run(host.clone(), stop.clone()));
+    let says = |what: &'static str| {
+        let host = host.clone();
+        async move {
+            let what = what.to_owned();
+            until(&what, async || host.board.troubles().contains(&what)).await;
+        }
+    };
+    says("systemctl start isy-agent-relay").await;
+    host.relay.publish().await.unwrap();
+    let running = here(dir.path()).await;
+    until("silence", async || host.board.troubles().is_empty()).await;
+    drop(running);
+    let other = Relay::start(Settings {
+        version: "0.0.1".to_owned(),
+        ..settings(&data(dir.path()))
+    });
+    let _other = other.await.unwrap();
+    says("the relay is of version 0.0.1").await;
+    stop.cancel();
+    keeping.await.unwrap();
+}
