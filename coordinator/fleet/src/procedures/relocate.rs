@@ -45,7 +45,7 @@ pub(super) fn advance(scene: &Scene<'_>, relocation: &Relocation) -> Advance {
             Some(waiting) => Advance::Wait(waiting),
             None => next(MoveStage::Stop, vec![Effect::Halt]),
         },
-        MoveStage::Prepare => scene.wait_for(to),
+        MoveStage::Prepare => hopeless(scene, relocation).unwrap_or_else(|| scene.wait_for(to)),
         MoveStage::Stop if converged(from) => begin_copying(scene, relocation),
         MoveStage::Stop => scene.wait_for(from),
         MoveStage::Copy => copy(scene, relocation),
@@ -61,6 +61,18 @@ pub(super) fn advance(scene: &Scene<'_>, relocation: &Relocation) -> Advance {
         MoveStage::Back if converged(from) => Advance::BackDone,
         MoveStage::Back => scene.wait_for(from),
     }
+}
+
+/// Back, where the new host says that its copy can never come unless a person acts there: until then the tenant is better off
+/// where it lives.
+fn hopeless(scene: &Scene<'_>, relocation: &Relocation) -> Option<Advance> {
+    let Relocation { from, to, .. } = relocation;
+    let why = scene.blocked(to)?;
+    let name = &scene.tenant.name;
+    Some(Advance::GoBack(format!(
+        "host {to} cannot hold a copy of tenant {name}: {why}. The tenant stays on host {from}, and what host {to} has made for it \
+         is removed; then move it again"
+    )))
 }
 
 /// Why a tenant whose place is made is not stopped yet: it runs on until it is its turn, rather than wait for others' copies
@@ -151,10 +163,19 @@ fn copy(scene: &Scene<'_>, relocation: &Relocation) -> Advance {
                 relocation.to
             ))
         }
+        Some(job) if job.state == JobState::Retrying && scene.now >= relocation.leave_until => {
+            Advance::GoBack(format!(
+                "copying took longer than a day; at last host {} said: {}",
+                relocation.to, job.message
+            ))
+        }
         _ if scene.now >= relocation.leave_until => Advance::GoBack(
             "copying took longer than a day; look at the network between the two hosts".to_owned(),
         ),
-        job => Advance::Wait(waiting::for_job(scene, &relocation.to, job)),
+        job => {
+            let waiting = || Advance::Wait(waiting::for_job(scene, &relocation.to, job));
+            hopeless(scene, relocation).unwrap_or_else(waiting)
+        }
     }
 }
 
