@@ -190,6 +190,22 @@ pub fn open_log(path: &Path, most: u64) -> io::Result<fs::File> {
     Ok(file)
 }
 
+/// Writes at the end of a file, or makes it, so that a power loss takes nothing back. What is written may be there in part
+/// after an error.
+pub fn append(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let is_new = !exists(path);
+    let mut file = fs::File::options().create(true).append(true).open(path)?;
+    if is_new {
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+    }
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    match path.parent() {
+        Some(directory) if is_new => sync_entries(directory),
+        _ => Ok(()),
+    }
+}
+
 /// Renames something within a file system; replaces a file, and an empty directory.
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to)

@@ -1,4 +1,5 @@
-//! The last accepted plan, on disk: tenants run from it without the coordinator, and start again after a reboot.
+//! The last accepted plan, on disk: tenants run from it without the coordinator, and start again after a reboot. What must be
+//! remembered of tenants that it names no more is in a file beside it (departed).
 //!
 //! Not here: which plan is taken and which copy is stale (plan::held), carrying the plan out (reconcile).
 
@@ -13,6 +14,7 @@ use isyone_proto::{generation::Generation, ids::TenantName, plan::HostPlan};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::departed::Departed;
 use crate::{
     base::fsutil,
     plan::held::{Held, PlanRefused},
@@ -66,19 +68,26 @@ struct LedgerFileRef<'a> {
 pub struct Ledger {
     path: PathBuf,
     held: Held,
+    departed: Departed,
 }
 
 impl Ledger {
     /// Opens the ledger at `path`. An unreadable file is moved to `plan.json.corrupt-<n>` and the second value says so;
     /// there is then no plan, so nothing new runs and nothing is stopped until one arrives.
     pub fn open(path: &Path) -> Result<(Self, Option<String>), LedgerError> {
+        let departed = Departed::open(path).map_err(|e| LedgerError::Io(path.to_owned(), e))?;
+        let (departed, epochs, warning) = departed;
         let mut ledger = Self {
             path: path.to_owned(),
-            held: Held::default(),
+            held: Held {
+                departed: Arc::new(epochs),
+                ..Held::default()
+            },
+            departed,
         };
         let bytes = match fsutil::read(path) {
             Ok(bytes) => bytes,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((ledger, None)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((ledger, warning)),
             Err(e) => return Err(LedgerError::Io(path.to_owned(), e)),
         };
         match parse(&bytes) {
@@ -88,8 +97,9 @@ impl Ledger {
                     digest: file.digest,
                     epochs: file.epochs,
                     format: file.format,
+                    ..ledger.held
                 };
-                Ok((ledger, None))
+                Ok((ledger, warning))
             }
             Err(why) => {
                 let aside = put_aside(path).map_err(|e| LedgerError::Io(path.to_owned(), e))?;
@@ -98,6 +108,10 @@ impl Ledger {
                      nothing is started or stopped until the coordinator sends a plan",
                     aside.display()
                 );
+                let text = match warning {
+                    Some(warning) => format!("{text}; {warning}"),
+                    None => text,
+                };
                 Ok((ledger, Some(text)))
             }
         }
@@ -139,14 +153,19 @@ impl Ledger {
         let Some((held, news)) = self.held.offered(plan)? else {
             return Ok(false);
         };
+        let failed = |e| LedgerError::Io(self.path.clone(), e);
+        // First: with the plan's file they are forgotten there.
+        let leavers = self.held.leavers(&held);
+        self.departed
+            .add(&leavers, &held.departed)
+            .map_err(failed)?;
         let file = LedgerFileRef {
             version: VERSION,
             held: &held,
         };
         // Plain structs with string keys: serialising cannot fail; an empty file would be refused at the next start.
         let bytes = serde_json::to_vec(&file).unwrap_or_default();
-        fsutil::write_atomic(&self.path, &bytes, 0o600, true)
-            .map_err(|e| LedgerError::Io(self.path.clone(), e))?;
+        fsutil::write_atomic(&self.path, &bytes, 0o600, true).map_err(failed)?;
         self.held = held;
         Ok(news)
     }
@@ -285,6 +304,33 @@ mod tests {
         assert!(ledger.held.is_stale(&newer));
     }
 
+    /// The file of before has all epochs in it, and a power loss may come between the two files.
+    #[test]
+    fn epochs_of_those_who_have_left_are_taken_over_from_the_version_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut ledger, _) = open(&dir);
+        let alfa = tenant_plan("alfa");
+        ledger.accept(host_plan(1, vec![alfa.clone()])).unwrap();
+        let path = dir.path().join("plan.json");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let mut beta = tenant_plan("beta");
+        beta.epoch = 4;
+        let before = format!("\"epochs\":{{\"{}\":5,", beta.uid);
+        std::fs::write(&path, text.replace("\"epochs\":{", &before)).unwrap();
+        let (mut ledger, warning) = open(&dir);
+        assert!(warning.is_none() && ledger.held.is_stale(&beta));
+        let before = std::fs::read(&path).unwrap();
+        ledger.accept(host_plan(2, vec![alfa.clone()])).unwrap();
+        assert!(open(&dir).0.held.is_stale(&beta));
+        let now = std::fs::read_to_string(&path).unwrap();
+        assert!(!now.contains(&beta.uid.to_string()), "{now}");
+        std::fs::write(&path, before).unwrap();
+        let (mut ledger, _) = open(&dir);
+        assert!(ledger.held.is_stale(&beta));
+        ledger.accept(host_plan(2, vec![alfa])).unwrap();
+        assert!(open(&dir).0.held.is_stale(&beta));
+    }
+
     #[test]
     fn a_corrupt_ledger_is_kept_aside() {
         let dir = tempfile::tempdir().unwrap();
@@ -297,6 +343,47 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn no_epoch_is_forgotten_whatever_leaves_and_whenever_the_agent_ends(
+            story in proptest::collection::vec(
+                (proptest::collection::btree_map(0u8..4, 1u64..5, 0..4), 0u8..4),
+                1..12,
+            ),
+        ) {
+            let names = ["alfa", "beta", "gama", "delta"];
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("plan.json");
+            let (mut ledger, _) = open(&dir);
+            let mut all = BTreeMap::<u8, u64>::new();
+            for (generation, (named, fate)) in (1u64..).zip(story) {
+                let tenants = named.iter().map(|(id, epoch)| {
+                    let mut plan = tenant_plan(names[usize::from(*id)]);
+                    plan.epoch = *epoch;
+                    plan
+                });
+                let before = std::fs::read(&path).ok();
+                ledger.accept(host_plan(generation, tenants.collect())).unwrap();
+                match (fate, before) {
+                    // It ends between the two files.
+                    (0, Some(before)) => std::fs::write(&path, before).unwrap(),
+                    _ => for (id, epoch) in named {
+                        let seen = all.entry(id).or_default();
+                        *seen = (*seen).max(epoch);
+                    },
+                }
+                if fate < 2 {
+                    ledger = open(&dir).0;
+                }
+                for (id, seen) in &all {
+                    let mut asked = tenant_plan(names[usize::from(*id)]);
+                    asked.epoch = *seen;
+                    prop_assert!(!ledger.held.is_stale(&asked));
+                    asked.epoch = seen - 1;
+                    prop_assert!(ledger.held.is_stale(&asked));
+                }
+            }
+        }
+
         #[test]
         fn the_generation_never_falls(generations in proptest::collection::vec(0u64..8, 1..20)) {
             let dir = tempfile::tempdir().unwrap();

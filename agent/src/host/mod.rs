@@ -6,6 +6,7 @@ pub mod addon;
 pub mod board;
 pub mod cgroup;
 pub mod chores;
+mod departed;
 pub mod disk;
 pub mod events;
 pub mod firewall;

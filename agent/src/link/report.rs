@@ -100,6 +100,7 @@ fn tenant(entry: &BoardEntry) -> TenantReport {
         generation: status.generation,
         progress: status.progress,
         message: status.message.chars().take(MAX_MESSAGE_CHARS).collect(),
+        blocked: status.blocked,
         containers: status
             .containers
             .iter()
@@ -171,6 +172,7 @@ mod tests {
             generation: 1,
             progress: TenantProgress::Working,
             message: message.into(),
+            blocked: false,
             containers: vec![],
             operation: None,
             steps: vec![],

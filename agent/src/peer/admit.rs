@@ -11,6 +11,7 @@ use isyone_proto::{
     plan::{DesiredState, HostPlan, TenantPlan, UnixMs},
 };
 use tokio::{sync::watch, time::sleep};
+use tonic::Status;
 use uuid::Uuid;
 
 use crate::{base::clock::now_ms, host::ledger::InForce};
@@ -61,7 +62,12 @@ pub(super) enum Wanted {
     Database,
 }
 
-/// Why not. For our log: the peer learns nothing of it.
+/// Longest reason that another host is told: what the engine or the disk says may be long.
+const MAX_REASON_CHARS: usize = 400;
+
+/// Why not. Our log has it always. Whoever has a live grant learns it, because the operation that the grant is for must say
+/// what it waits for; anybody else learns only that it is so. It is about our records, the engine and the volumes as a whole,
+/// never of what a tenant's files hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
     #[error("there is no plan")]
@@ -76,12 +82,42 @@ pub(super) enum Refusal {
     NotHere,
     #[error("the tenant is to run here, so its files change")]
     Runs,
-    #[error("its state.json does not say that its data is complete")]
+    #[error("no state.json of it is here that says whether its data is complete")]
+    Unrecorded,
+    #[error(
+        "its state.json does not say that its data is complete, and nothing completes it while it is stopped; let it run here first"
+    )]
     Incomplete,
     #[error("a container of it still runs")]
     StillUp,
     #[error("{0}")]
     Unready(String),
+    /// No later attempt can do better, unless a person acts.
+    #[error("{0}")]
+    Unfit(String),
+}
+
+impl Refusal {
+    /// What the other side hears.
+    pub(super) fn to_status(&self) -> Status {
+        match self {
+            // In each of these a call may lack its grant.
+            Self::NoPlan | Self::Certificate | Self::NoGrant | Self::Expired => {
+                Status::permission_denied("not granted")
+            }
+            Self::NotHere | Self::Runs | Self::Unrecorded | Self::StillUp | Self::Unready(_) => {
+                Status::aborted(self.told())
+            }
+            Self::Incomplete | Self::Unfit(_) => Status::failed_precondition(self.told()),
+        }
+    }
+
+    fn told(&self) -> String {
+        let text = self.to_string();
+        let plain = text.chars().filter(|c| !c.is_control());
+        let reason: String = plain.take(MAX_REASON_CHARS).collect();
+        format!("refused: {reason}")
+    }
 }
 
 /// Whether a plan grants this now.
@@ -252,6 +288,35 @@ mod tests {
         assert!(granted(&plan, &h2, &of, Wanted::Database, 0).is_ok());
         plan.tenants[0].uid = Uuid::nil();
         assert_eq!(ask(&plan, &h2, &of, 0), Err(Refusal::NotHere));
+    }
+
+    #[test]
+    fn only_whoever_has_a_grant_is_told_why_and_briefly() {
+        use tonic::Code;
+        for silent in [
+            Refusal::NoPlan,
+            Refusal::Certificate,
+            Refusal::NoGrant,
+            Refusal::Expired,
+        ] {
+            let status = silent.to_status();
+            let said = (status.code(), status.message());
+            assert_eq!(said, (Code::PermissionDenied, "not granted"), "{silent}");
+        }
+        let long = "no\nroom ".repeat(1_000);
+        for (told, code) in [
+            (Refusal::Runs, Code::Aborted),
+            (Refusal::StillUp, Code::Aborted),
+            (Refusal::Incomplete, Code::FailedPrecondition),
+            (Refusal::Unready(long.clone()), Code::Aborted),
+            (Refusal::Unfit(long), Code::FailedPrecondition),
+        ] {
+            let status = told.to_status();
+            assert_eq!(status.code(), code, "{told}");
+            let message = status.message();
+            assert!(message.starts_with("refused: ") && message.len() < 500);
+            assert!(!message.contains('\n'));
+        }
     }
 
     proptest! {

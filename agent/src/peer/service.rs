@@ -1,5 +1,5 @@
 //! The calls of other hosts' agents. Each is checked against the plan in force when it begins and while it lasts; who
-//! is refused learns nothing but that, our log has the reason.
+//! has no grant learns nothing but that, our log has the reason.
 //!
 //! Not here: the checks (admit), the disk (source), the database (tunnel).
 
@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     base::{
-        beneath::RelPath,
+        beneath::{self, RelPath},
         fsutil::blocking,
         shares::{Share, Shares},
         throttle::Throttle,
@@ -74,8 +74,9 @@ pub fn volume_of(wire: i32) -> Option<Role> {
     }
 }
 
+/// To whoever does not even say what for.
 fn refused() -> Status {
-    Status::permission_denied("not granted")
+    Refusal::NoGrant.to_status()
 }
 
 type Answer<T> = Result<Response<ReceiverStream<Result<T, Status>>>, Status>;
@@ -124,27 +125,40 @@ impl Peers {
         let unready = |e: String| tell(guard, &Refusal::Unready(e));
         let plan = guard.tenant().map_err(|why| tell(guard, &why))?;
         let copy = copies::find(&self.host, &plan).await;
-        if !matches!(copy.map_err(|e| unready(e.to_string()))?, Copy::Complete(_)) {
-            return Err(tell(guard, &Refusal::Incomplete));
+        match copy.map_err(|e| unready(e.to_string()))? {
+            Copy::Complete(_) => {}
+            Copy::Unrecorded => return Err(tell(guard, &Refusal::Unrecorded)),
+            Copy::Incoming | Copy::Closed => return Err(tell(guard, &Refusal::Incomplete)),
         }
         let tenant = &guard.of.tenant;
         let up = copies::is_up(&self.host, tenant).await;
         if up.map_err(|e| unready(e.to_string()))? {
             return Err(tell(guard, &Refusal::StillUp));
         }
+        let refuse = |for_good: bool, why: String| {
+            let refusal = if for_good {
+                Refusal::Unfit
+            } else {
+                Refusal::Unready
+            };
+            tell(guard, &refusal(why))
+        };
         let places = copies::places(&self.host, tenant, guard.of.uid)
             .await
             .map_err(|e| unready(e.to_string()))?
-            .ok_or_else(|| unready("its volumes are not there, or are not its own".to_owned()))?;
+            .map_err(|why| refuse(why.is_for_good(), why.to_string()))?;
         let opened = blocking(move || Roots::open(&places)).await;
-        opened.map_err(|e| unready(e.to_string()))
+        opened.map_err(|e| {
+            let why = format!("its volumes cannot be opened: {e}");
+            refuse(beneath::is_for_good(&e), why)
+        })
     }
 }
 
-/// Logs a refusal; the peer learns only that it is one.
+/// Logs a refusal, and says what the peer hears of it.
 fn tell(guard: &Guard, why: &Refusal) -> Status {
     tracing::warn!(peer = %guard.peer.host, tenant = %guard.of.tenant, "refused: {why}");
-    refused()
+    why.to_status()
 }
 
 /// Works for as long as the guard holds, then says the last word.

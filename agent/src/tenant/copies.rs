@@ -33,31 +33,62 @@ pub enum Copy {
     Incoming,
     /// It is complete, by this job where one is known; it is never written again.
     Complete(Option<Uuid>),
-    /// There is none to be written: not made yet, or nobody knows what it holds.
+    /// It is not for a job to write, and not complete: not filled yet, or nobody knows what it holds.
     Closed,
+    /// No record of it can be read: it is not made yet, or its record is lost.
+    Unrecorded,
 }
 
-/// Where a tenant's volumes are; `None` while one is missing or another tenant's of this name, or where they are not
-/// directories of this machine. The only place that knows.
+/// Why a tenant's volumes are no directories to read or write.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoPlaces {
+    #[error("volume {0} is missing")]
+    Missing(String),
+    #[error("volume {0} belongs to another tenant, or to nobody")]
+    Foreign(String),
+    #[error("volume {0} is no directory of this machine")]
+    Elsewhere(String),
+}
+
+impl NoPlaces {
+    /// Whether it stays so unless a person acts.
+    pub fn is_for_good(&self) -> bool {
+        !matches!(self, Self::Missing(_))
+    }
+}
+
+/// Where a tenant's volumes are, if both are there, its own, and directories of this machine. The only place that knows.
 pub async fn places(
     host: &Host,
     tenant: &TenantName,
     uid: Uuid,
-) -> Result<Option<Places>, DockerError> {
+) -> Result<Result<Places, NoPlaces>, DockerError> {
     let names = (tenant.postgres_volume(), tenant.odoo_volume());
     let (postgres, odoo) =
         tokio::try_join!(host.docker.volume(&names.0), host.docker.volume(&names.1))?;
-    let uid = uid.to_string();
-    // What another driver keeps is at no path of ours.
-    let own = |volume: &Volume| !volume.opaque && volume.labels.get(LABEL_UID) == Some(&uid);
-    let (Some(postgres), Some(odoo)) = (postgres.filter(own), odoo.filter(own)) else {
-        return Ok(None);
+    let places = match (
+        place(names.0, postgres, uid),
+        place(names.1.clone(), odoo, uid),
+    ) {
+        (Ok(postgres), Ok(odoo)) => Places { postgres, odoo },
+        (Err(why), _) | (_, Err(why)) => return Ok(Err(why)),
     };
-    let places = Places {
-        postgres: postgres.path().into(),
-        odoo: odoo.path().into(),
-    };
-    Ok(host.volumes_are_local().await?.then_some(places))
+    let are_local = host.volumes_are_local().await?;
+    Ok(are_local
+        .then_some(places)
+        .ok_or(NoPlaces::Elsewhere(names.1)))
+}
+
+fn place(name: String, volume: Option<Volume>, uid: Uuid) -> Result<PathBuf, NoPlaces> {
+    match volume {
+        None => Err(NoPlaces::Missing(name)),
+        Some(volume) if volume.labels.get(LABEL_UID) != Some(&uid.to_string()) => {
+            Err(NoPlaces::Foreign(name))
+        }
+        // What another driver keeps is at no path of ours.
+        Some(volume) if volume.opaque => Err(NoPlaces::Elsewhere(name)),
+        Some(volume) => Ok(volume.path().into()),
+    }
 }
 
 /// Whether a container of the tenant runs, so that its files may change.
@@ -82,7 +113,8 @@ pub async fn find(host: &Host, plan: &TenantPlan) -> io::Result<Copy> {
         Ok(match state_file::load(&directory, &plan) {
             Some(state) if state.database == Database::Incoming => Copy::Incoming,
             Some(state) if state.is_ready() => Copy::Complete(state.copied_by),
-            _ => Copy::Closed,
+            Some(_) => Copy::Closed,
+            None => Copy::Unrecorded,
         })
     })
     .await
@@ -156,7 +188,7 @@ mod tests {
         let mut plan = tenant_plan("alfa");
         plan.desired = DesiredState::Standby;
         plan.seed = Seed::Peer("h1".parse().unwrap());
-        assert_eq!(find(&host, &plan).await.unwrap(), Copy::Closed);
+        assert_eq!(find(&host, &plan).await.unwrap(), Copy::Unrecorded);
         let job = Uuid::from_u128(7);
         assert!(!complete(&host, &plan, job).unwrap(), "there is none");
         let mut state = TenantState::new(&plan);
@@ -183,9 +215,9 @@ mod tests {
                 docker.find_volume(volume, labels);
             }
             let found = places(&host, &plan.name, plan.uid).await.unwrap();
-            assert_eq!(found.is_some(), ours, "{labels:?}");
+            assert_eq!(found.is_ok(), ours, "{labels:?}");
         }
         plan.uid = Uuid::nil();
-        assert_eq!(find(&host, &plan).await.unwrap(), Copy::Closed);
+        assert_eq!(find(&host, &plan).await.unwrap(), Copy::Unrecorded);
     }
 }

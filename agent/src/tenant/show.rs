@@ -193,6 +193,7 @@ impl Tenant {
             generation: self.plan.generation,
             progress,
             message: message.to_owned(),
+            blocked: false,
             containers: Vec::new(),
             operation: state
                 .operation
@@ -214,10 +215,10 @@ impl Tenant {
         let status = match self.host.board.get(self.name()) {
             Some(shown) if shown.uid == self.plan.uid => {
                 // Progress made under an older plan says nothing about this one.
-                let progress = if shown.is_about(&self.plan) {
-                    shown.progress
+                let (progress, blocked) = if shown.is_about(&self.plan) {
+                    (shown.progress, shown.blocked)
                 } else {
-                    TenantProgress::Working
+                    (TenantProgress::Working, false)
                 };
                 TenantStatus {
                     operation: blank.operation,
@@ -226,6 +227,7 @@ impl Tenant {
                     generation: blank.generation,
                     epoch: blank.epoch,
                     progress,
+                    blocked,
                     ..TenantStatus::clone(&shown)
                 }
             }
@@ -238,7 +240,10 @@ impl Tenant {
         let message = format!("{error}{}", error.way_out());
         tracing::warn!(tenant = %self.name(), "{message}");
         self.host.board.set_latency(self.name(), 0);
-        let blank = self.blank(&self.state(), TenantProgress::Failing, &message);
+        let blank = TenantStatus {
+            blocked: matches!(error, TenantError::Blocked(why) if why.is_for_good()),
+            ..self.blank(&self.state(), TenantProgress::Failing, &message)
+        };
         let status = match self.host.board.get(self.name()) {
             Some(shown) if shown.uid == self.plan.uid => TenantStatus {
                 containers: shown.containers.clone(),

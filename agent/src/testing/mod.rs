@@ -103,6 +103,7 @@ pub fn tenant_status(plan: &TenantPlan) -> TenantStatus {
         generation: plan.generation,
         progress: TenantProgress::Converged,
         message: String::new(),
+        blocked: false,
         containers: Vec::new(),
         operation: plan.operation,
         steps: Vec::new(),

@@ -8,6 +8,7 @@ mod copies;
 mod node;
 mod proxy;
 mod real;
+mod refusals;
 mod relayed;
 mod returns;
 mod tunnels;

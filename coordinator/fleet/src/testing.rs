@@ -350,6 +350,7 @@ impl Bench {
             generation: record.generation,
             progress: TenantProgress::Converged,
             message: String::new(),
+            blocked: false,
             containers: vec![ContainerReport {
                 name: tenant.odoo_container(),
                 role: Some(isyone_types::plan::Role::Odoo),

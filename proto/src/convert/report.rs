@@ -123,6 +123,7 @@ fn tenant(status: agent::TenantStatus, now: UnixMs) -> Result<TenantReport, Fiel
         generation: status.generation,
         progress,
         message: shortened(status.message, MAX_MESSAGE),
+        blocked: status.blocked,
         containers: exactly(status.containers.into_iter().map(|c| container(&name, c))),
         usage: status.usage.map(|usage| Usage {
             cpu_millis: usage.cpu_millis,
@@ -246,6 +247,7 @@ impl From<&TenantReport> for agent::TenantStatus {
             generation: report.generation,
             progress: agent::Progress::from(report.progress).into(),
             message: report.message.clone(),
+            blocked: report.blocked,
             containers: report.containers.iter().map(Into::into).collect(),
             usage: report.usage.map(Into::into),
             operation_id: report

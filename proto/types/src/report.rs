@@ -179,6 +179,8 @@ pub struct TenantReport {
     pub progress: TenantProgress,
     /// What is wrong, for people; empty when all is well.
     pub message: String,
+    /// No further attempt can mend what is wrong: a person must act first. Never from agents that do not say.
+    pub blocked: bool,
     /// Its containers, including leftovers.
     pub containers: Vec<ContainerReport>,
     /// What it uses; `None` until its host has measured it.

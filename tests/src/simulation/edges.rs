@@ -34,14 +34,24 @@ impl SimEdges {
         route.is_some_and(|route| !route.suspended && Some(route.address) == address)
     }
 
-    /// An operation that ends because edges run its route says the truth.
-    pub(crate) fn check_ended(&self, state: &State, settings: &Settings, writes: &[Write]) {
+    /// An operation that ends because edges run its route says the truth. One that had ended `before` is written again when it
+    /// answers another request.
+    pub(crate) fn check_ended(
+        &self,
+        before: &State,
+        state: &State,
+        settings: &Settings,
+        writes: &[Write],
+    ) {
         for write in writes {
             let Write::Put(RecordValue::Operation(operation)) = write else {
                 continue;
             };
             let last = operation.log.last();
-            let claims = operation.state == OperationState::Succeeded
+            let was = before.fleet.operations.get(&operation.id);
+            let ends = was.is_none_or(|was| !was.is_over());
+            let claims = ends
+                && operation.state == OperationState::Succeeded
                 && last.is_some_and(|step| step.detail == "the edges run it");
             let Some(tenant) = operation.tenant().filter(|_| claims) else {
                 continue;

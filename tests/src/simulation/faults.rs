@@ -136,7 +136,8 @@ impl Simulation {
         }
         // Bounded: each round delivers everything, an operation needs two rounds for each stage, and quarantines expire by
         // time.
-        for _ in 0..120 {
+        let rounds = (self.settings.quarantine_ms / 1_000 + 30).max(120);
+        for _ in 0..rounds {
             self.now += 1_000;
             hosts.iter().for_each(|host| self.settle(host));
             self.edges_step();

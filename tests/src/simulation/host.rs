@@ -81,8 +81,8 @@ pub struct SimHost {
     done: BTreeMap<TenantName, TenantPlan>,
     /// In memory: what a copy's loop is about to do, with the wave of each action and the plan that it is for.
     pending: BTreeMap<TenantName, (TenantPlan, VecDeque<(u8, Action)>)>,
-    /// In memory: why a copy cannot go on.
-    blocked: BTreeMap<TenantName, String>,
+    /// In memory: why a copy cannot go on, and whether a person must act first.
+    blocked: BTreeMap<TenantName, (String, bool)>,
     /// Records of jobs, on disk.
     pub jobs: BTreeMap<Uuid, SimJob>,
     /// Removed volumes, each with whether the plan permitted it.
@@ -233,7 +233,8 @@ impl SimHost {
         let mut steps = match copy.world.steps_of(plan, stale, now) {
             Ok(steps) => steps,
             Err(why) => {
-                self.blocked.insert(plan.name.clone(), why.to_string());
+                let why = (why.to_string(), why.is_for_good());
+                self.blocked.insert(plan.name.clone(), why);
                 return false;
             }
         };
@@ -245,7 +246,7 @@ impl SimHost {
             if stale {
                 // It is stopped and stays so; that is not what the plan says.
                 let why = "a newer copy of it is elsewhere".to_owned();
-                self.blocked.insert(plan.name.clone(), why);
+                self.blocked.insert(plan.name.clone(), (why, false));
             }
             return !stale;
         }
@@ -319,7 +320,8 @@ impl SimHost {
                 (false, Some(_)) => TenantProgress::Failing,
                 (false, None) => TenantProgress::Working,
             },
-            message: blocked.cloned().unwrap_or_default(),
+            message: blocked.map(|(why, _)| why.clone()).unwrap_or_default(),
+            blocked: !done && blocked.is_some_and(|(_, for_good)| *for_good),
             containers: if made { vec![odoo] } else { Vec::new() },
             usage: Some(Usage::default()),
             // There has never been a visitor.

@@ -154,7 +154,7 @@ impl Simulation {
             .expect("nothing fails yet");
         let mut settings = testing::settings();
         // Short, so that runs see its end, and the healing even that of the last.
-        settings.quarantine_ms = if shape.moves { 90_000 } else { 30_000 };
+        settings.quarantine_ms = if shape.moves { 150_000 } else { 30_000 };
         settings.quarantine_hold_ms = 5_000;
         settings.sleep_after_ms.insert(name("small"), 20_000);
         Self {
@@ -291,7 +291,7 @@ impl Simulation {
         self.state.version += 1;
         invariants::check_purged(self, &effects.writes);
         self.edges
-            .check_ended(&self.state, &self.settings, &effects.writes);
+            .check_ended(&before, &self.state, &self.settings, &effects.writes);
         for host in &effects.touched_hosts {
             self.send_plan(host);
         }

@@ -42,7 +42,7 @@ impl Simulation {
                 self.order(&lately.unwrap_or(tenant), 0);
             }
             // What the clock does shows its worth in who is deleted, and brought back.
-            _ if self.shape.rebuilds && self.chance(400) => {
+            _ if self.shape.rebuilds && self.chance(150) => {
                 let lately = self.moved_lately().filter(|_| self.chance(500));
                 let which = if self.chance(500) { 12 } else { 14 };
                 self.order(&lately.unwrap_or(tenant), which);

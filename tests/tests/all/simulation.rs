@@ -91,7 +91,7 @@ fn a_coordinator_rebuilt_from_an_older_state_lets_nobody_write_beside_another() 
 
 #[test]
 fn tenants_that_move_to_and_fro_lose_nothing() {
-    let sum = run_all(seeds(15, REBUILT_STEPS), |seed| Shape {
+    let sum = run_all(seeds(20, REBUILT_STEPS), |seed| Shape {
         hosts: 2 + seed as usize % 2,
         moves: true,
         rebuilds: false,

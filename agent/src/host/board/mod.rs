@@ -79,6 +79,8 @@ pub struct TenantStatus {
     pub progress: TenantProgress,
     /// What is wrong and what to do; empty when nothing is.
     pub message: String,
+    /// No further attempt can mend what is wrong: a person must act first.
+    pub blocked: bool,
     /// Both containers.
     pub containers: Vec<ContainerStatus>,
     /// Operation that `steps` belong to.

@@ -31,6 +31,7 @@ fn equal_numbers_of_a_rebuilt_coordinator_are_another_plan() {
         generation: plan.generation,
         progress: TenantProgress::Converged,
         message: String::new(),
+        blocked: false,
         containers: Vec::new(),
         operation: plan.operation,
         steps: Vec::new(),

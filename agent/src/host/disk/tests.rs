@@ -19,6 +19,7 @@ fn entries(names: &[&str]) -> Vec<BoardEntry> {
             generation: 1,
             progress: TenantProgress::Converged,
             message: String::new(),
+            blocked: false,
             containers: vec![],
             operation: None,
             steps: vec![],

@@ -9,6 +9,7 @@ mod pace;
 mod room;
 mod spool;
 mod target;
+mod words;
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -19,14 +20,13 @@ use isyone_proto::{
         peer_service_client::PeerServiceClient, read_request, read_response,
     },
     plan::{JobOrder, JobWork, Role, TenantPlan},
-    tls,
 };
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, Streaming, async_trait, transport::Channel};
+use tonic::{Streaming, async_trait, transport::Channel};
 
 pub use self::room::Reserve;
 use self::{
@@ -34,10 +34,11 @@ use self::{
     pace::{Came, Pace},
     room::Room,
     target::{Asks, Differ, GiveUp, Piece, Target},
+    words::{again, disk, skipped, stalled, told},
 };
 use super::{JobError, Progress, Work};
 use crate::{
-    base::{beneath, fsutil::blocking},
+    base::fsutil::blocking,
     host::{Host, ledger::InForce},
     peer::{AHEAD, CHUNK, Of, QUEUE, Reach, Route, STALL, WORKING_EVERY, volume_to_wire},
     tenant::copies::{self, Copy},
@@ -45,8 +46,6 @@ use crate::{
 
 /// The largest message that is taken: 500 entries with the longest paths.
 const MAX_MESSAGE_BYTES: usize = 2 << 20;
-/// Files that are named when they differ.
-const EXAMPLES: usize = 3;
 
 type Client = PeerServiceClient<Channel>;
 type Attempt<T> = Result<T, JobError>;
@@ -57,53 +56,6 @@ pub struct Fetch {
     plans: watch::Receiver<InForce>,
     reach: Reach,
     reserve: Reserve,
-}
-
-fn again(why: impl ToString) -> JobError {
-    JobError::Again(why.to_string())
-}
-
-/// An error of our own disk. What the other side sent is not the disk's fault.
-fn disk(e: io::Error) -> JobError {
-    match e.kind() {
-        _ if beneath::is_for_good(&e) => {
-            JobError::Never(format!("this host cannot open the volumes' files: {e}"))
-        }
-        io::ErrorKind::InvalidData => JobError::Never(e.to_string()),
-        io::ErrorKind::WouldBlock => again("an earlier attempt is just ending"),
-        _ => again(format!("this host's disk: {e}")),
-    }
-}
-
-/// What an answer of the other host means.
-fn told(from: &HostName, status: &Status) -> JobError {
-    let text = tls::error_chain(status);
-    let text: String = text.chars().filter(|c| !c.is_control()).collect();
-    match status.code() {
-        Code::PermissionDenied => again(format!(
-            "host {from} does not let this host have it: its plan must grant it, and its copy must be stopped"
-        )),
-        Code::FailedPrecondition => JobError::Never(format!("host {from}: {text}")),
-        _ => again(format!("host {from}: {text}")),
-    }
-}
-
-/// What did not come along, for whoever reads of the job.
-fn skipped(end: &ListEnd) -> String {
-    let some = end.skipped_examples.iter().take(EXAMPLES);
-    let some: Vec<String> = some.map(|s| s.escape_debug().to_string()).collect();
-    format!(
-        "{} not copied, neither files nor directories: {}",
-        end.skipped,
-        some.join(", ")
-    )
-}
-
-fn stalled(from: &HostName) -> JobError {
-    again(format!(
-        "host {from}: too little came for {} s",
-        STALL.as_secs()
-    ))
 }
 
 #[async_trait]
@@ -122,15 +74,18 @@ impl Work for Fetch {
                 let why = "the copy here is complete, and is never written again";
                 return Err(JobError::Never(why.to_owned()));
             }
-            Copy::Closed => return Err(again("the volumes for it are not made yet")),
+            Copy::Closed | Copy::Unrecorded => {
+                return Err(self.closed(&tenant, "the volumes for it are not made yet"));
+            }
         }
         let up = copies::is_up(&self.host, &order.tenant).await;
         if up.map_err(again)? {
             return Err(again("a container of it still runs here"));
         }
         let places = copies::places(&self.host, &order.tenant, order.uid).await;
-        let places = places.map_err(again)?.ok_or_else(|| {
-            again("its volumes are missing, another tenant's, or no directories of this machine")
+        let places = places.map_err(again)?.map_err(|why| match &why {
+            why if why.is_for_good() => JobError::Never(format!("on this host {why}")),
+            why => self.closed(&tenant, &format!("on this host {why}")),
         })?;
         let target = Arc::new(
             blocking(move || Target::open(&places))
@@ -188,6 +143,15 @@ impl Fetch {
         });
         let none = || again("the plan does not name this tenant");
         tenant.cloned().ok_or_else(none)
+    }
+
+    /// Why the copy here cannot be filled: as the tenant's own loop says, where that waits for a person; else for now.
+    fn closed(&self, tenant: &TenantPlan, why: &str) -> JobError {
+        let status = self.host.board.get(&tenant.name);
+        match status.filter(|status| status.blocked && status.is_about(tenant)) {
+            Some(status) => JobError::Never(status.message.clone()),
+            None => again(why),
+        }
     }
 
     /// Refuses a copy without a database, on which PostgreSQL's image would begin a new one. A stand-in keeps no files; where

@@ -97,7 +97,8 @@ pub enum Blocked {
     NotCopied(HostName),
     /// The volumes are here, but not the record that says whether they are complete.
     #[error(
-        "whether the copy of this tenant's data is complete is not known (its state.json is lost), so it is neither started nor written; purge this copy and make it anew"
+        "whether the copy of this tenant's data is complete is not known (its state.json is lost, or of another version), so it is neither \
+         started nor written; purge this copy, as a move does that is given up, and make it anew"
     )]
     DoubtfulCopy,
     /// An order that only a coordinator gives which does not know where the tenant has lived since.
@@ -117,6 +118,27 @@ pub enum Blocked {
     /// This host takes no new tenants now, for the given reason.
     #[error("{0}")]
     HostClosed(String),
+}
+
+impl Blocked {
+    /// Whether a person must act first: neither time nor a job ends it.
+    pub fn is_for_good(&self) -> bool {
+        match self {
+            Self::HostClosed(_) | Self::HalfCopy | Self::NotCopied(_) => false,
+            Self::OldOrder { .. }
+            | Self::ForeignVolume { .. }
+            | Self::ForeignContainer(_)
+            | Self::VolumeGone(_)
+            | Self::DirectoryGone(_)
+            | Self::DirectoryEmpty(_)
+            | Self::TwoPlaces { .. }
+            | Self::ForeignHome { .. }
+            | Self::OtherMajor { .. }
+            | Self::DoubtfulCopy
+            | Self::LivesHere { .. }
+            | Self::FromBackup(_) => true,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -174,7 +196,7 @@ mod tests {
             ),
             (Blocked::HostClosed("disk full".into()), "disk full"),
             (Blocked::HalfCopy, "nothing starts on half of it"),
-            (Blocked::DoubtfulCopy, "purge this copy and make it anew"),
+            (Blocked::DoubtfulCopy, "purge this copy, as a move does"),
             (
                 Blocked::NotCopied("h1".parse().unwrap()),
                 "is to come from host h1",
@@ -187,6 +209,18 @@ mod tests {
         for (blocked, text) in said {
             assert!(blocked.to_string().contains(text), "{blocked}");
         }
+    }
+
+    #[test]
+    fn what_time_or_a_job_ends_is_not_for_good() {
+        for passing in [
+            Blocked::HostClosed("disk full".into()),
+            Blocked::HalfCopy,
+            Blocked::NotCopied("h1".parse().unwrap()),
+        ] {
+            assert!(!passing.is_for_good(), "{passing}");
+        }
+        assert!(Blocked::DoubtfulCopy.is_for_good());
     }
 
     #[test]

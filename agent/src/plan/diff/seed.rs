@@ -119,8 +119,10 @@ pub(super) fn missing(inputs: &Inputs<'_>) -> Result<Vec<Role>, Blocked> {
                 instead: format!("be fetched from host {host}"),
             })
         }
+        // Told before the tenant is stopped for it where it lives: no job ever writes into this copy.
+        (_, Database::Doubtful) => Err(Blocked::DoubtfulCopy),
         // A record alone that is gone is put back elsewhere.
-        (_, Database::Ready { .. } | Database::Doubtful) => {
+        (_, Database::Ready { .. }) => {
             let gone = |role: &&Role| inputs.observed.lies(**role) == Lies::Nowhere;
             match missing.iter().find(gone) {
                 Some(role) => Err(Blocked::VolumeGone(volume_name(inputs.plan, *role))),

@@ -17,8 +17,6 @@ use uuid::Uuid;
 
 use super::{CopyRole, Fleet, Tenant, TenantPlacement};
 use crate::operation::Operation;
-#[cfg(feature = "planted")]
-use crate::planted;
 
 /// What is placed on a host.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -118,10 +116,6 @@ impl Tenant {
 
     /// Its entry in [`Fleet::fenced`].
     fn fenced(&self) -> Option<(UnixMs, TenantName)> {
-        #[cfg(feature = "planted")]
-        if planted::has(planted::Bug::ClockDecides) {
-            return Some((self.fenced_until()?, self.name.clone()));
-        }
         let until = self.fenced_until().filter(|_| !self.is_deleted())?;
         Some((until, self.name.clone()))
     }

@@ -193,6 +193,21 @@ impl<'a> Scene<'a> {
         }
     }
 
+    /// What keeps a host's copy from ever being what this generation of the tenant asks for, unless a person acts.
+    fn blocked(&self, host: &HostName) -> Option<&'a str> {
+        match views::copy(self.state, self.tenant, host) {
+            CopyObserved::Present(seen)
+                if seen.report.blocked
+                    && seen.report.generation == self.tenant.generation
+                    // Whoever is kept from beginning names none.
+                    && seen.report.operation.is_none_or(|id| id == self.tenant.operation) =>
+            {
+                Some(&seen.report.message)
+            }
+            _ => None,
+        }
+    }
+
     fn wait_for(&self, host: &HostName) -> Advance {
         Advance::Wait(waiting::for_host(self, host))
     }

@@ -14,7 +14,6 @@ use uuid::Uuid;
 
 use super::{Advance, Effect, Scene, Waiting, waiting};
 use crate::{
-    liveness::HostState,
     operation::{MoveStage, Procedure, Relocation, deadline_ms},
     views,
 };
@@ -46,7 +45,7 @@ pub(super) fn advance(scene: &Scene<'_>, relocation: &Relocation) -> Advance {
             Some(waiting) => Advance::Wait(waiting),
             None => next(MoveStage::Stop, vec![Effect::Halt]),
         },
-        MoveStage::Prepare => scene.wait_for(to),
+        MoveStage::Prepare => hopeless(scene, relocation).unwrap_or_else(|| scene.wait_for(to)),
         MoveStage::Stop if converged(from) => begin_copying(scene, relocation),
         MoveStage::Stop => scene.wait_for(from),
         MoveStage::Copy => copy(scene, relocation),
@@ -64,13 +63,27 @@ pub(super) fn advance(scene: &Scene<'_>, relocation: &Relocation) -> Advance {
     }
 }
 
+/// Back, where the new host says that its copy can never come unless a person acts there: until then the tenant is better off
+/// where it lives.
+fn hopeless(scene: &Scene<'_>, relocation: &Relocation) -> Option<Advance> {
+    let Relocation { from, to, .. } = relocation;
+    let why = scene.blocked(to)?;
+    let name = &scene.tenant.name;
+    Some(Advance::GoBack(format!(
+        "host {to} cannot hold a copy of tenant {name}: {why}. The tenant stays on host {from}, and what host {to} has made for it \
+         is removed; then move it again"
+    )))
+}
+
 /// Why a tenant whose place is made is not stopped yet: it runs on until it is its turn, rather than wait for others' copies
 /// while it is down. Nor is it stopped while one of its hosts is silent.
 fn queue(scene: &Scene<'_>, relocation: &Relocation) -> Option<Waiting> {
-    use HostState::{Lost, Suspect, Unknown};
     let hosts = [&relocation.to, &relocation.from];
-    let speaks = |host: &HostName| !matches!(judged(scene, host), Unknown | Suspect | Lost);
-    if let Some(silent) = hosts.iter().find(|host| !speaks(host)) {
+    let is_known = |host: &HostName| {
+        let seen = scene.state.observed.hosts.get(host);
+        seen.is_some_and(|seen| seen.reported_at.is_some()) && !is_silent(scene, host)
+    };
+    if let Some(silent) = hosts.iter().find(|host| !is_known(host)) {
         return Some(waiting::for_host(scene, silent));
     }
     let is_full = |host: &&&HostName| {
@@ -89,17 +102,17 @@ fn takes_a_turn(scene: &Scene<'_>, id: &Uuid, host: &HostName) -> bool {
     let Some(Procedure::Move(other)) = other.map(|other| &other.procedure) else {
         return false;
     };
-    let is_silent = |host: &HostName| views::is_silent(judged(scene, host));
     if other.from == *host {
-        return !is_silent(&other.to);
+        return !is_silent(scene, &other.to);
     }
     let job = scene.state.observed.job(&other.to, *id);
     let held_up = job.is_some_and(|job| job.state == JobState::Retrying);
-    !held_up && !is_silent(&other.from)
+    !held_up && !is_silent(scene, &other.from)
 }
 
-fn judged(scene: &Scene<'_>, host: &HostName) -> HostState {
-    views::host_state(scene.state, scene.settings, host, scene.now).0
+fn is_silent(scene: &Scene<'_>, host: &HostName) -> bool {
+    let (judged, _) = views::host_state(scene.state, scene.settings, host, scene.now);
+    views::is_silent(judged)
 }
 
 /// The address and the end of the leave are recorded, because both hosts' plans show them.
@@ -150,10 +163,19 @@ fn copy(scene: &Scene<'_>, relocation: &Relocation) -> Advance {
                 relocation.to
             ))
         }
+        Some(job) if job.state == JobState::Retrying && scene.now >= relocation.leave_until => {
+            Advance::GoBack(format!(
+                "copying took longer than a day; at last host {} said: {}",
+                relocation.to, job.message
+            ))
+        }
         _ if scene.now >= relocation.leave_until => Advance::GoBack(
             "copying took longer than a day; look at the network between the two hosts".to_owned(),
         ),
-        job => Advance::Wait(waiting::for_job(scene, &relocation.to, job)),
+        job => {
+            let waiting = || Advance::Wait(waiting::for_job(scene, &relocation.to, job));
+            hopeless(scene, relocation).unwrap_or_else(waiting)
+        }
     }
 }
 

@@ -20,9 +20,9 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc::Receiver;
 
 use super::{
-    EXAMPLES,
     manifest::{Entry, Manifest, place},
     spool::{self, Ask, Known, Reader, Spool},
+    words::EXAMPLES,
 };
 use crate::{
     base::beneath::{self, Found, Kind, Limits, RelPath, Root, set_meta},

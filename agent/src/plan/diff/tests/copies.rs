@@ -208,3 +208,20 @@ fn where_the_tenant_lives_nothing_is_fetched_over_its_data_and_it_is_no_leftover
     world.state.fenced_at = Some(plan.epoch - 1);
     assert!(!world.steps(&leftover, 0).unwrap().is_empty());
 }
+
+/// Otherwise the coordinator takes the place for made, stops the tenant where it lives, and waits a day for a job that never
+/// begins ("the volumes for it are not made yet").
+#[test]
+fn a_copy_in_doubt_is_told_before_the_tenant_is_stopped_for_it() {
+    let plan = tenant_plan("alfa");
+    let mut world = World::empty(&plan);
+    world.converge(&plan, 0, usize::MAX);
+    let plan = seeded(peer(), DesiredState::Standby);
+    world.state = adopt(&plan, &world.observed); // its state.json is lost
+    heeded(&mut world, &plan);
+    assert_eq!(world.state.database, Database::Doubtful);
+    for step in world.steps(&plan, 0).unwrap() {
+        world.apply(&plan, step.action); // it is taken down
+    }
+    assert_eq!(world.steps(&plan, 0), Err(Blocked::DoubtfulCopy));
+}
