@@ -34,7 +34,7 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
                 "desired domains event liveness observed operation placement planted procedures \
                  settings state views written",
             ),
-            ("desired", "event operation planted"),
+            ("desired", "event operation"),
             ("domains", "orders"),
             ("liveness", "observed settings"),
             ("operation", "event"),
@@ -43,7 +43,7 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
             ("probes", "desired liveness"),
             (
                 "procedures",
-                "desired liveness observed operation planted settings state views",
+                "desired observed operation planted settings state views",
             ),
             ("settings", "shards"),
             (
