@@ -9,9 +9,17 @@
 //! hosts report, anything computable (indexes, loads, routes, targets).
 //! Not here: where records are kept (the coordinator's store).
 
-use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use isyone_types::generation::Generation;
+use isyone_types::{
+    generation::Generation,
+    ids::{HostName, ShortName},
+    spec::{Country, ImageRef, Language, Login, Module, TimeZone},
+};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -343,6 +351,43 @@ pub fn everything(fleet: &Fleet) -> Vec<Write> {
     values.into_iter().map(Write::Put).chain(events).collect()
 }
 
+/// Texts that many tenants have in common, each kept once.
+#[derive(Default)]
+struct Texts {
+    names: BTreeSet<ShortName>,
+    hosts: BTreeSet<HostName>,
+    images: BTreeSet<ImageRef>,
+    languages: BTreeSet<Language>,
+    countries: BTreeSet<Country>,
+    time_zones: BTreeSet<TimeZone>,
+    modules: BTreeSet<Module>,
+    logins: BTreeSet<Login>,
+}
+
+impl Texts {
+    fn share(&mut self, tenant: &mut Tenant) {
+        fn once<T: Ord + Clone>(kept: &mut BTreeSet<T>, text: &mut T) {
+            match kept.get(text) {
+                Some(same) => text.clone_from(same),
+                None => drop(kept.insert(text.clone())),
+            }
+        }
+        let spec = &mut tenant.spec;
+        once(&mut self.names, &mut spec.plan);
+        once(&mut self.names, &mut spec.edition);
+        once(&mut self.images, &mut spec.odoo_image);
+        once(&mut self.images, &mut spec.postgres_image);
+        once(&mut self.languages, &mut spec.language);
+        once(&mut self.countries, &mut spec.country);
+        once(&mut self.time_zones, &mut spec.time_zone);
+        once(&mut self.logins, &mut spec.admin_login);
+        for module in &mut spec.modules {
+            once(&mut self.modules, module);
+        }
+        once(&mut self.hosts, &mut tenant.placement.host);
+    }
+}
+
 /// Builds the Fleet from its records.
 pub fn fleet(contents: Contents) -> Result<Fleet, UnreadableRecord> {
     fn read<T: DeserializeOwned>(record: &Record) -> Result<Arc<T>, UnreadableRecord> {
@@ -355,9 +400,16 @@ pub fn fleet(contents: Contents) -> Result<Fleet, UnreadableRecord> {
             })
     }
     let mut fleet = Fleet::default();
-    for record in &contents.records {
+    let mut texts = Texts::default();
+    // By value: what is read of one record may lie where another one was.
+    for record in contents.records {
+        let record = &record;
         match record.kind {
-            RecordKind::Tenant => fleet.put_tenant(read::<Tenant>(record)?),
+            RecordKind::Tenant => {
+                let mut tenant = read::<Tenant>(record)?;
+                texts.share(Arc::make_mut(&mut tenant));
+                fleet.put_tenant(tenant);
+            }
             RecordKind::Host => {
                 let host = read::<Host>(record)?;
                 fleet.hosts.insert(host.name.clone(), host);

@@ -105,7 +105,7 @@ struct Group {
 struct Stored {
     store: Box<dyn Store>,
     group: Group,
-    state: State,
+    state: Arc<State>,
     result: Result<(), CommitError>,
 }
 
@@ -113,7 +113,7 @@ pub(super) struct Writer {
     /// Includes everything that was carried out.
     pub(super) state: State,
     /// Excludes the group that is being gathered.
-    pub(super) base: State,
+    pub(super) base: Arc<State>,
     /// `None` while a group is being stored.
     pub(super) store: Option<Box<dyn Store>>,
     /// [`Contents::commits`] of the last snapshot.
@@ -179,7 +179,7 @@ impl Writer {
             traces,
         } = shared;
         Self {
-            base: state.clone(),
+            base: Arc::new(state.clone()),
             state,
             store: Some(store),
             commits,
@@ -286,7 +286,7 @@ impl Writer {
     /// yet.
     fn throw_away(&mut self) {
         tracing::error!("a refused command had changed the state: its group is taken back");
-        self.state = self.base.clone();
+        self.state = (*self.base).clone();
         for answer in mem::take(&mut self.gathered).answers {
             answer.not_stored("another change of the same group failed");
         }
@@ -300,8 +300,8 @@ impl Writer {
         let group = mem::take(&mut self.gathered);
         self.timings.group.observe(group.answers.len() as f64);
         self.state.version += 1;
-        self.base = self.state.clone();
-        let state = self.state.clone();
+        let state = Arc::new(self.state.clone());
+        self.base = state.clone();
         if group.effects.writes.is_empty() {
             return self.announce(group, state);
         }
@@ -369,8 +369,8 @@ impl Writer {
             commands,
             "commit failed; the changes are not made"
         );
-        self.state = (**self.snapshot.load()).clone();
-        self.base = self.state.clone();
+        self.base = self.snapshot.load_full();
+        self.state = (*self.base).clone();
         for answer in group.answers.into_iter().chain(since) {
             answer.not_stored(why);
         }
@@ -380,7 +380,7 @@ impl Writer {
     fn settle(
         &mut self,
         group: Group,
-        state: State,
+        state: Arc<State>,
         read: Result<Contents, LostStore>,
         why: &str,
     ) -> Result<(), LostStore> {
@@ -399,9 +399,9 @@ impl Writer {
         tracing::warn!(stored, "the store was read again");
         if !stored {
             self.take_back(group, why);
-            let state = (**self.snapshot.load()).clone();
+            let state = self.snapshot.load_full();
             if fleet != state.fleet {
-                let state = self.adopt_stored(state, fleet);
+                let state = self.adopt_stored(&state, fleet);
                 self.publish(&Effects::default(), state);
                 self.signals.wake_all();
             }
@@ -409,7 +409,7 @@ impl Writer {
             // What was carried out meanwhile builds on this very state.
             self.announce(group, state);
         } else {
-            let state = self.adopt_stored(state, fleet);
+            let state = self.adopt_stored(&state, fleet);
             self.announce(group, state);
             self.signals.wake_all();
         }
@@ -418,16 +418,17 @@ impl Writer {
 
     /// Memory is not what is stored, which is a fault of this program. The store is right: memory gives way to it, and
     /// what was carried out on top is taken back. Returns the state to publish.
-    fn adopt_stored(&mut self, mut state: State, fleet: Fleet) -> State {
+    fn adopt_stored(&mut self, state: &State, fleet: Fleet) -> Arc<State> {
         tracing::error!("memory differs from the store, which is right and is put in place");
         for answer in mem::take(&mut self.gathered).answers {
             answer.not_stored("it was made on a state that is not the stored one");
         }
+        let mut state = state.clone();
         state.replace_fleet(fleet, &self.settings, self.source.now());
         state.version = self.state.version.max(state.version) + 1;
         self.state = state.clone();
-        self.base = state.clone();
-        state
+        self.base = Arc::new(state);
+        self.base.clone()
     }
 
     /// The end, when nothing more may be said or done on the strength of this memory. The process must end, too.
@@ -446,7 +447,7 @@ impl Writer {
     }
 
     /// Publishes a stored group's state, then answers its commands.
-    fn announce(&mut self, group: Group, state: State) {
+    fn announce(&mut self, group: Group, state: Arc<State>) {
         for answer in &group.answers {
             if let Ok(outcome) = &answer.result {
                 // Before publishing the snapshot, so that the next plan carries the operation's place in its trace.
@@ -462,9 +463,9 @@ impl Writer {
         }
     }
 
-    pub(super) fn publish(&mut self, effects: &Effects, state: State) {
+    pub(super) fn publish(&mut self, effects: &Effects, state: Arc<State>) {
         let (version, due) = (state.version, !state.routes_due.is_empty());
-        self.snapshot.store(Arc::new(state));
+        self.snapshot.store(state);
         self.routes_due
             .send_if_modified(|was| std::mem::replace(was, due) != due);
         for host in &effects.touched_hosts {

@@ -3,6 +3,8 @@
 //!
 //! Not here: what follows from a report (isyone-fleet's change).
 
+use std::mem;
+
 use super::{MAX_TENANTS_PER_HOST, parse, parse_optional, timestamp, unix_ms};
 use crate::{
     error::FieldError,
@@ -34,7 +36,11 @@ pub fn shortened(mut text: String, max: usize) -> String {
             .unwrap_or(0);
         text.truncate(end);
     }
-    text.retain(|c| !c.is_control() || c == '\n');
+    // Nearly every text is plain, and there are several for each tenant in each report.
+    let is_plain = |b: u8| b.is_ascii() && (!b.is_ascii_control() || b == b'\n');
+    if !text.bytes().all(is_plain) {
+        text.retain(|c| !c.is_control() || c == '\n');
+    }
     text
 }
 
@@ -61,12 +67,12 @@ pub fn parse_report(
         .ok_or_else(|| FieldError::new("resources", "must be set"))?;
     let mut left_out = Vec::new();
     let mut tenants = Vec::with_capacity(wire.tenants.len());
-    for status in wire.tenants {
-        let name = shortened(status.name.clone(), MAX_WORD);
-        match tenant(status, now) {
+    for mut status in wire.tenants {
+        let name = mem::take(&mut status.name);
+        match tenant(&name, status, now) {
             Ok(report) => tenants.push(report),
             Err(error) => left_out.push(LeftOut {
-                tenant: name,
+                tenant: shortened(name, MAX_WORD),
                 error,
             }),
         }
@@ -100,14 +106,19 @@ fn resources(r: &v1::HostResources) -> HostResources {
     }
 }
 
-fn tenant(status: agent::TenantStatus, now: UnixMs) -> Result<TenantReport, FieldError> {
+/// `name` as in the report; `status` is without it.
+fn tenant(
+    name: &str,
+    status: agent::TenantStatus,
+    now: UnixMs,
+) -> Result<TenantReport, FieldError> {
     if status.containers.len() > MAX_CONTAINERS || status.steps.len() > MAX_STEPS {
         return Err(FieldError::new(
             "containers",
             "too many containers or steps",
         ));
     }
-    let name: TenantName = parse("name", &status.name)?;
+    let name: TenantName = parse("name", name)?;
     let progress = match agent::Progress::try_from(status.progress) {
         Ok(agent::Progress::Working) => TenantProgress::Working,
         Ok(agent::Progress::Converged) => TenantProgress::Converged,
@@ -394,5 +405,6 @@ mod tests {
         assert!(parse_report(report, 0).is_err());
         assert_eq!(shortened("ää".to_owned(), 3), "ä");
         assert_eq!(shortened("a\u{1b}[31m\nb".to_owned(), 99), "a[31m\nb");
+        assert_eq!(shortened("ä\u{85}\n\u{7f}b".to_owned(), 99), "ä\nb");
     }
 }

@@ -125,14 +125,14 @@ pub struct ContainerReport {
     pub started_at: Option<UnixMs>,
 }
 
-/// The role of the tenant's container with this name; `None` for leftovers.
+/// The role of the tenant's container with this name; `None` for leftovers. Makes no text: it is asked for each container of
+/// each report.
 pub fn role_of(tenant: &TenantName, container: &str) -> Option<Role> {
-    if container == tenant.odoo_container() {
-        Some(Role::Odoo)
-    } else if container == tenant.postgres_container() {
-        Some(Role::Postgres)
-    } else {
-        None
+    let (what, of) = container.split_once('_')?;
+    match what {
+        "odoo" if of == tenant.as_str() => Some(Role::Odoo),
+        "postgres" if of == tenant.as_str() => Some(Role::Postgres),
+        _ => None,
     }
 }
 
@@ -253,6 +253,25 @@ pub struct HostReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_containers_role_is_in_its_name() {
+        let alfa: TenantName = "alfa".parse().unwrap();
+        let of = |container: &str| role_of(&alfa, container);
+        assert_eq!(of(&alfa.odoo_container()), Some(Role::Odoo));
+        assert_eq!(of(&alfa.postgres_container()), Some(Role::Postgres));
+        for other in [
+            "",
+            "odoo",
+            "alfa",
+            "odoo_",
+            "odoo_alfa_init",
+            "odoo_beta",
+            "redis_alfa",
+        ] {
+            assert_eq!(of(other), None, "{other}");
+        }
+    }
 
     #[test]
     fn digests_and_states_come_back_as_they_went_in() {

@@ -115,12 +115,13 @@ fn is_unsaid<T: Default + PartialEq>(limit: &T) -> bool {
 #[error("{0}")]
 pub struct ValueError(pub String);
 
+/// Shared when cloned: thousands of tenants have the same images, language and time zone.
 macro_rules! text_type {
     ($(#[$doc:meta])* $name:ident, $check:expr) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        pub struct $name(std::sync::Arc<str>);
 
         impl $name {
             /// The checked text.
@@ -133,7 +134,7 @@ macro_rules! text_type {
             fn from_str(text: &str) -> Result<Self, ValueError> {
                 let check: fn(&str) -> Result<(), &'static str> = $check;
                 check(text).map_err(|problem| ValueError(format!("`{}` {problem}", crate::echo::echo(text))))?;
-                Ok(Self(text.to_owned()))
+                Ok(Self(text.into()))
             }
         }
         impl TryFrom<String> for $name {
@@ -144,7 +145,7 @@ macro_rules! text_type {
         }
         impl From<$name> for String {
             fn from(value: $name) -> Self {
-                value.0
+                value.as_str().to_owned()
             }
         }
         impl fmt::Display for $name {

@@ -54,7 +54,7 @@ impl Edit<'_> {
     }
 
     /// Counts only if it is about the tenant's current uid, and the present epoch of its copy on that host.
-    fn tenant_report(&mut self, host: &HostName, report: TenantReport) {
+    fn tenant_report(&mut self, host: &HostName, mut report: TenantReport) {
         let Some(tenant) = self.state.fleet.tenants.get(&report.name).cloned() else {
             return;
         };
@@ -81,6 +81,8 @@ impl Edit<'_> {
             && report.generation == tenant.generation
             && report.operation == Some(tenant.operation);
         let absent = report.absent;
+        // Equal, and there already: of ten thousand names, one text each is kept.
+        report.name.clone_from(&tenant.name);
         self.state.observed.put_copy(TenantObserved {
             host: host.clone(),
             at: self.stamp.now,
@@ -197,25 +199,18 @@ impl Edit<'_> {
         then: &TenantReport,
         now: &TenantReport,
     ) {
-        let cut_off = now.modules_cut_off > 0 && then.modules_cut_off == 0;
-        let finished = now.installs_finished > then.installs_finished;
-        let news = [
-            (
-                cut_off,
-                EventKind::TenantInstallCutOff,
-                format!(
-                    "the installation of an app was cut off, {} modules wait: its host finishes it",
-                    now.modules_cut_off
-                ),
-            ),
-            (
-                finished,
-                EventKind::TenantInstallFinished,
-                "the installation that was cut off is finished".to_owned(),
-            ),
-        ];
-        for (_, kind, message) in news.into_iter().filter(|(is_so, ..)| *is_so) {
-            self.event(kind, Some(tenant), Some(host), None, message);
+        let mut tell =
+            |kind, message: String| self.event(kind, Some(tenant), Some(host), None, message);
+        if now.modules_cut_off > 0 && then.modules_cut_off == 0 {
+            let message = format!(
+                "the installation of an app was cut off, {} modules wait: its host finishes it",
+                now.modules_cut_off
+            );
+            tell(EventKind::TenantInstallCutOff, message);
+        }
+        if now.installs_finished > then.installs_finished {
+            let message = "the installation that was cut off is finished";
+            tell(EventKind::TenantInstallFinished, message.to_owned());
         }
     }
 

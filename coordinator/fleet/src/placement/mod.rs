@@ -248,14 +248,16 @@ impl Ranking {
 
     /// Stores a host's current [`Ranking::entry`].
     pub(crate) fn update(&mut self, host: &HostName, entry: Option<(Score, Room)>) {
-        let before = match &entry {
-            Some((score, _)) => self.of.insert(host.clone(), score.clone()),
-            None => self.of.remove(host),
-        };
-        if let Some(before) =
-            before.filter(|before| entry.as_ref().is_none_or(|(score, _)| score != before))
-        {
-            self.order.remove(&before);
+        let score = entry.as_ref().map(|(score, _)| score);
+        // A host's load seldom changes from one report to the next.
+        if self.of.get(host) != score {
+            let before = match score {
+                Some(score) => self.of.insert(host.clone(), score.clone()),
+                None => self.of.remove(host),
+            };
+            if let Some(before) = before {
+                self.order.remove(&before);
+            }
         }
         if let Some((score, room)) = entry {
             self.order.insert(score, Arc::new(room));

@@ -41,9 +41,9 @@ struct Listed {
     addresses: BTreeSet<IpAddr>,
     sha256: String,
     /// All of it; made when somebody asks, because agents that come back mostly have it.
-    whole: OnceLock<Vec<HostsPart>>,
+    whole: OnceLock<Arc<[HostsPart]>>,
     /// What makes it of the one before.
-    changes: Vec<HostsPart>,
+    changes: Arc<[HostsPart]>,
 }
 
 impl Listed {
@@ -53,14 +53,14 @@ impl Listed {
             sha256: digest(&addresses),
             addresses,
             whole: OnceLock::new(),
-            changes: Vec::new(),
+            changes: Arc::default(),
         }
     }
 
     fn next(&self, addresses: BTreeSet<IpAddr>) -> Self {
         Self {
             number: self.number + 1,
-            changes: changes(&self.addresses, &addresses),
+            changes: changes(&self.addresses, &addresses).into(),
             ..Self::first(addresses)
         }
     }
@@ -71,16 +71,17 @@ impl Listed {
     }
 
     /// What makes this list of what an agent has.
-    fn after(&self, has: &Has<'_>) -> Vec<HostsPart> {
+    fn after(&self, has: &Has<'_>) -> Arc<[HostsPart]> {
         match has {
-            Has::Digest(sha256) if *sha256 == self.sha256 => Vec::new(),
+            Has::Digest(sha256) if *sha256 == self.sha256 => Arc::default(),
             Has::Digest(sha256) if self.is_nobody_else() && *sha256 == digest(&BTreeSet::new()) => {
-                Vec::new()
+                Arc::default()
             }
-            Has::Number(number) if *number == self.number => Vec::new(),
+            Has::Number(number) if *number == self.number => Arc::default(),
             Has::Number(number) if number + 1 == self.number => self.changes.clone(),
             Has::Digest(_) | Has::Number(_) => {
-                self.whole.get_or_init(|| whole(&self.addresses)).clone()
+                let parts = || whole(&self.addresses).into();
+                self.whole.get_or_init(parts).clone()
             }
         }
     }
@@ -163,7 +164,7 @@ async fn send_changes(
             has = Has::Number(newest.number);
         }
         drop(newest);
-        if let Err(status) = Box::pin(give_all(parts, to_agent)).await {
+        if let Err(status) = Box::pin(give_all(&parts, to_agent)).await {
             return status;
         }
         if list.changed().await.is_err() {
@@ -173,9 +174,12 @@ async fn send_changes(
     }
 }
 
-async fn give_all(parts: Vec<HostsPart>, to_agent: &ToAgent) -> Result<(), Status> {
+/// Between two parts the connection has its turn: what it holds grows with the messages that wait in it, and stays so for as
+/// long as it lasts.
+async fn give_all(parts: &[HostsPart], to_agent: &ToAgent) -> Result<(), Status> {
     for part in parts {
-        give(to_agent, Message::Hosts(part)).await?;
+        give(to_agent, Message::Hosts(part.clone())).await?;
+        tokio::task::yield_now().await;
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use isyone_coordinator::{
     writer::{Source, SystemSource},
 };
 use isyone_proto::{
+    parts::PlanAssembly,
     pb::{
         agent::v1::{
             AgentMessage, CoordinatorMessage, EnrollRequest, EnrollResponse, Hello, JobStatus,
@@ -273,6 +274,8 @@ pub(crate) struct Agent {
     pub(crate) up: mpsc::Sender<AgentMessage>,
     pub(crate) down: Streaming<CoordinatorMessage>,
     pub(crate) plan: Option<HostPlan>,
+    /// Parts of a plan that is on its way.
+    parts: PlanAssembly,
     sequence: u64,
 }
 
@@ -309,6 +312,7 @@ impl Agent {
             up,
             down,
             plan: None,
+            parts: PlanAssembly::default(),
             sequence: 0,
         };
         agent
@@ -338,7 +342,10 @@ impl Agent {
         }
     }
 
-    async fn store(&mut self, plan: Plan) {
+    async fn store(&mut self, part: Plan) {
+        let Some(plan) = self.parts.add(part).unwrap() else {
+            return;
+        };
         let plan = HostPlan::try_from(plan).unwrap();
         let result = PlanResult {
             generation: plan.generation.get(),

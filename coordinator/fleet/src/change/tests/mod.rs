@@ -244,6 +244,23 @@ fn what_is_stored_reads_back_as_it_was() {
 }
 
 #[test]
+fn loaded_tenants_share_the_texts_that_they_have_in_common() {
+    let (mut bench, ..) = running();
+    bench.create("beta", "small").unwrap();
+    let loaded = restart(&bench).fleet;
+    let [alfa, beta] = ["alfa", "beta"].map(|name| &loaded.tenants[name]);
+    let at = |text: &str| text.as_ptr();
+    assert_eq!(
+        at(alfa.spec.odoo_image.as_str()),
+        at(beta.spec.odoo_image.as_str())
+    );
+    assert_eq!(
+        at(alfa.placement.host.as_str()),
+        at(beta.placement.host.as_str())
+    );
+}
+
+#[test]
 fn an_unreadable_record_stops_the_start() {
     let record = Record {
         kind: RecordKind::Tenant,
