@@ -261,6 +261,9 @@ fn a_flood_stays_its_own(net: &Net) {
         .ok();
     let (more, _second) = net.flood("alfa", 900);
     assert!(more <= 40, "{more} more after a new plan");
+    // Those of the first flood that were dropped try again meanwhile: they would take what is forgotten.
+    let open = net.tracked() - before;
+    assert!(open <= 300, "{open} places of alfa's 200");
     assert!(net.python("alfa", DATAGRAMS, &[PUBLIC]));
     let taken = net.tracked() - before;
     assert!(
