@@ -25,23 +25,7 @@ async fn a_full_disk_is_told_once_and_only_of_this_tenant() {
 fn equal_numbers_of_a_rebuilt_coordinator_are_another_plan() {
     let mut plan = tenant_plan("alfa");
     plan.operation = Some(Uuid::from_u128(1));
-    let mut status = TenantStatus {
-        uid: plan.uid,
-        epoch: plan.epoch,
-        generation: plan.generation,
-        progress: TenantProgress::Converged,
-        message: String::new(),
-        blocked: false,
-        containers: Vec::new(),
-        operation: plan.operation,
-        steps: Vec::new(),
-        own_database: true,
-        absent: false,
-        volumes: Vec::new(),
-        volume_repairs: 0,
-        modules_cut_off: 0,
-        installs_finished: 0,
-    };
+    let mut status = tenant_status(&plan);
     assert!(status.is_about(&plan));
     plan.operation = Some(Uuid::from_u128(2));
     assert!(!status.is_about(&plan));
