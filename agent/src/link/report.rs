@@ -15,7 +15,7 @@ use isyone_proto::{
     plan::UnixMs,
     report::{
         ContainerReport, HostReport, HostResources, ImageDigest, JobReport, TenantReport, Usage,
-        container_state, role_of,
+        Which, container_state,
     },
 };
 
@@ -129,8 +129,7 @@ fn tenant(entry: &BoardEntry) -> TenantReport {
 
 fn container(tenant: &TenantName, c: &ContainerStatus, oom_kills: u32) -> ContainerReport {
     ContainerReport {
-        name: c.name.clone(),
-        role: role_of(tenant, &c.name),
+        which: Which::of(tenant, &c.name),
         state: container_state(c.state.clone()),
         healthy: c.healthy,
         restarts: c.restarts,

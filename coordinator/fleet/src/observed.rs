@@ -3,16 +3,16 @@
 //!
 //! Not here: judging silence (liveness).
 
-use std::{mem, sync::Arc};
+use std::sync::Arc;
 
 use imbl::OrdMap;
 use ipnet::Ipv4Net;
 use isyone_types::{
-    disk::{Disk, DiskState},
+    disk::DiskState,
     generation::Generation,
     ids::{HostName, TenantName},
     plan::{Role, UnixMs},
-    report::{ContainerReport, HostResources, JobReport, TenantProgress, TenantReport},
+    report::{HostResources, JobReport, TenantProgress, TenantReport, Which},
 };
 use uuid::Uuid;
 
@@ -34,12 +34,13 @@ pub struct TenantObserved {
     pub host: HostName,
     /// When the report arrived.
     pub at: UnixMs,
+    /// As reported, with the disk as last measured; see [`DISK_KNOWN_MS`].
     pub report: TenantReport,
+    /// When its disk was last reported; of no meaning when none is known.
+    pub disk_at: UnixMs,
     /// The trouble last reported to operators by an event, and under which generation; `None` since the tenant was last
     /// well.
     pub told: Option<(TenantProgress, u64)>,
-    /// Its disk as last measured, and when that was reported; see [`DISK_KNOWN_MS`].
-    pub disk: Option<(Disk, UnixMs)>,
 }
 
 /// For how long a disk's state is believed when reports do not tell it any more, milliseconds. An agent that has just
@@ -50,30 +51,25 @@ pub const DISK_KNOWN_MS: i64 = 3_600_000;
 impl TenantObserved {
     /// Whether the edges are to refuse uploads to it.
     pub fn refuses_uploads(&self) -> bool {
-        self.disk
-            .is_some_and(|(disk, _)| disk.state >= DiskState::UploadsRefused)
+        let disk = self.report.disk;
+        disk.is_some_and(|disk| disk.state >= DiskState::UploadsRefused)
     }
 
     /// Whether its Odoo runs.
     pub fn runs_odoo(&self) -> bool {
-        // Agents of earlier versions do not say a container's role.
-        let is_odoo = |c: &ContainerReport| match c.role {
-            Some(role) => role == Role::Odoo,
-            None => c.name == self.report.name.odoo_container(),
-        };
         let mut containers = self.report.containers.iter();
-        containers.any(|c| c.state == "running" && is_odoo(c))
+        containers.any(|c| c.which == Which::Its(Role::Odoo) && c.state == "running")
     }
 
     /// What of it a route depends on; none when nothing does.
-    fn seen_by_edges(&self) -> Option<SeenByEdges> {
+    fn seen_by_edges(&self, first_start: bool) -> Option<SeenByEdges> {
         let seen = SeenByEdges {
             uid: self.report.uid,
             epoch: self.report.epoch,
-            runs_odoo: self.runs_odoo(),
+            starts: first_start && self.runs_odoo(),
             refuses_uploads: self.refuses_uploads(),
         };
-        (seen.runs_odoo || seen.refuses_uploads).then_some(seen)
+        (seen.starts || seen.refuses_uploads).then_some(seen)
     }
 }
 
@@ -83,8 +79,8 @@ pub struct SeenByEdges {
     /// The tenant and the epoch that the report is about.
     pub uid: Uuid,
     pub epoch: u64,
-    /// A tenant that has never been active has a route from then on.
-    pub runs_odoo: bool,
+    /// It runs Odoo for the first time, from when on it has a route.
+    pub starts: bool,
     pub refuses_uploads: bool,
 }
 
@@ -127,22 +123,16 @@ impl Copies {
         }
     }
 
-    /// Stores what a host has reported in place of what it said before, which is returned.
-    fn put(&mut self, seen: Arc<TenantObserved>) -> Option<Arc<TenantObserved>> {
+    /// Stores what a host has reported in place of what it said before.
+    fn put(&mut self, seen: Arc<TenantObserved>) {
         match self {
-            Self::One(before) if before.host == seen.host => Some(mem::replace(before, seen)),
-            Self::One(other) => {
-                *self = Self::Several(Arc::new(vec![other.clone(), seen]));
-                None
-            }
+            Self::One(before) if before.host == seen.host => *before = seen,
+            Self::One(other) => *self = Self::Several(Arc::new(vec![other.clone(), seen])),
             Self::Several(all) => {
                 let all = Arc::make_mut(all);
                 match all.iter_mut().find(|before| before.host == seen.host) {
-                    Some(before) => Some(mem::replace(before, seen)),
-                    None => {
-                        all.push(seen);
-                        None
-                    }
+                    Some(before) => *before = seen,
+                    None => all.push(seen),
                 }
             }
         }
@@ -190,21 +180,19 @@ impl Observed {
         copies.find(|seen| seen.host == *host)
     }
 
-    /// Stores a report in place of the same host's last one.
-    pub fn put_copy(&mut self, seen: TenantObserved) {
+    /// Stores a report in place of the same host's last one; `first_start`: the tenant has not been active yet.
+    pub fn put_copy(&mut self, seen: TenantObserved, first_start: bool) {
         let seen = Arc::new(seen);
-        let before = match self.tenants.get_mut(&seen.report.name) {
+        match self.tenants.get_mut(&seen.report.name) {
             Some(copies) => copies.put(seen.clone()),
             None => {
                 let name = seen.report.name.clone();
                 self.tenants.insert(name, Copies::One(seen.clone()));
-                None
             }
-        };
-        let before = before.and_then(|seen| seen.seen_by_edges());
-        let now = seen.seen_by_edges();
-        if now != before {
-            let key = (seen.report.name.clone(), seen.host.clone());
+        }
+        let key = (seen.report.name.clone(), seen.host.clone());
+        let now = seen.seen_by_edges(first_start);
+        if now.as_ref() != self.seen_by_edges.get(&key) {
             match now {
                 Some(now) => self.seen_by_edges.insert(key, now),
                 None => self.seen_by_edges.remove(&key),

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use isyone_types::{
     ids::{HostName, ShortName, TenantName},
     operation::OperationState,
-    report::{ContainerReport, HostReport, HostResources, TenantProgress, TenantReport, Usage},
+    report::{
+        ContainerReport, HostReport, HostResources, TenantProgress, TenantReport, Usage, Which,
+    },
     spec::{Bounds, Size, TenantSpec},
 };
 use uuid::Uuid;
@@ -318,7 +320,7 @@ impl Bench {
             uid: self.id(),
             size: self.settings.plans[&spec.plan],
             spec,
-            secrets: Sealed("sealed".to_owned()),
+            secrets: Sealed("sealed".into()),
             request_id: None,
             force: false,
             dry_run: false,
@@ -349,11 +351,10 @@ impl Bench {
             epoch: place.epoch,
             generation: record.generation,
             progress: TenantProgress::Converged,
-            message: String::new(),
+            message: "".into(),
             blocked: false,
-            containers: vec![ContainerReport {
-                name: tenant.odoo_container(),
-                role: Some(isyone_types::plan::Role::Odoo),
+            containers: [ContainerReport {
+                which: Which::Its(isyone_types::plan::Role::Odoo),
                 state: "running".into(),
                 healthy: true,
                 restarts: 0,
@@ -361,11 +362,12 @@ impl Bench {
                 image_digest: None,
                 exit_code: 0,
                 started_at: None,
-            }],
+            }]
+            .into(),
             usage: Some(Usage::default()),
             traffic: None,
             operation: Some(record.operation),
-            steps: Vec::new(),
+            steps: [].into(),
             absent,
             health_latency_ms: 1,
             volume_repairs: 0,

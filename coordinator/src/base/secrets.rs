@@ -248,7 +248,7 @@ impl Sealer {
             .unwrap_or_default();
         let mut bytes = nonce.to_vec();
         bytes.extend(sealed);
-        Sealed(BASE64.encode(bytes))
+        Sealed(BASE64.encode(bytes).into())
     }
 
     /// Opens what was sealed for the same record.
@@ -267,7 +267,7 @@ fn opened(
     sealed: &Sealed,
 ) -> Result<Zeroizing<Vec<u8>>, SealError> {
     let bytes = BASE64
-        .decode(&sealed.0)
+        .decode(sealed.0.as_bytes())
         .map_err(|_| SealError::DoesNotOpen)?;
     let (nonce, message) = bytes
         .split_at_checked(NONCE_BYTES)

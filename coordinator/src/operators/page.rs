@@ -48,14 +48,19 @@ impl Pages<'_> {
         if token.len() > MAX_TOKEN {
             return None;
         }
-        let plain = self.sealer.open(&self.list, &Sealed(token.to_owned()));
+        let plain = self.sealer.open(&self.list, &Sealed(token.into()));
         std::str::from_utf8(&plain.ok()?).ok()?.parse().ok()
     }
 
     /// The token of the page that follows; empty when none does.
     pub(super) fn next(&self, last: Option<impl AsRef<str>>) -> String {
-        last.map(|last| self.sealer.seal(&self.list, last.as_ref().as_bytes()).0)
-            .unwrap_or_default()
+        last.map(|last| {
+            self.sealer
+                .seal(&self.list, last.as_ref().as_bytes())
+                .0
+                .into()
+        })
+        .unwrap_or_default()
     }
 }
 

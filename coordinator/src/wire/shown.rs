@@ -16,7 +16,7 @@ use isyone_fleet::{
     views::{self, Phase},
 };
 use isyone_proto::{
-    convert::timestamp,
+    convert::{containers, timestamp},
     ids::TenantName,
     pb::v1,
     plan::{DesiredState, UnixMs},
@@ -57,9 +57,7 @@ pub(crate) fn tenant(
         http_port: tenant.placement.http_port.into(),
         websocket_port: tenant.placement.websocket_port.into(),
         subnet: tenant.placement.subnet.to_string(),
-        containers: observed
-            .map(|o| o.report.containers.iter().map(Into::into).collect())
-            .unwrap_or_default(),
+        containers: observed.map(|o| containers(&o.report)).unwrap_or_default(),
         usage: observed.and_then(|o| o.report.usage).map(Into::into),
         create_time: Some(timestamp(tenant.created_at)),
         report_time: observed.map(|o| timestamp(o.at)),
@@ -83,7 +81,7 @@ pub(crate) fn tenant(
         last_active_time: views::last_active(observed, tenant).map(timestamp),
         copies: tenant.copies.iter().map(copy).collect(),
         other_images: has_other_images(settings, &tenant.spec),
-        disk: observed.and_then(|o| o.disk).map(|(disk, _)| disk.into()),
+        disk: observed.and_then(|o| o.report.disk).map(Into::into),
         modules_cut_off: observed.map_or(0, |o| o.report.modules_cut_off),
     }
 }

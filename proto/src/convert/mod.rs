@@ -15,7 +15,7 @@ use ipnet::{IpNet, Ipv4Net};
 use uuid::Uuid;
 
 pub use self::hosts::{HostsPart, MAX_ADDRESSES_PER_PART, host_addresses};
-pub use self::report::{LeftOut, MAX_MESSAGE, parse_report, shortened};
+pub use self::report::{LeftOut, MAX_MESSAGE, containers, parse_report, shortened};
 use crate::{
     echo::{echo, harmless},
     error::FieldError,

@@ -14,7 +14,7 @@ use crate::{
     plan::UnixMs,
     report::{
         ContainerReport, HostReport, HostResources, ImageDigest, Pressure, TenantProgress,
-        TenantReport, Traffic, Usage, container_state, role_of,
+        TenantReport, Traffic, Usage, Which, container_state,
     },
 };
 
@@ -133,9 +133,13 @@ fn tenant(
         epoch: status.epoch,
         generation: status.generation,
         progress,
-        message: shortened(status.message, MAX_MESSAGE),
+        message: shortened(status.message, MAX_MESSAGE).into(),
         blocked: status.blocked,
-        containers: exactly(status.containers.into_iter().map(|c| container(&name, c))),
+        containers: status
+            .containers
+            .into_iter()
+            .map(|c| container(&name, c))
+            .collect(),
         usage: status.usage.map(|usage| Usage {
             cpu_millis: usage.cpu_millis,
             memory_bytes: usage.memory_bytes,
@@ -169,17 +173,9 @@ fn tenant(
     })
 }
 
-/// Collects without spare capacity: the vector is kept until the tenant's next report.
-fn exactly<T>(values: impl ExactSizeIterator<Item = T>) -> Vec<T> {
-    let mut exact = Vec::with_capacity(values.len());
-    exact.extend(values);
-    exact
-}
-
 fn container(tenant: &TenantName, c: v1::Container) -> ContainerReport {
     ContainerReport {
-        role: role_of(tenant, &c.name),
-        name: shortened(c.name, MAX_WORD),
+        which: Which::of(tenant, &shortened(c.name, MAX_WORD)),
         state: container_state(shortened(c.state, MAX_WORD)),
         healthy: c.healthy,
         restarts: c.restarts,
@@ -257,9 +253,9 @@ impl From<&TenantReport> for agent::TenantStatus {
             epoch: report.epoch,
             generation: report.generation,
             progress: agent::Progress::from(report.progress).into(),
-            message: report.message.clone(),
+            message: report.message.to_string(),
             blocked: report.blocked,
-            containers: report.containers.iter().map(Into::into).collect(),
+            containers: containers(report),
             usage: report.usage.map(Into::into),
             operation_id: report
                 .operation
@@ -288,22 +284,22 @@ impl From<TenantProgress> for agent::Progress {
     }
 }
 
-impl From<&ContainerReport> for v1::Container {
-    fn from(container: &ContainerReport) -> Self {
-        Self {
-            name: container.name.clone(),
-            state: container.state.to_string(),
-            healthy: container.healthy,
-            restarts: container.restarts,
-            oom_kills: container.oom_kills,
-            image_digest: container
-                .image_digest
-                .map(|digest| digest.to_string())
-                .unwrap_or_default(),
-            exit_code: container.exit_code,
-            start_time: container.started_at.map(timestamp),
-        }
-    }
+/// A tenant's containers, as both protocols show them.
+pub fn containers(report: &TenantReport) -> Vec<v1::Container> {
+    let shown = |container: &ContainerReport| v1::Container {
+        name: container.which.name(&report.name),
+        state: container.state.to_string(),
+        healthy: container.healthy,
+        restarts: container.restarts,
+        oom_kills: container.oom_kills,
+        image_digest: container
+            .image_digest
+            .map(|digest| digest.to_string())
+            .unwrap_or_default(),
+        exit_code: container.exit_code,
+        start_time: container.started_at.map(timestamp),
+    };
+    report.containers.iter().map(shown).collect()
 }
 
 impl From<Usage> for v1::Usage {
@@ -390,8 +386,8 @@ mod tests {
         let left_out: Vec<_> = left_out.iter().map(|l| l.tenant.as_str()).collect();
         assert_eq!(left_out, ["beta", "$(id)"]);
         assert_eq!(
-            parsed.tenants[0].containers[0].role,
-            Some(crate::plan::Role::Odoo)
+            parsed.tenants[0].containers[0].which,
+            Which::Its(crate::plan::Role::Odoo)
         );
     }
 

@@ -102,13 +102,41 @@ pub fn container_state(word: String) -> Cow<'static, str> {
     }
 }
 
+/// Which of a tenant's containers. Names of the usual two follow from the tenant's and are not kept: a fleet reports a hundred
+/// thousand of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Which {
+    /// The one that the tenant's plan has for this.
+    Its(Role),
+    /// A leftover, with its name in Docker.
+    Leftover(Box<str>),
+}
+
+impl Which {
+    /// The tenant's container of this name in Docker. Makes no text of a usual name: it is asked for each container of each report.
+    pub fn of(tenant: &TenantName, container: &str) -> Self {
+        match container.split_once('_') {
+            Some(("odoo", of)) if of == tenant.as_str() => Self::Its(Role::Odoo),
+            Some(("postgres", of)) if of == tenant.as_str() => Self::Its(Role::Postgres),
+            _ => Self::Leftover(container.into()),
+        }
+    }
+
+    /// Its name in Docker, such as `odoo_alfa`.
+    pub fn name(&self, tenant: &TenantName) -> String {
+        match self {
+            Self::Its(Role::Odoo) => tenant.odoo_container(),
+            Self::Its(Role::Postgres) => tenant.postgres_container(),
+            Self::Leftover(name) => name.as_ref().to_owned(),
+        }
+    }
+}
+
 /// One of a tenant's containers, as its host sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerReport {
-    /// Its name in Docker, such as `odoo_alfa`.
-    pub name: String,
-    /// What it is for; `None` for a leftover.
-    pub role: Option<Role>,
+    /// Which of them it is.
+    pub which: Which,
     /// Docker's name for its state, or `absent`.
     pub state: Cow<'static, str>,
     /// Whether it passes its health check.
@@ -123,17 +151,6 @@ pub struct ContainerReport {
     pub exit_code: i32,
     /// When it was last started.
     pub started_at: Option<UnixMs>,
-}
-
-/// The role of the tenant's container with this name; `None` for leftovers. Makes no text: it is asked for each container of
-/// each report.
-pub fn role_of(tenant: &TenantName, container: &str) -> Option<Role> {
-    let (what, of) = container.split_once('_')?;
-    match what {
-        "odoo" if of == tenant.as_str() => Some(Role::Odoo),
-        "postgres" if of == tenant.as_str() => Some(Role::Postgres),
-        _ => None,
-    }
 }
 
 /// What a tenant uses.
@@ -178,11 +195,11 @@ pub struct TenantReport {
     /// How far the host is with that plan.
     pub progress: TenantProgress,
     /// What is wrong, for people; empty when all is well.
-    pub message: String,
+    pub message: Box<str>,
     /// No further attempt can mend what is wrong: a person must act first. Never from agents that do not say.
     pub blocked: bool,
     /// Its containers, including leftovers.
-    pub containers: Vec<ContainerReport>,
+    pub containers: Box<[ContainerReport]>,
     /// What it uses; `None` until its host has measured it.
     pub usage: Option<Usage>,
     /// Its visitors' load; `None` until its host has measured it.
@@ -190,7 +207,7 @@ pub struct TenantReport {
     /// The operation that `steps` belongs to.
     pub operation: Option<Uuid>,
     /// Steps of that operation so far.
-    pub steps: Vec<Step>,
+    pub steps: Box<[Step]>,
     /// Whether nothing is left of it on the host.
     pub absent: bool,
     /// Duration of the last health check, milliseconds; 0 when it failed.
@@ -255,11 +272,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_containers_role_is_in_its_name() {
+    fn which_container_it_is_follows_from_its_name() {
         let alfa: TenantName = "alfa".parse().unwrap();
-        let of = |container: &str| role_of(&alfa, container);
-        assert_eq!(of(&alfa.odoo_container()), Some(Role::Odoo));
-        assert_eq!(of(&alfa.postgres_container()), Some(Role::Postgres));
+        let of = |container: &str| {
+            let which = Which::of(&alfa, container);
+            assert_eq!(which.name(&alfa), container);
+            which
+        };
+        assert_eq!(of(&alfa.odoo_container()), Which::Its(Role::Odoo));
+        assert_eq!(of(&alfa.postgres_container()), Which::Its(Role::Postgres));
         for other in [
             "",
             "odoo",
@@ -269,7 +290,7 @@ mod tests {
             "odoo_beta",
             "redis_alfa",
         ] {
-            assert_eq!(of(other), None, "{other}");
+            assert_eq!(of(other), Which::Leftover(other.into()));
         }
     }
 

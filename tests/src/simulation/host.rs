@@ -299,8 +299,7 @@ impl SimHost {
         let odoo = copy.and_then(|copy| copy.world.observed.odoo.as_ref());
         let (made, started) = (odoo.is_some(), odoo.is_some_and(|c| c.state != "created"));
         let odoo = ContainerReport {
-            name: plan.name.odoo_container(),
-            role: Some(Role::Odoo),
+            which: Which::Its(Role::Odoo),
             state: if up { "running" } else { "exited" }.into(),
             healthy: up,
             restarts: 0,
@@ -320,9 +319,11 @@ impl SimHost {
                 (false, Some(_)) => TenantProgress::Failing,
                 (false, None) => TenantProgress::Working,
             },
-            message: blocked.map(|(why, _)| why.clone()).unwrap_or_default(),
+            message: blocked
+                .map(|(why, _)| why.as_str().into())
+                .unwrap_or_default(),
             blocked: !done && blocked.is_some_and(|(_, for_good)| *for_good),
-            containers: if made { vec![odoo] } else { Vec::new() },
+            containers: made.then_some(odoo).into_iter().collect(),
             usage: Some(Usage::default()),
             // There has never been a visitor.
             traffic: up.then(|| Traffic {

@@ -72,7 +72,7 @@ fn changed(
                 list
             }
         ));
-        access.addresses = networks;
+        access.addresses = networks.into();
     }
     if change.remove_all_users {
         access.users.clear();

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use isyone_types::{
-    disk::{Disk, DiskState},
+    disk::DiskState,
     ids::{HostName, TenantName},
     plan::{Lifecycle, UnixMs},
     report::{HostReport, TenantProgress, TenantReport},
@@ -75,7 +75,7 @@ impl Edit<'_> {
             return;
         }
         let told = self.tell_changes(&tenant, host, before.as_deref(), &report);
-        let disk = self.tell_disk(&tenant, host, before.as_deref(), &report);
+        let disk_at = self.take_disk(&tenant, host, before.as_deref(), &mut report);
         // The operation tells plans of equal generation apart, of which a rebuilt coordinator's host has seen several.
         let converged = report.progress == TenantProgress::Converged
             && report.generation == tenant.generation
@@ -83,13 +83,15 @@ impl Edit<'_> {
         let absent = report.absent;
         // Equal, and there already: of ten thousand names, one text each is kept.
         report.name.clone_from(&tenant.name);
-        self.state.observed.put_copy(TenantObserved {
+        let seen = TenantObserved {
             host: host.clone(),
             at: self.stamp.now,
             report,
             told,
-            disk,
-        });
+            disk_at,
+        };
+        let first_start = tenant.activated_at.is_none();
+        self.state.observed.put_copy(seen, first_start);
         if converged && tenant.placement.host == *host {
             self.is_well(&tenant);
         }
@@ -125,7 +127,7 @@ impl Edit<'_> {
                     Some(tenant),
                     Some(host),
                     report.operation,
-                    report.message.clone(),
+                    report.message.to_string(),
                 );
                 told = trouble;
             }
@@ -216,21 +218,21 @@ impl Edit<'_> {
 
     /// Records an event when a tenant's disk has reached another state, and returns what is known of it now. The first
     /// word since the coordinator's start is no news.
-    fn tell_disk(
+    fn take_disk(
         &mut self,
         tenant: &Tenant,
         host: &HostName,
         before: Option<&TenantObserved>,
-        report: &TenantReport,
-    ) -> Option<(Disk, UnixMs)> {
+        report: &mut TenantReport,
+    ) -> UnixMs {
         let before = before.filter(|b| b.report.uid == report.uid);
-        let known = before
-            .and_then(|b| b.disk)
-            .filter(|(_, at)| self.stamp.now - at < DISK_KNOWN_MS);
+        let fresh = before.filter(|b| self.stamp.now - b.disk_at < DISK_KNOWN_MS);
+        let known = fresh.and_then(|b| b.report.disk);
         let Some(disk) = report.disk else {
-            return known;
+            report.disk = known;
+            return fresh.map_or(0, |b| b.disk_at);
         };
-        let was = known.map_or(DiskState::Free, |(disk, _)| disk.state);
+        let was = known.map_or(DiskState::Free, |disk| disk.state);
         // What is left of it elsewhere, or on its way, stops nothing.
         let lives = tenant.placement.host == *host;
         if before.is_some() && lives && was != disk.state {
@@ -253,7 +255,7 @@ impl Edit<'_> {
             let message = format!("{}: {what}", views::disk_in_words(&disk));
             self.event(kind, Some(tenant), Some(host), None, message);
         }
-        Some((disk, self.stamp.now))
+        self.stamp.now
     }
 
     /// A tenant is as it should be where it lives. Once it has run, its plan says so: a host that lost the data must not

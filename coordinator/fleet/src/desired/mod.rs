@@ -28,7 +28,7 @@ use crate::{event::EventLog, operation::Operation};
 /// Sealed bytes, as base64 so that a JSON record stays readable.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Sealed(pub String);
+pub struct Sealed(pub Box<str>);
 
 impl std::fmt::Debug for Sealed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -49,7 +49,7 @@ pub struct TenantPlacement {
     /// Published port of Odoo's gevent server.
     pub websocket_port: u16,
     /// Why this host was chosen, in one sentence.
-    pub reason: String,
+    pub reason: Box<str>,
     /// When it was chosen.
     pub at: UnixMs,
 }
@@ -143,7 +143,7 @@ pub struct Tenant {
 pub struct VisitorAccess {
     /// Only clients with these addresses are let in; empty: all.
     #[serde(default)]
-    pub addresses: Vec<IpNet>,
+    pub addresses: Box<[IpNet]>,
     /// Only users with one of these passwords are let in: `name:hash` with a bcrypt hash. Empty: no password prompt.
     #[serde(default)]
     pub users: Vec<String>,

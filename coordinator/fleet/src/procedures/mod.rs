@@ -156,7 +156,7 @@ pub fn host_steps(state: &State, operation: &Operation, host: &HostName) -> Vec<
         .and_then(|name| state.observed.copy(name, host));
     seen.map(|seen| &seen.report)
         .filter(|report| report.operation == Some(operation.id))
-        .map(|report| report.steps.clone())
+        .map(|report| report.steps.to_vec())
         .unwrap_or_default()
 }
 

@@ -108,7 +108,7 @@ pub(super) fn for_host(scene: &Scene<'_>, host: &HostName) -> Waiting {
             if seen.report.generation == scene.tenant.generation
                 && seen.report.progress == TenantProgress::Failing =>
         {
-            Waiting::Failing(host.clone(), seen.report.message.clone())
+            Waiting::Failing(host.clone(), seen.report.message.to_string())
         }
         _ => Waiting::Host(host.clone()),
     }

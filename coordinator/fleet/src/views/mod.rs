@@ -136,7 +136,7 @@ fn observed_phase(
             format!("asleep since {}; the next visitor wakes it", utc(since)),
         );
     }
-    (phase, report.message.clone())
+    (phase, report.message.to_string())
 }
 
 /// Why no command can be run in a tenant's containers, and what to do next; none: they should be running.
@@ -182,7 +182,7 @@ fn is_being_filled(state: &State, tenant: &Tenant) -> bool {
 
 /// A tenant's disk where it lives, as far as it is known.
 fn disk(state: &State, tenant: &Tenant) -> Option<Disk> {
-    observed(state, tenant)?.disk.map(|(disk, _)| disk)
+    observed(state, tenant)?.report.disk
 }
 
 /// Whether its host has stopped its Odoo because its disk is full.

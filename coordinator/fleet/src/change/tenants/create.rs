@@ -164,7 +164,7 @@ impl Edit<'_> {
             subnet: slot.subnet,
             http_port: slot.http_port,
             websocket_port: slot.websocket_port,
-            reason: reason.clone(),
+            reason: reason.as_str().into(),
             at: now,
         };
         let (dry_run, request_id) = (create.dry_run, create.request_id.clone());
@@ -252,7 +252,7 @@ fn stayed(tenant: &Tenant) -> Decision {
     Decision {
         host: Some(tenant.placement.host.clone()),
         slot: None,
-        reason: tenant.placement.reason.clone(),
+        reason: tenant.placement.reason.to_string(),
         hosts: Vec::new(),
         considered: 0,
         fitting: 0,

@@ -5,6 +5,7 @@
 use isyone_types::{
     ids::TenantName,
     plan::{Lifecycle, Role},
+    report::Which,
 };
 
 use super::{
@@ -91,7 +92,7 @@ impl Edit<'_> {
     fn may_hold_data(&self, tenant: &Tenant) -> bool {
         let started = |seen: &TenantObserved| {
             let odoo = seen.report.containers.iter();
-            odoo.filter(|c| c.role == Some(Role::Odoo))
+            odoo.filter(|c| c.which == Which::Its(Role::Odoo))
                 .any(|c| c.state == "running" || c.started_at.is_some())
         };
         tenant.activated_at.is_some()

@@ -48,7 +48,7 @@ impl Edit<'_> {
             self.check_peer(&tenant.name, host)?;
         }
         let place = self.incoming_place(&tenant, to, kept.as_ref())?;
-        let log = vec![done_step("place", place.reason.clone(), self.stamp.now)];
+        let log = vec![done_step("place", place.reason.to_string(), self.stamp.now)];
         let from = tenant.placement.host.clone();
         tenant.last_epoch = place.epoch;
         tenant.copies.retain(|copy| copy.place.host != *to);
@@ -166,7 +166,7 @@ impl Edit<'_> {
             (Some(kept), _) if decision.hosts.iter().any(fits_but_for_network) => {
                 Ok(TenantPlacement {
                     epoch,
-                    reason: format!("{to}: in the place of its older copy"),
+                    reason: format!("{to}: in the place of its older copy").into(),
                     at: now,
                     ..kept.clone()
                 })
@@ -177,7 +177,7 @@ impl Edit<'_> {
                 subnet: slot.subnet,
                 http_port: slot.http_port,
                 websocket_port: slot.websocket_port,
-                reason: decision.reason,
+                reason: decision.reason.into(),
                 at: now,
             }),
             _ => Err(ChangeError::NoHostFits {

@@ -311,7 +311,7 @@ fn route(route: views::Route) -> traefik::Route {
         hostnames: route.hostnames,
         primary: route.primary,
         access: traefik::RouteAccess {
-            addresses: route.access.addresses,
+            addresses: route.access.addresses.into(),
             users: route.access.users,
             rate: route.access.rate.map(|rate| traefik::Rate {
                 average: rate.average,

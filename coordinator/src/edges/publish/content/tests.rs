@@ -98,7 +98,7 @@ fn options() -> traefik::Options {
 fn access(which: u8) -> VisitorAccess {
     let mut access = VisitorAccess::default();
     match which {
-        1 => access.addresses = vec!["203.0.113.0/24".parse().unwrap()],
+        1 => access.addresses = ["203.0.113.0/24".parse().unwrap()].into(),
         2 => access.users = vec!["ana:$2y$08$x".to_owned()],
         3 => access.users = vec!["ana".to_owned()],
         4 => {
@@ -190,11 +190,10 @@ impl World {
             Happening::Observed { tenant, runs, full } => {
                 let mut seen = self.seen.clone();
                 let disk = Disk::after(None, DiskUse::of_bytes(1), 1, DiskMeans::Counted);
-                seen.disk = full.then_some((disk, 0));
-                seen.report.containers[0].name = t(tenant).odoo_container();
+                seen.report.disk = full.then_some(disk);
                 seen.report.containers[0].state = if runs { "running" } else { "exited" }.into();
                 seen.report.name = t(tenant);
-                state.observed.put_copy(seen);
+                state.observed.put_copy(seen, true);
             }
             Happening::Host { host, address } => {
                 let mut new = self.host.clone();
@@ -333,7 +332,7 @@ fn held(name: &str, chain: &str) -> Arc<EdgeCertificate> {
         not_before: 0,
         not_after: 1,
         chain_pem: chain.to_owned(),
-        key: Sealed(format!("key of {name}")),
+        key: Sealed(format!("key of {name}").into()),
         issued: Vec::new(),
     })
 }
