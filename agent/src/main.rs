@@ -123,6 +123,9 @@ struct RunArguments {
     /// MiB per second that copies of tenants to this host may take together, and those from it; 0: no limit.
     #[arg(long, env = "ISYONE_AGENT_COPY_RATE_MIB", default_value_t = DEFAULT_RATE_BYTES_PER_S >> 20)]
     copy_rate_mib: u64,
+    /// MiB that copies of tenants leave free on this host's disk; by default 5 % of it, at least 1 GiB and at most 20 GiB.
+    #[arg(long, env = "ISYONE_AGENT_COPY_RESERVE_MIB")]
+    copy_reserve_mib: Option<u64>,
     /// Name servers that Docker gives containers by its own options (dockerd --dns): tenants may ask these, wherever they are,
     /// as those in /etc/resolv.conf. Several are separated by commas.
     #[arg(
@@ -339,7 +342,9 @@ async fn serve(arguments: RunArguments) -> anyhow::Result<()> {
         metrics: arguments.metrics.unwrap_or(PortAddress::Advertised),
         peer: arguments.peer.unwrap_or(PortAddress::Advertised),
         copy_rate_bytes_per_s: arguments.copy_rate_mib.saturating_mul(1 << 20),
-        copy_reserve: Reserve::default(),
+        copy_reserve: arguments
+            .copy_reserve_mib
+            .map_or_else(Reserve::default, Reserve::mib),
         firewall: Some(Applier {
             insecure: arguments.insecure_no_firewall,
             resolvers: arguments.resolvers,

@@ -287,11 +287,11 @@ mod tests {
             at,
             report: bench.converged(&alfa),
             told: None,
-            disk: None,
+            disk_at: 0,
         };
         let mut seen = Observed::default();
         for (at, host) in (1..).zip(hosts.iter().chain(&hosts)) {
-            seen.put_copy(said(host, at));
+            seen.put_copy(said(host, at), false);
         }
         let known = |seen: &Observed| hosts.each_ref().map(|h| seen.copy(&alfa, h).map(|s| s.at));
         assert_eq!(known(&seen), [Some(4), Some(5), Some(6)]);

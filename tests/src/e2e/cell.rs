@@ -334,6 +334,8 @@ impl Cell {
             .args(["--docker", &host.docker.host()]);
         command
             .args(["--http", &format!("127.0.0.1:{AGENT_HTTP}")])
+            // A test must not depend on how full its machine's disk is.
+            .env("ISYONE_AGENT_COPY_RESERVE_MIB", "1024")
             .envs(environment.iter().copied());
         let log = self.path(&format!("agent-{}.log", host.name));
         self.hosts[index].agent = Some(Daemon::start(

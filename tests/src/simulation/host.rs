@@ -19,7 +19,7 @@ use isyone_proto::{
     ids::{HostName, TenantName},
     plan::{DesiredState, HostPlan, Role, TenantPlan},
     report::{
-        ContainerReport, HostReport, JobReport, TenantProgress, TenantReport, Traffic, Usage,
+        ContainerReport, HostReport, JobReport, TenantProgress, TenantReport, Traffic, Usage, Which,
     },
 };
 use uuid::Uuid;
@@ -331,7 +331,7 @@ impl SimHost {
                 ..Traffic::default()
             }),
             operation: plan.operation,
-            steps: Vec::new(),
+            steps: [].into(),
             absent: done && plan.desired == DesiredState::Purged,
             health_latency_ms: 1,
             volume_repairs: 0,

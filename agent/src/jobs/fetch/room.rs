@@ -30,6 +30,15 @@ impl Reserve {
         bytes: (0, 0),
     };
 
+    /// This much of every disk, however large it is.
+    pub fn mib(mib: u64) -> Self {
+        let bytes = mib.saturating_mul(1 << 20);
+        Self {
+            percent: 0,
+            bytes: (bytes, bytes),
+        }
+    }
+
     fn of(self, total: u64) -> u64 {
         (total / 100 * self.percent).clamp(self.bytes.0, self.bytes.1)
     }
@@ -117,6 +126,8 @@ mod tests {
         assert_eq!(resumed.check(), Ok(()));
         assert_eq!(Reserve::default().of(0), 1 << 30);
         assert_eq!(Reserve::default().of(u64::MAX), 20 << 30);
+        assert_eq!(Reserve::mib(512).of(100 * gb), 512 << 20);
+        assert_eq!(Reserve::mib(u64::MAX).of(gb), u64::MAX);
         let overflow = Room {
             copy: u64::MAX,
             size: u64::MAX,

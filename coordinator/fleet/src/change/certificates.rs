@@ -179,7 +179,7 @@ mod tests {
             not_before: 0,
             not_after: 90 * 86_400,
             chain_pem: String::new(),
-            key: Sealed("sealed".to_owned()),
+            key: Sealed("sealed".into()),
             issued: Vec::new(),
         }
     }
@@ -302,7 +302,7 @@ mod tests {
         let directory = "https://x".to_owned();
         let account = AcmeAccount {
             directory,
-            credentials: Sealed("s".to_owned()),
+            credentials: Sealed("s".into()),
         };
         bench
             .apply(Command::PutAcmeAccount(Box::new(account)))

@@ -99,8 +99,8 @@ mod tests {
         let reseal = |of: SealedOf, was: &str| {
             Command::Reseal(vec![Resealed {
                 of,
-                was: Sealed(was.to_owned()),
-                now: Sealed("anew".to_owned()),
+                was: Sealed(was.into()),
+                now: Sealed("anew".into()),
             }])
         };
         let alfa = |uid| SealedOf::Tenant(before.name.clone(), uid);
@@ -117,7 +117,7 @@ mod tests {
             .apply(reseal(alfa(before.uid), &before.secrets.0))
             .unwrap();
         let after = &bench.state.fleet.tenants["alfa"];
-        assert_eq!(after.secrets.0, "anew");
+        assert_eq!(after.secrets.0.as_ref(), "anew");
         let same = Tenant {
             secrets: before.secrets.clone(),
             ..(**after).clone()

@@ -48,7 +48,7 @@ impl World {
             not_before: at / 1000,
             not_after: (at + 90 * DAY) / 1000,
             chain_pem: String::new(),
-            key: Sealed(String::new()),
+            key: Sealed("".into()),
             issued: vec![at],
         });
         self

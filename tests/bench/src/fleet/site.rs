@@ -281,7 +281,7 @@ fn tenant(running: &Running, settings: &Settings, host: &Host, slot: usize) -> R
         subnet: ipnet::Ipv4Net::new(network.into(), settings.network.subnet_prefix)?,
         http_port: port,
         websocket_port: port + 1,
-        reason: "it was made for measuring".to_owned(),
+        reason: "it was made for measuring".into(),
         at: now_ms(),
     };
     let spec = TenantSpec {

@@ -24,7 +24,7 @@ fn says(bench: &mut Bench, host: &HostName, alfa: &TenantName, blocked: bool) {
 fn failing(bench: &Bench, host: &HostName, alfa: &TenantName, blocked: bool) -> TenantReport {
     TenantReport {
         progress: TenantProgress::Failing,
-        message: DOUBT.to_owned(),
+        message: DOUBT.into(),
         blocked,
         ..bench.converged_on(alfa, host)
     }

@@ -60,9 +60,10 @@ fn a_trouble_is_told_once_whatever_its_tries_say_and_odd_counts_do_no_harm() {
     for n in 0..5 {
         for progress in [TenantProgress::Failing, TenantProgress::Working] {
             let mut bad = good.clone();
-            (bad.progress, bad.message) = (progress, format!("no answer after {n} s"));
+            (bad.progress, bad.message) = (progress, format!("no answer after {n} s").into());
             bad.containers[0].oom_kills = u32::MAX;
-            bad.containers.push(bad.containers[0].clone());
+            let one = bad.containers[0].clone();
+            bad.containers = [one.clone(), one].into();
             bench.report(&h1, resources(8, 32, 100), vec![bad]);
         }
     }
@@ -319,7 +320,7 @@ fn a_report_without_a_disk_forgets_none_for_an_hour() {
 fn a_tenant_stopped_by_its_disk_is_failing_and_says_so() {
     let (mut bench, host, _) = running();
     let mut report = with_disk(&bench, 1000);
-    (report.progress, report.message) = (TenantProgress::Unhealthy, "its disk is full".to_owned());
+    (report.progress, report.message) = (TenantProgress::Unhealthy, "its disk is full".into());
     report.containers[0].state = "exited".into();
     bench.report(&host, resources(8, 32, 100), vec![report.clone()]);
     let tenant = bench.state.fleet.tenants[&name::<TenantName>("alfa")].clone();
@@ -342,7 +343,7 @@ fn flap(bench: &mut Bench, host: &HostName, n: u32) {
     tenant.volume_repairs = n.into();
     tenant.containers[0].oom_kills = n;
     if bad {
-        (tenant.progress, tenant.message) = (TenantProgress::Failing, format!("try {n}"));
+        (tenant.progress, tenant.message) = (TenantProgress::Failing, format!("try {n}").into());
     }
     let report = HostReport {
         resources: resources(8, 32, 100),

@@ -173,14 +173,15 @@ fn no_command_runs_in_a_tenant_whose_database_is_in_the_making() {
         (OperationState::Running, false),
         (OperationState::Skipped, true),
     ] {
-        report.steps = vec![isyone_types::operation::Step {
+        report.steps = [isyone_types::operation::Step {
             name: "database".to_owned(),
             state,
             started_at: None,
             ended_at: None,
             detail: String::new(),
             progress_percent: 0,
-        }];
+        }]
+        .into();
         bench.report(&host, resources(8, 32, 100), vec![report.clone()]);
         let wanted = if enters { "" } else { refused };
         assert_eq!(said(&bench), wanted, "{state:?}");

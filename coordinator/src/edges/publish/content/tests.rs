@@ -381,7 +381,7 @@ fn certificates_go_where_their_tenants_are_and_one_that_does_not_open_costs_no_o
     let mut world = World::new(&["a", "b"]);
     let mut content = world.content();
     let key = |c: &EdgeCertificate| {
-        (c.name != "shut.isy.one").then(|| zeroize::Zeroizing::new(c.key.0.clone()))
+        (c.name != "shut.isy.one").then(|| zeroize::Zeroizing::new(c.key.0.to_string()))
     };
     assert!(published(&content, 0)["tls"].get("certificates").is_none());
     let names = [

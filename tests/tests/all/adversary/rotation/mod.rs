@@ -206,7 +206,7 @@ fn fleet_at_work() -> Fleet {
 fn secrets(fleet: &Fleet) -> BTreeSet<String> {
     let state = fleet.coordinator.snapshot();
     let tenants = state.fleet.tenants.values();
-    tenants.map(|t| t.secrets.0.clone()).collect()
+    tenants.map(|t| t.secrets.0.to_string()).collect()
 }
 
 #[test]

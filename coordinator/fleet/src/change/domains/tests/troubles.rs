@@ -127,7 +127,7 @@ fn nobody_is_redirected_to_a_primary_without_a_certificate() {
             not_before: 0,
             not_after: 1,
             chain_pem: String::new(),
-            key: Sealed(String::new()),
+            key: Sealed("".into()),
             issued: Vec::new(),
         };
         bench

@@ -32,7 +32,7 @@ fn bench(progress: Option<TenantProgress>) -> (Bench, HostName) {
 fn report(bench: &mut Bench, host: &HostName, progress: TenantProgress) {
     let mut report = bench.converged(&name("alfa"));
     report.progress = progress;
-    report.message = "password authentication failed for 10.200.0.2".to_owned();
+    report.message = "password authentication failed for 10.200.0.2".into();
     bench.report(host, resources(8, 32, 100), vec![report]);
 }
 
@@ -174,7 +174,7 @@ fn who_has_not_been_let_in_learns_nothing_of_a_closed_tenant() {
     );
     for close in [
         |tenant: &mut Tenant| tenant.access.users = vec!["ana:$2y$06$x".to_owned()],
-        |tenant: &mut Tenant| tenant.access.addresses = vec!["192.0.2.0/24".parse().unwrap()],
+        |tenant: &mut Tenant| tenant.access.addresses = ["192.0.2.0/24".parse().unwrap()].into(),
     ] {
         let mut tenant = (*bench.state.fleet.tenants[&name::<TenantName>("alfa")]).clone();
         tenant.access = Default::default();
@@ -207,7 +207,7 @@ fn a_full_disk_has_pages_of_its_own() {
     assert_eq!(upload(&bench, "alfa.isy.one", true), Page::NoUploads);
     assert_eq!(upload(&bench, "beta.isy.one", true), Page::Unknown);
     let mut closed = (*bench.state.fleet.tenants[&name::<TenantName>("alfa")]).clone();
-    closed.access.addresses = vec!["203.0.113.0/24".parse().unwrap()];
+    closed.access.addresses = ["203.0.113.0/24".parse().unwrap()].into();
     bench.state.fleet.put_tenant(closed.into());
     assert_eq!(upload(&bench, "alfa.isy.one", false), Page::Unknown);
 }
