@@ -27,6 +27,36 @@ pub const MAX_CONNECTIONS_PER_SECOND: u32 = 10_000;
 /// Most addresses of hosts that a host is sent, and closes to its tenants.
 pub const MAX_HOST_ADDRESSES: usize = 10_000;
 
+/// Where clouds tell machines about themselves, keys included. Link-local: nearly all of them. The others are Alibaba's, Azure's and
+/// Oracle's older one.
+pub const METADATA: [&str; 4] = [
+    "169.254.0.0/16",
+    "100.100.100.200",
+    "168.63.129.16",
+    "192.0.0.192",
+];
+/// Networks where no machine of a fleet is: of each link anew, of a cloud's metadata service (AWS), addresses that stand for others
+/// (NAT64, 6to4), and what nobody may have.
+const NO_MACHINES: [&str; 7] = [
+    "0.0.0.0/8",
+    "224.0.0.0/3",
+    "fe80::/10",
+    "fd00:ec2::/32",
+    "64:ff9b::/96",
+    "2002::/16",
+    "ff00::/8",
+];
+
+/// Whether a host may be at an address: others open and close their tenants' ways there.
+pub fn may_be_a_host(address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    let is_in = |text: &&str| match text.parse::<IpNet>() {
+        Ok(net) => net.contains(&address),
+        Err(_) => text.parse() == Ok(address),
+    };
+    !address.is_unspecified() && !METADATA.iter().chain(&NO_MACHINES).any(|text| is_in(&text))
+}
+
 /// Where a tenant's connections may go outside its own network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -245,6 +275,39 @@ impl fmt::Display for MailRelay {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_host_is_where_clouds_tell_keys_or_where_others_are_meant() {
+        for bad in [
+            "169.254.169.254",
+            "100.100.100.200",
+            "168.63.129.16",
+            "192.0.0.192",
+            "::ffff:169.254.169.254",
+            "fd00:ec2::254",
+            "fe80::1",
+            "64:ff9b::a9fe:a9fe",
+            "2002:a9fe:a9fe::1",
+            "0.1.2.3",
+            "240.0.0.1",
+            "255.255.255.255",
+            "224.0.0.1",
+            "ff02::1",
+            "0.0.0.0",
+            "::",
+        ] {
+            assert!(!may_be_a_host(bad.parse().unwrap()), "{bad}");
+        }
+        for good in [
+            "10.1.2.3",
+            "192.0.2.7",
+            "203.0.113.9",
+            "2001:db8::1",
+            "fd00::7",
+        ] {
+            assert!(may_be_a_host(good.parse().unwrap()), "{good}");
+        }
+    }
 
     #[test]
     fn what_may_be_listed_is_read_and_written_alike() {

@@ -22,7 +22,7 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net};
 use isyone_proto::{
-    network::DnsName,
+    network::{DnsName, METADATA},
     plan::{Firewall, HostPlan},
 };
 
@@ -35,14 +35,6 @@ pub const TABLE: &str = "isyone";
 pub const METRICS_PORT: u16 = 7482;
 /// The port on every host, by default, where other hosts' agents fetch tenants' data; no tenant may reach it.
 pub const PEER_PORT: u16 = 7483;
-/// Where clouds tell machines about themselves, keys included. Link-local: nearly all of them. The others are Alibaba's, Azure's and
-/// Oracle's older one.
-const METADATA: [&str; 4] = [
-    "169.254.0.0/16",
-    "100.100.100.200",
-    "168.63.129.16",
-    "192.0.0.192",
-];
 /// Groups, everybody on a network, and what is reserved: no place of its own is there, whatever a list says.
 const GROUPS: &str = "224.0.0.0/3";
 /// Where name servers listen.
@@ -235,17 +227,7 @@ fn platform(text: &mut String, firewall: &Firewall, around: &Around, range: &str
         text,
         "    tcp dport {{ {METRICS_PORT}, {PEER_PORT} }} counter drop comment \"hosts' metrics and agents, on whatever address\""
     );
-    let mut control = usable(&firewall.protected_addresses);
-    control.extend(around.control.iter().filter(|a| is_usable(**a)));
-    if !control.is_empty() {
-        let at = format!("ip daddr {}", set(&control));
-        open_edge(text, firewall, &at);
-        let _ = writeln!(text, "    {at} counter drop comment \"the control plane\"");
-    }
-    if !usable(&around.hosts).is_empty() {
-        open_edge(text, firewall, "ip daddr @hosts");
-        *text += "    ip daddr @hosts counter drop comment \"another host\"\n";
-    }
+    // Before whatever opens a port at an address that somebody else has said: a host does where it joins.
     let _ = writeln!(
         text,
         "    ip daddr {} counter drop comment \"metadata services\"",
@@ -255,6 +237,27 @@ fn platform(text: &mut String, firewall: &Firewall, around: &Around, range: &str
         text,
         "    ip daddr {GROUPS} counter drop comment \"multicast and broadcast\""
     );
+    let mut control = usable(&firewall.protected_addresses);
+    control.extend(around.control.iter().filter(|a| is_usable(**a)));
+    if !control.is_empty() {
+        let at = format!("ip daddr {}", set(&control));
+        open_edge(text, firewall, &at);
+        let _ = writeln!(text, "    {at} counter drop comment \"the control plane\"");
+    }
+    let hosts = usable(&around.hosts);
+    if !hosts.is_empty() {
+        // Of hosts those that are edges, as the configuration says; a host says itself where it is.
+        let is_edge = |host: &Ipv4Addr| {
+            let host = IpAddr::from(*host);
+            let mut edges = firewall.edges.iter();
+            edges.any(|edge| edge.contains(&host)) || firewall.public_addresses.contains(&host)
+        };
+        let edges: BTreeSet<&Ipv4Addr> = hosts.iter().filter(|host| is_edge(host)).collect();
+        if !edges.is_empty() {
+            open_edge(text, firewall, &format!("ip daddr {}", set(edges)));
+        }
+        *text += "    ip daddr @hosts counter drop comment \"another host\"\n";
+    }
     // Edges may have private addresses. A network of them may have more than edges in it.
     let single = firewall.edges.iter().filter_map(egress::ipv4);
     let single = single

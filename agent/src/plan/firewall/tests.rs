@@ -92,6 +92,29 @@ fn what_is_closed_to_all_comes_before_what_a_plan_opens() {
     assert!(at(&text, "198.51.100.9") < goes_on, "by its name");
 }
 
+/// A host that joins says itself where it is: that opens no port anywhere, unless the configuration has an edge there, and nothing
+/// among what is closed to all.
+#[test]
+fn a_host_opens_nothing_by_saying_where_it_is() {
+    let (mut plan, mut around) = busy();
+    let hosts = ["192.0.2.11", "192.0.2.12", "169.254.169.254"];
+    around.hosts = hosts.map(|host| host.parse().unwrap()).into();
+    let text = render(&plan, &around);
+    assert!(!text.contains("@hosts tcp dport"), "{text}");
+    assert!(!text.contains("192.0.2.11 } tcp dport"), "{text}");
+    plan.firewall.edges.push("192.0.2.11/32".parse().unwrap());
+    plan.firewall
+        .edges
+        .push("169.254.169.254/32".parse().unwrap());
+    let text = render(&plan, &around);
+    let open = at(
+        &text,
+        "ip daddr { 169.254.169.254, 192.0.2.11 } tcp dport { 80, 443 } accept",
+    );
+    assert!(at(&text, "\"metadata services\"") < open);
+    assert!(open < at(&text, "\"another host\""));
+}
+
 /// Whoever listens at a tenant's port, a process of this host or Docker by changing addresses later: a tenant is turned away before
 /// any port is looked at, and everybody else but edges and this host where packets come in.
 #[test]

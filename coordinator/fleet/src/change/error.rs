@@ -186,6 +186,10 @@ pub enum WrongAddress {
     Loopback,
     /// The coordinator's.
     Ours,
+    /// In the range of tenants' networks.
+    Tenants,
+    /// See [`isyone_types::network::may_be_a_host`].
+    NoMachines,
 }
 
 impl WrongAddress {
@@ -194,6 +198,10 @@ impl WrongAddress {
             Self::Loopback => "a loopback address, which leads everybody to themselves",
             Self::Ours => {
                 "the coordinator's own address, and a certificate for it would make a coordinator of this host"
+            }
+            Self::Tenants => "an address of tenants' own networks",
+            Self::NoMachines => {
+                "an address where no machine of a fleet is (link-local, a cloud's metadata service, or one that stands for others)"
             }
         }
     }

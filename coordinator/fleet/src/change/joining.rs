@@ -4,7 +4,8 @@
 
 use std::sync::Arc;
 
-use isyone_types::{identity::CertificateInfo, ids::HostName};
+use ipnet::IpNet;
+use isyone_types::{identity::CertificateInfo, ids::HostName, network::may_be_a_host};
 
 use super::{ChangeError, Edit, Enroll, MAX_TOKENS, Outcome, WrongAddress};
 use crate::{
@@ -132,7 +133,16 @@ impl Edit<'_> {
         } else {
             None
         };
-        if let Some(what) = wrong.filter(|_| !token.same_machine) {
+        let wrong = wrong.filter(|_| !token.same_machine);
+        let tenants = IpNet::from(self.settings.network.tenant_range);
+        let nobodys = if tenants.contains(&address) {
+            Some(WrongAddress::Tenants)
+        } else if may_be_a_host(address) {
+            None
+        } else {
+            Some(WrongAddress::NoMachines)
+        };
+        if let Some(what) = wrong.or(nobodys) {
             return Err(ChangeError::AddressRefused { address, what });
         }
         let others = self.state.fleet.hosts.values();

@@ -162,7 +162,7 @@ pub struct Event {
 }
 
 /// Names under which the platform itself acts; no operator has one.
-pub const PLATFORMS_OWN: [&str; 2] = ["coordinator", "visitor"];
+pub const PLATFORMS_OWN: [&str; 3] = ["coordinator", "visitor", "init"];
 
 /// What the actor of a host's agent begins with; its name follows.
 const HOSTS: &str = "host/";

@@ -239,6 +239,11 @@ fn nobody_advertises_loopback_the_coordinator_or_another_host() {
         let both = ["--advertise", "--same-machine"];
         assert!(both.iter().all(|flag| said.contains(flag)), "{said}");
     }
+    // Nobody's: a host opens and closes other hosts' tenants' ways by where it says it is.
+    for address in ["169.254.169.254", "fe80::1", "0.1.2.3", "10.200.0.2"] {
+        let refused = join(&mut bench, at(address, false)).unwrap_err();
+        assert!(matches!(refused, ChangeError::AddressRefused { .. }));
+    }
     let refused = join(&mut bench, at(&taken.to_string(), false)).unwrap_err();
     assert!(matches!(refused, ChangeError::AddressTaken { .. }));
     assert!(refused.to_string().contains("--advertise"), "{refused}");

@@ -217,7 +217,7 @@ fn cancelling_another_spec_brings_its_domains_back_that_nobody_has_taken() {
 #[test]
 fn nobody_is_named_as_the_platform_itself() {
     let mut bench = Bench::default();
-    for reserved in ["coordinator", "visitor"] {
+    for reserved in ["coordinator", "visitor", "init"] {
         let create = Command::CreateOperator {
             name: name(reserved),
             role: OperatorRole::Operator,
