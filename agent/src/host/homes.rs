@@ -1,4 +1,4 @@
-//! The directories that tenants' data lies in: `tenants/<name>/{pgdata,odoo}` below one root, with `spares/` beside them,
+//! The directories that tenants' data lies in: `tenants/<name>/{pgdata,odoo,wal}` below one root, with `spares/` beside them,
 //! all on one file system, so that data gets there by renaming.
 //!
 //! A home belongs to one tenant for ever: the link `owner` in it names its uid. It is a link, not a file, because making
@@ -12,17 +12,19 @@ use std::{
 };
 
 use isyone_proto::{ids::TenantName, plan::Role};
+use rustix::fs::Mode;
 use uuid::Uuid;
 
 use crate::{
     base::{
-        fsutil::{self, is_directory, mount},
+        beneath::Root,
+        fsutil::{self, Owner, is_directory, mount},
         tree,
     },
     host::{disk, mark::Mark},
     plan::{
         container::Volume,
-        home::{DataFacts, Home, HomeOwner, directory_name},
+        home::{DataFacts, Home, HomeOwner, directory_name, spool},
     },
 };
 
@@ -181,6 +183,19 @@ impl Homes {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
             _ => Ok(()),
         }
+    }
+
+    /// Makes the directory for finished segments of PostgreSQL's write-ahead log, its user's alone. May be repeated.
+    pub fn make_spool(&self, home: &Path, uid: Uuid, (user, group): Owner) -> io::Result<()> {
+        self.claim(home, uid)?;
+        let place = spool(home);
+        match fsutil::make_directory(&place) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+            _ => {}
+        }
+        let held = Root::open(&place)?;
+        rustix::fs::fchmod(&held, Mode::from_raw_mode(0o700))?;
+        std::os::unix::fs::fchown(&held, Some(user), Some(group))
     }
 
     /// Renames a role's data from Docker's directory into the home, as a whole, so that it is in one place or the other
