@@ -318,6 +318,30 @@ mod tests {
     }
 
     #[test]
+    fn a_spool_is_its_users_in_a_home_and_no_link_is_followed_to_it() {
+        use std::os::unix::fs::MetadataExt as _;
+
+        let dir = tempfile::tempdir().unwrap();
+        let homes = Homes::new(dir.path().join("r"));
+        let home = look(&homes, UID, &Pointers::default());
+        let own = fs::metadata(dir.path()).unwrap();
+        let owner = (own.uid(), own.gid());
+        for _ in 0..2 {
+            homes.make_spool(&home.path, UID, owner).unwrap();
+        }
+        let meta = fs::metadata(spool(&home.path)).unwrap();
+        assert_eq!(meta.mode() & 0o7777, 0o700);
+        let home = look(&homes, UID, &Pointers::default());
+        assert!(home.owner == HomeOwner::This && !home.holds_data());
+        assert!(homes.make_spool(&home.path, Uuid::nil(), owner).is_err());
+        fs::remove_dir(spool(&home.path)).unwrap();
+        std::os::unix::fs::symlink(dir.path(), spool(&home.path)).unwrap();
+        assert!(homes.make_spool(&home.path, UID, owner).is_err());
+        homes.remove(&home.path, UID).unwrap();
+        assert!(!home.path.exists() && dir.path().exists());
+    }
+
+    #[test]
     fn removing_a_home_follows_no_link_and_can_be_taken_up_again() {
         let dir = tempfile::tempdir().unwrap();
         let homes = Homes::new(dir.path().join("r"));

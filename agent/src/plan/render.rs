@@ -69,23 +69,20 @@ pub fn files(plan: &TenantPlan, stack: &Stack, images: &Images, conf: String) ->
         content,
         owner: Some(owner),
     };
-    let mut files = vec![
+    let odoo = (images.odoo.uid, images.odoo.gid);
+    let postgres = postgres::files(plan, &stack.postgres, &images.postgres);
+    let files = [
         plain(compose_file(&plan.name), compose(plan, stack)),
         plain(env_file(&plan.name), env(plan)),
-        owned(ODOO_CONF, conf, (images.odoo.uid, images.odoo.gid)),
-        owned(
-            METRICS_TOKEN,
-            sql::metrics_token(plan),
-            (images.odoo.uid, images.odoo.gid),
-        ),
+        owned(ODOO_CONF, conf, odoo),
+        owned(METRICS_TOKEN, sql::metrics_token(plan), odoo),
         owned(
             PASSWORD_FILE,
             sql::superuser_password(plan),
             (images.postgres.uid, images.postgres.gid),
         ),
     ];
-    files.extend(postgres::files(plan, &stack.postgres, &images.postgres));
-    files
+    files.into_iter().chain(postgres).collect()
 }
 
 /// Escapes a name for a regular expression. Tenant names contain only letters, digits, `-` and `_`; they are escaped

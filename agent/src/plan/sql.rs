@@ -371,6 +371,9 @@ mod tests {
             update(&plan).contains(&format!("E'{}'", (256 << 20) + FORM_BYTES)),
             "nor in a small one for that"
         );
+        let before = settings_digest(&plan);
+        plan.wal_spool = Some(Default::default());
+        assert_ne!(settings_digest(&plan), before, "PostgreSQL is told");
         plan.upload_limit_bytes = 0;
         assert!(
             !update(&plan).contains("max_file"),

@@ -407,7 +407,10 @@ mod tests {
             ]),
             ..Default::default()
         };
-        assert_eq!(container_view(found).unnamed, ["/r/tenants/alfa/wal", "/v/5f3c/_data"]);
+        assert_eq!(
+            container_view(found).unnamed,
+            ["/r/tenants/alfa/wal", "/v/5f3c/_data"]
+        );
     }
 
     #[test]

@@ -54,7 +54,9 @@ fn config_hash(spec: &ContainerSpec, contents: &str) -> String {
     fixed.limits = Limits::default();
     fixed.shm_bytes = None;
     // Agents of before left them out, and no tenant is to stop for them: they come with the next container.
-    fixed.mounts.retain(|m| m.source != MountSource::Image && !is_extra(m));
+    fixed
+        .mounts
+        .retain(|m| m.source != MountSource::Image && !is_extra(m));
     fixed.env.remove(postgres::INITDB_ARGS_VARIABLE);
     if fixed.command.first().is_some_and(|c| c == "postgres") {
         fixed.command.truncate(1);
@@ -299,6 +301,16 @@ mod tests {
         before.mounts.retain(|m| m.source != MountSource::Image);
         assert_eq!(before.mounts.len() + 1, odoo.mounts.len());
         assert_eq!(config_hash(&before, "conf"), config_hash(&odoo, "conf"));
+        let now = containers::postgres(&plan, &host(), &images());
+        let mut before = now.clone();
+        before.mounts.truncate(2);
+        before.env.remove("POSTGRES_INITDB_ARGS");
+        before.command.retain(|part| !part.contains("config_file"));
+        assert_eq!(
+            (before.mounts.len() + 2, before.env.len()),
+            (now.mounts.len(), 1)
+        );
+        assert_eq!(config_hash(&before, ""), config_hash(&now, ""));
     }
 
     /// Whose the ports are makes no running container anew, and a relay's tenant has none published.

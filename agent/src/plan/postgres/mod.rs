@@ -7,11 +7,7 @@
 
 use isyone_proto::plan::{TenantPlan, WalSpool};
 
-use crate::plan::{
-    container::ContainerSpec,
-    facts::ImageFacts,
-    stack::RenderedFile,
-};
+use crate::plan::{container::ContainerSpec, facts::ImageFacts, stack::RenderedFile};
 
 /// The directory of these files, in the tenant's directory.
 pub const DIRECTORY: &str = "postgres";
@@ -136,7 +132,11 @@ fn archive(spool: &str, bytes: u64) -> String {
 
 /// The files, for PostgreSQL's user. The program is there also while nothing is archived: it may be turned on. Without a spool in
 /// its container, nothing is.
-pub fn files(plan: &TenantPlan, container: &ContainerSpec, image: &ImageFacts) -> [RenderedFile; 3] {
+pub fn files(
+    plan: &TenantPlan,
+    container: &ContainerSpec,
+    image: &ImageFacts,
+) -> [RenderedFile; 3] {
     let has_spool = container.mounts.iter().any(|m| m.target == SPOOL_TARGET);
     let spool = plan.wal_spool.filter(|_| has_spool);
     let bytes = spool_bytes(plan, spool.unwrap_or_default());
