@@ -1,4 +1,4 @@
-//! The directories that tenants' data lies in: `tenants/<name>/{pgdata,odoo}` below one root, with `spares/` beside them,
+//! The directories that tenants' data lies in: `tenants/<name>/{pgdata,odoo,wal}` below one root, with `spares/` beside them,
 //! all on one file system, so that data gets there by renaming.
 //!
 //! A home belongs to one tenant for ever: the link `owner` in it names its uid. It is a link, not a file, because making
@@ -12,17 +12,19 @@ use std::{
 };
 
 use isyone_proto::{ids::TenantName, plan::Role};
+use rustix::fs::Mode;
 use uuid::Uuid;
 
 use crate::{
     base::{
-        fsutil::{self, is_directory, mount},
+        beneath::Root,
+        fsutil::{self, Owner, is_directory, mount},
         tree,
     },
     host::{disk, mark::Mark},
     plan::{
         container::Volume,
-        home::{DataFacts, Home, HomeOwner, directory_name},
+        home::{DataFacts, Home, HomeOwner, directory_name, spool},
     },
 };
 
@@ -183,6 +185,19 @@ impl Homes {
         }
     }
 
+    /// Makes the directory for finished segments of PostgreSQL's write-ahead log, its user's alone. May be repeated.
+    pub fn make_spool(&self, home: &Path, uid: Uuid, (user, group): Owner) -> io::Result<()> {
+        self.claim(home, uid)?;
+        let place = spool(home);
+        match fsutil::make_directory(&place) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+            _ => {}
+        }
+        let held = Root::open(&place)?;
+        rustix::fs::fchmod(&held, Mode::from_raw_mode(0o700))?;
+        std::os::unix::fs::fchown(&held, Some(user), Some(group))
+    }
+
     /// Renames a role's data from Docker's directory into the home, as a whole, so that it is in one place or the other
     /// at any moment. May be repeated.
     pub fn take(&self, home: &Home, uid: Uuid, role: Role, from: &Path) -> io::Result<()> {
@@ -300,6 +315,30 @@ mod tests {
         fs::remove_file(home.path.join(OWNER)).unwrap();
         let unmarked = look(&homes, UID, &Pointers::default());
         assert_eq!(unmarked.owner, HomeOwner::Other(NO_OWNER.to_owned()));
+    }
+
+    #[test]
+    fn a_spool_is_its_users_in_a_home_and_no_link_is_followed_to_it() {
+        use std::os::unix::fs::MetadataExt as _;
+
+        let dir = tempfile::tempdir().unwrap();
+        let homes = Homes::new(dir.path().join("r"));
+        let home = look(&homes, UID, &Pointers::default());
+        let own = fs::metadata(dir.path()).unwrap();
+        let owner = (own.uid(), own.gid());
+        for _ in 0..2 {
+            homes.make_spool(&home.path, UID, owner).unwrap();
+        }
+        let meta = fs::metadata(spool(&home.path)).unwrap();
+        assert_eq!(meta.mode() & 0o7777, 0o700);
+        let home = look(&homes, UID, &Pointers::default());
+        assert!(home.owner == HomeOwner::This && !home.holds_data());
+        assert!(homes.make_spool(&home.path, Uuid::nil(), owner).is_err());
+        fs::remove_dir(spool(&home.path)).unwrap();
+        std::os::unix::fs::symlink(dir.path(), spool(&home.path)).unwrap();
+        assert!(homes.make_spool(&home.path, UID, owner).is_err());
+        homes.remove(&home.path, UID).unwrap();
+        assert!(!home.path.exists() && dir.path().exists());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::{
     base::fsutil,
     docker::{Docker, Image, Result},
-    plan::{container::LABEL_STANDIN, facts::ImageFacts},
+    plan::{container::LABEL_STANDIN, design, facts::ImageFacts},
 };
 
 /// Most images in the cache; beyond that it is cleared (upgrades over years).
@@ -82,7 +82,8 @@ impl ImageCache {
             .unwrap_or_else(PoisonError::into_inner)
             .get(&key)
             .cloned();
-        if let Some(mut facts) = known {
+        let whole = |facts: &ImageFacts| role != Role::Postgres || facts.pgdata.is_some();
+        if let Some(mut facts) = known.filter(whole) {
             facts.digest = image.digest; // a later pull may have given it one
             return Ok(Some(facts));
         }
@@ -118,6 +119,13 @@ fn read_facts(image: &Image, files: &HashMap<String, Vec<u8>>, role: Role) -> Im
         image.user.as_str()
     };
     let (uid, gid) = user_numbers(user, &text(PASSWD));
+    let variable = |name: &str| {
+        let mut all = image.env.iter().filter_map(|e| e.split_once('='));
+        all.find_map(|(key, value)| (key == name).then(|| value.to_owned()))
+    };
+    let postgres_major = variable("PG_MAJOR").unwrap_or_default();
+    let pgdata = variable("PGDATA").filter(|place| !place.contains(char::is_control));
+    let pgdata = pgdata.unwrap_or_else(|| design::default_pgdata(&postgres_major));
     ImageFacts {
         id: image.id.clone(),
         digest: image.digest.clone(),
@@ -127,12 +135,8 @@ fn read_facts(image: &Image, files: &HashMap<String, Vec<u8>>, role: Role) -> Im
         addons_path: conf_value(&text(ODOO_CONF), "addons_path"),
         server_wide_modules: conf_value(&text(ODOO_CONF), "server_wide_modules")
             .unwrap_or_else(|| server_wide_modules(odoo_major(&text(RELEASE))).to_owned()),
-        postgres_major: image
-            .env
-            .iter()
-            .find_map(|e| e.strip_prefix("PG_MAJOR="))
-            .unwrap_or_default()
-            .to_owned(),
+        pgdata: (role == Role::Postgres).then_some(pgdata),
+        postgres_major,
     }
 }
 
@@ -227,5 +231,17 @@ mod tests {
             (facts.uid, facts.gid, facts.postgres_major.as_str()),
             (999, 998, "15")
         );
+        assert_eq!(facts.pgdata.as_deref(), Some("/var/lib/postgresql/data"));
+        for (env, place) in [
+            ("PG_MAJOR=18", "/var/lib/postgresql/18/docker"),
+            ("PGDATA=/data/pg", "/data/pg"),
+        ] {
+            let image = Image {
+                env: vec![env.into()],
+                ..Default::default()
+            };
+            let facts = read_facts(&image, &files, Role::Postgres);
+            assert_eq!(facts.pgdata.as_deref(), Some(place));
+        }
     }
 }

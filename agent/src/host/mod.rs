@@ -409,6 +409,7 @@ impl Host {
             addons_dir: self.data.addons(),
             data_device: self.data_device(&engine).await,
             relays: self.relay.is_on(),
+            home: None,
         })
     }
 

@@ -24,6 +24,10 @@ pub const LABEL_IMAGE: &str = "one.isy.image";
 pub const LABEL_PORTS: &str = "one.isy.ports";
 /// Value of [`LABEL_PORTS`]: the container has none, the host's relay listens.
 pub const PORTS_RELAYED: &str = "relay";
+/// Label: how a PostgreSQL container has its settings. Without it, it is of an agent that knew none of its files.
+pub const LABEL_SETTINGS: &str = "one.isy.settings";
+/// Value of [`LABEL_SETTINGS`]: they are in files.
+pub const SETTINGS_IN_FILES: &str = "files";
 /// Label of an image that only poses as Odoo or PostgreSQL: there is no database to fill.
 pub const LABEL_STANDIN: &str = "one.isy.standin";
 
@@ -62,8 +66,10 @@ pub struct DeviceLimits {
 pub enum MountSource {
     /// A named volume.
     Volume(String),
-    /// A file on the host, read-only.
+    /// A file or directory on the host, read-only.
     File(String),
+    /// A directory on the host that the container writes.
+    Directory(String),
     /// What the image itself has there, read-only: whatever was written there would vanish with the container.
     Image,
 }

@@ -6,7 +6,7 @@ use std::{net::IpAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// Facts about the host.
+/// Facts about the host, and where it has the tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostFacts {
     /// Ports are open only on this address.
@@ -21,6 +21,8 @@ pub struct HostFacts {
     pub data_device: Option<String>,
     /// The host's relay listens at tenants' ports; else Docker publishes them.
     pub relays: bool,
+    /// Home of the tenant that is looked at; `None`: it has none where this machine does not see Docker's volumes.
+    pub home: Option<PathBuf>,
 }
 
 /// Facts about both images.
@@ -48,4 +50,7 @@ pub struct ImageFacts {
     pub server_wide_modules: String,
     /// `PG_MAJOR`.
     pub postgres_major: String,
+    /// Where a PostgreSQL has its cluster: `PGDATA`, or what its version says. `None`: not PostgreSQL, or read by an agent of before.
+    #[serde(default)]
+    pub pgdata: Option<String>,
 }

@@ -5,7 +5,7 @@
 //! found, where a role's data lies and whether its record says so. Pure. Not here: the directories (host::homes), what
 //! is done about it (diff).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use isyone_proto::plan::Role;
 
@@ -17,6 +17,11 @@ pub fn directory_name(role: Role) -> &'static str {
         Role::Postgres => "pgdata",
         Role::Odoo => "odoo",
     }
+}
+
+/// Where finished segments of PostgreSQL's write-ahead log wait in a home.
+pub fn spool(home: &Path) -> PathBuf {
+    home.join("wal")
 }
 
 /// Whose home it is, by the mark in it.

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::plan::{
     container::{ContainerSpec, DEFAULT_NOFILE, DeviceLimits, MountSource},
     facts::{HostFacts, ImageFacts, Images},
-    sql,
+    postgres, sql,
     stack::{
         ADDON_NAME, ADDONS_TARGET, CRON_THREADS, GEVENT_PORT, POSTGRES_PORT, RenderedFile, Stack,
         db_maxconn, process_memory, process_soft_memory,
@@ -69,21 +69,20 @@ pub fn files(plan: &TenantPlan, stack: &Stack, images: &Images, conf: String) ->
         content,
         owner: Some(owner),
     };
-    vec![
+    let odoo = (images.odoo.uid, images.odoo.gid);
+    let postgres = postgres::files(plan, &stack.postgres, &images.postgres);
+    let files = [
         plain(compose_file(&plan.name), compose(plan, stack)),
         plain(env_file(&plan.name), env(plan)),
-        owned(ODOO_CONF, conf, (images.odoo.uid, images.odoo.gid)),
-        owned(
-            METRICS_TOKEN,
-            sql::metrics_token(plan),
-            (images.odoo.uid, images.odoo.gid),
-        ),
+        owned(ODOO_CONF, conf, odoo),
+        owned(METRICS_TOKEN, sql::metrics_token(plan), odoo),
         owned(
             PASSWORD_FILE,
             sql::superuser_password(plan),
             (images.postgres.uid, images.postgres.gid),
         ),
-    ]
+    ];
+    files.into_iter().chain(postgres).collect()
 }
 
 /// Escapes a name for a regular expression. Tenant names contain only letters, digits, `-` and `_`; they are escaped
@@ -340,6 +339,7 @@ fn service<'a>(spec: &'a ContainerSpec) -> Service<'a> {
         let (kind, source, read_only) = match &mount.source {
             MountSource::Volume(name) => ("volume", name, false),
             MountSource::File(path) => ("bind", path, true),
+            MountSource::Directory(path) => ("bind", path, false),
             // The engine makes one by itself for what an image declares as a volume.
             MountSource::Image => return None,
         };
@@ -465,6 +465,7 @@ mod tests {
             addons_dir: "/var/lib/isyone/addons".into(),
             data_device: None,
             relays: false,
+            home: Some("/var/lib/docker/isyone/tenants/my-co".into()),
         };
         let images = Images {
             odoo: ImageFacts {
@@ -480,6 +481,7 @@ mod tests {
                 uid: 999,
                 gid: 999,
                 postgres_major: "15".into(),
+                pgdata: Some("/var/lib/postgresql/data".into()),
                 ..Default::default()
             },
         };

@@ -8,7 +8,7 @@ use isyone_proto::plan::TenantPlan;
 use sha2::{Digest as _, Sha256, Sha512};
 use uuid::Uuid;
 
-use crate::plan::stack::split_memory;
+use crate::plan::{postgres, stack::split_memory};
 
 /// Passwords are random with at least 128 bits, so stretching adds nothing; Odoo re-hashes at the first login anyway.
 const ROUNDS: u32 = 25_000;
@@ -72,8 +72,9 @@ pub fn settings_digest(tenant: &TenantPlan) -> String {
     };
     // What temporary files may take follows the plan's disk; the cluster's other settings are the same for all.
     let temporary = temporary_kib(tenant).unwrap_or(0);
+    let archives = postgres::spoken(tenant);
     hex::encode(Sha256::digest(format!(
-        "monitor 2 {} {} {secret}{upload} temporary {temporary}",
+        "monitor 2 {} {} {secret}{upload} temporary {temporary}{archives}",
         tenant.uid, tenant.base_url
     )))
 }
@@ -370,6 +371,9 @@ mod tests {
             update(&plan).contains(&format!("E'{}'", (256 << 20) + FORM_BYTES)),
             "nor in a small one for that"
         );
+        let before = settings_digest(&plan);
+        plan.wal_spool = Some(Default::default());
+        assert_ne!(settings_digest(&plan), before, "PostgreSQL is told");
         plan.upload_limit_bytes = 0;
         assert!(
             !update(&plan).contains("max_file"),

@@ -137,7 +137,7 @@ pub fn process_soft_memory(size: &Size, upload_bytes: u64) -> u64 {
 /// A file that must exist with this content, mode 0600 and, if given, owner.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RenderedFile {
-    /// Name in the tenant's directory.
+    /// Name in the tenant's directory, or in one below it that its container sees as a whole.
     pub name: String,
     /// Its text; may hold secrets.
     pub content: String,

@@ -10,7 +10,7 @@ use crate::{
         container::{ContainerSpec, LABEL_IMAGE},
         stack::Stack,
     },
-    tenant::{Result, Tenant, TenantError, TenantView},
+    tenant::{Result, Tenant, TenantError, TenantView, data},
 };
 
 /// The error of an action that needs the stack when there is none.
@@ -33,6 +33,9 @@ pub(super) async fn create(
         ),
     };
     let facts = facts.as_ref().ok_or_else(no_stack)?;
+    if role == Role::Postgres {
+        data::make_spool(tenant, view).await?;
+    }
     tenant.remember(false, |s| s.pin(role, reference, Some(facts)))?;
     let mut spec = settled(stack.container(role), &facts.id);
     if !tenant.state().is_ready() {

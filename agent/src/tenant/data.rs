@@ -47,6 +47,21 @@ pub(super) async fn create_volume(
     Ok(format!("{} made", spec.name))
 }
 
+/// Makes the directory of the spool that PostgreSQL's container has mounted: Docker creates and starts none without it.
+pub(super) async fn make_spool(tenant: &Tenant, view: &TenantView) -> Result<()> {
+    let (Some(home), Some(image)) = (&view.observed.home, &view.observed.postgres_image) else {
+        return Ok(());
+    };
+    let (homes, home, uid) = (
+        tenant.host.homes().await?,
+        home.path.clone(),
+        tenant.plan.uid,
+    );
+    let owner = (image.uid, image.gid);
+    let made = blocking(move || homes.make_spool(&home, uid, owner)).await;
+    made.map_err(TenantError::disk("the tenant's spool cannot be made"))
+}
+
 /// Makes the record of a directory that is there.
 async fn record(tenant: &Tenant, home: &Home, role: Role) -> Result<()> {
     let spec = design::volume(&tenant.plan, role);

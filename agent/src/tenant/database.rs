@@ -264,6 +264,17 @@ pub(super) async fn update_settings(tenant: &Tenant) -> Result<String> {
     Ok(format!("address {}", tenant.plan.base_url))
 }
 
+/// After a start PostgreSQL finishes no segment for the time that it takes until its first checkpoint has ended: 5 minutes. Where
+/// segments are shipped, that comes now.
+pub(super) async fn begin_switching(tenant: &Tenant) {
+    if tenant.plan.wal_spool.is_none() || !tenant.state().is_ready() {
+        return;
+    }
+    if let Err(e) = psql(tenant, "CHECKPOINT;\n".to_owned()).await {
+        tracing::warn!(tenant = %tenant.name(), "no checkpoint after the start of PostgreSQL, its log is shipped later: {e}");
+    }
+}
+
 /// How many connections [`end_sessions`] would end.
 pub(super) async fn count_sessions(tenant: &Tenant) -> Result<u32> {
     let printed = psql(tenant, sql::count_sessions()).await?;

@@ -19,6 +19,7 @@ use crate::{
     docker::DockerError,
     plan::{
         diff::{Action, PlannedAction},
+        postgres,
         stack::{self, Stack},
         state::Database,
         steps::{self, StepName},
@@ -128,7 +129,12 @@ async fn act(tenant: &Tenant, view: &TenantView, action: Action) -> Result<Strin
         Action::MoveData(role) => data::move_home(tenant, view, role).await,
         Action::RemoveDirectory => remove_directory(tenant).await,
         Action::RestartContainer(role) => restart(tenant, role).await,
-        Action::StartContainer(role) => start(tenant, role).await,
+        Action::StartContainer(role) => {
+            if role == Role::Postgres {
+                data::make_spool(tenant, view).await?;
+            }
+            start(tenant, role).await
+        }
         _ => {
             act_on_stack(
                 tenant,
@@ -170,7 +176,11 @@ async fn act_on_stack(
         Action::UpdateSettings => database::update_settings(tenant).await,
         Action::FinishInstall => installs::finish(tenant, view, stack).await,
         Action::SkipDatabase => database::skip(tenant),
-        Action::AwaitPostgres => ready::await_postgres(tenant).await,
+        Action::AwaitPostgres => {
+            let detail = ready::await_postgres(tenant).await?;
+            database::begin_switching(tenant).await;
+            Ok(detail)
+        }
         Action::AwaitOdoo => {
             let detail = ready::await_odoo(tenant).await?;
             // Ends the boost; without one this changes nothing.
@@ -271,6 +281,10 @@ async fn write_files(tenant: &Tenant, stack: &Stack) -> Result<String> {
     let (directory, files) = (tenant.directory(), stack.files.clone());
     let written = blocking(move || {
         fsutil::private_dir(&directory)?;
+        // Its container's user goes through it; on the host, nobody gets this far.
+        let settings = directory.join(postgres::DIRECTORY);
+        fsutil::make_directories(&settings)?;
+        fsutil::set_mode(&settings, 0o755)?;
         files.iter().try_for_each(|f| {
             fsutil::write_if_changed(
                 &directory.join(&f.name),

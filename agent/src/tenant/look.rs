@@ -39,7 +39,7 @@ impl Tenant {
     /// Asks Docker, the disk and the programs inside for the current state. What the whole host has in common may come
     /// from a `survey`, which is newer than anything this tenant's loop has done.
     pub async fn look(&self, survey: Option<Arc<Survey>>) -> Result<TenantView> {
-        let facts = self.host.facts().await?;
+        let mut facts = self.host.facts().await?;
         if self.plan.size.limits_device() {
             let lacks = facts.data_device.is_none();
             let warning = if lacks { NO_DEVICE } else { "" };
@@ -48,6 +48,7 @@ impl Tenant {
         let mut observed = self.find(survey).await?;
         observed.set_foreign_aside();
         observed.home = self.home(&observed).await?;
+        facts.home = observed.home.as_ref().map(|home| home.path.clone());
         self.lock()
             .get_or_insert_with(|| diff::adopt(&self.plan, &observed));
         self.heed_history()?;

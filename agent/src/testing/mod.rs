@@ -69,6 +69,7 @@ pub fn tenant_plan(name: &str) -> TenantPlan {
         leftover: false,
         seed: Seed::Fresh,
         upload_limit_bytes: 1 << 30,
+        wal_spool: None,
     }
 }
 

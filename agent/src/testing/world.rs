@@ -33,6 +33,7 @@ pub fn host() -> HostFacts {
         addons_dir: "/a".into(),
         data_device: None,
         relays: false,
+        home: Some("/r/tenants/alfa".into()),
     }
 }
 

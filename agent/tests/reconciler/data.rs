@@ -17,7 +17,7 @@ use isyone_agent::{
     },
 };
 use isyone_proto::{
-    plan::{DesiredState, TenantPlan},
+    plan::{DesiredState, TenantPlan, WalSpool},
     report::TenantProgress,
 };
 
@@ -446,4 +446,41 @@ async fn nothing_starts_on_an_empty_directory_that_held_a_database() {
     life.converged(&plan).await;
     assert_eq!(fake.database_keys("alfa"), Some(keys));
     life.end().await;
+}
+
+/// Fails if PostgreSQL is not told that its log is shipped from now on, or if it is stopped for that.
+#[tokio::test]
+async fn shipping_begins_and_ends_in_flight() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = FakeDocker::new(dir.path(), 1);
+    let mut plan = tenant_plan("alfa");
+    let mut life = Life::begin(&fake, dir.path(), std::slice::from_ref(&plan));
+    life.converged(&plan).await;
+    assert!(home(dir.path(), "alfa").join("wal").is_dir());
+    let file = dir.path().join("agent/tenants/alfa/postgres/isyone.conf");
+    let ships = || {
+        std::fs::read_to_string(&file)
+            .unwrap()
+            .contains("archive \"%p\"")
+    };
+    let count = |what: &str| fake.log().iter().filter(|l| l.starts_with(what)).count();
+    assert!(!ships());
+    for (spool, restarts) in [
+        (Some(WalSpool::default()), 0),
+        (None, 0),
+        (Some(WalSpool::default()), 1),
+    ] {
+        let (told, made) = (count("exec postgres_alfa"), count("start postgres_alfa"));
+        plan.wal_spool = spool;
+        plan.postgres_restarts = restarts;
+        plan.generation += 1;
+        life.plan(std::slice::from_ref(&plan));
+        life.converged(&plan).await;
+        assert_eq!(ships(), spool.is_some());
+        assert_eq!(count("start postgres_alfa") - made, restarts as usize);
+        // A checkpoint follows a start: until the first one has ended no segment is finished for its time.
+        assert_eq!(count("exec postgres_alfa") - told, 1 + restarts as usize);
+    }
+    life.end().await;
+    assert_one_running_stack(&fake, "alfa");
 }

@@ -1,4 +1,4 @@
-//! Jobs, grants and seeds: orders to a host that go beyond one tenant's stack, and what the host reports of them.
+//! Jobs, grants, seeds and spools: orders to a host that go beyond one tenant's stack, and what the host reports of them.
 //!
 //! Not here: what a job does (the agent), and who orders one (isyone-fleet).
 
@@ -8,7 +8,7 @@ use super::{MAX_MESSAGE, parse, parse_optional, shortened, timestamp, unix_ms};
 use crate::{
     error::FieldError,
     pb::agent::v1::{self as agent, job_order, seed},
-    plan::{JobOrder, JobWork, MAX_JOBS_PER_HOST, PeerGrant, Seed},
+    plan::{JobOrder, JobWork, MAX_JOBS_PER_HOST, PeerGrant, Seed, WalSpool},
     report::{JobReport, JobState},
 };
 
@@ -132,6 +132,21 @@ pub(super) fn seed(wire: Option<agent::Seed>, activated: bool) -> Result<Seed, F
         None if activated => Seed::Existing,
         None => Seed::Fresh,
     })
+}
+
+pub(super) fn spool_to_wire(spool: WalSpool) -> agent::WalSpool {
+    agent::WalSpool {
+        limit_bytes: spool.limit_bytes,
+        switch_seconds: spool.switch_s,
+    }
+}
+
+/// Any number is fine: the host keeps them within its own bounds.
+pub(super) fn spool(wire: agent::WalSpool) -> WalSpool {
+    WalSpool {
+        limit_bytes: wire.limit_bytes,
+        switch_s: wire.switch_seconds,
+    }
 }
 
 impl From<&JobReport> for agent::JobStatus {

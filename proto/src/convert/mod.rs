@@ -259,6 +259,7 @@ impl From<&TenantPlan> for agent::TenantPlan {
             activated: !t.seed.may_fill(),
             upload_limit_bytes: t.upload_limit_bytes,
             seed: jobs::seed_to_wire(&t.seed),
+            wal_spool: t.wal_spool.map(jobs::spool_to_wire),
         }
     }
 }
@@ -303,6 +304,7 @@ impl TryFrom<agent::TenantPlan> for TenantPlan {
             leftover: wire.leftover,
             seed: jobs::seed(wire.seed, wire.activated)?,
             upload_limit_bytes: wire.upload_limit_bytes,
+            wal_spool: wire.wal_spool.map(jobs::spool),
         })
     }
 }
@@ -351,7 +353,7 @@ mod tests {
     use super::*;
     use crate::{
         network::{Egress, NetworkPolicy, NetworkRules},
-        plan::{JobOrder, JobWork, PeerGrant, Seed},
+        plan::{JobOrder, JobWork, PeerGrant, Seed, WalSpool},
         spec::{Bounds, Size},
     };
 
@@ -436,6 +438,10 @@ mod tests {
             leftover: true,
             seed: Seed::Peer("h7".parse().unwrap()),
             upload_limit_bytes: 1 << 30,
+            wal_spool: Some(WalSpool {
+                limit_bytes: 1 << 29,
+                switch_s: 60,
+            }),
         };
         HostPlan {
             generation: 3.into(),

@@ -25,7 +25,7 @@ pub type UnixMs = i64;
 
 /// Raise this when plans are rendered differently or get new fields. An upgraded coordinator then gives all plans new
 /// generations, so an upgraded agent takes them again in full: its predecessor kept only the fields that it knew.
-pub const PLAN_FORMAT: u32 = 4;
+pub const PLAN_FORMAT: u32 = 5;
 
 /// Everything that one host must run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -300,6 +300,18 @@ pub struct TenantPlan {
     /// Largest upload that Odoo accepts, bytes; 0: Odoo's default.
     #[serde(default)]
     pub upload_limit_bytes: u64,
+    /// Set where its write-ahead log is shipped; `None`: PostgreSQL archives nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wal_spool: Option<WalSpool>,
+}
+
+/// How finished segments of a tenant's write-ahead log wait on its host to be shipped.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WalSpool {
+    /// What it may hold, bytes; 0: the host's own bound.
+    pub limit_bytes: u64,
+    /// A segment in which something was written is finished after so many seconds at the latest; 0: the host's own time.
+    pub switch_s: u32,
 }
 
 /// Text that `Debug` does not print.

@@ -1,6 +1,7 @@
 //! The single test binary for everything that needs more than one part: see each module.
 
 mod adversary;
+mod archive;
 mod corpus;
 mod e2e;
 mod edges;

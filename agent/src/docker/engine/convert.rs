@@ -8,9 +8,12 @@ use bytes::Bytes;
 use super::super::{
     Chunk, ContainerSummary, EngineEvent, ListedContainer, MAX_OUTPUT_BYTES, tenant_of_volume,
 };
-use crate::plan::container::{
-    Container, ContainerSpec, DEFAULT_NOFILE, DeviceLimits, LABEL_TENANT, Limits, Mount,
-    MountSource, Network, Volume,
+use crate::plan::{
+    container::{
+        Container, ContainerSpec, DEFAULT_NOFILE, DeviceLimits, LABEL_TENANT, Limits, Mount,
+        MountSource, Network, Volume,
+    },
+    postgres,
 };
 
 pub(super) fn filters(pairs: &[(&str, &str)]) -> HashMap<String, Vec<String>> {
@@ -144,6 +147,7 @@ fn mount(mount: &Mount, image: &str) -> m::Mount {
     let (typ, source, read_only) = match &mount.source {
         MountSource::Volume(name) => (m::MountType::VOLUME, name.clone(), false),
         MountSource::File(path) => (m::MountType::BIND, path.clone(), true),
+        MountSource::Directory(path) => (m::MountType::BIND, path.clone(), false),
         MountSource::Image => (
             m::MountType::VOLUME,
             image_volume(image, &mount.target),
@@ -213,9 +217,12 @@ pub(super) fn container_view(found: m::ContainerInspectResponse) -> Container {
     }
 }
 
-/// The directory of a volume that a container may write, unless it is one of a tenant's two. What its image has is read-only.
+/// The directory of a volume that a container may write, or its spool, unless it is one of a tenant's two. What its image has is
+/// read-only.
 fn unnamed(mount: m::MountPoint) -> Option<String> {
-    let is_volume = mount.typ.as_deref() == Some("volume") && mount.rw == Some(true);
+    let is_spool = mount.destination.as_deref() == Some(postgres::SPOOL_TARGET);
+    let is_volume = is_spool || mount.typ.as_deref() == Some("volume");
+    let is_volume = is_volume && mount.rw == Some(true);
     let named = mount.name.as_deref().map_or("", tenant_of_volume);
     mount
         .source
@@ -385,8 +392,14 @@ mod tests {
             rw: Some(true),
             ..Default::default()
         };
+        let spool = m::MountPoint {
+            source: Some("/r/tenants/alfa/wal".to_owned()),
+            destination: Some("/var/lib/isyone/wal".to_owned()),
+            ..file.clone()
+        };
         let found = m::ContainerInspectResponse {
             mounts: Some(vec![
+                spool,
                 mount("odoo_data_alfa", true),
                 mount("isyone_extra-addons_0", false),
                 mount("5f3c", true),
@@ -394,7 +407,10 @@ mod tests {
             ]),
             ..Default::default()
         };
-        assert_eq!(container_view(found).unnamed, ["/v/5f3c/_data"]);
+        assert_eq!(
+            container_view(found).unnamed,
+            ["/r/tenants/alfa/wal", "/v/5f3c/_data"]
+        );
     }
 
     #[test]

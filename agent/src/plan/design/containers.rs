@@ -15,7 +15,7 @@ use crate::plan::{
         MountSource, PublishedPort,
     },
     facts::{HostFacts, Images},
-    render,
+    home, postgres, render,
     stack::{
         ADDON_NAME, ADDONS_TARGET, EXTRA_ADDONS_TARGET, GEVENT_PORT, HTTP_PORT, MAX_CONNECTIONS,
         POSTGRES_GRACE_S, default_pids, init_name, split_memory,
@@ -68,6 +68,7 @@ fn device(size: &Size, host: &HostFacts) -> Option<DeviceLimits> {
 fn postgres_tuning(limits: &Limits) -> Vec<String> {
     let buffers_mib = ((limits.memory_bytes / 4) >> 20).clamp(16, 1024);
     [
+        postgres::config_option(),
         format!("shared_buffers={buffers_mib}MB"),
         format!("max_connections={MAX_CONNECTIONS}"),
     ]
@@ -114,34 +115,62 @@ fn file_mount(host: &HostFacts, plan: &TenantPlan, file: &str, target: &str) -> 
 
 /// Since 18, the official image keeps its clusters one level higher, in one directory per major version.
 fn postgres_data(images: &Images) -> &'static str {
-    let major: u32 = images.postgres.postgres_major.parse().unwrap_or(0);
-    if major >= 18 {
+    if has_levels(&images.postgres.postgres_major) {
         "/var/lib/postgresql"
     } else {
         "/var/lib/postgresql/data"
     }
 }
 
+fn has_levels(major: &str) -> bool {
+    major.parse::<u32>().is_ok_and(|major| major >= 18)
+}
+
+/// Where the cluster is that an image's PostgreSQL opens, where the image does not say.
+pub fn default_pgdata(major: &str) -> String {
+    if has_levels(major) {
+        format!("/var/lib/postgresql/{major}/docker")
+    } else {
+        "/var/lib/postgresql/data".to_owned()
+    }
+}
+
+/// What came after the first agents: the directory of PostgreSQL's settings, and its spool. The first is a directory, so that a
+/// reload sees files that were replaced.
+fn postgres_extras(plan: &TenantPlan, host: &HostFacts) -> Vec<Mount> {
+    let settings = file_mount(host, plan, postgres::DIRECTORY, postgres::TARGET);
+    let spool = host.home.as_ref().map(|home| Mount {
+        source: MountSource::Directory(home::spool(home).display().to_string()),
+        target: postgres::SPOOL_TARGET.to_owned(),
+    });
+    std::iter::once(settings).chain(spool).collect()
+}
+
 pub(super) fn postgres(plan: &TenantPlan, host: &HostFacts, images: &Images) -> ContainerSpec {
     let limits = limits(&plan.size, host, Role::Postgres);
     let mut command = vec!["postgres".to_owned()];
     command.extend(postgres_tuning(&limits));
+    let mut mounts = vec![
+        Mount {
+            source: MountSource::Volume(plan.name.postgres_volume()),
+            target: postgres_data(images).to_owned(),
+        },
+        file_mount(host, plan, render::PASSWORD_FILE, render::PASSWORD_TARGET),
+    ];
+    mounts.extend(postgres_extras(plan, host));
     ContainerSpec {
         name: plan.name.postgres_container(),
         image: plan.postgres_image.to_string(),
         command,
-        env: BTreeMap::from([(
-            "POSTGRES_PASSWORD_FILE".to_owned(),
-            render::PASSWORD_TARGET.to_owned(),
-        )]),
+        env: BTreeMap::from(
+            [
+                ("POSTGRES_PASSWORD_FILE", render::PASSWORD_TARGET),
+                (postgres::INITDB_ARGS_VARIABLE, postgres::INITDB_ARGS),
+            ]
+            .map(|(key, value)| (key.to_owned(), value.to_owned())),
+        ),
         labels: labels(plan, host, "postgres"),
-        mounts: vec![
-            Mount {
-                source: MountSource::Volume(plan.name.postgres_volume()),
-                target: postgres_data(images).to_owned(),
-            },
-            file_mount(host, plan, render::PASSWORD_FILE, render::PASSWORD_TARGET),
-        ],
+        mounts,
         network: plan.name.project(),
         aliases: vec!["postgres".to_owned()],
         ports: Vec::new(),

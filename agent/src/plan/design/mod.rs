@@ -5,6 +5,8 @@
 
 mod containers;
 
+pub use self::containers::default_pgdata;
+
 use std::collections::BTreeMap;
 
 use isyone_proto::plan::{Role, TenantPlan};
@@ -13,11 +15,11 @@ use sha2::{Digest as _, Sha256};
 
 use crate::plan::{
     container::{
-        ContainerSpec, LABEL_CONFIG_HASH, LABEL_PORTS, LABEL_TENANT, LABEL_UID, Limits,
-        MountSource, NamedSpec, PORTS_RELAYED,
+        ContainerSpec, LABEL_CONFIG_HASH, LABEL_PORTS, LABEL_SETTINGS, LABEL_TENANT, LABEL_UID,
+        Limits, Mount, MountSource, NamedSpec, PORTS_RELAYED, SETTINGS_IN_FILES,
     },
     facts::{HostFacts, Images},
-    render, sql,
+    postgres, render, sql,
     stack::Stack,
 };
 
@@ -52,7 +54,10 @@ fn config_hash(spec: &ContainerSpec, contents: &str) -> String {
     fixed.limits = Limits::default();
     fixed.shm_bytes = None;
     // Agents of before left them out, and no tenant is to stop for them: they come with the next container.
-    fixed.mounts.retain(|m| m.source != MountSource::Image);
+    fixed
+        .mounts
+        .retain(|m| m.source != MountSource::Image && !is_extra(m));
+    fixed.env.remove(postgres::INITDB_ARGS_VARIABLE);
     if fixed.command.first().is_some_and(|c| c == "postgres") {
         fixed.command.truncate(1);
     }
@@ -68,6 +73,11 @@ fn config_hash(spec: &ContainerSpec, contents: &str) -> String {
     })
     .unwrap_or_default();
     hex::encode(Sha256::digest(json))
+}
+
+/// What came after the first agents in PostgreSQL's container.
+fn is_extra(mount: &Mount) -> bool {
+    [postgres::TARGET, postgres::SPOOL_TARGET].contains(&mount.target.as_str())
 }
 
 fn with_hash(mut spec: ContainerSpec, contents: &str) -> ContainerSpec {
@@ -92,7 +102,7 @@ fn leave_ports(odoo: &mut ContainerSpec) {
 pub fn golden_key(plan: &TenantPlan, images: &Images) -> String {
     let modules: Vec<&str> = plan.modules.iter().map(|m| m.as_str()).collect();
     let text = format!(
-        "2 {} {} {} {} {}",
+        "3 {} {} {} {} {}", // a new number: clusters are made differently
         images.odoo.id,
         images.postgres.id,
         images.postgres.postgres_major,
@@ -106,7 +116,11 @@ pub fn golden_key(plan: &TenantPlan, images: &Images) -> String {
 /// kept).
 pub fn stack(plan: &TenantPlan, host: &HostFacts, images: &Images, master_hash: &str) -> Stack {
     let conf = render::odoo_conf(plan, &images.odoo, master_hash);
-    let postgres = with_hash(containers::postgres(plan, host, images), "");
+    let mut postgres = with_hash(containers::postgres(plan, host, images), "");
+    // After the hash: a container without it is made anew when PostgreSQL stops for another reason (diff).
+    postgres
+        .labels
+        .insert(LABEL_SETTINGS.to_owned(), SETTINGS_IN_FILES.to_owned());
     // A changed file replaces the mounted one by a rename: a container only sees it when it is started again.
     let fixed = render::fixed_conf(plan, &images.odoo, master_hash);
     let mut odoo = with_hash(
@@ -157,6 +171,7 @@ mod tests {
             addons_dir: "/var/lib/isyone/addons".into(),
             data_device: None,
             relays: false,
+            home: Some("/srv/isyone/tenants/alfa".into()),
         }
     }
 
@@ -286,6 +301,16 @@ mod tests {
         before.mounts.retain(|m| m.source != MountSource::Image);
         assert_eq!(before.mounts.len() + 1, odoo.mounts.len());
         assert_eq!(config_hash(&before, "conf"), config_hash(&odoo, "conf"));
+        let now = containers::postgres(&plan, &host(), &images());
+        let mut before = now.clone();
+        before.mounts.truncate(2);
+        before.env.remove("POSTGRES_INITDB_ARGS");
+        before.command.retain(|part| !part.contains("config_file"));
+        assert_eq!(
+            (before.mounts.len() + 2, before.env.len()),
+            (now.mounts.len(), 1)
+        );
+        assert_eq!(config_hash(&before, ""), config_hash(&now, ""));
     }
 
     /// Whose the ports are makes no running container anew, and a relay's tenant has none published.

@@ -8,7 +8,7 @@ use super::{
     Action, Blocked, Inputs, List, Observed, PlannedAction, ROLES, START_GRACE_MS, data, full, seed,
 };
 use crate::plan::{
-    container::{Container, LABEL_CONFIG_HASH, LABEL_UID},
+    container::{Container, ContainerSpec, LABEL_CONFIG_HASH, LABEL_SETTINGS, LABEL_UID},
     home::Lies,
     relay, sql,
     stack::Stack,
@@ -89,6 +89,11 @@ impl Kept {
     }
 }
 
+/// How it has its settings; Odoo has none of these.
+fn settings_of(spec: &ContainerSpec) -> &str {
+    spec.labels.get(LABEL_SETTINGS).map_or("", String::as_str)
+}
+
 /// Why a container must go; `None`: it may stay.
 fn why_not_kept(
     inputs: &Inputs<'_>,
@@ -118,6 +123,11 @@ fn why_not_kept(
         Some("Docker could not remove it")
     } else if stops && data::is_to_move(inputs, role) {
         Some("its data moves to the tenant's own directory")
+    } else if (stops || !inputs.state.is_ready())
+        && container.label(LABEL_SETTINGS) != settings_of(stack.container(role))
+    {
+        // A cluster of an agent before would go into a snapshot.
+        Some("its settings are in files now")
     } else {
         None
     }

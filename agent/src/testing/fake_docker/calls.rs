@@ -160,6 +160,7 @@ impl Docker for FakeDocker {
                 let missing = match &mount.source {
                     MountSource::Volume(name) => !world.volumes.contains_key(name),
                     MountSource::File(path) => !Path::new(path).exists(),
+                    MountSource::Directory(path) => !Path::new(path).is_dir(),
                     MountSource::Image => false,
                 };
                 if missing {

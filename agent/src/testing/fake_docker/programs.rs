@@ -3,7 +3,7 @@
 //!
 //! Not here: the engine around them (the parent).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{DEFAULT_KEYS, FakeDocker};
 use crate::{
@@ -69,12 +69,14 @@ impl FakeDocker {
     /// Docker starts no container whose volume has no directory.
     fn mount(&self, spec: &ContainerSpec) -> Result<()> {
         for mount in &spec.mounts {
-            if let MountSource::Volume(name) = &mount.source {
-                let place = self.place(name);
-                if !place.is_dir() {
-                    let text = format!("failed to mount local volume: {}", place.display());
-                    return Err(DockerError::Refused(text));
-                }
+            let place = match &mount.source {
+                MountSource::Volume(name) => Some(self.place(name)),
+                MountSource::Directory(path) => Some(PathBuf::from(path)),
+                MountSource::File(_) | MountSource::Image => None,
+            };
+            if let Some(place) = place.filter(|place| !place.is_dir()) {
+                let text = format!("failed to mount local volume: {}", place.display());
+                return Err(DockerError::Refused(text));
             }
         }
         Ok(())

@@ -214,6 +214,7 @@ fn tenant_plan(
         leftover: role == Some(&CopyRole::Discarded),
         seed: seed(tenant, role),
         upload_limit_bytes: settings.edge.upload_limit_bytes,
+        wal_spool: None, // nothing ships it yet
     }
 }
 

@@ -39,6 +39,7 @@ fn a_tenant_from_create_to_purge() {
     odoo_follows_the_primary_domain(&cell);
     secrets_are_nowhere(&cell);
     the_second_comes_from_the_golden_snapshot(&cell);
+    both_clusters_are_born_ready(&cell);
     create_is_idempotent(&cell);
     shells_and_logs(&cell);
     suspend_resume_restart_resize(&cell);
@@ -304,9 +305,10 @@ fn the_second_comes_from_the_golden_snapshot(cell: &Cell) {
         "{database}"
     );
     println!(
-        "create: cold {} ms, from the golden snapshot {} ms",
+        "create: cold {} ms, from the golden snapshot {} ms ({})",
         took_ms(&first),
-        took_ms(&second)
+        took_ms(&second),
+        database["detail"]
     );
     let uuid = |tenant: &str| {
         sql(
@@ -334,6 +336,29 @@ fn the_second_comes_from_the_golden_snapshot(cell: &Cell) {
         odoo_login(cell.edge(), "beta.isy.one", "odoo_beta", "admin", &others),
         None
     );
+}
+
+/// The first was made by its image, the second is a copy.
+fn both_clusters_are_born_ready(cell: &Cell) {
+    for tenant in ["alfa", "beta"] {
+        for (setting, value) in [
+            ("data_checksums", "on"),
+            ("wal_segment_size", "1MB"),
+            ("archive_mode", "on"),
+            ("archive_command", "true"),
+            ("max_wal_size", "1GB"),
+            ("max_slot_wal_keep_size", "102MB"),
+        ] {
+            let found = sql(cell, tenant, &format!("show {setting}"));
+            assert_eq!(found, value, "{setting} of {tenant}");
+        }
+        let waiting = "select count(*) from pg_ls_archive_statusdir() where name like '%.ready'";
+        let container = format!("postgres_{tenant}");
+        let psql = [
+            "exec", &container, "psql", "-U", "postgres", "-Atc", waiting,
+        ];
+        assert_eq!(cell.hosts[0].docker.run(&psql).ok().trim(), "0");
+    }
 }
 
 fn create_is_idempotent(cell: &Cell) {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::{
     plan::{
+        container::LABEL_SETTINGS,
         home::{DataFacts, HomeOwner, Lies},
         state::Database,
     },
@@ -175,4 +176,50 @@ fn no_container_goes_before_its_data_has_moved() {
         assert!(world.converge(&plan, 0, usize::MAX));
         assert_eq!(lies(&world), [Lies::Home; 2]);
     }
+}
+
+/// As an agent of before made it.
+fn forget_settings(world: &mut World) {
+    let container = world.observed.postgres.as_mut().unwrap();
+    container.labels.remove(LABEL_SETTINGS).unwrap();
+}
+
+/// Fails if an upgrade of the agent stops PostgreSQL, or if it never gets its new settings.
+#[test]
+fn settings_in_files_come_with_the_next_stop() {
+    let anew = |planned: &[Action]| {
+        planned.contains(&Action::RemoveContainer(Role::Postgres))
+            && planned.contains(&Action::CreateContainer(Role::Postgres))
+            && !planned.contains(&Action::RemoveContainer(Role::Odoo))
+    };
+    let (mut plan, mut world) = lived();
+    forget_settings(&mut world);
+    assert_eq!(actions(&world, &plan), []);
+    plan.odoo_restarts += 1;
+    assert!(!anew(&actions(&world, &plan)));
+    assert!(world.converge(&plan, 0, usize::MAX));
+    plan.postgres_restarts += 1;
+    assert!(anew(&actions(&world, &plan)));
+    assert!(world.converge(&plan, 0, usize::MAX));
+    assert_eq!(actions(&world, &plan), []);
+    forget_settings(&mut world);
+    plan.desired = DesiredState::Suspended;
+    assert!(world.converge(&plan, 0, usize::MAX));
+    plan.desired = DesiredState::Running;
+    assert!(anew(&actions(&world, &plan)));
+}
+
+/// A cluster of an agent before would get into the snapshot from which all later tenants are made.
+#[test]
+fn a_database_that_is_being_made_begins_anew_with_settings_in_files() {
+    let plan = tenant_plan("alfa");
+    let mut world = World::with_home(&plan);
+    assert!(!world.converge(&plan, 0, 6));
+    assert!(world.observed.postgres.is_some() && !world.state.is_ready());
+    forget_settings(&mut world);
+    let planned = actions(&world, &plan);
+    assert!(
+        planned.contains(&Action::RemoveContainer(Role::Postgres)),
+        "{planned:?}"
+    );
 }

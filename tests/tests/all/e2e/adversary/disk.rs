@@ -276,7 +276,7 @@ fn uploads_are_refused(cell: &Cell) {
         "where Odoo takes files, whatever their size"
     );
     let form = upload(cell.edge(), "alfa", "/web/login", 10);
-    assert_ne!(form.status, 507, "people can go on working");
+    assert_ne!(form.status, 507, "people can go on working: {form:?}");
     let chunked = "POST /web/login HTTP/1.1\r\nHost: alfa.isy.one\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n";
     assert_eq!(
         request(cell.edge(), chunked).status,
