@@ -32,7 +32,7 @@ pub(super) fn websockets(tenant: &Tenant<'_>) {
     let tell = "env['bus.bus']._sendone(env.user.partner_id, 'isyone.test', {'number': 1})";
     let tell = attacks::make_action(tenant.admin(), tell);
     let started = tenant.started();
-    let (seen, (one, all)) =
+    let (seen, (one, all, threads)) =
         tenant.beside("3 253 websockets, then of 50 addresses", STEADY, || {
             let (mut open, _) = attacks::websockets(&Client::new(&tenant.place, attacker(0)), 253);
             let one = open.len();
@@ -44,19 +44,23 @@ pub(super) fn websockets(tenant: &Tenant<'_>) {
             result(&answer).unwrap_or_else(|why| panic!("{why}"));
             let heard = own.listen("isyone.test", SOON);
             assert_eq!(heard, Some(json!({"number": 1})), "who was there stays");
-            (one, open.len())
+            (one, open.len(), threads(tenant))
         });
-    let odoo = tenant.container("odoo");
-    let threads = ["exec", odoo.as_str(), "cat", "/sys/fs/cgroup/pids.current"];
-    let threads = tenant.docker.run(&threads).stdout;
     println!(
         "         one address has {one}, all have {all}; threads {}",
-        threads.trim()
+        threads
     );
     assert!(one <= SOCKETS.0 && all < SOCKETS.1, "{one}, {all}");
     assert!(one > 10 && all > one, "others find room: {one}, {all}");
     seen.assert_all_served("beside websockets");
     tenant.assert_not_restarted(&started);
+}
+
+/// Processes and threads of Odoo's container.
+fn threads(tenant: &Tenant<'_>) -> String {
+    let count = "cat /sys/fs/cgroup/pids.current /sys/fs/cgroup/pids/pids.current 2> /dev/null";
+    let count = ["exec", &tenant.container("odoo"), "sh", "-c", count];
+    tenant.docker.run(&count).stdout.trim().to_owned()
 }
 
 /// Line 4: as many long requests as there are workers; others wait, and are told so when that takes too long.

@@ -30,8 +30,10 @@ pub(super) fn goes_away(tenant: &Tenant<'_>) {
     seen.assert_none_failed("while the database restarts");
     let line = "6 one of its backends is killed";
     let (seen, ()) = tenant.beside(line, STEADY, || {
-        let kill = "kill -9 $(pgrep -u postgres -f 'postgres: odoo odoo_' | head -1)";
-        let kill = ["exec", "-u", "postgres", &postgres, "sh", "-c", kill];
+        let of = "SELECT min(pid) FROM pg_stat_activity WHERE usename = 'odoo' AND datname LIKE 'odoo_%'";
+        let pid = tenant.sql("postgres", of);
+        let kill = format!("kill -9 {pid}");
+        let kill = ["exec", "-u", "postgres", &postgres, "sh", "-c", &kill];
         tenant.docker.run(&kill).ok();
         thread::sleep(AFTER);
     });

