@@ -214,7 +214,6 @@ fn a_tenant_keeps_answering_whatever_others_do() {
 }
 
 fn on_small(small: &Tenant<'_>) {
-    if std::env::var_os("TMP7").is_some() { database::goes_away(small); return restarts::during_a_request(small); }
     nobody_else(small);
     requests::costly_bodies(small);
     crowds::websockets(small);
@@ -225,7 +224,6 @@ fn on_small(small: &Tenant<'_>) {
 }
 
 fn on_standard(standard: &Tenant<'_>) {
-    if std::env::var_os("TMP7").is_some() { return; }
     requests::costly_bodies(standard);
     requests::slow_readers_and_pauses(standard);
     requests::in_chunks(standard);
