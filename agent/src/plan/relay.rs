@@ -40,6 +40,8 @@ const POOL_PART: u32 = 4;
 const THREAD_BYTES: u64 = 4 << 20;
 /// A websocket of the process that has nothing else to do.
 const SOCKET_BYTES: u64 = 1 << 20;
+/// Stands for an address that is not known yet: nobody has it (RFC 5737), and who is held is sent nowhere.
+const NOWHERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// Websockets that every tenant may have, and that none needs more than.
 const SOCKETS: (u64, u64) = (16, 4_096);
 
@@ -67,6 +69,14 @@ pub fn route(plan: &TenantPlan, advertise: IpAddr, odoo: Ipv4Addr) -> Route {
         state: State::Serving,
         limits: limits(plan),
         closed_paths: CLOSED_PATHS.map(str::to_owned).to_vec(),
+    }
+}
+
+/// The same before it is known where its Odoo will be: requests are held until then (milliseconds since 1970) at most.
+pub fn route_to_come(plan: &TenantPlan, advertise: IpAddr, until_ms: u64) -> Route {
+    Route {
+        state: State::Holding { until_ms },
+        ..route(plan, advertise, NOWHERE)
     }
 }
 

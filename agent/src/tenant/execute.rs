@@ -38,6 +38,9 @@ pub(super) async fn run(
     mut todo: Vec<PlannedAction>,
 ) -> Result<()> {
     todo.sort_by_key(|s| (s.wave, s.lane)); // stable sort: keeps the order within a lane
+    if todo.iter().any(|s| s.action == Action::AwaitOdoo) {
+        visitors::expect(tenant, view.observed.odoo.as_ref()).await;
+    }
     let (starts, mut first) = (turn::starts(&todo), true);
     while !todo.is_empty() {
         let wave = todo[0].wave;

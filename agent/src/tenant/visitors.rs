@@ -24,6 +24,20 @@ const LAST_S: u32 = 10;
 /// First and longest pause between looks at the requests under way. Most end at once; the relay tells of all its tenants each time.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 
+/// Before Odoo is started where nobody is served: edges would be refused until it answers, though the coordinator may have told them
+/// to come again; so who comes is held. `odoo` is its container, if there is one already.
+pub(super) async fn expect(tenant: &Tenant, odoo: Option<&Container>) {
+    let host = &tenant.host;
+    let is_ours = odoo.is_none_or(relay::is_relayed);
+    if !host.relay.is_on() || !is_ours || !is_to_run(tenant) || tenant.stale {
+        return;
+    }
+    let until = u64::try_from(now_ms()).unwrap_or(0) + HOLD_MS;
+    host.relay
+        .expect(relay::route_to_come(&tenant.plan, host.advertise(), until));
+    publish(tenant).await;
+}
+
 /// Before a role's container is stopped: has new requests held, and waits until those under way have ended. Returns how many seconds
 /// the container then has to stop.
 pub(super) async fn wait_for(tenant: &Tenant, role: Role, grace_s: u32) -> u32 {

@@ -171,6 +171,39 @@ async fn a_restart_waits_for_requests_under_way_and_holds_those_that_come() {
     life.end().await;
 }
 
+/// Edges send visitors again as soon as a tenant is to be resumed, and Odoo takes seconds to start: nobody is refused meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_while_a_tenant_is_resumed_is_held() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = FakeDocker::new(dir.path(), 39);
+    let mut plan = tenant_plan("alfa");
+    let at = place(8, &mut plan);
+    fake.put_at("odoo_alfa", at);
+    let _odoo = Odoo::start(at).await;
+    let _relay = here(dir.path()).await;
+    let mut life = Life::begin_on(relayed(&fake, dir.path()), &[plan.clone()]);
+    life.converged(&plan).await;
+    (plan.desired, plan.generation) = (DesiredState::Suspended, 2);
+    life.plan(&[plan.clone()]);
+    life.converged(&plan).await;
+    let port = plan.http_port;
+    assert!(get(port, "/").await.is_err());
+    fake.set_unhealthy("odoo_alfa", true);
+    (plan.desired, plan.generation) = (DesiredState::Running, 3);
+    life.plan(&[plan.clone()]);
+    until("the relay", async || {
+        TcpStream::connect(("127.0.0.1", port)).await.is_ok()
+    })
+    .await;
+    let held = tokio::spawn(get(port, "/held"));
+    sleep(SLOW / 12).await;
+    assert!(!held.is_finished(), "it waits for Odoo");
+    fake.set_unhealthy("odoo_alfa", false);
+    assert_eq!(held.await.unwrap().unwrap(), "HTTP/1.1 200 OK");
+    life.converged(&plan).await;
+    life.end().await;
+}
+
 /// An agent that dies while requests are held: the next one ends the hold.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hold_that_a_killed_agent_left_ends_with_the_next() {

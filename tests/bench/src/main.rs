@@ -18,6 +18,7 @@ mod probes;
 mod process;
 mod publish;
 mod samples;
+mod visitors;
 mod writes;
 
 use std::{path::PathBuf, process::ExitCode, time::Instant};
@@ -82,6 +83,8 @@ enum Bench {
     Metrics,
     /// What looking at 100,000 tenants through their edges costs
     Probes,
+    /// An honest visitor's waits alone and beside attacks, beside a plain docker compose Odoo
+    Visitors,
 }
 
 impl Bench {
@@ -102,6 +105,7 @@ impl Bench {
             Self::Agent => agent::run(run),
             Self::Metrics => metrics::run(run),
             Self::Probes => probes::run(run),
+            Self::Visitors => visitors::run(run),
         }
     }
 }

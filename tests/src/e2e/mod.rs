@@ -6,6 +6,7 @@
 pub mod acme;
 pub mod authority;
 pub mod bare;
+pub mod bombard;
 pub mod browser;
 pub mod cell;
 pub mod docker;

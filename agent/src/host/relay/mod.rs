@@ -187,6 +187,12 @@ impl RelayRoutes {
         self.lock().tenants.insert(route.name.clone(), route);
     }
 
+    /// A tenant that has no route will be served: until then, by this one, its requests are held.
+    pub fn expect(&self, route: Route) {
+        let mut inner = self.lock();
+        inner.tenants.entry(route.name.clone()).or_insert(route);
+    }
+
     /// A tenant's requests are held from `now_ms` on, until then at most (milliseconds since 1970). `false`: it has no route. One that
     /// is held already stays so no longer.
     pub fn hold(&self, name: &TenantName, now_ms: u64, until_ms: u64) -> bool {

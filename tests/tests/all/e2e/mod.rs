@@ -3,6 +3,7 @@
 mod access;
 mod adversary;
 mod bad_input;
+mod bombard;
 mod browser;
 mod crashes;
 mod data;
@@ -14,8 +15,6 @@ mod many;
 mod metrics;
 mod monitoring;
 mod moves;
-mod odoo_guard;
 mod pages;
-mod relay;
 mod visitors;
 mod walk;

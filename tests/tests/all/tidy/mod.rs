@@ -3,6 +3,7 @@
 //! is wrong, ready to be copied there.
 
 mod edges;
+mod limits;
 mod source;
 mod tables;
 mod workspace;
