@@ -54,7 +54,7 @@ pub fn may_be_a_host(address: IpAddr) -> bool {
         Ok(net) => net.contains(&address),
         Err(_) => text.parse() == Ok(address),
     };
-    !address.is_unspecified() && !METADATA.iter().chain(&NO_MACHINES).any(|text| is_in(&text))
+    !address.is_unspecified() && !METADATA.iter().chain(&NO_MACHINES).any(|text| is_in(text))
 }
 
 /// Where a tenant's connections may go outside its own network.
