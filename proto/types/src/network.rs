@@ -50,11 +50,12 @@ const NO_MACHINES: [&str; 7] = [
 /// Whether a host may be at an address: others open and close their tenants' ways there.
 pub fn may_be_a_host(address: IpAddr) -> bool {
     let address = address.to_canonical();
-    let is_in = |text: &&str| match text.parse::<IpNet>() {
+    let is_there = |text: &str| match text.parse::<IpNet>() {
         Ok(net) => net.contains(&address),
         Err(_) => text.parse() == Ok(address),
     };
-    !address.is_unspecified() && !METADATA.iter().chain(&NO_MACHINES).any(|text| is_in(text))
+    let mut nobodys = METADATA.iter().chain(&NO_MACHINES);
+    !address.is_unspecified() && !nobodys.any(|text| is_there(text))
 }
 
 /// Where a tenant's connections may go outside its own network.
