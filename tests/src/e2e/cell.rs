@@ -331,8 +331,7 @@ impl Cell {
             .arg("run")
             .arg("--data-dir")
             .arg(&host.data)
-            .args(["--docker", &host.docker.host()]);
-        command
+            .args(["--docker", &host.docker.host()])
             .args(["--http", &format!("127.0.0.1:{AGENT_HTTP}")])
             // A test must not depend on how full its machine's disk is.
             .env("ISYONE_AGENT_COPY_RESERVE_MIB", "1024")
