@@ -364,6 +364,7 @@ impl Bench {
             }],
             usage: Some(Usage::default()),
             traffic: None,
+            strain: None,
             operation: Some(record.operation),
             steps: Vec::new(),
             absent,

@@ -329,6 +329,7 @@ impl SimHost {
                 last_active_at: Some(0),
                 ..Traffic::default()
             }),
+            strain: None,
             operation: plan.operation,
             steps: Vec::new(),
             absent: done && plan.desired == DesiredState::Purged,
