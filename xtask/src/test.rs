@@ -19,8 +19,8 @@ pub(crate) struct Args {
     /// Leave out what needs Docker and images (sets ISYONE_E2E=0)
     #[arg(long)]
     fast: bool,
-    /// Also run the long forms: a million steps of the simulated fleet, every death of the walk; shows where planted bugs
-    /// are found
+    /// Also run the long forms: a million steps of the simulated fleet, every death of the walk, the whole
+    /// bombardment of a tenant; shows where planted bugs are found
     #[arg(long)]
     long: bool,
     /// Run only this step (may be given several times)
@@ -253,7 +253,7 @@ fn browser() -> Outcome {
 fn long() -> Outcome {
     seal::on(seal::Holder::Test)?;
     let mut command = cargo(&["test", "--workspace", "--test", "all", "--"]);
-    command.args(["--nocapture", "simulation::", "e2e::walk"]);
+    command.args(["--nocapture", "simulation::", "e2e::walk", "e2e::bombard"]);
     real_parts(&mut command);
     command.env("ISYONE_LONG", "1");
     let counted = count(&mut command);

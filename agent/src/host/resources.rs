@@ -188,6 +188,12 @@ pub struct ContainerUse {
     pub cpu_us: u64,
     /// Memory without reclaimable page cache, as `docker stats` counts.
     pub memory: u64,
+    /// Its limit, 0 without.
+    pub memory_limit: u64,
+    /// Scheduling periods in which it wanted to run.
+    pub periods: u64,
+    /// Of these, those in which its CPU was used up.
+    pub throttled: u64,
 }
 
 /// Where the control groups are mounted.
@@ -236,22 +242,25 @@ pub fn limits_of(groups: &ControlGroups) -> Option<Limits> {
     })
 }
 
-/// Reads only CPU and memory, three small files; `None` when the container has ended.
+/// Reads only CPU and memory, four small files; `None` when the container has ended.
 pub fn container_use(groups: &ControlGroups) -> Option<ContainerUse> {
     let text = |controller: &str, file: &str| {
         kernel::text(&format!("{}/{file}", groups.directory(controller)?)).ok()
     };
     let number = |controller: &str, file: &str| text(controller, file)?.trim().parse::<u64>().ok();
-    let (cpu_us, current, inactive) = if groups.is_v2() {
+    let stat = text("cpu", "cpu.stat")?;
+    let (cpu_us, current, limit, inactive) = if groups.is_v2() {
         (
-            field(&text("cpu", "cpu.stat")?, "usage_usec")?,
+            field(&stat, "usage_usec")?,
             "memory.current",
+            "memory.max",
             "inactive_file",
         )
     } else {
         (
             number("cpuacct", "cpuacct.usage")? / 1000,
             "memory.usage_in_bytes",
+            "memory.limit_in_bytes",
             "total_inactive_file",
         )
     };
@@ -259,6 +268,11 @@ pub fn container_use(groups: &ControlGroups) -> Option<ContainerUse> {
     Some(ContainerUse {
         cpu_us,
         memory: number("memory", current)?.saturating_sub(inactive),
+        // "max" is no number.
+        memory_limit: number("memory", limit).unwrap_or(0),
+        // Kernels that cannot limit CPU do not count them.
+        periods: field(&stat, "nr_periods").unwrap_or(0),
+        throttled: field(&stat, "nr_throttled").unwrap_or(0),
     })
 }
 

@@ -68,10 +68,17 @@ impl UsageMemory {
                 continue;
             };
             usage.memory_bytes += now.memory;
+            let memory = permille(now.memory, now.memory_limit);
+            usage.memory_permille = usage.memory_permille.max(memory);
             let at = Instant::now();
             if let Some((before, then)) = self.cpu.insert(container.id.clone(), (now, at)) {
                 let us = at.duration_since(then).as_micros().max(1) as u64;
                 usage.cpu_millis += (now.cpu_us.saturating_sub(before.cpu_us) * 1000 / us) as u32;
+                let throttled = permille(
+                    now.throttled.saturating_sub(before.throttled),
+                    now.periods.saturating_sub(before.periods),
+                );
+                usage.throttled_permille = usage.throttled_permille.max(throttled);
             } else {
                 twice = false;
             }
@@ -87,5 +94,23 @@ impl UsageMemory {
             .collect();
         self.groups.retain(|id, _| alive.contains(id.as_str()));
         self.cpu.retain(|id, _| alive.contains(id.as_str()));
+    }
+}
+
+/// 0 of nothing: there is no limit, or no time has passed.
+fn permille(part: u64, whole: u64) -> u16 {
+    let share = part.saturating_mul(1000).checked_div(whole).unwrap_or(0);
+    u16::try_from(share.min(1000)).unwrap_or(1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::permille;
+
+    #[test]
+    fn a_share_is_one_of_a_thousand_at_most_and_none_of_nothing() {
+        let cases = [(0, 10), (5, 10), (20, 10), (1, 0), (u64::MAX, 1)];
+        let shares = cases.map(|(part, whole)| permille(part, whole));
+        assert_eq!(shares, [0, 500, 1000, 0, 1000]);
     }
 }

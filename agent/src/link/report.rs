@@ -113,6 +113,7 @@ fn tenant(entry: &BoardEntry) -> TenantReport {
             disk_bytes: entry.usage.disk_bytes,
         }),
         traffic: entry.traffic,
+        strain: entry.strain,
         operation: status.operation,
         steps: status
             .operation
@@ -231,6 +232,35 @@ mod tests {
                 .map(|usage| usage.cpu_millis),
             Some(7)
         );
+    }
+
+    /// Odoo may not tell how busy it is; what its containers use is known all the same.
+    #[test]
+    fn what_a_tenant_is_short_of_is_reported_as_far_as_it_is_known() {
+        let board = StatusBoard::default();
+        let alfa = "alfa".parse().unwrap();
+        board.set(&alfa, status(""));
+        let told = || tenant(&board.entries()[0]).strain;
+        assert_eq!(told(), None);
+        board.set_usage(
+            &alfa,
+            crate::host::board::TenantUsage {
+                memory_permille: 910,
+                ..Default::default()
+            },
+        );
+        let strain = told().unwrap();
+        assert_eq!((strain.memory_permille, strain.busy_permille), (910, None));
+        let work = crate::host::board::Work {
+            busy_permille: 850,
+            waits_per_minute: 3,
+        };
+        board.set_work(&alfa, Some(work));
+        let strain = told().unwrap();
+        let of_odoo = (strain.busy_permille, strain.waits_per_minute);
+        assert_eq!(of_odoo, (Some(850), Some(3)));
+        board.set_work(&alfa, None);
+        assert_eq!(told().unwrap().busy_permille, None);
     }
 
     #[test]

@@ -34,9 +34,10 @@ pub async fn run(scraper: Arc<Scraper>, stop: CancellationToken) {
                 .any(|c| c.name == entry.name.odoo_container() && c.state == "running")
         });
         // A tenant that does not run has no traffic; there is no need to wait for it not to answer.
-        down.iter()
-            .filter(|e| e.traffic.is_some())
-            .for_each(|e| board.set_traffic(&e.name, None));
+        down.iter().filter(|e| e.traffic.is_some()).for_each(|e| {
+            board.set_traffic(&e.name, None);
+            board.set_work(&e.name, None);
+        });
         let now_s = scraper.samples.now_s();
         let due = up
             .into_iter()

@@ -34,7 +34,7 @@ use super::{
 use crate::{
     base::clock::now_ms,
     host::{Host, board::ContainerStatus, ledger::InForce},
-    plan::{installs::Pending, sql},
+    plan::{installs::Pending, relay::places, sql},
 };
 
 /// How long a page may be reused for a second scraper. Shorter than any sensible scrape interval.
@@ -285,8 +285,10 @@ impl Scraper {
         self.host
             .board
             .set_pending(tenant, text.and_then(Pending::parse));
-        let traffic = self.samples.heard(tenant, text);
-        self.host.board.set_traffic(tenant, traffic);
+        let figures = self.samples.heard(tenant, text);
+        let board = &self.host.board;
+        board.set_traffic(tenant, figures.map(|figures| figures.traffic));
+        board.set_work(tenant, figures.map(|f| f.work(places(&plan))));
         page
     }
 

@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use isyone_proto::report::Traffic;
 
+use crate::host::board::Work;
+
 /// Length of the window for figures, in seconds, when there are samples that old.
 const WINDOW_S: f64 = 60.0;
 /// A sample closer than this to the previous one, in seconds, replaces it.
@@ -25,6 +27,9 @@ pub struct Reading {
     errors: f64,
     /// Requests by upper bound in microseconds, cumulative; `u64::MAX` is `+Inf`.
     buckets: BTreeMap<u64, f64>,
+    /// Time that Odoo has worked on them.
+    worked_s: f64,
+    pool_waits: f64,
     websockets: f64,
     active_users: f64,
     last_active_s: Option<f64>,
@@ -64,6 +69,12 @@ impl Reading {
                         *reading.buckets.entry(bound).or_default() += value;
                     }
                 }
+                "odoo_http_request_duration_seconds_sum"
+                    if route.is_none_or(|r| r != HEALTH && r != WEBSOCKET) =>
+                {
+                    reading.worked_s += value;
+                }
+                "odoo_pool_waits_total" => reading.pool_waits += value,
                 "odoo_longpolling_connections" => reading.websockets += value,
                 "odoo_active_users" => reading.active_users += value,
                 "odoo_last_activity_time_seconds" if value.is_finite() => {
@@ -99,6 +110,27 @@ fn label<'a>(labels: &'a str, name: &str) -> Option<&'a str> {
     None
 }
 
+/// What a person looks at, and how busy that keeps Odoo.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Figures {
+    pub traffic: Traffic,
+    /// Requests at work at once, on average.
+    pub at_work: f64,
+    /// Requests that waited for a connection to the database.
+    pub waits_per_minute: u32,
+}
+
+impl Figures {
+    /// Of an Odoo that may work on so many requests at once.
+    pub fn work(&self, places: u64) -> Work {
+        // `as` saturates.
+        Work {
+            busy_permille: (self.at_work * 1000.0 / places.max(1) as f64).clamp(0.0, 1000.0) as u16,
+            waits_per_minute: u16::try_from(self.waits_per_minute).unwrap_or(u16::MAX),
+        }
+    }
+}
+
 /// The last readings of one tenant.
 #[derive(Debug, Clone, Default)]
 pub struct History {
@@ -112,7 +144,7 @@ impl History {
     }
 
     /// Adds a reading at `now_s` of a monotonic clock. Returns the figures, once there are two readings.
-    pub fn add(&mut self, now_s: f64, reading: Reading) -> Option<Traffic> {
+    pub fn add(&mut self, now_s: f64, reading: Reading) -> Option<Figures> {
         let restarted = self
             .readings
             .back()
@@ -139,7 +171,7 @@ impl History {
     }
 }
 
-fn between(first: &Reading, last: &Reading, seconds: f64) -> Traffic {
+fn between(first: &Reading, last: &Reading, seconds: f64) -> Figures {
     let per_minute = |from: f64, to: f64| ((to - from).max(0.0) * 60.0 / seconds).round() as u32;
     let buckets: Vec<(u64, f64)> = last
         .buckets
@@ -151,7 +183,7 @@ fn between(first: &Reading, last: &Reading, seconds: f64) -> Traffic {
             )
         })
         .collect();
-    Traffic {
+    let traffic = Traffic {
         requests_per_minute: per_minute(first.requests, last.requests),
         errors_per_minute: per_minute(first.errors, last.errors),
         latency_p95_ms: (quantile_us(&buckets, 0.95) / 1000.0).ceil() as u32,
@@ -159,6 +191,11 @@ fn between(first: &Reading, last: &Reading, seconds: f64) -> Traffic {
         active_users: last.active_users.max(0.0) as u32,
         // `as` saturates.
         last_active_at: last.last_active_s.map(|seconds| (seconds * 1000.0) as i64),
+    };
+    Figures {
+        traffic,
+        at_work: (last.worked_s - first.worked_s).max(0.0) / seconds,
+        waits_per_minute: per_minute(first.pool_waits, last.pool_waits),
     }
 }
 
@@ -194,11 +231,16 @@ mod tests {
              odoo_http_request_duration_seconds_bucket{{route=\"page\",le=\"0.1\"}} {}\n\
              odoo_http_request_duration_seconds_bucket{{route=\"page\",le=\"1\"}} {requests}\n\
              odoo_http_request_duration_seconds_bucket{{route=\"page\",le=\"+Inf\"}} {requests}\n\
+             odoo_http_request_duration_seconds_sum{{route=\"page\"}} {}\n\
+             odoo_http_request_duration_seconds_sum{{route=\"websocket\"}} {requests}000\n\
+             odoo_pool_waits_total {}\n\
              odoo_longpolling_connections 3\nodoo_active_users 2\n\
              odoo_last_activity_time_seconds{{datname=\"a\"}} 1.7e9\n",
             requests - errors,
             requests * 100,
             requests / 2,
+            f64::from(requests) * 0.3,
+            f64::from(requests) * 0.12,
         )
     }
 
@@ -209,9 +251,13 @@ mod tests {
             history.add(0.0, Reading::parse(&page(10, 0)).unwrap()),
             None
         );
-        let traffic = history
+        let figures = history
             .add(30.0, Reading::parse(&page(110, 5)).unwrap())
             .unwrap();
+        // 30 s of work in 30 s, and 12 waits.
+        assert_eq!((figures.at_work, figures.waits_per_minute), (1.0, 24));
+        let work = |places| figures.work(places).busy_permille;
+        assert_eq!([work(1), work(2), work(8), work(0)], [1000, 500, 125, 1000]);
         // 100 requests: half of them under 0.1 s, the others spread evenly up to 1 s.
         let wanted = Traffic {
             requests_per_minute: 200,
@@ -221,7 +267,7 @@ mod tests {
             active_users: 2,
             last_active_at: Some(1_700_000_000_000),
         };
-        assert_eq!(traffic, wanted);
+        assert_eq!(figures.traffic, wanted);
     }
 
     #[test]
@@ -229,10 +275,10 @@ mod tests {
         let mut history = History::default();
         history.add(0.0, Reading::parse(&page(1000, 0)).unwrap());
         history.add(30.0, Reading::parse(&page(2000, 0)).unwrap());
-        let traffic = history
+        let figures = history
             .add(60.0, Reading::parse(&page(20, 0)).unwrap())
             .unwrap();
-        assert_eq!(traffic.requests_per_minute, 40);
+        assert_eq!(figures.traffic.requests_per_minute, 40);
     }
 
     #[test]
@@ -247,7 +293,8 @@ mod tests {
         assert!(history.readings.len() <= 6, "{}", history.readings.len());
         let quiet = history
             .add(1000.0, Reading::parse(&page(390, 0)).unwrap())
-            .unwrap();
+            .unwrap()
+            .traffic;
         assert_eq!((quiet.requests_per_minute, quiet.latency_p95_ms), (0, 0));
     }
 

@@ -10,8 +10,7 @@ use std::{
 use isyone_proto::ids::TenantName;
 use tokio::time::Instant;
 
-use super::traffic::{History, Reading};
-use isyone_proto::report::Traffic;
+use super::traffic::{Figures, History, Reading};
 
 /// Seconds without a scrape by anybody, after which we ask a tenant ourselves.
 const EVERY_S: f64 = 30.0;
@@ -22,7 +21,7 @@ const STALE_S: f64 = 150.0;
 #[derive(Debug, Default)]
 struct TenantSamples {
     history: History,
-    latest: Option<Traffic>,
+    latest: Option<Figures>,
     /// When it was last asked, by us or by Prometheus; `failures` counts the attempts in vain since it last answered.
     asked_s: f64,
     failures: i32,
@@ -51,11 +50,11 @@ impl TrafficSamples {
     }
 
     /// Records that a tenant was asked, and gave this page or none. Returns its current figures.
-    pub fn heard(&self, tenant: &TenantName, page: Option<&str>) -> Option<Traffic> {
+    pub fn heard(&self, tenant: &TenantName, page: Option<&str>) -> Option<Figures> {
         self.heard_at(self.now_s(), tenant, page)
     }
 
-    fn heard_at(&self, now_s: f64, tenant: &TenantName, page: Option<&str>) -> Option<Traffic> {
+    fn heard_at(&self, now_s: f64, tenant: &TenantName, page: Option<&str>) -> Option<Figures> {
         let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let known = all.entry(tenant.clone()).or_default();
         known.asked_s = now_s;
@@ -112,6 +111,7 @@ mod tests {
             samples
                 .heard_at(30.0, &alfa, Some(&page(10)))
                 .unwrap()
+                .traffic
                 .requests_per_minute,
             20
         );

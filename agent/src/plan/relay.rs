@@ -80,17 +80,23 @@ pub fn route_to_come(plan: &TenantPlan, advertise: IpAddr, until_ms: u64) -> Rou
     }
 }
 
+/// Requests that are at work in its Odoo at once, at most.
+pub fn places(plan: &TenantPlan) -> u64 {
+    let size = &plan.size;
+    let places = match size.workers {
+        0 => u64::from(db_maxconn(size) / POOL_PART),
+        // Each works on one request; what it has to wait for, it waits for here.
+        workers => u64::from(workers),
+    };
+    places.max(1)
+}
+
 /// What a tenant's visitors are held to.
 fn limits(plan: &TenantPlan) -> Limits {
     let size = &plan.size;
     let connections = u64::from(db_maxconn(size));
     let (memory, _) = split_memory(size.memory_bytes);
     let threaded = size.workers == 0;
-    let at_work = match threaded {
-        true => connections / u64::from(POOL_PART),
-        // Each works on one request; what it has to wait for, it waits for here.
-        false => u64::from(size.workers),
-    };
     let sockets = match threaded {
         // Half of each is left for pages, crons and what Odoo itself needs.
         true => (u64::from(default_pids(size)) / 2).min(memory / 2 / THREAD_BYTES),
@@ -103,7 +109,7 @@ fn limits(plan: &TenantPlan) -> Limits {
         answer_wait_ms: defaults
             .answer_wait_ms
             .max((request_seconds(plan) + BEYOND_S) * 1_000),
-        max_in_flight: at_work.max(1),
+        max_in_flight: places(plan),
         max_in_flight_websocket: (connections / 2).max(1),
         websockets: sockets,
         websockets_per_address: sockets.div_ceil(2),

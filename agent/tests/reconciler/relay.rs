@@ -181,7 +181,13 @@ async fn who_comes_while_a_tenant_is_resumed_is_held() {
     fake.put_at("odoo_alfa", at);
     let _odoo = Odoo::start(at).await;
     let _relay = here(dir.path()).await;
-    let mut life = Life::begin_on(relayed(&fake, dir.path()), &[plan.clone()]);
+    // A busy machine must not give the start up before this test has looked.
+    let pace = Pace {
+        start_timeout: Duration::from_secs(15),
+        ..Pace::hasty()
+    };
+    let host = Life::host(pace, &fake, dir.path()).with_relay();
+    let mut life = Life::begin_on(host, &[plan.clone()]);
     life.converged(&plan).await;
     (plan.desired, plan.generation) = (DesiredState::Suspended, 2);
     life.plan(&[plan.clone()]);

@@ -366,6 +366,7 @@ impl Bench {
             .into(),
             usage: Some(Usage::default()),
             traffic: None,
+            strain: None,
             operation: Some(record.operation),
             steps: [].into(),
             absent,

@@ -69,6 +69,7 @@ pub(crate) fn tenant(
         size: Some(tenant.size.into()),
         hostnames,
         traffic: observed.and_then(|o| o.report.traffic).map(Into::into),
+        strain: observed.and_then(|o| o.report.strain).map(Into::into),
         edge_shard: settings
             .shards
             .name_of(tenant.name.as_str())

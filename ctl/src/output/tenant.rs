@@ -1,14 +1,21 @@
 //! A tenant's details in words, for `isyctl tenant show` and the screen of `isyctl top`. Pure.
 
 use isyone_proto::pb::v1::{
-    Bounds, CopyRole, DiskMeans, DiskPlace, DiskState, Domain, DomainState, Reach, Tenant,
-    TenantAccess,
+    Bounds, CopyRole, DesiredState, DiskMeans, DiskPlace, DiskState, Domain, DomainState, Reach,
+    Tenant, TenantAccess,
 };
 
 use super::{
     format,
     table::{Cell, Paint, Table},
 };
+
+/// From which share of its workers' time on the next visitor is likely to wait, per mille.
+const BUSY: u32 = 800;
+/// From which share of its limit on the next large request may find no memory, per mille.
+const MEMORY: u32 = 900;
+/// From which share of its time on lack of CPU makes answers slow that a visitor notices, per mille.
+const THROTTLED: u32 = 250;
 
 /// Everything known about a tenant.
 pub fn details(tenant: &Tenant, now_ms: i64) -> String {
@@ -32,6 +39,7 @@ pub fn details(tenant: &Tenant, now_ms: i64) -> String {
     pairs.extend(asked(tenant));
     pairs.push(("Uses", used(tenant).into()));
     pairs.extend(disk(tenant).map(|cell| ("Disk", cell)));
+    pairs.extend(short_of(tenant).map(|cell| ("Short of", cell)));
     pairs.extend(visitors(tenant));
     if tenant.last_active_time.is_some() {
         let ago = format!(
@@ -146,6 +154,29 @@ fn disk(tenant: &Tenant) -> Option<Cell> {
         percent(disk.used_bytes, disk.limit_bytes)
     );
     Some(paint.map_or_else(|| text.as_str().into(), |paint| paint.on(&text)))
+}
+
+/// What it comes close to the end of, so that its visitors wait.
+fn short_of(tenant: &Tenant) -> Option<Cell> {
+    // Whoever is stopped is short of nothing.
+    let is_to_run = tenant.desired_state() == DesiredState::Running;
+    let strain = tenant.strain.filter(|_| is_to_run)?;
+    let percent = |permille: u32| permille / 10;
+    let busy = strain.busy_permille.filter(|share| *share >= BUSY);
+    let waits = strain.waits_per_minute.filter(|waits| *waits > 0);
+    let memory = Some(strain.memory_permille).filter(|share| *share >= MEMORY);
+    let held_back = Some(strain.throttled_permille).filter(|share| *share >= THROTTLED);
+    let said = [
+        busy.map(|share| format!("workers ({}% busy)", percent(share))),
+        waits.map(|waits| format!("database connections ({waits} waits a minute)")),
+        memory.map(|share| format!("memory ({}% of its limit)", percent(share))),
+        held_back.map(|share| format!("CPU (held back {}% of the time)", percent(share))),
+    ];
+    let said: Vec<String> = said.into_iter().flatten().collect();
+    match said.is_empty() {
+        true => Some("nothing".into()),
+        false => Some(Paint::Warn.on(&said.join(", "))),
+    }
 }
 
 /// The visitors' traffic over about the last minute.

@@ -1,7 +1,7 @@
 //! The canned coordinator's tenants. The name selects the behaviour: `full` fits nowhere, `bad` is refused, `taken`
 //! exists with another spec, `denied` needs another role, `broken` fails, `slow` never ends, `flaky` loses its first
 //! answer, `busy` is refused for load at first and `swamped` always, `occupied` has an operation under way, `moved`
-//! has copies elsewhere.
+//! has copies elsewhere and is short of everything.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -40,6 +40,7 @@ fn find(name: &str) -> Result<Tenant, Status> {
         }),
         "moved" => Ok(Tenant {
             copies: data::copies(),
+            strain: Some(data::strain()),
             ..data::tenant(name)
         }),
         _ => Ok(data::tenants()

@@ -13,7 +13,7 @@ use crate::{
     pb::{agent::v1 as agent, v1},
     plan::UnixMs,
     report::{
-        ContainerReport, HostReport, HostResources, ImageDigest, Pressure, TenantProgress,
+        ContainerReport, HostReport, HostResources, ImageDigest, Pressure, Strain, TenantProgress,
         TenantReport, Traffic, Usage, Which, container_state,
     },
 };
@@ -157,6 +157,7 @@ fn tenant(
                 .as_ref()
                 .map(|at| unix_ms(at).min(now)),
         }),
+        strain: status.strain.as_ref().map(strain),
         operation: parse_optional("operation_id", &status.operation_id)?,
         steps: status
             .steps
@@ -171,6 +172,17 @@ fn tenant(
         disk: status.disk.and_then(super::size::disk),
         name,
     })
+}
+
+/// What is too large for few bytes is as large as fits.
+fn strain(strain: &v1::Strain) -> Strain {
+    let short = |value: u32| u16::try_from(value).unwrap_or(u16::MAX);
+    Strain {
+        busy_permille: strain.busy_permille.map(short),
+        waits_per_minute: strain.waits_per_minute.map(short),
+        memory_permille: short(strain.memory_permille),
+        throttled_permille: short(strain.throttled_permille),
+    }
 }
 
 fn container(tenant: &TenantName, c: v1::Container) -> ContainerReport {
@@ -268,6 +280,7 @@ impl From<&TenantReport> for agent::TenantStatus {
             modules_cut_off: report.modules_cut_off,
             installs_finished: report.installs_finished,
             traffic: report.traffic.map(Into::into),
+            strain: report.strain.map(Into::into),
             disk: report.disk.map(Into::into),
         }
     }
@@ -321,6 +334,17 @@ impl From<Traffic> for v1::Traffic {
             websockets: traffic.websockets,
             active_users: traffic.active_users,
             last_active_time: traffic.last_active_at.map(timestamp),
+        }
+    }
+}
+
+impl From<Strain> for v1::Strain {
+    fn from(strain: Strain) -> Self {
+        Self {
+            busy_permille: strain.busy_permille.map(Into::into),
+            waits_per_minute: strain.waits_per_minute.map(Into::into),
+            memory_permille: strain.memory_permille.into(),
+            throttled_permille: strain.throttled_permille.into(),
         }
     }
 }

@@ -181,6 +181,19 @@ pub struct Traffic {
     pub last_active_at: Option<UnixMs>,
 }
 
+/// What a tenant comes close to the end of, in few bytes because each tenant has one; see `isyone.v1.Strain`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Strain {
+    /// Of its workers' time, what is taken; `None` when its Odoo does not tell.
+    pub busy_permille: Option<u16>,
+    /// Requests that waited for a connection to the database; `None` when its Odoo does not tell.
+    pub waits_per_minute: Option<u16>,
+    /// Memory in use, of its limit.
+    pub memory_permille: u16,
+    /// How often it was held back for want of CPU.
+    pub throttled_permille: u16,
+}
+
 /// A host's report on one tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TenantReport {
@@ -204,6 +217,8 @@ pub struct TenantReport {
     pub usage: Option<Usage>,
     /// Its visitors' load; `None` until its host has measured it.
     pub traffic: Option<Traffic>,
+    /// What it is short of; `None` until its host has measured it, and from agents that do not.
+    pub strain: Option<Strain>,
     /// The operation that `steps` belongs to.
     pub operation: Option<Uuid>,
     /// Steps of that operation so far.

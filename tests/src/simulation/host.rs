@@ -330,6 +330,7 @@ impl SimHost {
                 last_active_at: Some(0),
                 ..Traffic::default()
             }),
+            strain: None,
             operation: plan.operation,
             steps: [].into(),
             absent: done && plan.desired == DesiredState::Purged,

@@ -3,6 +3,8 @@
 //!
 //! Not here: the wire (link::report).
 
+mod strain;
+
 use std::{
     collections::{BTreeMap, HashMap},
     net::Ipv4Addr,
@@ -13,11 +15,12 @@ use isyone_proto::{
     disk::Disk,
     ids::TenantName,
     plan::{TenantPlan, UnixMs},
-    report::{JobReport, TenantProgress, Traffic},
+    report::{JobReport, Strain, TenantProgress, Traffic},
 };
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+pub use self::strain::Work;
 use crate::plan::{installs::Pending, state::StepRecord};
 
 /// One container.
@@ -53,6 +56,10 @@ pub struct TenantUsage {
     pub cpu_millis: u32,
     /// Without page cache.
     pub memory_bytes: u64,
+    /// Memory of its limit, of the container that is closer to its own.
+    pub memory_permille: u16,
+    /// Share of scheduling periods in which a container had used up its CPU, of the one that was so more often.
+    pub throttled_permille: u16,
     /// Both volumes.
     pub disk_bytes: u64,
     /// Each volume by itself, once measured.
@@ -124,6 +131,7 @@ struct Inner {
     latency_ms: HashMap<TenantName, u32>,
     usage: HashMap<TenantName, TenantUsage>,
     traffic: HashMap<TenantName, Traffic>,
+    work: HashMap<TenantName, Work>,
     pending: HashMap<TenantName, Pending>,
     disks: HashMap<TenantName, Measured>,
     /// Tenants of which a program must be stopped, or may start again, since they were last asked for.
@@ -157,6 +165,8 @@ pub struct BoardEntry {
     pub measured: bool,
     /// What its visitors do, when known.
     pub traffic: Option<Traffic>,
+    /// What it is short of, once measured.
+    pub strain: Option<Strain>,
     /// Its disk, once measured.
     pub disk: Option<Disk>,
     /// Out-of-memory kills of its containers, in their order.
@@ -209,6 +219,7 @@ impl StatusBoard {
         inner.usage.remove(name);
         inner.disks.remove(name);
         inner.traffic.remove(name);
+        inner.work.remove(name);
         inner.pending.remove(name);
         inner.latency_ms.remove(name);
         if let Some((_, status)) = inner.tenants.remove(name) {
@@ -252,6 +263,10 @@ impl StatusBoard {
                 usage: inner.usage.get(name).copied().unwrap_or_default(),
                 measured: inner.usage.contains_key(name),
                 traffic: inner.traffic.get(name).copied(),
+                strain: inner
+                    .usage
+                    .get(name)
+                    .map(|usage| strain::strain(usage, inner.work.get(name))),
                 disk: inner.disk(name, status.uid),
                 latency_ms: inner.latency_ms.get(name).copied().unwrap_or(0),
                 oom_kills: status
@@ -344,6 +359,15 @@ impl StatusBoard {
                 inner.traffic.insert(name.clone(), traffic)
             }
             _ => inner.traffic.remove(name),
+        };
+    }
+
+    /// How busy its Odoo is; `None`: not known, or not any more.
+    pub fn set_work(&self, name: &TenantName, work: Option<Work>) {
+        let mut inner = self.lock();
+        match work {
+            Some(work) if inner.tenants.contains_key(name) => inner.work.insert(name.clone(), work),
+            _ => inner.work.remove(name),
         };
     }
 

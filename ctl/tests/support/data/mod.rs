@@ -11,7 +11,9 @@ use prost_types::Timestamp;
 
 pub(crate) use edges::{certificates, edges, rejected_routes};
 pub(crate) use hosts::{all_hosts, hosts, join_tokens, nowhere, placement};
-pub(crate) use tenants::{all_domains, copies, credentials, domains, followed, tenant, tenants};
+pub(crate) use tenants::{
+    all_domains, copies, credentials, domains, followed, strain, tenant, tenants,
+};
 
 /// Value of `ISYCTL_NOW`.
 pub(crate) const NOW: &str = "2026-11-23T08:00:00Z";

@@ -89,6 +89,12 @@ pub(crate) fn tenant(name: &str) -> Tenant {
             postgres_stopped: false,
         }),
         modules_cut_off: 0,
+        strain: Some(Strain {
+            busy_permille: Some(120),
+            waits_per_minute: Some(0),
+            memory_permille: 610,
+            throttled_permille: 40,
+        }),
     }
 }
 
@@ -153,6 +159,16 @@ pub(crate) fn probe(reach: Reach, http_status: u32, error: &str) -> Probe {
     }
 }
 
+/// Short of everything.
+pub(crate) fn strain() -> Strain {
+    Strain {
+        busy_permille: Some(934),
+        waits_per_minute: Some(12),
+        memory_permille: 971,
+        throttled_permille: 452,
+    }
+}
+
 /// One copy of each kind beside the tenant.
 pub(crate) fn copies() -> Vec<TenantCopy> {
     let copy = |host: &str, role: CopyRole, expire_time| TenantCopy {
@@ -178,7 +194,7 @@ pub(crate) fn tenants() -> Vec<Tenant> {
     beta.usage = None;
     beta.containers.clear();
     beta.report_time = None;
-    beta.traffic = None;
+    (beta.traffic, beta.strain) = (None, None);
     beta.probe = Some(probe(Reach::TenantDown, 502, "answered 502"));
     beta.create_time = ago(90);
     let mut delta = tenant("delta");
@@ -187,7 +203,7 @@ pub(crate) fn tenants() -> Vec<Tenant> {
     delta.phase = TenantPhase::Quarantined.into();
     delta.containers.clear();
     delta.usage = None;
-    (delta.traffic, delta.probe) = (None, None);
+    (delta.traffic, delta.strain, delta.probe) = (None, None, None);
     delta.quarantine_expire_time = ago(-7 * 86_400);
     let mut gama = tenant("gama");
     gama.phase = TenantPhase::Suspended.into();

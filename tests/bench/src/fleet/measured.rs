@@ -20,6 +20,8 @@ pub(super) fn measured(which: usize, nth: u64, now: UnixMs) -> (TenantUsage, Tra
     let usage = TenantUsage {
         cpu_millis: 20 + 3 * step,
         memory_bytes: (280 << 20) + (u64::from(step) << 18),
+        memory_permille: 280 + step as u16,
+        throttled_permille: 0,
         disk_bytes: volumes.postgres + volumes.odoo,
         volumes: Some(volumes),
     };
