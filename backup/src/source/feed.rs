@@ -1,7 +1,8 @@
 //! Feeds parts to rustic, and counts for itself: rustic 0.13 logs what it cannot read and goes on without it.
 //!
-//! The first failure is kept and ends everything: no further entry, no further byte. A part begins when the one before has been
-//! read to its end. [`Feed::verdict`] says afterwards whether all that was announced was also read.
+//! The first failure is kept and ends everything: no further entry, no further byte. A part begins when those before have been
+//! read to their ends: a stream waits when it is opened, a folder between itself and its first entry. (Not earlier: rustic takes
+//! an entry only when it has seen the next.) [`Feed::verdict`] says afterwards whether all that was announced was also read.
 
 use std::{
     collections::VecDeque,
@@ -19,7 +20,7 @@ use rustic_core::{
 
 use super::{
     LeftOut, Part, Producer, Start, What, WhyLeftOut,
-    walk::{Found, Step, Walk},
+    walk::{Found, Planned, Step, Walk},
 };
 use crate::{error::Error, job::Job};
 
@@ -37,8 +38,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     failed: Option<(String, io::Error)>,
-    /// Files that were announced and are not read to their end.
-    open: u64,
+    /// For each part, the files that were announced and are not read to their end.
+    open: Vec<u64>,
     /// Files that rustic was given and could know from before.
     announced: u64,
     folders: u64,
@@ -63,10 +64,11 @@ impl Shared {
         !self.job.stop.is_stopped() && self.state().failed.is_none()
     }
 
-    /// Waits until everything that was announced is read, or nothing will be any more.
-    fn wait_for_the_part_before(&self) {
+    /// Waits until all parts before this one are read, or nothing will be any more.
+    fn wait_for_parts_before(&self, part: usize) {
         let mut state = self.state();
-        while state.open > 0 && state.failed.is_none() && !self.job.stop.is_stopped() {
+        let busy = |state: &State| state.open.iter().take(part).any(|open| *open > 0);
+        while busy(&state) && state.failed.is_none() && !self.job.stop.is_stopped() {
             let waited = self.changed.wait_timeout(state, LOOK);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -99,13 +101,16 @@ impl Feed {
         let is_stream = |part: &&Part| matches!(part.what, What::Stream(_));
         Self {
             streams: parts.iter().filter(is_stream).count(),
-            parts: Mutex::new(parts.into()),
             time,
             shared: Arc::new(Shared {
                 job: job.clone(),
-                state: Mutex::default(),
+                state: Mutex::new(State {
+                    open: vec![0; parts.len()],
+                    ..State::default()
+                }),
                 changed: Condvar::new(),
             }),
+            parts: Mutex::new(parts.into()),
         }
     }
 
@@ -125,7 +130,7 @@ impl Feed {
         }
         let state = self.shared.state();
         // A part that vanished between its announcement and its opening is in neither.
-        let is_whole = state.open == 0
+        let is_whole = state.open.iter().all(|open| *open == 0)
             && state.announced == files
             && state.folders <= folders
             && state.streams.len() == self.streams;
@@ -133,7 +138,7 @@ impl Feed {
             return Err(Error::Library {
                 doing: "written",
                 said: format!(
-                    "{files} files of {} and {} streams of {} arrived, {} are open",
+                    "{files} files of {} and {} streams of {} arrived, {:?} are open",
                     state.announced,
                     state.streams.len(),
                     self.streams,
@@ -163,6 +168,8 @@ impl ReadSource for Feed {
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         Entries {
             parts: std::mem::take(&mut *parts),
+            number: 0,
+            planned: None,
             walk: None,
             time: self.time,
             shared: self.shared.clone(),
@@ -174,6 +181,9 @@ impl ReadSource for Feed {
 #[derive(Debug)]
 pub(crate) struct Entries {
     parts: VecDeque<Part>,
+    /// The part under way, from 1.
+    number: usize,
+    planned: Option<Planned>,
     walk: Option<Walk>,
     time: Timestamp,
     shared: Arc<Shared>,
@@ -191,16 +201,48 @@ impl Entries {
                 let length = bytes.len() as u64;
                 Some(self.stream(path, length, Begin::Bytes(bytes)))
             }
-            What::Folder(folder, only) => match Walk::begin(&path, folder, only) {
-                Ok((walk, step)) => {
-                    self.walk = Some(walk);
-                    self.entry(step)
-                }
-                Err(e) => {
-                    self.shared.fail(&path, e);
-                    None
-                }
-            },
+            What::Folder(folder, only) => {
+                let planned = Planned::new(&path, folder, only);
+                let root = planned.root();
+                self.planned = Some(planned);
+                self.step(root.map_err(|e| (path.into(), e)))
+            }
+        }
+    }
+
+    /// The next entry of the part under way, or its end.
+    fn go_on(&mut self) -> Option<Item> {
+        if let Some(planned) = self.planned.take() {
+            self.shared.wait_for_parts_before(self.number - 1);
+            if !self.shared.may_go_on() {
+                return None;
+            }
+            let planned_path = planned.path().display().to_string();
+            match planned.begin() {
+                Ok(walk) => self.walk = Some(walk),
+                Err(e) => self.shared.fail(&planned_path, e),
+            }
+        }
+        while self.shared.may_go_on() {
+            match self.walk.as_mut().and_then(Walk::next) {
+                None => self.walk = None,
+                Some(step) => match self.step(step) {
+                    None => continue,
+                    entry => return entry,
+                },
+            }
+            break;
+        }
+        None
+    }
+
+    fn step(&mut self, step: Result<Step, (PathBuf, io::Error)>) -> Option<Item> {
+        match step {
+            Ok(step) => self.entry(step),
+            Err((path, e)) => {
+                self.shared.fail(&path.display().to_string(), e);
+                None
+            }
         }
     }
 
@@ -220,10 +262,11 @@ impl Entries {
 
     fn announce(&self, path: PathBuf, node: Node, begin: Begin) -> Item {
         let mut state = self.shared.state();
-        state.open += 1;
+        state.open[self.number - 1] += 1;
         state.announced += 1;
         drop(state);
         let token = Token {
+            part: self.number - 1,
             path: path.display().to_string(),
             shared: self.shared.clone(),
         };
@@ -266,25 +309,15 @@ impl Iterator for Entries {
 
     fn next(&mut self) -> Option<Self::Item> {
         while self.shared.may_go_on() {
-            let entry = match self.walk.as_mut().map(Walk::next) {
-                Some(Some(Ok(step))) => self.entry(step),
-                Some(Some(Err((path, e)))) => {
-                    self.shared.fail(&path.display().to_string(), e);
-                    None
-                }
-                Some(None) => {
-                    self.walk = None;
-                    None
-                }
-                None => {
-                    let part = self.parts.pop_front()?;
-                    self.shared.wait_for_the_part_before();
-                    // What failed meanwhile is seen above.
-                    self.shared.may_go_on().then(|| self.begin(part)).flatten()
-                }
-            };
-            if let Some(entry) = entry {
+            if let Some(entry) = self.go_on() {
                 return Some(Ok(entry));
+            }
+            if self.shared.may_go_on() {
+                let part = self.parts.pop_front()?;
+                self.number += 1;
+                if let Some(entry) = self.begin(part) {
+                    return Some(Ok(entry));
+                }
             }
         }
         None
@@ -294,13 +327,14 @@ impl Iterator for Entries {
 /// Counts a file as done when it is dropped, however that comes about: rustic drops what it knows from before unopened.
 #[derive(Debug)]
 struct Token {
+    part: usize,
     path: String,
     shared: Arc<Shared>,
 }
 
 impl Drop for Token {
     fn drop(&mut self) {
-        self.shared.state().open -= 1;
+        self.shared.state().open[self.part] -= 1;
         self.shared.changed.notify_all();
     }
 }
@@ -329,6 +363,7 @@ impl ReadSourceOpen for Opening {
     fn open(self) -> RusticResult<Counted> {
         let Self { size, begin, token } = self;
         let shared = token.shared.clone();
+        shared.wait_for_parts_before(token.part);
         if !shared.may_go_on() {
             return Err(told());
         }

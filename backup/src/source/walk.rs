@@ -10,7 +10,7 @@ use std::{
         fd::OwnedFd,
         unix::ffi::{OsStrExt as _, OsStringExt as _},
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     vec,
 };
@@ -72,31 +72,50 @@ pub(super) struct Walk {
     levels: Vec<Level>,
 }
 
-impl Walk {
-    /// Begins at a handle; the first step is the folder itself.
-    pub(super) fn begin(
-        part: &str,
-        folder: OwnedFd,
-        only: Option<Vec<OsString>>,
-    ) -> io::Result<(Self, Step)> {
-        let stat = fstat(&folder)?;
-        let node = node(OsStr::new(part), NodeType::Dir, &stat);
-        let path = PathBuf::from(part);
-        let names = match only {
-            Some(names) => sorted(names)?,
-            None => names_in(&folder)?,
-        };
-        let level = Level {
-            folder: Arc::new(folder),
-            names: names.into_iter(),
-            path: path.clone(),
-        };
-        let walk = Self {
-            levels: vec![level],
-        };
-        Ok((walk, Step::Folder(path, node)))
+/// A walk whose first folder is not listed yet.
+#[derive(Debug)]
+pub(super) struct Planned {
+    path: PathBuf,
+    folder: OwnedFd,
+    only: Option<Vec<OsString>>,
+}
+
+impl Planned {
+    pub(super) fn new(part: &str, folder: OwnedFd, only: Option<Vec<OsString>>) -> Self {
+        Self {
+            path: PathBuf::from(part),
+            folder,
+            only,
+        }
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The folder itself.
+    pub(super) fn root(&self) -> io::Result<Step> {
+        let node = node(self.path.as_os_str(), NodeType::Dir, &fstat(&self.folder)?);
+        Ok(Step::Folder(self.path.clone(), node))
+    }
+
+    /// Lists it.
+    pub(super) fn begin(self) -> io::Result<Walk> {
+        let names = match self.only {
+            Some(names) => sorted(names)?,
+            None => names_in(&self.folder)?,
+        };
+        Ok(Walk {
+            levels: vec![Level {
+                folder: Arc::new(self.folder),
+                names: names.into_iter(),
+                path: self.path,
+            }],
+        })
+    }
+}
+
+impl Walk {
     /// The next step. An error is a path with it, and the end.
     pub(super) fn next(&mut self) -> Option<Result<Step, (PathBuf, io::Error)>> {
         loop {
