@@ -136,3 +136,152 @@ fn chosen(newest_first: &[&Snapshot], keep: &Keep, kept: &mut Vec<(Name, Kept)>)
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const HOUR: i64 = 3600;
+    const DAY: i64 = 24 * HOUR;
+    /// A year of nights.
+    const YEAR: i64 = 365 * DAY;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_793_498_400 + seconds).unwrap()
+    }
+
+    fn snapshot(number: u32, purpose: Option<Purpose>, seconds: i64) -> Snapshot {
+        let mut name = Name([0; 32]);
+        name.0[..4].copy_from_slice(&number.to_be_bytes());
+        Snapshot {
+            name,
+            purpose,
+            time: at(seconds),
+            host: String::new(),
+            tags: Vec::new(),
+            parts: Vec::new(),
+            tree: Name([0; 32]),
+        }
+    }
+
+    fn keep() -> Keep {
+        Keep {
+            last: 2,
+            daily: 7,
+            weekly: 4,
+            monthly: 12,
+            every_second: SignedDuration::from_hours(72),
+            kept: SignedDuration::from_hours(24 * 30),
+            zone: TimeZone::get("America/Sao_Paulo").unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_year_of_nights_is_thinned_to_days_weeks_and_months() {
+        let nights = (0..365).map(|n| snapshot(n, Some(Purpose::Base), DAY * i64::from(n)));
+        let snapshots: Vec<_> = nights.collect();
+        let kept = kept(&snapshots, &keep(), at(YEAR));
+        let count = |why| kept.iter().filter(|(_, w)| *w == why).count();
+        assert_eq!(
+            (count(Kept::Last), count(Kept::Daily)),
+            (2, 5),
+            "the first two days are the last two as well"
+        );
+        // A snapshot is counted for its first reason: two weeks and one month end within the last seven days.
+        assert_eq!((count(Kept::Weekly), count(Kept::Monthly)), (2, 11));
+        let forgotten = forgettable(&snapshots, &keep(), at(YEAR));
+        assert_eq!(forgotten.len() + kept.len(), 365);
+        assert_eq!(forgotten[0], snapshots[0].name, "oldest first");
+    }
+
+    #[test]
+    fn what_was_made_on_purpose_goes_by_time_and_what_others_made_never() {
+        let snapshots = [
+            snapshot(1, Some(Purpose::Kept), 0),
+            snapshot(2, Some(Purpose::Kept), 5 * DAY),
+            snapshot(3, None, 0),
+        ];
+        let forgotten = forgettable(&snapshots, &keep(), at(31 * DAY));
+        assert_eq!(forgotten, [snapshots[0].name]);
+    }
+
+    #[test]
+    fn nothing_is_kept_of_nothing() {
+        assert_eq!(kept(&[], &keep(), at(0)), []);
+    }
+
+    fn any_snapshots() -> impl Strategy<Value = Vec<Snapshot>> {
+        let purpose = prop_oneof![
+            6 => Just(Some(Purpose::Increment)),
+            2 => Just(Some(Purpose::Base)),
+            1 => Just(Some(Purpose::Dump)),
+            1 => Just(Some(Purpose::Kept)),
+            1 => Just(None),
+        ];
+        let one = (purpose, 0..30 * DAY);
+        prop::collection::vec(one, 0..80).prop_map(|all| {
+            let numbered = (0..).zip(all);
+            numbered.map(|(n, (p, s))| snapshot(n, p, s)).collect()
+        })
+    }
+
+    fn any_keep() -> impl Strategy<Value = Keep> {
+        (0..4_usize, 0..9_usize, 0..4_usize, 0..3_usize, 0..200_i64).prop_map(
+            |(last, daily, weekly, monthly, hours)| Keep {
+                last,
+                daily,
+                weekly,
+                monthly,
+                every_second: SignedDuration::from_hours(hours),
+                ..keep()
+            },
+        )
+    }
+
+    proptest! {
+        /// A second within the window that could be restored before can be restored afterwards: from the newest base before it,
+        /// by every increment until the first after it.
+        #[test]
+        fn every_second_of_the_window_stays_reachable(
+            snapshots in any_snapshots(), keep in any_keep(), back in 0..200 * HOUR,
+        ) {
+            let now = at(30 * DAY);
+            let back = back.min(keep.every_second.as_secs() - 1);
+            prop_assume!(back >= 0);
+            let wanted = now - SignedDuration::from_secs(back);
+            let kept: BTreeSet<_> = kept(&snapshots, &keep, now).into_iter().map(|(n, _)| n).collect();
+            let of = |purpose| snapshots.iter().filter(move |s| s.purpose == Some(purpose));
+            let base = of(Purpose::Base).filter(|s| s.time <= wanted).max_by_key(|s| (s.time, s.name));
+            if let Some(base) = base {
+                prop_assert!(kept.contains(&base.name));
+                let next = of(Purpose::Increment).filter(|s| s.time >= wanted).map(|s| s.time).min();
+                let end = next.unwrap_or(now);
+                for needed in of(Purpose::Increment).filter(|s| base.time <= s.time && s.time <= end) {
+                    prop_assert!(kept.contains(&needed.name), "{needed:?}");
+                }
+            }
+        }
+
+        #[test]
+        fn a_base_that_stays_has_its_files_and_forgetting_twice_is_forgetting_once(
+            snapshots in any_snapshots(), keep in any_keep(),
+        ) {
+            let now = at(30 * DAY);
+            let gone: BTreeSet<_> = forgettable(&snapshots, &keep, now).into_iter().collect();
+            let left: Vec<_> = snapshots.iter().filter(|s| !gone.contains(&s.name)).cloned().collect();
+            prop_assert_eq!(forgettable(&left, &keep, now), []);
+            let of = |purpose| snapshots.iter().filter(move |s| s.purpose == Some(purpose));
+            for base in of(Purpose::Base).filter(|s| !gone.contains(&s.name)) {
+                let files = of(Purpose::Increment).filter(|s| s.time >= base.time);
+                if let Some(files) = files.min_by_key(|s| (s.time, s.name)) {
+                    prop_assert!(!gone.contains(&files.name));
+                }
+            }
+            let newest = of(Purpose::Base).max_by_key(|s| (s.time, s.name));
+            if let Some(newest) = newest && keep.last > 0 {
+                prop_assert!(!gone.contains(&newest.name));
+            }
+        }
+    }
+}

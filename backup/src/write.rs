@@ -224,7 +224,7 @@ impl Writer<'_> {
         Ok(tree)
     }
 
-    fn put(&self, kind: Kind, content: Vec<u8>) -> Result<Name, Error> {
+    pub(crate) fn put(&self, kind: Kind, content: Vec<u8>) -> Result<Name, Error> {
         let name = seal::name_of(&content);
         let length = content.len() as u64;
         let content = Bytes::from(content);

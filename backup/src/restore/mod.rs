@@ -5,6 +5,9 @@
 //! bits, and who owns it is for the caller to say. An error says which file; what was made before it stays, for the caller to
 //! throw away as a whole.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     ffi::OsStr,
     fs::File,
