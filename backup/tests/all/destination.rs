@@ -3,10 +3,7 @@
 use std::{
     io,
     process::Command,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex},
 };
 
 use bytes::Bytes;
@@ -21,7 +18,7 @@ use crate::support::{World, key, label, noise, stream};
 #[derive(Debug)]
 struct Small {
     inner: Local,
-    left: AtomicU64,
+    left: Mutex<u64>,
 }
 
 impl Store for Small {
@@ -41,12 +38,14 @@ impl Store for Small {
         self.inner.read_part(file, offset, length)
     }
     fn write(&self, file: File, content: &[Bytes]) -> Result<(), StoreError> {
-        let bytes = content.iter().map(|part| part.len() as u64).sum();
-        let take = |left: u64| left.checked_sub(bytes);
-        let (order, again) = (Ordering::Relaxed, Ordering::Relaxed);
-        match self.left.try_update(order, again, take) {
-            Ok(_) => self.inner.write(file, content),
-            Err(_) => Err(StoreError::Full(io::ErrorKind::StorageFull.into())),
+        let bytes: u64 = content.iter().map(|part| part.len() as u64).sum();
+        let mut left = self.left.lock().unwrap();
+        match left.checked_sub(bytes) {
+            None => Err(StoreError::Full(io::ErrorKind::StorageFull.into())),
+            Some(rest) => {
+                *left = rest;
+                self.inner.write(file, content)
+            }
         }
     }
     fn remove(&self, file: File) -> Result<(), StoreError> {
@@ -65,7 +64,7 @@ fn a_full_destination_is_said_and_leaves_no_snapshot() {
         let inner = Local::new(world.path("repository"));
         let store = Arc::new(Small {
             inner,
-            left: left.into(),
+            left: Mutex::new(left),
         });
         let repository = Repository::open(store, &key(1)).unwrap();
         let parts = vec![stream("database.tar", content.clone())];
