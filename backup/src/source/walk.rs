@@ -129,12 +129,12 @@ impl Walk {
         }
     }
 
-    fn step(&mut self, path: &PathBuf, name: OsString) -> io::Result<Step> {
+    fn step(&mut self, path: &Path, name: OsString) -> io::Result<Step> {
         let depth = self.levels.len();
         let Some(level) = self.levels.last() else {
             return Err(io::ErrorKind::NotFound.into()); // `next` has one
         };
-        let path = path.clone();
+        let path = path.to_path_buf();
         let stat = match statat(&*level.folder, &name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
             Err(Errno::NOENT) => return Ok(Step::Vanished(path)),

@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
+use isyone_backup::Damage;
 use isyone_backup::{
     Error, Fault, Part, Purpose, Report, Repository, Share, Snapshot,
     store::{File, Kind},
 };
-use isyone_backup::Damage;
 
 use crate::support::{World, key, label, noise, open, stream, target};
 
@@ -31,7 +31,10 @@ fn three(world: &World) -> [Snapshot; 3] {
 fn files(world: &World, kind: Kind) -> Vec<File> {
     let mut files: Vec<_> = world.store().list(kind).unwrap();
     files.sort();
-    files.into_iter().map(|(name, _)| File::new(kind, name)).collect()
+    files
+        .into_iter()
+        .map(|(name, _)| File::new(kind, name))
+        .collect()
 }
 
 fn path(world: &World, file: File) -> PathBuf {
@@ -93,7 +96,10 @@ fn a_flipped_bit_in_any_pack_is_named_with_what_it_costs() {
                 file: pack,
                 fault: Fault::Altered,
             };
-            assert!(report.damages.contains(&named), "{pack} at {at}: {report:?}");
+            assert!(
+                report.damages.contains(&named),
+                "{pack} at {at}: {report:?}"
+            );
             let whole = restorable(&world, &snapshots);
             let affected = snapshots.iter().map(|s| s.name);
             let affected: BTreeSet<_> = affected.filter(|n| !whole.contains(n)).collect();
@@ -200,7 +206,10 @@ fn a_damaged_snapshot_or_index_is_named_and_the_others_are_usable() {
         let whole = restorable(&world, &all);
         assert!(!whole.is_empty(), "the others are usable");
         let rest = all.iter().filter(|s| !whole.contains(&s.name));
-        assert_eq!(rest.map(|s| s.name).collect::<BTreeSet<_>>(), report.affected);
+        assert_eq!(
+            rest.map(|s| s.name).collect::<BTreeSet<_>>(),
+            report.affected
+        );
         fs::write(path(&world, index), before).unwrap();
     }
 }

@@ -30,7 +30,9 @@ impl Noise {
 
 impl Read for Noise {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let length = usize::try_from(self.left)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
         for chunk in buffer[..length].chunks_mut(8) {
             self.state ^= self.state << 13;
             self.state ^= self.state >> 7;

@@ -125,9 +125,16 @@ fn a_file_that_cannot_be_read_leaves_no_snapshot() {
     let result = world
         .repository
         .write(&label(Purpose::Base, 0), part, None, &world.job);
-    assert!(matches!(&result, Err(Error::Source { path, .. }) if path.starts_with("filestore/")), "{result:?}");
+    assert!(
+        matches!(&result, Err(Error::Source { path, .. }) if path.starts_with("filestore/")),
+        "{result:?}"
+    );
     assert_eq!(world.names(), []);
-    let part = vec![Part::entries("filestore", open(folder), vec!["speed".into()])];
+    let part = vec![Part::entries(
+        "filestore",
+        open(folder),
+        vec!["speed".into()],
+    )];
     fails(&world, part, "filestore/speed");
 }
 

@@ -106,7 +106,9 @@ pub enum PolicyError {
     Window,
     #[error("the last backup is always kept, and no age more than 1000 times")]
     Keep,
-    #[error("every second can be restored for at most 100 days back, and what was made on purpose is kept for at most 10 years")]
+    #[error(
+        "every second can be restored for at most 100 days back, and what was made on purpose is kept for at most 10 years"
+    )]
     Time,
     #[error("a destination is named once, and there are at most 4")]
     Destinations,
@@ -204,6 +206,7 @@ pub(super) fn share(tenant: Uuid, what: &str, of: i64) -> i64 {
         .finalize();
     let mut number = [0; 8];
     number.copy_from_slice(&hash[..8]);
-    let scaled = (u128::from(u64::from_be_bytes(number)) * u128::from(of.max(0).unsigned_abs())) >> 64;
+    let scaled =
+        (u128::from(u64::from_be_bytes(number)) * u128::from(of.max(0).unsigned_abs())) >> 64;
     i64::try_from(scaled).unwrap_or(0)
 }

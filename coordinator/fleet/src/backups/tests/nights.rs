@@ -57,7 +57,10 @@ impl Fleet {
         let names: Vec<_> = policy.destinations.clone();
         let all = (0..tenants).flat_map(|number| {
             let of = |name| subject(number, hosts, name);
-            names.iter().map(move |n| of(n.as_str())).collect::<Vec<_>>()
+            names
+                .iter()
+                .map(move |n| of(n.as_str()))
+                .collect::<Vec<_>>()
         });
         Self {
             subjects: all.collect(),
@@ -102,7 +105,9 @@ impl Fleet {
             let is_true = match wait {
                 Wait::HostIsNotReady => !subject.host_is_ready,
                 // Filled by those that begin in the same minute.
-                Wait::Tenant | Wait::Host | Wait::Destination => !jobs.is_empty() || !begun.is_empty(),
+                Wait::Tenant | Wait::Host | Wait::Destination => {
+                    !jobs.is_empty() || !begun.is_empty()
+                }
             };
             assert!(is_true, "{subject:?} {wait:?}");
         }
@@ -253,7 +258,10 @@ fn what_has_none_is_made_at_once_and_before_what_is_overdue() {
     subjects[2].base_at = None;
     subjects[3].base_at = Some(now - OVERDUE_MS - 2);
     subjects[0].base_at = Some(now - 10 * HOUR);
-    let dues: Vec<_> = subjects.iter().map(|s| due(s, &policy, night, now)).collect();
+    let dues: Vec<_> = subjects
+        .iter()
+        .map(|s| due(s, &policy, night, now))
+        .collect();
     assert!(matches!(dues[0], Due::Later(_)), "{dues:?}");
     assert_eq!(
         dues[1..],

@@ -31,7 +31,8 @@ fn policy(names: &[&str]) -> Policy {
 
 fn seen(all: &[(&str, Repository)]) -> BTreeMap<ShortName, Repository> {
     let all = all.iter();
-    all.map(|(name, repository)| (short(name), *repository)).collect()
+    all.map(|(name, repository)| (short(name), *repository))
+        .collect()
 }
 
 fn of(names: &[&str], all: &[(&str, Repository)]) -> Protection {
@@ -137,11 +138,17 @@ fn a_destination_that_nobody_reports_on_protects_nobody_and_hides_nothing() {
         (&[("main", bad), ("off-site", bad)], Standing::NotProtected),
         (&[("main", good())], Standing::Partly),
         (&[("main", good()), ("off-site", bad)], Standing::Partly),
-        (&[("main", good()), ("off-site", good())], Standing::Protected),
+        (
+            &[("main", good()), ("off-site", good())],
+            Standing::Protected,
+        ),
         (&[], Standing::Unknown),
         // A destination that is no longer wanted does not count.
         (&[("earlier", good())], Standing::Unknown),
-        (&[("earlier", good()), ("main", bad)], Standing::NotProtected),
+        (
+            &[("earlier", good()), ("main", bad)],
+            Standing::NotProtected,
+        ),
     ] {
         let protection = of(&both, reports);
         assert_eq!(protection.standing, standing, "{reports:?}");
