@@ -99,7 +99,7 @@ fn a_file_that_cannot_be_opened_leaves_no_snapshot() {
     let filestore = world.filestore(30);
     let (name, _) = contents(&filestore).swap_remove(11);
     let part = || vec![Part::folder("filestore", open(&filestore))];
-    fs::set_permissions(filestore.join(&name), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(filestore.join(&name), fs::Permissions::from_mode(0o000)).unwrap();
     if fs::File::open(filestore.join(&name)).is_err() {
         fails(&world, part(), &format!("filestore/{}", name.display()));
     } else {
