@@ -20,7 +20,7 @@ use crate::{
     store::{File, Kind, Name, Store, StoreError},
 };
 
-/// See the module.
+/// A store, a key and a job, as rustic sees them.
 #[derive(Debug)]
 pub(crate) struct Bridge {
     store: Arc<dyn Store>,

@@ -86,7 +86,7 @@ pub(crate) struct Fed {
     pub(crate) streams: Vec<(String, u64)>,
 }
 
-/// See the module.
+/// Parts on their way to rustic.
 #[derive(Debug)]
 pub(crate) struct Feed {
     parts: Mutex<VecDeque<Part>>,

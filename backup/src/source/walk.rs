@@ -66,7 +66,7 @@ struct Level {
     path: PathBuf,
 }
 
-/// See the module.
+/// A walk under way.
 #[derive(Debug)]
 pub(super) struct Walk {
     levels: Vec<Level>,
