@@ -103,7 +103,8 @@ fn a_full_disk_is_said_and_leaves_no_snapshot() {
         let listing = repository.snapshots()?;
         Ok::<_, Error>((written, listing))
     })();
-    let unmount = Command::new("umount").arg(folder.path()).status();
+    // Lazily: between fork and exec, a process that another test starts holds what we have open.
+    let unmount = Command::new("umount").arg("-l").arg(folder.path()).status();
     assert!(unmount.unwrap().success());
     let (written, listing) = tried.unwrap();
     let error = written.unwrap_err();

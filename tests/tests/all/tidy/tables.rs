@@ -144,7 +144,10 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
             ("source", "error job limits tree"),
             ("store", "limits"),
             ("tree", "bridge error limits store"),
-            ("verify", "error index limits reader seal snapshot store tree"),
+            (
+                "verify",
+                "error index limits reader seal snapshot store tree",
+            ),
             (
                 "write",
                 "bridge error index job key limits reader seal snapshot source store tree",
