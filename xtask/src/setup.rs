@@ -75,6 +75,11 @@ const NEEDS: &[Need] = &[
         packages: &["btrfs-progs"],
         purpose: "tests of tenants' quotas",
     },
+    Need {
+        program: "restic",
+        packages: &["restic"],
+        purpose: "tests that backups are readable without isyone",
+    },
 ];
 
 /// What browser tests need in addition; only `cargo xtask test` installs it.

@@ -4,6 +4,7 @@
 //! Not here: anything that acts. The coordinator stores, listens, sends requests and draws random numbers; it depends
 //! on this crate, and nothing here knows of it, of tokio or of wire types.
 
+pub mod backups;
 pub mod change;
 pub mod desired;
 pub mod domains;

@@ -124,6 +124,37 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
         ],
     ),
     (
+        "backup",
+        &[
+            ("bridge", "error job key limits seal store"),
+            ("error", "store"),
+            ("index", "bridge error key limits seal store"),
+            (
+                "reader",
+                "bridge error index job key limits seal snapshot store tree",
+            ),
+            (
+                "repository",
+                "bridge error index job key reader seal snapshot source store verify write",
+            ),
+            ("restore", "error limits reader snapshot store tree"),
+            ("retention", "snapshot store"),
+            ("seal", "error key limits store"),
+            ("snapshot", "bridge error key limits seal store"),
+            ("source", "error job limits tree"),
+            ("store", "limits"),
+            ("tree", "bridge error limits store"),
+            (
+                "verify",
+                "error index limits reader seal snapshot store tree",
+            ),
+            (
+                "write",
+                "bridge error index job key limits reader seal snapshot source store tree",
+            ),
+        ],
+    ),
+    (
         "relay",
         &[
             ("admin", "figures ledger tenant"),

@@ -1,0 +1,18 @@
+//! Backups as decisions: what is kept of a plan's tenants and when it is made ([`policy`]), whose turn it is ([`turns`]), and
+//! what each tenant would lose if its host died now ([`protection`]).
+//!
+//! Pure: time, and what a time zone says at a time, are arguments.
+//! Not here: making a backup (the agent's), what is in a repository (isyone-backup), where any of this is stored or sent.
+
+pub mod policy;
+pub mod protection;
+pub mod turns;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::{
+    policy::{Keep, Night, Policy, PolicyError, Window},
+    protection::{Facts, Judgement, Protection, Repository, Standing, Why},
+    turns::{Due, Limits, Running, Subject, Turn, Wait, Work, due, turns},
+};
