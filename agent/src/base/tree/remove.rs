@@ -231,7 +231,8 @@ mod tests {
         let before = peak_kib();
         remove_all(Path::new(&top)).unwrap();
         let more = peak_kib() - before;
-        assert!(more < 4 << 10, "{more} KiB");
+        // Pages of the program itself are counted, too: some 4 MiB of an unoptimised one.
+        assert!(more < 8 << 10, "{more} KiB");
     }
 
     /// Fails when a directory's names are all read before the first is removed, or all its directories' are held: these are 10 MB
