@@ -216,8 +216,8 @@ impl Edit<'_> {
         }
     }
 
-    /// Records an event when a tenant's disk has reached another state, and returns what is known of it now. The first
-    /// word since the coordinator's start is no news.
+    /// Records an event when a tenant's disk has reached another state, puts what is known of it into a report that does not tell
+    /// it, and returns when that was reported. The first word since the coordinator's start is no news.
     fn take_disk(
         &mut self,
         tenant: &Tenant,
