@@ -72,8 +72,9 @@ limits! {
         /// Largest body of somebody without a session that Odoo would parse in whole, bytes. Odoo needs some 30 times as much memory
         /// for the worst JSON; 1 MiB is far more than a login or a call has.
         anonymous_body_bytes: MIB, KIB, 1024 * GIB;
-        /// While uploads are refused for want of disk, bodies above this still are; below are the calls of people who clean up, bytes.
-        refused_upload_bytes: MIB, KIB, GIB;
+        /// While uploads are refused for want of disk, bodies above this still are, as at the edges; below are the calls of people who
+        /// clean up, bytes.
+        refused_upload_bytes: 100_000 - 1, KIB, GIB;
         /// Of a request body in memory before the rest goes to the spool, bytes. Nearly all bodies are smaller.
         body_memory_bytes: MIB, 4 * KIB, 64 * MIB;
         /// Longest pause between two bytes of a request body, milliseconds: a phone that changes its cell needs some 10 s.

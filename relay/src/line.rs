@@ -4,9 +4,10 @@
 
 use std::{
     io,
+    os::fd::{AsFd as _, OwnedFd},
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
@@ -14,12 +15,16 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     net::TcpStream,
-    time::{Instant, Sleep},
+    time::{Instant, Sleep, timeout},
 };
 
-use crate::pace::Pace;
+use crate::{ledger::locked, pace::Pace};
+
+/// How much more of a head that is refused is read, bytes, and how long. Traefik lets no larger ones through (1 MiB and 4 KiB).
+const LINGER_BYTES: u64 = 2 << 20;
+const LINGER: Duration = Duration::from_secs(2);
 
 /// Whether a request is being worked on; shared with who works on it.
 #[derive(Debug, Default)]
@@ -27,6 +32,8 @@ pub(crate) struct LineState {
     is_busy: AtomicBool,
     requests: AtomicU64,
     was_cut: AtomicBool,
+    /// A connection that ended in the middle of a head.
+    unread: Mutex<Option<OwnedFd>>,
 }
 
 /// A request is being worked on until this is dropped.
@@ -39,6 +46,18 @@ impl LineState {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.is_busy.store(true, Ordering::Relaxed);
         Busy(Arc::clone(self))
+    }
+
+    /// After the end: lets the answer to a head that was not read in whole arrive. A socket that is closed with bytes unread resets
+    /// the connection, and whoever still sends sees that in place of the answer.
+    pub(crate) async fn linger(&self) {
+        let unread = locked(&self.unread).take();
+        let stream = unread.map(|fd| TcpStream::from_std(fd.into()));
+        if let Some(Ok(mut stream)) = stream {
+            let _ = stream.shutdown().await;
+            let (mut rest, mut sink) = (stream.take(LINGER_BYTES), tokio::io::sink());
+            let _ = timeout(LINGER, tokio::io::copy(&mut rest, &mut sink)).await;
+        }
     }
 
     /// Whether the reader took too little.
@@ -111,6 +130,14 @@ impl Line {
         self.head.is_some() && !got_bytes && self.head_timer.as_mut().poll(context).is_ready()
     }
 
+    /// A late one gets no answer.
+    fn is_within_a_head(&self) -> bool {
+        let requests = self.state.requests.load(Ordering::Relaxed);
+        let is_busy = self.state.is_busy.load(Ordering::Relaxed);
+        let is_late = self.head_timer.is_elapsed();
+        !is_busy && !is_late && self.head.is_some_and(|(_, of)| of == requests)
+    }
+
     fn wrote(
         &mut self,
         context: &mut Context<'_>,
@@ -142,6 +169,14 @@ impl Line {
         self.state.was_cut.store(true, Ordering::Relaxed);
         let error = io::Error::new(io::ErrorKind::TimedOut, "the reader took too little");
         Poll::Ready(Err(error))
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if self.is_within_a_head() {
+            *locked(&self.state.unread) = self.stream.as_fd().try_clone_to_owned().ok();
+        }
     }
 }
 

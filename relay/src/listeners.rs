@@ -203,6 +203,7 @@ fn connection(
         };
         let stream = Line::new(stream, Arc::clone(&line), rules);
         serve_connection(&host, stream, door).await;
+        line.linger().await;
         if line.was_cut() {
             tenant.figures.readers_cut.one();
         }

@@ -179,7 +179,7 @@ fn rules(limits: &Limits, parts: &Parts, admitted: &Admitted) -> Rules {
         bounds.push((limits.anonymous_body_bytes, Notice::AnonymousTooLarge));
     }
     if admitted.current.route.state == State::UploadsRefused {
-        let most = match judge::is_upload(&parts.headers) {
+        let most = match judge::is_upload(&admitted.path) {
             true => 0,
             false => limits.refused_upload_bytes,
         };

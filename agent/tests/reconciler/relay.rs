@@ -22,18 +22,22 @@ use isyone_proto::{
     disk::{Disk, DiskMeans, DiskUse},
     plan::{DesiredState, TenantPlan},
 };
-use isyone_relay::{Relay, Settings};
+use isyone_relay::{
+    Relay, Settings,
+    routes::{Route, Routes, State},
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
+    sync::Notify,
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::life::Life;
 
-/// How long `/slow` takes.
-const SLOW: Duration = Duration::from_millis(1_200);
+/// How long the test looks away, for what is not to happen meanwhile.
+const MOMENT: Duration = Duration::from_millis(300);
 
 /// An address of loopback that no other test of this process has, and ports that are free.
 fn place(n: u8, plan: &mut TenantPlan) -> Ipv4Addr {
@@ -46,9 +50,9 @@ fn place(n: u8, plan: &mut TenantPlan) -> Ipv4Addr {
     Ipv4Addr::new(127, a | 1, b, n)
 }
 
-/// When each request's answer was sent; `/slow` takes its time.
+/// When each request's answer was sent; `/slow` takes until it is told.
 #[derive(Clone, Default)]
-struct Odoo(Arc<Mutex<Vec<(String, Instant)>>>);
+struct Odoo(Arc<Mutex<Vec<(String, Instant)>>>, Arc<Notify>);
 
 impl Odoo {
     async fn start(at: Ipv4Addr) -> Self {
@@ -69,7 +73,7 @@ impl Odoo {
         let head = String::from_utf8_lossy(&head[..read]).into_owned();
         let path = head.split(' ').nth(1).unwrap_or("").to_owned();
         if path == "/slow" {
-            sleep(SLOW).await;
+            self.1.notified().await;
         }
         let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
         let _ = stream.write_all(answer).await;
@@ -93,6 +97,19 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
         assert!(begin.elapsed() < Duration::from_secs(20), "in vain: {what}");
         sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// Whether the relay follows routes that hold somebody.
+async fn holds(host: &Host) -> bool {
+    let admin = host.relay.admin();
+    let routes = std::fs::read_to_string(admin.path().with_file_name("routes.json"));
+    let routes: Routes = serde_json::from_str(&routes.unwrap()).unwrap();
+    let follows = admin
+        .health()
+        .await
+        .is_ok_and(|h| h.revision == routes.revision());
+    let is_held = |route: &Route| matches!(route.state, State::Holding { .. });
+    follows && routes.tenants().iter().any(is_held)
 }
 
 fn data(dir: &Path) -> DataDir {
@@ -134,12 +151,13 @@ async fn a_restart_waits_for_requests_under_way_and_holds_those_that_come() {
     .await;
     (plan.odoo_restarts, plan.generation) = (1, 2);
     life.plan(&[plan.clone()]);
-    sleep(SLOW / 4).await;
+    until("visitors are held", async || holds(&life.host).await).await;
     let held = tokio::spawn(get(port, "/held"));
-    sleep(SLOW / 4).await;
+    sleep(MOMENT).await;
     let stops = || fake.log().iter().filter(|l| *l == "stop odoo_alfa").count();
     assert_eq!(stops(), 0, "a request is under way");
     assert_eq!(odoo.0.lock().unwrap().len(), 1, "and the other one is held");
+    odoo.1.notify_one();
     assert_eq!(slow.await.unwrap().unwrap(), "HTTP/1.1 200 OK");
     assert_eq!(held.await.unwrap().unwrap(), "HTTP/1.1 200 OK");
     assert_eq!(stops(), 1);
@@ -202,7 +220,7 @@ async fn who_comes_while_a_tenant_is_resumed_is_held() {
     })
     .await;
     let held = tokio::spawn(get(port, "/held"));
-    sleep(SLOW / 12).await;
+    sleep(MOMENT / 3).await;
     assert!(!held.is_finished(), "it waits for Odoo");
     fake.set_unhealthy("odoo_alfa", false);
     assert_eq!(held.await.unwrap().unwrap(), "HTTP/1.1 200 OK");
@@ -424,7 +442,7 @@ async fn a_relay_of_another_version_has_a_successor_that_takes_its_ports_over() 
     let mut plan = tenant_plan("alfa");
     let at = place(6, &mut plan);
     fake.put_at("odoo_alfa", at);
-    let _odoo = Odoo::start(at).await;
+    let odoo = Odoo::start(at).await;
     let before = Relay::start(Settings {
         version: "0.0.1".to_owned(),
         ..settings(&data(dir.path()))
@@ -433,7 +451,10 @@ async fn a_relay_of_another_version_has_a_successor_that_takes_its_ports_over() 
     let life = Life::begin_on(relayed(&fake, dir.path()), &[plan.clone()]);
     life.converged(&plan).await;
     let slow = tokio::spawn(get(plan.http_port, "/slow"));
-    sleep(SLOW / 4).await;
+    until("the slow request's begin", async || {
+        life.host.relay.in_flight(&plan.name).await == Some(1)
+    })
+    .await;
     let stop = CancellationToken::new();
     let program = program(dir.path());
     let wanted = program.version.clone();
@@ -443,6 +464,7 @@ async fn a_relay_of_another_version_has_a_successor_that_takes_its_ports_over() 
         .await
         .unwrap();
     assert_eq!(get(plan.http_port, "/").await.unwrap(), "HTTP/1.1 200 OK");
+    odoo.1.notify_one();
     let drained = before.drain(Duration::from_secs(30)).await;
     assert_eq!(drained.cut_off, 0);
     assert_eq!(slow.await.unwrap().unwrap(), "HTTP/1.1 200 OK");

@@ -62,6 +62,15 @@ const CREDENTIALS: [&str; 4] = [
 /// Calls that are parsed in whole whatever their content type says.
 const RPC: [&str; 4] = ["/jsonrpc", "/xmlrpc", "/json", "/web/dataset"];
 
+/// Where Odoo takes files.
+const FILES: [&str; 5] = [
+    "/web/binary/upload",
+    "/web/binary/upload_attachment",
+    "/mail/attachment/upload",
+    "/web_editor/attachment/add_data",
+    "/html_editor/attachment/add_data",
+];
+
 /// Calls that carry their password.
 const EXTERNAL_RPC: [&str; 2] = ["/jsonrpc", "/xmlrpc"];
 
@@ -124,9 +133,9 @@ pub(crate) fn is_parsed_in_whole(path: &str, headers: &HeaderMap) -> bool {
     !is_form_with_files(headers) || below_any(path, &RPC)
 }
 
-/// Whether a body is an upload whatever its size.
-pub(crate) fn is_upload(headers: &HeaderMap) -> bool {
-    is_form_with_files(headers) || has_type(headers, b"application/octet-stream")
+/// Whether a body is an upload whatever its size, by where it goes. Edges say the same.
+pub(crate) fn is_upload(path: &str) -> bool {
+    below_any(path, &FILES)
 }
 
 fn is_form_with_files(headers: &HeaderMap) -> bool {
@@ -289,8 +298,8 @@ mod tests {
             is_parsed_in_whole("/xmlrpc/2/common", &headers(form)),
             "its type is not asked"
         );
-        assert!(is_upload(&headers("Multipart/Form-Data;boundary=1")));
-        assert!(!is_upload(&headers("application/x-www-form-urlencoded")));
+        assert!(is_upload("/pt_BR/web/binary/upload_attachment"));
+        assert!(!is_upload("/website/form/x"));
     }
 
     #[test]

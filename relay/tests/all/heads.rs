@@ -98,17 +98,32 @@ async fn what_is_no_request_for_odoo_does_not_reach_it() {
             "{bytes}: {statuses:?}"
         );
     }
-    let long = format!(
-        "GET / HTTP/1.1\r\nHost: a.b\r\nX: {}\r\n\r\n",
-        "x".repeat(70_000)
-    );
-    assert_eq!(raw(&kit, &long).await, [431]);
+    for length in [70_000, 200_000, 1_000_000] {
+        let x = "x".repeat(length);
+        let long = format!("GET / HTTP/1.1\r\nHost: a.b\r\nCookie: {x}\r\n\r\n");
+        assert_eq!(raw(&kit, &long).await, [431], "{length}");
+    }
     let many = format!(
         "GET / HTTP/1.1\r\nHost: a.b\r\n{}\r\n",
         "X: y\r\n".repeat(101)
     );
     assert_eq!(raw(&kit, &many).await, [431]);
     assert_eq!(odoo.seen.heads.lock().unwrap().len(), 0);
+}
+
+/// A proxy that cannot write the rest of a head takes that for the answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_still_sends_a_head_that_is_too_long_can_do_so() {
+    let odoo = Odoo::start(1).await;
+    let kit = Kit::start(&odoo, Limits::default()).await;
+    let mut client = Client::connect(kit.address(), HONEST).await;
+    let begin = format!("GET / HTTP/1.1\r\nCookie: {}", "x".repeat(300_000));
+    client.write(begin).await.unwrap();
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        client.write("x".repeat(100_000)).await.expect("it is read");
+    }
+    assert_eq!(client.answer().await.unwrap().status, 431);
 }
 
 #[tokio::test(flavor = "multi_thread")]

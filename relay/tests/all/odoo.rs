@@ -169,6 +169,11 @@ async fn one(stream: TcpStream, seen: &Seen, working: Working) -> Option<()> {
     let path = asked.path.split('?').next().unwrap_or("").to_owned();
     tokio::time::sleep(Duration::from_millis(asked.parameter("ms"))).await;
     match path.as_str() {
+        // As Odoo's threaded server, which drops the body.
+        "/websocket" if asked.header("origin") == Some("https://evil.example") => {
+            let head = "HTTP/1.1 400 BAD REQUEST\r\nContent-Type: text/html\r\nContent-Length: 167\r\n\r\n";
+            say(&mut asked.rest, head.as_bytes()).await
+        }
         "/websocket" => {
             drop(working);
             websocket(asked, seen).await;

@@ -70,6 +70,16 @@ async fn a_websocket_passes_both_ways_and_holds_no_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_odoo_says_in_place_of_a_handshake_arrives() {
+    let odoo = Odoo::start(1).await;
+    let kit = Kit::start(&odoo, Limits::default()).await;
+    let mut client = Client::connect(kit.address(), HONEST).await;
+    let more = format!("{UPGRADE}Origin: https://evil.example\r\n");
+    let answer = client.ask("GET", "/websocket", &more, b"").await;
+    assert_eq!((answer.status, answer.text()), (400, String::new()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn with_a_process_of_their_own_they_go_there() {
     let (odoo, gevent) = (Odoo::start(1).await, Odoo::start(1).await);
     let kit = Kit::start_with(

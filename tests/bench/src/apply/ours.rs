@@ -235,18 +235,13 @@ impl Ours {
     pub(super) fn files_of(&mut self, name: &str, to: &Path) -> Result<TenantFiles> {
         self.apply(name)?;
         let from = self.data.join("tenants").join(name).canonicalize()?;
-        std::fs::create_dir_all(to)?;
-        for entry in std::fs::read_dir(&from)? {
-            let path = entry?.path();
-            let target = to.join(path.file_name().context("a file has a name")?);
-            std::fs::copy(&path, &target)?;
-            if path.extension().is_some_and(|e| e == "yml") {
-                let text = std::fs::read_to_string(&path)?;
-                let text = text.replace(&from.display().to_string(), &to.display().to_string());
-                // Other labels, because the agent stops containers that carry its own and are in no plan.
-                std::fs::write(&target, text.replace("one.isy.", "bench.isy."))?;
-            }
-        }
+        let life = self.life.as_ref().context("no agent runs")?;
+        let homes = self.runtime.block_on(life.host.homes())?;
+        let home = homes.spares().with_file_name("tenants").join(name);
+        let paths = [(home, to.to_owned()), (from.clone(), to.to_owned())];
+        copy_adapted(&from, to, &paths)?;
+        // What PostgreSQL mounts of the home beside its volume.
+        std::fs::create_dir_all(to.join("wal"))?;
         let plan = self
             .tenants
             .iter()
@@ -270,4 +265,27 @@ impl Ours {
             .try_for_each(|plan| self.wait_converged(plan))?;
         Ok(begin.elapsed())
     }
+}
+
+/// Copies a directory of files and directories. In compose files `paths` are replaced, and labels become the bench's own: the
+/// agent stops containers that carry its labels and are in no plan.
+fn copy_adapted(here: &Path, there: &Path, paths: &[(PathBuf, PathBuf)]) -> Result<()> {
+    std::fs::create_dir_all(there)?;
+    for entry in std::fs::read_dir(here)? {
+        let entry = entry?;
+        let (path, target) = (entry.path(), there.join(entry.file_name()));
+        if entry.file_type()?.is_dir() {
+            copy_adapted(&path, &target, paths)?;
+            continue;
+        }
+        std::fs::copy(&path, &target).with_context(|| format!("copying {}", path.display()))?;
+        if path.extension().is_some_and(|e| e == "yml") {
+            let text = std::fs::read_to_string(&path)?;
+            let text = paths.iter().fold(text, |text, (old, new)| {
+                text.replace(&old.display().to_string(), &new.display().to_string())
+            });
+            std::fs::write(&target, text.replace("one.isy.", "bench.isy."))?;
+        }
+    }
+    Ok(())
 }
