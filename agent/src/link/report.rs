@@ -125,6 +125,7 @@ fn tenant(entry: &BoardEntry) -> TenantReport {
         modules_cut_off: status.modules_cut_off,
         installs_finished: status.installs_finished,
         disk: entry.disk,
+        backup: entry.backup.clone(),
     }
 }
 
@@ -271,6 +272,8 @@ mod tests {
             state: isyone_proto::report::JobState::Running,
             bytes_done: 0,
             bytes_total: 0,
+            backup: None,
+            fault: None,
             message: String::new(),
         };
         board.set_job(job);

@@ -70,6 +70,7 @@ pub fn tenant_plan(name: &str) -> TenantPlan {
         seed: Seed::Fresh,
         upload_limit_bytes: 1 << 30,
         wal_spool: None,
+        backup: None,
     }
 }
 

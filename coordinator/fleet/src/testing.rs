@@ -375,6 +375,7 @@ impl Bench {
             modules_cut_off: 0,
             installs_finished: 0,
             disk: None,
+            backup: None,
         }
     }
 }

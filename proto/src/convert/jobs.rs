@@ -4,7 +4,7 @@
 
 use uuid::Uuid;
 
-use super::{MAX_MESSAGE, parse, parse_optional, shortened, timestamp, unix_ms};
+use super::{MAX_MESSAGE, backup, parse, parse_optional, shortened, timestamp, unix_ms};
 use crate::{
     error::FieldError,
     pb::agent::v1::{self as agent, job_order, seed},
@@ -27,6 +27,7 @@ impl From<&JobOrder> for agent::JobOrder {
                 from_host: from.to_string(),
                 address: address.map(|a| a.to_string()).unwrap_or_default(),
             }),
+            JobWork::Backup(make) => job_order::Work::Backup(make.into()),
         };
         Self {
             id: order.id.to_string(),
@@ -47,6 +48,10 @@ impl TryFrom<agent::JobOrder> for JobOrder {
                 from: parse("fetch.from_host", &fetch.from_host)?,
                 address: parse_optional("fetch.address", &fetch.address)?,
             },
+            Some(job_order::Work::Backup(make)) => JobWork::Backup(
+                make.try_into()
+                    .map_err(|e: FieldError| e.within("backup"))?,
+            ),
             None => return Err(FieldError::new("work", "must be set")),
         };
         Ok(Self {
@@ -164,6 +169,8 @@ impl From<&JobReport> for agent::JobStatus {
             bytes_done: job.bytes_done,
             bytes_total: job.bytes_total,
             message: job.message.clone(),
+            backup: job.backup.as_deref().map(Into::into),
+            backup_fault: backup::fault_to_wire(job.fault),
         }
     }
 }
@@ -189,6 +196,16 @@ pub(super) fn reports(wire: Vec<agent::JobStatus>) -> Result<Vec<JobReport>, Fie
             bytes_done: job.bytes_done,
             bytes_total: job.bytes_total,
             message: shortened(job.message, MAX_MESSAGE),
+            fault: backup::fault(job.backup_fault),
+            backup: match job.backup {
+                Some(made) => {
+                    let made = made
+                        .try_into()
+                        .map_err(|e: FieldError| e.within(&at("backup")))?;
+                    Some(Box::new(made))
+                }
+                None => None,
+            },
         })
     };
     wire.into_iter().enumerate().map(parse_one).collect()

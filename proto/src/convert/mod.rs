@@ -3,25 +3,32 @@
 //!
 //! Not here: whether a named thing exists; the coordinator and the agent check that.
 
+mod backup;
 mod hosts;
 mod jobs;
 mod network;
 mod report;
 mod size;
+mod store;
 
 use std::{collections::BTreeMap, str::FromStr};
 
-use ipnet::{IpNet, Ipv4Net};
 use uuid::Uuid;
 
 pub use self::hosts::{HostsPart, MAX_ADDRESSES_PER_PART, host_addresses};
 pub use self::report::{LeftOut, MAX_MESSAGE, containers, parse_report, shortened};
+pub use self::store::{
+    MAX_CHUNK_BYTES, MAX_LIST_PAGE, MAX_OTHER_BYTES, MAX_PACK_BYTES, PutHead, StoreFile,
+    StoreFileKind, repository, repository_to_wire, store_file, store_file_to_wire, store_kind,
+    store_kind_to_wire,
+};
 use crate::{
+    backup::BackupPlan,
     echo::{echo, harmless},
     error::FieldError,
     ids::TenantName,
     pb::{agent::v1 as agent, v1},
-    plan::{DesiredState, Firewall, HostPlan, Secret, TenantPlan, TenantSecrets, UnixMs},
+    plan::{DesiredState, HostPlan, Secret, TenantPlan, TenantSecrets, UnixMs},
     spec::{LabelKey, LabelValue, MAX_LABELS},
 };
 
@@ -180,51 +187,6 @@ impl TryFrom<agent::Plan> for HostPlan {
     }
 }
 
-impl From<&Firewall> for agent::Firewall {
-    fn from(f: &Firewall) -> Self {
-        Self {
-            tenant_range: f.tenant_range.to_string(),
-            first_port: f.first_port.into(),
-            last_port: f.last_port.into(),
-            edges: f.edges.iter().map(ToString::to_string).collect(),
-            edge_ports: f.edge_ports.iter().map(|p| u32::from(*p)).collect(),
-            protected_addresses: network::texts(&f.protected_addresses),
-            protected_names: network::texts(&f.protected_names),
-            public_addresses: network::texts(&f.public_addresses),
-            closed_networks: network::texts(&f.closed),
-            mail_relays: network::texts(&f.mail_relays),
-            policies: f.policies.iter().map(Into::into).collect(),
-        }
-    }
-}
-
-impl TryFrom<agent::Firewall> for Firewall {
-    type Error = FieldError;
-    fn try_from(wire: agent::Firewall) -> Result<Self, FieldError> {
-        Ok(Self {
-            tenant_range: parse::<Ipv4Net>("tenant_range", &wire.tenant_range)?,
-            first_port: port("first_port", wire.first_port)?,
-            last_port: port("last_port", wire.last_port)?,
-            edges: wire
-                .edges
-                .iter()
-                .map(|e| parse::<IpNet>("edges", e))
-                .collect::<Result<_, _>>()?,
-            edge_ports: wire
-                .edge_ports
-                .iter()
-                .map(|p| port("edge_ports", *p))
-                .collect::<Result<_, _>>()?,
-            protected_addresses: network::values("protected_addresses", &wire.protected_addresses)?,
-            protected_names: network::values("protected_names", &wire.protected_names)?,
-            public_addresses: network::values("public_addresses", &wire.public_addresses)?,
-            closed: network::values("closed_networks", &wire.closed_networks)?,
-            mail_relays: network::values("mail_relays", &wire.mail_relays)?,
-            policies: network::policies(wire.policies)?,
-        })
-    }
-}
-
 impl From<&TenantPlan> for agent::TenantPlan {
     fn from(t: &TenantPlan) -> Self {
         Self {
@@ -260,6 +222,7 @@ impl From<&TenantPlan> for agent::TenantPlan {
             upload_limit_bytes: t.upload_limit_bytes,
             seed: jobs::seed_to_wire(&t.seed),
             wal_spool: t.wal_spool.map(jobs::spool_to_wire),
+            backup: t.backup.as_ref().map(Into::into),
         }
     }
 }
@@ -305,6 +268,11 @@ impl TryFrom<agent::TenantPlan> for TenantPlan {
             seed: jobs::seed(wire.seed, wire.activated)?,
             upload_limit_bytes: wire.upload_limit_bytes,
             wal_spool: wire.wal_spool.map(jobs::spool),
+            backup: wire
+                .backup
+                .map(BackupPlan::try_from)
+                .transpose()
+                .map_err(|e| e.within("backup"))?,
         })
     }
 }
@@ -353,7 +321,7 @@ mod tests {
     use super::*;
     use crate::{
         network::{Egress, NetworkPolicy, NetworkRules},
-        plan::{JobOrder, JobWork, PeerGrant, Seed, WalSpool},
+        plan::{Firewall, JobOrder, JobWork, PeerGrant, Seed, WalSpool},
         spec::{Bounds, Size},
     };
 
@@ -442,6 +410,7 @@ mod tests {
                 limit_bytes: 1 << 29,
                 switch_s: 60,
             }),
+            backup: Some(backup::sample()),
         };
         HostPlan {
             generation: 3.into(),

@@ -170,6 +170,13 @@ fn tenant(
         modules_cut_off: status.modules_cut_off,
         installs_finished: status.installs_finished,
         disk: status.disk.and_then(super::size::disk),
+        backup: match status.backup {
+            Some(backup) => {
+                let backup = super::backup::report(backup, now);
+                Some(Box::new(backup.map_err(|e| e.within("backup"))?))
+            }
+            None => None,
+        },
         name,
     })
 }
@@ -282,6 +289,7 @@ impl From<&TenantReport> for agent::TenantStatus {
             traffic: report.traffic.map(Into::into),
             strain: report.strain.map(Into::into),
             disk: report.disk.map(Into::into),
+            backup: report.backup.as_deref().map(Into::into),
         }
     }
 }

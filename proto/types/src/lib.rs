@@ -5,6 +5,7 @@
 
 #![warn(missing_docs)]
 
+pub mod backup;
 pub mod disk;
 pub mod echo;
 pub mod generation;

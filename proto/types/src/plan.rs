@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::{
+    backup::{BackupPlan, MakeBackup},
     generation::Generation,
     ids::{HostName, TenantName},
     network::{DnsName, MailRelay, NetworkPolicy},
@@ -25,7 +26,7 @@ pub type UnixMs = i64;
 
 /// Raise this when plans are rendered differently or get new fields. An upgraded coordinator then gives all plans new
 /// generations, so an upgraded agent takes them again in full: its predecessor kept only the fields that it knew.
-pub const PLAN_FORMAT: u32 = 5;
+pub const PLAN_FORMAT: u32 = 6;
 
 /// Everything that one host must run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -224,6 +225,8 @@ pub enum JobWork {
         /// Where that host's agent listens for other agents; `None`: it cannot be reached, go through the coordinator.
         address: Option<SocketAddr>,
     },
+    /// Makes a backup for one destination; the job's id is the backup's.
+    Backup(MakeBackup),
 }
 
 /// Leave for another host's agent to fetch a tenant's data from this host.
@@ -303,6 +306,9 @@ pub struct TenantPlan {
     /// Set where its write-ahead log is shipped; `None`: PostgreSQL archives nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wal_spool: Option<WalSpool>,
+    /// Where its backups go; `None`: none are made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupPlan>,
 }
 
 /// How finished segments of a tenant's write-ahead log wait on its host to be shipped.

@@ -8,6 +8,7 @@ use std::{borrow::Cow, fmt};
 use uuid::Uuid;
 
 use crate::{
+    backup::{BackupMade, BackupReport, Fault},
     disk::Disk,
     ids::TenantName,
     operation::Step,
@@ -235,6 +236,9 @@ pub struct TenantReport {
     pub installs_finished: u64,
     /// Its disk against its plan; `None` until its host has measured it, and from agents that do not.
     pub disk: Option<Disk>,
+    /// Its backups; `None` where its plan has none, until its host has looked, and from agents that make none. In a box: most of a
+    /// fleet's reports are kept without a change for minutes.
+    pub backup: Option<Box<BackupReport>>,
 }
 
 /// How far a job is.
@@ -265,6 +269,10 @@ pub struct JobReport {
     pub bytes_total: u64,
     /// For people: why it failed or is tried again; while it runs, what is unusual about how it goes. Empty otherwise.
     pub message: String,
+    /// The snapshot that it made.
+    pub backup: Option<Box<BackupMade>>,
+    /// For programs, why a backup failed or is tried again.
+    pub fault: Option<Fault>,
 }
 
 /// A host's report.

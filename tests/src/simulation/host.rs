@@ -339,6 +339,7 @@ impl SimHost {
             modules_cut_off: 0,
             installs_finished: 0,
             disk: None,
+            backup: None,
         }
     }
 }

@@ -41,6 +41,8 @@ impl From<&SimJob> for JobReport {
                 JobState::Retrying => "the other host is not reached".to_owned(),
                 _ => String::new(),
             },
+            backup: None,
+            fault: None,
         }
     }
 }
@@ -100,10 +102,12 @@ impl Simulation {
 
     /// The job after one more piece.
     fn copied(&mut self, host: &HostName, job: SimJob) -> SimJob {
-        let JobWork::Fetch { from, .. } = &job.order.work;
         let retry = |job: SimJob| SimJob {
             state: JobState::Retrying,
             ..job
+        };
+        let JobWork::Fetch { from, .. } = &job.order.work else {
+            return retry(job);
         };
         let reached = self.peers_reach && self.hosts.contains_key(from);
         let Some(source) = self.hosts.get(from).filter(|_| reached) else {

@@ -3,6 +3,7 @@
 //!
 //! Not here: the wire (link::report).
 
+mod backups;
 mod strain;
 
 use std::{
@@ -12,6 +13,7 @@ use std::{
 };
 
 use isyone_proto::{
+    backup::BackupReport,
     disk::Disk,
     ids::TenantName,
     plan::{TenantPlan, UnixMs},
@@ -134,6 +136,7 @@ struct Inner {
     work: HashMap<TenantName, Work>,
     pending: HashMap<TenantName, Pending>,
     disks: HashMap<TenantName, Measured>,
+    backups: HashMap<TenantName, backups::Known>,
     /// Tenants of which a program must be stopped, or may start again, since they were last asked for.
     crossed: Vec<TenantName>,
     oom_kills: HashMap<String, u32>,
@@ -169,6 +172,8 @@ pub struct BoardEntry {
     pub strain: Option<Strain>,
     /// Its disk, once measured.
     pub disk: Option<Disk>,
+    /// Its backups, once looked at.
+    pub backup: Option<Box<BackupReport>>,
     /// Out-of-memory kills of its containers, in their order.
     pub oom_kills: Vec<u32>,
 }
@@ -218,6 +223,7 @@ impl StatusBoard {
         let mut inner = self.lock();
         inner.usage.remove(name);
         inner.disks.remove(name);
+        inner.backups.remove(name);
         inner.traffic.remove(name);
         inner.work.remove(name);
         inner.pending.remove(name);
@@ -268,6 +274,7 @@ impl StatusBoard {
                     .get(name)
                     .map(|usage| strain::strain(usage, inner.work.get(name))),
                 disk: inner.disk(name, status.uid),
+                backup: inner.backup(name, status.uid),
                 latency_ms: inner.latency_ms.get(name).copied().unwrap_or(0),
                 oom_kills: status
                     .containers

@@ -61,7 +61,9 @@ pub struct Fetch {
 #[async_trait]
 impl Work for Fetch {
     async fn attempt(&self, order: &JobOrder, progress: &Progress) -> Attempt<()> {
-        let JobWork::Fetch { from, .. } = &order.work;
+        let JobWork::Fetch { from, .. } = &order.work else {
+            return Err(JobError::Never("no order to copy".to_owned()));
+        };
         let tenant = self.tenant(order)?;
         match copies::find(&self.host, &tenant).await.map_err(disk)? {
             Copy::Incoming => {}
@@ -182,7 +184,9 @@ impl Fetch {
 
     /// Connects to the host that has the copy, and shows which way that took.
     async fn source(&self, order: &JobOrder, progress: &Progress) -> Attempt<Source> {
-        let JobWork::Fetch { from, address } = &order.work;
+        let JobWork::Fetch { from, address } = &order.work else {
+            return Err(JobError::Never("no order to copy".to_owned()));
+        };
         let route = Route {
             operation: order.operation,
             tenant: order.tenant.clone(),

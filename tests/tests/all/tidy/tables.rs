@@ -9,11 +9,12 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
     (
         "proto/types",
         &[
+            ("backup", "ids"),
             ("identity", "ids"),
             ("network", "echo ids spec"),
             ("operation", "plan"),
-            ("plan", "generation ids network spec"),
-            ("report", "disk ids operation plan"),
+            ("plan", "backup generation ids network spec"),
+            ("report", "backup disk ids operation plan"),
             ("spec", "echo ids"),
             ("token", "plan spec"),
         ],

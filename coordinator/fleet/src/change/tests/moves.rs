@@ -65,6 +65,8 @@ pub(super) fn job(bench: &mut Bench, host: &HostName, id: Uuid, state: JobState)
             state,
             bytes_done: 5 << 20,
             bytes_total: 10 << 20,
+            backup: None,
+            fault: None,
             message: match state {
                 JobState::Running => String::new(),
                 _ => "no route".to_owned(),
