@@ -8,6 +8,7 @@ pub mod cgroup;
 pub mod chores;
 mod departed;
 pub mod disk;
+pub mod ended;
 pub mod events;
 pub mod firewall;
 pub mod golden;

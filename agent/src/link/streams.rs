@@ -1,8 +1,7 @@
 //! Logs, interactive commands and other hosts' connections, on streams of their own that the agent opens when asked.
 //!
-//! A command whose client goes away is ended in the container, not left behind. The engine has no call for that, so the
-//! agent signals the command's process group from the host, after making sure that it is the container's. Not here: which
-//! command (command), who may do this (coordinator), what another host's connection may have (peer).
+//! A command whose client goes away is ended in the container, not left behind. Not here: how (host::ended), which command
+//! (command), who may do this (coordinator), what another host's connection may have (peer).
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -22,22 +21,18 @@ use isyone_proto::{
     },
     tls::MAX_MESSAGE_BYTES,
 };
-use rustix::process::{Pid, Signal};
 use tokio::{
     io::AsyncWriteExt as _,
     sync::{SemaphorePermit, mpsc},
-    time::{sleep, timeout},
+    time::timeout,
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, transport::Channel};
 
 use crate::{
-    base::{
-        bulk::{AnyConnection, Pieces},
-        kernel,
-    },
+    base::bulk::{AnyConnection, Pieces},
     docker::{DockerError, ExecSession, LogQuery},
-    host::Host,
+    host::{Host, ended::end_command},
     link::command::Wanted,
     plan::container::LABEL_UID,
 };
@@ -52,8 +47,6 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Log lines shown by default, and at most.
 const TAIL: (u32, u32) = (200, 100_000);
-/// Between SIGHUP and SIGKILL to a command whose client has gone.
-const KILL_GRACE: Duration = Duration::from_secs(2);
 
 type Up = mpsc::Sender<AttachUp>;
 type Input = std::pin::Pin<Box<dyn tokio::io::AsyncWrite + Send>>;
@@ -247,7 +240,7 @@ async fn exec(
         }
     };
     if !finished {
-        end_command(host, &container, &id).await;
+        end_command(&*host.docker, &container, &id).await;
         return Ok(());
     }
     let code = host
@@ -317,30 +310,6 @@ async fn send(up: &Up, message: exec_response::Message) -> bool {
     })
     .await
     .is_ok()
-}
-
-/// Ends a command whose client has gone: SIGHUP, then SIGKILL if it is still running.
-async fn end_command(host: &Host, container: &str, id: &str) {
-    for (signal, grace) in [(Signal::HUP, KILL_GRACE), (Signal::KILL, Duration::ZERO)] {
-        let (state, found) =
-            match tokio::join!(host.docker.exec_state(id), host.docker.container(container)) {
-                (Ok(state), Ok(Some(found))) if state.running => (state, found),
-                _ => return,
-            };
-        // The pid may be another machine's (remote engine) or reused: signal only a process of this very container.
-        let Some(pid) = Pid::from_raw(state.pid).filter(|_| kernel::belongs(state.pid, &found.id))
-        else {
-            return tracing::warn!(
-                container,
-                "a command left behind by its client could not be ended"
-            );
-        };
-        // The engine starts each command in a session of its own, so its process group includes its children.
-        if rustix::process::kill_process_group(pid, signal).is_err() {
-            let _ = rustix::process::kill_process(pid, signal); // it may have ended in between
-        }
-        sleep(grace).await;
-    }
 }
 
 #[cfg(test)]

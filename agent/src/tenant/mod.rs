@@ -11,6 +11,7 @@ mod data;
 mod database;
 mod execute;
 mod installs;
+pub mod kept;
 mod look;
 mod ready;
 pub mod reconcile;
