@@ -10,18 +10,21 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use isyone_proto::plan::{JobOrder, JobWork};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
     task::JoinHandle,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::async_trait;
 
 use crate::{
+    backup::{Backups, CoordinatorStores, HostTenants, Make, Shipper},
     base::{
         beneath,
         bulk::AnyConnection,
-        config::{ConfigError, DataDir},
+        config::{AgentConfig, ConfigError, DataDir},
     },
     docker::Docker,
     host::{
@@ -36,7 +39,7 @@ use crate::{
         usage,
     },
     jobs::{
-        Jobs,
+        JobError, Jobs, Progress, Work,
         fetch::{Fetch, Reserve},
     },
     link::{renew, session::Link},
@@ -164,6 +167,13 @@ impl Agent {
             host: &host,
             plans: &in_force,
             identity: &identity,
+            backups: backups(
+                &host,
+                &config,
+                &in_force,
+                &identity,
+                parts.copy_rate_bytes_per_s,
+            ),
             tasks: &tasks,
             stop: &stop,
         };
@@ -212,8 +222,25 @@ struct Ports<'a> {
     host: &'a Arc<Host>,
     plans: &'a watch::Receiver<InForce>,
     identity: &'a LiveIdentity,
+    backups: Arc<Backups>,
     tasks: &'a TaskTracker,
     stop: &'a CancellationToken,
+}
+
+/// What jobs can be.
+struct Works {
+    fetch: Fetch,
+    make: Make,
+}
+
+#[async_trait]
+impl Work for Works {
+    async fn attempt(&self, order: &JobOrder, progress: &Progress) -> Result<(), JobError> {
+        match order.work {
+            JobWork::Fetch { .. } => self.fetch.attempt(order, progress).await,
+            JobWork::Backup(_) => self.make.attempt(order, progress).await,
+        }
+    }
 }
 
 impl Ports<'_> {
@@ -243,7 +270,13 @@ impl Ports<'_> {
             relay: Arc::new(relay),
         };
         let fetch = Fetch::new(host.clone(), plans.clone(), reach, reserve);
-        let jobs = Jobs::new(host.clone(), Arc::new(fetch), rate_bytes_per_s);
+        let works = Works {
+            fetch,
+            make: Make(self.backups.clone()),
+        };
+        let jobs = Jobs::new(host.clone(), Arc::new(works), rate_bytes_per_s);
+        let shipper = Shipper::new(self.backups.clone());
+        self.tasks.spawn(shipper.run(self.stop.clone()));
         self.tasks.spawn(jobs.run(plans.clone(), self.stop.clone()));
     }
 
@@ -299,6 +332,25 @@ fn open_host(parts: &AgentParts, advertise: IpAddr) -> Result<Arc<Host>, StartEr
         host = host.with_relay();
     }
     Ok(Arc::new(host))
+}
+
+/// What ships tenants' backups; it does nothing for tenants whose plan has none.
+fn backups(
+    host: &Arc<Host>,
+    config: &AgentConfig,
+    plans: &watch::Receiver<InForce>,
+    identity: &LiveIdentity,
+    rate_bytes_per_s: u64,
+) -> Arc<Backups> {
+    let stores = CoordinatorStores::new(config.endpoint.clone(), identity.config());
+    Arc::new(Backups::new(
+        host.clone(),
+        config.name.clone(),
+        plans.clone(),
+        Arc::new(HostTenants::new(host.clone())),
+        Arc::new(stores),
+        rate_bytes_per_s,
+    ))
 }
 
 fn scraper(

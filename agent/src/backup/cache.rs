@@ -87,7 +87,10 @@ impl<S: Store> Store for Cached<S> {
         if file.kind != Kind::Index {
             return self.inner.read(file, most);
         }
-        if let Some(kept) = self.kept(file.name).filter(|kept| kept.len() as u64 <= most) {
+        if let Some(kept) = self
+            .kept(file.name)
+            .filter(|kept| kept.len() as u64 <= most)
+        {
             return Ok(kept);
         }
         let content = self.inner.read(file, most)?;
@@ -135,7 +138,11 @@ mod tests {
         std::fs::write(&copy, "spoilt").unwrap();
         assert_eq!(store.read(file, 99).unwrap(), content);
         local.remove(file).unwrap();
-        assert_eq!(store.read(file, 99).unwrap(), content, "as long as nobody lists");
+        assert_eq!(
+            store.read(file, 99).unwrap(),
+            content,
+            "as long as nobody lists"
+        );
         assert_eq!(store.list(Kind::Index).unwrap(), []);
         assert!(!copy.exists() && store.read(file, 99).is_err());
     }

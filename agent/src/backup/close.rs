@@ -44,7 +44,11 @@ impl Late {
     }
 
     pub fn names(&self) -> Vec<PathBuf> {
-        self.locked().segments.iter().map(|segment| segment.to_string().into()).collect()
+        self.locked()
+            .segments
+            .iter()
+            .map(|segment| segment.to_string().into())
+            .collect()
     }
 
     pub fn take(&self) -> Rest {
@@ -78,12 +82,16 @@ impl Closing {
             return Err(io::Error::other("PostgreSQL has begun another history"));
         }
         // No segment leaves the spool between the two looks.
-        let turn = self.handle.block_on(self.backups.turn(self.tenant.uid).lock_owned());
+        let turn = self
+            .handle
+            .block_on(self.backups.turn(self.tenant.uid).lock_owned());
         let listed = spool::list(&Root::open(&self.spool)?, self.size)?;
         let (chain, _) = self.handle.block_on(self.site.chain()).map_err(said)?;
         let segments = chain.rest_of(needs, &listed.names(), self.size);
         let segments = segments.map_err(|missing| {
-            io::Error::other(format!("segment {missing} of the log, which it needs, is missing"))
+            io::Error::other(format!(
+                "segment {missing} of the log, which it needs, is missing"
+            ))
         })?;
         *self.rest.locked() = Rest {
             needs: Some(needs),
@@ -120,7 +128,10 @@ impl Still {
     /// What its control file says, where it is at its usual place.
     pub async fn look(&self) -> Result<Option<String>, Problem> {
         if self.backups.tenants.is_up(&self.tenant).await? {
-            return Err(Problem::new(Fault::NotNow, "the tenant runs: only one that has stopped is copied as it is"));
+            return Err(Problem::new(
+                Fault::NotNow,
+                "the tenant runs: only one that has stopped is copied as it is",
+            ));
         }
         let place = self.postgres.clone();
         let control = blocking(move || {
@@ -131,7 +142,9 @@ impl Still {
                 Err(e) => Err(e),
             }
         });
-        control.await.map_err(|e| Problem::disk("the database's control file cannot be read", &e))
+        control
+            .await
+            .map_err(|e| Problem::disk("the database's control file cannot be read", &e))
     }
 
     pub fn is_as(&self, before: &Option<String>) -> io::Result<()> {

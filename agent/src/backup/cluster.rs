@@ -64,7 +64,12 @@ pub trait Clusters: Send + Sync + 'static {
     /// What is in the tenant's database.
     async fn counts(&self, of: &Of) -> Result<Counts, Problem>;
     /// Begins a stream. Its end counts only when the program has ended well.
-    async fn stream(&self, of: &Of, stream: Stream, stop: &Stop) -> Result<Box<dyn Producer>, Problem>;
+    async fn stream(
+        &self,
+        of: &Of,
+        stream: Stream,
+        stop: &Stop,
+    ) -> Result<Box<dyn Producer>, Problem>;
 }
 
 /// Those in containers of this machine.
@@ -118,12 +123,17 @@ impl ContainerClusters {
         let driver = tokio::spawn(connection);
         let answer = client.simple_query(statement).await;
         driver.abort();
-        let row = answer.map_err(says_no)?.into_iter().find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => Some(row),
-            _ => None,
-        });
+        let row = answer
+            .map_err(says_no)?
+            .into_iter()
+            .find_map(|message| match message {
+                SimpleQueryMessage::Row(row) => Some(row),
+                _ => None,
+            });
         let row = row.ok_or_else(|| failed("PostgreSQL has not answered what it was asked"))?;
-        Ok((0..row.len().min(16)).map(|at| row.get(at).map(str::to_owned)).collect())
+        Ok((0..row.len().min(16))
+            .map(|at| row.get(at).map(str::to_owned))
+            .collect())
     }
 
     /// The tenant's container, if it runs; by its id, because another may have the name by the time it is used.
@@ -132,7 +142,9 @@ impl ContainerClusters {
         let found = self.0.docker.container(&name).await;
         let found = found.map_err(|_| failed("Docker does not answer"))?;
         let is_its = |c: &Container| c.is_up() && c.label(LABEL_UID) == of.uid.to_string();
-        found.filter(is_its).ok_or_else(|| failed("PostgreSQL is not running"))
+        found
+            .filter(is_its)
+            .ok_or_else(|| failed("PostgreSQL is not running"))
     }
 }
 
@@ -141,8 +153,25 @@ fn words(stream: Stream, tenant: &TenantName) -> Vec<String> {
     let database = tenant.database();
     let program: &[&str] = match stream {
         Stream::Base | Stream::BaseWithLog => {
-            let log = if stream == Stream::Base { "none" } else { "fetch" };
-            &["pg_basebackup", "-D", "-", "-F", "tar", "-X", log, "-c", "fast", "-U", "postgres", "-w"]
+            let log = if stream == Stream::Base {
+                "none"
+            } else {
+                "fetch"
+            };
+            &[
+                "pg_basebackup",
+                "-D",
+                "-",
+                "-F",
+                "tar",
+                "-X",
+                log,
+                "-c",
+                "fast",
+                "-U",
+                "postgres",
+                "-w",
+            ]
         }
         // Large objects and everything else of the one database; roles are the agent's own.
         Stream::Dump => &[
@@ -150,7 +179,11 @@ fn words(stream: Stream, tenant: &TenantName) -> Vec<String> {
         ],
     };
     let bounded = ["timeout", "-k", "5", LONGEST_S];
-    bounded.iter().chain(program).map(|word| (*word).to_owned()).collect()
+    bounded
+        .iter()
+        .chain(program)
+        .map(|word| (*word).to_owned())
+        .collect()
 }
 
 #[async_trait]
@@ -182,7 +215,12 @@ impl Clusters for ContainerClusters {
         })
     }
 
-    async fn stream(&self, of: &Of, stream: Stream, stop: &Stop) -> Result<Box<dyn Producer>, Problem> {
+    async fn stream(
+        &self,
+        of: &Of,
+        stream: Stream,
+        stop: &Stop,
+    ) -> Result<Box<dyn Producer>, Problem> {
         let container = self.container(of).await?;
         let command = Command {
             docker: self.0.docker.clone(),
@@ -191,7 +229,8 @@ impl Clusters for ContainerClusters {
             words: words(stream, &of.tenant),
         };
         let started = command.start(stop.clone()).await;
-        let started = started.map_err(|_| failed("the program in PostgreSQL's container cannot be started"))?;
+        let started = started
+            .map_err(|_| failed("the program in PostgreSQL's container cannot be started"))?;
         Ok(Box::new(started))
     }
 }

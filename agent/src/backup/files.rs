@@ -47,7 +47,9 @@ pub fn open(volume: &Root, tenant: &TenantName) -> io::Result<Option<Root>> {
 
 /// From when on files count as new, for a shipment at `now`; `None`: all do. A clock that was set back makes all of them new.
 pub fn threshold(since: Option<UnixMs>, now: UnixMs) -> Option<UnixMs> {
-    since.filter(|since| *since <= now).map(|since| since - AGAIN_MS)
+    since
+        .filter(|since| *since <= now)
+        .map(|since| since - AGAIN_MS)
 }
 
 /// Files that have changed at `since` or later. Blocking.

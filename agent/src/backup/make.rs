@@ -95,8 +95,11 @@ impl Backups {
         make: &MakeBackup,
         progress: &Progress,
     ) -> Result<BackupMade, Problem> {
-        let tenant = self.tenant(order.uid).filter(|tenant| tenant.name == order.tenant);
-        let tenant = tenant.ok_or_else(|| Problem::new(Fault::NotNow, "the plan does not name this tenant"))?;
+        let tenant = self
+            .tenant(order.uid)
+            .filter(|tenant| tenant.name == order.tenant);
+        let tenant = tenant
+            .ok_or_else(|| Problem::new(Fault::NotNow, "the plan does not name this tenant"))?;
         let destination = destination(&tenant, &make.destination)?;
         let stop = Stop::default();
         let _stops = StopWhenDropped(stop.clone());
@@ -116,7 +119,9 @@ impl Backups {
             BackupWork::Dump => self.dump(&making).await,
             BackupWork::Stopped => self.stopped(&making).await,
             BackupWork::Ship => {
-                let shipped = self.ship_now(&making.tenant, &making.destination, progress).await?;
+                let shipped = self
+                    .ship_now(&making.tenant, &making.destination, progress)
+                    .await?;
                 shipped.ok_or_else(|| Problem::new(Fault::NotNow, "nothing was ever shipped"))
             }
         }
@@ -144,7 +149,10 @@ impl Backups {
         let spool = blocking(move || spool::forget_gap(&Root::open(&kept.spool)?)).await;
         spool.map_err(|e| Problem::disk("the spool cannot be used", &e))?;
         let first = position.segment();
-        making.site.change(Some(position.size), |chain| chain.begin(first)).await?;
+        making
+            .site
+            .change(Some(position.size), |chain| chain.begin(first))
+            .await?;
         Ok((first, position.size))
     }
 
@@ -154,7 +162,11 @@ impl Backups {
         (first, size): (Segment, SegmentSize),
     ) -> Result<BackupMade, Problem> {
         let kept = self.tenants.kept(&making.tenant).await?;
-        let counts = self.tenants.counts(&making.tenant).await.unwrap_or_default();
+        let counts = self
+            .tenants
+            .counts(&making.tenant)
+            .await
+            .unwrap_or_default();
         let rest = Late::default();
         let closing = Closing {
             backups: self.clone(),
@@ -202,7 +214,11 @@ impl Backups {
 
     /// A base backup of a tenant whose log is not archived: it stands for itself, and nothing follows.
     async fn base_with_log(self: &Arc<Self>, making: &Making<'_>) -> Result<BackupMade, Problem> {
-        let counts = self.tenants.counts(&making.tenant).await.unwrap_or_default();
+        let counts = self
+            .tenants
+            .counts(&making.tenant)
+            .await
+            .unwrap_or_default();
         let manifest = self.manifest(making, counts).json();
         let mut parts = vec![
             self.stream(making, "database.tar", Stream::BaseWithLog),
@@ -224,7 +240,8 @@ impl Backups {
         let looked = still.look().await?;
         let place = kept.postgres.clone();
         let database = blocking(move || Root::open(&place)?.directory(&RelPath::root())).await;
-        let database = database.map_err(|e| Problem::disk("the database's files cannot be opened", &e))?;
+        let database =
+            database.map_err(|e| Problem::disk("the database's files cannot be opened", &e))?;
         let manifest = self.manifest(making, Counts::default()).json();
         let mut parts = vec![
             Part::folder("database", database),
@@ -262,7 +279,11 @@ impl Backups {
 
     /// The portable copy: no base for anything.
     async fn dump(self: &Arc<Self>, making: &Making<'_>) -> Result<BackupMade, Problem> {
-        let counts = self.tenants.counts(&making.tenant).await.unwrap_or_default();
+        let counts = self
+            .tenants
+            .counts(&making.tenant)
+            .await
+            .unwrap_or_default();
         let manifest = self.manifest(making, counts).json();
         let mut parts = vec![
             self.stream(making, "dump.pgc", Stream::Dump),
@@ -273,7 +294,10 @@ impl Backups {
         let written = self.put(making, parts, parent).await?;
         let made = self.made(making, &written, None, counts);
         let newest = made.clone();
-        making.site.change(None, |chain| chain.newest = Some(newest)).await?;
+        making
+            .site
+            .change(None, |chain| chain.newest = Some(newest))
+            .await?;
         Ok(made)
     }
 
@@ -290,12 +314,17 @@ impl Backups {
         let handle = Handle::current();
         Part::stream(part, move || {
             let begun = backups.tenants.stream(&tenant, stream, &stop);
-            handle.block_on(begun).map_err(|problem| io::Error::other(problem.message))
+            handle
+                .block_on(begun)
+                .map_err(|problem| io::Error::other(problem.message))
         })
     }
 
     /// The spool, and the filestore where there is one.
-    async fn folders(&self, making: &Making<'_>) -> Result<(std::os::fd::OwnedFd, Option<Part>), Problem> {
+    async fn folders(
+        &self,
+        making: &Making<'_>,
+    ) -> Result<(std::os::fd::OwnedFd, Option<Part>), Problem> {
         let kept = self.tenants.kept(&making.tenant).await?;
         let spool = blocking(move || Root::open(&kept.spool)?.directory(&RelPath::root())).await;
         let spool = spool.map_err(|e| Problem::disk("the spool cannot be opened", &e))?;
@@ -307,9 +336,12 @@ impl Backups {
         let name = making.tenant.name.clone();
         let opened = blocking(move || {
             let root = files::open(&Root::open(&kept.odoo)?, &name)?;
-            root.map(|root| root.directory(&RelPath::root())).transpose()
+            root.map(|root| root.directory(&RelPath::root()))
+                .transpose()
         });
-        let opened = opened.await.map_err(|e| Problem::disk("the filestore cannot be opened", &e))?;
+        let opened = opened
+            .await
+            .map_err(|e| Problem::disk("the filestore cannot be opened", &e))?;
         Ok(opened.map(|folder| Part::folder("filestore", folder)))
     }
 
@@ -320,11 +352,16 @@ impl Backups {
         parent: Option<SnapshotName>,
     ) -> Result<Written, Problem> {
         let Some(backup) = &making.tenant.backup else {
-            return Err(Problem::new(Fault::NotNow, "the tenant's plan has no backups")); // the destination is of it
+            return Err(Problem::new(
+                Fault::NotNow,
+                "the tenant's plan has no backups",
+            )); // the destination is of it
         };
         let own = Arc::new(Pace::new(making.order.rate_bytes_per_s));
         let cache = making.site.records.cache(&making.destination.name);
-        let store = self.stores.store(making.tenant.uid, &making.destination, cache, &making.stop)?;
+        let store =
+            self.stores
+                .store(making.tenant.uid, &making.destination, cache, &making.stop)?;
         let put = Put {
             store,
             key: backup.key.clone(),
@@ -334,7 +371,8 @@ impl Backups {
             processors: PROCESSORS,
         };
         let label = label(making, &self.name.to_string());
-        put.write(label, parts, parent, true, Some(making.progress)).await
+        put.write(label, parts, parent, true, Some(making.progress))
+            .await
     }
 
     fn made(
@@ -361,7 +399,12 @@ impl Backups {
 
 /// What a snapshot says of itself in the repository's own list.
 fn label(making: &Making<'_>, host: &str) -> Label {
-    let MakeBackup { work, purpose, labels, .. } = making.make;
+    let MakeBackup {
+        work,
+        purpose,
+        labels,
+        ..
+    } = making.make;
     let mut tags = vec![
         format!("tenant:{}", making.tenant.name),
         format!("backup:{}", making.order.id),

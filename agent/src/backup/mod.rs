@@ -44,13 +44,13 @@ use isyone_proto::{
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use self::{record::Records, site::Site, words::Problem};
 pub use self::{
     make::Make,
     shipper::Shipper,
     source::{HostTenants, Tenants},
     store::{CoordinatorStores, Stores},
 };
+use self::{record::Records, site::Site, words::Problem};
 use crate::host::{Host, ledger::InForce};
 
 /// What all backups of a host share.
@@ -107,7 +107,10 @@ impl Backups {
     }
 
     fn sites(&self, tenant: &TenantPlan) -> Vec<Arc<Site>> {
-        destinations(tenant).iter().map(|d| self.site(tenant.uid, &d.name)).collect()
+        destinations(tenant)
+            .iter()
+            .map(|d| self.site(tenant.uid, &d.name))
+            .collect()
     }
 
     fn turn(&self, tenant: Uuid) -> Arc<tokio::sync::Mutex<()>> {
@@ -118,7 +121,11 @@ impl Backups {
         let rate = destination.rate_bytes_per_s;
         let pace = self.known(|known| {
             let new = || Arc::new(Pace::new(rate));
-            known.paces.entry(destination.name.clone()).or_insert_with(new).clone()
+            known
+                .paces
+                .entry(destination.name.clone())
+                .or_insert_with(new)
+                .clone()
         });
         pace.set(rate);
         pace
@@ -127,7 +134,9 @@ impl Backups {
     /// Forgets what is in memory of tenants that are not here any more.
     fn forget_all_but(&self, tenants: &[Uuid]) {
         self.known(|known| {
-            known.sites.retain(|(tenant, _), _| tenants.contains(tenant));
+            known
+                .sites
+                .retain(|(tenant, _), _| tenants.contains(tenant));
             known.turns.retain(|tenant, _| tenants.contains(tenant));
         });
     }
@@ -151,12 +160,17 @@ impl Backups {
         for site in self.sites(tenant) {
             report.destinations.push(site.report().await);
         }
-        self.host.board.set_backup(&tenant.name, tenant.uid, Some(report));
+        self.host
+            .board
+            .set_backup(&tenant.name, tenant.uid, Some(report));
     }
 }
 
 fn destinations(tenant: &TenantPlan) -> &[Destination] {
-    tenant.backup.as_ref().map_or(&[], |backup| &backup.destinations)
+    tenant
+        .backup
+        .as_ref()
+        .map_or(&[], |backup| &backup.destinations)
 }
 
 /// The destination of this name in a tenant's plan.
@@ -164,7 +178,10 @@ fn destination(tenant: &TenantPlan, name: &ShortName) -> Result<Destination, Pro
     let found = destinations(tenant).iter().find(|d| d.name == *name);
     let none = || {
         let fault = isyone_proto::backup::Fault::NotNow;
-        Problem::new(fault, format!("the tenant's plan has no destination {name}"))
+        Problem::new(
+            fault,
+            format!("the tenant's plan has no destination {name}"),
+        )
     };
     found.cloned().ok_or_else(none)
 }

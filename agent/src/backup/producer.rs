@@ -41,7 +41,9 @@ pub struct Command {
 
 impl Command {
     pub async fn start(self, stop: Stop) -> Result<Running, DockerError> {
-        let session = self.docker.exec_session(&self.container, self.user, &self.words, None);
+        let session = self
+            .docker
+            .exec_session(&self.container, self.user, &self.words, None);
         let session = session.await?;
         drop(session.input); // nothing is told to it
         Ok(Running {
@@ -76,7 +78,9 @@ impl Running {
         let begun = Instant::now();
         loop {
             let output = &mut self.output;
-            let next = self.handle.block_on(async { timeout(LOOK, output.next()).await });
+            let next = self
+                .handle
+                .block_on(async { timeout(LOOK, output.next()).await });
             match next {
                 Ok(Some(Ok(chunk))) => return Ok(Some(chunk)),
                 Ok(Some(Err(_))) => return Err(io::Error::other("Docker has cut the program off")),
@@ -125,7 +129,9 @@ impl Producer for Running {
         self.has_ended = true;
         match code {
             0 => Ok(()),
-            code => Err(io::Error::other(format!("the program ended with code {code}"))),
+            code => Err(io::Error::other(format!(
+                "the program ended with code {code}"
+            ))),
         }
     }
 }
@@ -135,7 +141,8 @@ impl Drop for Running {
         if self.has_ended {
             return;
         }
-        let (docker, container, id) = (self.docker.clone(), self.container.clone(), self.id.clone());
+        let (docker, container, id) =
+            (self.docker.clone(), self.container.clone(), self.id.clone());
         drop(self.handle.spawn(async move {
             end_command(&*docker, &container, &id).await;
         }));

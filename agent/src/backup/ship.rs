@@ -79,12 +79,15 @@ impl Backups {
         let mut first = Ok(());
         for destination in destinations(tenant) {
             let site = self.site(tenant.uid, &destination.name);
-            let shipped = self.ship_to(tenant, destination, &site, &found, Extent::Finished, None).await;
+            let shipped = self
+                .ship_to(tenant, destination, &site, &found, Extent::Finished, None)
+                .await;
             site.ended(shipped.as_ref().map(|_| ()), now_ms()).await;
             first = first.and(shipped.map(drop));
         }
         let cleared = self.clear(tenant, &found).await;
-        self.show(tenant, &found.listed, self.archiver(tenant, &found).await).await;
+        self.show(tenant, &found.listed, self.archiver(tenant, &found).await)
+            .await;
         first.and(cleared)
     }
 
@@ -98,23 +101,35 @@ impl Backups {
         let _turn = self.turn(tenant.uid).lock_owned().await;
         let site = self.site(tenant.uid, &destination.name);
         if !site.chain().await?.0.is_whole() {
-            return Err(Problem::new(Fault::NotNow, "there is no base backup that the log could follow"));
+            return Err(Problem::new(
+                Fault::NotNow,
+                "there is no base backup that the log could follow",
+            ));
         }
         let found = self.find(tenant, Some(&site)).await?;
         let extent = Extent::Everything;
-        let shipped = self.ship_to(tenant, destination, &site, &found, extent, Some(progress)).await;
+        let shipped = self
+            .ship_to(tenant, destination, &site, &found, extent, Some(progress))
+            .await;
         site.ended(shipped.as_ref().map(|_| ()), now_ms()).await;
         self.show(tenant, &found.listed, "").await;
         let chain = shipped?;
         if !chain.is_whole() {
-            return Err(Problem::new(Fault::NotNow, "segments of the log are missing: a base backup must come first"));
+            return Err(Problem::new(
+                Fault::NotNow,
+                "segments of the log are missing: a base backup must come first",
+            ));
         }
         Ok(chain.newest)
     }
 
     /// Looks at a tenant: where its log ends, then what lies in its spool. For a destination that is to get everything, the segment
     /// under way is finished, and waited for.
-    pub async fn find(&self, tenant: &TenantPlan, waits_for: Option<&Site>) -> Result<Found, Problem> {
+    pub async fn find(
+        &self,
+        tenant: &TenantPlan,
+        waits_for: Option<&Site>,
+    ) -> Result<Found, Problem> {
         let kept = self.tenants.kept(tenant).await?;
         let runs = tenant.desired == DesiredState::Running;
         let position = match self.tenants.position(tenant, waits_for.is_some()).await {
@@ -126,14 +141,16 @@ impl Backups {
         for site in self.sites(tenant) {
             known = known.or(site.chain().await?.1);
         }
-        let size = known.ok_or_else(|| Problem::new(Fault::NotNow, "PostgreSQL has not run yet"))?;
+        let size =
+            known.ok_or_else(|| Problem::new(Fault::NotNow, "PostgreSQL has not run yet"))?;
         let place = kept.spool.clone();
         let spool = blocking(move || Root::open(&place)).await;
         let spool = Arc::new(spool.map_err(|e| Problem::disk("the spool cannot be opened", &e))?);
         let mut listed = list(&spool, size).await?;
         if let (Some(site), Some(position)) = (waits_for, position) {
             let begun = Instant::now();
-            while !self.has(&listed, position) && !is_there(&site.chain().await?.0, Some(position)) {
+            while !self.has(&listed, position) && !is_there(&site.chain().await?.0, Some(position))
+            {
                 if begun.elapsed() > ARCHIVING {
                     let why = "PostgreSQL does not put its log into the spool";
                     return Err(Problem::new(Fault::Source, why));
@@ -157,7 +174,10 @@ impl Backups {
 
     /// What seems to keep PostgreSQL from archiving.
     async fn archiver(&self, tenant: &TenantPlan, found: &Found) -> &'static str {
-        if found.position.is_none_or(|position| self.has(&found.listed, position)) {
+        if found
+            .position
+            .is_none_or(|position| self.has(&found.listed, position))
+        {
             return "";
         }
         for site in self.sites(tenant) {
@@ -185,7 +205,8 @@ impl Backups {
             let next = chain.next(&names, found.size);
             if next.hole {
                 tracing::warn!(tenant = %tenant.name, destination = %site.destination, "segments of the log are missing");
-                site.change(Some(found.size), |chain| chain.broken(now_ms())).await?;
+                site.change(Some(found.size), |chain| chain.broken(now_ms()))
+                    .await?;
             }
             let (chain, _) = site.chain().await?;
             if chain.needs_from(found.size).is_none() {
@@ -203,7 +224,8 @@ impl Backups {
                     files: new,
                     begun,
                 };
-                self.put(tenant, destination, site, found, shipment, progress).await?;
+                self.put(tenant, destination, site, found, shipment, progress)
+                    .await?;
             }
             if !next.more {
                 break;
@@ -243,7 +265,9 @@ impl Backups {
             };
             Ok(Some(NewFiles { root, new, since }))
         });
-        let looked = looked.await.map_err(|e| Problem::disk("the filestore cannot be looked at", &e))?;
+        let looked = looked
+            .await
+            .map_err(|e| Problem::disk("the filestore cannot be looked at", &e))?;
         Ok(looked.filter(|files| files.new.all || !files.new.paths.is_empty()))
     }
 
@@ -310,7 +334,9 @@ impl Backups {
     async fn clear(&self, tenant: &TenantPlan, found: &Found) -> Result<(), Problem> {
         let all = destinations(tenant);
         let any = all.iter().any(|destination| destination.required);
-        let counting = all.iter().filter(|destination| destination.required || !any);
+        let counting = all
+            .iter()
+            .filter(|destination| destination.required || !any);
         let mut needed = Vec::new();
         for destination in counting {
             let (chain, _) = self.site(tenant.uid, &destination.name).chain().await?;
@@ -371,11 +397,19 @@ impl Shipment {
         let unopened = |e| Problem::disk("what is to be shipped cannot be opened", &e);
         let mut parts = vec![Part::bytes("manifest.json", manifest)];
         if !self.segments.is_empty() {
-            let histories = listed.others.iter().filter(|name| name.ends_with(".history"));
-            let mut names: Vec<PathBuf> = self.segments.iter().map(|s| s.to_string().into()).collect();
+            let histories = listed
+                .others
+                .iter()
+                .filter(|name| name.ends_with(".history"));
+            let mut names: Vec<PathBuf> =
+                self.segments.iter().map(|s| s.to_string().into()).collect();
             names.extend(histories.take(HISTORIES).map(PathBuf::from));
             let folder = spool.directory(&RelPath::root()).map_err(unopened)?;
-            parts.push(Part::paths("wal", folder, names.iter().map(PathBuf::as_path)));
+            parts.push(Part::paths(
+                "wal",
+                folder,
+                names.iter().map(PathBuf::as_path),
+            ));
         }
         if let Some(files) = self.files {
             let folder = files.root.directory(&RelPath::root()).map_err(unopened)?;

@@ -3,11 +3,7 @@
 //!
 //! Not here: a shipment (ship).
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use isyone_proto::plan::TenantPlan;
 use tokio::{
@@ -19,7 +15,10 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::Backups;
-use crate::base::clock::backoff;
+use crate::base::{
+    clock::backoff,
+    fsutil::{self, blocking},
+};
 
 /// Between looks at which tenants are due.
 const LOOK: Duration = Duration::from_secs(2);
@@ -65,7 +64,10 @@ fn phase(tenant: Uuid, every: Duration) -> Duration {
 fn next(turn: Turn, begun: Instant, now: Instant, went_well: bool) -> Turn {
     let (failures, wait) = match went_well {
         true => (0, turn.every),
-        false => (turn.failures.saturating_add(1), backoff(turn.failures, RETRY, turn.every)),
+        false => (
+            turn.failures.saturating_add(1),
+            backoff(turn.failures, RETRY, turn.every),
+        ),
     };
     // One that took longer than the interval is followed by the next at once, but for a look.
     let due = (begun + wait).max(now);
@@ -89,6 +91,7 @@ impl Shipper {
 
     /// Runs until `stop`. A shipment under way then ends without a snapshot.
     pub async fn run(mut self, stop: CancellationToken) {
+        self.forget_departed().await;
         loop {
             self.look();
             tokio::select! {
@@ -100,6 +103,28 @@ impl Shipper {
         self.at_work.shutdown().await;
     }
 
+    /// Removes records of tenants that have left this host: should one come back, its next base begins anew.
+    async fn forget_departed(&self) {
+        let plan = self.backups.plans.borrow().plan.clone();
+        let Some(plan) = plan else { return };
+        let directory = self.backups.host.data.backups();
+        let removed = blocking(move || {
+            if !fsutil::is_directory(&directory) {
+                return Ok(());
+            }
+            let is_here = |name: &str| plan.tenants.iter().any(|t| t.uid.to_string() == name);
+            for found in fsutil::list(&directory)? {
+                if !found.name.to_str().is_some_and(is_here) {
+                    fsutil::remove_tree(&found.path)?;
+                }
+            }
+            Ok(())
+        });
+        if let Err(e) = removed.await {
+            tracing::warn!("records of departed tenants' backups remain: {e}");
+        }
+    }
+
     fn look(&mut self) {
         let plan = self.backups.plans.borrow().plan.clone();
         let Some(plan) = plan else { return };
@@ -109,7 +134,10 @@ impl Shipper {
             there.push(tenant.uid);
             let Some(every) = every(tenant) else {
                 if self.turns.remove(&tenant.uid).is_some() && tenant.backup.is_none() {
-                    self.backups.host.board.set_backup(&tenant.name, tenant.uid, None);
+                    self.backups
+                        .host
+                        .board
+                        .set_backup(&tenant.name, tenant.uid, None);
                 }
                 continue;
             };

@@ -77,7 +77,8 @@ impl Site {
             let (records, destination) = (self.records.clone(), self.destination.clone());
             let written = chain.clone();
             let saved = blocking(move || records.save(&destination, &written, size)).await;
-            saved.map_err(|e| Problem::disk("what is known of its backups cannot be written", &e))?;
+            saved
+                .map_err(|e| Problem::disk("what is known of its backups cannot be written", &e))?;
         }
         (known.chain, known.size) = (chain.clone(), size);
         Ok(chain)

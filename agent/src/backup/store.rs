@@ -55,7 +55,8 @@ impl CoordinatorStores {
             return Ok(channel.clone());
         }
         let channel = tls::bulk_channel(&self.endpoint, self.tls.clone());
-        let channel = channel.map_err(|_| Problem::new(Fault::Other, "the coordinator's address is none"))?;
+        let channel =
+            channel.map_err(|_| Problem::new(Fault::Other, "the coordinator's address is none"))?;
         *held = Some(channel.clone());
         Ok(channel)
     }
@@ -93,11 +94,15 @@ pub fn open(
     let is_none = |error: &Error| match error {
         Error::NoRepository { .. } => true,
         // Its folder is not there. Whether the destination itself is, making it finds out.
-        Error::Store { source: StoreError::Unreachable(e), .. } => e.kind() == std::io::ErrorKind::NotFound,
+        Error::Store {
+            source: StoreError::Unreachable(e),
+            ..
+        } => e.kind() == std::io::ErrorKind::NotFound,
         _ => false,
     };
     match Repository::open(store.clone(), &key) {
-        Err(error) if make && is_none(&error) => match Repository::create(store.clone(), &key, job) {
+        Err(error) if make && is_none(&error) => match Repository::create(store.clone(), &key, job)
+        {
             // Another job of this tenant was first.
             Err(Error::RepositoryExists { .. }) => Repository::open(store, &key),
             made => made,

@@ -60,20 +60,34 @@ impl From<DockerError> for Problem {
 pub fn problem(error: &Error) -> Problem {
     match error {
         Error::Store { source, .. } => of_store(source),
-        Error::NoRepository { .. } => Problem::new(Fault::Damaged, "there is no repository any more"),
-        Error::RepositoryExists { .. } => Problem::new(Fault::Other, "there is a repository already"),
-        Error::WrongKey { .. } => Problem::for_good(Fault::WrongKey, "the repository was made with another key"),
-        Error::Damaged { file, fault } => {
-            Problem::new(Fault::Damaged, format!("{file} in the repository is damaged: {fault}"))
+        Error::NoRepository { .. } => {
+            Problem::new(Fault::Damaged, "there is no repository any more")
         }
+        Error::RepositoryExists { .. } => {
+            Problem::new(Fault::Other, "there is a repository already")
+        }
+        Error::WrongKey { .. } => {
+            Problem::for_good(Fault::WrongKey, "the repository was made with another key")
+        }
+        Error::Damaged { file, fault } => Problem::new(
+            Fault::Damaged,
+            format!("{file} in the repository is damaged: {fault}"),
+        ),
         Error::Content { file, fault, .. } => {
             let place = file.map_or_else(String::new, |file| format!(" ({file})"));
-            Problem::new(Fault::Damaged, format!("content of a snapshot cannot be read{place}: {fault}"))
+            Problem::new(
+                Fault::Damaged,
+                format!("content of a snapshot cannot be read{place}: {fault}"),
+            )
         }
         // The path is one of the parts', or below it: a file's name is a hash, but may be anything.
         Error::Source { path, source } => {
-            let part: String = path.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '.').collect();
-            let own = matches!(part.as_str(), "database.tar" | "dump.pgc").then(|| source.to_string());
+            let part: String = path
+                .chars()
+                .take_while(|c| c.is_ascii_alphanumeric() || *c == '.')
+                .collect();
+            let own = matches!(part.as_str(), "database.tar" | "dump.pgc" | "manifest.json")
+                .then(|| source.to_string());
             let why = own.unwrap_or_else(|| source.kind().to_string());
             Problem::new(Fault::Source, format!("{part} could not be read: {why}"))
         }
@@ -82,8 +96,12 @@ pub fn problem(error: &Error) -> Problem {
             // Names of snapshots and of files in a repository at the most.
             let word = match other {
                 Error::TooMuch { what, most } => format!("{what} are more than {most}"),
-                Error::TooManyParts(_) | Error::PartName(_) => "a snapshot of too many parts".to_owned(),
-                Error::NoSnapshot(_) | Error::NoEntry { .. } => "a snapshot is not there".to_owned(),
+                Error::TooManyParts(_) | Error::PartName(_) => {
+                    "a snapshot of too many parts".to_owned()
+                }
+                Error::NoSnapshot(_) | Error::NoEntry { .. } => {
+                    "a snapshot is not there".to_owned()
+                }
                 Error::Library { doing, .. } => format!("the repository could not be {doing}"),
                 _ => "it failed".to_owned(),
             };
@@ -95,17 +113,31 @@ pub fn problem(error: &Error) -> Problem {
 fn of_store(error: &StoreError) -> Problem {
     let (fault, message) = match error {
         StoreError::Full(_) => (Fault::Full, "the destination is full".to_owned()),
-        StoreError::Unreachable(e) => (Fault::Unreachable, format!("the destination is not reached: {}", e.kind())),
-        StoreError::Denied(_) => (Fault::Denied, "the destination does not allow it".to_owned()),
+        StoreError::Unreachable(e) => (
+            Fault::Unreachable,
+            format!("the destination is not reached: {}", e.kind()),
+        ),
+        StoreError::Denied(_) => (
+            Fault::Denied,
+            "the destination does not allow it".to_owned(),
+        ),
         StoreError::Absent(file) => (Fault::Damaged, format!("{file} is not there")),
-        StoreError::Exists(file) => (Fault::Damaged, format!("{file} is there with another content")),
+        StoreError::Exists(file) => (
+            Fault::Damaged,
+            format!("{file} is there with another content"),
+        ),
         StoreError::TooLarge { file, .. } | StoreError::Swollen(file) => {
             (Fault::Damaged, format!("{file} is larger than it may be"))
         }
         StoreError::Altered(file) => (Fault::Damaged, format!("{file} is not what was written")),
-        StoreError::TooMany { folder, most } => (Fault::Other, format!("more than {most} files in {folder}")),
+        StoreError::TooMany { folder, most } => {
+            (Fault::Other, format!("more than {most} files in {folder}"))
+        }
         StoreError::Stopped => return Problem::stopped(),
-        StoreError::Failed(e) => (Fault::Other, format!("the destination failed: {}", e.kind())),
+        StoreError::Failed(e) => (
+            Fault::Other,
+            format!("the destination failed: {}", e.kind()),
+        ),
     };
     Problem::new(fault, message)
 }
@@ -146,7 +178,9 @@ mod tests {
             source: StoreError::Full(std::io::Error::other("x")),
         };
         assert_eq!(problem(&full).fault, Fault::Full);
-        let key = Error::WrongKey { place: "p".to_owned() };
+        let key = Error::WrongKey {
+            place: "p".to_owned(),
+        };
         assert!(problem(&key).for_good);
     }
 }

@@ -16,7 +16,8 @@ const GRACE: Duration = Duration::from_secs(2);
 /// Ends it: SIGHUP, then SIGKILL if it is still running.
 pub async fn end_command(docker: &dyn Docker, container: &str, id: &str) {
     for (signal, grace) in [(Signal::HUP, GRACE), (Signal::KILL, Duration::ZERO)] {
-        let (state, found) = match tokio::join!(docker.exec_state(id), docker.container(container)) {
+        let (state, found) = match tokio::join!(docker.exec_state(id), docker.container(container))
+        {
             (Ok(state), Ok(Some(found))) if state.running => (state, found),
             _ => return,
         };

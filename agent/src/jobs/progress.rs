@@ -85,6 +85,16 @@ impl Progress {
         self.backup.lock().unwrap_or_else(PoisonError::into_inner).1 = Some(fault);
     }
 
+    /// The snapshot, as far as there is one.
+    #[cfg(test)]
+    pub(crate) fn made_so_far(&self) -> Option<BackupMade> {
+        self.backup
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+            .clone()
+    }
+
     /// Both, of the attempt that has ended.
     pub(super) fn take_backup(&self) -> (Option<BackupMade>, Option<Fault>) {
         std::mem::take(&mut *self.backup.lock().unwrap_or_else(PoisonError::into_inner))

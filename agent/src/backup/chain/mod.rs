@@ -128,7 +128,10 @@ pub struct Next {
 impl Chain {
     /// The first segment that is not there and is needed; `None`: no segment is.
     pub fn needs_from(&self, size: SegmentSize) -> Option<Segment> {
-        if let Some(there) = self.there.filter(|_| self.begun.is_some() || self.is_whole()) {
+        if let Some(there) = self
+            .there
+            .filter(|_| self.begun.is_some() || self.is_whole())
+        {
             return Some(size.after(there.last));
         }
         let base = self.base.as_ref().filter(|_| self.gap_since.is_none());
@@ -157,7 +160,9 @@ impl Chain {
                 None => return next,
             }
         }
-        let most = usize::try_from(SHIPMENT_BYTES / size.bytes()).unwrap_or(1).max(1);
+        let most = usize::try_from(SHIPMENT_BYTES / size.bytes())
+            .unwrap_or(1)
+            .max(1);
         let mut expected = from;
         for segment in spool.iter().filter(|s| **s >= from) {
             if *segment != expected || next.ship.len() == most {
@@ -180,7 +185,10 @@ impl Chain {
         size: SegmentSize,
     ) -> Result<Vec<Segment>, Segment> {
         let covers = |there: &Segments| there.first <= needs.first && there.last >= needs.first;
-        let from = self.there.filter(covers).map_or(needs.first, |there| size.after(there.last));
+        let from = self
+            .there
+            .filter(covers)
+            .map_or(needs.first, |there| size.after(there.last));
         let mut rest = Vec::new();
         let mut next = from;
         while next <= needs.last {
@@ -207,13 +215,19 @@ impl Chain {
             return;
         };
         let follows = |there: &Segments| size.after(there.last) == *first;
-        let first = self.there.filter(follows).map_or(*first, |there| there.first);
+        let first = self
+            .there
+            .filter(follows)
+            .map_or(*first, |there| there.first);
         self.there = Some(Segments { first, last: *last });
     }
 
     /// A base backup begins, and needs the log from `first` on.
     pub fn begin(&mut self, first: Segment) {
-        if self.there.is_some_and(|there| there.first.timeline != first.timeline) {
+        if self
+            .there
+            .is_some_and(|there| there.first.timeline != first.timeline)
+        {
             self.there = None;
         }
         self.begun = Some(first);

@@ -58,7 +58,10 @@ fn without_a_base_nothing_is_shipped_and_with_one_all_that_follows() {
     assert_eq!(removable(&spool, &[chain.needs_from(size())]), spool);
     chain.begin(segment(3));
     assert_eq!(chain.next(&spool, size()).ship, segments(3..=5));
-    assert_eq!(removable(&spool, &[chain.needs_from(size())]), segments(1..=2));
+    assert_eq!(
+        removable(&spool, &[chain.needs_from(size())]),
+        segments(1..=2)
+    );
     let rest = chain.rest_of(range(3, 4), &spool, size()).unwrap();
     chain.shipped(&rest, size());
     chain.based(base(3, 4));
@@ -83,7 +86,10 @@ fn a_hole_ends_a_chain_until_the_next_base() {
     assert!(!next.hole);
     assert_eq!(next.ship, segments(6..=6));
     chain.shipped(&next.ship, size());
-    assert_eq!(chain.rest_of(range(6, 8), &segments(6..=7), size()), Err(segment(8)));
+    assert_eq!(
+        chain.rest_of(range(6, 8), &segments(6..=7), size()),
+        Err(segment(8))
+    );
     chain.based(base(6, 6));
     assert_eq!((chain.gap_since, chain.is_whole()), (None, true));
 }
@@ -127,7 +133,10 @@ fn a_stopped_tenant_has_a_base_and_no_log() {
 fn nothing_is_removed_where_nobody_has_said_what_is_needed() {
     let spool = segments(1..=3);
     assert_eq!(removable(&spool, &[]), []);
-    assert_eq!(removable(&spool, &[None, Some(segment(2))]), segments(1..=1));
+    assert_eq!(
+        removable(&spool, &[None, Some(segment(2))]),
+        segments(1..=1)
+    );
 }
 
 #[test]
@@ -138,7 +147,10 @@ fn what_is_safe_is_older_than_what_postgresql_has_not_finished() {
         lsn: 5 * MIB + 1,
         size: size(),
     };
-    assert_eq!((position.segment(), position.finished()), (segment(5), segment(4)));
+    assert_eq!(
+        (position.segment(), position.finished()),
+        (segment(5), segment(4))
+    );
     assert_eq!(safe_to(&position, 60_000, true), 1_000_000);
     assert_eq!(safe_to(&position, 60_000, false), 925_000);
 }
@@ -188,7 +200,9 @@ impl World {
 
     /// The end of a base backup that began at a segment.
     fn finish(&mut self, to: usize) {
-        let Some(first) = self.chains[to].begun else { return };
+        let Some(first) = self.chains[to].begun else {
+            return;
+        };
         self.archive(1, false); // what the end of a base backup finishes
         let needs = Segments {
             first,

@@ -73,7 +73,11 @@ impl Remote {
     }
 
     /// Calls, and again where that may help.
-    fn call<T, F>(&self, file: File, make: impl Fn(BackupStoreClient<Channel>) -> F) -> Result<T, StoreError>
+    fn call<T, F>(
+        &self,
+        file: File,
+        make: impl Fn(BackupStoreClient<Channel>) -> F,
+    ) -> Result<T, StoreError>
     where
         F: Future<Output = Answer<T>>,
     {
@@ -122,7 +126,11 @@ impl Remote {
                         return Err(Status::data_loss("more than was asked for"));
                     }
                 }
-                let wanted = if length == 0 { size.unwrap_or(0) } else { length };
+                let wanted = if length == 0 {
+                    size.unwrap_or(0)
+                } else {
+                    length
+                };
                 if content.len() as u64 != wanted {
                     return Err(Status::data_loss("less than was asked for"));
                 }
@@ -190,13 +198,14 @@ async fn in_time<T>(call: impl Future<Output = T>) -> Result<T, Status> {
 /// Whether the same call may succeed, and after which time if the server says.
 fn again(status: &Status) -> Option<Option<Duration>> {
     match status.code() {
-        Code::Unavailable | Code::DeadlineExceeded | Code::Unknown | Code::Aborted | Code::Cancelled | Code::DataLoss => {
-            Some(None)
-        }
+        Code::Unavailable
+        | Code::DeadlineExceeded
+        | Code::Unknown
+        | Code::Aborted
+        | Code::Cancelled
+        | Code::DataLoss => Some(None),
         // Without a word on when, the destination is full.
-        Code::ResourceExhausted => {
-            isyone_proto::error::retry_after(status).map(Some)
-        }
+        Code::ResourceExhausted => isyone_proto::error::retry_after(status).map(Some),
         _ => None,
     }
 }
@@ -212,7 +221,9 @@ fn meaning(file: File, status: &Status) -> StoreError {
         Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented => {
             StoreError::Denied(said(io::ErrorKind::PermissionDenied))
         }
-        Code::ResourceExhausted if again(status).is_none() => StoreError::Full(said(io::ErrorKind::StorageFull)),
+        Code::ResourceExhausted if again(status).is_none() => {
+            StoreError::Full(said(io::ErrorKind::StorageFull))
+        }
         Code::InvalidArgument | Code::OutOfRange | Code::DataLoss | Code::Internal => {
             StoreError::Failed(said(io::ErrorKind::InvalidData))
         }
@@ -295,7 +306,9 @@ impl Store for Remote {
                 let sent = client.put(tokio_stream::iter(messages));
                 // The whole file goes before the answer comes: as long as it takes at a slow line.
                 let answer = timeout(STALL * 10, sent).await;
-                answer.map_err(|_| Status::deadline_exceeded("no answer in time"))?.map(drop)
+                answer
+                    .map_err(|_| Status::deadline_exceeded("no answer in time"))?
+                    .map(drop)
             }
         })
     }

@@ -46,14 +46,18 @@ impl Listed {
 /// Whether it is a name of PostgreSQL's that is no segment: a timeline's history, a backup's, a part of a segment.
 fn is_other(name: &str) -> bool {
     let digits = |text: &str, count| {
-        text.len() == count && text.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b))
+        text.len() == count
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b))
     };
     match name.split_once('.') {
         Some((timeline, "history")) => digits(timeline, 8),
         Some((segment, "partial")) => digits(segment, 24),
         Some((segment, rest)) => {
             let backup = rest.split_once('.');
-            digits(segment, 24) && backup.is_some_and(|(offset, end)| digits(offset, 8) && end == "backup")
+            digits(segment, 24)
+                && backup.is_some_and(|(offset, end)| digits(offset, 8) && end == "backup")
         }
         None => false,
     }

@@ -42,7 +42,11 @@ fn segments_are_listed_in_order_and_other_things_are_none() {
     site.file("000000010000000000001000", MIB); // no such segment of 1 MiB
     site.file("readme", 5);
     fs::create_dir(site.dir.path().join("000000010000000000000006")).unwrap();
-    std::os::unix::fs::symlink("/etc/passwd", site.dir.path().join("000000010000000000000007")).unwrap();
+    std::os::unix::fs::symlink(
+        "/etc/passwd",
+        site.dir.path().join("000000010000000000000007"),
+    )
+    .unwrap();
     fs::write(
         site.dir.path().join("gap"),
         "000000010000000000000008 000000010000000000000009\n",
@@ -50,7 +54,10 @@ fn segments_are_listed_in_order_and_other_things_are_none() {
     .unwrap();
     let listed = site.list();
     let names: Vec<_> = listed.names().iter().map(ToString::to_string).collect();
-    assert_eq!(names, ["000000010000000000000002", "000000010000000000000003"]);
+    assert_eq!(
+        names,
+        ["000000010000000000000002", "000000010000000000000003"]
+    );
     assert_eq!((listed.others.len(), listed.odd), (3, 4));
     assert!(listed.bytes > 5 * MIB - 2 && !listed.overfull);
     assert_eq!(listed.gap.map(|gap| gap.last.number), Some(9));

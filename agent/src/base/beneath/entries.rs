@@ -50,7 +50,9 @@ impl Root {
     /// Takes a file out of the directory. That there is none is no error, and neither is a directory of the name, which stays. A link
     /// goes itself.
     pub fn unlink(&self, name: &str) -> io::Result<()> {
-        let path = RelPath::root().join(name.as_bytes()).map_err(io::Error::other)?;
+        let path = RelPath::root()
+            .join(name.as_bytes())
+            .map_err(io::Error::other)?;
         let directory = self.directory(&RelPath::root())?;
         match unlinkat(&directory, path.as_path(), AtFlags::empty()) {
             Err(Errno::NOENT | Errno::ISDIR) => Ok(()),
@@ -83,7 +85,10 @@ mod tests {
             names
         };
         let all = [("file", true), ("folder", false), ("link", false)];
-        assert_eq!(names(), all.map(|(name, is_file)| (name.to_owned(), is_file)));
+        assert_eq!(
+            names(),
+            all.map(|(name, is_file)| (name.to_owned(), is_file))
+        );
         for name in ["file", "folder", "link", "none"] {
             root.unlink(name).unwrap();
         }

@@ -33,6 +33,11 @@ fn news(report: &BackupReport) -> impl PartialEq + '_ {
 }
 
 impl StatusBoard {
+    /// A tenant's backups, once looked at.
+    pub fn backup(&self, name: &TenantName, uid: Uuid) -> Option<Box<BackupReport>> {
+        self.lock().backup(name, uid)
+    }
+
     /// A tenant's backups; `None`: its plan has none. Wakes the link when there is a new base, a gap or trouble, or no more of it.
     pub fn set_backup(&self, name: &TenantName, uid: Uuid, report: Option<BackupReport>) {
         let mut inner = self.lock();

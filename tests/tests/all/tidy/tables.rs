@@ -88,8 +88,9 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
         &[
             (
                 "agent",
-                "base docker host jobs link metrics peer plan tenant",
+                "backup base docker host jobs link metrics peer plan tenant",
             ),
+            ("backup", "base docker host jobs peer plan tenant"),
             ("docker", "plan"),
             ("host", "base docker plan"),
             ("jobs", "base host peer tenant"),
