@@ -114,7 +114,7 @@ impl Backups {
             at: now_ms(),
             progress,
         };
-        match make.work {
+        let made = match make.work {
             BackupWork::Base => self.base(&making).await,
             BackupWork::Dump => self.dump(&making).await,
             BackupWork::Stopped => self.stopped(&making).await,
@@ -124,7 +124,13 @@ impl Backups {
                     .await?;
                 shipped.ok_or_else(|| Problem::new(Fault::NotNow, "nothing was ever shipped"))
             }
+        };
+        // A shipment has counted its snapshots itself.
+        if let (Ok(made), false) = (&made, make.work == BackupWork::Ship) {
+            making.site.made(made).await;
         }
+        self.show(&making.tenant, None, "").await;
+        made
     }
 
     /// A base backup of a tenant that runs.

@@ -37,7 +37,7 @@ use std::{
 
 use isyone_backup::Pace;
 use isyone_proto::{
-    backup::{BackupReport, Destination},
+    backup::Destination,
     ids::{HostName, ShortName},
     plan::TenantPlan,
 };
@@ -147,22 +147,26 @@ impl Backups {
         plan.tenants.iter().find(|t| t.uid == uid).cloned()
     }
 
-    /// Shows how a tenant's backups are. `spool`: as it was looked at last.
-    async fn show(&self, tenant: &TenantPlan, spool: &spool::Listed, archiver: &str) {
-        let mut report = BackupReport {
-            spool_bytes: spool.bytes,
-            spool_segments: u32::try_from(spool.segments.len()).unwrap_or(u32::MAX),
-            spool_since: spool.segments.values().min().copied(),
-            gap: spool.gap,
-            archiver: archiver.to_owned(),
-            destinations: Vec::new(),
-        };
+    /// Shows how a tenant's backups are. `spool`: as it was looked at; unset where that was not possible.
+    async fn show(&self, tenant: &TenantPlan, spool: Option<&spool::Listed>, archiver: &str) {
+        if tenant.backup.is_none() {
+            return;
+        }
+        let board = &self.host.board;
+        let before = board.backup(&tenant.name, tenant.uid);
+        let mut report = before.map(|before| *before).unwrap_or_default();
+        if let Some(spool) = spool {
+            archiver.clone_into(&mut report.archiver);
+            report.spool_bytes = spool.bytes;
+            report.spool_segments = u32::try_from(spool.segments.len()).unwrap_or(u32::MAX);
+            report.spool_since = spool.segments.values().min().copied();
+            report.gap = spool.gap;
+        }
+        report.destinations = Vec::new();
         for site in self.sites(tenant) {
             report.destinations.push(site.report().await);
         }
-        self.host
-            .board
-            .set_backup(&tenant.name, tenant.uid, Some(report));
+        board.set_backup(&tenant.name, tenant.uid, Some(report));
     }
 }
 

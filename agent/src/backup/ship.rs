@@ -72,7 +72,7 @@ impl Backups {
                 for site in self.sites(tenant) {
                     site.ended(Err(&problem), now_ms()).await;
                 }
-                self.show(tenant, &Listed::default(), "").await;
+                self.show(tenant, None, "").await;
                 return Err(problem);
             }
         };
@@ -85,9 +85,10 @@ impl Backups {
             site.ended(shipped.as_ref().map(|_| ()), now_ms()).await;
             first = first.and(shipped.map(drop));
         }
+        let archiver = self.archiver(tenant, &found).await;
         let cleared = self.clear(tenant, &found).await;
-        self.show(tenant, &found.listed, self.archiver(tenant, &found).await)
-            .await;
+        let left = list(&found.spool, found.size).await.ok();
+        self.show(tenant, left.as_ref(), archiver).await;
         first.and(cleared)
     }
 
@@ -112,7 +113,7 @@ impl Backups {
             .ship_to(tenant, destination, &site, &found, extent, Some(progress))
             .await;
         site.ended(shipped.as_ref().map(|_| ()), now_ms()).await;
-        self.show(tenant, &found.listed, "").await;
+        self.show(tenant, Some(&found.listed), "").await;
         let chain = shipped?;
         if !chain.is_whole() {
             return Err(Problem::new(
@@ -214,15 +215,16 @@ impl Backups {
             }
             let begun = now_ms();
             // Files last: what the database names in the segments before them is there.
-            let new = match next.more {
+            let files = match next.more {
                 true => None,
                 false => self.new_files(tenant, found, &chain, begun).await?,
             };
-            if !next.ship.is_empty() || new.is_some() {
+            if !next.ship.is_empty() || files.is_some() {
                 let shipment = Shipment {
                     segments: next.ship,
-                    files: new,
+                    files,
                     begun,
+                    is_last: !next.more,
                 };
                 self.put(tenant, destination, site, found, shipment, progress)
                     .await?;
@@ -306,9 +308,15 @@ impl Backups {
             host: self.name.to_string(),
             tags: vec![format!("tenant:{}", tenant.name)],
         };
-        let (begun, names) = (shipment.begun, shipment.segments.clone());
+        let (begun, names, is_last) = (shipment.begun, shipment.segments.clone(), shipment.is_last);
         let parts = shipment.parts(&found.spool, &found.listed, manifest.json())?;
         let written = put.write(label, parts, None, false, progress).await?;
+        let is_segment = |(path, _): &(String, _)| path.starts_with("wal/");
+        if written.left_out.first.iter().any(is_segment) {
+            // Nobody but the tenant's own programs takes them away: the chain has a hole, and the next look says so.
+            let why = "segments of the log have vanished from the spool";
+            return Err(Problem::new(Fault::Source, why));
+        }
         let made = BackupMade {
             snapshot: SnapshotName(written.snapshot.0),
             work: BackupWork::Ship,
@@ -324,7 +332,9 @@ impl Backups {
         site.made(&made).await;
         let record = |chain: &mut Chain| {
             chain.shipped(&names, found.size);
-            chain.files_since = Some(begun);
+            if is_last {
+                chain.files_since = Some(begun);
+            }
             chain.newest = Some(made);
         };
         site.change(Some(found.size), record).await.map(drop)
@@ -383,6 +393,8 @@ struct Shipment {
     files: Option<NewFiles>,
     /// Before anything of it was looked for.
     begun: i64,
+    /// No more segments wait: new files were looked for.
+    is_last: bool,
 }
 
 impl Shipment {
