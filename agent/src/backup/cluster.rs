@@ -35,7 +35,7 @@ const MOST_BYTES: u64 = 64 << 10;
 /// Of each of our sessions: no long statements, no writes, nobody else's functions.
 const OPTIONS: &str = "-c statement_timeout=20000 -c lock_timeout=1000 -c default_transaction_read_only=on -c search_path=pg_catalog -c jit=off";
 /// The position, its timeline, and the size of segments. The timeline is that of the last checkpoint, which a promotion ends with.
-const POSITION: &str = "SELECT pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), '0/0')::pg_catalog.int8, \
+pub(super) const POSITION: &str = "SELECT pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), '0/0')::pg_catalog.int8, \
     (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()), \
     (SELECT setting::pg_catalog.int8 FROM pg_catalog.pg_settings WHERE name = 'wal_segment_size')";
 const SWITCH: &str = "SELECT pg_catalog.pg_switch_wal()";
@@ -149,7 +149,7 @@ impl ContainerClusters {
 }
 
 /// The program for a stream, as PostgreSQL's user runs it in the container.
-fn words(stream: Stream, tenant: &TenantName) -> Vec<String> {
+pub(super) fn words(stream: Stream, tenant: &TenantName) -> Vec<String> {
     let database = tenant.database();
     let program: &[&str] = match stream {
         Stream::Base | Stream::BaseWithLog => {

@@ -246,6 +246,7 @@ pub(super) struct World {
     pub(super) dir: tempfile::TempDir,
     pub(super) host: Arc<Host>,
     pub(super) tenant: Arc<Tenant>,
+    tenants: Arc<dyn Tenants>,
     pub(super) plan: TenantPlan,
     pub(super) full: BTreeMap<String, Arc<AtomicBool>>,
     pub(super) backups: Arc<Backups>,
@@ -255,13 +256,25 @@ pub(super) struct World {
 impl World {
     pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let tenant = Arc::new(Tenant::new(&dir.path().join("alfa")));
+        let tenants = Arc::new(FakeTenants(tenant.clone()));
+        Self::with(dir, tenant, tenants)
+    }
+
+    /// With somebody else's tenant.
+    pub(super) fn of(tenants: Arc<dyn Tenants>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let tenant = Arc::new(Tenant::new(&dir.path().join("alfa")));
+        Self::with(dir, tenant, tenants)
+    }
+
+    fn with(dir: tempfile::TempDir, tenant: Arc<Tenant>, tenants: Arc<dyn Tenants>) -> Self {
         let data = DataDir::new(dir.path().join("agent"));
         data.create().unwrap();
         let advertise = [192, 0, 2, 7].into();
         let docker = FakeDocker::new(dir.path(), 1);
         let host = Host::new(docker.clone(), docker, data, advertise, HostPace::hasty());
         let host = Arc::new(host.unwrap());
-        let tenant = Arc::new(Tenant::new(&dir.path().join("alfa")));
         let mut plan = tenant_plan("alfa");
         let destination = |name: &str, required| Destination {
             name: name.parse().unwrap(),
@@ -286,23 +299,22 @@ impl World {
             stale: Vec::new(),
         };
         let in_force = watch::channel(in_force).1;
-        let mut world = Self {
-            backups: Self::backups(dir.path(), &host, &tenant, &full, &in_force),
+        Self {
+            backups: Self::backups(dir.path(), &host, &tenants, &full, &in_force),
             dir,
             host,
             tenant,
+            tenants,
             plan,
             full,
             in_force,
-        };
-        world.restart();
-        world
+        }
     }
 
     fn backups(
         dir: &Path,
         host: &Arc<Host>,
-        tenant: &Arc<Tenant>,
+        tenants: &Arc<dyn Tenants>,
         full: &BTreeMap<String, Arc<AtomicBool>>,
         in_force: &watch::Receiver<InForce>,
     ) -> Arc<Backups> {
@@ -314,7 +326,7 @@ impl World {
             host.clone(),
             "h1".parse().unwrap(),
             in_force.clone(),
-            Arc::new(FakeTenants(tenant.clone())),
+            tenants.clone(),
             Arc::new(stores),
             0,
         ))
@@ -325,7 +337,7 @@ impl World {
         self.backups = Self::backups(
             self.dir.path(),
             &self.host,
-            &self.tenant,
+            &self.tenants,
             &self.full,
             &self.in_force,
         );
