@@ -199,7 +199,7 @@ impl Backups {
         ];
         parts.extend(filestore);
         let parent = making.site.chain().await?.0.base.map(|base| base.snapshot);
-        let written = self.put(making, parts, parent).await?;
+        let written = self.store_parts(making, parts, parent).await?;
         // Nobody else ships for the tenant until this is written down.
         let rest = rest.take();
         let made = self.made(making, &written, rest.needs, counts);
@@ -268,7 +268,7 @@ impl Backups {
         counts: Counts,
     ) -> Result<BackupMade, Problem> {
         let parent = making.site.chain().await?.0.base.map(|base| base.snapshot);
-        let written = self.put(making, parts, parent).await?;
+        let written = self.store_parts(making, parts, parent).await?;
         let made = self.made(making, &written, None, counts);
         let base = Base {
             snapshot: made.snapshot,
@@ -297,7 +297,7 @@ impl Backups {
         ];
         parts.extend(self.filestore(making).await?);
         let parent = making.site.chain().await?.0.base.map(|base| base.snapshot);
-        let written = self.put(making, parts, parent).await?;
+        let written = self.store_parts(making, parts, parent).await?;
         let made = self.made(making, &written, None, counts);
         let newest = made.clone();
         making
@@ -351,7 +351,7 @@ impl Backups {
         Ok(opened.map(|folder| Part::folder("filestore", folder)))
     }
 
-    async fn put(
+    async fn store_parts(
         &self,
         making: &Making<'_>,
         parts: Vec<Part>,

@@ -10,7 +10,7 @@ use std::{fs, sync::atomic::Ordering};
 use isyone_backup::Purpose;
 use isyone_proto::backup::{BackupWork, Fault};
 
-use self::world::{World, size, why};
+use self::world::{PLENTY, World, size, why};
 use super::record::Records;
 use crate::base::clock::now_ms;
 
@@ -131,7 +131,7 @@ async fn segments_wait_for_what_is_required_and_for_nothing_else() {
         world.job(BackupWork::Base, name).await.unwrap();
     }
     world.ship().await.unwrap();
-    world.full["own"].store(true, Ordering::SeqCst);
+    world.room("own", 0);
     let segment = world.tenant.write().to_string();
     let failed = world.ship().await.unwrap_err();
     assert_eq!(failed.fault, Fault::Full);
@@ -142,8 +142,8 @@ async fn segments_wait_for_what_is_required_and_for_nothing_else() {
     );
     let trouble = world.at("own").trouble.unwrap();
     assert_eq!((trouble.fault, trouble.failures), (Fault::Full, 1));
-    world.full["own"].store(false, Ordering::SeqCst);
-    world.full["far"].store(true, Ordering::SeqCst);
+    world.room("own", PLENTY);
+    world.room("far", 0);
     let next = world.tenant.write().to_string();
     assert!(world.ship().await.is_err());
     assert_eq!(
@@ -154,7 +154,7 @@ async fn segments_wait_for_what_is_required_and_for_nothing_else() {
     assert!(world.names("own", "wal").contains(&next));
     assert_eq!(world.at("own").trouble, None);
     // What `far` has missed is a hole there.
-    world.full["far"].store(false, Ordering::SeqCst);
+    world.room("far", PLENTY);
     world.tenant.write();
     world.ship().await.unwrap();
     assert!(world.at("far").gap_since.is_some() && world.at("own").gap_since.is_none());
@@ -240,4 +240,56 @@ async fn nothing_happens_for_a_tenant_without_backups() {
         0
     );
     assert!(!world.host.data.backups().exists());
+}
+
+/// Dies at each write of a base backup and of a shipment in turn, as by `kill -9`: then another agent begins with what is on disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn wherever_it_is_cut_off_nothing_looks_good_that_is_not_and_it_goes_on() {
+    for files in 0..8 {
+        let mut world = World::new();
+        world.tenant.attach("abc");
+        world.room("own", files);
+        let cut = world.job(BackupWork::Base, "own").await;
+        world.restart();
+        if let Err(cut) = cut {
+            let made = world
+                .dir
+                .path()
+                .join("stores/own")
+                .join(world.plan.uid.to_string());
+            if made.join("config").exists() {
+                assert_eq!(world.snapshots("own"), [], "{files}: {cut:?}");
+            }
+        }
+        world.room("own", PLENTY);
+        let base = world.job(BackupWork::Base, "own").await.unwrap();
+        world.tenant.attach("def");
+        let last = world.tenant.write();
+        world.room("own", files);
+        let cut = world.ship().await.is_err();
+        if cut {
+            assert!(
+                world.tenant.waiting().contains(&last.to_string()),
+                "{files}: kept"
+            );
+        }
+        world.restart();
+        world.room("own", PLENTY);
+        world.ship().await.unwrap();
+        let names = world.names("own", "wal");
+        let mut next = base.segments.unwrap().first;
+        while next <= last {
+            assert!(
+                names.contains(&next.to_string()),
+                "{files}: {next} of {names:?}"
+            );
+            next = size().after(next);
+        }
+        assert_eq!(
+            world.names("own", "filestore/ab"),
+            ["abc", "def"],
+            "{files}"
+        );
+        assert_eq!(world.at("own").shipped, Some(last), "{files}");
+    }
 }

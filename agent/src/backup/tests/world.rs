@@ -6,7 +6,7 @@ use std::{
     fs,
     io::{self, Read},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
 };
 
 use bytes::Bytes;
@@ -38,6 +38,8 @@ use crate::{
 };
 
 const MIB: u64 = 1 << 20;
+/// More files than any test writes.
+pub(super) const PLENTY: i64 = 1 << 40;
 
 /// A tenant, and what its programs do.
 pub(super) struct Tenant {
@@ -191,7 +193,8 @@ impl Tenants for FakeTenants {
 #[derive(Debug, Clone)]
 struct Folder {
     inner: Local,
-    full: Arc<AtomicBool>,
+    /// Files that it still takes.
+    room: Arc<AtomicI64>,
 }
 
 impl Store for Folder {
@@ -211,7 +214,7 @@ impl Store for Folder {
         self.inner.read_part(file, offset, length)
     }
     fn write(&self, file: File, content: &[Bytes]) -> Result<(), StoreError> {
-        if self.full.load(Ordering::SeqCst) {
+        if self.room.fetch_sub(1, Ordering::SeqCst) <= 0 {
             return Err(StoreError::Full(io::ErrorKind::StorageFull.into()));
         }
         self.inner.write(file, content)
@@ -223,7 +226,7 @@ impl Store for Folder {
 
 struct Folders {
     root: PathBuf,
-    full: BTreeMap<String, Arc<AtomicBool>>,
+    room: BTreeMap<String, Arc<AtomicI64>>,
 }
 
 impl Stores for Folders {
@@ -236,8 +239,8 @@ impl Stores for Folders {
     ) -> Result<Arc<dyn Store>, Problem> {
         let name = destination.name.as_str();
         let inner = Local::new(self.root.join(name).join(tenant.to_string()));
-        let full = self.full[name].clone();
-        Ok(Arc::new(Folder { inner, full }))
+        let room = self.room[name].clone();
+        Ok(Arc::new(Folder { inner, room }))
     }
 }
 
@@ -248,7 +251,7 @@ pub(super) struct World {
     pub(super) tenant: Arc<Tenant>,
     tenants: Arc<dyn Tenants>,
     pub(super) plan: TenantPlan,
-    pub(super) full: BTreeMap<String, Arc<AtomicBool>>,
+    pub(super) room: BTreeMap<String, Arc<AtomicI64>>,
     pub(super) backups: Arc<Backups>,
     pub(super) in_force: watch::Receiver<InForce>,
 }
@@ -288,10 +291,10 @@ impl World {
             destinations: vec![destination("far", false), destination("own", true)],
             ship_s: 300,
         });
-        let full: BTreeMap<String, Arc<AtomicBool>> = ["far", "own"]
-            .map(|name| (name.to_owned(), Arc::default()))
+        let room: BTreeMap<String, Arc<AtomicI64>> = ["far", "own"]
+            .map(|name| (name.to_owned(), Arc::new(AtomicI64::new(PLENTY))))
             .into();
-        for name in full.keys() {
+        for name in room.keys() {
             fs::create_dir_all(dir.path().join("stores").join(name)).unwrap();
         }
         let in_force = InForce {
@@ -300,13 +303,13 @@ impl World {
         };
         let in_force = watch::channel(in_force).1;
         Self {
-            backups: Self::backups(dir.path(), &host, &tenants, &full, &in_force),
+            backups: Self::backups(dir.path(), &host, &tenants, &room, &in_force),
             dir,
             host,
             tenant,
             tenants,
             plan,
-            full,
+            room,
             in_force,
         }
     }
@@ -315,12 +318,12 @@ impl World {
         dir: &Path,
         host: &Arc<Host>,
         tenants: &Arc<dyn Tenants>,
-        full: &BTreeMap<String, Arc<AtomicBool>>,
+        room: &BTreeMap<String, Arc<AtomicI64>>,
         in_force: &watch::Receiver<InForce>,
     ) -> Arc<Backups> {
         let stores = Folders {
             root: dir.join("stores"),
-            full: full.clone(),
+            room: room.clone(),
         };
         Arc::new(Backups::new(
             host.clone(),
@@ -338,7 +341,7 @@ impl World {
             self.dir.path(),
             &self.host,
             &self.tenants,
-            &self.full,
+            &self.room,
             &self.in_force,
         );
     }
@@ -367,6 +370,11 @@ impl World {
             .attempt(&order, &progress)
             .await?;
         Ok(progress.made_so_far().unwrap())
+    }
+
+    /// How many more files a destination takes.
+    pub(super) fn room(&self, destination: &str, files: i64) {
+        self.room[destination].store(files, Ordering::SeqCst);
     }
 
     pub(super) async fn ship(&self) -> Result<(), Problem> {
