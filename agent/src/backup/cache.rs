@@ -19,13 +19,13 @@ const MOST_BYTES: u64 = 8 << 20;
 
 /// A store whose index files are kept in a directory of our own.
 #[derive(Debug)]
-pub struct Cached<S> {
+pub(super) struct Cached<S> {
     inner: S,
     directory: PathBuf,
 }
 
 impl<S: Store> Cached<S> {
-    pub fn new(inner: S, directory: PathBuf) -> Self {
+    pub(super) fn new(inner: S, directory: PathBuf) -> Self {
         Self { inner, directory }
     }
 

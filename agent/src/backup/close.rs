@@ -27,7 +27,7 @@ const CONTROL_BYTES: u64 = 64 << 10;
 
 /// Segments that a base needs, and those of them that go with it.
 #[derive(Debug, Default)]
-pub struct Rest {
+pub(super) struct Rest {
     pub needs: Option<Segments>,
     pub segments: Vec<Segment>,
     /// The tenant's turn: no segment leaves the spool before it is read, and what is there is written down.
@@ -36,14 +36,14 @@ pub struct Rest {
 
 /// What is known only at the end.
 #[derive(Debug, Clone, Default)]
-pub struct Late(Arc<Mutex<Rest>>);
+pub(super) struct Late(Arc<Mutex<Rest>>);
 
 impl Late {
     fn locked(&self) -> std::sync::MutexGuard<'_, Rest> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn names(&self) -> Vec<PathBuf> {
+    pub(super) fn names(&self) -> Vec<PathBuf> {
         self.locked()
             .segments
             .iter()
@@ -51,13 +51,13 @@ impl Late {
             .collect()
     }
 
-    pub fn take(&self) -> Rest {
+    pub(super) fn take(&self) -> Rest {
         std::mem::take(&mut *self.locked())
     }
 }
 
 /// The end of a base backup, on the repository's thread: which segments it needs, and whether all of them are there.
-pub struct Closing {
+pub(super) struct Closing {
     pub backups: Arc<Backups>,
     pub handle: Handle,
     pub tenant: TenantPlan,
@@ -69,7 +69,7 @@ pub struct Closing {
 }
 
 impl Closing {
-    pub fn close(&self) -> io::Result<Segments> {
+    pub(super) fn close(&self) -> io::Result<Segments> {
         let said = |problem: Problem| io::Error::other(problem.message);
         let asked = self.backups.tenants.position(&self.tenant, false);
         let position = self.handle.block_on(asked).map_err(said)?;
@@ -103,21 +103,21 @@ impl Closing {
 }
 
 /// A manifest that waits for what the base needs.
-pub struct OwnedManifest(serde_json::Value);
+pub(super) struct OwnedManifest(serde_json::Value);
 
 impl OwnedManifest {
-    pub fn of(manifest: &Manifest<'_>) -> Self {
+    pub(super) fn of(manifest: &Manifest<'_>) -> Self {
         Self(serde_json::to_value(manifest).unwrap_or_default()) // plain structs
     }
 
-    pub fn with(mut self, needs: Segments) -> Vec<u8> {
+    pub(super) fn with(mut self, needs: Segments) -> Vec<u8> {
         self.0["segments"] = serde_json::to_value(needs).unwrap_or_default();
         serde_json::to_vec_pretty(&self.0).unwrap_or_default()
     }
 }
 
 /// A tenant that is copied because it does not run, and must not begin to.
-pub struct Still {
+pub(super) struct Still {
     pub backups: Arc<Backups>,
     pub handle: Handle,
     pub tenant: TenantPlan,
@@ -126,7 +126,7 @@ pub struct Still {
 
 impl Still {
     /// What its control file says, where it is at its usual place.
-    pub async fn look(&self) -> Result<Option<String>, Problem> {
+    pub(super) async fn look(&self) -> Result<Option<String>, Problem> {
         if self.backups.tenants.is_up(&self.tenant).await? {
             return Err(Problem::new(
                 Fault::NotNow,
@@ -147,7 +147,7 @@ impl Still {
             .map_err(|e| Problem::disk("the database's control file cannot be read", &e))
     }
 
-    pub fn is_as(&self, before: &Option<String>) -> io::Result<()> {
+    pub(super) fn is_as(&self, before: &Option<String>) -> io::Result<()> {
         let now = self.handle.block_on(self.look());
         let now = now.map_err(|problem| io::Error::other(problem.message))?;
         match now == *before {

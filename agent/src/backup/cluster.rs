@@ -58,7 +58,7 @@ pub enum Stream {
 
 /// The PostgreSQL of tenants that run.
 #[async_trait]
-pub trait Clusters: Send + Sync + 'static {
+pub(super) trait Clusters: Send + Sync + 'static {
     /// Where the log ends. With `switch`, the segment under way is finished first, if anything is in it.
     async fn position(&self, of: &Of, switch: bool) -> Result<Position, Problem>;
     /// What is in the tenant's database.
@@ -73,7 +73,7 @@ pub trait Clusters: Send + Sync + 'static {
 }
 
 /// Those in containers of this machine.
-pub struct ContainerClusters(pub Arc<Host>);
+pub(super) struct ContainerClusters(pub Arc<Host>);
 
 fn failed(why: &str) -> Problem {
     Problem::new(Fault::Source, why)

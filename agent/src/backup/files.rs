@@ -23,7 +23,7 @@ const AGAIN_MS: i64 = 2_000;
 
 /// What is new.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct New {
+pub(super) struct New {
     pub paths: Vec<PathBuf>,
     pub bytes: u64,
     /// They are too many to be named.
@@ -31,12 +31,12 @@ pub struct New {
 }
 
 /// Where Odoo keeps a tenant's files, in its volume.
-pub fn filestore(tenant: &TenantName) -> String {
+pub(super) fn filestore(tenant: &TenantName) -> String {
     format!("filestore/{}", tenant.database())
 }
 
 /// The filestore in a volume, if there is one: Odoo makes it with its first file. Blocking.
-pub fn open(volume: &Root, tenant: &TenantName) -> io::Result<Option<Root>> {
+pub(super) fn open(volume: &Root, tenant: &TenantName) -> io::Result<Option<Root>> {
     let path = RelPath::parse(filestore(tenant).as_bytes()).map_err(io::Error::other)?;
     match volume.below(&path) {
         Ok(root) => Ok(Some(root)),
@@ -46,14 +46,14 @@ pub fn open(volume: &Root, tenant: &TenantName) -> io::Result<Option<Root>> {
 }
 
 /// From when on files count as new, for a shipment at `now`; `None`: all do. A clock that was set back makes all of them new.
-pub fn threshold(since: Option<UnixMs>, now: UnixMs) -> Option<UnixMs> {
+pub(super) fn threshold(since: Option<UnixMs>, now: UnixMs) -> Option<UnixMs> {
     since
         .filter(|since| *since <= now)
         .map(|since| since - AGAIN_MS)
 }
 
 /// Files that have changed at `since` or later. Blocking.
-pub fn new_since(filestore: &Root, since: UnixMs) -> io::Result<New> {
+pub(super) fn new_since(filestore: &Root, since: UnixMs) -> io::Result<New> {
     let mut new = New::default();
     filestore.walk(LIMITS, &mut |found| {
         let Kind::File { size, .. } = found.kind else {

@@ -15,7 +15,7 @@ const FORMAT: u32 = 1;
 
 /// See the module.
 #[derive(Debug, Clone, Serialize)]
-pub struct Manifest<'a> {
+pub(super) struct Manifest<'a> {
     pub format: u32,
     pub work: BackupWork,
     pub purpose: BackupPurpose,
@@ -36,7 +36,7 @@ pub struct Manifest<'a> {
 
 impl<'a> Manifest<'a> {
     /// Of a snapshot with all files and no log; others change that.
-    pub fn new(work: BackupWork, host: &'a HostName, at: UnixMs, tenant: &TenantPlan) -> Self {
+    pub(super) fn new(work: BackupWork, host: &'a HostName, at: UnixMs, tenant: &TenantPlan) -> Self {
         Self {
             format: FORMAT,
             work,
@@ -52,7 +52,7 @@ impl<'a> Manifest<'a> {
         }
     }
 
-    pub fn json(&self) -> Vec<u8> {
+    pub(super) fn json(&self) -> Vec<u8> {
         // Plain structs: serialising cannot fail.
         serde_json::to_vec_pretty(self).unwrap_or_default()
     }

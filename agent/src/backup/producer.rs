@@ -31,7 +31,7 @@ const LOOK: Duration = Duration::from_millis(500);
 const END: Duration = Duration::from_secs(30);
 
 /// A program to be run in a container.
-pub struct Command {
+pub(super) struct Command {
     pub docker: Arc<dyn Docker>,
     /// The container's id.
     pub container: String,
@@ -40,7 +40,7 @@ pub struct Command {
 }
 
 impl Command {
-    pub async fn start(self, stop: Stop) -> Result<Running, DockerError> {
+    pub(super) async fn start(self, stop: Stop) -> Result<Running, DockerError> {
         let session = self
             .docker
             .exec_session(&self.container, self.user, &self.words, None);
@@ -60,7 +60,7 @@ impl Command {
 }
 
 /// A program that runs.
-pub struct Running {
+pub(super) struct Running {
     handle: Handle,
     docker: Arc<dyn Docker>,
     container: String,

@@ -26,7 +26,7 @@ use crate::jobs::Progress;
 const SHOW: Duration = Duration::from_secs(1);
 
 /// Where a snapshot goes, and how fast.
-pub struct Put {
+pub(super) struct Put {
     pub store: Arc<dyn Store>,
     pub key: RepositoryKey,
     pub stop: Stop,
@@ -38,7 +38,7 @@ pub struct Put {
 }
 
 /// Tells a job to stop when nobody waits for it any more.
-pub struct StopWhenDropped(pub Stop);
+pub(super) struct StopWhenDropped(pub Stop);
 
 impl Drop for StopWhenDropped {
     fn drop(&mut self) {
@@ -47,14 +47,14 @@ impl Drop for StopWhenDropped {
 }
 
 /// A moment as a repository takes it; the epoch for what no calendar has.
-pub fn timestamp(at: UnixMs) -> Timestamp {
+pub(super) fn timestamp(at: UnixMs) -> Timestamp {
     Timestamp::from_millisecond(at).unwrap_or_default()
 }
 
 impl Put {
     /// Writes it. `make`: a repository that is not there is made. `parent`: a snapshot with the same parts saves reading; where it is
     /// gone, everything is read.
-    pub async fn write(
+    pub(super) async fn write(
         self,
         label: Label,
         parts: Vec<Part>,

@@ -45,7 +45,7 @@ const HISTORIES: usize = 64;
 
 /// What a shipment is to bring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Extent {
+pub(super) enum Extent {
     /// What PostgreSQL has finished by itself.
     Finished,
     /// Everything that is committed when it begins.

@@ -84,7 +84,7 @@ impl Stores for CoordinatorStores {
 }
 
 /// Opens a repository, or makes it where `make` says so. Blocking.
-pub fn open(
+pub(super) fn open(
     store: Arc<dyn Store>,
     key: &RepositoryKey,
     make: bool,

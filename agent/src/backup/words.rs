@@ -57,7 +57,7 @@ impl From<DockerError> for Problem {
 }
 
 /// What a repository's failure means; its destination is named by whoever reports it.
-pub fn problem(error: &Error) -> Problem {
+pub(super) fn problem(error: &Error) -> Problem {
     match error {
         Error::Store { source, .. } => of_store(source),
         Error::NoRepository { .. } => {

@@ -247,7 +247,7 @@ impl Chain {
 
 /// Which segments of a spool nobody needs any more. `needed`: of each destination that counts, the first that it needs, `None` where it
 /// needs none. Without any destination nothing is removed: then nobody has said what is to become of them.
-pub fn removable(spool: &[Segment], needed: &[Option<Segment>]) -> Vec<Segment> {
+pub(super) fn removable(spool: &[Segment], needed: &[Option<Segment>]) -> Vec<Segment> {
     if needed.is_empty() {
         return Vec::new();
     }
@@ -283,7 +283,7 @@ impl Position {
 /// Up to when everything committed is there, if all segments that were finished at `position` are: PostgreSQL finishes a segment in which
 /// something was written after `switch_ms`, so what is in no finished one is younger. With `switched`, the segment under way was
 /// finished by the very question.
-pub fn safe_to(position: &Position, switch_ms: i64, switched: bool) -> UnixMs {
+pub(super) fn safe_to(position: &Position, switch_ms: i64, switched: bool) -> UnixMs {
     /// The checkpointer looks in intervals, and writing a segment takes time.
     const SLACK_MS: i64 = 15_000;
     match switched {

@@ -41,7 +41,7 @@ const MOST_PAGES: usize = 64;
 
 /// One tenant's repository at one destination.
 #[derive(Clone)]
-pub struct Remote {
+pub(super) struct Remote {
     client: BackupStoreClient<Channel>,
     of: RepositoryRef,
     handle: Handle,
@@ -59,7 +59,7 @@ type Answer<T> = Result<T, Status>;
 
 impl Remote {
     /// Must be made within the runtime whose threads carry the calls.
-    pub fn new(channel: Channel, of: RepositoryRef, stop: Stop) -> Self {
+    pub(super) fn new(channel: Channel, of: RepositoryRef, stop: Stop) -> Self {
         Self {
             client: BackupStoreClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES),
             of,

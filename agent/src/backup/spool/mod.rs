@@ -64,7 +64,7 @@ fn is_other(name: &str) -> bool {
 }
 
 /// Looks at a spool. Blocking.
-pub fn list(spool: &Root, size: SegmentSize) -> io::Result<Listed> {
+pub(super) fn list(spool: &Root, size: SegmentSize) -> io::Result<Listed> {
     let mut listed = Listed::default();
     let mut left = MOST_NAMES;
     spool.entries(&mut |name: &CStr, found: Lying| {
@@ -106,12 +106,12 @@ fn gap(spool: &Root) -> Option<Segments> {
 }
 
 /// Takes the word of what was let go away: a base backup begins another chain. Blocking.
-pub fn forget_gap(spool: &Root) -> io::Result<()> {
+pub(super) fn forget_gap(spool: &Root) -> io::Result<()> {
     remove(spool, &[GAP.to_owned()])
 }
 
 /// Removes files by their names. One that is gone is no error, one that is no file is left. Blocking.
-pub fn remove(spool: &Root, names: &[String]) -> io::Result<()> {
+pub(super) fn remove(spool: &Root, names: &[String]) -> io::Result<()> {
     names.iter().try_for_each(|name| spool.unlink(name))
 }
 
