@@ -36,7 +36,12 @@ pub(super) struct Manifest<'a> {
 
 impl<'a> Manifest<'a> {
     /// Of a snapshot with all files and no log; others change that.
-    pub(super) fn new(work: BackupWork, host: &'a HostName, at: UnixMs, tenant: &TenantPlan) -> Self {
+    pub(super) fn new(
+        work: BackupWork,
+        host: &'a HostName,
+        at: UnixMs,
+        tenant: &TenantPlan,
+    ) -> Self {
         Self {
             format: FORMAT,
             work,

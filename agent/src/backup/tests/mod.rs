@@ -10,7 +10,7 @@ use std::{fs, sync::atomic::Ordering};
 use isyone_backup::Purpose;
 use isyone_proto::backup::{BackupWork, Fault};
 
-use self::world::{PLENTY, World, size, why};
+use self::world::{MIB, PLENTY, World, size, why};
 use super::record::Records;
 use crate::base::clock::now_ms;
 

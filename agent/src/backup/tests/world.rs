@@ -37,7 +37,7 @@ use crate::{
     testing::{fake_docker::FakeDocker, host_plan, tenant_plan},
 };
 
-const MIB: u64 = 1 << 20;
+pub(super) const MIB: u64 = 1 << 20;
 /// More files than any test writes.
 pub(super) const PLENTY: i64 = 1 << 40;
 
