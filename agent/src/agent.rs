@@ -167,25 +167,15 @@ impl Agent {
             host: &host,
             plans: &in_force,
             identity: &identity,
-            backups: backups(
-                &host,
-                &config,
-                &in_force,
-                &identity,
-                parts.copy_rate_bytes_per_s,
-            ),
+            config: &config,
             tasks: &tasks,
             stop: &stop,
         };
         ports.visitors(parts.relay);
         let reconciler = tokio::spawn(reconcile::run(host.clone(), in_force.clone(), stop.clone()));
         tasks.spawn(link.run(stop.clone()));
-        let through = CoordinatorRelay {
-            endpoint: config.endpoint.clone(),
-            tls: identity.config(),
-        };
         let limits = (parts.copy_rate_bytes_per_s, parts.copy_reserve);
-        ports.copies(peer, relayed, through, limits);
+        ports.copies(peer, relayed, limits);
         let address = parts.metrics.resolve(config.advertise, METRICS_PORT);
         let lists = chores::write_lists(hosts, monitors.clone());
         tasks.spawn(stop.clone().run_until_cancelled_owned(lists));
@@ -222,7 +212,7 @@ struct Ports<'a> {
     host: &'a Arc<Host>,
     plans: &'a watch::Receiver<InForce>,
     identity: &'a LiveIdentity,
-    backups: Arc<Backups>,
+    config: &'a AgentConfig,
     tasks: &'a TaskTracker,
     stop: &'a CancellationToken,
 }
@@ -244,12 +234,11 @@ impl Work for Works {
 }
 
 impl Ports<'_> {
-    /// What moves tenants' data between hosts: the port of other agents, and our own jobs.
+    /// What moves tenants' data between hosts and to destinations of backups: the port of other agents, our own jobs, shipments.
     fn copies(
         &self,
         port: Option<SocketAddr>,
         relayed: mpsc::Receiver<AnyConnection>,
-        relay: CoordinatorRelay,
         (rate_bytes_per_s, reserve): (u64, Reserve),
     ) {
         let (host, plans) = (self.host, self.plans);
@@ -265,17 +254,22 @@ impl Ports<'_> {
             };
             self.tasks.spawn(port.run(self.stop.clone()));
         }
+        let relay = CoordinatorRelay {
+            endpoint: self.config.endpoint.clone(),
+            tls: self.identity.config(),
+        };
         let reach = Reach {
             tls: self.identity.config(),
             relay: Arc::new(relay),
         };
         let fetch = Fetch::new(host.clone(), plans.clone(), reach, reserve);
+        let backups = backups(host, self.config, plans, self.identity, rate_bytes_per_s);
         let works = Works {
             fetch,
-            make: Make(self.backups.clone()),
+            make: Make(backups.clone()),
         };
         let jobs = Jobs::new(host.clone(), Arc::new(works), rate_bytes_per_s);
-        let shipper = Shipper::new(self.backups.clone());
+        let shipper = Shipper::new(backups);
         self.tasks.spawn(shipper.run(self.stop.clone()));
         self.tasks.spawn(jobs.run(plans.clone(), self.stop.clone()));
     }

@@ -64,6 +64,15 @@ async fn a_base_and_what_follows_are_all_that_a_restore_takes() {
         (Some(made.at), Some(last))
     );
     assert!(report.shipped_to.is_some() && report.trouble.is_none() && report.gap_since.is_none());
+    // A shipment is a handful of small files: a segment that is nearly empty, its folders, the index, the snapshot.
+    let before = world.stored("own");
+    world.tenant.write();
+    world.ship().await.unwrap();
+    let (files, bytes) = world.stored("own");
+    assert!(
+        files - before.0 <= 5 && bytes - before.1 < 20_000,
+        "{before:?} {files} {bytes}"
+    );
     // An idle tenant costs nothing.
     tokio::time::sleep(std::time::Duration::from_millis(2_100)).await;
     world.ship().await.unwrap();

@@ -235,6 +235,7 @@ async fn stock_postgresql_starts_from_what_was_shipped() {
     world.job(BackupWork::Ship, "own").await.unwrap();
     cluster.sql("INSERT INTO rows VALUES (50002)"); // never shipped
     cluster.end("pgdata");
+    assert_ne!(world.restic("own", &["check", "--read-data"]), Some(false));
     let restored = cluster.dir.join("restored");
     let snapshots = world.snapshots("own");
     let base = snapshots

@@ -387,6 +387,27 @@ impl World {
         Repository::open(Arc::new(store), &Key::new([3; 64])).unwrap()
     }
 
+    /// How many files a repository has, and their bytes.
+    pub(super) fn stored(&self, destination: &str) -> (usize, u64) {
+        let uid = self.plan.uid.to_string();
+        let store = Local::new(self.dir.path().join("stores").join(destination).join(uid));
+        let files = Kind::NAMED.map(|kind| store.list(kind).unwrap()).concat();
+        (files.len(), files.iter().map(|(_, bytes)| bytes).sum())
+    }
+
+    /// What stock restic says of a repository, with the exported key; `None` where there is none.
+    pub(super) fn restic(&self, destination: &str, arguments: &[&str]) -> Option<bool> {
+        let uid = self.plan.uid.to_string();
+        let repository = self.dir.path().join("stores").join(destination).join(uid);
+        let mut restic = std::process::Command::new("restic");
+        restic
+            .args(["--no-cache", "--no-lock", "--quiet", "--repo"])
+            .arg(repository)
+            .args(arguments)
+            .env("RESTIC_PASSWORD", Key::new([3; 64]).restic_password());
+        Some(restic.status().ok()?.success())
+    }
+
     pub(super) fn snapshots(&self, destination: &str) -> Vec<Snapshot> {
         let listing = self.repository(destination).snapshots().unwrap();
         assert_eq!(listing.damaged, []);
