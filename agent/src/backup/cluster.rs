@@ -17,7 +17,7 @@ use tonic::async_trait;
 
 use super::{
     chain::{Position, SegmentSize},
-    producer::Command,
+    producer::Program,
     words::Problem,
 };
 use crate::{
@@ -222,7 +222,7 @@ impl Clusters for ContainerClusters {
         stop: &Stop,
     ) -> Result<Box<dyn Producer>, Problem> {
         let container = self.container(of).await?;
-        let command = Command {
+        let command = Program {
             docker: self.0.docker.clone(),
             container: container.id,
             user: POSTGRES_USER,

@@ -13,7 +13,7 @@ use uuid::Uuid;
 /// Raise it when a restore must know.
 const FORMAT: u32 = 1;
 
-/// See the module.
+/// What a snapshot says of itself.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Manifest<'a> {
     pub format: u32,

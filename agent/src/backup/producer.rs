@@ -31,7 +31,7 @@ const LOOK: Duration = Duration::from_millis(500);
 const END: Duration = Duration::from_secs(30);
 
 /// A program to be run in a container.
-pub(super) struct Command {
+pub(super) struct Program {
     pub docker: Arc<dyn Docker>,
     /// The container's id.
     pub container: String,
@@ -39,7 +39,7 @@ pub(super) struct Command {
     pub words: Vec<String>,
 }
 
-impl Command {
+impl Program {
     pub(super) async fn start(self, stop: Stop) -> Result<Running, DockerError> {
         let session = self
             .docker

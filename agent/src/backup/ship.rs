@@ -225,6 +225,8 @@ impl Backups {
                     files,
                     begun,
                     is_last: !next.more,
+                    // While the first base is under way there may be none.
+                    makes: chain.base.is_none(),
                 };
                 self.put(tenant, destination, site, found, shipment, progress)
                     .await?;
@@ -308,9 +310,10 @@ impl Backups {
             host: self.name.to_string(),
             tags: vec![format!("tenant:{}", tenant.name)],
         };
-        let (begun, names, is_last) = (shipment.begun, shipment.segments.clone(), shipment.is_last);
+        let (begun, names) = (shipment.begun, shipment.segments.clone());
+        let (is_last, makes) = (shipment.is_last, shipment.makes);
         let parts = shipment.parts(&found.spool, &found.listed, manifest.json())?;
-        let written = put.write(label, parts, None, false, progress).await?;
+        let written = put.write(label, parts, None, makes, progress).await?;
         let is_segment = |(path, _): &(String, _)| path.starts_with("wal/");
         if written.left_out.first.iter().any(is_segment) {
             // Nobody but the tenant's own programs takes them away: the chain has a hole, and the next look says so.
@@ -395,6 +398,8 @@ struct Shipment {
     begun: i64,
     /// No more segments wait: new files were looked for.
     is_last: bool,
+    /// A repository that is not there is made.
+    makes: bool,
 }
 
 impl Shipment {

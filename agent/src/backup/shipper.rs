@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use isyone_proto::plan::TenantPlan;
+use isyone_proto::plan::{DesiredState, TenantPlan};
 use tokio::{
     sync::Semaphore,
     task::JoinSet,
@@ -49,6 +49,13 @@ pub struct Shipper {
 fn every(tenant: &TenantPlan) -> Option<Duration> {
     let backup = tenant.backup.as_ref()?;
     tenant.wal_spool?;
+    // What another copy of the tenant has written is for that one's host to ship.
+    if !matches!(
+        tenant.desired,
+        DesiredState::Running | DesiredState::Suspended
+    ) {
+        return None;
+    }
     (backup.ship_s > 0 && !backup.destinations.is_empty())
         .then(|| Duration::from_secs(backup.ship_s.into()))
 }
@@ -93,7 +100,10 @@ impl Shipper {
     pub async fn run(mut self, stop: CancellationToken) {
         self.forget_departed().await;
         loop {
-            self.look();
+            // What is known from before is shown at once: shipments come in their turns.
+            for tenant in self.look() {
+                self.backups.show(&tenant, None, "").await;
+            }
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = sleep(LOOK) => {}
@@ -125,9 +135,11 @@ impl Shipper {
         }
     }
 
-    fn look(&mut self) {
+    /// Begins what is due; returns tenants that are new here.
+    fn look(&mut self) -> Vec<TenantPlan> {
         let plan = self.backups.plans.borrow().plan.clone();
-        let Some(plan) = plan else { return };
+        let Some(plan) = plan else { return Vec::new() };
+        let mut new = Vec::new();
         let now = Instant::now();
         let mut there = Vec::with_capacity(plan.tenants.len());
         for tenant in &plan.tenants {
@@ -146,6 +158,9 @@ impl Shipper {
                 every,
                 failures: 0,
             };
+            if !self.turns.contains_key(&tenant.uid) {
+                new.push(tenant.clone());
+            }
             let turn = self.turns.entry(tenant.uid).or_insert_with(first);
             if turn.every != every {
                 *turn = first();
@@ -156,6 +171,7 @@ impl Shipper {
         }
         self.turns.retain(|tenant, _| there.contains(tenant));
         self.backups.forget_all_but(&there);
+        new
     }
 
     fn begin(&mut self, tenant: Uuid) {

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::base::fsutil::blocking;
 
-/// See the module.
+/// One tenant at one destination.
 #[derive(Debug)]
 pub struct Site {
     pub destination: ShortName,
@@ -112,7 +112,9 @@ impl Site {
     }
 
     pub async fn report(&self) -> DestinationReport {
-        let known = self.known.lock().await;
+        let mut known = self.known.lock().await;
+        // What the disk does not say is asked again with the next shipment, which reports it.
+        let _ = self.load(&mut known).await;
         let chain = &known.chain;
         let base = chain.base.as_ref();
         let there = chain.there.filter(|_| base.is_some());

@@ -26,7 +26,7 @@ use crate::{
     },
 };
 
-/// See the module.
+/// What backups ask of tenants.
 #[async_trait]
 pub trait Tenants: Send + Sync + 'static {
     /// Where a tenant's data lies, if it is complete.

@@ -104,7 +104,13 @@ pub(super) fn open(
         Err(error) if make && is_none(&error) => match Repository::create(store.clone(), &key, job)
         {
             // Another job of this tenant was first.
-            Err(Error::RepositoryExists { .. }) => Repository::open(store, &key),
+            Err(
+                Error::RepositoryExists { .. }
+                | Error::Store {
+                    source: StoreError::Exists(_),
+                    ..
+                },
+            ) => Repository::open(store, &key),
             made => made,
         },
         opened => opened,

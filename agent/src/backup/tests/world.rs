@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use isyone_backup::{
-    Job, Key, Purpose, Repository, Snapshot, Stop, Store,
+    Job, Key, Repository, Snapshot, Stop, Store,
     source::Producer,
     store::{File, Kind, Local, Name, StoreError},
 };
