@@ -148,3 +148,86 @@ impl Drop for Running {
         }));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+    use crate::testing::fake_docker::FakeDocker;
+
+    struct Site {
+        _dir: tempfile::TempDir,
+        docker: Arc<FakeDocker>,
+        stop: Stop,
+    }
+
+    impl Site {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            Self {
+                docker: FakeDocker::new(dir.path(), 1),
+                _dir: dir,
+                stop: Stop::default(),
+            }
+        }
+
+        /// Reads a program that gives `output` to its end, as a repository does.
+        async fn read(
+            &self,
+            output: BoxStream<'static, Result<Chunk, DockerError>>,
+        ) -> io::Result<Vec<u8>> {
+            let mut running = Running {
+                handle: Handle::current(),
+                docker: self.docker.clone(),
+                container: "postgres_alfa".to_owned(),
+                id: "exec".to_owned(),
+                output,
+                rest: Bytes::new(),
+                stop: self.stop.clone(),
+                has_ended: false,
+            };
+            let read = tokio::task::spawn_blocking(move || {
+                let mut content = Vec::new();
+                running.read_to_end(&mut content)?;
+                running.finish().map(|()| content)
+            });
+            read.await.unwrap()
+        }
+    }
+
+    fn said(pieces: &[(bool, &'static str)]) -> Vec<Result<Chunk, DockerError>> {
+        let piece = |(is_error, text): &(bool, &'static str)| {
+            Ok((*is_error, Bytes::from_static(text.as_bytes())))
+        };
+        pieces.iter().map(piece).collect()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn only_what_a_program_gives_out_counts_and_only_when_it_ends_well() {
+        let site = Site::new();
+        let pieces =
+            || stream::iter(said(&[(false, "ab"), (true, "secret"), (false, "c")])).boxed();
+        assert_eq!(site.read(pieces()).await.unwrap(), b"abc");
+        site.docker.end_commands_with(1);
+        let failed = site.read(pieces()).await.unwrap_err().to_string();
+        assert!(
+            failed.contains("code 1") && !failed.contains("secret"),
+            "{failed}"
+        );
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_program_that_is_cut_off_or_stopped_has_not_ended() {
+        let site = Site::new();
+        let mut pieces = said(&[(false, "ab")]);
+        pieces.push(Err(DockerError::Unreachable("gone".to_owned())));
+        assert!(site.read(stream::iter(pieces).boxed()).await.is_err());
+        let silent = stream::iter(said(&[(false, "ab")])).chain(stream::pending());
+        let (stop, begun) = (site.stop.clone(), Instant::now());
+        let read = site.read(silent.boxed());
+        stop.stop();
+        assert_eq!(read.await.unwrap_err().to_string(), "stopped");
+        assert!(begun.elapsed() < Duration::from_secs(5));
+    }
+}

@@ -430,7 +430,11 @@ impl Docker for FakeDocker {
     }
 
     async fn exec_state(&self, _id: &str) -> Result<ExecState> {
-        Ok(ExecState::default())
+        let code = self.world().ends_with;
+        Ok(ExecState {
+            code,
+            ..ExecState::default()
+        })
     }
 }
 

@@ -97,6 +97,8 @@ struct World {
     pending: BTreeMap<String, (u32, u32)>,
     /// Tenants whose modules take for ever to load.
     slow: BTreeSet<String>,
+    /// The code with which interactive commands end.
+    ends_with: i32,
     violations: Vec<String>,
     log: Vec<String>,
 }
@@ -330,6 +332,11 @@ impl FakeDocker {
             device: None,
         };
         self.world().volumes.insert(name.to_owned(), volume);
+    }
+
+    /// Interactive commands end with this code from now on.
+    pub fn end_commands_with(&self, code: i32) {
+        self.world().ends_with = code;
     }
 
     /// Somebody's own container uses this volume from now on.
