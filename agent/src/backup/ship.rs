@@ -38,6 +38,8 @@ const SWITCH_S: u32 = 60;
 /// How long a segment that is finished may take into the spool.
 const ARCHIVING: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_millis(500);
+/// So many finished segments may be on their way into the spool.
+const ON_THEIR_WAY: u64 = 16;
 /// Shipments of one destination at one time, each of 256 MiB at most: then others have their turn.
 const ROUNDS: usize = 16;
 /// Histories of timelines that go with a shipment: there is one for each time that the tenant was restored or moved.
@@ -173,21 +175,25 @@ impl Backups {
         listed.segments.contains_key(&position.finished())
     }
 
-    /// What seems to keep PostgreSQL from archiving.
+    /// What seems to keep PostgreSQL from archiving: some segments are always on their way.
     async fn archiver(&self, tenant: &TenantPlan, found: &Found) -> &'static str {
-        if found
-            .position
-            .is_none_or(|position| self.has(&found.listed, position))
-        {
+        let Some(position) = found.position else {
             return "";
-        }
+        };
+        // Where nothing is needed, the spool is cleared, and nothing is known.
+        let mut shipped = None;
         for site in self.sites(tenant) {
-            let waits = |chain: Chain| chain.is_whole() && !is_there(&chain, found.position);
-            if site.chain().await.is_ok_and(|(chain, _)| waits(chain)) {
-                return "a finished segment of the log is not in the spool yet";
-            }
+            let chain = site.chain().await.map(|(chain, _)| chain);
+            let whole = chain.ok().filter(Chain::is_whole);
+            shipped = shipped.max(whole.and_then(|chain| chain.there.map(|there| there.last)));
         }
-        ""
+        let waiting = found.listed.segments.keys().max().copied();
+        let newest = shipped.map(|shipped| waiting.map_or(shipped, |waiting| waiting.max(shipped)));
+        let behind = newest.map_or(0, |newest| found.size.ahead(position.finished(), newest));
+        match behind > ON_THEIR_WAY {
+            true => "finished segments of the log are not put into the spool",
+            false => "",
+        }
     }
 
     /// Ships what one destination lacks; returns its chain. The tenant's turn is held.

@@ -67,6 +67,11 @@ impl SegmentSize {
         self.number(segment).saturating_mul(self.0)
     }
 
+    /// How many segments one is ahead of another.
+    pub fn ahead(self, later: Segment, earlier: Segment) -> u64 {
+        self.number(later).saturating_sub(self.number(earlier))
+    }
+
     /// Whether PostgreSQL names a segment of this size so.
     pub fn has(self, segment: Segment) -> bool {
         segment.timeline > 0 && u64::from(segment.number) < self.per_log()

@@ -134,6 +134,21 @@ async fn a_hole_is_said_and_the_next_base_makes_it_good() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_archiver_that_stands_still_is_said_and_an_idle_one_is_not() {
+    let world = World::new();
+    world.job(BackupWork::Base, "own").await.unwrap();
+    world.ship().await.unwrap();
+    assert_eq!(world.report().archiver, "");
+    // As a script that fails would have it: segments are finished and do not come.
+    world.tenant.lets_go.store(true, Ordering::SeqCst);
+    for _ in 0..20 {
+        world.tenant.write();
+    }
+    world.ship().await.unwrap();
+    assert!(world.report().archiver.contains("not put into the spool"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn segments_wait_for_what_is_required_and_for_nothing_else() {
     let world = World::new();
     for name in ["far", "own"] {
