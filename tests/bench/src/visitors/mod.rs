@@ -166,12 +166,12 @@ fn wait(is_over: &AtomicBool) {
 }
 
 pub(crate) fn run(run: &Run) -> Result<Report> {
+    let mut report = Report::default();
+    added::run(run, &mut report)?;
     let cell = Cell::start(&Shape {
         config: CONFIG,
         ..Shape::default()
     });
-    let mut report = Report::default();
-    added::run(run, &mut report)?;
     for plan in &PLANS[..run.pick(2, 1)] {
         let name = plan.name;
         let made = cell.isyctl(&["tenant", "create", name, "--plan", name]);
