@@ -9,6 +9,7 @@ mod disk;
 mod faults;
 mod images;
 mod installs;
+mod keeper;
 mod life;
 mod relay;
 mod source;

@@ -4,18 +4,14 @@
 
 use std::{
     net::Ipv4Addr,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use isyone_agent::{
     base::config::DataDir,
-    host::{
-        Host, Pace,
-        relay::{Admin, Keeper, Program, settings, version, version_of},
-    },
-    relay,
+    host::{Host, Pace, relay::settings},
     testing::{fake_docker::FakeDocker, tenant_plan},
 };
 use isyone_proto::{
@@ -23,7 +19,7 @@ use isyone_proto::{
     plan::{DesiredState, TenantPlan},
 };
 use isyone_relay::{
-    Relay, Settings,
+    Relay,
     routes::{Route, Routes, State},
 };
 use tokio::{
@@ -32,7 +28,6 @@ use tokio::{
     sync::Notify,
     time::{Instant, sleep, timeout},
 };
-use tokio_util::sync::CancellationToken;
 
 use crate::life::Life;
 
@@ -40,7 +35,7 @@ use crate::life::Life;
 const MOMENT: Duration = Duration::from_millis(300);
 
 /// An address of loopback that no other test of this process has, and ports that are free.
-fn place(n: u8, plan: &mut TenantPlan) -> Ipv4Addr {
+pub(super) fn place(n: u8, plan: &mut TenantPlan) -> Ipv4Addr {
     let free = || {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.local_addr().unwrap().port()
@@ -52,10 +47,10 @@ fn place(n: u8, plan: &mut TenantPlan) -> Ipv4Addr {
 
 /// When each request's answer was sent; `/slow` takes until it is told.
 #[derive(Clone, Default)]
-struct Odoo(Arc<Mutex<Vec<(String, Instant)>>>, Arc<Notify>);
+pub(super) struct Odoo(Arc<Mutex<Vec<(String, Instant)>>>, pub(super) Arc<Notify>);
 
 impl Odoo {
-    async fn start(at: Ipv4Addr) -> Self {
+    pub(super) async fn start(at: Ipv4Addr) -> Self {
         let listener = TcpListener::bind((at, 8069)).await.unwrap();
         let odoo = Self::default();
         let answered = odoo.clone();
@@ -65,6 +60,12 @@ impl Odoo {
             }
         });
         odoo
+    }
+
+    /// The paths, in the order of their answers.
+    fn answered(&self) -> Vec<String> {
+        let answers = self.0.lock().unwrap();
+        answers.iter().map(|(path, _)| path.clone()).collect()
     }
 
     async fn answer(self, mut stream: TcpStream) {
@@ -82,7 +83,7 @@ impl Odoo {
 }
 
 /// One request; its status line.
-async fn get(port: u16, path: &str) -> std::io::Result<String> {
+pub(super) async fn get(port: u16, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: alfa\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
@@ -91,7 +92,7 @@ async fn get(port: u16, path: &str) -> std::io::Result<String> {
     Ok(answer.lines().next().unwrap_or_default().to_owned())
 }
 
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(super) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let begin = Instant::now();
     while !holds().await {
         assert!(begin.elapsed() < Duration::from_secs(20), "in vain: {what}");
@@ -112,17 +113,17 @@ async fn holds(host: &Host) -> bool {
     follows && routes.tenants().iter().any(is_held)
 }
 
-fn data(dir: &Path) -> DataDir {
+pub(super) fn data(dir: &Path) -> DataDir {
     let data = DataDir::new(dir.join("agent"));
     data.create().unwrap();
     data
 }
 
-fn relayed(fake: &Arc<FakeDocker>, dir: &Path) -> Host {
+pub(super) fn relayed(fake: &Arc<FakeDocker>, dir: &Path) -> Host {
     Life::host(Pace::hasty(), fake, dir).with_relay()
 }
 
-async fn here(dir: &Path) -> Relay {
+pub(super) async fn here(dir: &Path) -> Relay {
     Relay::start(settings(&data(dir))).await.unwrap()
 }
 
@@ -156,19 +157,12 @@ async fn a_restart_waits_for_requests_under_way_and_holds_those_that_come() {
     sleep(MOMENT).await;
     let stops = || fake.log().iter().filter(|l| *l == "stop odoo_alfa").count();
     assert_eq!(stops(), 0, "a request is under way");
-    assert_eq!(odoo.0.lock().unwrap().len(), 1, "and the other one is held");
+    assert_eq!(odoo.answered().len(), 1, "and the other one is held");
     odoo.1.notify_one();
     assert_eq!(slow.await.unwrap().unwrap(), "HTTP/1.1 200 OK");
     assert_eq!(held.await.unwrap().unwrap(), "HTTP/1.1 200 OK");
     assert_eq!(stops(), 1);
-    let order: Vec<String> = odoo
-        .0
-        .lock()
-        .unwrap()
-        .iter()
-        .map(|(p, _)| p.clone())
-        .collect();
-    assert_eq!(order, ["/first", "/slow", "/held"]);
+    assert_eq!(odoo.answered(), ["/first", "/slow", "/held"]);
     life.converged(&plan).await;
     // A suspended one answers nobody: edges show what the coordinator says.
     (plan.desired, plan.generation) = (DesiredState::Suspended, 3);
@@ -363,146 +357,4 @@ async fn ports_change_hands_with_the_container_only() {
     .await;
     life.converged(&plan).await;
     life.end().await;
-}
-
-/// Ends the relay of a directory with its test: one that fails must not leave a process behind, which no other test would end.
-struct Ended(PathBuf);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let Ok(admin) = std::os::unix::net::UnixStream::connect(&self.0) else {
-            return;
-        };
-        // In this process there are relays, too.
-        if let Ok(peer) = rustix::net::sockopt::socket_peercred(&admin)
-            && peer.pid != rustix::process::getpid()
-        {
-            let _ = rustix::process::kill_process(peer.pid, rustix::process::Signal::KILL);
-        }
-    }
-}
-
-fn ended(dir: &Path) -> Ended {
-    Ended(Admin::new(&data(dir)).path().clone())
-}
-
-fn program(dir: &Path) -> Program {
-    let data = data(dir);
-    let path = PathBuf::from(env!("CARGO_BIN_EXE_isy-agent"));
-    Program {
-        version: version_of(&path),
-        path,
-        arguments: vec![
-            "relay".to_owned(),
-            "--detach".to_owned(),
-            format!("--data-dir={}", data.path().display()),
-        ],
-        log: data.relay().join("relay.log"),
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_relay_that_is_killed_is_there_again_and_outlives_its_agent() {
-    let dir = tempfile::tempdir().unwrap();
-    let _ended = ended(dir.path());
-    let fake = FakeDocker::new(dir.path(), 35);
-    let host = Arc::new(relayed(&fake, dir.path()));
-    let admin = Admin::new(&data(dir.path()));
-    let stop = CancellationToken::new();
-    let keeping = tokio::spawn(Keeper::Agent(program(dir.path())).run(host.clone(), stop.clone()));
-    let pid = async || admin.health().await.map_or(0, |health| health.pid);
-    until("a relay", async || pid().await != 0).await;
-    let first = pid().await;
-    let status = std::fs::read_to_string(format!("/proc/{first}/status")).unwrap();
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:\t"));
-    let searches = ["0000000000000000", "0000000000000004"];
-    assert!(
-        effective.is_some_and(|caps| searches.contains(&caps)),
-        "{effective:?}"
-    );
-    let process = rustix::process::Pid::from_raw(i32::try_from(first).unwrap()).unwrap();
-    rustix::process::kill_process(process, rustix::process::Signal::KILL).unwrap();
-    until("another relay", async || ![0, first].contains(&pid().await)).await;
-    let second = pid().await;
-    stop.cancel();
-    keeping.await.unwrap();
-    drop(host);
-    assert_eq!(pid().await, second, "it outlives the agent");
-    assert!(relay::stop(&data(dir.path())).await.unwrap());
-    assert!(!relay::stop(&data(dir.path())).await.unwrap(), "none runs");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_relay_of_another_version_has_a_successor_that_takes_its_ports_over() {
-    let dir = tempfile::tempdir().unwrap();
-    let _ended = ended(dir.path());
-    let fake = FakeDocker::new(dir.path(), 36);
-    let mut plan = tenant_plan("alfa");
-    let at = place(6, &mut plan);
-    fake.put_at("odoo_alfa", at);
-    let odoo = Odoo::start(at).await;
-    let before = Relay::start(Settings {
-        version: "0.0.1".to_owned(),
-        ..settings(&data(dir.path()))
-    });
-    let before = before.await.unwrap();
-    let life = Life::begin_on(relayed(&fake, dir.path()), &[plan.clone()]);
-    life.converged(&plan).await;
-    let slow = tokio::spawn(get(plan.http_port, "/slow"));
-    until("the slow request's begin", async || {
-        life.host.relay.in_flight(&plan.name).await == Some(1)
-    })
-    .await;
-    let stop = CancellationToken::new();
-    let program = program(dir.path());
-    let wanted = program.version.clone();
-    let keeping = Keeper::Agent(program).run(life.host.clone(), stop.clone());
-    let keeping = tokio::spawn(keeping);
-    timeout(Duration::from_secs(10), before.handed_over())
-        .await
-        .unwrap();
-    assert_eq!(get(plan.http_port, "/").await.unwrap(), "HTTP/1.1 200 OK");
-    odoo.1.notify_one();
-    let drained = before.drain(Duration::from_secs(30)).await;
-    assert_eq!(drained.cut_off, 0);
-    assert_eq!(slow.await.unwrap().unwrap(), "HTTP/1.1 200 OK");
-    let health = life.host.relay.admin().health().await.unwrap();
-    assert_eq!(health.version, wanted);
-    assert_eq!(get(plan.http_port, "/").await.unwrap(), "HTTP/1.1 200 OK");
-    stop.cancel();
-    keeping.await.unwrap();
-    life.end().await;
-    assert!(relay::stop(&data(dir.path())).await.unwrap());
-}
-
-/// A relay that the service manager is to run, and does not, is on the board; so is one of another version.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_with_a_unit_is_said() {
-    let dir = tempfile::tempdir().unwrap();
-    let fake = FakeDocker::new(dir.path(), 37);
-    let host = Arc::new(relayed(&fake, dir.path()));
-    let stop = CancellationToken::new();
-    let keeping = tokio::spawn(Keeper::Unit(version()).run(host.clone(), stop.clone()));
-    let says = |what: &'static str| {
-        let host = host.clone();
-        async move {
-            let what = what.to_owned();
-            until(&what, async || host.board.troubles().contains(&what)).await;
-        }
-    };
-    says("systemctl start isy-agent-relay").await;
-    host.relay.publish().await.unwrap();
-    let running = here(dir.path()).await;
-    until("silence", async || host.board.troubles().is_empty()).await;
-    drop(running);
-    let other = Relay::start(Settings {
-        version: "0.0.1".to_owned(),
-        ..settings(&data(dir.path()))
-    });
-    let _other = other.await.unwrap();
-    says("the relay is of version 0.0.1").await;
-    stop.cancel();
-    keeping.await.unwrap();
 }

@@ -76,21 +76,9 @@ impl Floor {
         if let Some(golden) = &golden {
             text = text.replace(&format!("odoo_{}", model.name), &golden.database);
         }
-        for entry in std::fs::read_dir(&from)? {
-            let (source, name) = entry.map(|e| (e.path(), e.file_name()))?;
-            let to = files.join(&name);
-            if name == "odoo.conf" {
-                std::fs::write(&to, &text)?;
-            } else {
-                std::fs::copy(&source, &to)?;
-            }
-            let mut chown = Command::new("chown");
-            ensure!(
-                run(chown.arg("--reference").arg(&source).arg(&to)).code == 0,
-                "chown {}",
-                to.display()
-            );
-        }
+        // With owners and modes; writing keeps those of the file that is there.
+        copy(&from.join("."), &files)?;
+        std::fs::write(files.join("odoo.conf"), &text)?;
         let address = host_address(cell)?;
         Ok(Self {
             docker: host.docker.clone(),

@@ -1,8 +1,10 @@
 //! `bench visitors`: how long an honest client waits alone and beside each attack, at a tenant of ours and at a plain `docker compose`
-//! Odoo of the same size behind a plain Traefik; threaded and with workers.
+//! Odoo of the same size behind a plain Traefik; threaded and with workers. And what the
+//! relay on the way adds to a request.
 //!
 //! Not here: the attacks and the client (`isyone_tests::e2e::bombard`), what must come of them (the tests `e2e::bombard`).
 
+mod added;
 mod compose;
 
 use std::{
@@ -164,11 +166,12 @@ fn wait(is_over: &AtomicBool) {
 }
 
 pub(crate) fn run(run: &Run) -> Result<Report> {
+    let mut report = Report::default();
+    added::run(run, &mut report)?;
     let cell = Cell::start(&Shape {
         config: CONFIG,
         ..Shape::default()
     });
-    let mut report = Report::default();
     for plan in &PLANS[..run.pick(2, 1)] {
         let name = plan.name;
         let made = cell.isyctl(&["tenant", "create", name, "--plan", name]);

@@ -165,7 +165,7 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
             ("gate", "ledger shares turns visitor"),
             ("intake", "ledger pace pages shares spool"),
             ("ledger", "shares visitor"),
-            ("line", "pace"),
+            ("line", "ledger pace"),
             ("listeners", "ledger limits line serve tenant"),
             ("pages", "judge"),
             ("pipe", "ledger spool"),

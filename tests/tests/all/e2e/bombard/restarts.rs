@@ -89,17 +89,11 @@ fn command(tenant: &Tenant<'_>, words: &[&str]) {
 
 /// Line 8, with workers: twenty requests a second, none fails, none has to come again.
 pub(super) fn under_load(tenant: &Tenant<'_>) {
-    let image = another_image(tenant);
-    let upgraded = ["create", "--plan", "standard-other", "--odoo-image", &image];
     for (line, does) in [
         ("8 restart at twenty requests a second", &["restart"][..]),
         (
             "8 resize at twenty requests a second",
             &["resize", "--plan", "standard-other"],
-        ),
-        (
-            "8 another image at twenty requests a second",
-            &[&upgraded[..], &["--force"]].concat(),
         ),
     ] {
         let before = tenant.started();
@@ -115,22 +109,6 @@ pub(super) fn under_load(tenant: &Tenant<'_>) {
         seen.assert_all_served(line);
         assert_ne!(tenant.started(), before, "{line}: it was started anew");
     }
-    let odoo = tenant.container("odoo");
-    let label = "{{index .Config.Labels \"changed\"}}";
-    assert_eq!(tenant.docker.inspect(&odoo, label), "yes", "what runs");
-}
-
-/// The same Odoo by another name and with another id.
-fn another_image(tenant: &Tenant<'_>) -> String {
-    let image = "odoo:changed";
-    let now = tenant
-        .docker
-        .inspect(&tenant.container("odoo"), "{{.Image}}");
-    let docker = |words: &[&str]| tenant.docker.run(words).ok().trim().to_owned();
-    let made = docker(&["create", &now]);
-    docker(&["commit", "--change", "LABEL changed=yes", &made, image]);
-    docker(&["rm", &made]);
-    image.to_owned()
 }
 
 /// Line 12: recognised, finished in a container of its own, and told; nobody notices.
