@@ -14,6 +14,7 @@ pub mod operators;
 pub mod ports;
 pub mod program;
 pub mod rebuild;
+pub mod repositories;
 pub mod rotation;
 pub mod server;
 #[cfg(any(test, feature = "testing"))]

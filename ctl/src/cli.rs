@@ -8,7 +8,7 @@ use clap_complete::Shell;
 use crate::{
     app::App,
     exit::{Exit, Failure, Outcome},
-    nouns::{cert, context, edge, events, host, op, operator, tenant, top, version},
+    nouns::{backup, cert, context, edge, events, host, op, operator, tenant, top, version},
     options::Global,
 };
 
@@ -44,6 +44,9 @@ pub enum Noun {
     /// Machines that run tenants
     #[command(subcommand)]
     Host(host::HostCommand),
+    /// Backups of tenants, and what each tenant would lose if its host died now
+    #[command(subcommand)]
+    Backup(backup::BackupCommand),
     /// Operations: long work, its steps and how far it is
     #[command(subcommand)]
     Op(op::OpCommand),
@@ -84,6 +87,7 @@ impl Noun {
         match self {
             Self::Tenant(command) => command.run(app).await,
             Self::Host(command) => command.run(app).await,
+            Self::Backup(command) => command.run(app).await,
             Self::Op(command) => command.run(app).await,
             Self::Events(command) => command.run(app).await,
             Self::Cert(command) => command.run(app).await,

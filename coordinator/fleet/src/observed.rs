@@ -25,6 +25,8 @@ pub struct Hello {
     pub networks: Vec<Ipv4Net>,
     /// TCP port on its advertised address where other hosts' agents fetch data; `None` where there is none.
     pub peer_port: Option<u16>,
+    /// It makes backups, as its plan orders. Never from agents of before.
+    pub makes_backups: bool,
 }
 
 /// The last report on a tenant.

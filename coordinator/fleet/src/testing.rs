@@ -102,6 +102,7 @@ pub fn settings() -> Settings {
         dashboard_hostname: None,
         domains_are_watched: true,
         auto_approve: false,
+        backups: crate::settings::Backups::default(),
     }
 }
 

@@ -24,6 +24,11 @@ use crate::{
         scraper::{self, Scraper},
     },
     ports::listener::Connections,
+    repositories::{
+        collector,
+        rota::{self, Rota},
+        upkeep,
+    },
     writer::Handle,
 };
 
@@ -93,6 +98,7 @@ pub(super) fn spawn(
             stop: stop.clone(),
         }));
     }
+    spawn_backups(shared, tasks);
     let rotations = shared.rotations.clone();
     tasks.spawn(rotations.clone().run(stop.clone()));
     tasks.spawn(rotations.serve(stop.clone()));
@@ -101,6 +107,25 @@ pub(super) fn spawn(
         refresh,
         stop.clone(),
     ));
+}
+
+/// The loops of tenants' backups. Upkeep also where none are made any more: what was made is still removed in its time.
+fn spawn_backups(shared: &Shared, tasks: &mut JoinSet<()>) {
+    if shared.config.backup.enabled {
+        tasks.spawn(rota::run(Rota {
+            handle: shared.handle.clone(),
+            config: shared.config.clone(),
+            sealer: shared.sealer.clone(),
+            standings: shared.standings.clone(),
+            stop: shared.stop.clone(),
+        }));
+        tasks.spawn(collector::watch(
+            shared.upkeep.places.clone(),
+            shared.rooms.clone(),
+            shared.stop.clone(),
+        ));
+    }
+    tasks.spawn(upkeep::run(shared.upkeep.clone()));
 }
 
 /// The loops behind the lists that all hosts are sent.

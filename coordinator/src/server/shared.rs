@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use isyone_fleet::desired::{Admission, Refusal};
 use isyone_proto::tls::CertificateInfo;
 use prometheus_client::registry::Registry;
@@ -31,6 +32,12 @@ use crate::{
         running::{Edges, collector::EdgeCollector},
     },
     ports::listener::Connections,
+    repositories::{
+        collector::{BackupCollector, Rooms},
+        places::Places,
+        rota::Standings,
+        upkeep::Upkeep,
+    },
     rotation::{self, Rotations},
     writer::{Handle, collector::FleetCollector},
 };
@@ -54,6 +61,9 @@ pub(super) struct Shared {
     pub(super) probes: Arc<ProbeBoard>,
     pub(super) domains: Arc<DomainLooks>,
     pub(super) dns: Arc<dyn Dns>,
+    pub(super) upkeep: Arc<Upkeep>,
+    pub(super) standings: Arc<ArcSwap<Standings>>,
+    pub(super) rooms: Arc<Rooms>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) connections: Arc<Connections>,
     pub(super) rotations: Arc<Rotations>,
@@ -81,6 +91,15 @@ impl Shared {
             connections: connections.clone(),
             data_dir: config.data_dir.clone(),
         });
+        let config = Arc::new(config);
+        let upkeep = Arc::new(Upkeep {
+            handle: handle.clone(),
+            config: config.clone(),
+            sealer: sealer.clone(),
+            places: Arc::new(Places::open(&config)),
+            at_work: tokio::sync::Mutex::default(),
+            stop: stop.clone(),
+        });
         let shared = Self {
             rotations: Arc::new(rotations),
             pki,
@@ -98,9 +117,12 @@ impl Shared {
             probes: Arc::new(ProbeBoard::new(config.probes.interval.millis())),
             domains: Arc::new(DomainLooks::new(&config.dns)),
             dns: Arc::new(Resolver::new(config.dns.servers.clone())),
+            upkeep,
+            standings: Arc::default(),
+            rooms: Arc::default(),
             metrics: Arc::default(),
             stop,
-            config: Arc::new(config),
+            config,
             handle,
         };
         Ok((shared, unpinned))
@@ -123,6 +145,13 @@ impl Shared {
         registry.register_collector(Box::new(FleetCollector {
             handle: self.handle.clone(),
         }));
+        if self.config.backup.enabled {
+            registry.register_collector(Box::new(BackupCollector {
+                standings: self.standings.clone(),
+                rooms: self.rooms.clone(),
+                places: self.upkeep.places.clone(),
+            }));
+        }
         registry.register_collector(Box::new(self.connections.clone()));
         registry.register_collector(Box::new(self.streams.clone()));
         registry

@@ -10,6 +10,7 @@ mod pages;
 mod published;
 mod refusals;
 mod relay;
+mod repositories;
 mod sessions;
 mod streams;
 mod support;

@@ -1,5 +1,6 @@
 //! One file per noun: its options, its calls and its tables.
 
+pub mod backup;
 pub mod cert;
 pub mod context;
 pub mod edge;

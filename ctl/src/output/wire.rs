@@ -45,7 +45,10 @@ named!(
     SetAccessResponse,
     Domain,
     AddDomainResponse,
-    RemoveDomainResponse
+    RemoveDomainResponse,
+    Backup,
+    Protection,
+    Pruned
 );
 
 /// A message that serialises as described above.

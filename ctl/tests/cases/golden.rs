@@ -43,6 +43,12 @@ fn help() {
         "events --help",
         "cert --help",
         "cert add --help",
+        "backup --help",
+        "backup create --help",
+        "backup list --help",
+        "backup show --help",
+        "backup status --help",
+        "backup prune --help",
         "edge --help",
         "edge list --help",
         "edge show --help",
@@ -222,6 +228,40 @@ fn edges() {
             "edge rejected -o name",
             "edge rejected --shard edge-2",
             "edge rejected -o json",
+        ],
+    );
+}
+
+#[test]
+fn backups() {
+    golden(
+        "backups",
+        &[
+            "backup list",
+            "backup list alfa -o wide",
+            "backup list alfa -o name",
+            "backup list nobody",
+            "backup show 3f2a9c01",
+            "backup show 5e5e5e5e",
+            "backup show 3f2a9c01 -o json",
+            "backup show 00000000",
+            "backup status",
+            "backup status -o wide",
+            "backup status --bad -o name",
+            "backup status alfa",
+            "backup status beta",
+            "backup status beta -o json",
+            "backup status missing",
+            "backup create alfa --note before-import",
+            "backup create alfa --no-wait",
+            "backup create beta",
+            "backup create --all -o name",
+            "backup create",
+            "backup create alfa --all",
+            "backup prune alfa --dry-run",
+            "backup prune alfa",
+            "backup prune alfa --yes",
+            "backup prune alfa --dry-run -o json",
         ],
     );
 }

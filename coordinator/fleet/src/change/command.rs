@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use isyone_types::{
+    backup::SnapshotName,
     generation::Generation,
     identity::{CertificateInfo, Identity, OperatorRole},
     ids::{HostName, ShortName, TenantName},
@@ -15,8 +16,12 @@ use isyone_types::{
 };
 use uuid::Uuid;
 
-use super::reseal::Resealed;
+use super::{
+    backups::{AskForBackup, JudgedBackups, NewKey},
+    reseal::Resealed,
+};
 use crate::{
+    backups::Turn,
     desired::{
         Certificate, Host, Operator, Rate, Sealed, Tenant, Token,
         certificates::{AcmeAccount, CertificateTrouble, EdgeCertificate},
@@ -184,6 +189,25 @@ pub enum Command {
     PutAcmeAccount(Box<AcmeAccount>),
     /// Stored secrets were sealed by another key.
     Reseal(Vec<Resealed>),
+    /// Tenants get keys for their backups.
+    PutBackupKeys(Vec<NewKey>),
+    /// These have their turn to be backed up.
+    OrderBackups(Vec<Turn>),
+    /// Nobody carries these orders out any more: the tenants' uids, and theirs.
+    EndBackupOrders(Vec<(Uuid, Uuid)>),
+    /// An operator wants backups now.
+    AskForBackup(Box<AskForBackup>),
+    /// A repository was pruned: these snapshots are no longer in it.
+    SnapshotsForgotten {
+        /// The tenant's uid.
+        tenant: Uuid,
+        destination: ShortName,
+        names: Vec<SnapshotName>,
+    },
+    /// Nothing is left of the repositories of these tenants, by uid, whose keys are deleted.
+    RepositoriesRemoved(Vec<Uuid>),
+    /// Whether tenants can be restored as was promised, of those where that has changed.
+    BackupsJudged(Vec<JudgedBackups>),
     /// Add domains to a tenant, or make one of its domains the primary.
     AddDomains(Box<AddDomains>),
     /// Remove a domain from a tenant.
@@ -259,6 +283,13 @@ impl Command {
             Self::CertificateTrouble(_) => "certificate-trouble",
             Self::PutAcmeAccount(_) => "put-acme-account",
             Self::Reseal(_) => "reseal",
+            Self::PutBackupKeys(_) => "put-backup-keys",
+            Self::OrderBackups(_) => "order-backups",
+            Self::EndBackupOrders(_) => "end-backup-orders",
+            Self::AskForBackup(_) => "ask-for-backup",
+            Self::SnapshotsForgotten { .. } => "snapshots-forgotten",
+            Self::RepositoriesRemoved(_) => "repositories-removed",
+            Self::BackupsJudged(_) => "backups-judged",
             Self::AddDomains(_) => "add-domains",
             Self::RemoveDomain { .. } => "remove-domain",
             Self::DomainUnreachable(_) => "domain-unreachable",

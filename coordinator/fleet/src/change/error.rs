@@ -71,6 +71,11 @@ pub enum ChangeError {
         /// For how long it has been at that stage.
         for_s: i64,
     },
+    #[error("tenant `{name}` cannot be backed up: {problem}")]
+    NoBackups {
+        name: TenantName,
+        problem: &'static str,
+    },
     /// A field that can be set only at creation.
     #[error("tenant `{name}`: {}", never(.fields))]
     Immutable {

@@ -155,6 +155,12 @@ impl Edit<'_> {
             .get(name)
             .map(|h| (**h).clone())
             .unwrap_or_default();
+        if host.makes_backups != hello.makes_backups {
+            let mut host = (*host).clone();
+            host.makes_backups = hello.makes_backups;
+            self.put_host(host);
+            self.touch_host(name); // its plan has them, or no more
+        }
         seen.hello = hello;
         seen.accepted_generation = accepted_generation;
         let trouble = generations::ahead(&host, accepted_generation).unwrap_or_default();

@@ -11,7 +11,6 @@ use isyone_types::{
     plan::{Lifecycle, UnixMs},
     report::{HostReport, TenantProgress, TenantReport},
 };
-use uuid::Uuid;
 
 use super::{ChangeError, Edit, Outcome, generations};
 use crate::{
@@ -36,8 +35,8 @@ impl Edit<'_> {
             .map(|h| (**h).clone())
             .unwrap_or_default();
         seen.take_report(report.resources, &report.docker_error, self.stamp.now);
-        let jobs: Vec<Uuid> = report.jobs.iter().map(|job| job.id).collect();
-        let reported = report.jobs.into_iter().map(|job| (job.id, Arc::new(job)));
+        let jobs: Vec<_> = report.jobs.into_iter().map(Arc::new).collect();
+        let reported = jobs.iter().map(|job| (job.id, job.clone()));
         let counts = generations::follows(&record, &seen);
         // A job of a plan that is not ours must not take an operation of ours past its point of no return.
         seen.jobs = reported.filter(|_| counts).collect();
@@ -45,8 +44,9 @@ impl Edit<'_> {
         if !counts {
             return Ok(Outcome::Done);
         }
-        // A job has its operation's id.
-        jobs.into_iter().for_each(|id| self.drive(id));
+        // A job has its operation's id, or is a backup's.
+        jobs.iter().for_each(|job| self.drive(job.id));
+        self.backup_jobs(host, &jobs);
         for tenant in report.tenants {
             self.tenant_report(host, tenant);
         }
@@ -83,6 +83,13 @@ impl Edit<'_> {
         let absent = report.absent;
         // Equal, and there already: of ten thousand names, one text each is kept.
         report.name.clone_from(&tenant.name);
+        if let Some(backup) = report
+            .backup
+            .as_deref()
+            .filter(|_| tenant.placement.host == *host)
+        {
+            self.take_backups(&tenant, backup);
+        }
         let seen = TenantObserved {
             host: host.clone(),
             at: self.stamp.now,

@@ -35,6 +35,7 @@ impl Edit<'_> {
         if self.stamp.now >= self.state.quarantine_hold_until {
             self.end_quarantines();
             self.let_fenced_copies_go();
+            self.delete_keys();
         }
         if self.stamp.now >= self.state.sleep_hold_until {
             self.put_to_sleep();

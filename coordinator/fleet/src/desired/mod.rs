@@ -4,6 +4,7 @@
 //! Persistent maps throughout: a clone is a snapshot and costs a few pointers, whatever the fleet's size.
 //! Not here: how it changes (change), how the indexes are kept true (index), and what hosts report (observed).
 
+pub mod backups;
 pub mod certificates;
 pub mod domains;
 mod index;
@@ -136,6 +137,9 @@ pub struct Tenant {
     /// ones. 0 in records of before: then the copies' own count.
     #[serde(default)]
     pub last_epoch: u64,
+    /// Since when it does not run, by anybody's wish; `None` while it should, and in records of a version before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rests_since: Option<UnixMs>,
 }
 
 /// Who the edge lets in to a tenant. The default is everybody.
@@ -218,6 +222,9 @@ pub struct Host {
     /// in records of a version before are approved.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pending: bool,
+    /// Its agent makes backups: one of a version before is ordered none. Stored because plans depend on it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub makes_backups: bool,
     /// Rises with each change to its plan.
     pub plan_generation: Generation,
     pub joined_at: UnixMs,
@@ -307,6 +314,10 @@ pub struct Fleet {
     /// The highest generation of a host that was removed. One that joins starts above it: it may be the same machine,
     /// whose agent still has that plan.
     pub retired_generation: Generation,
+    /// Keys of tenants' backups, by the tenant's uid; until the time of what was kept of it is over.
+    pub backup_keys: OrdMap<Uuid, Arc<backups::BackupKey>>,
+    /// What was backed up, by the tenant's uid; as long as there is a key.
+    pub backups: OrdMap<Uuid, Arc<backups::TenantBackups>>,
     /// Computed: what is placed on each host; hosts without tenants are not in it.
     pub by_host: OrdMap<HostName, HostIndex>,
     /// Computed: which tenant owns a host name (only customers' domains; platform names follow from tenant names).
@@ -324,6 +335,8 @@ pub struct Fleet {
     pub fenced: OrdSet<(UnixMs, TenantName)>,
     /// Computed: tenants in quarantine, ordered by its end; not those that are held.
     pub quarantines: OrdSet<(UnixMs, TenantName)>,
+    /// Computed: keys of backups of tenants that are gone, ordered by the time when they are deleted.
+    pub key_ends: OrdSet<(UnixMs, Uuid)>,
 }
 
 /// Why a certificate is refused although our CA signed it.

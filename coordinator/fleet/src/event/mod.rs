@@ -53,6 +53,12 @@ macro_rules! kinds {
 }
 
 kinds! {
+    BackupAsked => "backup.asked",
+    BackupFailed => "backup.failed",
+    BackupKeyDeleted => "backup.key_deleted",
+    BackupLate => "backup.late",
+    BackupPruneFailed => "backup.prune_failed",
+    BackupRecovered => "backup.recovered",
     CertificateAccount => "certificate.account",
     CertificateFailed => "certificate.failed",
     CertificateIssued => "certificate.issued",
@@ -199,6 +205,12 @@ mod tests {
 
     /// Programs match on these words: a change here breaks them.
     const WORDS: &[&str] = &[
+        "backup.asked",
+        "backup.failed",
+        "backup.key_deleted",
+        "backup.late",
+        "backup.prune_failed",
+        "backup.recovered",
         "certificate.account",
         "certificate.failed",
         "certificate.issued",

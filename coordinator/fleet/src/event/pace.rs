@@ -31,6 +31,8 @@ enum Family {
     Memory,
     Volumes,
     Disk,
+    /// Whether a tenant's backups are made.
+    Backups,
     /// Whether a tenant answers through an edge.
     Answers,
     HostState,
@@ -53,6 +55,10 @@ impl Family {
             | EventKind::TenantDiskFull
             | EventKind::TenantDatabaseStopped
             | EventKind::TenantDiskFreed => Self::Disk,
+            EventKind::BackupFailed
+            | EventKind::BackupLate
+            | EventKind::BackupPruneFailed
+            | EventKind::BackupRecovered => Self::Backups,
             EventKind::TenantUnreachable | EventKind::TenantReachable => Self::Answers,
             EventKind::HostUnknown
             | EventKind::HostReady

@@ -3,6 +3,7 @@
 //! Not here: wire formats (the coordinator's operators/ and agents/), and documents for edges and Prometheus (its
 //! edges/publish).
 
+mod backups;
 mod plan;
 
 use std::{
@@ -24,7 +25,13 @@ use isyone_types::{
 };
 use uuid::Uuid;
 
-pub use self::plan::{Fetching, host_plan, is_fetching};
+pub use self::{
+    backups::{
+        Rota, may_reach_repository, no_backups, none_made, protection, repository, rota,
+        stopped_since,
+    },
+    plan::{Fetching, host_plan, is_fetching},
+};
 use crate::{
     desired::{Tenant, VisitorAccess},
     liveness::HostState,

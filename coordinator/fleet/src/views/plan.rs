@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use isyone_types::{
+    backup::RepositoryKey,
     ids::{HostName, ShortName, TenantName},
     network::NetworkPolicy,
     plan::{
@@ -15,22 +16,24 @@ use isyone_types::{
 };
 use uuid::Uuid;
 
+use super::backups;
 #[cfg(feature = "planted")]
 use crate::planted;
 use crate::{
-    desired::{CopyRole, Tenant, TenantPlacement},
+    desired::{CopyRole, Tenant, TenantPlacement, backups::BackupKey},
     operation::{MoveStage, Operation, Procedure, Relocation},
     settings::Settings,
     state::State,
 };
 
 /// Everything that a host must run; `None` for a host that is not there or that nobody has let in. `open` unseals a
-/// tenant's passwords.
+/// tenant's passwords, `open_key` the key of its backups.
 pub fn host_plan<E>(
     state: &State,
     settings: &Settings,
     host: &HostName,
     mut open: impl FnMut(&Tenant) -> Result<TenantSecrets, E>,
+    mut open_key: impl FnMut(&BackupKey) -> Result<RepositoryKey, E>,
 ) -> Result<Option<HostPlan>, E> {
     let record = state.fleet.hosts.get(host);
     let Some(record) = record.filter(|record| !record.pending) else {
@@ -55,8 +58,16 @@ pub fn host_plan<E>(
             continue;
         };
         let secrets = open(tenant)?;
-        plan.tenants
-            .push(tenant_plan(tenant, place, role, settings, secrets));
+        let mut told_of = tenant_plan(tenant, place, role, settings, secrets);
+        // Of what lies elsewhere, nothing is backed up.
+        if role.is_none()
+            && let Some(told) = backups::told(state, settings, tenant, &mut open_key)?
+        {
+            told_of.backup = Some(told.plan);
+            told_of.wal_spool = told.spool;
+            plan.jobs.extend(told.job);
+        }
+        plan.tenants.push(told_of);
         if let Some((operation, relocation)) = copying(state, tenant) {
             if relocation.to == *host {
                 plan.jobs.push(fetch(operation, relocation, tenant));
@@ -214,7 +225,7 @@ fn tenant_plan(
         leftover: role == Some(&CopyRole::Discarded),
         seed: seed(tenant, role),
         upload_limit_bytes: settings.edge.upload_limit_bytes,
-        wal_spool: None, // nothing ships it yet
+        wal_spool: None,
         backup: None,
     }
 }

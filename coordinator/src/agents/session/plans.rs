@@ -130,9 +130,13 @@ async fn give(
 fn render(shared: &Shared, host: &HostName) -> Result<HostPlan, Status> {
     let state = shared.handle.snapshot();
     let plan = timed(&shared.handle.timings().plan_render, || {
-        views::host_plan(&state, shared.handle.settings(), host, |tenant| {
-            shared.sealer.open_secrets(tenant)
-        })
+        views::host_plan(
+            &state,
+            shared.handle.settings(),
+            host,
+            |tenant| shared.sealer.open_secrets(tenant),
+            |key| shared.sealer.open_backup_key(key),
+        )
     });
     let plan = plan.map_err(|error| {
         tracing::error!(%host, %error, "no plan can be made for this host");

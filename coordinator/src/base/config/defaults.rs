@@ -1,6 +1,6 @@
 //! Default values of the configuration.
 //!
-//! Not here: defaults of the sections with a file of their own (dns, probes, tls), and the sample that shows all of
+//! Not here: defaults of the sections with a file of their own (backup, dns, probes, tls), and the sample that shows all of
 //! them.
 
 use std::{collections::BTreeMap, path::PathBuf};
@@ -9,9 +9,9 @@ use isyone_fleet::settings::Edition;
 use isyone_proto::{network, spec};
 
 use super::{
-    Advertise, Bytes, Certificates, Config, Cpus, Defaults, Dns, Edge, FrameOptions, Images, Join,
-    Lifecycle, Listen, Liveness, Log, LogFormat, Monitoring, Network, Placement, Plan, Probes,
-    Span, Tls, UrlScheme,
+    Advertise, Backup, Bytes, Certificates, Config, Cpus, Defaults, Dns, Edge, FrameOptions,
+    Images, Join, Lifecycle, Listen, Liveness, Log, LogFormat, Monitoring, Network, Placement,
+    Plan, Probes, Span, Tls, UrlScheme,
 };
 
 /// Parses one of the literals below; a unit test covers all of them.
@@ -52,6 +52,7 @@ impl Default for Config {
             egress: network::Egress::Open,
             egress_allow: Vec::new(),
             egress_smtp: false,
+            backup: None,
         };
         let edition = Edition {
             odoo: literal("odoo:18.0"),
@@ -76,6 +77,7 @@ impl Default for Config {
             placement: Placement::default(),
             defaults: Defaults::default(),
             lifecycle: Lifecycle::default(),
+            backup: Backup::default(),
             liveness: Liveness::default(),
             certificates: Certificates::default(),
             log: Log::default(),

@@ -3,6 +3,7 @@
 //! The structs below mirror the file field for field; an unknown key is an error. [`Config::settings`] is the part that
 //! the pure core gets. Not here: defaults (defaults), checks across fields (check), the commented sample (sample).
 
+mod backup;
 mod check;
 mod defaults;
 mod dns;
@@ -32,6 +33,7 @@ use isyone_proto::{
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    backup::{Backup, PlanBackup},
     dns::Dns,
     edge::{Dashboard, FrameOptions},
     images::{ImagePattern, Images},
@@ -115,6 +117,8 @@ pub struct Config {
     pub lifecycle: Lifecycle,
     /// Report interval, and when silence counts.
     pub liveness: Liveness,
+    /// Tenants' backups.
+    pub backup: Backup,
     /// How long certificates are valid.
     pub certificates: Certificates,
     /// What is logged, and how.
@@ -373,6 +377,9 @@ pub struct Plan {
     /// Whether TCP port 25 is open.
     #[serde(default)]
     pub egress_smtp: bool,
+    /// What `[backup]` says otherwise of its tenants.
+    #[serde(default)]
+    pub backup: Option<PlanBackup>,
 }
 
 impl Config {

@@ -89,6 +89,7 @@ impl Config {
             dashboard_hostname: self.dashboard_hostname(),
             domains_are_watched: self.dns.watches(),
             auto_approve: self.join.auto_approve,
+            backups: self.backups(),
         }
     }
 

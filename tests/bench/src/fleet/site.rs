@@ -81,6 +81,7 @@ impl Site {
             data_dir: dir.path().join("data"),
             ..Config::default()
         };
+        config.backup.enabled = false;
         config.listen.grpc = free()?;
         config.listen.enroll = free()?;
         config.listen.http = free()?;
@@ -256,6 +257,7 @@ fn host(running: &Running, index: usize) -> Result<(Host, Identity)> {
         pending: false,
         plan_generation: 1.into(),
         joined_at: now_ms(),
+        makes_backups: false,
         certificates: vec![certificate],
     };
     Ok((
@@ -322,6 +324,7 @@ fn tenant(running: &Running, settings: &Settings, host: &Host, slot: usize) -> R
         copies: Vec::new(),
         halted: false,
         last_epoch: 0,
+        rests_since: None,
         started_at: None,
     })
 }

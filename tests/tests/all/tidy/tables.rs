@@ -32,10 +32,10 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
         &[
             (
                 "change",
-                "desired domains event liveness observed operation placement planted procedures \
+                "backups desired domains event liveness observed operation placement planted procedures \
                  settings state views written",
             ),
-            ("desired", "event operation"),
+            ("desired", "backups event operation"),
             ("domains", "orders"),
             ("liveness", "observed settings"),
             ("operation", "event"),
@@ -46,7 +46,7 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
                 "procedures",
                 "desired observed operation planted settings state views",
             ),
-            ("settings", "shards"),
+            ("settings", "backups shards"),
             (
                 "state",
                 "desired event liveness observed operation placement settings",
@@ -58,7 +58,7 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
             ("top", "desired liveness probes settings state views"),
             (
                 "views",
-                "desired liveness observed operation planted settings state",
+                "backups desired liveness observed operation planted settings state",
             ),
             ("written", "desired event operation"),
         ],
@@ -70,14 +70,18 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
             ("backup", "base writer"),
             ("edges", "base writer"),
             ("init", "base writer"),
-            ("operators", "agents base edges ports wire writer"),
+            (
+                "operators",
+                "agents base edges ports repositories wire writer",
+            ),
             ("ports", "base edges writer"),
             ("program", "backup base init rebuild rotation server writer"),
             ("rebuild", "init writer"),
+            ("repositories", "base wire writer"),
             ("rotation", "agents backup base ports writer"),
             (
                 "server",
-                "agents base edges init operators ports rotation writer",
+                "agents base edges init operators ports repositories rotation writer",
             ),
             ("wire", "base edges writer"),
             ("writer", "base"),

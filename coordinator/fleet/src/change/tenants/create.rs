@@ -233,6 +233,7 @@ impl Edit<'_> {
             copies: Vec::new(),
             halted: false,
             last_epoch: 0,
+            rests_since: None,
         }
     }
 }
