@@ -253,9 +253,9 @@ pub enum BackupPurpose {
 /// One backup for one destination: what a job is ordered to make. The job's id is the backup's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MakeBackup {
-    /// What is made.
+    /// Of what: the running database, a dump, what is new, or a stopped tenant's files.
     pub work: BackupWork,
-    /// Why it is made.
+    /// Decides how long it is kept.
     pub purpose: BackupPurpose,
     /// One of [`BackupPlan::destinations`].
     pub destination: ShortName,
@@ -363,7 +363,7 @@ pub struct BackupReport {
 /// A tenant's backups at one destination, as its host knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DestinationReport {
-    /// The destination.
+    /// As in the tenant's plan.
     pub name: ShortName,
     /// When the newest base that is whole was made; of a tenant that was stopped then, too.
     pub base_at: Option<i64>,
