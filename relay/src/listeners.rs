@@ -203,7 +203,10 @@ fn connection(
         };
         let stream = Line::new(stream, Arc::clone(&line), rules);
         serve_connection(&host, stream, door).await;
-        line.linger().await;
+        tokio::select! {
+            () = line.linger() => {}
+            () = host.killed.cancelled() => {}
+        }
         if line.was_cut() {
             tenant.figures.readers_cut.one();
         }

@@ -86,7 +86,8 @@ impl Homes {
         Ok(())
     }
 
-    fn tenants(&self) -> PathBuf {
+    /// Where tenants' homes are, by name.
+    pub fn tenants(&self) -> PathBuf {
         self.root.join("tenants")
     }
 

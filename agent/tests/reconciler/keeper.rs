@@ -121,7 +121,7 @@ async fn a_relay_of_another_version_has_a_successor_that_takes_its_ports_over() 
         .await
         .unwrap();
     assert_eq!(get(plan.http_port, "/").await.unwrap(), "HTTP/1.1 200 OK");
-    odoo.1.notify_one();
+    odoo.let_go();
     let drained = before.drain(Duration::from_secs(30)).await;
     assert_eq!(drained.cut_off, 0);
     assert_eq!(slow.await.unwrap().unwrap(), "HTTP/1.1 200 OK");

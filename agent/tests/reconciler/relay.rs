@@ -47,7 +47,7 @@ pub(super) fn place(n: u8, plan: &mut TenantPlan) -> Ipv4Addr {
 
 /// When each request's answer was sent; `/slow` takes until it is told.
 #[derive(Clone, Default)]
-pub(super) struct Odoo(Arc<Mutex<Vec<(String, Instant)>>>, pub(super) Arc<Notify>);
+pub(super) struct Odoo(Arc<Mutex<Vec<(String, Instant)>>>, Arc<Notify>);
 
 impl Odoo {
     pub(super) async fn start(at: Ipv4Addr) -> Self {
@@ -60,6 +60,11 @@ impl Odoo {
             }
         });
         odoo
+    }
+
+    /// Answers `/slow`.
+    pub(super) fn let_go(&self) {
+        self.1.notify_one();
     }
 
     /// The paths, in the order of their answers.
@@ -158,7 +163,7 @@ async fn a_restart_waits_for_requests_under_way_and_holds_those_that_come() {
     let stops = || fake.log().iter().filter(|l| *l == "stop odoo_alfa").count();
     assert_eq!(stops(), 0, "a request is under way");
     assert_eq!(odoo.answered().len(), 1, "and the other one is held");
-    odoo.1.notify_one();
+    odoo.let_go();
     assert_eq!(slow.await.unwrap().unwrap(), "HTTP/1.1 200 OK");
     assert_eq!(held.await.unwrap().unwrap(), "HTTP/1.1 200 OK");
     assert_eq!(stops(), 1);

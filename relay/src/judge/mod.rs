@@ -62,7 +62,7 @@ const CREDENTIALS: [&str; 4] = [
 /// Calls that are parsed in whole whatever their content type says.
 const RPC: [&str; 4] = ["/jsonrpc", "/xmlrpc", "/json", "/web/dataset"];
 
-/// Where Odoo takes files.
+/// Where Odoo takes files. Edges refuse the same (`UPLOADS` in isyone-traefik).
 const FILES: [&str; 5] = [
     "/web/binary/upload",
     "/web/binary/upload_attachment",
@@ -133,20 +133,19 @@ pub(crate) fn is_parsed_in_whole(path: &str, headers: &HeaderMap) -> bool {
     !is_form_with_files(headers) || below_any(path, &RPC)
 }
 
-/// Whether a body is an upload whatever its size, by where it goes. Edges say the same.
+/// Whether a body is an upload whatever its size, by where it goes.
 pub(crate) fn is_upload(path: &str) -> bool {
     below_any(path, &FILES)
 }
 
 fn is_form_with_files(headers: &HeaderMap) -> bool {
-    has_type(headers, b"multipart/form-data")
-}
-
-fn has_type(headers: &HeaderMap, wanted: &[u8]) -> bool {
     let value = headers.get(header::CONTENT_TYPE);
     value.is_some_and(|value| {
         let kind = value.as_bytes().split(|b| *b == b';').next();
-        kind.is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(wanted))
+        kind.is_some_and(|kind| {
+            kind.trim_ascii()
+                .eq_ignore_ascii_case(b"multipart/form-data")
+        })
     })
 }
 

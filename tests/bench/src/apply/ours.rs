@@ -21,6 +21,7 @@ use isyone_agent::{
         ledger::{InForce, Ledger},
         probe::NetProbe,
     },
+    plan,
     tenant::reconcile,
     testing,
 };
@@ -237,11 +238,11 @@ impl Ours {
         let from = self.data.join("tenants").join(name).canonicalize()?;
         let life = self.life.as_ref().context("no agent runs")?;
         let homes = self.runtime.block_on(life.host.homes())?;
-        let home = homes.spares().with_file_name("tenants").join(name);
+        let home = homes.tenants().join(name);
         let paths = [(home, to.to_owned()), (from.clone(), to.to_owned())];
         copy_adapted(&from, to, &paths)?;
         // What PostgreSQL mounts of the home beside its volume.
-        std::fs::create_dir_all(to.join("wal"))?;
+        std::fs::create_dir_all(plan::home::spool(to))?;
         let plan = self
             .tenants
             .iter()

@@ -6,7 +6,7 @@ use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -19,6 +19,7 @@ use isyone_relay::{
 use crate::{
     Run,
     figures::{Report, Target, Unit},
+    samples::Samples,
 };
 
 /// Bytes of an answer: a page of Odoo's without its assets.
@@ -41,7 +42,7 @@ pub(super) fn run(run: &Run, report: &mut Report) -> Result<()> {
     ensure!(relay.faults().is_empty(), "{:?}", relay.faults());
     let rounds = run.pick(5_000, 200);
     for kind in KINDS {
-        let (mut direct, mut relayed) = (Vec::new(), Vec::new());
+        let (mut direct, mut relayed) = (Samples::default(), Samples::default());
         // An edge keeps its connection to the relay; Odoo ends each.
         let mut kept = BufReader::new(TcpStream::connect(listen)?);
         kept.get_ref().set_nodelay(true)?;
@@ -49,21 +50,16 @@ pub(super) fn run(run: &Run, report: &mut Report) -> Result<()> {
             let begin = Instant::now();
             let mut fresh = BufReader::new(TcpStream::connect(upstream)?);
             ask(&mut fresh, kind)?;
-            direct.push(begin.elapsed());
+            direct.push(begin.elapsed().as_secs_f64());
             let begin = Instant::now();
             ask(&mut kept, kind)?;
-            relayed.push(begin.elapsed());
+            relayed.push(begin.elapsed().as_secs_f64());
         }
         for (name, share) in [("p50", 0.5), ("p99", 0.99)] {
-            let (direct, relayed) = (quantile(&mut direct, share), quantile(&mut relayed, share));
-            let added = relayed.saturating_sub(direct).as_secs_f64();
+            let direct = direct.quantile(share);
+            let added = (relayed.quantile(share) - direct).max(0.0);
             let what = |which: &str| format!("{kind}, {which}: {name}");
-            report.add_one(
-                &what("without the relay"),
-                Unit::Seconds,
-                direct.as_secs_f64(),
-                None,
-            );
+            report.add_one(&what("without the relay"), Unit::Seconds, direct, None);
             let target = Some(Target::AtMost(0.001));
             report.add_one(&what("added by the relay"), Unit::Seconds, added, target);
         }
@@ -74,12 +70,6 @@ pub(super) fn run(run: &Run, report: &mut Report) -> Result<()> {
          directly (a connection each) and by a relay in this process (the edge's connection is kept); the difference of the quantiles.",
     ));
     Ok(())
-}
-
-fn quantile(times: &mut [Duration], share: f64) -> Duration {
-    times.sort_unstable();
-    let last = times.len().saturating_sub(1);
-    times[((last as f64) * share).round() as usize]
 }
 
 /// Settings of a relay with one route, and where it listens.
@@ -128,19 +118,24 @@ fn ask(stream: &mut BufReader<TcpStream>, kind: &str) -> Result<()> {
     stream.get_mut().write_all(head.as_bytes())?;
     let status = line(stream)?;
     ensure!(status.contains(" 200 "), "{status}");
-    let mut length = 0;
-    loop {
-        let header = line(stream)?.to_ascii_lowercase();
-        if let Some(value) = header.strip_prefix("content-length:") {
-            length = value.trim().parse()?;
-        }
-        if header.is_empty() {
-            break;
-        }
-    }
+    let length = rest_of_head(stream)?;
     ensure!(length == PAGE, "{length} bytes");
     let mut page = vec![0; length];
     Ok(stream.read_exact(&mut page)?)
+}
+
+/// Reads headers to their end; the body's length.
+fn rest_of_head(stream: &mut BufReader<TcpStream>) -> Result<usize> {
+    let mut length = 0;
+    loop {
+        let header = line(stream)?.to_ascii_lowercase();
+        if header.is_empty() {
+            return Ok(length);
+        }
+        if let Some(value) = header.strip_prefix("content-length:") {
+            length = value.trim().parse()?;
+        }
+    }
 }
 
 fn line(stream: &mut BufReader<TcpStream>) -> Result<String> {
@@ -164,17 +159,7 @@ fn answer_all() -> Result<SocketAddr> {
 
 fn answer(stream: TcpStream) -> Result<()> {
     let mut stream = BufReader::new(stream);
-    let mut length = 0;
-    loop {
-        let header = line(&mut stream)?.to_ascii_lowercase();
-        if let Some(value) = header.strip_prefix("content-length:") {
-            length = value.trim().parse()?;
-        }
-        if header.is_empty() {
-            break;
-        }
-    }
-    let mut body = vec![0; length];
+    let mut body = vec![0; rest_of_head(&mut stream)?];
     stream.read_exact(&mut body)?;
     let head = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {PAGE}\r\nConnection: close\r\n\r\n"

@@ -1,6 +1,6 @@
 //! `bench visitors`: how long an honest client waits alone and beside each attack, at a tenant of ours and at a plain `docker compose`
-//! Odoo of the same size behind a plain Traefik; threaded and with workers. And what the
-//! relay on the way adds to a request.
+//! Odoo of the same size behind a plain Traefik; threaded and with workers. And what the relay on the
+//! way adds to a request.
 //!
 //! Not here: the attacks and the client (`isyone_tests::e2e::bombard`), what must come of them (the tests `e2e::bombard`).
 
