@@ -221,6 +221,7 @@ struct Ports<'a> {
 struct Works {
     fetch: Fetch,
     make: Make,
+    restore: Restore,
 }
 
 #[async_trait]
@@ -229,6 +230,7 @@ impl Work for Works {
         match order.work {
             JobWork::Fetch { .. } => self.fetch.attempt(order, progress).await,
             JobWork::Backup(_) => self.make.attempt(order, progress).await,
+            JobWork::Restore(_) => self.restore.attempt(order, progress).await,
         }
     }
 }
@@ -264,14 +266,26 @@ impl Ports<'_> {
         };
         let fetch = Fetch::new(host.clone(), plans.clone(), reach, reserve);
         let backups = backups(host, self.config, plans, self.identity, rate_bytes_per_s);
+        let restore = Restore {
+            backups: backups.clone(),
+            servers: Arc::new(ContainerServers(host.clone())),
+            reserve,
+        };
         let works = Works {
             fetch,
             make: Make(backups.clone()),
+            restore,
         };
         let jobs = Jobs::new(host.clone(), Arc::new(works), rate_bytes_per_s);
         let shipper = Shipper::new(backups);
         self.tasks.spawn(shipper.run(self.stop.clone()));
-        self.tasks.spawn(jobs.run(plans.clone(), self.stop.clone()));
+        let (host, plans, stop) = (host.clone(), plans.clone(), self.stop.clone());
+        self.tasks.spawn(async move {
+            if let Err(e) = ContainerServers(host).sweep().await {
+                tracing::warn!("whether a restore has left something cannot be seen: {e}");
+            }
+            jobs.run(plans, stop).await;
+        });
     }
 
     /// Where tenants' visitors arrive: at the relay, if there is to be one.

@@ -5,8 +5,8 @@
 //! snapshot in the tenant's repository (isyone-backup), which is there only when all of it is, so an agent that dies leaves nothing that
 //! looks good; what it knew is on disk, and what it did not come to write down is shipped again.
 //!
-//! Nothing happens for tenants whose plan has no backups. Not here: when a base backup is made, what is kept, restoring (the
-//! coordinator's); putting segments into the spool (PostgreSQL, `plan/postgres/archive.sh`).
+//! Nothing happens for tenants whose plan has no backups. Not here: when a base backup is made, what is kept, and to what is restored
+//! (the coordinator's); putting segments into the spool (PostgreSQL, `plan/postgres/archive.sh`).
 
 mod cache;
 mod chain;
@@ -19,6 +19,7 @@ mod producer;
 mod put;
 mod record;
 mod remote;
+pub mod restore;
 mod ship;
 mod shipper;
 mod site;
@@ -46,6 +47,7 @@ use uuid::Uuid;
 
 pub use self::{
     make::Make,
+    restore::{ContainerServers, Restore},
     shipper::Shipper,
     source::{HostTenants, Tenants},
     store::{CoordinatorStores, Stores},

@@ -91,6 +91,7 @@ pub(super) fn problem(error: &Error) -> Problem {
             let why = own.unwrap_or_else(|| source.kind().to_string());
             Problem::new(Fault::Source, format!("{part} could not be read: {why}"))
         }
+        Error::Restore { source, .. } => Problem::disk("it cannot be written here", source),
         Error::Stopped => Problem::stopped(),
         other => {
             // Names of snapshots and of files in a repository at the most.

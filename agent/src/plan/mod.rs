@@ -14,6 +14,7 @@ pub mod home;
 pub mod installs;
 pub mod names;
 pub mod postgres;
+pub mod recovery;
 pub mod relay;
 pub mod render;
 pub mod sql;

@@ -53,6 +53,8 @@ pub struct Stack {
     pub init: ContainerSpec,
     /// The same container's other use: finishes the installation of an app that was cut off.
     pub finish: ContainerSpec,
+    /// And another one: takes from a database what would reach others.
+    pub neutralise: ContainerSpec,
     /// Files in the tenant's directory.
     pub files: Vec<RenderedFile>,
     /// There is no database to fill.

@@ -26,6 +26,14 @@ pub enum Database {
         /// Name of the database in the cluster.
         source: String,
     },
+    /// Complete, as it was in a backup of another tenant: it is given this one's keys before anything of it is used, and never
+    /// wiped.
+    Restored {
+        /// Name of the database in the cluster.
+        source: String,
+        /// Nothing of it may reach anybody: it is neutralised before that.
+        neutralise: bool,
+    },
     /// The tenant's own. From here on, nothing in the agent ever wipes it.
     Ready {
         /// Its files are known to be on disk, not only in the page cache. Until then the tenant does not count as
@@ -216,6 +224,11 @@ impl TenantState {
             Role::Odoo => self.odoo_pin = pin,
             Role::Postgres => self.postgres_pin = pin,
         }
+    }
+
+    /// Whether what is here is data that nobody fills or wipes: the tenant's own, or what was restored for it.
+    pub fn is_whole(&self) -> bool {
+        self.is_ready() || matches!(self.database, Database::Restored { .. })
     }
 
     /// Whether the tenant's own database exists.

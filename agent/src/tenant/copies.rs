@@ -112,7 +112,7 @@ pub async fn find(host: &Host, plan: &TenantPlan) -> io::Result<Copy> {
     blocking(move || {
         Ok(match state_file::load(&directory, &plan) {
             Some(state) if state.database == Database::Incoming => Copy::Incoming,
-            Some(state) if state.is_ready() => Copy::Complete(state.copied_by),
+            Some(state) if state.is_whole() => Copy::Complete(state.copied_by),
             Some(_) => Copy::Closed,
             None => Copy::Unrecorded,
         })
@@ -122,6 +122,17 @@ pub async fn find(host: &Host, plan: &TenantPlan) -> io::Result<Copy> {
 
 /// Records durably that `job` has completed a copy; `false` when it is not incoming any more.
 pub fn complete(host: &Host, plan: &TenantPlan, job: Uuid) -> io::Result<bool> {
+    let whole = Database::Ready { synced: true };
+    complete_as(host, plan, job, whole)
+}
+
+/// Likewise, and what it has made of it.
+pub fn complete_as(
+    host: &Host,
+    plan: &TenantPlan,
+    job: Uuid,
+    whole: Database,
+) -> io::Result<bool> {
     let _turn = host.copies.lock().unwrap_or_else(PoisonError::into_inner);
     let directory = host.directory(plan);
     let Some(mut state) =
@@ -129,7 +140,7 @@ pub fn complete(host: &Host, plan: &TenantPlan, job: Uuid) -> io::Result<bool> {
     else {
         return Ok(false);
     };
-    state.database = Database::Ready { synced: true };
+    state.database = whole;
     state.copied_by = Some(job);
     state_file::save(&state, &directory, true)?;
     Ok(true)
@@ -151,7 +162,7 @@ pub(super) fn save(
         .as_ref()
         .and_then(|_turn| state_file::load(&directory, plan));
     change(state);
-    if let Some(recorded) = recorded.filter(TenantState::is_ready) {
+    if let Some(recorded) = recorded.filter(TenantState::is_whole) {
         state.database = recorded.database;
         state.copied_by = recorded.copied_by;
     }

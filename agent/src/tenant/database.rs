@@ -4,7 +4,7 @@
 //! thing happens: scrap is wiped and filled again, a ready database is never touched. Not here: the SQL (sql), the
 //! snapshots' files (golden).
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
@@ -29,6 +29,8 @@ use crate::{
 
 /// psql's exit code for "could not connect": the server is still recovering.
 const PSQL_NO_CONNECTION: i32 = 2;
+/// The longest that Odoo may take to neutralise a database: it loads no module, and updates some tables.
+const NEUTRALISING: Duration = Duration::from_secs(600);
 /// Lines of `odoo -i`'s log quoted in an error.
 const LOG_LINES: u32 = 15;
 
@@ -225,25 +227,37 @@ async fn take_golden(tenant: &Tenant, stack: &Stack, volumes: &Volumes) -> Resul
 }
 
 /// Gives the filled database this tenant's keys, records that durably, and only then lets Odoo in.
-pub(super) async fn rekey(tenant: &Tenant) -> Result<String> {
+pub(super) async fn rekey(tenant: &Tenant, view: &TenantView, stack: &Stack) -> Result<String> {
     let state = tenant.state();
-    let Database::Filled { source } = state.database else {
-        return Err(TenantError::Program(
-            "the database is not filled yet".to_owned(),
-        ));
+    let (source, restored) = match state.database {
+        Database::Filled { source } => (source, None),
+        Database::Restored { source, neutralise } => (source, Some(neutralise)),
+        _ => {
+            return Err(TenantError::Program(
+                "the database is not filled yet".to_owned(),
+            ));
+        }
     };
     let identity = DatabaseIdentity {
         uuid: Uuid::new_v4(),
         secret: Uuid::new_v4(),
     };
     let plan = tenant.plan.clone();
+    let rekeyed = match restored {
+        Some(_) => sql::rekey_restored,
+        None => sql::rekey,
+    };
     // Hashing is slow on purpose, so it does not run on the runtime's threads.
-    let script = tokio::task::spawn_blocking(move || sql::rekey(&plan, &source, identity)).await;
+    let script = tokio::task::spawn_blocking(move || rekeyed(&plan, &source, identity)).await;
     psql(
         tenant,
         script.map_err(|e| TenantError::Program(e.to_string()))?,
     )
     .await?;
+    failpoints::reached("rekeyed");
+    if restored == Some(true) {
+        neutralise(tenant, view, stack).await?;
+    }
     // Leaves the settings unrecorded: if the agent dies before Odoo is let in, `update_settings` runs and lets it in
     // too.
     tenant.remember(true, |s| {
@@ -253,7 +267,58 @@ pub(super) async fn rekey(tenant: &Tenant) -> Result<String> {
     psql(tenant, sql::open(&tenant.plan)).await?;
     let settings = sql::settings_digest(&tenant.plan);
     tenant.remember(false, |s| s.settings = settings)?;
-    Ok("own keys, administrator, company and address".to_owned())
+    Ok(match restored {
+        None => "own keys, administrator, company and address",
+        Some(true) => "own keys, administrator and address; neutralised: no mail, no scheduled jobs",
+        Some(false) => "own keys, administrator and address; it is live",
+    }
+    .to_owned())
+}
+
+/// Runs Odoo's own program for it, each module's part, before Odoo is let in; then looks whether that is so.
+async fn neutralise(tenant: &Tenant, view: &TenantView, stack: &Stack) -> Result<()> {
+    let docker = &tenant.host.docker;
+    let image = view.observed.odoo_image.as_ref();
+    let id = image.map(|image| image.id.clone()).unwrap_or_default();
+    let name = &stack.neutralise.name;
+    docker.remove(name).await?;
+    docker.create(&settled(&stack.neutralise, &id)).await?;
+    docker.start(name).await?;
+    let code = tokio::select! {
+        code = timeout(NEUTRALISING, docker.wait(name)) => code,
+        () = tenant.interrupted() => {
+            docker.remove(name).await?;
+            return Err(TenantError::Interrupted);
+        }
+    };
+    let log = match code {
+        Ok(Ok(0)) => String::new(),
+        _ => docker.log_tail(name, LOG_LINES).await.unwrap_or_default(),
+    };
+    docker.remove(name).await?;
+    match code {
+        Ok(code) => match code? {
+            0 => {}
+            code => {
+                return Err(TenantError::Program(format!(
+                    "`odoo neutralize` ended with code {code}. Last log lines:\n{}",
+                    log.trim_end()
+                )));
+            }
+        },
+        Err(_) => {
+            return Err(TenantError::Program(
+                "`odoo neutralize` has not ended in time".to_owned(),
+            ));
+        }
+    }
+    let printed = psql(tenant, sql::count_lively(&tenant.plan)).await?;
+    match sql::lively(&String::from_utf8_lossy(&printed)) {
+        None => Ok(()),
+        Some(left) => Err(TenantError::Program(format!(
+            "it is not started, because it is not neutralised: {left}"
+        ))),
+    }
 }
 
 /// Writes a changed address or role password.

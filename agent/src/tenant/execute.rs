@@ -175,7 +175,7 @@ async fn act_on_stack(
         }
         Action::CopyGolden => database::copy_golden(tenant, view, stack).await,
         Action::InitDatabase => database::initialise(tenant, view, stack).await,
-        Action::Rekey => database::rekey(tenant).await,
+        Action::Rekey => database::rekey(tenant, view, stack).await,
         Action::UpdateSettings => database::update_settings(tenant).await,
         Action::FinishInstall => installs::finish(tenant, view, stack).await,
         Action::SkipDatabase => database::skip(tenant),

@@ -62,7 +62,7 @@ impl Tenant {
             let rendered = self.render(&facts, images).await;
             observed.files_current = files_are_current(&self.directory(), &rendered);
             // Only needed to fill a database.
-            observed.golden = !self.state().is_ready()
+            observed.golden = !self.state().is_whole()
                 && self.host.golden.find(&rendered.golden_key).is_some()
                 && self.host.volumes_are_local().await?;
             stack = Some(rendered);

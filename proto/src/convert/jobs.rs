@@ -28,6 +28,7 @@ impl From<&JobOrder> for agent::JobOrder {
                 address: address.map(|a| a.to_string()).unwrap_or_default(),
             }),
             JobWork::Backup(make) => job_order::Work::Backup(make.into()),
+            JobWork::Restore(restore) => job_order::Work::Restore((&**restore).into()),
         };
         Self {
             id: order.id.to_string(),
@@ -52,6 +53,11 @@ impl TryFrom<agent::JobOrder> for JobOrder {
                 make.try_into()
                     .map_err(|e: FieldError| e.within("backup"))?,
             ),
+            Some(job_order::Work::Restore(restore)) => {
+                let restore = restore.try_into();
+                let restore = restore.map_err(|e: FieldError| e.within("restore"))?;
+                JobWork::Restore(Box::new(restore))
+            }
             None => return Err(FieldError::new("work", "must be set")),
         };
         Ok(Self {

@@ -263,6 +263,37 @@ pub struct MakeBackup {
     pub labels: Vec<ShortName>,
 }
 
+/// Up to where a tenant is restored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RestoreTo {
+    /// As it was when the backup ended: of the log, only what the backup cannot do without.
+    Backup,
+    /// Everything that was committed before this moment and nothing after it, milliseconds.
+    Time(i64),
+    /// Everything that was ever shipped after the backup.
+    Latest,
+}
+
+/// What a job is to bring back into the volumes of a tenant that does not run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreOrder {
+    /// Uid of the tenant that was backed up: its repository.
+    pub source: Uuid,
+    /// Of that repository.
+    pub key: RepositoryKey,
+    /// Where it is.
+    pub destination: Destination,
+    /// The backup to begin with, by its snapshot.
+    pub base: SnapshotName,
+    /// Up to where.
+    pub to: RestoreTo,
+    /// What comes is another tenant's: it gets this tenant's name, keys and address before it is used.
+    pub rekey: bool,
+    /// Nothing of it may reach anybody: it is neutralised before it is used.
+    pub neutralise: bool,
+}
+
 /// A snapshot that is whole and at its destination.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackupMade {

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::{
-    backup::{BackupPlan, MakeBackup},
+    backup::{BackupPlan, MakeBackup, RestoreOrder},
     generation::Generation,
     ids::{HostName, TenantName},
     network::{DnsName, MailRelay, NetworkPolicy},
@@ -26,7 +26,7 @@ pub type UnixMs = i64;
 
 /// Raise this when plans are rendered differently or get new fields. An upgraded coordinator then gives all plans new
 /// generations, so an upgraded agent takes them again in full: its predecessor kept only the fields that it knew.
-pub const PLAN_FORMAT: u32 = 6;
+pub const PLAN_FORMAT: u32 = 7;
 
 /// Everything that one host must run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -227,6 +227,8 @@ pub enum JobWork {
     },
     /// Makes a backup for one destination; the job's id is the backup's.
     Backup(MakeBackup),
+    /// Fills the tenant's empty volumes from a backup, and has PostgreSQL recover them to the moment that is asked for.
+    Restore(Box<RestoreOrder>),
 }
 
 /// Leave for another host's agent to fetch a tenant's data from this host.

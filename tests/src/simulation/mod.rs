@@ -359,6 +359,7 @@ impl Simulation {
                 host: host.clone(),
                 hello: isyone_fleet::observed::Hello {
                     peer_port: Some(7483),
+                    makes_backups: true,
                     ..Default::default()
                 },
                 accepted_generation,

@@ -6,11 +6,19 @@
 use std::{collections::BTreeSet, fmt};
 
 use isyone_fleet::{
-    change::{Command, Outcome},
+    backups::{Policy, Turn, Wanted, Work},
+    change::{Command, Outcome, RestoreTenant, backups::NewKey},
+    desired::Sealed,
     operation::{OperationKind, Stage},
+    settings::BackupDestination,
     testing::{self, Bench, name},
 };
-use isyone_proto::{ids::TenantName, operation::OperationState, plan::Lifecycle};
+use isyone_proto::{
+    backup::Place,
+    ids::{ShortName, TenantName},
+    operation::OperationState,
+    plan::Lifecycle,
+};
 use uuid::Uuid;
 
 use super::{Shape, Simulation, host::Worked, invariants};
@@ -96,7 +104,9 @@ fn before(kind: OperationKind) -> &'static [OperationKind] {
         K::Create => &[],
         K::Resume => &[K::Create, K::Suspend],
         K::Purge | K::Undelete => &[K::Create, K::Delete],
-        K::Update | K::Restart | K::Suspend | K::Resize | K::Delete | K::Move => &[K::Create],
+        K::Update | K::Restart | K::Suspend | K::Resize | K::Delete | K::Move | K::Restore => {
+            &[K::Create]
+        }
     }
 }
 
@@ -143,7 +153,52 @@ fn order(kind: OperationKind) -> Command {
             to: testing::name("h1"),
             request_id,
         },
+        K::Restore => Command::RestoreTenant(Box::new(RestoreTenant {
+            source: name,
+            wanted: Wanted::Latest,
+            destination: None,
+            name: beta(),
+            uid: Uuid::from_u128(8),
+            secrets: Sealed("sealed".into()),
+            host: Some(testing::name("h1")),
+            live: false,
+            request_id,
+        })),
     }
+}
+
+/// What is restored.
+fn beta() -> TenantName {
+    name("beta")
+}
+
+/// A backup of the tenant, at one destination.
+fn back_up(sim: &mut Simulation) {
+    let destination: ShortName = name("own");
+    let reached = BackupDestination {
+        at: Place::Coordinator,
+        rate_bytes_per_s: 0,
+    };
+    let backups = &mut sim.settings.backups;
+    backups.destinations.insert(destination.clone(), reached);
+    backups.standard = Some(Policy::standard(vec![destination.clone()]));
+    let (uid, host) = {
+        let tenant = &sim.state.fleet.tenants[&alfa()];
+        (tenant.uid, tenant.placement.host.clone())
+    };
+    sim.submit(Command::PutBackupKeys(vec![NewKey {
+        name: alfa(),
+        uid,
+        key: Sealed("key".into()),
+    }]));
+    sim.submit(Command::OrderBackups(vec![Turn {
+        tenant: uid,
+        host,
+        destination,
+        work: Work::Base,
+    }]));
+    let created = sim.state.fleet.tenants[&alfa()].operation;
+    settle(sim, created, None, Death::Nobody, &mut Run::new());
 }
 
 /// A fleet in which operations of this kind can begin: two hosts, and the tenant on the first.
@@ -166,6 +221,9 @@ fn prepared(kind: OperationKind) -> Simulation {
     for earlier in before(kind) {
         let id = begin(&mut sim, order(*earlier)).expect("it begins");
         settle(&mut sim, id, None, Death::Nobody, &mut Run::new());
+    }
+    if kind == OperationKind::Restore {
+        back_up(&mut sim);
     }
     cordon(&mut sim, "h1", false);
     sim
@@ -248,6 +306,9 @@ fn run(kind: OperationKind, cancel_at: Option<Stage>, death: Death) -> Run {
         }
         (true, None, Some(_)) => panic!("{at}: the tenant is gone"),
     }
+    let restored = sim.state.fleet.tenants.get(&beta());
+    let is_there = restored.is_some_and(|tenant| !tenant.is_deleted());
+    assert_eq!(is_there, kind == OperationKind::Restore && !cancelled, "{at}");
     invariants::check(&sim);
     invariants::check_quiet(&sim);
     run

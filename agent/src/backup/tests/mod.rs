@@ -3,6 +3,7 @@
 //! Not here: those (world), the service (remote), PostgreSQL (the end-to-end tests).
 
 mod real;
+mod restored;
 mod world;
 
 use std::{fs, sync::atomic::Ordering};

@@ -32,12 +32,12 @@ use super::{
 use crate::{base::clock::now_ms, tenant::kept::Kept};
 
 /// A cluster of its own, and the programs for it.
-struct Cluster {
-    dir: PathBuf,
+pub(super) struct Cluster {
+    pub(super) dir: PathBuf,
     programs: PathBuf,
 }
 
-fn programs() -> Option<PathBuf> {
+pub(super) fn programs() -> Option<PathBuf> {
     if !rustix::process::geteuid().is_root() {
         return None;
     }
@@ -50,7 +50,7 @@ fn programs() -> Option<PathBuf> {
 
 impl Cluster {
     /// A program of PostgreSQL's, as its user.
-    fn command(&self, program: &str) -> Command {
+    pub(super) fn command(&self, program: &str) -> Command {
         let mut command = Command::new("setpriv");
         command
             .args([
@@ -66,7 +66,7 @@ impl Cluster {
         command
     }
 
-    fn run(&self, program: &str, arguments: &[&str]) -> String {
+    pub(super) fn run(&self, program: &str, arguments: &[&str]) -> String {
         let mut command = self.command(program);
         // What a server inherits would keep the test's pipes open.
         let log = fs::File::create(self.dir.join("log")).unwrap();
@@ -91,7 +91,7 @@ impl Cluster {
         fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }
 
-    fn sql(&self, statement: &str) -> String {
+    pub(super) fn sql(&self, statement: &str) -> String {
         self.run(
             "psql",
             &[
@@ -100,7 +100,7 @@ impl Cluster {
         )
     }
 
-    fn begin(&self, data: &str, settings: &str) {
+    pub(super) fn begin(&self, data: &str, settings: &str) {
         let conf = self.dir.join(data).join("postgresql.conf");
         let before = fs::read_to_string(&conf).unwrap();
         let sockets = self.dir.display();
@@ -111,11 +111,11 @@ impl Cluster {
         self.run("pg_ctl", &["-D", data, "-w", "-l", &log, "start"]);
     }
 
-    fn end(&self, data: &str) {
+    pub(super) fn end(&self, data: &str) {
         self.run("pg_ctl", &["-D", data, "-w", "-m", "fast", "stop"]);
     }
 
-    fn make(programs: PathBuf, dir: &Path) -> Self {
+    pub(super) fn make(programs: PathBuf, dir: &Path) -> Self {
         let cluster = Self {
             dir: dir.to_owned(),
             programs,
@@ -156,7 +156,7 @@ impl Cluster {
 }
 
 /// The cluster as backups see it.
-struct Real(Arc<Cluster>);
+pub(super) struct Real(pub(super) Arc<Cluster>);
 
 #[async_trait]
 impl Tenants for Real {

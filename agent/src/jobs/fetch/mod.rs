@@ -28,11 +28,10 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, async_trait, transport::Channel};
 
-pub use self::room::Reserve;
+pub use self::room::{Reserve, Room};
 use self::{
     manifest::{Builder, Facts, Manifest},
     pace::{Came, Pace},
-    room::Room,
     target::{Asks, Differ, GiveUp, Piece, Target},
     words::{again, disk, skipped, stalled, told},
 };

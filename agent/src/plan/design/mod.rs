@@ -5,7 +5,7 @@
 
 mod containers;
 
-pub use self::containers::default_pgdata;
+pub use self::containers::{cluster_in_volume, default_pgdata, postgres_target};
 
 use std::collections::BTreeMap;
 
@@ -139,6 +139,7 @@ pub fn stack(plan: &TenantPlan, host: &HostFacts, images: &Images, master_hash: 
         odoo,
         init: containers::init(plan, host, images),
         finish: containers::finish(plan, host, images),
+        neutralise: containers::neutralise(plan, host, images),
         files: Vec::new(),
         standin: images.odoo.standin || images.postgres.standin,
         golden_key: golden_key(plan, images),

@@ -112,7 +112,7 @@ pub enum Blocked {
     },
     /// The data is to come from a backup.
     #[error(
-        "this tenant's data is to come from backup {0}, and this version cannot fetch backups; upgrade the agent"
+        "this tenant's data is to come from a backup (restore {0}) and has not come; nothing new is put in its place"
     )]
     FromBackup(Uuid),
     /// This host takes no new tenants now, for the given reason.
@@ -124,7 +124,7 @@ impl Blocked {
     /// Whether a person must act first: neither time nor a job ends it.
     pub fn is_for_good(&self) -> bool {
         match self {
-            Self::HostClosed(_) | Self::HalfCopy | Self::NotCopied(_) => false,
+            Self::HostClosed(_) | Self::HalfCopy | Self::NotCopied(_) | Self::FromBackup(_) => false,
             Self::OldOrder { .. }
             | Self::ForeignVolume { .. }
             | Self::ForeignContainer(_)
@@ -135,8 +135,7 @@ impl Blocked {
             | Self::ForeignHome { .. }
             | Self::OtherMajor { .. }
             | Self::DoubtfulCopy
-            | Self::LivesHere { .. }
-            | Self::FromBackup(_) => true,
+            | Self::LivesHere { .. } => true,
         }
     }
 }
@@ -203,7 +202,7 @@ mod tests {
             ),
             (
                 Blocked::FromBackup(Uuid::nil()),
-                "this version cannot fetch backups",
+                "is to come from a backup",
             ),
         ];
         for (blocked, text) in said {

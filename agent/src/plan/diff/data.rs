@@ -47,7 +47,7 @@ pub(super) fn check(inputs: &Inputs<'_>) -> Result<(), Blocked> {
                 dockers: directory(observed, role),
             });
         }
-        if !inputs.state.is_ready() {
+        if !inputs.state.is_whole() {
             continue;
         }
         match observed.lies(role) {
@@ -83,7 +83,7 @@ pub(super) fn is_to_move(inputs: &Inputs<'_>, role: Role) -> bool {
 /// Puts missing records back.
 pub(super) fn put_back(list: &mut List, inputs: &Inputs<'_>, wave: u8) {
     let unrecorded = |role| inputs.observed.lies(role) == Lies::Unrecorded;
-    if inputs.state.is_ready() && ROLES.into_iter().any(unrecorded) {
+    if inputs.state.is_whole() && ROLES.into_iter().any(unrecorded) {
         let reason = "its volume's record is gone, its data is there";
         list.add(wave, LANE, Action::PutBackVolumes, reason);
     }

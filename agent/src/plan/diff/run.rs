@@ -201,7 +201,7 @@ fn make(list: &mut List, inputs: &Inputs<'_>, stack: &Stack, kept: &Kept) {
     }
     for role in ROLES {
         // Of a tenant that has data, nothing is made that could stand in its place (data).
-        let new = !inputs.state.is_ready()
+        let new = !inputs.state.is_whole()
             && matches!(
                 observed.lies(role),
                 Lies::Nowhere | Lies::Unrecorded | Lies::Gone
@@ -336,6 +336,8 @@ fn settle_database(list: &mut List, inputs: &Inputs<'_>, standin: bool) {
     if !state.is_ready() {
         let (action, reason) = if standin {
             (Action::SkipDatabase, "stand-in image")
+        } else if state.is_whole() {
+            (Action::Rekey, "the database is another tenant's still")
         } else {
             (Action::Rekey, "the database is new")
         };

@@ -70,12 +70,14 @@ fn heed_role(plan: &TenantPlan, state: &mut TenantState) -> bool {
 
 fn heed_seed(plan: &TenantPlan, now: &Database) -> Option<Database> {
     match (&plan.seed, now) {
-        (_, Database::Ready { .. } | Database::Incoming) => None,
+        (_, Database::Ready { .. } | Database::Restored { .. } | Database::Incoming) => None,
         // It has run here: whatever is or is not in its volumes, never fill them.
         (Seed::Existing, _) => Some(Database::Ready { synced: true }),
         // What an interrupted filling left is scrap; the copy replaces it.
-        (Seed::Peer(_), Database::Empty | Database::Filling | Database::Filled { .. })
-            if plan.desired == DesiredState::Standby =>
+        (
+            Seed::Peer(_) | Seed::Backup(_),
+            Database::Empty | Database::Filling | Database::Filled { .. },
+        ) if plan.desired == DesiredState::Standby =>
         {
             Some(Database::Incoming)
         }
@@ -86,7 +88,7 @@ fn heed_seed(plan: &TenantPlan, now: &Database) -> Option<Database> {
 /// Whether a tenant may start on what its volumes hold, or fill them.
 pub(super) fn check(inputs: &Inputs<'_>) -> Result<(), Blocked> {
     match (&inputs.plan.seed, &inputs.state.database) {
-        (_, Database::Ready { .. }) => Ok(()),
+        (_, Database::Ready { .. } | Database::Restored { .. }) => Ok(()),
         (_, Database::Incoming) => Err(Blocked::HalfCopy),
         (_, Database::Doubtful) => Err(Blocked::DoubtfulCopy),
         (Seed::Fresh | Seed::Existing, _) => Ok(()),
@@ -119,10 +121,15 @@ pub(super) fn missing(inputs: &Inputs<'_>) -> Result<Vec<Role>, Blocked> {
                 instead: format!("be fetched from host {host}"),
             })
         }
+        (Seed::Backup(_), Database::Ready { .. }) if inputs.state.lives_here() => {
+            Err(Blocked::LivesHere {
+                instead: "be filled from a backup".to_owned(),
+            })
+        }
         // Told before the tenant is stopped for it where it lives: no job ever writes into this copy.
         (_, Database::Doubtful) => Err(Blocked::DoubtfulCopy),
         // A record alone that is gone is put back elsewhere.
-        (_, Database::Ready { .. }) => {
+        (_, Database::Ready { .. } | Database::Restored { .. }) => {
             let gone = |role: &&Role| inputs.observed.lies(**role) == Lies::Nowhere;
             match missing.iter().find(gone) {
                 Some(role) => Err(Blocked::VolumeGone(volume_name(inputs.plan, *role))),
@@ -130,8 +137,7 @@ pub(super) fn missing(inputs: &Inputs<'_>) -> Result<Vec<Role>, Blocked> {
             }
         }
         (Seed::Existing, _) => check(inputs).map(|()| missing),
-        (Seed::Backup(id), _) => Err(Blocked::FromBackup(*id)),
         (Seed::Fresh, _) => Ok(Vec::new()), // there is nothing to keep yet
-        (Seed::Peer(_), _) => Ok(missing),
+        (Seed::Peer(_) | Seed::Backup(_), _) => Ok(missing),
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod policy;
 pub mod protection;
+pub mod restore;
 pub mod turns;
 
 #[cfg(test)]
@@ -16,6 +17,7 @@ use isyone_types::plan::UnixMs;
 pub use self::{
     policy::{Keep, Night, Policy, PolicyError, Window},
     protection::{Facts, Judgement, Protection, Repository, Standing, Why},
+    restore::{Candidate, NoPoint, Offer, RestorePoint, Wanted, choose},
     turns::{Due, Limits, Running, Subject, Turn, Wait, Work, due, turns},
 };
 

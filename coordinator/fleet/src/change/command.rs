@@ -21,7 +21,7 @@ use super::{
     reseal::Resealed,
 };
 use crate::{
-    backups::Turn,
+    backups::{Turn, Wanted},
     desired::{
         Certificate, Host, Operator, Rate, Sealed, Tenant, Token,
         certificates::{AcmeAccount, CertificateTrouble, EdgeCertificate},
@@ -94,6 +94,8 @@ pub enum Command {
         to: HostName,
         request_id: Option<String>,
     },
+    /// Bring a tenant back from a backup, as a new one.
+    RestoreTenant(Box<RestoreTenant>),
     /// Take a tenant out of quarantine.
     UndeleteTenant {
         name: TenantName,
@@ -260,6 +262,7 @@ impl Command {
             Self::DeleteTenant { .. } => "delete-tenant",
             Self::UndeleteTenant { .. } => "undelete-tenant",
             Self::MoveTenant { .. } => "move-tenant",
+            Self::RestoreTenant(_) => "restore-tenant",
             Self::EdgesRun { .. } => "edges-run",
             Self::SetAccess { .. } => "set-access",
             Self::CancelOperation { .. } => "cancel-operation",
@@ -315,6 +318,7 @@ impl Command {
     pub fn tenant(&self) -> Option<&TenantName> {
         match self {
             Self::CreateTenant(create) => Some(&create.name),
+            Self::RestoreTenant(restore) => Some(&restore.name),
             Self::AddDomains(add) => Some(&add.name),
             Self::RestartTenant { name, .. }
             | Self::SuspendTenant { name, .. }
@@ -348,6 +352,26 @@ pub struct CreateTenant {
     pub force: bool,
     /// Only decide; change nothing.
     pub dry_run: bool,
+}
+
+/// Arguments of [`Command::RestoreTenant`].
+#[derive(Debug, Clone)]
+pub struct RestoreTenant {
+    /// The tenant that was backed up.
+    pub source: TenantName,
+    /// Up to where.
+    pub wanted: Wanted,
+    /// From there, where it is given; else from where most is reached.
+    pub destination: Option<ShortName>,
+    /// The new tenant; `secrets` are sealed for its `uid`.
+    pub name: TenantName,
+    pub uid: Uuid,
+    pub secrets: Sealed,
+    /// Only there; else where placement finds room.
+    pub host: Option<HostName>,
+    /// It is used as it is: not neutralised before its first start.
+    pub live: bool,
+    pub request_id: Option<String>,
 }
 
 /// What [`Command::SetAccess`] changes. Fields that are not set stay as they are.

@@ -76,6 +76,12 @@ pub enum ChangeError {
         name: TenantName,
         problem: &'static str,
     },
+    #[error("tenant `{source_name}` cannot be restored: {problem}")]
+    NotRestorable {
+        /// The tenant that was backed up.
+        source_name: TenantName,
+        problem: String,
+    },
     /// A field that can be set only at creation.
     #[error("tenant `{name}`: {}", never(.fields))]
     Immutable {

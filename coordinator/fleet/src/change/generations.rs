@@ -23,7 +23,7 @@ use crate::{
     desired::{CopyRole, Host, Tenant},
     event::EventKind,
     observed::HostObserved,
-    operation::{MoveStage, Operation, Procedure},
+    operation::{MoveStage, Operation, Procedure, RestoreStage},
     written::{RecordValue, Write},
 };
 
@@ -157,7 +157,11 @@ impl Edit<'_> {
         let moves: Vec<Arc<Operation>> = running
             .filter_map(|id| self.state.fleet.operations.get(id))
             .filter(|operation| {
-                matches!(&operation.procedure, Procedure::Move(to) if to.stage < MoveStage::Fence)
+                match &operation.procedure {
+                    Procedure::Move(to) => to.stage < MoveStage::Fence,
+                    Procedure::Restore(to) => to.stage <= RestoreStage::Start,
+                    Procedure::Converge(_) => false,
+                }
             })
             .cloned()
             .collect();

@@ -40,7 +40,7 @@ pub(crate) use self::operations::Ask;
 use self::operators::following;
 pub use self::{
     command::{
-        AccessChange, AddDomains, AskedWith, Command, CreateTenant, Enroll, Outcome, RenewOperator,
+        AccessChange, AddDomains, AskedWith, Command, CreateTenant, Enroll, Outcome, RenewOperator, RestoreTenant,
         Stamp, User,
     },
     domains::domain_refused,
@@ -150,6 +150,7 @@ impl Edit<'_> {
                 to,
                 request_id,
             } => self.move_tenant(&name, &to, request_id),
+            Command::RestoreTenant(restore) => self.restore_tenant(*restore),
             Command::EdgesRun { scopes } => self.edges_run(scopes),
             Command::SetAccess { name, change } => self.set_access(&name, *change),
             Command::CancelOperation { id } => self.cancel_operation(id),

@@ -271,7 +271,8 @@ impl Edit<'_> {
         // Only what runs shows that the copies are not needed any more.
         let runs = tenant.desired == Lifecycle::Running && !tenant.halted;
         let left = CopyRole::Fenced { until: None };
-        let first = tenant.desired == Lifecycle::Running && tenant.activated_at.is_none();
+        // One that is halted before it ever ran is being filled.
+        let first = runs && tenant.activated_at.is_none();
         let begins = runs && tenant.copies.iter().any(|copy| copy.role == left);
         if !(first || begins) {
             return; // as nearly every report says of nearly every tenant

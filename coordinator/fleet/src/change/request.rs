@@ -54,6 +54,10 @@ fn asked(command: &Command) -> Option<Value> {
             to,
             request_id,
         } => of(request_id, name, &|| json!(to)),
+        Command::RestoreTenant(r) => of(&r.request_id, &r.name, &|| {
+            let (source, to) = (&r.source, format!("{:?}", r.wanted));
+            json!([source, to, r.destination, r.host, r.live])
+        }),
         Command::AddDomains(add) => of(&add.request_id, &add.name, &|| {
             json!([add.domains, add.primary])
         }),

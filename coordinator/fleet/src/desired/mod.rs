@@ -137,6 +137,9 @@ pub struct Tenant {
     /// ones. 0 in records of before: then the copies' own count.
     #[serde(default)]
     pub last_epoch: u64,
+    /// The restore that fills it from a backup. Until it has run once, that is where its data comes from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_backup: Option<Uuid>,
     /// Since when it does not run, by anybody's wish; `None` while it should, and in records of a version before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rests_since: Option<UnixMs>,
@@ -457,6 +460,11 @@ impl Tenant {
                 *until = None;
             }
         }
+    }
+
+    /// Whether a restore is under way that fills it before its first start.
+    pub fn is_being_filled(&self) -> bool {
+        self.halted && self.from_backup.is_some() && self.activated_at.is_none()
     }
 
     /// Whether memory and CPU are reserved for it. Suspended tenants keep theirs, so that resume cannot fail.

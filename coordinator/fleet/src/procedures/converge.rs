@@ -19,7 +19,8 @@ fn changes_the_route(kind: OperationKind) -> bool {
         | OperationKind::Resize
         | OperationKind::Delete
         | OperationKind::Undelete
-        | OperationKind::Move => true,
+        | OperationKind::Move
+        | OperationKind::Restore => true,
         OperationKind::Restart | OperationKind::Purge => false,
     }
 }

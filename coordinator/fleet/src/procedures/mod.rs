@@ -2,11 +2,12 @@
 //! stage, with what that changes in the Fleet; go back; or be done.
 //!
 //! Whoever calls it, however often and after whatever crash, gets the same answer from the same state. Each procedure has
-//! a file: `converge`, `relocate`.
+//! a file: `converge`, `relocate`, `restore`.
 //! Not here: the record (operation), calling this and applying what it says (change/operations).
 
 mod converge;
 mod relocate;
+mod restore;
 mod waiting;
 
 use isyone_types::{
@@ -36,7 +37,7 @@ pub const ROUTE_PATIENCE_MS: i64 = 5_000;
 pub enum Effect {
     /// Stop the tenant where it lives, although it should run.
     Halt,
-    /// Give both hosts of a move new plans: a job and a grant appear in them, or disappear.
+    /// Give the hosts of a move or a restore new plans: a job and a grant appear in them, or disappear.
     TouchHosts,
     /// The point of no return: the tenant lives in its incoming place from now on, and the old copy is fenced.
     TakeOver {
@@ -89,6 +90,7 @@ pub fn advance(state: &State, settings: &Settings, operation: &Operation, now: U
     match &operation.procedure {
         Procedure::Converge(converge) => converge::advance(&scene, converge),
         Procedure::Move(relocation) => relocate::advance(&scene, relocation),
+        Procedure::Restore(restoration) => restore::advance(&scene, restoration),
     }
 }
 
@@ -133,7 +135,7 @@ pub fn steps(state: &State, operation: &Operation, waiting: Option<&Waiting>) ->
             steps.extend(host_steps(state, operation, &converge.host));
             true
         }
-        Procedure::Converge(_) | Procedure::Move(_) => false,
+        Procedure::Converge(_) | Procedure::Move(_) | Procedure::Restore(_) => false,
     };
     // What a host does, it tells in steps of its own.
     if !hosts || stage.is_back() {

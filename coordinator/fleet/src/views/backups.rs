@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use isyone_types::{
-    backup::{BackupPlan, Destination, DestinationReport, RepositoryKey},
-    ids::{HostName, ShortName},
+    backup::{BackupPlan, Destination, DestinationReport, RepositoryKey, RestoreOrder},
+    ids::{HostName, ShortName, TenantName},
     plan::{JobOrder, JobWork, Lifecycle, UnixMs, WalSpool},
     report::JobState,
 };
@@ -16,14 +16,14 @@ use uuid::Uuid;
 
 use super::{copy, host_state};
 use crate::{
-    backups::{Facts, Policy, Protection, Repository, Running, Subject, is_believable},
+    backups::{Candidate, Facts, Offer, Policy, Protection, Repository, Running, Subject, is_believable},
     desired::{
         Tenant,
-        backups::{BackupKey, BackupOrder, TenantBackups},
+        backups::{BackupKey, BackupOrder, Made, SnapshotMade, TenantBackups},
     },
     liveness::HostState,
     observed::CopyObserved,
-    operation::Procedure,
+    operation::{Operation, Procedure, RestoreStage, Restoration},
     settings::Settings,
     state::State,
 };
@@ -105,7 +105,8 @@ fn is_ready(state: &State, settings: &Settings, host: &HostName, now: UnixMs) ->
 /// It stops in a moment, or has just stopped: what begins now would fail.
 fn is_being_copied(state: &State, tenant: &Tenant) -> bool {
     let operation = state.fleet.operations.get(&tenant.operation);
-    operation.is_some_and(|o| !o.is_over() && matches!(o.procedure, Procedure::Move(_)))
+    let moves = |procedure: &Procedure| matches!(procedure, Procedure::Move(_) | Procedure::Restore(_));
+    operation.is_some_and(|o| !o.is_over() && moves(&o.procedure))
 }
 
 fn is_dead(state: &State, tenant: &Tenant, order: &BackupOrder, ready: bool, now: UnixMs) -> bool {
@@ -248,6 +249,112 @@ pub fn may_reach_repository(
     has_place && is_in && policy.is_some_and(|policy| policy.destinations.contains(destination))
 }
 
+/// Whether a host may read a repository: its own tenants', and one from which it restores just now.
+pub fn may_read_repository(
+    state: &State,
+    settings: &Settings,
+    host: &HostName,
+    of: Uuid,
+    destination: &ShortName,
+) -> bool {
+    let fleet = &state.fleet;
+    let reads = |name: &TenantName| {
+        let tenant = fleet.tenants.get(name);
+        let restoring = tenant.and_then(|tenant| restoring(state, tenant));
+        restoring.is_some_and(|(_, restoration)| {
+            restoration.host == *host
+                && restoration.source_uid == of
+                && restoration.point.destination == *destination
+        })
+    };
+    let placed = fleet.by_host.get(host);
+    let mut placed = placed.into_iter().flat_map(|index| &index.tenants);
+    let is_in = fleet.hosts.get(host).is_some_and(|host| !host.pending);
+    may_reach_repository(state, settings, host, of, destination)
+        || is_in && fleet.backup_keys.contains_key(&of) && placed.any(reads)
+}
+
+/// The operation that fills a tenant from a backup at present.
+pub(super) fn restoring<'a>(
+    state: &'a State,
+    tenant: &Tenant,
+) -> Option<(&'a Operation, &'a Restoration)> {
+    let operation = state.fleet.operations.get(&tenant.operation)?;
+    match &operation.procedure {
+        Procedure::Restore(restoration)
+            if restoration.stage == RestoreStage::Fetch && !operation.is_over() =>
+        {
+            Some((operation, restoration))
+        }
+        _ => None,
+    }
+}
+
+fn candidate(made: &SnapshotMade) -> Candidate {
+    Candidate {
+        name: made.name,
+        work: made.work,
+        at: made.at,
+        ended_at: made.ended_at,
+    }
+}
+
+/// What is known of all that a tenant can be restored from, by destination.
+pub fn offers(
+    state: &State,
+    settings: &Settings,
+    tenant: &Tenant,
+    now: UnixMs,
+) -> BTreeMap<ShortName, Offer> {
+    let of = state.fleet.backups.get(&tenant.uid);
+    let made = of.into_iter().flat_map(|of| &of.made);
+    let known = made.filter(|(name, _)| settings.backups.destinations.contains_key(*name));
+    let offer = |(name, made): (&ShortName, &Made)| {
+        let repository = repository(state, tenant, name, now).0;
+        let offer = Offer {
+            repository: repository.unwrap_or(made.repository),
+            backups: made.snapshots.iter().map(candidate).collect(),
+            stopped_since: stopped_since(tenant),
+        };
+        (name.clone(), offer)
+    };
+    known.map(offer).collect()
+}
+
+/// The job that fills a tenant from a backup. `None`: there is no key, or no such destination, any more.
+pub(super) fn restore_job<E>(
+    state: &State,
+    settings: &Settings,
+    tenant: &Tenant,
+    open: impl FnOnce(&BackupKey) -> Result<RepositoryKey, E>,
+) -> Result<Option<JobOrder>, E> {
+    let Some((operation, restoration)) = restoring(state, tenant) else {
+        return Ok(None);
+    };
+    let key = state.fleet.backup_keys.get(&restoration.source_uid);
+    let destination = destination(settings, &restoration.point.destination);
+    let (Some(key), Some(destination)) = (key, destination) else {
+        return Ok(None);
+    };
+    let order = RestoreOrder {
+        source: restoration.source_uid,
+        key: open(key)?,
+        destination,
+        base: restoration.point.base,
+        to: restoration.point.to,
+        rekey: restoration.rekey,
+        neutralise: restoration.neutralise,
+    };
+    Ok(Some(JobOrder {
+        id: operation.id,
+        operation: operation.id,
+        tenant: tenant.name.clone(),
+        uid: tenant.uid,
+        work: JobWork::Restore(Box::new(order)),
+        rate_bytes_per_s: 0,
+    }))
+}
+
 /// What a tenant's host is told of its backups: where its log goes, and what it is to make now. Nothing to a host that makes none.
 pub(super) struct Told {
     pub(super) plan: BackupPlan,
@@ -291,18 +398,20 @@ pub(super) fn told<E>(
 }
 
 fn destinations(settings: &Settings, policy: &Policy) -> Vec<Destination> {
-    let of = |name: &ShortName| {
-        let reached = settings.backups.destinations.get(name)?;
-        Some(Destination {
-            name: name.clone(),
-            at: reached.at.clone(),
-            required: true,
-            rate_bytes_per_s: reached.rate_bytes_per_s,
-        })
-    };
+    let of = |name: &ShortName| destination(settings, name);
     let mut all: Vec<_> = policy.destinations.iter().filter_map(of).collect();
     all.sort_by(|a, b| a.name.cmp(&b.name));
     all
+}
+
+fn destination(settings: &Settings, name: &ShortName) -> Option<Destination> {
+    let reached = settings.backups.destinations.get(name)?;
+    Some(Destination {
+        name: name.clone(),
+        at: reached.at.clone(),
+        required: true,
+        rate_bytes_per_s: reached.rate_bytes_per_s,
+    })
 }
 
 fn job(order: &BackupOrder, tenant: &Tenant) -> JobOrder {

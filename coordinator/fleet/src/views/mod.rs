@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 pub use self::{
     backups::{
-        Rota, may_reach_repository, no_backups, none_made, protection, repository, rota,
+        Rota, may_reach_repository, may_read_repository, no_backups, offers, none_made, protection, repository, rota,
         stopped_since,
     },
     plan::{Fetching, host_plan, is_fetching},

@@ -68,6 +68,10 @@ pub fn host_plan<E>(
             plan.jobs.extend(told.job);
         }
         plan.tenants.push(told_of);
+        if role.is_none() {
+            plan.jobs
+                .extend(backups::restore_job(state, settings, tenant, &mut open_key)?);
+        }
         if let Some((operation, relocation)) = copying(state, tenant) {
             if relocation.to == *host {
                 plan.jobs.push(fetch(operation, relocation, tenant));
@@ -169,6 +173,7 @@ fn grant(operation: &Operation, relocation: &Relocation, tenant: &Tenant) -> Pee
 /// What a copy must be: the tenant's wish where it lives, and what its role says elsewhere.
 fn desired(tenant: &Tenant, role: Option<&CopyRole>) -> DesiredState {
     match (role, tenant.desired) {
+        (None, Lifecycle::Running) if tenant.is_being_filled() => DesiredState::Standby,
         (None, Lifecycle::Running) if tenant.halted => DesiredState::Suspended,
         (None, wanted) => wanted.into(),
         (Some(CopyRole::Discarded), _) | (Some(_), Lifecycle::Purged) => DesiredState::Purged,
@@ -185,7 +190,7 @@ fn seed(tenant: &Tenant, role: Option<&CopyRole>) -> Seed {
     match role {
         Some(CopyRole::Incoming) => Seed::Peer(tenant.placement.host.clone()),
         _ if tenant.activated_at.is_some() => Seed::Existing,
-        _ => Seed::Fresh,
+        _ => tenant.from_backup.map_or(Seed::Fresh, Seed::Backup),
     }
 }
 

@@ -1,7 +1,8 @@
-//! `BackupService`: what each tenant would lose now, what backups there are, a backup on order, and pruning by hand.
+//! `BackupService`: what each tenant would lose now, what backups there are, a backup on order, and pruning by hand, and restoring.
 //!
 //! Not here: what is due and kept (isyone_fleet::backups), pruning itself (repositories/upkeep).
 
+mod restore;
 mod shown;
 
 use std::sync::Arc;
@@ -126,33 +127,10 @@ impl BackupService for Api {
         request: Request<v1::GetBackupRequest>,
     ) -> Result<Response<v1::Backup>, Status> {
         let id = request.into_inner().id;
-        let is_id = (SHORT_ID..=64).contains(&id.len())
-            && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        if !is_id {
-            let problem = format!(
-                "`{}` is no backup's: {SHORT_ID} to 64 hexadecimal digits",
-                echo(&id)
-            );
-            return Err(FieldError::new("id", problem).into());
-        }
         let state = self.state();
-        let all = state.fleet.backups.values().flat_map(|of| {
-            let own = made(of, None).into_iter();
-            own.map(move |(name, snapshot)| (of, name, snapshot))
-        });
-        let mut found = all.filter(|(_, _, snapshot)| snapshot.name.to_string().starts_with(&id));
-        match (found.next(), found.next()) {
-            (Some((of, name, snapshot)), None) => {
-                Ok(Response::new(wire(&state, of, name, snapshot)))
-            }
-            (Some(_), Some(_)) => {
-                Err(FieldError::new("id", "stands for several backups: give more digits").into())
-            }
-            (None, _) => Err(status::not_found(
-                "BACKUP_NOT_FOUND",
-                format!("there is no backup `{id}`"),
-            )),
-        }
+        let all = state.fleet.backups.values();
+        let (of, name, snapshot) = by_id("id", &id, all)?;
+        Ok(Response::new(wire(&state, of, name, snapshot)))
     }
 
     async fn create_backups(
@@ -215,6 +193,48 @@ impl BackupService for Api {
             return Err(none_made(&tenant.name));
         }
         Ok(Response::new(v1::PruneBackupsResponse { destinations }))
+    }
+
+    async fn restore_backup(
+        &self,
+        request: Request<v1::RestoreBackupRequest>,
+    ) -> Result<Response<v1::Operation>, Status> {
+        let actor = caller(&request)?.to_string();
+        let asked = request.into_inner();
+        self.restore(actor, asked).await
+    }
+}
+
+/// The one backup of these that an id, or its beginning, stands for.
+fn by_id<'a>(
+    field: &str,
+    id: &str,
+    of: impl Iterator<Item = &'a Arc<TenantBackups>>,
+) -> Result<(&'a Arc<TenantBackups>, &'a ShortName, &'a SnapshotMade), Status> {
+    let is_id = (SHORT_ID..=64).contains(&id.len())
+        && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    if !is_id {
+        let problem = format!(
+            "`{}` is no backup's: {SHORT_ID} to 64 hexadecimal digits",
+            echo(id)
+        );
+        return Err(FieldError::new(field, problem).into());
+    }
+    let all = of.flat_map(|of| {
+        let own = made(of, None).into_iter();
+        own.map(move |(name, snapshot)| (of, name, snapshot))
+    });
+    let mut found = all.filter(|(_, _, snapshot)| snapshot.name.to_string().starts_with(id));
+    match (found.next(), found.next()) {
+        (Some(found), None) => Ok(found),
+        (Some(_), Some(_)) => {
+            let problem = "stands for several backups: give more digits";
+            Err(FieldError::new(field, problem).into())
+        }
+        (None, _) => Err(status::not_found(
+            "BACKUP_NOT_FOUND",
+            format!("there is no backup `{id}`"),
+        )),
     }
 }
 

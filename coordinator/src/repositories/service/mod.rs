@@ -80,19 +80,23 @@ struct Call {
     of: RepositoryRef,
     local: Local,
     turn: Turn,
+    /// It adds something.
+    writes: bool,
 }
 
 impl Call {
     fn may(&self) -> Result<(), Status> {
         let shared = &self.shared;
         let (state, settings) = (shared.handle.snapshot(), shared.handle.settings());
-        let may = views::may_reach_repository(
-            &state,
-            settings,
-            &self.host,
-            self.of.tenant,
-            &self.of.destination,
-        );
+        let (host, of) = (&self.host, &self.of);
+        let may = match self.writes {
+            true => {
+                views::may_reach_repository(&state, settings, host, of.tenant, &of.destination)
+            }
+            false => {
+                views::may_read_repository(&state, settings, host, of.tenant, &of.destination)
+            }
+        };
         if may { Ok(()) } else { Err(refused()) }
     }
 
@@ -108,11 +112,16 @@ impl Call {
 }
 
 impl Repositories {
-    async fn call(&self, host: HostName, of: Option<Repository>) -> Result<Call, Status> {
-        self.begin(host, repository(of)?).await
+    async fn reading(&self, host: HostName, of: Option<Repository>) -> Result<Call, Status> {
+        self.begin(host, repository(of)?, false).await
     }
 
-    async fn begin(&self, host: HostName, of: RepositoryRef) -> Result<Call, Status> {
+    async fn begin(
+        &self,
+        host: HostName,
+        of: RepositoryRef,
+        writes: bool,
+    ) -> Result<Call, Status> {
         let shared = self.0.clone();
         let local = shared.places.local(&of).ok_or_else(refused)?;
         let turn = shared.shares.turn(&host).await?;
@@ -122,6 +131,7 @@ impl Repositories {
             of,
             local,
             turn,
+            writes,
         };
         call.may()?;
         Ok(call)
@@ -189,7 +199,9 @@ impl BackupStore for Repositories {
         &self,
         request: Request<CreateRepositoryRequest>,
     ) -> Result<Response<CreateRepositoryResponse>, Status> {
-        let call = self.call(host(&request)?, request.into_inner().of).await?;
+        let host = host(&request)?;
+        let of = repository(request.into_inner().of)?;
+        let call = self.begin(host, of, true).await?;
         call.with(|local| local.create()).await?;
         Ok(Response::new(CreateRepositoryResponse {}))
     }
@@ -211,7 +223,7 @@ impl BackupStore for Repositories {
             0 => MAX_LIST_PAGE,
             most => most.min(MAX_LIST_PAGE),
         };
-        let call = self.call(host, asked.of).await?;
+        let call = self.reading(host, asked.of).await?;
         let page = move |local: &Local| match kind {
             // There is one, without a name.
             Kind::Config if after.is_some() => Ok((Vec::new(), false)),
@@ -237,7 +249,7 @@ impl BackupStore for Repositories {
         let host = host(&request)?;
         let asked = request.into_inner();
         let file = known(store_file(asked.file)?);
-        let call = self.call(host, asked.of).await?;
+        let call = self.reading(host, asked.of).await?;
         let size = call.with(move |local| local.size(file)).await?;
         Ok(Response::new(StatFileResponse { size }))
     }
@@ -252,7 +264,7 @@ impl BackupStore for Repositories {
         let asked = request.into_inner();
         let wanted = store_file(asked.file)?;
         let (file, most) = (known(wanted), wanted.most_bytes());
-        let call = self.call(host, asked.of).await?;
+        let call = self.reading(host, asked.of).await?;
         let size = call.with(move |local| local.size(file)).await?;
         // What is larger was not written through us.
         if size > most {

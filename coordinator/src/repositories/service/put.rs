@@ -35,7 +35,7 @@ impl Repositories {
             Some(put_file_request::Message::Put(head)) => PutHead::try_from(head)?,
             _ => return Err(FieldError::new("put", "must be the first message").into()),
         };
-        let call = self.begin(host, head.of.clone()).await?;
+        let call = self.begin(host, head.of.clone(), true).await?;
         let stop = call.shared.stop.clone();
         let taken = timeout(patience(head.size), take(&call, &head, pieces));
         tokio::select! {

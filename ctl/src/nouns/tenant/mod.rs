@@ -9,6 +9,7 @@ pub mod exec;
 pub mod logs;
 pub mod moving;
 pub mod read;
+pub mod restore;
 pub mod verify;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -65,9 +66,8 @@ pub enum TenantCommand {
         after_help = "Examples:\n  isyctl tenant list --deleted     what is kept; `show` says until when\n  isyctl tenant undelete alfa"
     )]
     Undelete(change::Plain),
-    /// What `undelete` was called once
-    #[command(hide = true, after_help = "Example:\n  isyctl tenant undelete alfa")]
-    Restore(change::Restore),
+    /// Bring a tenant back from a backup, as a new tenant
+    Restore(restore::Restore),
     /// Who gets in to a tenant, at the edge
     #[command(subcommand)]
     Access(access::AccessCommand),
@@ -121,7 +121,7 @@ impl TenantCommand {
             Self::Move(command) => command.run(app).await,
             Self::Delete(command) => command.run(app).await,
             Self::Undelete(command) => change::undelete(app, command).await,
-            Self::Restore(command) => command.run(),
+            Self::Restore(command) => command.run(app).await,
             Self::Access(command) => command.run(app).await,
             Self::Domain(command) => command.run(app).await,
             Self::Verify(command) => command.run(app).await,

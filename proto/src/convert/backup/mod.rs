@@ -9,10 +9,10 @@ use crate::{
     backup::{
         BackupMade, BackupPlan, BackupPurpose, BackupReport, BackupWork, Counts, Destination,
         DestinationReport, Fault, LEAST_SHIP_S, MAX_DESTINATIONS, MAX_LABELS, MAX_TROUBLE_BYTES,
-        MOST_SHIP_S, MakeBackup, Place, RepositoryKey, Segments, Trouble,
+        MOST_SHIP_S, MakeBackup, Place, RepositoryKey, RestoreOrder, RestoreTo, Segments, Trouble,
     },
     error::FieldError,
-    pb::agent::v1::{self as agent, backup_destination::At},
+    pb::agent::v1::{self as agent, backup_destination::At, restore_backup},
     plan::UnixMs,
 };
 
@@ -31,19 +31,44 @@ fn bounded<T>(field: &str, list: &[T], most: usize) -> Result<(), FieldError> {
     Err(FieldError::new(field, format!("more than {most}")))
 }
 
-impl From<&BackupPlan> for agent::BackupPlan {
-    fn from(plan: &BackupPlan) -> Self {
-        let destination = |destination: &Destination| agent::BackupDestination {
+impl From<&Destination> for agent::BackupDestination {
+    fn from(destination: &Destination) -> Self {
+        Self {
             name: destination.name.to_string(),
             required: destination.required,
             rate_bytes_per_s: destination.rate_bytes_per_s,
             at: Some(match destination.at {
                 Place::Coordinator => At::Coordinator(agent::CoordinatorPlace {}),
             }),
-        };
+        }
+    }
+}
+
+impl TryFrom<agent::BackupDestination> for Destination {
+    type Error = FieldError;
+    fn try_from(wire: agent::BackupDestination) -> Result<Self, FieldError> {
+        Ok(Self {
+            name: parse("name", &wire.name)?,
+            at: match wire.at {
+                Some(At::Coordinator(_)) => Place::Coordinator,
+                None => return Err(FieldError::new("at", "must be set")),
+            },
+            required: wire.required,
+            rate_bytes_per_s: wire.rate_bytes_per_s,
+        })
+    }
+}
+
+/// Not by `parse`, which repeats what is wrong.
+fn key(wire: String) -> Result<RepositoryKey, FieldError> {
+    RepositoryKey::try_from(wire).map_err(|e| FieldError::new("repository_key", e.to_string()))
+}
+
+impl From<&BackupPlan> for agent::BackupPlan {
+    fn from(plan: &BackupPlan) -> Self {
         Self {
             repository_key: plan.key.expose().to_owned(),
-            destinations: plan.destinations.iter().map(destination).collect(),
+            destinations: plan.destinations.iter().map(Into::into).collect(),
             ship_seconds: plan.ship_s,
         }
     }
@@ -52,21 +77,10 @@ impl From<&BackupPlan> for agent::BackupPlan {
 impl TryFrom<agent::BackupPlan> for BackupPlan {
     type Error = FieldError;
     fn try_from(wire: agent::BackupPlan) -> Result<Self, FieldError> {
-        // Not by `parse`, which repeats what is wrong.
-        let key = RepositoryKey::try_from(wire.repository_key);
-        let key = key.map_err(|e| FieldError::new("repository_key", e.to_string()))?;
+        let key = key(wire.repository_key)?;
         bounded("destinations", &wire.destinations, MAX_DESTINATIONS)?;
         let one = |(i, d): (usize, agent::BackupDestination)| {
-            let at = |field: &str| format!("destinations[{i}].{field}");
-            Ok(Destination {
-                name: parse(&at("name"), &d.name)?,
-                at: match d.at {
-                    Some(At::Coordinator(_)) => Place::Coordinator,
-                    None => return Err(FieldError::new(at("at"), "must be set")),
-                },
-                required: d.required,
-                rate_bytes_per_s: d.rate_bytes_per_s,
-            })
+            within(&format!("destinations[{i}]"), Destination::try_from(d))
         };
         let destinations = wire.destinations.into_iter().enumerate().map(one);
         let mut destinations = destinations.collect::<Result<Vec<_>, FieldError>>()?;
@@ -129,6 +143,48 @@ fn purpose(wire: i32) -> Option<BackupPurpose> {
         agent::BackupPurpose::BeforeUpgrade => Some(BackupPurpose::BeforeUpgrade),
         agent::BackupPurpose::BeforeFailover => Some(BackupPurpose::BeforeFailover),
         agent::BackupPurpose::Unspecified => None,
+    }
+}
+
+impl From<&RestoreOrder> for agent::RestoreBackup {
+    fn from(order: &RestoreOrder) -> Self {
+        let moment = restore_backup::Moment {};
+        Self {
+            source_uid: order.source.to_string(),
+            repository_key: order.key.expose().to_owned(),
+            destination: Some((&order.destination).into()),
+            base: order.base.to_string(),
+            to: Some(match order.to {
+                RestoreTo::Backup => restore_backup::To::Backup(moment),
+                RestoreTo::Time(at) => restore_backup::To::Time(timestamp(at)),
+                RestoreTo::Latest => restore_backup::To::Latest(moment),
+            }),
+            rekey: order.rekey,
+            neutralise: order.neutralise,
+        }
+    }
+}
+
+impl TryFrom<agent::RestoreBackup> for RestoreOrder {
+    type Error = FieldError;
+    fn try_from(wire: agent::RestoreBackup) -> Result<Self, FieldError> {
+        let destination = wire.destination;
+        let destination =
+            destination.ok_or_else(|| FieldError::new("destination", "must be set"))?;
+        Ok(Self {
+            source: parse("source_uid", &wire.source_uid)?,
+            key: key(wire.repository_key)?,
+            destination: within("destination", Destination::try_from(destination))?,
+            base: parse("base", &wire.base)?,
+            to: match wire.to {
+                Some(restore_backup::To::Backup(_)) => RestoreTo::Backup,
+                Some(restore_backup::To::Time(at)) => RestoreTo::Time(unix_ms(&at)),
+                Some(restore_backup::To::Latest(_)) => RestoreTo::Latest,
+                None => return Err(FieldError::new("to", "must be set")),
+            },
+            rekey: wire.rekey,
+            neutralise: wire.neutralise,
+        })
     }
 }
 

@@ -324,6 +324,7 @@ fn tenant(running: &Running, settings: &Settings, host: &Host, slot: usize) -> R
         copies: Vec::new(),
         halted: false,
         last_epoch: 0,
+        from_backup: None,
         rests_since: None,
         started_at: None,
     })

@@ -38,7 +38,7 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
             ("desired", "backups event operation"),
             ("domains", "orders"),
             ("liveness", "observed settings"),
-            ("operation", "event"),
+            ("operation", "backups event"),
             ("orders", "desired"),
             ("placement", "desired liveness observed settings"),
             ("probes", "desired liveness"),

@@ -15,8 +15,8 @@ use crate::{
     desired::{CopyRole, Tenant},
     event::EventKind,
     operation::{
-        ConvergeStage, Ending, MoveStage, Operation, OperationKind, Procedure, TenantWishes,
-        WayBack,
+        ConvergeStage, Ending, MoveStage, Operation, OperationKind, Procedure, RestoreStage,
+        TenantWishes, WayBack,
     },
 };
 
@@ -73,6 +73,10 @@ impl Edit<'_> {
                 self.abandon(&tenant);
                 relocation.stage = MoveStage::Back;
             }
+            Procedure::Restore(restoration) => {
+                self.remove_what_was_filled(&tenant);
+                restoration.stage = RestoreStage::Back;
+            }
             Procedure::Move(_) => {
                 return Err(impossible(
                     "is past its point of no return: the tenant lives on its new host",
@@ -87,6 +91,15 @@ impl Edit<'_> {
         next.ending = Some(Ending { state, why });
         self.state.routes_due.remove(&operation.id);
         Ok(self.put_operation(next))
+    }
+
+    /// A tenant that a restore has made goes again; into quarantine where somebody may have used it.
+    pub(super) fn remove_what_was_filled(&mut self, tenant: &Tenant) {
+        let mut removed = tenant.clone();
+        self.quarantine(&mut removed);
+        removed.halted = false;
+        removed.generation += 1;
+        self.put_tenant(removed);
     }
 
     /// The step of a stage that is given up. A host's steps stay in its reports: it goes on with the same operation.
@@ -207,7 +220,7 @@ pub(super) fn way_back(kind: OperationKind, before: &Tenant, after: &Tenant) -> 
         return WayBack::None;
     }
     match kind {
-        OperationKind::Create => WayBack::Remove,
+        OperationKind::Create | OperationKind::Restore => WayBack::Remove,
         OperationKind::Restart => WayBack::Stay,
         OperationKind::Update
         | OperationKind::Suspend

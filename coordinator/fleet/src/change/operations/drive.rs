@@ -147,13 +147,17 @@ impl Edit<'_> {
                 self.touch_host(&relocation.from);
                 self.touch_host(&relocation.to);
             }
+            (Effect::TouchHosts, Procedure::Restore(restoration)) => {
+                self.touch_host(&restoration.host);
+            }
             (Effect::Release, _) => {
                 let mut released = (*tenant).clone();
                 released.halted = false;
                 released.generation += 1;
                 self.put_tenant(released);
             }
-            (Effect::TakeOver { .. } | Effect::TouchHosts, Procedure::Converge(_)) => {}
+            (Effect::TakeOver { .. }, Procedure::Converge(_) | Procedure::Restore(_))
+            | (Effect::TouchHosts, Procedure::Converge(_)) => {}
         }
     }
 
@@ -320,5 +324,6 @@ pub(super) fn set_generation(procedure: &mut Procedure, to: u64) {
     match procedure {
         Procedure::Converge(converge) => converge.generation = to,
         Procedure::Move(relocation) => relocation.generation = to,
+        Procedure::Restore(restoration) => restoration.generation = to,
     }
 }

@@ -207,7 +207,7 @@ impl Edit<'_> {
     }
 
     /// A new tenant that should run, and that no host knows of yet.
-    fn fresh(&self, create: CreateTenant, placement: TenantPlacement) -> Tenant {
+    pub(super) fn fresh(&self, create: CreateTenant, placement: TenantPlacement) -> Tenant {
         Tenant {
             name: create.name,
             uid: create.uid,
@@ -233,6 +233,7 @@ impl Edit<'_> {
             copies: Vec::new(),
             halted: false,
             last_epoch: 0,
+            from_backup: None,
             rests_since: None,
         }
     }

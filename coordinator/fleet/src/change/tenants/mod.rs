@@ -6,6 +6,7 @@ mod create;
 mod delete;
 mod lifecycle;
 mod relocate;
+mod restore;
 
 use std::collections::BTreeMap;
 

@@ -2,6 +2,7 @@
 
 mod any_order;
 mod end;
+mod restore;
 mod said;
 
 use isyone_types::{
