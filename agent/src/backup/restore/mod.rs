@@ -152,6 +152,10 @@ impl Restore {
             name: plan.name.clone(),
             disk_bytes: plan.size.disk_bytes,
             reserve: self.reserve,
+            still: {
+                let (host, plan) = (host.clone(), plan.clone());
+                Arc::new(move || copies::is_incoming(&host, &plan))
+            },
         };
         Ok((ground, postgres))
     }

@@ -20,7 +20,7 @@ const MOST_ENTRIES: u64 = 4_000_000;
 const PIECE: usize = 1 << 20;
 
 /// Where a database is unpacked, and how much of it at most.
-pub(super) struct Into<'a> {
+pub(super) struct Site<'a> {
     pub root: &'a Root,
     pub owner: Owner,
     pub most_bytes: u64,
@@ -31,7 +31,7 @@ pub(super) fn unpack(
     reader: &Reader,
     snapshot: &Snapshot,
     part: &str,
-    into: &Into<'_>,
+    into: &Site<'_>,
 ) -> Result<(), Problem> {
     let broken = |e: &io::Error| Problem::disk("no pipe can be made", e);
     let (from, mut to) = io::pipe().map_err(|e| broken(&e))?;
@@ -57,7 +57,7 @@ fn refused(what: impl std::fmt::Display) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("the base backup {what}"))
 }
 
-fn untar(from: impl Read, into: &Into<'_>) -> io::Result<()> {
+fn untar(from: impl Read, into: &Site<'_>) -> io::Result<()> {
     let mut archive = tar::Archive::new(io::BufReader::with_capacity(PIECE, from));
     let (mut entries, mut bytes) = (0u64, 0u64);
     for entry in archive.entries()? {
@@ -140,7 +140,7 @@ mod tests {
     fn untarred(tar: &[u8], most_bytes: u64) -> (tempfile::TempDir, io::Result<()>) {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::open(dir.path()).unwrap();
-        let into = Into {
+        let into = Site {
             root: &root,
             owner: me(),
             most_bytes,

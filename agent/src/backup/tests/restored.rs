@@ -204,6 +204,7 @@ impl Site {
             name: "beta".parse().unwrap(),
             disk_bytes: 100 << 30,
             reserve: Reserve::NONE,
+            still: Arc::new(|| true),
         }
     }
 
