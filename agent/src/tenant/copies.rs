@@ -134,12 +134,7 @@ pub fn complete(host: &Host, plan: &TenantPlan, job: Uuid) -> io::Result<bool> {
 }
 
 /// Likewise, and what it has made of it.
-pub fn complete_as(
-    host: &Host,
-    plan: &TenantPlan,
-    job: Uuid,
-    whole: Database,
-) -> io::Result<bool> {
+pub fn complete_as(host: &Host, plan: &TenantPlan, job: Uuid, whole: Database) -> io::Result<bool> {
     let _turn = host.copies.lock().unwrap_or_else(PoisonError::into_inner);
     let directory = host.directory(plan);
     let Some(mut state) =

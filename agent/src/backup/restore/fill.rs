@@ -202,11 +202,7 @@ fn path(text: &str) -> Result<RelPath, Problem> {
 }
 
 impl Source<'_> {
-    fn choose(
-        &self,
-        repository: &Repository,
-        order: &RestoreOrder,
-    ) -> Result<Fetching, Problem> {
+    fn choose(&self, repository: &Repository, order: &RestoreOrder) -> Result<Fetching, Problem> {
         let name = isyone_backup::store::Name(order.base.0);
         let base = repository.snapshot(name).map_err(|e| match e {
             isyone_backup::Error::NoSnapshot(_) => never("the backup is not there any more"),
@@ -218,7 +214,11 @@ impl Source<'_> {
         let mut shipments = Vec::new();
         let follows = manifest.segments.is_some();
         let ships = |snapshot: &Snapshot| snapshot.purpose == Some(Purpose::Increment);
-        for snapshot in listing.snapshots.into_iter().filter(|s| follows && ships(s)) {
+        for snapshot in listing
+            .snapshots
+            .into_iter()
+            .filter(|s| follows && ships(s))
+        {
             shipped.push(Shipped {
                 at: snapshot.time.as_millisecond(),
                 // Only where it matters: each costs a call.
@@ -231,7 +231,10 @@ impl Source<'_> {
         }
         let wanted = choose::wanted(manifest.at, manifest.segments, &shipped, order.to);
         let shipments = wanted.into_iter().map(|index| shipments[index].clone());
-        let size = manifest.segment_bytes.map(SegmentSize::try_from).transpose();
+        let size = manifest
+            .segment_bytes
+            .map(SegmentSize::try_from)
+            .transpose();
         let mut fetching = Fetching {
             size: size.map_err(|_| never("its manifest says what no segment has"))?,
             shipments: shipments.collect(),
@@ -261,8 +264,14 @@ impl Source<'_> {
     /// The parts that are brought, and their bytes.
     fn measure(&self, fetching: &Fetching) -> Result<u64, Problem> {
         let mut bytes = 0u64;
-        let base = (&fetching.base, &["database.tar", "database", "filestore", "wal"][..]);
-        let shipments = fetching.shipments.iter().map(|s| (s, &["filestore", "wal"][..]));
+        let base = (
+            &fetching.base,
+            &["database.tar", "database", "filestore", "wal"][..],
+        );
+        let shipments = fetching
+            .shipments
+            .iter()
+            .map(|s| (s, &["filestore", "wal"][..]));
         for (snapshot, parts) in std::iter::once(base).chain(shipments) {
             for part in parts.iter().filter(|part| has(snapshot, part)) {
                 let measured = self.reader.measure(snapshot, part);
@@ -349,7 +358,12 @@ impl Source<'_> {
         let failed = here("the log cannot be written");
         let log = open(&self.ground.log)?;
         let folder = || log.directory(&RelPath::root());
-        own(folder().map_err(&failed)?, self.ground.postgres_owner, 0o700).map_err(&failed)?;
+        own(
+            folder().map_err(&failed)?,
+            self.ground.postgres_owner,
+            0o700,
+        )
+        .map_err(&failed)?;
         for snapshot in std::iter::once(&fetching.base).chain(&fetching.shipments) {
             if has(snapshot, "wal") {
                 let folder = folder().map_err(&failed)?;
@@ -360,7 +374,11 @@ impl Source<'_> {
         }
         let mut there: Vec<Segment> = Vec::new();
         let listed = log.entries(&mut |name, _| {
-            there.extend(name.to_str().ok().and_then(|name| name.parse::<Segment>().ok()));
+            there.extend(
+                name.to_str()
+                    .ok()
+                    .and_then(|name| name.parse::<Segment>().ok()),
+            );
             true
         });
         listed.map_err(&failed)?;
@@ -404,9 +422,9 @@ impl Source<'_> {
         let owner = self.ground.postgres_owner;
         let root = volume.directory(&RelPath::root()).map_err(&failed)?;
         own(root, owner, 0o700).map_err(&failed)?;
-        let cluster = volume
-            .below(&path(&self.ground.cluster)?)
-            .map_err(|_| never("it holds no database where this image of PostgreSQL looks for one"))?;
+        let cluster = volume.below(&path(&self.ground.cluster)?).map_err(|_| {
+            never("it holds no database where this image of PostgreSQL looks for one")
+        })?;
         let major = cluster.text(&path("PG_VERSION")?, 64);
         let major = major.map_err(|_| never("it holds no database: PG_VERSION is missing"))?;
         if major.trim() != self.ground.major {

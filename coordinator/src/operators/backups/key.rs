@@ -37,7 +37,10 @@ impl Api {
             None => Command::Note {
                 kind,
                 host: None,
-                message: format!("of the tenant `{}` that was deleted, {}", key.name, key.tenant),
+                message: format!(
+                    "of the tenant `{}` that was deleted, {}",
+                    key.name, key.tenant
+                ),
             },
         };
         let done = self.parts.handle.submit(actor, audit).await;
@@ -60,7 +63,11 @@ impl Api {
 fn find<'a>(state: &'a State, asked: &str) -> Result<&'a BackupKey, Status> {
     let keys = &state.fleet.backup_keys;
     let by_uid = asked.parse::<Uuid>().ok().and_then(|uid| keys.get(&uid));
-    let living = state.fleet.tenants.values().find(|t| t.name.as_str() == asked);
+    let living = state
+        .fleet
+        .tenants
+        .values()
+        .find(|t| t.name.as_str() == asked);
     let living = living.and_then(|tenant| keys.get(&tenant.uid));
     let gone = || {
         let of = keys.values().filter(|key| key.name.as_str() == asked);

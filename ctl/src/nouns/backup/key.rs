@@ -58,5 +58,9 @@ fn sheet(key: &RepositoryKey) -> String {
         ("RESTIC_PASSWORD".to_owned(), clean(&key.password)),
     ];
     pairs.extend(places);
-    Table::pairs(pairs.iter().map(|(name, text)| (name.as_str(), text.as_str().into())))
+    Table::pairs(
+        pairs
+            .iter()
+            .map(|(name, text)| (name.as_str(), text.as_str().into())),
+    )
 }

@@ -40,7 +40,10 @@ fn bases(cell: &Cell) -> Vec<Value> {
 /// Up to when the tenant can be restored; empty: not at all. As all times of ours, it sorts as text.
 fn restorable(cell: &Cell) -> String {
     let shown = cell.json(&["backup", "status", "alfa"]);
-    shown["restorable_time"].as_str().unwrap_or_default().to_owned()
+    shown["restorable_time"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// This moment, or another one, to the second.
@@ -54,7 +57,8 @@ fn moment(from_now: &str) -> String {
 fn attach(user: &User, name: &str) {
     // The content of each is its own, so that each has a file of its own.
     let values = json!({"name": name, "raw": format!("content of {name}"), "mimetype": "application/octet-stream"});
-    let params = json!({"model": "ir.attachment", "method": "create", "args": [[values]], "kwargs": {}});
+    let params =
+        json!({"model": "ir.attachment", "method": "create", "args": [[values]], "kwargs": {}});
     let made = user.json("/web/dataset/call_kw", &params);
     assert!(made.is_array() || made.is_number(), "{made}");
 }
@@ -67,7 +71,10 @@ fn checked_by_restic(cell: &Cell) {
         restic
             .args(["--no-cache", "--no-lock", "--repo", path])
             .args(arguments)
-            .env("RESTIC_PASSWORD", key["password"].as_str().expect("a password"));
+            .env(
+                "RESTIC_PASSWORD",
+                key["password"].as_str().expect("a password"),
+            );
         let output = restic.output().expect("restic is installed");
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -90,13 +97,17 @@ fn a_tenant_comes_back_as_it_was_at_a_chosen_second() {
         config: CONFIG,
         ..Shape::default()
     });
-    cell.isyctl(&["tenant", "create", "alfa", "--host", "h1"]).ok();
+    cell.isyctl(&["tenant", "create", "alfa", "--host", "h1"])
+        .ok();
     answers(&cell, "alfa");
     sql(&cell, "alfa", "create table mark (round integer)");
     let user = User::admin(&cell, "alfa");
     attach(&user, "one");
-    cell.isyctl(&["backup", "create", "alfa", "--note", "first"]).ok();
-    wait_for("a backup", 3 * MINUTE, || (!bases(&cell).is_empty()).then_some(()));
+    cell.isyctl(&["backup", "create", "alfa", "--note", "first"])
+        .ok();
+    wait_for("a backup", 3 * MINUTE, || {
+        (!bases(&cell).is_empty()).then_some(())
+    });
     let base = bases(&cell)[0]["id"].as_str().expect("an id").to_owned();
     let shown = cell.json(&["backup", "show", &base[..10]]);
     assert_eq!(shown["notes"], json!(["first"]), "{shown}");
@@ -125,11 +136,20 @@ fn a_tenant_comes_back_as_it_was_at_a_chosen_second() {
     assert_eq!(tenants.as_array().map(Vec::len), Some(1), "{tenants}");
 
     let begun = std::time::Instant::now();
-    let words = ["tenant", "restore", "alfa", "--to", &at, "--as", "beta", "--host", "h2"];
+    let words = [
+        "tenant", "restore", "alfa", "--to", &at, "--as", "beta", "--host", "h2",
+    ];
     cell.isyctl(&words).ok();
     answers(&cell, "beta");
     println!("restored in {:.1} s", begun.elapsed().as_secs_f64());
-    assert_eq!(sql(&cell, "beta", "select string_agg(round::text, ' ') from mark"), "1");
+    assert_eq!(
+        sql(
+            &cell,
+            "beta",
+            "select string_agg(round::text, ' ') from mark"
+        ),
+        "1"
+    );
     let attached = "select count(*) from ir_attachment where name in ('one', 'two', 'three')";
     assert_eq!(sql(&cell, "beta", attached), "2");
     // It is another tenant, which reaches nobody.
@@ -151,7 +171,9 @@ fn a_tenant_comes_back_as_it_was_at_a_chosen_second() {
     }
     // The one that was backed up is as it was.
     assert_eq!(sql(&cell, "alfa", "select count(*) from mark"), "2");
-    let words = ["tenant", "restore", "alfa", "--to", "latest", "--as", "gama", "--live"];
+    let words = [
+        "tenant", "restore", "alfa", "--to", "latest", "--as", "gama", "--live",
+    ];
     cell.isyctl(&words).ok();
     answers(&cell, "gama");
     assert_eq!(sql(&cell, "gama", "select count(*) from mark"), "2");
