@@ -187,7 +187,7 @@ impl Link {
             trusted_sha256: self.identity.trusted(),
             hosts_sha256: digest(&self.hosts.known()),
             // Nothing here carries them out yet.
-            makes_backups: false,
+            makes_backups: true,
         }
     }
 
