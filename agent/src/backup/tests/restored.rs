@@ -121,10 +121,11 @@ impl Drop for Process {
 
 /// A cluster with a tenant's database, and its repository.
 struct Site {
-    _dir: tempfile::TempDir,
     cluster: Arc<Cluster>,
     world: World,
     base: SnapshotName,
+    /// Last: servers are ended by what lies in it.
+    _dir: tempfile::TempDir,
 }
 
 const TABLES: &str = "
