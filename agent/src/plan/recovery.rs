@@ -218,7 +218,7 @@ mod tests {
         let as_it_is = settings(Extent::AsItIs, "/log").join("\n");
         assert!(!as_it_is.contains("recovery") && !as_it_is.contains("restore_command"));
         let end = settings(Extent::End, "/log").join("\n");
-        assert!(end.contains("restore_command") && !end.contains("recovery_target_time"));
+        assert!(end.contains("restore_command") && !end.contains("recovery_target_time="));
         assert_eq!(Extent::of(RestoreTo::Time(7), false), Extent::AsItIs);
         assert_eq!(Extent::of(RestoreTo::Backup, true), Extent::Consistent);
     }
