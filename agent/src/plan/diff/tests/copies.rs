@@ -165,6 +165,7 @@ fn what_comes_from_a_backup_waits_for_it_and_gets_keys_before_odoo_starts() {
     heeded(&mut world, &running);
     let steps = world.steps(&running, 0).unwrap();
     let at = |action: Action| steps.iter().find(|s| s.action == action).map(|s| s.wave);
+    assert!(at(Action::Rekey).is_some());
     assert!(at(Action::Rekey) < at(Action::StartContainer(Role::Odoo)));
     assert_eq!((at(Action::CopyGolden), at(Action::InitDatabase)), (None, None));
     // Its volumes are as any tenant's: gone is gone.
