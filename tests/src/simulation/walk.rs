@@ -9,6 +9,7 @@ use isyone_fleet::{
     backups::{Policy, Turn, Wanted, Work},
     change::{Command, Outcome, RestoreTenant, backups::NewKey},
     desired::Sealed,
+    observed::Hello,
     operation::{OperationKind, Stage},
     settings::BackupDestination,
     testing::{self, Bench, name},
@@ -182,6 +183,19 @@ fn back_up(sim: &mut Simulation) {
     let backups = &mut sim.settings.backups;
     backups.destinations.insert(destination.clone(), reached);
     backups.standard = Some(Policy::standard(vec![destination.clone()]));
+    let hosts: Vec<_> = sim.hosts.keys().cloned().collect();
+    for host in hosts {
+        let accepted_generation = sim.state.fleet.hosts[&host].plan_generation;
+        sim.submit(Command::Greet {
+            hello: Hello {
+                makes_backups: true,
+                peer_port: Some(7483),
+                ..Hello::default()
+            },
+            host,
+            accepted_generation,
+        });
+    }
     let (uid, host) = {
         let tenant = &sim.state.fleet.tenants[&alfa()];
         (tenant.uid, tenant.placement.host.clone())

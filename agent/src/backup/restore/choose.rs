@@ -69,7 +69,11 @@ pub(super) struct Followed {
 }
 
 /// Follows the log from the first segment that the base needs; `Err`: one that it cannot do without is missing.
-pub(super) fn follow(there: &[Segment], needs: Segments, size: SegmentSize) -> Result<Followed, Segment> {
+pub(super) fn follow(
+    there: &[Segment],
+    needs: Segments,
+    size: SegmentSize,
+) -> Result<Followed, Segment> {
     let mut sorted: Vec<Segment> = there
         .iter()
         .copied()

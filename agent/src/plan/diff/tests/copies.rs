@@ -167,7 +167,10 @@ fn what_comes_from_a_backup_waits_for_it_and_gets_keys_before_odoo_starts() {
     let at = |action: Action| steps.iter().find(|s| s.action == action).map(|s| s.wave);
     assert!(at(Action::Rekey).is_some());
     assert!(at(Action::Rekey) < at(Action::StartContainer(Role::Odoo)));
-    assert_eq!((at(Action::CopyGolden), at(Action::InitDatabase)), (None, None));
+    assert_eq!(
+        (at(Action::CopyGolden), at(Action::InitDatabase)),
+        (None, None)
+    );
     // Its volumes are as any tenant's: gone is gone.
     let mut lost = world.clone();
     lost.observed.postgres_volume = None;
