@@ -128,10 +128,7 @@ fn is_base(snapshot: &Candidate) -> bool {
 }
 
 /// The backup to begin with at one destination, how far to go, and what is reached by that.
-fn of_one(
-    offer: &Offer,
-    wanted: Wanted,
-) -> Result<(&Candidate, RestoreTo, UnixMs), NoPoint> {
+fn of_one(offer: &Offer, wanted: Wanted) -> Result<(&Candidate, RestoreTo, UnixMs), NoPoint> {
     let bases = || offer.backups.iter().filter(|made| is_base(made));
     match wanted {
         Wanted::Backup(name) => {
@@ -157,7 +154,9 @@ fn of_one(
             let base = before.ok_or(NoPoint::TooEarly {
                 first: first.ended_at,
             })?;
-            let has_newer = bases().next_back().is_some_and(|newest| newest.at > base.at);
+            let has_newer = bases()
+                .next_back()
+                .is_some_and(|newest| newest.at > base.at);
             let last = reaches(offer, base);
             match (has_newer, offer.repository.gap_since) {
                 // The log between two backups is looked at by the host that restores; after one of a tenant that was stopped there is
