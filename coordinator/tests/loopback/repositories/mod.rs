@@ -296,6 +296,10 @@ async fn nobody_else_reaches_a_tenants_repository() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one story, in the order in which it happens"
+)]
 async fn what_is_not_as_it_was_announced_is_refused_and_leaves_nothing() {
     let world = world(0).await;
     let (h1, uid) = (&world.h1, &world.uid);

@@ -50,6 +50,10 @@ fn make_repository(world: &World, key: &RepositoryKey, ages_s: &[i64]) -> Vec<St
 
 /// The whole of it as operators see it: ordered, made, listed, asked for, pruned.
 #[tokio::test(flavor = "multi_thread")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one story, in the order in which it happens"
+)]
 async fn a_backup_is_ordered_made_listed_and_pruned() {
     let mut world = world(0).await;
     let (id, make) = world.ordered().await;

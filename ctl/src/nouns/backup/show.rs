@@ -114,7 +114,7 @@ fn loses(shown: &Protection, now_ms: i64) -> String {
     }
 }
 
-fn base<'a>(shown: &'a Protection) -> Option<&'a prost_types::Timestamp> {
+fn base(shown: &Protection) -> Option<&prost_types::Timestamp> {
     let bases = shown
         .destinations
         .iter()

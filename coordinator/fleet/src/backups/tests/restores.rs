@@ -150,7 +150,7 @@ proptest! {
         if let Ok(point) = choose(&all, Wanted::Time(at)) {
             let base = made.iter().find(|m| m.name == point.base).unwrap();
             prop_assert!(base.work == BackupWork::Base && base.ended_at <= at);
-            let newest = made.iter().filter(|m| m.work == BackupWork::Base).next_back().unwrap();
+            let newest = made.iter().rfind(|m| m.work == BackupWork::Base).unwrap();
             prop_assert!(newest.name != base.name || at <= (T0 + shipped * HOUR).max(base.at));
             prop_assert_eq!(point.to, RestoreTo::Time(at));
         }
