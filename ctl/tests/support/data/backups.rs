@@ -53,6 +53,10 @@ pub(crate) fn backups() -> Vec<Backup> {
 }
 
 /// One that is well, one that is not, one that never ran, and one of which none are made.
+#[expect(
+    clippy::too_many_lines,
+    reason = "a table of what is shown, without a decision"
+)]
 pub(crate) fn protections() -> Vec<Protection> {
     let shown = |tenant: &str, standing: Standing, summary: &str| Protection {
         tenant: tenant.into(),
