@@ -143,8 +143,13 @@ impl Docker for FakeDocker {
                     spec.name
                 )));
             }
-            let known = |i: &Image| i.id == spec.image;
-            if !world.images.contains_key(&spec.image) && !world.images.values().any(known) {
+            let by_id = world.images.values().any(|i| i.id == spec.image);
+            let by_tag = !by_id && world.images.contains_key(&spec.image);
+            if by_tag {
+                let text = format!("{} is made of whatever {} means", spec.name, spec.image);
+                world.violations.push(text);
+            }
+            if !by_id && !by_tag {
                 return Err(DockerError::NotFound(format!(
                     "No such image: {}",
                     spec.image

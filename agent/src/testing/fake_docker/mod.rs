@@ -2,8 +2,8 @@
 //! use), fails and dies on command. For tests, here and in the workspace's `tests/`; the program does not use it.
 //!
 //! Databases are files in the PostgreSQL volume, so that golden copies are real copies. Records what must never happen
-//! ([`FakeDocker::violations`]): Odoo started before its database has its own keys, a volume removed while in use. Not
-//! here: faults of the network and of the coordinator.
+//! ([`FakeDocker::violations`]): Odoo started before its database has its own keys, a volume removed while in use, a container made
+//! of a tag. Not here: faults of the network and of the coordinator.
 
 mod calls;
 mod fates;
@@ -222,6 +222,11 @@ impl FakeDocker {
         if let Some(image) = gone.and_then(|name| world.images.remove(&name)) {
             world.pruned.insert(by.to_owned(), image);
         }
+    }
+
+    /// A registry has an image of its own under this reference from now on.
+    pub fn publish(&self, reference: &str) {
+        self.world().registry.insert(reference.to_owned());
     }
 
     /// What a container was asked to be.

@@ -18,7 +18,6 @@ use isyone_agent::{
 };
 use isyone_proto::report::{HostResources, Pressure, TenantProgress};
 use isyone_proto::{
-    hosts::HostsAssembly,
     ids::TenantName,
     parts::PlanAssembly,
     pb::agent::v1::{
@@ -96,13 +95,13 @@ impl Agent {
     ) -> Self {
         Self {
             index,
-            fleet,
             config,
             all,
             lines,
             board: StatusBoard::default(),
             held: (0, String::new()),
-            hosts: Arc::default(),
+            hosts: fleet.hosts.clone(),
+            fleet,
             restarts: BTreeMap::new(),
             measurements: 0,
             owed: Vec::new(),
@@ -185,7 +184,7 @@ impl Agent {
         let mut reporter = Reporter::default();
         self.owed.iter_mut().for_each(|(sequence, _)| *sequence = 0);
         let (mut heard, mut parts) = (None, PlanAssembly::default());
-        let mut hosts = HostsAssembly::default();
+        let mut hosts = Vec::new();
         let mut regular = interval_at(self.moment(every), every);
         self.report(&mut reporter, outbox, true).await?;
         let (mut last_report, mut pending) = (Instant::now(), false);
@@ -205,9 +204,10 @@ impl Agent {
                             self.acknowledged(ack.sequence);
                         }
                         Some(coordinator_message::Message::Hosts(part)) => {
-                            let change = hosts.add(part).map_err(|e| SessionError::Ended(e.to_string()))?;
-                            if let Some(change) = change {
-                                self.hosts = self.fleet.lists.after(&self.hosts, change)?;
+                            let more = part.more;
+                            hosts.push(part);
+                            if !more {
+                                self.hosts = self.fleet.lists.after(&self.hosts, std::mem::take(&mut hosts))?;
                             }
                         }
                         _ => {}

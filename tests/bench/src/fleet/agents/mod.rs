@@ -19,7 +19,7 @@ use tokio::{sync::mpsc, time::Instant};
 use super::wire::{Line, Papers};
 use agent::Agent;
 use counts::Counts;
-use hosts::Lists;
+use hosts::{KnownHosts, Lists};
 
 /// How often the bench gets a status.
 const TELL_EVERY: Duration = Duration::from_millis(100);
@@ -39,6 +39,7 @@ pub(crate) fn run(papers: &Path) -> Result<()> {
             count: papers.agents.len(),
             begin: Instant::now(),
             endpoint: papers.endpoint,
+            hosts: Arc::new(KnownHosts::of(papers.hosts)),
             lists: Lists::default(),
         };
         let fleet = Arc::new(fleet);
@@ -97,5 +98,7 @@ struct Fleet {
     count: usize,
     begin: Instant,
     endpoint: String,
+    /// Where its hosts were when the agents began.
+    hosts: Arc<KnownHosts>,
     lists: Lists,
 }
