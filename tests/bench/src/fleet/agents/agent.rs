@@ -41,7 +41,6 @@ use super::{
     },
     Fleet,
     counts::{Counts, Ending, While, is_closed_port},
-    hosts::KnownHosts,
 };
 
 /// As in the real agent.
@@ -61,8 +60,6 @@ pub(super) struct Agent {
     board: StatusBoard,
     /// Generation and digest of the plan in the ledger.
     held: (u64, String),
-    /// Where the fleet's hosts are, as on a real agent's disk.
-    hosts: Arc<KnownHosts>,
     /// Each tenant's restart counter, from its newest plan.
     restarts: BTreeMap<TenantName, u64>,
     /// How often the tenants were measured.
@@ -95,13 +92,12 @@ impl Agent {
     ) -> Self {
         Self {
             index,
+            fleet,
             config,
             all,
             lines,
             board: StatusBoard::default(),
             held: (0, String::new()),
-            hosts: fleet.hosts.clone(),
-            fleet,
             restarts: BTreeMap::new(),
             measurements: 0,
             owed: Vec::new(),
@@ -145,7 +141,7 @@ impl Agent {
             docker_version: "28.0.0".to_owned(),
             plan_generation: self.held.0,
             plan_digest: self.held.1.clone(),
-            hosts_sha256: self.hosts.sha256().to_owned(),
+            hosts_sha256: self.fleet.hosts.sha256().to_owned(),
             ..Hello::default()
         };
         outbox
@@ -184,7 +180,6 @@ impl Agent {
         let mut reporter = Reporter::default();
         self.owed.iter_mut().for_each(|(sequence, _)| *sequence = 0);
         let (mut heard, mut parts) = (None, PlanAssembly::default());
-        let mut hosts = Vec::new();
         let mut regular = interval_at(self.moment(every), every);
         self.report(&mut reporter, outbox, true).await?;
         let (mut last_report, mut pending) = (Instant::now(), false);
@@ -203,12 +198,9 @@ impl Agent {
                             self.heard = true;
                             self.acknowledged(ack.sequence);
                         }
-                        Some(coordinator_message::Message::Hosts(part)) => {
-                            let more = part.more;
-                            hosts.push(part);
-                            if !more {
-                                self.hosts = self.fleet.lists.after(&self.hosts, std::mem::take(&mut hosts))?;
-                            }
+                        // It would be work that a fleet at rest does not have.
+                        Some(coordinator_message::Message::Hosts(_)) => {
+                            return Err(SessionError::Ended("told where hosts are, which it knows".to_owned()));
                         }
                         _ => {}
                     }
