@@ -21,7 +21,9 @@ use crate::{
     error::FieldError,
     ids::TenantName,
     pb::{agent::v1 as agent, v1},
-    plan::{DesiredState, Firewall, HostPlan, Secret, TenantPlan, TenantSecrets, UnixMs},
+    plan::{
+        DesiredState, Firewall, HostPlan, ImagesAsked, Secret, TenantPlan, TenantSecrets, UnixMs,
+    },
     spec::{LabelKey, LabelValue, MAX_LABELS},
 };
 
@@ -253,6 +255,8 @@ impl From<&TenantPlan> for agent::TenantPlan {
             }),
             odoo_restarts: t.odoo_restarts,
             postgres_restarts: t.postgres_restarts,
+            odoo_image_asked: t.images_asked.odoo,
+            postgres_image_asked: t.images_asked.postgres,
             quarantine_expire_time: t.quarantine_until.map(timestamp),
             purge_now: t.purge_now,
             leftover: t.leftover,
@@ -299,6 +303,10 @@ impl TryFrom<agent::TenantPlan> for TenantPlan {
             secrets: secrets.try_into()?,
             odoo_restarts: wire.odoo_restarts,
             postgres_restarts: wire.postgres_restarts,
+            images_asked: ImagesAsked {
+                odoo: wire.odoo_image_asked,
+                postgres: wire.postgres_image_asked,
+            },
             quarantine_until: wire.quarantine_expire_time.as_ref().map(unix_ms),
             purge_now: wire.purge_now,
             leftover: wire.leftover,
@@ -433,6 +441,10 @@ mod tests {
             },
             odoo_restarts: 0,
             postgres_restarts: 0,
+            images_asked: ImagesAsked {
+                odoo: 2,
+                postgres: 1,
+            },
             quarantine_until: Some(5),
             purge_now: false,
             leftover: true,

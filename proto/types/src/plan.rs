@@ -286,6 +286,9 @@ pub struct TenantPlan {
     pub odoo_restarts: u64,
     /// Number of restarts of PostgreSQL requested so far.
     pub postgres_restarts: u64,
+    /// When its images were last asked for anew.
+    #[serde(default, skip_serializing_if = "ImagesAsked::is_never")]
+    pub images_asked: ImagesAsked,
     /// Volumes are kept at least until then.
     pub quarantine_until: Option<UnixMs>,
     /// An operator asked to remove them before that.
@@ -303,6 +306,29 @@ pub struct TenantPlan {
     /// Set where its write-ahead log is shipped; `None`: PostgreSQL archives nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wal_spool: Option<WalSpool>,
+}
+
+/// When the images of a tenant were last asked for anew, as its generations before that; 0: not since it was created. What a
+/// reference means is settled once for each number: under a higher one its host looks anew, under the one before it knows it still.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImagesAsked {
+    pub odoo: u64,
+    pub postgres: u64,
+}
+
+impl ImagesAsked {
+    /// Not since the tenant was created.
+    pub fn is_never(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The number of one of its images.
+    pub fn of(&self, role: Role) -> u64 {
+        match role {
+            Role::Odoo => self.odoo,
+            Role::Postgres => self.postgres,
+        }
+    }
 }
 
 /// How finished segments of a tenant's write-ahead log wait on its host to be shipped.

@@ -85,6 +85,28 @@ pub enum Blocked {
         /// Version of the image.
         image: String,
     },
+    /// Another major version of Odoo does not open a database as it is: its modules have to be migrated.
+    #[error(
+        "this tenant's database is Odoo {data}'s, and the image is Odoo {image}: its modules would have to be migrated, which an upgrade \
+         within an edition does not do. Name an image of Odoo {data}"
+    )]
+    OtherOdoo {
+        /// Version of the image that it has had.
+        data: u32,
+        /// Version of the image.
+        image: u32,
+    },
+    /// An Odoo that is another user cannot write the files that are there.
+    #[error(
+        "this tenant's files belong to user {data}, and the image's Odoo is user {image}: it could not write them. Build the image with \
+         user {data}, as the one that it has"
+    )]
+    OtherUser {
+        /// Uid in the image that it has had.
+        data: u32,
+        /// Uid in the image.
+        image: u32,
+    },
     /// A job has not finished copying the data, so starting would show a part of it as the whole.
     #[error(
         "the copy of this tenant's data is not complete, and nothing starts on half of it; let its job finish, or purge this copy"
@@ -134,6 +156,8 @@ impl Blocked {
             | Self::TwoPlaces { .. }
             | Self::ForeignHome { .. }
             | Self::OtherMajor { .. }
+            | Self::OtherOdoo { .. }
+            | Self::OtherUser { .. }
             | Self::DoubtfulCopy
             | Self::LivesHere { .. }
             | Self::FromBackup(_) => true,
@@ -200,6 +224,20 @@ mod tests {
             (
                 Blocked::NotCopied("h1".parse().unwrap()),
                 "is to come from host h1",
+            ),
+            (
+                Blocked::OtherOdoo {
+                    data: 18,
+                    image: 19,
+                },
+                "this tenant's database is Odoo 18's, and the image is Odoo 19: its modules would",
+            ),
+            (
+                Blocked::OtherUser {
+                    data: 100,
+                    image: 101,
+                },
+                "files belong to user 100, and the image's Odoo is user 101: it could not write them. Build the image with user 100",
             ),
             (
                 Blocked::FromBackup(Uuid::nil()),

@@ -1,0 +1,121 @@
+//! Gets a tenant's images onto this host, before anything of the tenant is stopped for them, and finds out anew which a reference means
+//! when the plan asks for that.
+//!
+//! Not here: what is settled and what fits (plan::pins), making containers of them (containers).
+
+use isyone_proto::plan::Role;
+
+use crate::{
+    base::clock::now_ms,
+    docker::DockerError,
+    plan::{
+        pins::{self, Wanted},
+        steps::{self, StepName},
+    },
+    tenant::{Result, Tenant, TenantError, TenantView},
+};
+
+/// Gets the image of a role; returns the step's detail.
+pub(super) async fn get(tenant: &Tenant, view: &TenantView, role: Role) -> Result<String> {
+    let wanted = Wanted::of(&tenant.plan, role);
+    if tenant.state().asks_anew(role, &wanted) {
+        return tokio::select! {
+            settled = settle_anew(tenant, view, role, &wanted) => settled,
+            // A download may take long. Whoever asked may have thought better of it.
+            () = tenant.outdated() => Err(TenantError::Interrupted),
+        };
+    }
+    let reference = wanted.reference;
+    let pin = tenant.state().pinned(role, &wanted).cloned();
+    if let Some((pin, very)) = pin.and_then(|pin| Some((pin.clone(), pin.by_digest()?))) {
+        let why = match fetch(tenant, role, &very).await {
+            Err(DockerError::Pull { why, .. }) => why,
+            fetched => {
+                fetched?;
+                if tenant.host.docker.image(&pin.id).await?.is_some() {
+                    return Ok(format!("{very} pulled"));
+                }
+                "its registry has another image under that digest".to_owned()
+            }
+        };
+        tracing::warn!(tenant = %tenant.name(), "{very}, which it ran, cannot be had any more ({why}): whatever {reference} means now takes its place");
+        tenant.remember(false, |s| s.unpin(role, &wanted))?;
+        if tenant.host.docker.image(reference).await?.is_some() {
+            return Ok(format!(
+                "{very} cannot be had any more; {reference} is here"
+            ));
+        }
+    }
+    fetch(tenant, role, reference).await?;
+    Ok(format!("{reference} pulled"))
+}
+
+async fn fetch(
+    tenant: &Tenant,
+    role: Role,
+    reference: &str,
+) -> std::result::Result<(), DockerError> {
+    let step = StepName::image(role);
+    let progress = |percent: u32| {
+        let detail = format!("pulling {reference}");
+        tenant.show_progress(|s| steps::progress(s, step, percent, &detail));
+    };
+    tenant.host.docker.pull(reference, &progress).await
+}
+
+/// Finds out what the reference means now, and holds that against what the tenant has. Until then it runs on with what it has.
+async fn settle_anew(
+    tenant: &Tenant,
+    view: &TenantView,
+    role: Role,
+    wanted: &Wanted<'_>,
+) -> Result<String> {
+    let (docker, images) = (&tenant.host.docker, &tenant.host.images);
+    let how = refresh(tenant, role, wanted.reference).await?;
+    let gone = || DockerError::Pull {
+        image: wanted.reference.to_owned(),
+        why: "it is gone again".to_owned(),
+    };
+    let found = docker.image(wanted.reference).await?.ok_or_else(gone)?;
+    // By its id: what a reference means is remembered for a moment.
+    let facts = images.facts(&found.id, role).await?.ok_or_else(gone)?;
+    let before = tenant.state().last_pin(role).cloned();
+    let had = match &before {
+        Some(pin) => images.facts(&pin.id, role).await?,
+        None => None,
+    };
+    let data_major = view.observed.data_major.as_deref();
+    pins::check_fit(role, had.as_ref(), &facts, data_major)?;
+    tenant.remember(false, |s| s.pin(role, wanted, &facts))?;
+    let is = |id: &str| id.chars().take(SHOWN).collect::<String>();
+    Ok(match before {
+        Some(pin) if pin.id == facts.id && pin.reference == wanted.reference => {
+            let detail = format!("{how}, and still {}", is(&facts.id));
+            let step = StepName::image(role);
+            tenant.show_progress(|s| steps::skip(s, step, &detail, now_ms()));
+            detail
+        }
+        Some(pin) => format!("{how}: {} in the place of {}", is(&facts.id), is(&pin.id)),
+        None => how,
+    })
+}
+
+/// How much of an image's id is shown: `sha256:` and twelve digits, as Docker does.
+const SHOWN: usize = 19;
+
+/// Has the image that its registry gives for a reference. Where none does, what the host has under that name is what is meant: images
+/// may be built in place. What is named by digest is the same wherever it comes from. Returns how it went.
+async fn refresh(tenant: &Tenant, role: Role, reference: &str) -> Result<String> {
+    let docker = &tenant.host.docker;
+    if reference.contains('@') && docker.image(reference).await?.is_some() {
+        return Ok(format!("{reference} is here"));
+    }
+    match fetch(tenant, role, reference).await {
+        Ok(()) => Ok(format!("{reference} pulled")),
+        Err(DockerError::Pull { image, why }) => match docker.image(reference).await? {
+            Some(_) => Ok(format!("{reference} is here, no registry gave it ({why})")),
+            None => Err(DockerError::Pull { image, why }.into()),
+        },
+        Err(e) => Err(e.into()),
+    }
+}
