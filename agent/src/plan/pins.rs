@@ -4,7 +4,7 @@
 //! The image before is remembered too: an upgrade that is taken back leads to it, whatever its tag means by then. Not here: fetching
 //! (tenant::images), where this is kept (state).
 
-use isyone_proto::plan::{Role, TenantPlan};
+use isyone_proto::plan::{Role, TenantPlan, UnixMs};
 use serde::{Deserialize, Serialize};
 
 use crate::plan::{diff::Blocked, facts::ImageFacts, state::TenantState};
@@ -13,8 +13,8 @@ use crate::plan::{diff::Blocked, facts::ImageFacts, state::TenantState};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wanted<'a> {
     pub reference: &'a str,
-    /// The number under which it is asked for; see [`isyone_proto::plan::ImagesAsked`].
-    pub asked: u64,
+    /// When it was asked for; see [`isyone_proto::plan::ImagesAsked`].
+    pub asked: UnixMs,
 }
 
 impl<'a> Wanted<'a> {
@@ -36,9 +36,9 @@ impl<'a> Wanted<'a> {
 pub struct Pin {
     /// The reference in the plan.
     pub reference: String,
-    /// The number under which it was asked for. Not in records of agents before, which knew only one.
+    /// When it was asked for. Not in records of agents before, which knew only one time.
     #[serde(default, skip_serializing_if = "is_zero")]
-    pub asked: u64,
+    pub asked: UnixMs,
     /// Engine's id.
     pub id: String,
     /// `sha256:…` under which its registry knows it; `None` where it came from none, or was pinned by an agent of before.
@@ -47,8 +47,8 @@ pub struct Pin {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
+fn is_zero(time: &UnixMs) -> bool {
+    *time == 0
 }
 
 impl Pin {
@@ -103,12 +103,13 @@ impl TenantState {
         self.pins(role).into_iter().flatten().next()
     }
 
-    /// Whether it is to be found out anew what is meant: it was asked for since all that is settled. Where nothing is, as on the host
-    /// that a tenant begins on or moves to, its reference means what it means there.
+    /// Whether it is to be found out anew what is meant: all that is settled was asked for at other times. Where nothing is, as on the
+    /// host that a tenant begins on or moves to, its reference means what it means there.
     pub fn asks_anew(&self, role: Role, wanted: &Wanted<'_>) -> bool {
-        let asked_since = |pin: &Pin| pin.asked < wanted.asked;
-        self.last_pin(role).is_some()
-            && self.pins(role).into_iter().flatten().all(asked_since)
+        let otherwise = |pin: &Pin| pin.asked != wanted.asked;
+        wanted.asked != 0
+            && self.last_pin(role).is_some()
+            && self.pins(role).into_iter().flatten().all(otherwise)
     }
 
     /// Settles which image is meant. The one before is still known.
@@ -207,6 +208,8 @@ mod tests {
         state.pin(Role::Odoo, &NEW, &image("b"));
         assert_eq!((id(&state, &OLD), id(&state, &NEW)), (Some("a"), Some("b")));
         assert!(!state.asks_anew(Role::Odoo, &NEW) && !state.asks_anew(Role::Odoo, &OLD));
+        let earlier = Wanted { asked: 3, ..NEW };
+        assert!(state.asks_anew(Role::Odoo, &earlier), "by a rebuilt coordinator");
         // Taken back: the next container is made of it.
         state.pin(Role::Odoo, &OLD, &image("a"));
         assert_eq!(state.last_pin(Role::Odoo).unwrap().id, "a");

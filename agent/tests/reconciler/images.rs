@@ -190,18 +190,18 @@ async fn an_image_that_cannot_be_had_or_does_not_fit_stops_nothing() {
     fake.publish_postgres("postgres:16", 16);
     let begin = fake.log().len();
     let was = plan.clone();
-    for (odoo, postgres, says, must_act) in [
-        ("nowhere/odoo:18.0", "", "manifest unknown", false),
-        ("odoo:next", "", "database is Odoo 18's, and the image is Odoo 19", true),
-        ("", "postgres:16", "the image is PostgreSQL 16", true),
+    for (at, odoo, postgres, says, must_act) in [
+        (1, "nowhere/odoo:18.0", "", "manifest unknown", false),
+        (2, "odoo:next", "", "database is Odoo 18's, and the image is Odoo 19", true),
+        (3, "", "postgres:16", "the image is PostgreSQL 16", true),
     ] {
         if !odoo.is_empty() {
             plan.odoo_image = odoo.parse().unwrap();
-            plan.images_asked.odoo = plan.generation + 1;
+            plan.images_asked.odoo = at;
         }
         if !postgres.is_empty() {
             plan.postgres_image = postgres.parse().unwrap();
-            plan.images_asked.postgres = plan.generation + 1;
+            plan.images_asked.postgres = at;
         }
         order(&mut life, &mut plan);
         let (message, blocked) = failure(&life, &plan).await;

@@ -308,12 +308,13 @@ pub struct TenantPlan {
     pub wal_spool: Option<WalSpool>,
 }
 
-/// When the images of a tenant were last asked for anew, as its generations before that; 0: not since it was created. What a
-/// reference means is settled once for each number: under a higher one its host looks anew, under the one before it knows it still.
+/// When the images of a tenant were last asked for anew, each time at another moment; 0: not since it was created. What a
+/// reference means is settled once for each: for another one its host looks anew, for the one before it knows it still. (Times and
+/// not generations, because those of a rebuilt coordinator may have been another's.)
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImagesAsked {
-    pub odoo: u64,
-    pub postgres: u64,
+    pub odoo: UnixMs,
+    pub postgres: UnixMs,
 }
 
 impl ImagesAsked {
@@ -322,8 +323,8 @@ impl ImagesAsked {
         *self == Self::default()
     }
 
-    /// The number of one of its images.
-    pub fn of(&self, role: Role) -> u64 {
+    /// Of one of them.
+    pub fn of(&self, role: Role) -> UnixMs {
         match role {
             Role::Odoo => self.odoo,
             Role::Postgres => self.postgres,

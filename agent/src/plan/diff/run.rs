@@ -64,7 +64,7 @@ pub(super) fn get_images(list: &mut List, inputs: &Inputs<'_>, wave: u8, asked: 
 /// there the engine's word counts once another image was asked for.
 fn made_of<'a>(container: &'a Container, wanted: &Wanted<'_>) -> Option<&'a str> {
     match container.label(LABEL_IMAGE_ID) {
-        "" => (wanted.asked > 0).then_some(container.image_id.as_str()),
+        "" => (wanted.asked != 0).then_some(container.image_id.as_str()),
         id => Some(id),
     }
 }

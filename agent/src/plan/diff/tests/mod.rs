@@ -7,7 +7,7 @@ mod data;
 mod full;
 mod images;
 
-use isyone_proto::plan::ImagesAsked;
+use isyone_proto::plan::{ImagesAsked, UnixMs};
 use proptest::prelude::*;
 
 use super::*;
@@ -272,15 +272,15 @@ fn changed(plan: &TenantPlan, which: u8) -> TenantPlan {
         8 => next.subnet = "10.250.0.0/28".parse().unwrap(),
         9 => next.upload_limit_bytes *= 2,
         10 => next.odoo_image = "odoo:20.0".parse().unwrap(),
-        11 => next.images_asked.odoo = next_number(&next),
-        12 => next.images_asked.postgres = next_number(&next),
+        11 => next.images_asked.odoo = next_time(&next),
+        12 => next.images_asked.postgres = next_time(&next),
         // An upgrade that is taken back.
         _ => next.images_asked = ImagesAsked::default(),
     }
     next
 }
 
-fn next_number(plan: &TenantPlan) -> u64 {
+fn next_time(plan: &TenantPlan) -> UnixMs {
     plan.images_asked.odoo.max(plan.images_asked.postgres) + 1
 }
 
@@ -309,8 +309,10 @@ proptest! {
         for role in ROLES {
             let container = world.observed.container(role).unwrap();
             prop_assert_eq!(container.label(LABEL_CONFIG_HASH), stack.container(role).labels[LABEL_CONFIG_HASH].as_str());
-            let pin = world.state.pinned(role, &Wanted::of(&plan, role)).unwrap();
-            prop_assert_eq!(container.label(LABEL_IMAGE_ID), pin.id.as_str());
+            // Two upgrades back, nobody knows any more.
+            if let Some(pin) = world.state.pinned(role, &Wanted::of(&plan, role)) {
+                prop_assert_eq!(container.label(LABEL_IMAGE_ID), pin.id.as_str());
+            }
         }
         prop_assert_eq!(world.steps(&plan, 0).unwrap(), vec![]);
     }

@@ -36,19 +36,20 @@ impl Edit<'_> {
             }
             named => named,
         };
-        // No plan of this tenant had it so far.
-        let number = tenant.generation + 1;
+        let asked = &tenant.images_asked;
+        // Never the same twice, whatever the clock does.
+        let at = (self.stamp.now).max(asked.odoo.max(asked.postgres) + 1);
         let mut told = Vec::new();
         if let Some(image) = odoo {
             self.check_edition(&tenant, &image)?;
             told.push(said(&tenant.spec.odoo_image, &image));
             tenant.spec.odoo_image = image;
-            tenant.images_asked.odoo = number;
+            tenant.images_asked.odoo = at;
         }
         if let Some(image) = postgres {
             told.push(said(&tenant.spec.postgres_image, &image));
             tenant.spec.postgres_image = image;
-            tenant.images_asked.postgres = number;
+            tenant.images_asked.postgres = at;
         }
         let operation = self.change(tenant, OperationKind::Upgrade, request_id.into())?;
         let tenant = self.tenant(name)?;
