@@ -177,6 +177,13 @@ impl Container {
     pub fn label(&self, key: &str) -> &str {
         self.labels.get(key).map_or("", String::as_str)
     }
+    /// Id of the image that it was made of, as it was asked for; in the engine's words where an agent before made it.
+    pub fn made_of(&self) -> &str {
+        match self.label(LABEL_IMAGE_ID) {
+            "" => &self.image_id,
+            id => id,
+        }
+    }
     /// Whether its process runs (or comes back by itself).
     pub fn is_up(&self) -> bool {
         matches!(self.state.as_str(), "running" | "restarting" | "paused")

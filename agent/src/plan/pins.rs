@@ -44,6 +44,32 @@ pub struct Pin {
     /// `sha256:…` under which its registry knows it; `None` where it came from none, or was pinned by an agent of before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+    /// What it has made of the tenant's data, should the image be gone one day. Not in records of agents before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<Left>,
+}
+
+/// What an image leaves in a tenant's data that another one has to fit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Left {
+    /// Uid of its files.
+    uid: u32,
+    /// Major version of an Odoo; 0: not known.
+    #[serde(default)]
+    odoo_major: u32,
+    /// Major version of a PostgreSQL; empty: not known.
+    #[serde(default)]
+    postgres_major: String,
+}
+
+impl From<&ImageFacts> for Left {
+    fn from(image: &ImageFacts) -> Self {
+        Self {
+            uid: image.uid,
+            odoo_major: image.odoo_major.unwrap_or(0),
+            postgres_major: image.postgres_major.clone(),
+        }
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
@@ -58,6 +84,7 @@ impl Pin {
             asked: wanted.asked,
             id: image.id.clone(),
             digest: (image.digest != image.id).then(|| image.digest.clone()),
+            left: Some(image.into()),
         }
     }
 
@@ -98,9 +125,11 @@ impl TenantState {
         pins.find(|pin| pin.is_of(wanted))
     }
 
-    /// What a role's containers were last made of, or would be if nobody asked for another image.
-    pub fn last_pin(&self, role: Role) -> Option<&Pin> {
-        self.pins(role).into_iter().flatten().next()
+    /// The image that a role has: the one that its container is made of, or the last one that was settled.
+    pub fn held(&self, role: Role, made_of: Option<&str>) -> Option<&Pin> {
+        let mut pins = self.pins(role).into_iter().flatten();
+        let is_it = |pin: &&Pin| made_of == Some(pin.id.as_str());
+        pins.clone().find(is_it).or_else(|| pins.next())
     }
 
     /// Whether it is to be found out anew what is meant: all that is settled was asked for at other times. Where nothing is, as on the
@@ -108,14 +137,26 @@ impl TenantState {
     pub fn asks_anew(&self, role: Role, wanted: &Wanted<'_>) -> bool {
         let otherwise = |pin: &Pin| pin.asked != wanted.asked;
         wanted.asked != 0
-            && self.last_pin(role).is_some()
+            && self.held(role, None).is_some()
             && self.pins(role).into_iter().flatten().all(otherwise)
     }
 
-    /// Settles which image is meant. The one before is still known.
-    pub fn pin(&mut self, role: Role, wanted: &Wanted<'_>, image: &ImageFacts) {
+    /// Settles which image is meant. The one before is still known: the one that the container is made of, where there is one, and
+    /// not another that was settled since and never used.
+    pub fn pin(
+        &mut self,
+        role: Role,
+        wanted: &Wanted<'_>,
+        image: &ImageFacts,
+        made_of: Option<&str>,
+    ) {
         let [now, before] = self.pins_mut(role);
-        if now.as_ref().is_some_and(|pin| !pin.is_of(wanted)) {
+        let is_used = |pin: &Option<Pin>| {
+            let id = pin.as_ref().map(|pin| pin.id.as_str());
+            id.is_some() && id == made_of
+        };
+        let is_another = now.as_ref().is_some_and(|pin| !pin.is_of(wanted));
+        if is_another && (is_used(now) || !is_used(before)) {
             *before = now.take();
         }
         *now = Some(Pin::new(wanted, image));
@@ -129,41 +170,38 @@ impl TenantState {
     }
 }
 
-/// Whether a tenant may go on with another image than it has: what it has was made by the program of the one before, or with data of
-/// this version. Where that image is not here any more, nobody knows, and nobody is kept from trying.
+/// Whether a tenant may go on with another image than it has. What nobody knows keeps nobody from trying.
 pub fn check_fit(
     role: Role,
-    before: Option<&ImageFacts>,
+    had: Option<&Left>,
     after: &ImageFacts,
     data_major: Option<&str>,
 ) -> Result<(), Blocked> {
     match role {
         Role::Postgres => {
-            let data = data_major.or(before.map(|image| image.postgres_major.as_str()));
-            match data.filter(|data| !data.is_empty()) {
-                Some(data) if !after.postgres_major.is_empty() && data != after.postgres_major => {
-                    Err(Blocked::OtherMajor {
-                        data: data.to_owned(),
-                        image: after.postgres_major.clone(),
-                    })
-                }
+            let had = had.map(|left| left.postgres_major.as_str());
+            let known = |major: &&str| !major.is_empty();
+            let image = Some(after.postgres_major.as_str()).filter(known);
+            match data_major.or(had).filter(known).zip(image) {
+                Some((data, image)) if data != image => Err(Blocked::OtherMajor {
+                    data: data.to_owned(),
+                    image: image.to_owned(),
+                }),
                 _ => Ok(()),
             }
         }
-        Role::Odoo => before.map_or(Ok(()), |before| check_odoo(before, after)),
+        Role::Odoo => had.map_or(Ok(()), |had| check_odoo(had, after)),
     }
 }
 
-fn check_odoo(before: &ImageFacts, after: &ImageFacts) -> Result<(), Blocked> {
-    let major = |image: &ImageFacts| image.odoo_major.filter(|major| *major > 0);
-    if let (Some(data), Some(image)) = (major(before), major(after))
-        && data != image
-    {
+fn check_odoo(had: &Left, after: &ImageFacts) -> Result<(), Blocked> {
+    let (data, image) = (had.odoo_major, after.odoo_major.unwrap_or(0));
+    if data > 0 && image > 0 && data != image {
         return Err(Blocked::OtherOdoo { data, image });
     }
-    if before.uid != after.uid {
+    if had.uid != after.uid {
         return Err(Blocked::OtherUser {
-            data: before.uid,
+            data: had.uid,
             image: after.uid,
         });
     }
@@ -200,34 +238,45 @@ mod tests {
     fn the_same_reference_asked_for_anew_is_another_image_and_the_one_before_comes_back() {
         let mut state = TenantState::new(&tenant_plan("alfa"));
         assert!(!state.asks_anew(Role::Odoo, &NEW), "nothing is settled");
-        state.pin(Role::Odoo, &OLD, &image("a"));
+        state.pin(Role::Odoo, &OLD, &image("a"), None);
         assert!(!state.asks_anew(Role::Odoo, &OLD));
         assert!(state.asks_anew(Role::Odoo, &NEW));
         assert!(!state.asks_anew(Role::Postgres, &NEW), "nothing of its");
         assert_eq!(id(&state, &NEW), None);
-        state.pin(Role::Odoo, &NEW, &image("b"));
+        state.pin(Role::Odoo, &NEW, &image("b"), Some("a"));
         assert_eq!((id(&state, &OLD), id(&state, &NEW)), (Some("a"), Some("b")));
         assert!(!state.asks_anew(Role::Odoo, &NEW) && !state.asks_anew(Role::Odoo, &OLD));
         let earlier = Wanted { asked: 3, ..NEW };
-        assert!(state.asks_anew(Role::Odoo, &earlier), "by a rebuilt coordinator");
+        assert!(
+            state.asks_anew(Role::Odoo, &earlier),
+            "by a rebuilt coordinator"
+        );
         // Taken back: the next container is made of it.
-        state.pin(Role::Odoo, &OLD, &image("a"));
-        assert_eq!(state.last_pin(Role::Odoo).unwrap().id, "a");
+        state.pin(Role::Odoo, &OLD, &image("a"), None);
+        assert_eq!(state.held(Role::Odoo, None).unwrap().id, "a");
         assert_eq!(id(&state, &NEW), Some("b"));
         let again = Wanted { asked: 9, ..NEW };
-        assert!(state.asks_anew(Role::Odoo, &again), "not the one that failed");
-        state.pin(Role::Odoo, &again, &image("c"));
+        assert!(
+            state.asks_anew(Role::Odoo, &again),
+            "not the one that failed"
+        );
+        state.pin(Role::Odoo, &again, &image("c"), Some("a"));
         assert_eq!(id(&state, &OLD), Some("a"));
-        state.unpin(Role::Odoo, &again);
-        assert_eq!(id(&state, &again), None);
-        assert!(state.asks_anew(Role::Odoo, &again));
+        // Settled and never used, because PostgreSQL's could not be had: the one before is not forgotten for it.
+        let third = Wanted { asked: 11, ..NEW };
+        assert_eq!(state.held(Role::Odoo, Some("a")).unwrap().id, "a");
+        state.pin(Role::Odoo, &third, &image("d"), Some("a"));
+        assert_eq!((id(&state, &OLD), id(&state, &again)), (Some("a"), None));
+        state.unpin(Role::Odoo, &third);
+        assert_eq!(id(&state, &third), None);
+        assert!(state.asks_anew(Role::Odoo, &third));
     }
 
     #[test]
     fn what_an_agent_of_before_has_settled_holds() {
         let mut state = TenantState::new(&tenant_plan("alfa"));
         let before: Pin = serde_json::from_str(r#"{"reference":"odoo:18.0","id":"b"}"#).unwrap();
-        assert_eq!((before.asked, &before.digest), (0, &None));
+        assert_eq!((before.asked, &before.digest, &before.left), (0, &None, &None));
         state.odoo_pin = Some(before);
         assert_eq!(id(&state, &OLD), Some("b"));
         // And the other way round.
@@ -263,7 +312,7 @@ mod tests {
             ..ImageFacts::default()
         };
         let judged = |before: Option<&ImageFacts>, after: &ImageFacts| {
-            check_fit(Role::Odoo, before, after, None)
+            check_fit(Role::Odoo, before.map(Left::from).as_ref(), after, None)
         };
         assert_eq!(judged(Some(&odoo(18, 100)), &odoo(18, 100)), Ok(()));
         assert_eq!(judged(None, &odoo(19, 100)), Ok(()), "nobody knows");
@@ -291,7 +340,7 @@ mod tests {
             ("", None, "16", true),
         ] {
             let (before, after) = (postgres(before), postgres(after));
-            let judged = check_fit(Role::Postgres, Some(&before), &after, data);
+            let judged = check_fit(Role::Postgres, Some(&Left::from(&before)), &after, data);
             assert_eq!(judged.is_ok(), fits, "{before:?} {data:?} {after:?}");
         }
     }

@@ -30,7 +30,9 @@ pub(super) async fn create(
     if role == Role::Postgres {
         data::make_spool(tenant, view).await?;
     }
-    tenant.remember(false, |s| s.pin(role, &Wanted::of(&tenant.plan, role), facts))?;
+    tenant.remember(false, |s| {
+        s.pin(role, &Wanted::of(&tenant.plan, role), facts, None)
+    })?;
     let mut spec = settled(stack.container(role), &facts.id);
     if !tenant.state().is_ready() {
         spec.limits.nano_cpus = boosted(tenant).await?;

@@ -9,7 +9,8 @@ use crate::{
     base::clock::now_ms,
     docker::DockerError,
     plan::{
-        pins::{self, Wanted},
+        container::Container,
+        pins::{self, Left, Pin, Wanted},
         steps::{self, StepName},
     },
     tenant::{Result, Tenant, TenantError, TenantView},
@@ -79,14 +80,16 @@ async fn settle_anew(
     let found = docker.image(wanted.reference).await?.ok_or_else(gone)?;
     // By its id: what a reference means is remembered for a moment.
     let facts = images.facts(&found.id, role).await?.ok_or_else(gone)?;
-    let before = tenant.state().last_pin(role).cloned();
+    let made_of = view.observed.container(role).map(Container::made_of);
+    let before = tenant.state().held(role, made_of).cloned();
     let had = match &before {
-        Some(pin) => images.facts(&pin.id, role).await?,
+        Some(Pin { left: None, id, .. }) => images.facts(id, role).await?.map(|i| Left::from(&i)),
+        Some(pin) => pin.left.clone(),
         None => None,
     };
     let data_major = view.observed.data_major.as_deref();
     pins::check_fit(role, had.as_ref(), &facts, data_major)?;
-    tenant.remember(false, |s| s.pin(role, wanted, &facts))?;
+    tenant.remember(false, |s| s.pin(role, wanted, &facts, made_of))?;
     let is = |id: &str| id.chars().take(SHOWN).collect::<String>();
     Ok(match before {
         Some(pin) if pin.id == facts.id && pin.reference == wanted.reference => {

@@ -111,10 +111,8 @@ impl Tenant {
         };
         let ((postgres, odoo), (network, postgres_volume, odoo_volume, init)) =
             tokio::try_join!(containers, rest)?;
-        let (postgres_image, odoo_image) = tokio::try_join!(
-            self.image(Role::Postgres),
-            self.image(Role::Odoo)
-        )?;
+        let (postgres_image, odoo_image) =
+            tokio::try_join!(self.image(Role::Postgres), self.image(Role::Odoo))?;
         Ok(Observed {
             network,
             postgres,

@@ -98,7 +98,9 @@ impl Tenant {
                 .join(", ");
             tracing::debug!(tenant = %self.name(), "to do: {last}");
             self.show(&view, TenantProgress::Working, "");
-            let fetches = todo.iter().any(|s| matches!(s.action, Action::PullImage(_)));
+            let fetches = todo
+                .iter()
+                .any(|s| matches!(s.action, Action::PullImage(_)));
             execute::run(self, &view, todo).await?;
             // Nothing was stopped yet, and fetching may have taken long.
             if self.is_interrupted() || fetches && self.is_outdated() {

@@ -161,7 +161,8 @@ impl World {
             id,
             ..ImageFacts::default()
         };
-        self.state.pin(role, &wanted, &image);
+        let made_of = self.observed.container(role).map(Container::made_of);
+        self.state.pin(role, &wanted, &image, made_of);
     }
 
     /// The place of a role's container.

@@ -106,7 +106,9 @@ fn stops(fake: &FakeDocker, since: usize) -> Vec<String> {
     let log = fake.log()[since..].to_vec();
     let is_stop = |l: &String| l.starts_with("stop ") || l.starts_with("remove ");
     let of_tenant = |l: &String| l.ends_with("odoo_alfa") || l.ends_with("postgres_alfa");
-    log.into_iter().filter(|l| is_stop(l) && of_tenant(l)).collect()
+    log.into_iter()
+        .filter(|l| is_stop(l) && of_tenant(l))
+        .collect()
 }
 
 fn step(life: &Life, name: &str) -> Option<StepRecord> {
@@ -142,7 +144,10 @@ async fn what_is_asked_for_anew_is_fetched_first_and_a_second_time_changes_nothi
     assert_eq!(at("stop postgres_alfa"), None, "nobody asked for that");
     let done = step(&life, "image-odoo").unwrap();
     assert_eq!(done.state, StepState::Succeeded);
-    assert!(done.detail.contains("sha256:new in the place of"), "{done:?}");
+    assert!(
+        done.detail.contains("sha256:new in the place of"),
+        "{done:?}"
+    );
     // Both, as without naming any; PostgreSQL's is one that no registry has.
     let begin = fake.log().len();
     plan.images_asked = ImagesAsked {
@@ -192,7 +197,13 @@ async fn an_image_that_cannot_be_had_or_does_not_fit_stops_nothing() {
     let was = plan.clone();
     for (at, odoo, postgres, says, must_act) in [
         (1, "nowhere/odoo:18.0", "", "manifest unknown", false),
-        (2, "odoo:next", "", "database is Odoo 18's, and the image is Odoo 19", true),
+        (
+            2,
+            "odoo:next",
+            "",
+            "database is Odoo 18's, and the image is Odoo 19",
+            true,
+        ),
         (3, "", "postgres:16", "the image is PostgreSQL 16", true),
     ] {
         if !odoo.is_empty() {

@@ -297,10 +297,17 @@ async fn nobody_fails_while_a_container_is_made_anew_at_another_address() {
         }
         assert!(answered(odoo) > before);
         removed += 1;
-        let removals = fake.log().iter().filter(|l| *l == "remove odoo_alfa").count();
+        let removals = fake
+            .log()
+            .iter()
+            .filter(|l| *l == "remove odoo_alfa")
+            .count();
         assert_eq!(removals, removed);
     }
-    assert_eq!(fake.image_of("odoo_alfa").as_deref(), Some("sha256:patched"));
+    assert_eq!(
+        fake.image_of("odoo_alfa").as_deref(),
+        Some("sha256:patched")
+    );
     life.end().await;
 }
 

@@ -203,8 +203,20 @@ fn upgraded(mut operation: Operation) -> Operation {
     let is = "sha256:2222aaaa0000 in the place of sha256:1111aaaa0000";
     operation.steps = vec![
         step("accept", Succeeded, 3, 60, "plan stored"),
-        step("image-postgres", Skipped, 60, 900, "postgres:15 pulled, and still sha256:3333aaaa0000"),
-        step("image-odoo", Succeeded, 60, 4_000, &format!("odoo:18.0 pulled: {is}")),
+        step(
+            "image-postgres",
+            Skipped,
+            60,
+            900,
+            "postgres:15 pulled, and still sha256:3333aaaa0000",
+        ),
+        step(
+            "image-odoo",
+            Succeeded,
+            60,
+            4_000,
+            &format!("odoo:18.0 pulled: {is}"),
+        ),
         step("odoo", Succeeded, 4_000, 7_000, ""),
         step("healthy", Succeeded, 7_000, 12_000, ""),
         step("route", Succeeded, 12_000, 12_100, "the edges run it"),
@@ -315,7 +327,10 @@ pub(crate) fn life(first: Operation) -> Vec<Operation> {
         16 => vec![had_them_already(first)],
         17 => {
             let back = without_its_image(first);
-            vec![back.clone(), ended(back, OperationState::Failed, 1_100, NO_IMAGE)]
+            vec![
+                back.clone(),
+                ended(back, OperationState::Failed, 1_100, NO_IMAGE),
+            ]
         }
         18 => vec![upgraded(first)],
         6 => {

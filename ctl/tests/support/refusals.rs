@@ -55,5 +55,10 @@ pub(super) fn other_edition(name: &str) -> Status {
         "tenant `{name}` is of edition `18.0`, and `odoo:19.0` is edition `19.0`'s: an upgrade stays within its edition. Another edition \
          needs the tenant's modules migrated, which is not there yet"
     );
-    error::status(Code::FailedPrecondition, "WRONG_STATE", message, Default::default())
+    error::status(
+        Code::FailedPrecondition,
+        "WRONG_STATE",
+        message,
+        Default::default(),
+    )
 }

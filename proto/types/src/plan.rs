@@ -313,7 +313,9 @@ pub struct TenantPlan {
 /// not generations, because those of a rebuilt coordinator may have been another's.)
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImagesAsked {
+    /// Odoo's.
     pub odoo: UnixMs,
+    /// PostgreSQL's.
     pub postgres: UnixMs,
 }
 

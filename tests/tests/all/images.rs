@@ -63,12 +63,20 @@ fn a_patched_build_takes_over_and_what_cannot_work_is_taken_back() {
         let steps = o.steps.iter().filter(|s| s.name.starts_with("image-"));
         steps.map(v1::OperationStep::state).collect()
     };
-    assert_eq!(images(&again), [v1::OperationState::Skipped; 2], "{again:?}");
+    assert_eq!(
+        images(&again),
+        [v1::OperationState::Skipped; 2],
+        "{again:?}"
+    );
     assert_eq!(stops(&fleet), 1, "nothing has changed");
 
     let failed = upgrade(&fleet, "nowhere.example/odoo:18.0");
     assert_eq!(failed.state(), v1::OperationState::Failed, "{failed:?}");
-    for part in ["nowhere.example/odoo:18.0", "manifest unknown", "keeps the images"] {
+    for part in [
+        "nowhere.example/odoo:18.0",
+        "manifest unknown",
+        "keeps the images",
+    ] {
         assert!(failed.error.contains(part), "{failed:?}");
     }
     assert_eq!((image(&fleet).as_str(), stops(&fleet)), (PATCHED, 1));

@@ -52,7 +52,12 @@ pub(super) fn get_images(list: &mut List, inputs: &Inputs<'_>, wave: u8, asked: 
         let wanted = Wanted::of(inputs.plan, role);
         let anew = inputs.state.is_ready() && inputs.state.asks_anew(role, &wanted);
         if anew {
-            list.add(wave, lane as u8, Action::PullImage(role), "it was asked for anew");
+            list.add(
+                wave,
+                lane as u8,
+                Action::PullImage(role),
+                "it was asked for anew",
+            );
         } else if !asked && inputs.observed.image(role).is_none() {
             let reason = "the image is not on this host";
             list.add(wave, lane as u8, Action::PullImage(role), reason);
@@ -60,21 +65,13 @@ pub(super) fn get_images(list: &mut List, inputs: &Inputs<'_>, wave: u8, asked: 
     }
 }
 
-/// The image that a container was made of, if its label or the plan gives reason to look: one of an agent before has no label, and
-/// there the engine's word counts once another image was asked for.
-fn made_of<'a>(container: &'a Container, wanted: &Wanted<'_>) -> Option<&'a str> {
-    match container.label(LABEL_IMAGE_ID) {
-        "" => (wanted.asked != 0).then_some(container.image_id.as_str()),
-        id => Some(id),
-    }
-}
-
-/// Whether a container is of another image than is settled for it.
+/// Whether a container is of another image than is settled for it. One of an agent before has no label, and there the engine's word
+/// counts only once another image was asked for.
 fn is_of_another_image(inputs: &Inputs<'_>, role: Role, container: &Container) -> bool {
     let wanted = Wanted::of(inputs.plan, role);
-    let pin = inputs.state.pinned(role, &wanted);
-    let is = pin.zip(made_of(container, &wanted));
-    is.is_some_and(|(pin, id)| pin.id != id)
+    let counts = wanted.asked != 0 || !container.label(LABEL_IMAGE_ID).is_empty();
+    let pin = inputs.state.pinned(role, &wanted).filter(|_| counts);
+    pin.is_some_and(|pin| pin.id != container.made_of())
 }
 
 /// PostgreSQL cannot open data of another major version: it would exit and be restarted for ever.

@@ -86,7 +86,9 @@ impl Docker for FakeDocker {
             }
             _ => None,
         };
-        let found = paths.iter().filter_map(|p| Some(((*p).to_owned(), text(p)?.into_bytes())));
+        let found = paths
+            .iter()
+            .filter_map(|p| Some(((*p).to_owned(), text(p)?.into_bytes())));
         Ok(found.collect())
     }
 

@@ -231,7 +231,8 @@ fn ways(changes: &[SpecChange], fixed: &[SpecField]) -> String {
 }
 
 fn never(fields: &[SpecField]) -> String {
-    let is_image = |field: &SpecField| matches!(field, SpecField::OdooImage | SpecField::PostgresImage);
+    let is_image =
+        |field: &SpecField| matches!(field, SpecField::OdooImage | SpecField::PostgresImage);
     let upgrade = match fields.iter().any(is_image) {
         true => "; `isyctl tenant upgrade` changes images",
         false => "",

@@ -6,12 +6,7 @@ use clap::Args;
 use isyone_proto::pb::v1::{Operation, OperationState, UpgradeTenantRequest};
 
 use super::change;
-use crate::{
-    app::App,
-    clock,
-    exit::Outcome,
-    options::Waiting,
-};
+use crate::{app::App, clock, exit::Outcome, options::Waiting};
 
 /// Steps that a host reports when it gets an image, or makes a container of one.
 const CHANGES: [&str; 4] = ["image-odoo", "image-postgres", "odoo", "postgres"];

@@ -24,7 +24,11 @@ fn an_image_that_is_asked_for_anew_is_had_before_anything_stops_and_the_one_befo
     assert_eq!(made_of(&world, Role::Postgres), postgres, "not asked for");
     assert_eq!(world.steps(&next, 0).unwrap(), []);
     let back = world.steps(&plan, 0).unwrap();
-    assert!(!back.iter().any(|s| matches!(s.action, Action::PullImage(_))));
+    assert!(
+        !back
+            .iter()
+            .any(|s| matches!(s.action, Action::PullImage(_)))
+    );
     assert!(world.converge(&plan, 0, usize::MAX));
     assert_eq!(made_of(&world, Role::Odoo), odoo);
 }
@@ -51,7 +55,7 @@ fn a_container_of_an_agent_before_is_made_anew_once_another_image_was_asked_for(
     let plan = tenant_plan("alfa");
     let mut world = World::empty(&plan);
     world.converge(&plan, 0, usize::MAX);
-    let id = world.state.last_pin(Role::Odoo).unwrap().id.clone();
+    let id = world.state.held(Role::Odoo, None).unwrap().id.clone();
     let odoo = world.observed.odoo.as_mut().unwrap();
     odoo.labels.remove(LABEL_IMAGE_ID);
     odoo.image_id = format!("{id} in other words");

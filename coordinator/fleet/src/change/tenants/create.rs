@@ -4,7 +4,10 @@
 
 use std::sync::Arc;
 
-use isyone_types::{ids::HostName, plan::{ImagesAsked, Lifecycle}};
+use isyone_types::{
+    ids::HostName,
+    plan::{ImagesAsked, Lifecycle},
+};
 
 use super::super::{
     ChangeError, CreateTenant, Edit, Outcome, done_step,

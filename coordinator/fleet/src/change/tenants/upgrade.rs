@@ -9,9 +9,7 @@ use super::{
     super::{ChangeError, Edit, Outcome},
     wrong_state,
 };
-use crate::{
-    desired::Tenant, event::EventKind, operation::OperationKind, settings::Edition,
-};
+use crate::{desired::Tenant, event::EventKind, operation::OperationKind, settings::Edition};
 
 impl Edit<'_> {
     /// Without any image, both are those of the edition as it is configured now. What is asked for is settled anew by the host, also

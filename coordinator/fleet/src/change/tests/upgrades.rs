@@ -61,9 +61,14 @@ fn report(bench: &mut Bench, host: &HostName, report: TenantReport) {
 #[test]
 fn without_images_both_are_the_editions_of_today_and_asked_for_anew_each_time() {
     let (mut bench, _, alfa) = settled();
+    bench.now += 7;
     let at = bench.now;
     let id = start(&mut bench, upgrade(&alfa, None, None));
-    let now = ("odoo:18.0".to_owned(), "postgres:15".to_owned(), asked(at, at));
+    let now = (
+        "odoo:18.0".to_owned(),
+        "postgres:15".to_owned(),
+        asked(at, at),
+    );
     assert_eq!(images(&bench, &alfa), now, "a tag may have moved");
     assert_eq!(word(&bench, id), "host");
     bench.settle();
@@ -71,7 +76,11 @@ fn without_images_both_are_the_editions_of_today_and_asked_for_anew_each_time() 
     let again = start(&mut bench, upgrade(&alfa, None, None));
     assert_ne!(again, id);
     let (.., later) = images(&bench, &alfa);
-    assert_eq!(later, asked(at + 1, at + 1), "at the same moment, and yet another time");
+    assert_eq!(
+        later,
+        asked(at + 1, at + 1),
+        "at the same moment, and yet another time"
+    );
     bench.settle();
     edition(&mut bench, "18.0", "odoo:18.0-1", "postgres:15");
     start(&mut bench, upgrade(&alfa, None, None));
@@ -88,16 +97,26 @@ fn without_images_both_are_the_editions_of_today_and_asked_for_anew_each_time() 
 #[test]
 fn what_is_not_named_beside_an_image_stays_as_it_is() {
     let (mut bench, _, alfa) = settled();
+    bench.now += 7;
     let at = bench.now;
-    start(&mut bench, upgrade(&alfa, Some("r.example/odoo:18.0"), None));
+    start(
+        &mut bench,
+        upgrade(&alfa, Some("r.example/odoo:18.0"), None),
+    );
     let (odoo, postgres, times) = images(&bench, &alfa);
-    assert_eq!((odoo.as_str(), postgres.as_str()), ("r.example/odoo:18.0", "postgres:15"));
+    assert_eq!(
+        (odoo.as_str(), postgres.as_str()),
+        ("r.example/odoo:18.0", "postgres:15")
+    );
     assert_eq!(times, asked(at, 0));
     bench.settle();
     bench.now += 5;
     start(&mut bench, upgrade(&alfa, None, Some("postgres:15.9")));
     let (odoo, postgres, times) = images(&bench, &alfa);
-    assert_eq!((odoo.as_str(), postgres.as_str()), ("r.example/odoo:18.0", "postgres:15.9"));
+    assert_eq!(
+        (odoo.as_str(), postgres.as_str()),
+        ("r.example/odoo:18.0", "postgres:15.9")
+    );
     assert_eq!(times, asked(at, at + 5));
 }
 
@@ -115,11 +134,17 @@ fn another_edition_is_refused_and_so_is_one_that_is_gone() {
     );
     assert_eq!(images(&bench, &alfa), before);
     // Two editions may share an image, and PostgreSQL's says nothing of Odoo.
-    start(&mut bench, upgrade(&alfa, Some("odoo:18.0"), Some("postgres:15")));
+    start(
+        &mut bench,
+        upgrade(&alfa, Some("odoo:18.0"), Some("postgres:15")),
+    );
     bench.settle();
     bench.settings.editions.remove(&name::<ShortName>("18.0"));
     let refused = bench.apply(upgrade(&alfa, None, None)).unwrap_err();
-    assert!(refused.to_string().contains("not configured any more"), "{refused}");
+    assert!(
+        refused.to_string().contains("not configured any more"),
+        "{refused}"
+    );
     start(&mut bench, upgrade(&alfa, Some("odoo:18.0-1"), None));
 }
 
@@ -149,7 +174,10 @@ fn a_host_that_fails_has_the_upgrade_taken_back_with_the_reason() {
         bench.settle();
         let (state, said) = ended(&bench, id);
         assert_eq!(state, OperationState::Failed);
-        assert_eq!(said, format!("{why}. The tenant keeps the images that it had"));
+        assert_eq!(
+            said,
+            format!("{why}. The tenant keeps the images that it had")
+        );
     }
 }
 
@@ -157,7 +185,10 @@ fn a_host_that_fails_has_the_upgrade_taken_back_with_the_reason() {
 fn whoever_creates_it_again_with_other_images_is_told_of_the_upgrade() {
     let (mut bench, _, alfa) = settled();
     edition(&mut bench, "18.0", "odoo:18.0-1", "postgres:15");
-    let said = bench.create(alfa.as_str(), "small").unwrap_err().to_string();
+    let said = bench
+        .create(alfa.as_str(), "small")
+        .unwrap_err()
+        .to_string();
     let hint = "not even with --force; `isyctl tenant upgrade` changes images";
     assert!(said.ends_with(hint), "{said}");
     start(&mut bench, upgrade(&alfa, None, None));

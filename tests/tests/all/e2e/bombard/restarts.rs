@@ -127,7 +127,12 @@ pub(super) fn another_image(tenant: &Tenant<'_>) {
     assert!(!patched.is_empty() && patched != image, "{patched}");
     for (line, reference, works, changes) in [
         ("8 an image that cannot be had", NOWHERE, false, false),
-        ("8 another image at twenty requests a second", PATCHED, true, true),
+        (
+            "8 another image at twenty requests a second",
+            PATCHED,
+            true,
+            true,
+        ),
         ("8 the same image again", PATCHED, true, false),
     ] {
         let before = tenant.started();
@@ -140,7 +145,10 @@ pub(super) fn another_image(tenant: &Tenant<'_>) {
             out
         });
         tell(&seen);
-        println!("         {}", out.stderr.trim().replace('\n', "\n         "));
+        println!(
+            "         {}",
+            out.stderr.trim().replace('\n', "\n         ")
+        );
         seen.assert_all_served(line);
         assert_eq!(out.code == 0, works, "{line}");
         assert_eq!(tenant.started() != before, changes, "{line}: started anew");
@@ -148,7 +156,9 @@ pub(super) fn another_image(tenant: &Tenant<'_>) {
         assert_eq!(says_so, works && !changes, "{line}");
     }
     assert_eq!(tenant.docker.inspect(&odoo, "{{.Image}}"), patched);
-    let label = tenant.docker.inspect(&odoo, "{{index .Config.Labels \"one.isy.test\"}}");
+    let label = tenant
+        .docker
+        .inspect(&odoo, "{{index .Config.Labels \"one.isy.test\"}}");
     assert_eq!(label, "patched");
 }
 
