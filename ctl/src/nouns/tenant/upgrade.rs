@@ -14,14 +14,15 @@ const CHANGES: [&str; 4] = ["image-odoo", "image-postgres", "odoo", "postgres"];
 /// `isyctl tenant upgrade`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Its host has the images before anything stops; requests are held while Odoo starts again. If an image cannot be had
-or does not fit, or the tenant does not come up with it, everything is taken back, and the reason is said.
-Of a tenant that was created with images of its own, without options they become the edition's.
+Its host has the images before anything stops; requests are held while Odoo starts again. If an \
+image cannot be had or does not fit, or the tenant does not come up with it, everything is taken \
+back, and the reason is said. A tenant that was created with images of its own gets its edition's \
+when none is named.
 
 Examples:
-  isyctl tenant upgrade alfa                                   what its edition is now: also a tag that has moved
-  isyctl tenant upgrade alfa --odoo-image odoo:18.0-20261101   a patched build of the same version
-  isyctl tenant upgrade alfa --postgres-image postgres:15.9    PostgreSQL restarts as well")]
+  isyctl tenant upgrade alfa     what its edition is now; a tag is looked up again
+  isyctl tenant upgrade alfa --odoo-image odoo:18.0-20261101
+  isyctl tenant upgrade alfa --postgres-image postgres:15.9     PostgreSQL restarts, too")]
 pub struct Upgrade {
     /// The tenant's name
     name: String,
