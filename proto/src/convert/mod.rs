@@ -290,7 +290,7 @@ impl TryFrom<agent::TenantPlan> for TenantPlan {
             subnet: parse("subnet", &wire.subnet)?,
             http_port: port("http_port", wire.http_port)?,
             websocket_port: port("websocket_port", wire.websocket_port)?,
-            base_url: base_url("base_url", wire.base_url)?,
+            base_url: network::base_url("base_url", wire.base_url)?,
             language: parse("language", &wire.language)?,
             country: parse("country", &wire.country)?,
             time_zone: parse("time_zone", &wire.time_zone)?,
@@ -314,24 +314,6 @@ impl TryFrom<agent::TenantPlan> for TenantPlan {
             upload_limit_bytes: wire.upload_limit_bytes,
             wal_spool: wire.wal_spool.map(jobs::spool),
         })
-    }
-}
-
-/// Accepts `http(s)://host[:port]` without a path: it ends up in SQL and in odoo.conf.
-fn base_url(field: &str, url: String) -> Result<String, FieldError> {
-    let rest = url
-        .strip_prefix("https://")
-        .or_else(|| url.strip_prefix("http://"));
-    let ok = rest.is_some_and(|r| {
-        !r.is_empty()
-            && r.len() <= 260
-            && r.bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':'))
-    });
-    if ok {
-        Ok(url)
-    } else {
-        Err(FieldError::new(field, "is not `http(s)://host[:port]`"))
     }
 }
 

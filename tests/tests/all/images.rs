@@ -52,10 +52,11 @@ fn a_patched_build_takes_over_and_what_cannot_work_is_taken_back() {
     fleet.all_report();
     fleet.create("alfa");
     let docker = fleet.agents[0].docker.clone();
+    let begin = stops(&fleet);
     docker.publish("odoo:18.0", PATCHED);
     let done = upgrade(&fleet, "");
     assert_eq!(done.state(), v1::OperationState::Succeeded, "{done:?}");
-    assert_eq!((image(&fleet).as_str(), stops(&fleet)), (PATCHED, 1));
+    assert_eq!((image(&fleet).as_str(), stops(&fleet)), (PATCHED, begin + 1));
 
     let again = upgrade(&fleet, "");
     assert_eq!(again.state(), v1::OperationState::Succeeded, "{again:?}");
@@ -68,7 +69,7 @@ fn a_patched_build_takes_over_and_what_cannot_work_is_taken_back() {
         [v1::OperationState::Skipped; 2],
         "{again:?}"
     );
-    assert_eq!(stops(&fleet), 1, "nothing has changed");
+    assert_eq!(stops(&fleet), begin + 1, "nothing has changed");
 
     let failed = upgrade(&fleet, "nowhere.example/odoo:18.0");
     assert_eq!(failed.state(), v1::OperationState::Failed, "{failed:?}");
@@ -79,7 +80,7 @@ fn a_patched_build_takes_over_and_what_cannot_work_is_taken_back() {
     ] {
         assert!(failed.error.contains(part), "{failed:?}");
     }
-    assert_eq!((image(&fleet).as_str(), stops(&fleet)), (PATCHED, 1));
+    assert_eq!((image(&fleet).as_str(), stops(&fleet)), (PATCHED, begin + 1));
     let all = fleet.client.block_on(fleet.admin.list()).expect("a list");
     let spec = all[0].spec.as_ref().expect("a spec");
     assert_eq!(spec.odoo_image, "odoo:18.0");
