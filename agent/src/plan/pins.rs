@@ -31,7 +31,7 @@ impl<'a> Wanted<'a> {
 }
 
 /// Which image a reference meant when a container was first made of it, or when it was asked for anew. It holds until the plan asks
-/// for another, or the image can be had nowhere any more.
+/// for another, also when the image can be had nowhere any more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pin {
     /// The reference in the plan.
@@ -162,10 +162,12 @@ impl TenantState {
         *now = Some(Pin::new(wanted, image));
     }
 
-    /// What is meant is not settled any more: whatever it means when it is used next.
-    pub fn unpin(&mut self, role: Role, wanted: &Wanted<'_>) {
-        for pin in self.pins_mut(role) {
-            drop(pin.take_if(|pin| pin.is_of(wanted)));
+    /// Notes of a settled image what an agent before has not noted.
+    pub fn learn(&mut self, role: Role, wanted: &Wanted<'_>, image: &ImageFacts) {
+        for pin in self.pins_mut(role).into_iter().flatten() {
+            if pin.is_of(wanted) && pin.id == image.id {
+                pin.left = Some(image.into());
+            }
         }
     }
 }
@@ -267,9 +269,6 @@ mod tests {
         assert_eq!(state.held(Role::Odoo, Some("a")).unwrap().id, "a");
         state.pin(Role::Odoo, &third, &image("d"), Some("a"));
         assert_eq!((id(&state, &OLD), id(&state, &again)), (Some("a"), None));
-        state.unpin(Role::Odoo, &third);
-        assert_eq!(id(&state, &third), None);
-        assert!(state.asks_anew(Role::Odoo, &third));
     }
 
     #[test]
@@ -282,6 +281,15 @@ mod tests {
         // And the other way round.
         let written = serde_json::to_string(&state.odoo_pin).unwrap();
         assert_eq!(written, r#"{"reference":"odoo:18.0","id":"b"}"#);
+        state.learn(Role::Odoo, &OLD, &image("a"));
+        assert_eq!(state.odoo_pin.as_ref().unwrap().left, None, "of another");
+        let known = ImageFacts {
+            uid: 100,
+            odoo_major: Some(18),
+            ..image("b")
+        };
+        state.learn(Role::Odoo, &OLD, &known);
+        assert_eq!(state.odoo_pin.unwrap().left, Some(Left::from(&known)));
     }
 
     #[test]

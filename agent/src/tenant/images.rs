@@ -10,6 +10,7 @@ use crate::{
     docker::DockerError,
     plan::{
         container::Container,
+        diff::Blocked,
         pins::{self, Left, Pin, Wanted},
         steps::{self, StepName},
     },
@@ -26,29 +27,47 @@ pub(super) async fn get(tenant: &Tenant, view: &TenantView, role: Role) -> Resul
             () = tenant.outdated() => Err(TenantError::Interrupted),
         };
     }
-    let reference = wanted.reference;
-    let pin = tenant.state().pinned(role, &wanted).cloned();
-    if let Some((pin, very)) = pin.and_then(|pin| Some((pin.clone(), pin.by_digest()?))) {
-        let why = match fetch(tenant, role, &very).await {
-            Err(DockerError::Pull { why, .. }) => why,
-            fetched => {
-                fetched?;
-                if tenant.host.docker.image(&pin.id).await?.is_some() {
-                    return Ok(format!("{very} pulled"));
-                }
-                "its registry has another image under that digest".to_owned()
-            }
-        };
-        tracing::warn!(tenant = %tenant.name(), "{very}, which it ran, cannot be had any more ({why}): whatever {reference} means now takes its place");
-        tenant.remember(false, |s| s.unpin(role, &wanted))?;
-        if tenant.host.docker.image(reference).await?.is_some() {
-            return Ok(format!(
-                "{very} cannot be had any more; {reference} is here"
-            ));
+    let state = tenant.state();
+    match state.pinned(role, &wanted).filter(|_| state.is_ready()) {
+        Some(pin) => find_again(tenant, role, &wanted, pin).await,
+        None => {
+            fetch(tenant, role, wanted.reference).await?;
+            Ok(format!("{} pulled", wanted.reference))
         }
     }
-    fetch(tenant, role, reference).await?;
-    Ok(format!("{reference} pulled"))
+}
+
+/// Fetches the very image that a tenant has and that is not on this host any more, by its digest, or by its reference where that is all
+/// there is. No other one takes its place unless somebody asks for that: it may be another version of Odoo by now.
+async fn find_again(
+    tenant: &Tenant,
+    role: Role,
+    wanted: &Wanted<'_>,
+    pin: &Pin,
+) -> Result<String> {
+    let docker = &tenant.host.docker;
+    let by = pin.by_digest();
+    let by = by.as_deref().unwrap_or(wanted.reference);
+    let why = match fetch(tenant, role, by).await {
+        Err(DockerError::Pull { why, .. }) => why,
+        fetched => {
+            fetched?;
+            "its registry has another image under that name".to_owned()
+        }
+    };
+    if docker.image(&pin.id).await?.is_some() {
+        return Ok(format!("{by} pulled"));
+    }
+    let means = docker.image(wanted.reference).await?;
+    Err(Blocked::ImageGone {
+        tenant: tenant.name().clone(),
+        role,
+        reference: wanted.reference.to_owned(),
+        had: pin.id.clone(),
+        means: means.map(|image| image.id),
+        why,
+    }
+    .into())
 }
 
 async fn fetch(

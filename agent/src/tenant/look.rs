@@ -224,22 +224,27 @@ impl Tenant {
         Ok(())
     }
 
-    /// The image that this tenant is to run: the one that its reference meant when it was asked for. `None` also where that is
-    /// to be found out anew, and where it is not on this host any more and its registry may still have it, whatever the reference means
-    /// by now.
+    /// The image that this tenant is to run: the one that its reference meant when it was asked for, whatever it means by now. `None`
+    /// also where that is to be found out anew.
     async fn image(&self, role: Role) -> Result<Option<ImageFacts>> {
         let wanted = Wanted::of(&self.plan, role);
+        let images = &self.host.images;
         let known = self.lock().clone();
         if known.as_ref().is_some_and(|s| s.asks_anew(role, &wanted)) {
             return Ok(None);
         }
-        if let Some(pin) = known.as_ref().and_then(|s| s.pinned(role, &wanted)) {
-            let found = self.host.images.facts(&pin.id, role).await?;
-            if found.is_some() || pin.digest.is_some() {
-                return Ok(found);
-            }
+        let Some(pin) = known.as_ref().and_then(|s| s.pinned(role, &wanted)) else {
+            return Ok(images.facts(wanted.reference, role).await?);
+        };
+        let found = images.facts(&pin.id, role).await?;
+        if found.is_none() && known.as_ref().is_some_and(|s| !s.is_ready()) {
+            // It has no data yet that another one would have to fit.
+            return Ok(images.facts(wanted.reference, role).await?);
         }
-        Ok(self.host.images.facts(wanted.reference, role).await?)
+        if let (None, Some(image)) = (&pin.left, &found) {
+            self.remember(false, |s| s.learn(role, &wanted, image))?;
+        }
+        Ok(found)
     }
 
     async fn render(&self, facts: &HostFacts, images: Images) -> Stack {

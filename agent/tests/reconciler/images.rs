@@ -1,7 +1,7 @@
 //! Which image a tenant runs when its tag means another by now: the one it began with, as long as that can be had, until it is asked for
 //! anew. Then it runs on until the other one is here and fits.
 //!
-//! Not here: images that cannot be had at all (faults).
+//! Not here: images that a new tenant cannot have (faults).
 
 use std::path::Path;
 
@@ -67,19 +67,54 @@ async fn a_tag_that_moves_changes_no_tenant_and_an_update_does() {
 /// Fails where the tag alone decides what is pulled in the place of an image that somebody has removed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_image_that_was_removed_is_fetched_by_its_digest() {
-    for (by, expected) in [
-        ("odoo@sha256:odoo:18.0-pulled", OLD),
-        ("nowhere@any.more", NEW), // what the tag means is better than nothing
-    ] {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = FakeDocker::new(dir.path(), 1);
+    let mut plan = pulled();
+    let mut life = Life::begin(&fake, dir.path(), std::slice::from_ref(&plan));
+    life.converged(&plan).await;
+    fake.move_tag("odoo:18.0", NEW, Some("sha256:new-digest"));
+    fake.remove_image(OLD, "odoo@sha256:odoo:18.0-pulled");
+    resized(&mut life, &mut plan).await;
+    assert_eq!(fake.image_of("odoo_alfa").as_deref(), Some(OLD));
+    assert_one_running_stack(&fake, "alfa");
+    life.end().await;
+}
+
+/// Fails where whatever the tag means takes the place of an image that can be had nowhere: another Odoo on this database.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_that_is_gone_for_good_is_put_back_or_another_is_accepted() {
+    for accepts in [false, true] {
         let dir = tempfile::tempdir().unwrap();
         let fake = FakeDocker::new(dir.path(), 1);
         let mut plan = pulled();
         let mut life = Life::begin(&fake, dir.path(), std::slice::from_ref(&plan));
         life.converged(&plan).await;
+        plan.desired = DesiredState::Suspended;
+        order(&mut life, &mut plan);
+        life.converged(&plan).await;
         fake.move_tag("odoo:18.0", NEW, Some("sha256:new-digest"));
-        fake.remove_image(OLD, by);
-        resized(&mut life, &mut plan).await;
-        assert_eq!(fake.image_of("odoo_alfa").as_deref(), Some(expected));
+        fake.remove_image(OLD, "nowhere@any.more");
+        plan.desired = DesiredState::Running;
+        order(&mut life, &mut plan);
+        let (message, blocked) = failure(&life, &plan).await;
+        assert!(blocked, "{message}");
+        for part in [OLD, NEW, "isyctl tenant upgrade alfa --odoo-image odoo:18.0"] {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+        let runs = match accepts {
+            // It heals by itself.
+            false => {
+                fake.put_back_image("nowhere@any.more");
+                OLD
+            }
+            true => {
+                plan.images_asked.odoo = 5;
+                order(&mut life, &mut plan);
+                NEW
+            }
+        };
+        life.converged(&plan).await;
+        assert_eq!(fake.image_of("odoo_alfa").as_deref(), Some(runs));
         assert_one_running_stack(&fake, "alfa");
         life.end().await;
     }

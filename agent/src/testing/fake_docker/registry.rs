@@ -62,4 +62,12 @@ impl FakeDocker {
             world.pruned.insert(by.to_owned(), image);
         }
     }
+
+    /// Somebody loads what was removed under this reference.
+    pub fn put_back_image(&self, by: &str) {
+        let mut world = self.world();
+        if let Some(image) = world.pruned.remove(by) {
+            world.images.insert(image.id.clone(), image);
+        }
+    }
 }
