@@ -275,7 +275,10 @@ mod tests {
     fn what_an_agent_of_before_has_settled_holds() {
         let mut state = TenantState::new(&tenant_plan("alfa"));
         let before: Pin = serde_json::from_str(r#"{"reference":"odoo:18.0","id":"b"}"#).unwrap();
-        assert_eq!((before.asked, &before.digest, &before.left), (0, &None, &None));
+        assert_eq!(
+            (before.asked, &before.digest, &before.left),
+            (0, &None, &None)
+        );
         state.odoo_pin = Some(before);
         assert_eq!(id(&state, &OLD), Some("b"));
         // And the other way round.

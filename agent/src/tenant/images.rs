@@ -39,12 +39,7 @@ pub(super) async fn get(tenant: &Tenant, view: &TenantView, role: Role) -> Resul
 
 /// Fetches the very image that a tenant has and that is not on this host any more, by its digest, or by its reference where that is all
 /// there is. No other one takes its place unless somebody asks for that: it may be another version of Odoo by now.
-async fn find_again(
-    tenant: &Tenant,
-    role: Role,
-    wanted: &Wanted<'_>,
-    pin: &Pin,
-) -> Result<String> {
+async fn find_again(tenant: &Tenant, role: Role, wanted: &Wanted<'_>, pin: &Pin) -> Result<String> {
     let docker = &tenant.host.docker;
     let by = pin.by_digest();
     let by = by.as_deref().unwrap_or(wanted.reference);

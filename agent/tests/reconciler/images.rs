@@ -98,7 +98,11 @@ async fn an_image_that_is_gone_for_good_is_put_back_or_another_is_accepted() {
         order(&mut life, &mut plan);
         let (message, blocked) = failure(&life, &plan).await;
         assert!(blocked, "{message}");
-        for part in [OLD, NEW, "isyctl tenant upgrade alfa --odoo-image odoo:18.0"] {
+        for part in [
+            OLD,
+            NEW,
+            "isyctl tenant upgrade alfa --odoo-image odoo:18.0",
+        ] {
             assert!(message.contains(part), "{part}: {message}");
         }
         let runs = match accepts {

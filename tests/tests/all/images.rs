@@ -56,7 +56,10 @@ fn a_patched_build_takes_over_and_what_cannot_work_is_taken_back() {
     docker.publish("odoo:18.0", PATCHED);
     let done = upgrade(&fleet, "");
     assert_eq!(done.state(), v1::OperationState::Succeeded, "{done:?}");
-    assert_eq!((image(&fleet).as_str(), stops(&fleet)), (PATCHED, begin + 1));
+    assert_eq!(
+        (image(&fleet).as_str(), stops(&fleet)),
+        (PATCHED, begin + 1)
+    );
 
     let again = upgrade(&fleet, "");
     assert_eq!(again.state(), v1::OperationState::Succeeded, "{again:?}");
@@ -80,7 +83,10 @@ fn a_patched_build_takes_over_and_what_cannot_work_is_taken_back() {
     ] {
         assert!(failed.error.contains(part), "{failed:?}");
     }
-    assert_eq!((image(&fleet).as_str(), stops(&fleet)), (PATCHED, begin + 1));
+    assert_eq!(
+        (image(&fleet).as_str(), stops(&fleet)),
+        (PATCHED, begin + 1)
+    );
     let all = fleet.client.block_on(fleet.admin.list()).expect("a list");
     let spec = all[0].spec.as_ref().expect("a spec");
     assert_eq!(spec.odoo_image, "odoo:18.0");
