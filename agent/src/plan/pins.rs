@@ -72,7 +72,6 @@ impl From<&ImageFacts> for Left {
     }
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
 fn is_zero(time: &UnixMs) -> bool {
     *time == 0
 }
