@@ -263,6 +263,19 @@ mod tests {
                 "is to come from host h1",
             ),
             (
+                Blocked::FromBackup(Uuid::nil()),
+                "this version cannot fetch backups",
+            ),
+        ];
+        for (blocked, text) in said {
+            assert!(blocked.to_string().contains(text), "{blocked}");
+        }
+    }
+
+    #[test]
+    fn an_image_that_does_not_do_is_told_with_what_would() {
+        let said = [
+            (
                 Blocked::ImageGone {
                     tenant: "alfa".parse().unwrap(),
                     role: Role::Odoo,
@@ -288,13 +301,10 @@ mod tests {
                 },
                 "files belong to user 100, and the image's Odoo is user 101: it could not write them. Build the image with user 100",
             ),
-            (
-                Blocked::FromBackup(Uuid::nil()),
-                "this version cannot fetch backups",
-            ),
         ];
         for (blocked, text) in said {
             assert!(blocked.to_string().contains(text), "{blocked}");
+            assert!(blocked.is_for_good());
         }
     }
 
