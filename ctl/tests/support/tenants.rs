@@ -12,10 +12,8 @@ use isyone_proto::{
         tenant_service_server::TenantService, *,
     },
 };
-use prost::Message as _;
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Code, Request, Response, Status, Streaming};
-use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::{
     coordinator::{Answers, Fake, page, stream},
