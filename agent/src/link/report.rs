@@ -15,7 +15,7 @@ use isyone_proto::{
     plan::UnixMs,
     report::{
         ContainerReport, HostReport, HostResources, ImageDigest, JobReport, TenantReport, Usage,
-        Which, container_state,
+        Which,
     },
 };
 
@@ -121,9 +121,9 @@ fn tenant(entry: &BoardEntry) -> TenantReport {
             .unwrap_or_default(),
         absent: status.absent,
         health_latency_ms: entry.latency_ms,
-        volume_repairs: status.volume_repairs,
+        volume_repairs: u32::try_from(status.volume_repairs).unwrap_or(u32::MAX),
         modules_cut_off: status.modules_cut_off,
-        installs_finished: status.installs_finished,
+        installs_finished: u32::try_from(status.installs_finished).unwrap_or(u32::MAX),
         disk: entry.disk,
         backup: entry.backup.clone(),
     }
@@ -132,7 +132,7 @@ fn tenant(entry: &BoardEntry) -> TenantReport {
 fn container(tenant: &TenantName, c: &ContainerStatus, oom_kills: u32) -> ContainerReport {
     ContainerReport {
         which: Which::of(tenant, &c.name),
-        state: container_state(c.state.clone()),
+        state: c.state.as_str().into(),
         healthy: c.healthy,
         restarts: c.restarts,
         oom_kills,

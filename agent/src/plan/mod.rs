@@ -13,6 +13,7 @@ pub mod held;
 pub mod home;
 pub mod installs;
 pub mod names;
+pub mod pins;
 pub mod postgres;
 pub mod recovery;
 pub mod relay;

@@ -60,7 +60,7 @@ impl TenantObserved {
     /// Whether its Odoo runs.
     pub fn runs_odoo(&self) -> bool {
         let mut containers = self.report.containers.iter();
-        containers.any(|c| c.which == Which::Its(Role::Odoo) && c.state == "running")
+        containers.any(|c| c.which == Which::Its(Role::Odoo) && c.state == *"running")
     }
 
     /// What of it a route depends on; none when nothing does.
@@ -277,6 +277,15 @@ impl HostObserved {
 mod tests {
     use super::*;
     use crate::testing::{Bench, name, resources};
+
+    /// A fleet has a hundred thousand of them.
+    #[test]
+    fn what_is_known_of_a_tenant_takes_few_bytes() {
+        use isyone_types::report::ContainerReport;
+        // With the counters of an `Arc`: a size that the allocator has.
+        assert!(size_of::<TenantObserved>() + 16 <= 320);
+        assert!(size_of::<[ContainerReport; 2]>() <= 192);
+    }
 
     #[test]
     fn each_host_has_one_word_on_a_tenant() {

@@ -226,6 +226,7 @@ fn kind(kind: OperationKind) -> v1::OperationKind {
         OperationKind::Purge => v1::OperationKind::Purge,
         OperationKind::Move => v1::OperationKind::Move,
         OperationKind::Restore => v1::OperationKind::Restore,
+        OperationKind::Upgrade => v1::OperationKind::Upgrade,
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     plan::UnixMs,
     report::{
         ContainerReport, HostReport, HostResources, ImageDigest, Pressure, Strain, TenantProgress,
-        TenantReport, Traffic, Usage, Which, container_state,
+        TenantReport, Traffic, Usage, Which,
     },
 };
 
@@ -166,9 +166,9 @@ fn tenant(
             .collect::<Result<_, _>>()?,
         absent: status.absent,
         health_latency_ms: status.health_latency_ms,
-        volume_repairs: status.volume_repairs,
+        volume_repairs: u32::try_from(status.volume_repairs).unwrap_or(u32::MAX),
         modules_cut_off: status.modules_cut_off,
-        installs_finished: status.installs_finished,
+        installs_finished: u32::try_from(status.installs_finished).unwrap_or(u32::MAX),
         disk: status.disk.and_then(super::size::disk),
         backup: match status.backup {
             Some(backup) => {
@@ -195,7 +195,7 @@ fn strain(strain: &v1::Strain) -> Strain {
 fn container(tenant: &TenantName, c: v1::Container) -> ContainerReport {
     ContainerReport {
         which: Which::of(tenant, &shortened(c.name, MAX_WORD)),
-        state: container_state(shortened(c.state, MAX_WORD)),
+        state: shortened(c.state, MAX_WORD).as_str().into(),
         healthy: c.healthy,
         restarts: c.restarts,
         oom_kills: c.oom_kills,
@@ -283,9 +283,9 @@ impl From<&TenantReport> for agent::TenantStatus {
             steps: report.steps.iter().map(Into::into).collect(),
             absent: report.absent,
             health_latency_ms: report.health_latency_ms,
-            volume_repairs: report.volume_repairs,
+            volume_repairs: report.volume_repairs.into(),
             modules_cut_off: report.modules_cut_off,
-            installs_finished: report.installs_finished,
+            installs_finished: report.installs_finished.into(),
             traffic: report.traffic.map(Into::into),
             strain: report.strain.map(Into::into),
             disk: report.disk.map(Into::into),
@@ -309,7 +309,7 @@ impl From<TenantProgress> for agent::Progress {
 pub fn containers(report: &TenantReport) -> Vec<v1::Container> {
     let shown = |container: &ContainerReport| v1::Container {
         name: container.which.name(&report.name),
-        state: container.state.to_string(),
+        state: container.state.as_str().to_owned(),
         healthy: container.healthy,
         restarts: container.restarts,
         oom_kills: container.oom_kills,

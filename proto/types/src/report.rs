@@ -3,7 +3,7 @@
 //!
 //! Not here: bounds on what comes over the wire (isyone-proto's convert), and what follows from a report (the Fleet).
 
-use std::{borrow::Cow, fmt};
+use std::fmt;
 
 use uuid::Uuid;
 
@@ -95,11 +95,40 @@ const STATES: [&str; 8] = [
     "absent",
 ];
 
-/// A container's state; a known word is not allocated.
-pub fn container_state(word: String) -> Cow<'static, str> {
-    match STATES.into_iter().find(|known| *known == word) {
-        Some(known) => Cow::Borrowed(known),
-        None => Cow::Owned(word),
+/// A container's state, in few bytes because there are two for each tenant: a known word is its place among them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerState(Word);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Word {
+    Known(u8),
+    /// From a Docker that is newer than this program.
+    Other(Box<str>),
+}
+
+impl ContainerState {
+    /// The word that stands for it.
+    pub fn as_str(&self) -> &str {
+        match &self.0 {
+            Word::Known(place) => STATES.get(usize::from(*place)).copied().unwrap_or_default(),
+            Word::Other(word) => word,
+        }
+    }
+}
+
+impl From<&str> for ContainerState {
+    fn from(word: &str) -> Self {
+        let mut places = (0_u8..).zip(STATES);
+        Self(match places.find(|(_, known)| *known == word) {
+            Some((place, _)) => Word::Known(place),
+            None => Word::Other(word.into()),
+        })
+    }
+}
+
+impl PartialEq<str> for ContainerState {
+    fn eq(&self, word: &str) -> bool {
+        self.as_str() == word
     }
 }
 
@@ -139,7 +168,7 @@ pub struct ContainerReport {
     /// Which of them it is.
     pub which: Which,
     /// Docker's name for its state, or `absent`.
-    pub state: Cow<'static, str>,
+    pub state: ContainerState,
     /// Whether it passes its health check.
     pub healthy: bool,
     /// Restarts by Docker since it was created.
@@ -229,11 +258,11 @@ pub struct TenantReport {
     /// Duration of the last health check, milliseconds; 0 when it failed.
     pub health_latency_ms: u32,
     /// How often the records of its volumes were gone from Docker and have been put back, as its host counts.
-    pub volume_repairs: u64,
+    pub volume_repairs: u32,
     /// Modules that the installation of an app has left behind, which was cut off; 0 from agents that do not look.
     pub modules_cut_off: u32,
     /// How many installations that were cut off have been finished, as its host counts.
-    pub installs_finished: u64,
+    pub installs_finished: u32,
     /// Its disk against its plan; `None` until its host has measured it, and from agents that do not.
     pub disk: Option<Disk>,
     /// Its backups; `None` where its plan has none, until its host has looked, and from agents that make none. In a box: most of a
@@ -330,10 +359,10 @@ mod tests {
         ] {
             assert_eq!(ImageDigest::parse(odd), None, "{odd}");
         }
-        assert!(matches!(
-            container_state("running".to_owned()),
-            Cow::Borrowed("running")
-        ));
-        assert_eq!(container_state("stuck".to_owned()), "stuck");
+        for word in STATES.into_iter().chain(["stuck", ""]) {
+            let state = ContainerState::from(word);
+            assert_eq!(state.as_str(), word);
+            assert_eq!(matches!(state.0, Word::Known(_)), STATES.contains(&word));
+        }
     }
 }

@@ -12,7 +12,7 @@ use isyone_types::{
     ids::{HostName, ShortName, TenantName},
     plan::UnixMs,
     report::HostReport,
-    spec::{Domain, LabelKey, LabelValue, Size, TenantSpec},
+    spec::{Domain, ImageRef, LabelKey, LabelValue, Size, TenantSpec},
 };
 use uuid::Uuid;
 
@@ -77,6 +77,13 @@ pub enum Command {
     ResizeTenant {
         name: TenantName,
         plan: ShortName,
+        request_id: Option<String>,
+    },
+    /// Give a tenant other images of its edition; without any, those that the edition has now.
+    UpgradeTenant {
+        name: TenantName,
+        odoo: Option<ImageRef>,
+        postgres: Option<ImageRef>,
         request_id: Option<String>,
     },
     /// Put a tenant into quarantine; with `purge`, remove one that is in quarantine.
@@ -259,6 +266,7 @@ impl Command {
             Self::ResumeTenant { .. } => "resume-tenant",
             Self::WakeTenant { .. } => "wake-tenant",
             Self::ResizeTenant { .. } => "resize-tenant",
+            Self::UpgradeTenant { .. } => "upgrade-tenant",
             Self::DeleteTenant { .. } => "delete-tenant",
             Self::UndeleteTenant { .. } => "undelete-tenant",
             Self::MoveTenant { .. } => "move-tenant",
@@ -325,6 +333,7 @@ impl Command {
             | Self::ResumeTenant { name, .. }
             | Self::WakeTenant { name }
             | Self::ResizeTenant { name, .. }
+            | Self::UpgradeTenant { name, .. }
             | Self::DeleteTenant { name, .. }
             | Self::UndeleteTenant { name, .. }
             | Self::MoveTenant { name, .. }

@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use isyone_types::{
     ids::{HostName, TenantName},
     operation::{OperationState, Step},
-    plan::{Lifecycle, UnixMs},
+    plan::{ImagesAsked, Lifecycle, UnixMs},
     spec::{Domain, Size, TenantSpec},
 };
 use serde::{Deserialize, Serialize};
@@ -51,6 +51,8 @@ pub enum OperationKind {
     /// Brings it back from a backup, as a new tenant. Not `restore`, which records of before say of an undelete.
     #[serde(rename = "restore_backup")]
     Restore,
+    /// Changes its images, or finds out anew what they are.
+    Upgrade,
 }
 
 impl OperationKind {
@@ -66,6 +68,7 @@ impl OperationKind {
         Self::Purge,
         Self::Move,
         Self::Restore,
+        Self::Upgrade,
     ];
 
     /// Its name for people and programs.
@@ -82,16 +85,18 @@ impl OperationKind {
             Self::Purge => "purge",
             Self::Move => "move",
             Self::Restore => "restore",
+            Self::Upgrade => "upgrade",
         }
     }
 }
 
 /// How long an operation usually takes at most, milliseconds. A create may have to fetch images of some GB over a slow
-/// line and install a hundred modules; a move or a restore brings data at a bounded rate; everything else is a matter of minutes.
+/// line, as may an upgrade, and install a hundred modules; a move or a restore brings data at a bounded rate; everything else is a
+/// matter of minutes.
 pub fn deadline_ms(kind: OperationKind) -> i64 {
     const MINUTE: i64 = 60_000;
     match kind {
-        OperationKind::Create | OperationKind::Update => 60 * MINUTE,
+        OperationKind::Create | OperationKind::Update | OperationKind::Upgrade => 60 * MINUTE,
         OperationKind::Move | OperationKind::Restore => 24 * 60 * MINUTE,
         OperationKind::Restart
         | OperationKind::Suspend
@@ -129,6 +134,9 @@ pub struct TenantWishes {
     /// As in [`crate::desired::Tenant`]; not in records of a version before, which held none.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub quarantine_held: bool,
+    /// As in [`crate::desired::Tenant`].
+    #[serde(default, skip_serializing_if = "ImagesAsked::is_never")]
+    pub images_asked: ImagesAsked,
 }
 
 /// Where cancelling leads.

@@ -71,7 +71,7 @@ impl Listed {
     }
 
     /// What makes this list of what an agent has.
-    fn after(&self, has: &Has<'_>) -> Arc<[HostsPart]> {
+    fn after(&self, has: &Has) -> Arc<[HostsPart]> {
         match has {
             Has::Digest(sha256) if *sha256 == self.sha256 => Arc::default(),
             Has::Digest(sha256) if self.is_nobody_else() && *sha256 == digest(&BTreeSet::new()) => {
@@ -88,9 +88,9 @@ impl Listed {
 }
 
 /// The list that an agent has.
-enum Has<'a> {
+enum Has {
     /// As it said.
-    Digest(&'a str),
+    Digest(String),
     /// As we sent it, or found that it has it.
     Number(u64),
 }
@@ -142,7 +142,7 @@ pub(crate) async fn follow(handle: Handle, hosts: Arc<HostList>, stop: Cancellat
 
 /// Sends an agent the list unless it has that (it said the digest of its own, or, when it is of a version before, nothing),
 /// then what changes. Runs until the agent stops taking messages; returns why.
-pub(super) async fn send(hosts: &HostList, said: &str, to_agent: &ToAgent) -> Status {
+pub(super) async fn send(hosts: &HostList, said: String, to_agent: &ToAgent) -> Status {
     let list = hosts.current.subscribe();
     if said.is_empty() {
         return Box::pin(send_as_before(list, to_agent)).await;
@@ -152,7 +152,7 @@ pub(super) async fn send(hosts: &HostList, said: &str, to_agent: &ToAgent) -> St
 
 async fn send_changes(
     mut list: watch::Receiver<Arc<Listed>>,
-    said: &str,
+    said: String,
     to_agent: &ToAgent,
 ) -> Status {
     let mut has = Has::Digest(said);
@@ -236,7 +236,7 @@ mod tests {
         fn new(hosts: &Arc<HostList>, known: BTreeSet<IpAddr>, queue: usize) -> Self {
             let (to_agent, messages) = mpsc::channel(queue);
             let (hosts, said) = (hosts.clone(), digest(&known));
-            tokio::spawn(async move { send(&hosts, &said, &to_agent).await });
+            tokio::spawn(async move { send(&hosts, said, &to_agent).await });
             Self {
                 messages,
                 assembly: HostsAssembly::default(),
@@ -307,7 +307,7 @@ mod tests {
         let hosts = Arc::new(HostList::of(list(&[1])));
         let (to_agent, mut messages) = mpsc::channel(4);
         let of = hosts.clone();
-        tokio::spawn(async move { send(&of, "", &to_agent).await });
+        tokio::spawn(async move { send(&of, String::new(), &to_agent).await });
         tokio::task::yield_now().await;
         assert!(messages.try_recv().is_err(), "it is alone");
         for known in [list(&[1, 2]), list(&[1])] {

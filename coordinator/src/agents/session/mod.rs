@@ -297,13 +297,13 @@ impl Session {
         async move {
             // Boxed, here and below: short-lived futures must not take up room in thousands of sessions for months.
             let why = match Box::pin(self.greet(&mut up)).await {
-                Ok((guard, said)) => {
+                Ok((guard, Said { known, cas, hosts })) => {
                     tracing::info!(host = %self.host, "agent connected");
                     let why = tokio::select! {
                         why = self.listen(&mut up) => why,
-                        why = plans::send(&self.shared, &self.host, &self.to_agent, &said.known, &self.refused) => why,
-                        why = self.tell_who_else_there_is(&said.hosts) => why,
-                        why = trust::send(&self.shared.pki, &said.cas, || self.hosts(), &self.to_agent) => why,
+                        why = plans::send(&self.shared, &self.host, &self.to_agent, known, &self.refused) => why,
+                        why = self.tell_who_else_there_is(hosts) => why,
+                        why = trust::send(&self.shared.pki, cas, || self.hosts(), &self.to_agent) => why,
                         () = self.end.cancelled() => Status::aborted("another session of this host has begun"),
                         () = self.shared.stop.cancelled() => later(&self.shared, &status::stopping()),
                     };
@@ -379,7 +379,7 @@ impl Session {
     }
 
     /// Whoever nobody has let in learns neither who scrapes the fleet nor where its hosts are.
-    async fn tell_who_else_there_is(&self, hosts_sha256: &str) -> Status {
+    async fn tell_who_else_there_is(&self, hosts_sha256: String) -> Status {
         while plans::is_pending(&self.shared.handle, &self.host) {
             Box::pin(tokio::time::sleep(APPROVAL_LOOK)).await;
         }

@@ -40,15 +40,17 @@ pub(super) async fn send(
     shared: &Shared,
     host: &HostName,
     to_agent: &ToAgent,
-    known: &Known,
+    known: Known,
     refused: &Notify,
 ) -> Status {
     // Subscribe before the first look, so that we miss no change in between.
     let changed = shared.handle.host_signal(host);
-    let mut sent = match Box::pin(first(shared, host, to_agent, known)).await {
+    let mut sent = match Box::pin(first(shared, host, to_agent, &known)).await {
         Ok(generation) => generation,
         Err(status) => return status,
     };
+    // Not for the months of the session.
+    drop(known);
     loop {
         let again = tokio::select! {
             () = changed.notified() => false,

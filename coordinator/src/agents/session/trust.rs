@@ -4,8 +4,8 @@
 //! (rotation), the CAs themselves (base/pki).
 
 use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -22,17 +22,41 @@ use crate::base::pki::Pki;
 const MAX_CAS: usize = 4;
 /// SHA-256, hex.
 const SHA256_CHARS: usize = 64;
+/// Different answers of which hosts share one: before, during and after a rotation, each in two orders.
+const MAX_SHARED: usize = 8;
 /// Within this time all hosts renew at the latest, however many there are; documented in the protocol.
 const LONGEST_SPREAD: Duration = Duration::from_secs(600);
 
 /// Which CAs each host trusts, as it said last.
 #[derive(Debug, Default)]
 pub struct Trusts {
-    said: Mutex<HashMap<HostName, Vec<String>>>,
+    said: Mutex<Said>,
+}
+
+/// By their SHA-256 in hex.
+type Cas = Arc<[String]>;
+
+#[derive(Debug, Default)]
+struct Said {
+    by_host: HashMap<HostName, Cas>,
+    /// What was said lately, the newest first: thousands of hosts say the same.
+    lately: VecDeque<Cas>,
+}
+
+impl Said {
+    /// The same, in the memory of who said it before.
+    fn shared(&mut self, cas: Vec<String>) -> Cas {
+        let place = self.lately.iter().position(|one| **one == *cas);
+        let same = place.and_then(|place| self.lately.remove(place));
+        let one = same.unwrap_or_else(|| cas.into());
+        self.lately.truncate(MAX_SHARED - 1);
+        self.lately.push_front(one.clone());
+        one
+    }
 }
 
 impl Trusts {
-    fn lock(&self) -> MutexGuard<'_, HashMap<HostName, Vec<String>>> {
+    fn lock(&self) -> MutexGuard<'_, Said> {
         // Nothing panics while holding the lock.
         self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -41,24 +65,28 @@ impl Trusts {
     pub(super) fn say(&self, host: &HostName, mut sha256: Vec<String>) {
         sha256.retain(|one| one.len() == SHA256_CHARS);
         sha256.truncate(MAX_CAS);
-        self.lock().insert(host.clone(), sha256);
+        let mut said = self.lock();
+        let cas = said.shared(sha256);
+        said.by_host.insert(host.clone(), cas);
     }
 
     /// Whether a host trusts a CA; no while it has said nothing.
     pub fn has(&self, host: &HostName, sha256: &str) -> bool {
         let said = self.lock();
-        said.get(host)
+        said.by_host
+            .get(host)
             .is_some_and(|all| all.iter().any(|one| one == sha256))
     }
 
     /// Whether a host has said anything: an agent of a version before does not.
     pub fn speaks(&self, host: &HostName) -> bool {
-        self.lock().get(host).is_some_and(|all| !all.is_empty())
+        let said = self.lock();
+        said.by_host.get(host).is_some_and(|all| !all.is_empty())
     }
 
     /// Forgets hosts that are not in the fleet any more.
     pub fn keep(&self, known: impl Fn(&HostName) -> bool) {
-        self.lock().retain(|host, _| known(host));
+        self.lock().by_host.retain(|host, _| known(host));
     }
 }
 
@@ -66,7 +94,7 @@ impl Trusts {
 /// the agent stops taking messages; returns why.
 pub(super) async fn send(
     pki: &Pki,
-    said: &[String],
+    said: Vec<String>,
     hosts: impl Fn() -> usize,
     to_agent: &ToAgent,
 ) -> Status {
@@ -74,7 +102,9 @@ pub(super) async fn send(
         return std::future::pending().await;
     }
     let mut trust = pki.trust();
-    let mut known = pki.rotation().is_none() && same(said, &trust.borrow().sha256);
+    let mut known = pki.rotation().is_none() && same(&said, &trust.borrow().sha256);
+    // Not for the months of the session.
+    drop(said);
     loop {
         let now = trust.borrow_and_update().clone();
         if !known {
@@ -117,5 +147,19 @@ mod tests {
         assert!(!trusts.speaks(&h2));
         trusts.keep(|host| *host == h2);
         assert!(!trusts.speaks(&h1));
+    }
+
+    #[test]
+    fn hosts_that_say_the_same_share_it() {
+        let trusts = Trusts::default();
+        let host = |n: usize| format!("h{n}").parse::<HostName>().unwrap();
+        for n in 0..100 {
+            trusts.say(&host(n), vec![format!("{:064}", n % 20)]);
+            trusts.say(&host(n), vec![format!("{:064}", 7)]);
+        }
+        let said = trusts.lock();
+        assert_eq!((said.by_host.len(), said.lately.len()), (100, MAX_SHARED));
+        let first = &said.by_host[&host(0)];
+        assert!(said.by_host.values().all(|cas| Arc::ptr_eq(cas, first)));
     }
 }

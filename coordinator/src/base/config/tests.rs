@@ -1,6 +1,7 @@
 //! The defaults are valid, the sample shows them, errors name the place, and contradictions are found.
 
 use super::*;
+use isyone_proto::spec::Bounds;
 
 #[test]
 fn the_defaults_are_valid_and_survive_toml() {
@@ -81,6 +82,18 @@ fn a_plan_says_further_limits_or_none() {
         (bounds.device_read_iops, bounds.device_write_iops),
         (0, 500)
     );
+    // All of them, each another.
+    let all = "pids = 401\nnofile = 8193\ndevice_read_bps = \"3MiB\"\ndevice_write_bps = \"4MiB\"\n\
+               device_read_iops = 600\ndevice_write_iops = 700";
+    let expected = Bounds {
+        pids: 401,
+        nofile: 8_193,
+        device_read_bps: 3 << 20,
+        device_write_bps: 4 << 20,
+        device_read_iops: 600,
+        device_write_iops: 700,
+    };
+    assert_eq!(size(&plan(all)).bounds, expected);
 }
 
 #[test]

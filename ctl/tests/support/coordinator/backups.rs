@@ -142,7 +142,7 @@ impl BackupService for Fake {
                 return Err(Status::failed_precondition(why));
             }
         }
-        let begun = operations::operation(16, OperationKind::Restore, &asked.new_name);
+        let begun = operations::operation(19, OperationKind::Restore, &asked.new_name);
         Ok(Response::new(begun))
     }
 }

@@ -93,7 +93,7 @@ impl Edit<'_> {
         let started = |seen: &TenantObserved| {
             let odoo = seen.report.containers.iter();
             odoo.filter(|c| c.which == Which::Its(Role::Odoo))
-                .any(|c| c.state == "running" || c.started_at.is_some())
+                .any(|c| c.state == *"running" || c.started_at.is_some())
         };
         tenant.activated_at.is_some()
             || match views::copy(self.state, tenant, &tenant.placement.host) {

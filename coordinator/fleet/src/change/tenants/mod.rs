@@ -7,6 +7,7 @@ mod delete;
 mod lifecycle;
 mod relocate;
 mod restore;
+mod upgrade;
 
 use std::collections::BTreeMap;
 

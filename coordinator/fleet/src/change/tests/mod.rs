@@ -16,6 +16,7 @@ mod reports;
 mod requests;
 mod returns;
 mod turns;
+mod upgrades;
 
 use isyone_types::{
     identity::{CertificateInfo, Identity, OperatorRole},

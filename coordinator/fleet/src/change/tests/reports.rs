@@ -342,7 +342,7 @@ fn a_tenant_stopped_by_its_disk_is_failing_and_says_so() {
 fn flap(bench: &mut Bench, host: &HostName, n: u32) {
     let bad = n.is_multiple_of(2);
     let mut tenant = with_disk(bench, if bad { 1000 } else { 0 });
-    tenant.volume_repairs = n.into();
+    tenant.volume_repairs = n;
     tenant.containers[0].oom_kills = n;
     if bad {
         (tenant.progress, tenant.message) = (TenantProgress::Failing, format!("try {n}").into());
