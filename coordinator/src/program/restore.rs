@@ -82,7 +82,9 @@ pub(super) fn run(asked: &Restore) -> Result<()> {
     println!(
         "next            make sure that the old coordinator is off; chown -R isyone: {dir}; isy-coordinator run --data-dir {dir}"
     );
-    println!("then            isyctl host list: a host that is ahead of this state says so (docs/operations.md)");
+    println!(
+        "then            isyctl host list: a host that is ahead of this state says so (docs/operations.md)"
+    );
     Ok(())
 }
 
@@ -100,12 +102,7 @@ fn sealer(data_dir: &Path) -> Result<Sealer> {
 fn list(folder: &Folder, sealer: &Sealer) -> Result<()> {
     println!("STATE          AS OF                 CHANGES");
     for state in rebuilt::list(folder, sealer)? {
-        println!(
-            "{}  {}  {}",
-            state.series,
-            time(state.at),
-            state.batches
-        );
+        println!("{}  {}  {}", state.series, time(state.at), state.batches);
     }
     Ok(())
 }
@@ -157,8 +154,7 @@ fn configure(asked: &Restore, state: &Rebuilt) -> Result<String> {
     };
     let mut config = Config::parse("the configuration that was shipped", text)?;
     config.data_dir.clone_from(&asked.data_dir);
-    files::replace(&file, config.to_toml().as_bytes(), 0o600)
-        .with_context(|| shown.to_string())?;
+    files::replace(&file, config.to_toml().as_bytes(), 0o600).with_context(|| shown.to_string())?;
     Ok(format!(
         "{shown}, as it was: look at [listen], [advertise] and [backup.destinations]"
     ))

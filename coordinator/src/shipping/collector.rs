@@ -31,7 +31,7 @@ pub type Standings = BTreeMap<ShortName, Arc<Standing>>;
 impl Standing {
     /// Something is to be shipped; the time counts from the first that is not there.
     pub(super) fn behind(&self, now: Instant) {
-        self.with(|since| drop(since.get_or_insert(now)));
+        self.with(|since| *since = since.or(Some(now)));
     }
 
     /// What there was is there. `since`: when something newer may have come.
@@ -46,7 +46,10 @@ impl Standing {
 
     fn with<T>(&self, f: impl FnOnce(&mut Option<Instant>) -> T) -> T {
         // The value is whole at any time, whoever has panicked.
-        f(&mut self.behind_since.lock().unwrap_or_else(PoisonError::into_inner))
+        f(&mut self
+            .behind_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner))
     }
 }
 

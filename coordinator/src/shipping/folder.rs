@@ -227,10 +227,14 @@ mod tests {
             Err(io::ErrorKind::StorageFull.into())
         });
         assert!(failed.is_err() && folder.parts(series).unwrap().is_empty());
-        let size = folder.put(series, Part::Base, |out| io::Write::write_all(out, b"whole"));
+        let size = folder.put(series, Part::Base, |out| {
+            io::Write::write_all(out, b"whole")
+        });
         assert_eq!(size.unwrap(), 5);
         assert_eq!(folder.parts(series).unwrap()[&Part::Base], 5);
-        let mode = fs::metadata(folder.path(series, Part::Base)).unwrap().permissions();
+        let mode = fs::metadata(folder.path(series, Part::Base))
+            .unwrap()
+            .permissions();
         assert_eq!(mode.mode() & 0o777, 0o600);
         assert_eq!(folder.series().unwrap(), [series]);
         folder.remove(series).unwrap();

@@ -104,7 +104,12 @@ pub struct Head {
 }
 
 impl Head {
-    pub fn new(series: Series, part: Part, at: UnixMs, (incarnation, last_event): (u16, u64)) -> Self {
+    pub fn new(
+        series: Series,
+        part: Part,
+        at: UnixMs,
+        (incarnation, last_event): (u16, u64),
+    ) -> Self {
         Self {
             format: FORMAT.to_owned(),
             series,
@@ -150,7 +155,7 @@ enum Line {
     /// Kind, key and body of a record.
     Put(String, String, String),
     Gone(String, String),
-    Event(Arc<Event>),
+    Event(Box<Event>),
     Forgotten(u64),
     Configuration(String),
 }
@@ -163,7 +168,7 @@ impl From<&written::Write> for Line {
                 Self::Put(kind.as_str().to_owned(), id.into_owned(), value.body())
             }
             written::Write::Delete(kind, id) => Self::Gone(kind.as_str().to_owned(), id.clone()),
-            written::Write::Event(event) => Self::Event(event.clone()),
+            written::Write::Event(event) => Self::Event(Box::new((**event).clone())),
             written::Write::ForgetEvent(sequence) => Self::Forgotten(*sequence),
         }
     }
@@ -178,7 +183,7 @@ impl Content {
                 written::Write::Put(RecordValue::Copy(Record { kind, id, body }))
             }
             Line::Gone(word, id) => written::Write::Delete(kind(&word)?, id),
-            Line::Event(event) => written::Write::Event(event),
+            Line::Event(event) => written::Write::Event(Arc::from(event)),
             Line::Forgotten(sequence) => written::Write::ForgetEvent(sequence),
             Line::Configuration(text) => {
                 self.configuration = Some(text);
@@ -271,7 +276,10 @@ pub fn read(input: impl Read, sealer: &Sealer, part: Part) -> Result<(Head, Cont
     let mut content = Content::default();
     for number in 0.. {
         let (is_last, plain) = frame(&mut input, sealer, first, number)?;
-        for line in plain.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        for line in plain
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+        {
             content.add(serde_json::from_slice(line).map_err(|_| Damage::Format)?)?;
         }
         if is_last {
@@ -372,7 +380,14 @@ mod tests {
         assert!(content.writes.is_empty());
         let mut out = Vec::new();
         let text = "base_domain = \"isy.one\"";
-        write(&mut out, &sealer, &head(Part::Configuration), &[], Some(text)).unwrap();
+        write(
+            &mut out,
+            &sealer,
+            &head(Part::Configuration),
+            &[],
+            Some(text),
+        )
+        .unwrap();
         assert!(!String::from_utf8_lossy(&out).contains("isy.one"));
         let (_, content) = read(&*out, &sealer, Part::Configuration).unwrap();
         assert_eq!(content.configuration.as_deref(), Some(text));
@@ -386,7 +401,10 @@ mod tests {
             let mut other = bytes.clone();
             other[at] ^= 1;
             assert!(read(&*other, &sealer, Part::Base).is_err(), "byte {at}");
-            assert!(read(&bytes[..at], &sealer, Part::Base).is_err(), "cut at {at}");
+            assert!(
+                read(&bytes[..at], &sealer, Part::Base).is_err(),
+                "cut at {at}"
+            );
         }
         assert!(read(&*[&*bytes, b"x"].concat(), &sealer, Part::Base).is_err());
         let misplaced = read(&*bytes, &sealer, Part::Batch(1)).unwrap_err();
@@ -411,7 +429,14 @@ mod tests {
     #[test]
     fn names_are_read_only_as_we_write_them() {
         assert_eq!("0000000000007".parse(), Ok(Series(7)));
-        for text in ["7", "00000000000007", "-000000000007", "+000000000007", "..", ""] {
+        for text in [
+            "7",
+            "00000000000007",
+            "-000000000007",
+            "+000000000007",
+            "..",
+            "",
+        ] {
             assert!(text.parse::<Series>().is_err(), "{text}");
         }
         assert_eq!(Part::of_series("base"), Some(Part::Base));

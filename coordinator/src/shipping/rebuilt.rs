@@ -82,11 +82,10 @@ fn part(
 /// How far a series is, by its last file that opens; `None` if none does, or it is not ours.
 pub(super) fn age(folder: &Folder, sealer: &Sealer, series: Series) -> Option<(u16, u64)> {
     let parts = folder.parts(series).ok()?;
-    let mut heads = parts.keys().rev().filter_map(|name| {
+    parts.keys().rev().find_map(|name| {
         let read = part(folder, sealer, series, *name).ok()?;
         Some(read.0.age())
-    });
-    heads.next()
+    })
 }
 
 /// The keys of a destination; `None`: there are none, or they do not open.
@@ -170,11 +169,7 @@ fn replay(
 }
 
 /// The newest state that can be read, or the one that is asked for.
-pub fn read(
-    folder: &Folder,
-    sealer: &Sealer,
-    asked: Option<Series>,
-) -> Result<Rebuilt, ReadError> {
+pub fn read(folder: &Folder, sealer: &Sealer, asked: Option<Series>) -> Result<Rebuilt, ReadError> {
     let mut all = folder.series()?;
     if let Some(asked) = asked {
         all.retain(|series| *series == asked);
@@ -187,7 +182,10 @@ pub fn read(
         match replay(folder, sealer, *series, &mut notes) {
             Ok(replayed) => return with_keys(folder, sealer, *series, replayed, notes),
             Err(damage) => {
-                notes.push(format!("{series}/base: {}; the state is not used", error_chain(&damage)));
+                notes.push(format!(
+                    "{series}/base: {}; the state is not used",
+                    error_chain(&damage)
+                ));
             }
         }
     }
@@ -241,7 +239,10 @@ fn may_have_keys(fleet: &Fleet) -> BTreeSet<String> {
     let kept = fleet.backups.values().filter(|of| of.shredded_at.is_none());
     let of_backups = kept.map(|of| of.tenant);
     let of_tenants = fleet.tenants.values().map(|tenant| tenant.uid);
-    of_backups.chain(of_tenants).map(|uid: Uuid| uid.to_string()).collect()
+    of_backups
+        .chain(of_tenants)
+        .map(|uid: Uuid| uid.to_string())
+        .collect()
 }
 
 fn is_of(write: &Write, needed: &BTreeSet<String>) -> bool {

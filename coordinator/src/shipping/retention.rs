@@ -21,7 +21,9 @@ pub fn kept(all: &[Series], now: UnixMs) -> BTreeSet<Series> {
     let day = |series: &Series| series.0.div_euclid(DAY_MS);
     let oldest_day = now.div_euclid(DAY_MS) - DAYS;
     let mut kept: BTreeSet<Series> = sorted.iter().rev().take(LAST).copied().collect();
-    let last_of_its_day = sorted.windows(2).filter(|pair| day(&pair[0]) != day(&pair[1]));
+    let last_of_its_day = sorted
+        .windows(2)
+        .filter(|pair| day(&pair[0]) != day(&pair[1]));
     let daily = last_of_its_day.map(|pair| pair[0]);
     // A clock that was ahead has named some that no day of ours ends.
     kept.extend(daily.filter(|series| (oldest_day..=oldest_day + DAYS).contains(&day(series))));

@@ -129,19 +129,17 @@ impl Ship {
         self.look(now)?;
         let bare = without_keys(fleet);
         self.put_keys(&self.keys_of_both(fleet), fleet, now)?;
-        let is_new = match self.continued(now) {
-            Some(open) => {
-                add(&self.folder, &self.sealer, open, bare, now)?;
-                false
-            }
-            None => {
-                self.begin_series(bare, now)?;
-                true
-            }
-        };
+        let goes_on = self
+            .open
+            .as_ref()
+            .is_some_and(|open| self.goes_on(open, now));
+        match &mut self.open {
+            Some(open) if goes_on => add(&self.folder, &self.sealer, open, bare, now)?,
+            _ => self.begin_series(bare, now)?,
+        }
         self.put_keys(&fleet.backup_keys, fleet, now)?;
         self.put_configuration(fleet, now)?;
-        if is_new {
+        if !goes_on {
             self.tidy(now);
         }
         Ok(())
@@ -197,15 +195,10 @@ impl Ship {
         Ok(())
     }
 
-    /// The series, if it goes on.
-    fn continued(&mut self, now: UnixMs) -> Option<&mut Open> {
-        let sealer = &self.sealer;
-        let goes_on = |open: &Open| {
-            !open.is_full(now)
-                && sealer.open(KEY_CHECK, &open.sealed).is_ok()
-                && sealer.reseal(KEY_CHECK, &open.sealed).is_none()
-        };
-        self.open.as_mut().filter(|open| goes_on(open))
+    fn goes_on(&self, open: &Open, now: UnixMs) -> bool {
+        !open.is_full(now)
+            && self.sealer.open(KEY_CHECK, &open.sealed).is_ok()
+            && self.sealer.reseal(KEY_CHECK, &open.sealed).is_none()
     }
 
     fn begin_series(&mut self, bare: Fleet, now: UnixMs) -> Result<(), ShipError> {

@@ -234,7 +234,11 @@ impl World {
         assert!(Some(which) >= self.there, "{which} {:?}", self.there);
         for (uid, key) in &rebuilt.fleet.backup_keys {
             let later = &self.committed[which..];
-            assert!(later.iter().any(|fleet| fleet.backup_keys.get(uid) == Some(key)));
+            assert!(
+                later
+                    .iter()
+                    .any(|fleet| fleet.backup_keys.get(uid) == Some(key))
+            );
         }
         let database = written::fleet(rebuilt.contents).unwrap();
         assert_eq!(database, rebuilt.fleet);
@@ -298,7 +302,9 @@ fn a_deleted_key_is_in_no_file_that_is_kept() {
     };
     let has_key = |world: &World| -> Vec<String> {
         let all = files(world.place.path());
-        let with = all.iter().filter(|(path, bytes)| open(world, path, bytes).contains("key of t0"));
+        let with = all
+            .iter()
+            .filter(|(path, bytes)| open(world, path, bytes).contains("key of t0"));
         let named = with.map(|(path, _)| path.file_name().unwrap().to_string_lossy().into_owned());
         named.collect()
     };
@@ -306,7 +312,10 @@ fn a_deleted_key_is_in_no_file_that_is_kept() {
     world.shred(world.one(0).unwrap());
     world.ship().unwrap();
     assert!(has_key(&world).is_empty());
-    assert!(files(world.place.path()).len() > 3, "the states before are still there");
+    assert!(
+        files(world.place.path()).len() > 3,
+        "the states before are still there"
+    );
     // An old state is read without it, and that is said.
     let series = world.folder().series().unwrap()[0];
     fs::remove_file(world.folder().root().join(format!("{series}/000001"))).unwrap();
@@ -378,9 +387,17 @@ fn what_is_damaged_is_said_and_what_lies_before_it_is_used() {
     let missing = rebuilt::read(&world.folder(), &world.sealer, Some(Series(1)));
     assert!(matches!(missing, Err(ReadError::NoSeries(_))));
     // A file of another state in its place is not taken.
-    fs::copy(world.folder().root().join(format!("{}/base", read.series)), path("base")).unwrap();
+    fs::copy(
+        world.folder().root().join(format!("{}/base", read.series)),
+        path("base"),
+    )
+    .unwrap();
     let swapped = world.read().unwrap();
-    assert!(swapped.notes[0].contains("of the state"), "{:?}", swapped.notes);
+    assert!(
+        swapped.notes[0].contains("of the state"),
+        "{:?}",
+        swapped.notes
+    );
 }
 
 #[test]

@@ -176,11 +176,27 @@ fn new_machine(old: &Path, destination: &Path) -> NewMachine {
     let old_data = old.join("data");
     let words = ["--passphrase-file", &passphrase, "--data-dir"];
     let [flag, file, data_flag] = words;
-    done(&["backup-keys", "--out", &keys, flag, file, data_flag, old_data.to_str().unwrap()]);
+    done(&[
+        "backup-keys",
+        "--out",
+        &keys,
+        flag,
+        file,
+        data_flag,
+        old_data.to_str().unwrap(),
+    ]);
     let from = destination.to_str().unwrap();
     let (well, text) = run(&["restore", "--from", from, "--data-dir", &data]);
     assert!(!well && text.contains("restore-keys"), "{text}");
-    done(&["restore-keys", "--from", &keys, flag, file, data_flag, &data]);
+    done(&[
+        "restore-keys",
+        "--from",
+        &keys,
+        flag,
+        file,
+        data_flag,
+        &data,
+    ]);
     let said = done(&["restore", "--from", from, "--data-dir", &data]);
     let (well, text) = run(&["restore", "--from", from, "--data-dir", &data]);
     assert!(!well && text.contains("it is there already"), "{text}");
@@ -199,7 +215,9 @@ async fn a_machine_that_is_lost_is_rebuilt_and_everybody_goes_on() {
     fixture.create("alfa").await;
     agent.plan_of(&["alfa"]).await;
     agent.converge().await;
-    agent.plan_that(|plan| plan.tenants[0].backup.is_some()).await;
+    agent
+        .plan_that(|plan| plan.tenants[0].backup.is_some())
+        .await;
     let ana = operator(fixture.admin.clone(), "ana").await.unwrap();
     let took = shipped(&fixture, nas.path()).await;
     assert!(took < PROMISED, "{took:?}");
@@ -214,7 +232,13 @@ async fn a_machine_that_is_lost_is_rebuilt_and_everybody_goes_on() {
     fixture.running.stop().await;
 
     let machine = new_machine(old_dir.path(), lost.path());
-    assert!(machine.said.contains("1 hosts, 1 tenants, 2 operators; keys of 1"), "{}", machine.said);
+    assert!(
+        machine
+            .said
+            .contains("1 hosts, 1 tenants, 2 operators; keys of 1"),
+        "{}",
+        machine.said
+    );
     let again = start_in_with(machine.dir.clone(), |config| ships_to(config, lost.path())).await;
     let fleet = again.running.handle.snapshot();
     assert_eq!(fleet.fleet.tenants["alfa"].secrets, secrets);
@@ -225,9 +249,18 @@ async fn a_machine_that_is_lost_is_rebuilt_and_everybody_goes_on() {
     // Its host has seen a newer plan: it is let in, and keeps that.
     let mut ahead = Agent::connect_as(&h1.channel(&again), hello(Some(&agent))).await;
     let plan = ahead.until(|message| matches!(message, Message::Plan(_)));
-    assert!(tokio::time::timeout(Duration::from_millis(500), plan).await.is_err());
+    assert!(
+        tokio::time::timeout(Duration::from_millis(500), plan)
+            .await
+            .is_err()
+    );
     let events = again.running.handle.snapshot();
-    let kinds: Vec<_> = events.fleet.events.iter().map(|event| event.kind.as_str()).collect();
+    let kinds: Vec<_> = events
+        .fleet
+        .events
+        .iter()
+        .map(|event| event.kind.as_str())
+        .collect();
     assert!(kinds.contains(&"host.plan_ahead"), "{kinds:?}");
     shipped(&again, lost.path()).await;
     again.running.stop().await;
@@ -270,7 +303,11 @@ impl Process {
             let config = tls::client_config(ca, certificate, &context.key_pem).unwrap();
             let channel = tls::channel(&self.endpoint, Arc::new(ArcSwap::new(config))).unwrap();
             let mut client = TenantServiceClient::new(channel.clone());
-            if client.list_tenants(v1::ListTenantsRequest::default()).await.is_ok() {
+            if client
+                .list_tenants(v1::ListTenantsRequest::default())
+                .await
+                .is_ok()
+            {
                 return channel;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -288,7 +325,9 @@ impl Drop for Process {
 /// Operators that are there, and the highest number of those that are called `o<number>`.
 fn numbers(rebuilt: &Rebuilt) -> Vec<usize> {
     let names = rebuilt.fleet.operators.keys();
-    let mut numbers: Vec<usize> = names.filter_map(|name| name.as_str().strip_prefix('o')?.parse().ok()).collect();
+    let mut numbers: Vec<usize> = names
+        .filter_map(|name| name.as_str().strip_prefix('o')?.parse().ok())
+        .collect();
     numbers.sort_unstable();
     numbers
 }
@@ -299,12 +338,16 @@ async fn a_kill_costs_less_than_ten_seconds_and_never_part_of_a_commit() {
     let mut config = config(dir.path());
     ships_to(&mut config, nas.path());
     let admin_file = dir.path().join("admin.toml");
-    init::init(&config, &"admin".parse().unwrap(), &admin_file).await.unwrap();
+    init::init(&config, &"admin".parse().unwrap(), &admin_file)
+        .await
+        .unwrap();
     let mut acknowledged: Vec<Instant> = Vec::new();
     // Killed in the middle of its first seconds, and again later.
     for lives in [Duration::from_millis(700), Duration::from_secs(13)] {
         let process = Process::start(dir.path(), &mut config);
-        let admin = tokio::time::timeout(PROMISED, process.admin(dir.path())).await.unwrap();
+        let admin = tokio::time::timeout(PROMISED, process.admin(dir.path()))
+            .await
+            .unwrap();
         let begin = Instant::now();
         while begin.elapsed() < lives {
             let name = format!("o{}", acknowledged.len());
@@ -321,13 +364,24 @@ async fn a_kill_costs_less_than_ten_seconds_and_never_part_of_a_commit() {
         let numbers = numbers(&there);
         assert_eq!(numbers, (0..numbers.len()).collect::<Vec<_>>(), "no gap");
         let owed = acknowledged.iter().filter(|at| killed - **at > PROMISED);
-        assert!(numbers.len() >= owed.count() && there.notes.is_empty(), "{:?}", there.notes);
+        assert!(
+            numbers.len() >= owed.count() && there.notes.is_empty(),
+            "{:?}",
+            there.notes
+        );
         assert!(numbers.len() <= acknowledged.len() + 1);
     }
     // Two full copies, and the second process' changes.
     assert!(read(&dir.path().join("data"), nas.path()).unwrap().batches >= 2);
     let machine = new_machine(dir.path(), nas.path());
-    let shown = done(&["restore", "--list", "--from", nas.path().to_str().unwrap(), "--data-dir", &machine.data]);
+    let shown = done(&[
+        "restore",
+        "--list",
+        "--from",
+        nas.path().to_str().unwrap(),
+        "--data-dir",
+        &machine.data,
+    ]);
     assert_eq!(shown.lines().count(), 3, "{shown}");
     let rebuilt = start_in_with(machine.dir, |_| {}).await;
     let last = rebuilt.running.handle.snapshot();
@@ -341,7 +395,10 @@ async fn behind(fixture: &Fixture) -> u64 {
     let (_, metrics) = fixture.http("/metrics").await;
     let line = "isyone_state_unshipped_seconds{destination=\"nas\"} ";
     let value = metrics.lines().find_map(|l| l.strip_prefix(line));
-    value.unwrap_or_else(|| panic!("{metrics}")).parse().unwrap()
+    value
+        .unwrap_or_else(|| panic!("{metrics}"))
+        .parse()
+        .unwrap()
 }
 
 async fn until_behind(fixture: &Fixture, fits: impl Fn(u64) -> bool) {
@@ -369,10 +426,9 @@ async fn a_destination_that_is_away_is_told_holds_up_nobody_and_loses_nothing() 
             fs::write(nas.join("coordinator"), "").unwrap();
         },
     ];
-    let mended: [&dyn Fn(); 2] = [
-        &|| fs::rename(&away, &nas).unwrap(),
-        &|| fs::remove_file(nas.join("coordinator")).unwrap(),
-    ];
+    let mended: [&dyn Fn(); 2] = [&|| fs::rename(&away, &nas).unwrap(), &|| {
+        fs::remove_file(nas.join("coordinator")).unwrap()
+    }];
     for (number, (break_it, mend)) in broken.into_iter().zip(mended).enumerate() {
         break_it();
         let name = format!("o{number}");

@@ -77,7 +77,12 @@ fn put(before: &Fleet, after: &Fleet, writes: &mut Vec<Write>) {
     differing(known, certificate_troubles, trouble, writes);
     let (known, trouble) = (&was.domain_troubles, RecordValue::DomainTrouble);
     differing(known, domain_troubles, trouble, writes);
-    differing(&was.backup_keys, backup_keys, RecordValue::BackupKey, writes);
+    differing(
+        &was.backup_keys,
+        backup_keys,
+        RecordValue::BackupKey,
+        writes,
+    );
     differing(&was.backups, backups, RecordValue::Backups, writes);
     match (&was.acme_account, acme_account) {
         (was, Some(account)) if was.as_ref() != Some(account) => {
