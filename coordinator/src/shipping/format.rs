@@ -155,7 +155,7 @@ enum Line {
     /// Kind, key and body of a record.
     Put(String, String, String),
     Gone(String, String),
-    Event(Box<Event>),
+    Event(Arc<Event>),
     Forgotten(u64),
     Configuration(String),
 }
@@ -168,7 +168,7 @@ impl From<&written::Write> for Line {
                 Self::Put(kind.as_str().to_owned(), id.into_owned(), value.body())
             }
             written::Write::Delete(kind, id) => Self::Gone(kind.as_str().to_owned(), id.clone()),
-            written::Write::Event(event) => Self::Event(Box::new((**event).clone())),
+            written::Write::Event(event) => Self::Event(event.clone()),
             written::Write::ForgetEvent(sequence) => Self::Forgotten(*sequence),
         }
     }
@@ -183,7 +183,7 @@ impl Content {
                 written::Write::Put(RecordValue::Copy(Record { kind, id, body }))
             }
             Line::Gone(word, id) => written::Write::Delete(kind(&word)?, id),
-            Line::Event(event) => written::Write::Event(Arc::from(event)),
+            Line::Event(event) => written::Write::Event(event),
             Line::Forgotten(sequence) => written::Write::ForgetEvent(sequence),
             Line::Configuration(text) => {
                 self.configuration = Some(text);
