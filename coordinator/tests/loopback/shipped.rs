@@ -14,7 +14,7 @@ use std::{
 use arc_swap::ArcSwap;
 use isyone_coordinator::{
     base::{
-        config::{Bytes, Config, Destination},
+        config::{Bytes, Config},
         secrets::Sealer,
     },
     init,
@@ -44,11 +44,9 @@ const PROMISED: Duration = Duration::from_secs(10);
 
 fn ships_to(config: &mut Config, directory: &Path) {
     config.backup.enabled = true;
-    let destination = Destination {
-        path: directory.to_owned(),
-        reserve: Bytes::new(0),
-        rate: None,
-    };
+    let destinations = &config.backup.destinations;
+    let mut destination = destinations.values().next().unwrap().clone();
+    (destination.path, destination.reserve) = (directory.to_owned(), Bytes::new(0));
     let name = "nas".parse().unwrap();
     config.backup.destinations = [(name, destination)].into();
 }

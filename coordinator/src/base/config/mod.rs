@@ -33,7 +33,7 @@ use isyone_proto::{
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    backup::{Backup, Destination, PlanBackup},
+    backup::{Backup, PlanBackup},
     dns::Dns,
     edge::{Dashboard, FrameOptions},
     images::{ImagePattern, Images},
