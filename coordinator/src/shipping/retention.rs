@@ -15,7 +15,7 @@ const DAYS: i64 = 7;
 const DAY_MS: i64 = 86_400_000;
 
 /// Those that stay; the newest always does.
-pub fn kept(all: &[Series], now: UnixMs) -> BTreeSet<Series> {
+pub(super) fn kept(all: &[Series], now: UnixMs) -> BTreeSet<Series> {
     let mut sorted = all.to_vec();
     sorted.sort_unstable();
     let day = |series: &Series| series.0.div_euclid(DAY_MS);

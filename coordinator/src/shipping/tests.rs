@@ -152,7 +152,7 @@ impl World {
             let of = fleet.backup_keys[&uid].name.clone();
             let tenants = fleet.tenants.values().find(|tenant| tenant.uid == uid);
             if let Some(tenant) = tenants.map(|tenant| tenant.name.clone()) {
-                fleet.tenants.remove(&tenant);
+                fleet.remove_tenant(&tenant);
             }
             fleet.remove_backup_key(uid);
             let mut left = TenantBackups::new(uid, of);
