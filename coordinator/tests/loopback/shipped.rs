@@ -132,8 +132,8 @@ async fn operator(admin: Channel, name: &str) -> Result<Known, tonic::Status> {
         csr_pem,
         ttl_days: 1,
     };
-    let made = OperatorServiceClient::new(admin).create_operator(request);
-    let made = made.await?.into_inner();
+    let mut client = OperatorServiceClient::new(admin);
+    let made = client.create_operator(request).await?.into_inner();
     Ok(Known {
         ca: made.ca_pem,
         certificate: made.certificate_pem,

@@ -133,9 +133,9 @@ async fn what_is_deleted_is_not_left_in_the_file() {
     let put = |record| Write::Put(isyone_fleet::written::RecordValue::Copy(record));
     let key = "0123456789abcdef".repeat(8);
     let stays = (0..100).map(|n| put(record(&n.to_string(), "x".repeat(200))));
-    let writes: Vec<Write> = stays.chain([put(record("gone", key.clone()))]).collect();
+    let writes: Vec<Write> = stays.chain([put(record("50a", key.clone()))]).collect();
     store.commit(TERM, &writes).await.unwrap();
-    let delete = Write::Delete(RecordKind::BackupKey, "gone".to_owned());
+    let delete = Write::Delete(RecordKind::BackupKey, "50a".to_owned());
     store.commit(TERM, &[delete]).await.unwrap();
     store.close().await;
     for entry in std::fs::read_dir(folder.path()).unwrap() {
