@@ -77,7 +77,9 @@ pub fn standings<'a>(destinations: impl IntoIterator<Item = &'a ShortName>) -> S
 /// Ships to all destinations until the coordinator stops.
 pub async fn run(shipping: Shipping) {
     if shipping.is_near() {
-        tracing::warn!("the coordinator's state is shipped to the disk that its database is on, and nowhere else: name a destination elsewhere in [backup.destinations]");
+        tracing::warn!(
+            "the coordinator's state is shipped to the disk that its database is on, and nowhere else: name a destination elsewhere in [backup.destinations]"
+        );
     }
     let mut loops = tokio::task::JoinSet::new();
     for (name, directory) in &shipping.destinations {
