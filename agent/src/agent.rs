@@ -20,7 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::async_trait;
 
 use crate::{
-    backup::{Backups, CoordinatorStores, HostTenants, Make, Shipper},
+    backup::{Backups, ContainerServers, CoordinatorStores, HostTenants, Make, Restore, Shipper},
     base::{
         beneath,
         bulk::AnyConnection,

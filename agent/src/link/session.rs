@@ -186,8 +186,7 @@ impl Link {
             peer_port: self.peer_port.map_or(0, u32::from),
             trusted_sha256: self.identity.trusted(),
             hosts_sha256: digest(&self.hosts.known()),
-            // Nothing here carries them out yet.
-            makes_backups: false,
+            makes_backups: true,
         }
     }
 

@@ -9,9 +9,7 @@ use isyone_proto::{
 };
 
 use crate::plan::{
-    container::{
-        ContainerSpec, LABEL_ROLE, LABEL_TENANT, LABEL_UID, Limits, Mount, MountSource,
-    },
+    container::{ContainerSpec, LABEL_ROLE, LABEL_TENANT, LABEL_UID, Limits, Mount, MountSource},
     facts::ImageFacts,
     stack::{MAX_CONNECTIONS, POSTGRES_GRACE_S, split_memory},
 };
@@ -115,16 +113,19 @@ pub fn ended(log: &str) -> Ended {
             "requested recovery stop point is before consistent recovery point",
             Ended::BeforeConsistent,
         ),
-        (
-            "WAL ends before end of online backup",
-            Ended::Incomplete,
-        ),
+        ("WAL ends before end of online backup", Ended::Incomplete),
         (
             "WAL ends before consistent recovery point",
             Ended::Incomplete,
         ),
-        ("could not locate required checkpoint record", Ended::Incomplete),
-        ("could not locate a valid checkpoint record", Ended::Incomplete),
+        (
+            "could not locate required checkpoint record",
+            Ended::Incomplete,
+        ),
+        (
+            "could not locate a valid checkpoint record",
+            Ended::Incomplete,
+        ),
     ] {
         if log.contains(words) {
             return meaning;
@@ -246,6 +247,9 @@ mod tests {
         assert_eq!(spec.name, "postgres_alfa_restore");
         assert!(spec.ports.is_empty() && spec.env.is_empty());
         assert_eq!(spec.labels[LABEL_ROLE], "restore");
-        assert_eq!(spec.mounts[1].source, MountSource::File("/srv/log".to_owned()));
+        assert_eq!(
+            spec.mounts[1].source,
+            MountSource::File("/srv/log".to_owned())
+        );
     }
 }

@@ -120,6 +120,13 @@ pub async fn find(host: &Host, plan: &TenantPlan) -> io::Result<Copy> {
     .await
 }
 
+/// Whether a copy waits for data now. Blocking.
+pub fn is_incoming(host: &Host, plan: &TenantPlan) -> bool {
+    let _turn = host.copies.lock().unwrap_or_else(PoisonError::into_inner);
+    let state = state_file::load(&host.directory(plan), plan);
+    state.is_some_and(|state| state.database == Database::Incoming)
+}
+
 /// Records durably that `job` has completed a copy; `false` when it is not incoming any more.
 pub fn complete(host: &Host, plan: &TenantPlan, job: Uuid) -> io::Result<bool> {
     let whole = Database::Ready { synced: true };
@@ -127,12 +134,7 @@ pub fn complete(host: &Host, plan: &TenantPlan, job: Uuid) -> io::Result<bool> {
 }
 
 /// Likewise, and what it has made of it.
-pub fn complete_as(
-    host: &Host,
-    plan: &TenantPlan,
-    job: Uuid,
-    whole: Database,
-) -> io::Result<bool> {
+pub fn complete_as(host: &Host, plan: &TenantPlan, job: Uuid, whole: Database) -> io::Result<bool> {
     let _turn = host.copies.lock().unwrap_or_else(PoisonError::into_inner);
     let directory = host.directory(plan);
     let Some(mut state) =

@@ -269,7 +269,9 @@ pub(super) async fn rekey(tenant: &Tenant, view: &TenantView, stack: &Stack) -> 
     tenant.remember(false, |s| s.settings = settings)?;
     Ok(match restored {
         None => "own keys, administrator, company and address",
-        Some(true) => "own keys, administrator and address; neutralised: no mail, no scheduled jobs",
+        Some(true) => {
+            "own keys, administrator and address; neutralised: no mail, no scheduled jobs"
+        }
         Some(false) => "own keys, administrator and address; it is live",
     }
     .to_owned())

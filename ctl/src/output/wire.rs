@@ -48,7 +48,8 @@ named!(
     RemoveDomainResponse,
     Backup,
     Protection,
-    Pruned
+    Pruned,
+    RepositoryKey
 );
 
 /// A message that serialises as described above.

@@ -49,6 +49,8 @@ fn help() {
         "backup show --help",
         "backup status --help",
         "backup prune --help",
+        "backup key --help",
+        "tenant restore --help",
         "edge --help",
         "edge list --help",
         "edge show --help",
@@ -262,6 +264,11 @@ fn backups() {
             "backup prune alfa",
             "backup prune alfa --yes",
             "backup prune alfa --dry-run -o json",
+            "backup key alfa",
+            "backup key alfa -o json",
+            "tenant restore alfa --to latest --as alfa2 --no-wait",
+            "tenant restore alfa --to 2026-11-27T15:00:00Z --as alfa2",
+            "tenant restore alfa --to yesterday --as alfa2",
         ],
     );
 }

@@ -217,6 +217,7 @@ fn kind_of(number: u32) -> OperationKind {
         5 | 13 => OperationKind::Restart,
         6 | 7 | 14 => OperationKind::Resize,
         12 | 15 => OperationKind::Move,
+        16 => OperationKind::Restore,
         _ => OperationKind::Create,
     }
 }
@@ -226,6 +227,7 @@ fn tenant_of(number: u32) -> &'static str {
         6 | 7 => "beta",
         8 => "gama",
         12 => "delta",
+        16 => "alfa2",
         _ => "alfa",
     }
 }

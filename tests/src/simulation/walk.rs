@@ -308,7 +308,11 @@ fn run(kind: OperationKind, cancel_at: Option<Stage>, death: Death) -> Run {
     }
     let restored = sim.state.fleet.tenants.get(&beta());
     let is_there = restored.is_some_and(|tenant| !tenant.is_deleted());
-    assert_eq!(is_there, kind == OperationKind::Restore && !cancelled, "{at}");
+    assert_eq!(
+        is_there,
+        kind == OperationKind::Restore && !cancelled,
+        "{at}"
+    );
     invariants::check(&sim);
     invariants::check_quiet(&sim);
     run

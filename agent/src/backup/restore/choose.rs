@@ -18,14 +18,14 @@ const SETTLED_MS: i64 = 600_000;
 
 /// A shipment, as far as choosing needs to know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shipped {
+pub(super) struct Shipped {
     /// When it began.
     pub at: UnixMs,
     pub segments: Option<Segments>,
 }
 
 /// Which of these, oldest first, are to be fetched for a base of this moment that cannot do without these segments.
-pub fn wanted(
+pub(super) fn wanted(
     base_at: UnixMs,
     needs: Option<Segments>,
     shipped: &[Shipped],
@@ -61,7 +61,7 @@ pub fn wanted(
 
 /// The log as it lies there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Followed {
+pub(super) struct Followed {
     /// The last segment that all before it lead to.
     pub last: Segment,
     /// The first one that is missing, although a later one is there.
@@ -69,7 +69,7 @@ pub struct Followed {
 }
 
 /// Follows the log from the first segment that the base needs; `Err`: one that it cannot do without is missing.
-pub fn follow(there: &[Segment], needs: Segments, size: SegmentSize) -> Result<Followed, Segment> {
+pub(super) fn follow(there: &[Segment], needs: Segments, size: SegmentSize) -> Result<Followed, Segment> {
     let mut sorted: Vec<Segment> = there
         .iter()
         .copied()

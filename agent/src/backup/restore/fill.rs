@@ -8,15 +8,14 @@ use std::{
     io::{self, Write},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    sync::Arc,
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
 };
 
 use isyone_backup::{
     Existing, Job, Owner as Owned, Purpose, Reader, Repository, Snapshot, Store, Target,
 };
 use isyone_proto::{
-    backup::{BackupWork, Fault, RestoreOrder, Segment, Segments},
+    backup::{Fault, RestoreOrder, RestoreTo, Segment, Segments},
     ids::TenantName,
     plan::UnixMs,
 };
@@ -30,7 +29,7 @@ use super::{
         words::{Problem, problem},
     },
     choose::{self, Followed, Shipped},
-    unpack::{Into, own, unpack},
+    unpack::{Site, own, unpack},
 };
 use crate::{
     base::{
@@ -56,7 +55,6 @@ const LEFT_OVER: [&str; 3] = ["standby.signal", SIGNAL, "postmaster.pid"];
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Manifest {
     format: u32,
-    pub work: BackupWork,
     pub at: UnixMs,
     pub segments: Option<Segments>,
     segment_bytes: Option<u64>,
@@ -70,7 +68,7 @@ pub(super) struct Whose {
 }
 
 /// Where everything goes.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Ground {
     /// The volume of PostgreSQL, and where in it the cluster is.
     pub postgres: PathBuf,
@@ -87,6 +85,8 @@ pub struct Ground {
     /// The tenant's disk.
     pub disk_bytes: u64,
     pub reserve: Reserve,
+    /// Whether the volumes are still to be filled: looked at when nobody else can have them any more.
+    pub still: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
 /// What was filled.
@@ -121,12 +121,12 @@ struct Fetching {
     manifest: Manifest,
     /// Oldest first.
     shipments: Vec<Snapshot>,
-    /// Where the last complete listing of them says that something cannot be read.
+    /// Of the log's segments.
     size: Option<SegmentSize>,
     bytes: u64,
 }
 
-fn never(why: impl std::convert::Into<String>) -> Problem {
+fn never(why: impl Into<String>) -> Problem {
     Problem::for_good(Fault::Damaged, why)
 }
 
@@ -142,7 +142,7 @@ fn here(what: &'static str) -> impl Fn(io::Error) -> Problem {
     }
 }
 
-/// Fills. `progress` is told the total.
+/// Fills. `total` is told how many bytes come.
 pub(super) fn fill(
     store: Arc<dyn Store>,
     order: &RestoreOrder,
@@ -163,6 +163,13 @@ pub(super) fn fill(
     job.progress.read.store(0, Ordering::Relaxed);
     let (postgres, odoo) = (open(&ground.postgres)?, open(&ground.odoo)?);
     let held = [hold(&postgres)?, hold(&odoo)?];
+    // Nobody else takes these volumes now. What was decided while an image was pulled may be over.
+    if job.stop.is_stopped() || !(ground.still)() {
+        return Err(Problem::new(
+            Fault::NotNow,
+            "its volumes are not to be filled any more",
+        ));
+    }
     source.empty()?;
     source.database(&fetching, &postgres)?;
     let followed = source.log(&fetching)?;
@@ -195,11 +202,7 @@ fn path(text: &str) -> Result<RelPath, Problem> {
 }
 
 impl Source<'_> {
-    fn choose(
-        &self,
-        repository: &Repository,
-        order: &RestoreOrder,
-    ) -> Result<Fetching, Problem> {
+    fn choose(&self, repository: &Repository, order: &RestoreOrder) -> Result<Fetching, Problem> {
         let name = isyone_backup::store::Name(order.base.0);
         let base = repository.snapshot(name).map_err(|e| match e {
             isyone_backup::Error::NoSnapshot(_) => never("the backup is not there any more"),
@@ -211,12 +214,16 @@ impl Source<'_> {
         let mut shipments = Vec::new();
         let follows = manifest.segments.is_some();
         let ships = |snapshot: &Snapshot| snapshot.purpose == Some(Purpose::Increment);
-        for snapshot in listing.snapshots.into_iter().filter(|s| follows && ships(s)) {
+        for snapshot in listing
+            .snapshots
+            .into_iter()
+            .filter(|s| follows && ships(s))
+        {
             shipped.push(Shipped {
                 at: snapshot.time.as_millisecond(),
                 // Only where it matters: each costs a call.
                 segments: match order.to {
-                    isyone_proto::backup::RestoreTo::Backup => self.manifest(&snapshot)?.segments,
+                    RestoreTo::Backup => self.manifest(&snapshot)?.segments,
                     _ => None,
                 },
             });
@@ -224,7 +231,10 @@ impl Source<'_> {
         }
         let wanted = choose::wanted(manifest.at, manifest.segments, &shipped, order.to);
         let shipments = wanted.into_iter().map(|index| shipments[index].clone());
-        let size = manifest.segment_bytes.map(SegmentSize::try_from).transpose();
+        let size = manifest
+            .segment_bytes
+            .map(SegmentSize::try_from)
+            .transpose();
         let mut fetching = Fetching {
             size: size.map_err(|_| never("its manifest says what no segment has"))?,
             shipments: shipments.collect(),
@@ -254,8 +264,14 @@ impl Source<'_> {
     /// The parts that are brought, and their bytes.
     fn measure(&self, fetching: &Fetching) -> Result<u64, Problem> {
         let mut bytes = 0u64;
-        let base = (&fetching.base, &["database.tar", "database", "filestore", "wal"][..]);
-        let shipments = fetching.shipments.iter().map(|s| (s, &["filestore", "wal"][..]));
+        let base = (
+            &fetching.base,
+            &["database.tar", "database", "filestore", "wal"][..],
+        );
+        let shipments = fetching
+            .shipments
+            .iter()
+            .map(|s| (s, &["filestore", "wal"][..]));
         for (snapshot, parts) in std::iter::once(base).chain(shipments) {
             for part in parts.iter().filter(|part| has(snapshot, part)) {
                 let measured = self.reader.measure(snapshot, part);
@@ -326,7 +342,7 @@ impl Source<'_> {
             made.map_err(&failed)?;
         }
         let root = volume.below(&place).map_err(&failed)?;
-        let into = Into {
+        let into = Site {
             root: &root,
             owner,
             most_bytes: fetching.bytes,
@@ -342,7 +358,12 @@ impl Source<'_> {
         let failed = here("the log cannot be written");
         let log = open(&self.ground.log)?;
         let folder = || log.directory(&RelPath::root());
-        own(folder().map_err(&failed)?, self.ground.postgres_owner, 0o700).map_err(&failed)?;
+        own(
+            folder().map_err(&failed)?,
+            self.ground.postgres_owner,
+            0o700,
+        )
+        .map_err(&failed)?;
         for snapshot in std::iter::once(&fetching.base).chain(&fetching.shipments) {
             if has(snapshot, "wal") {
                 let folder = folder().map_err(&failed)?;
@@ -353,7 +374,11 @@ impl Source<'_> {
         }
         let mut there: Vec<Segment> = Vec::new();
         let listed = log.entries(&mut |name, _| {
-            there.extend(name.to_str().ok().and_then(|name| name.parse().ok()));
+            there.extend(
+                name.to_str()
+                    .ok()
+                    .and_then(|name| name.parse::<Segment>().ok()),
+            );
             true
         });
         listed.map_err(&failed)?;
@@ -397,9 +422,9 @@ impl Source<'_> {
         let owner = self.ground.postgres_owner;
         let root = volume.directory(&RelPath::root()).map_err(&failed)?;
         own(root, owner, 0o700).map_err(&failed)?;
-        let cluster = volume
-            .below(&path(&self.ground.cluster)?)
-            .map_err(|_| never("it holds no database where this image of PostgreSQL looks for one"))?;
+        let cluster = volume.below(&path(&self.ground.cluster)?).map_err(|_| {
+            never("it holds no database where this image of PostgreSQL looks for one")
+        })?;
         let major = cluster.text(&path("PG_VERSION")?, 64);
         let major = major.map_err(|_| never("it holds no database: PG_VERSION is missing"))?;
         if major.trim() != self.ground.major {

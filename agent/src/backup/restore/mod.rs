@@ -42,12 +42,7 @@ use crate::{
         fsutil::{self, blocking},
     },
     jobs::{JobError, Progress, Work, fetch::Reserve},
-    plan::{
-        design,
-        facts::ImageFacts,
-        recovery::Extent,
-        state::Database,
-    },
+    plan::{design, facts::ImageFacts, recovery::Extent, state::Database},
     tenant::copies::{self, Copy},
 };
 
@@ -135,10 +130,13 @@ impl Restore {
             true => Problem::for_good(Fault::Other, format!("on this host {why}")),
             false => not_now(format!("on this host {why}")),
         })?;
-        let postgres = self.image(plan.postgres_image.as_str(), Role::Postgres).await?;
+        let postgres = self
+            .image(plan.postgres_image.as_str(), Role::Postgres)
+            .await?;
         let odoo = self.image(plan.odoo_image.as_str(), Role::Odoo).await?;
         let nowhere = || {
-            let why = "this image of PostgreSQL keeps its data elsewhere than in the tenant's volume";
+            let why =
+                "this image of PostgreSQL keeps its data elsewhere than in the tenant's volume";
             Problem::for_good(Fault::Other, why)
         };
         let ground = Ground {
@@ -152,6 +150,10 @@ impl Restore {
             name: plan.name.clone(),
             disk_bytes: plan.size.disk_bytes,
             reserve: self.reserve,
+            still: {
+                let (host, plan) = (host.clone(), plan.clone());
+                Arc::new(move || copies::is_incoming(&host, &plan))
+            },
         };
         Ok((ground, postgres))
     }
@@ -222,7 +224,9 @@ impl Restore {
     ) -> Result<fill::Filled, Problem> {
         let backups = &self.backups;
         let cache = Records::of(&backups.host.data, plan.uid).cache(&restore.destination.name);
-        let store = backups.stores.store(restore.source, &restore.destination, cache, stop)?;
+        let store = backups
+            .stores
+            .store(restore.source, &restore.destination, cache, stop)?;
         let job = Job {
             stop: stop.clone(),
             source: vec![backups.pace.clone()],
@@ -230,7 +234,10 @@ impl Restore {
             processors: PROCESSORS,
             ..Job::default()
         };
-        let (counter, total) = (job.progress.clone(), Arc::new(std::sync::atomic::AtomicU64::new(0)));
+        let (counter, total) = (
+            job.progress.clone(),
+            Arc::new(std::sync::atomic::AtomicU64::new(0)),
+        );
         let (order, ground, sum) = (restore.clone(), ground.clone(), total.clone());
         let mut work = tokio::task::spawn_blocking(move || {
             let tell = |bytes| sum.store(bytes, Ordering::Relaxed);
@@ -305,11 +312,16 @@ pub(super) fn told(order: &RestoreOrder, brought: &Brought) -> String {
     };
     let last = match brought.reached.last {
         Some(at) => format!("the last transaction is of {}", utc(at)),
-        None => format!("no transaction after the backup of {}", utc(brought.base_at)),
+        None => format!(
+            "no transaction after the backup of {}",
+            utc(brought.base_at)
+        ),
     };
     let files = match &brought.reached.attachments {
         None => "no attachments to look for".to_owned(),
-        Some(found) if found.missing == 0 => format!("all {} attachments' files are there", found.named),
+        Some(found) if found.missing == 0 => {
+            format!("all {} attachments' files are there", found.named)
+        }
         Some(found) => format!(
             "{} of {} attachments' files are missing: {}",
             found.missing,

@@ -191,20 +191,27 @@ async fn attachments(
     filestore: Option<Root>,
     stop: &Stop,
 ) -> Result<Option<Attachments>, Problem> {
-    let is_odoos = "SELECT (pg_catalog.to_regclass('public.ir_attachment') IS NOT NULL)::pg_catalog.int4";
+    let is_odoos =
+        "SELECT (pg_catalog.to_regclass('public.ir_attachment') IS NOT NULL)::pg_catalog.int4";
     // Without the tenant's own database it is none of ours.
     match ask(server, ("odoo", database), is_odoos, stop).await {
         Ok(said) if said == "1" => {}
         Ok(_) => return Ok(None),
         Err(_) => {
-            let why = format!("the restored PostgreSQL has no database {database} for the role odoo");
+            let why =
+                format!("the restored PostgreSQL has no database {database} for the role odoo");
             return Err(Problem::for_good(Fault::Damaged, why));
         }
     }
     let words = psql(("odoo", database), recovery::ATTACHMENTS, LIST_S);
     let client = server.run(words, stop).await?;
     let compared = blocking(move || compare(client, filestore.as_ref())).await;
-    let failed = |_| Problem::new(Fault::Other, "the attachments of the restored database cannot be listed");
+    let failed = |_| {
+        Problem::new(
+            Fault::Other,
+            "the attachments of the restored database cannot be listed",
+        )
+    };
     compared.map(Some).map_err(failed)
 }
 
@@ -226,7 +233,9 @@ fn compare(client: Box<dyn Producer>, filestore: Option<&Root>) -> io::Result<At
             found.missing += 1;
             if found.examples.len() < NAMED {
                 let name = String::from_utf8_lossy(name);
-                found.examples.push(isyone_proto::echo::echo(&name).to_string());
+                found
+                    .examples
+                    .push(isyone_proto::echo::echo(&name).to_string());
             }
         }
     }
@@ -259,11 +268,19 @@ mod tests {
         std::fs::create_dir(dir.path().join("ab")).unwrap();
         std::fs::write(dir.path().join("ab/abcd"), "x").unwrap();
         let root = Root::open(dir.path()).unwrap();
-        let said = |code| Said(io::Cursor::new(b"ab/abcd\ncd/cdef\n../../etc/passwd\n\n"), code);
+        let said = |code| {
+            Said(
+                io::Cursor::new(b"ab/abcd\ncd/cdef\n../../etc/passwd\n\n"),
+                code,
+            )
+        };
         let found = compare(Box::new(said(0)), Some(&root)).unwrap();
         assert_eq!((found.named, found.missing), (4, 3));
         assert_eq!(found.examples[0], "cd/cdef");
-        assert!(compare(Box::new(said(1)), Some(&root)).is_err(), "it did not end well");
+        assert!(
+            compare(Box::new(said(1)), Some(&root)).is_err(),
+            "it did not end well"
+        );
         assert_eq!(compare(Box::new(said(0)), None).unwrap().missing, 4);
     }
 }

@@ -70,7 +70,10 @@ impl ContainerServers {
                 .and_then(|rest| rest.strip_suffix("_restore"))
                 == Some(container.tenant.as_str());
             if is_ours && !container.tenant.is_empty() {
-                tracing::warn!(tenant = container.tenant, "a restore had left its PostgreSQL");
+                tracing::warn!(
+                    tenant = container.tenant,
+                    "a restore had left its PostgreSQL"
+                );
                 self.0.docker.remove(&container.name).await?;
             }
         }
@@ -158,7 +161,9 @@ impl Drop for Contained {
         };
         drop(runtime.spawn(async move {
             if timeout(REMOVE, docker.remove(&id)).await.is_err() {
-                tracing::warn!("container {id}, which has recovered a backup, could not be removed in time");
+                tracing::warn!(
+                    "container {id}, which has recovered a backup, could not be removed in time"
+                );
             }
         }));
     }

@@ -20,7 +20,7 @@ const MOST_ENTRIES: u64 = 4_000_000;
 const PIECE: usize = 1 << 20;
 
 /// Where a database is unpacked, and how much of it at most.
-pub(super) struct Into<'a> {
+pub(super) struct Site<'a> {
     pub root: &'a Root,
     pub owner: Owner,
     pub most_bytes: u64,
@@ -31,7 +31,7 @@ pub(super) fn unpack(
     reader: &Reader,
     snapshot: &Snapshot,
     part: &str,
-    into: &Into<'_>,
+    into: &Site<'_>,
 ) -> Result<(), Problem> {
     let broken = |e: &io::Error| Problem::disk("no pipe can be made", e);
     let (from, mut to) = io::pipe().map_err(|e| broken(&e))?;
@@ -40,24 +40,29 @@ pub(super) fn unpack(
         let copied = reader.copy(snapshot, part, &mut to);
         drop(to); // the end of what it reads
         let unpacked = unpacking.join();
-        (copied, unpacked.unwrap_or_else(|_| Err(io::Error::other("it failed"))))
+        (
+            copied,
+            unpacked.unwrap_or_else(|_| Err(io::Error::other("it failed"))),
+        )
     });
     match (copied, unpacked) {
         // Whoever reads no more has said why.
-        (Err(Error::Restore { .. }) | Ok(_), Err(e)) => Err(Problem::disk(
-            "the base backup cannot be unpacked",
-            &e,
-        )),
+        (Err(Error::Restore { .. }) | Ok(_), Err(e)) => {
+            Err(Problem::disk("the base backup cannot be unpacked", &e))
+        }
         (Err(e), _) => Err(problem(&e)),
         (Ok(_), Ok(())) => Ok(()),
     }
 }
 
 fn refused(what: impl std::fmt::Display) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("the base backup {what}"))
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("the base backup {what}"),
+    )
 }
 
-fn untar(from: impl Read, into: &Into<'_>) -> io::Result<()> {
+fn untar(from: impl Read, into: &Site<'_>) -> io::Result<()> {
     let mut archive = tar::Archive::new(io::BufReader::with_capacity(PIECE, from));
     let (mut entries, mut bytes) = (0u64, 0u64);
     for entry in archive.entries()? {
@@ -90,11 +95,7 @@ fn untar(from: impl Read, into: &Into<'_>) -> io::Result<()> {
 }
 
 /// Gives what was made its owner and rights; its time is now.
-pub(super) fn own(
-    of: impl std::os::fd::AsFd,
-    (uid, gid): Owner,
-    mode: u32,
-) -> io::Result<()> {
+pub(super) fn own(of: impl std::os::fd::AsFd, (uid, gid): Owner, mode: u32) -> io::Result<()> {
     let mtime_ns = crate::base::clock::now_ms().saturating_mul(1_000_000);
     let meta = Meta {
         mode,
@@ -131,7 +132,11 @@ mod tests {
                 header.set_link_name(content).unwrap();
             }
             header.set_cksum();
-            let content = if *kind == EntryType::Symlink { "" } else { content };
+            let content = if *kind == EntryType::Symlink {
+                ""
+            } else {
+                content
+            };
             builder.append(&header, content.as_bytes()).unwrap();
         }
         builder.into_inner().unwrap()
@@ -140,7 +145,7 @@ mod tests {
     fn untarred(tar: &[u8], most_bytes: u64) -> (tempfile::TempDir, io::Result<()>) {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::open(dir.path()).unwrap();
-        let into = Into {
+        let into = Site {
             root: &root,
             owner: me(),
             most_bytes,
@@ -160,8 +165,13 @@ mod tests {
         let (dir, done) = untarred(&tar, 1_000);
         done.unwrap();
         let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
-        assert_eq!((read("base/1").as_str(), read("PG_VERSION").as_str()), ("one", "15\n"));
-        let mode = std::fs::metadata(dir.path().join("base/1")).unwrap().permissions();
+        assert_eq!(
+            (read("base/1").as_str(), read("PG_VERSION").as_str()),
+            ("one", "15\n")
+        );
+        let mode = std::fs::metadata(dir.path().join("base/1"))
+            .unwrap()
+            .permissions();
         assert_eq!(mode.mode() & 0o7777, 0o600);
     }
 
@@ -172,7 +182,10 @@ mod tests {
             (tar_of(&[("/etc/x", EntryType::Regular, "x")]), "absolute"),
             (tar_of(&[("a", EntryType::Symlink, "/etc")]), "a link"),
             (tar_of(&[("a", EntryType::Fifo, "")]), "a pipe"),
-            (tar_of(&[("a", EntryType::Regular, "too much for it")]), "size"),
+            (
+                tar_of(&[("a", EntryType::Regular, "too much for it")]),
+                "size",
+            ),
         ] {
             let (dir, done) = untarred(&tar, 10);
             assert!(done.is_err(), "{why}");

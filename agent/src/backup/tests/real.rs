@@ -155,6 +155,19 @@ impl Cluster {
     }
 }
 
+impl Drop for Cluster {
+    /// A test that failed leaves no server behind.
+    fn drop(&mut self) {
+        for data in ["pgdata", "restored", "new"] {
+            let pid = fs::read_to_string(self.dir.join(data).join("postmaster.pid"));
+            let pid = pid.unwrap_or_default();
+            if let Some(pid) = pid.lines().next() {
+                let _ = Command::new("kill").args(["-QUIT", pid]).status();
+            }
+        }
+    }
+}
+
 /// The cluster as backups see it.
 pub(super) struct Real(pub(super) Arc<Cluster>);
 

@@ -7,7 +7,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -44,6 +44,9 @@ use crate::{
     testing::tenant_plan,
 };
 
+/// Of the one that recovers: the tenant's own may run beside it.
+const PORT: &str = "5433";
+
 /// Runs what recovers as a process of this machine.
 struct Local(Arc<Cluster>);
 
@@ -63,7 +66,8 @@ impl Servers for Local {
             .arg("-D")
             .arg(&launch.volume)
             .arg("-k")
-            .arg(&self.0.dir);
+            .arg(&self.0.dir)
+            .args(["-p", PORT]);
         for setting in recovery::settings(launch.extent, &launch.log.display().to_string()) {
             command.arg("-c").arg(setting);
         }
@@ -89,7 +93,10 @@ impl Server for Process {
     async fn run(&self, words: Vec<String>, _: &Stop) -> Result<Box<dyn Producer>, Problem> {
         // Without `timeout` and its arguments.
         let mut command = self.cluster.command(&words[4]);
-        command.args(&words[5..]).stderr(Stdio::null());
+        command
+            .args(&words[5..])
+            .env("PGPORT", PORT)
+            .stderr(Stdio::null());
         Ok(Box::new(Program::start(&mut command).unwrap()))
     }
 
@@ -106,7 +113,7 @@ impl Server for Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let mut child = self.child.lock().unwrap();
+        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
         let _ = child.kill();
         let _ = child.wait();
     }
@@ -114,10 +121,11 @@ impl Drop for Process {
 
 /// A cluster with a tenant's database, and its repository.
 struct Site {
-    _dir: tempfile::TempDir,
     cluster: Arc<Cluster>,
     world: World,
     base: SnapshotName,
+    /// Last: servers are ended by what lies in it.
+    _dir: tempfile::TempDir,
 }
 
 const TABLES: &str = "
@@ -160,7 +168,18 @@ impl Site {
     }
 
     fn odoo(&self, statement: &str) -> String {
-        let words = ["-X", "-A", "-t", "-q", "-U", "odoo", "-d", "odoo_alfa", "-c", statement];
+        let words = [
+            "-X",
+            "-A",
+            "-t",
+            "-q",
+            "-U",
+            "odoo",
+            "-d",
+            "odoo_alfa",
+            "-c",
+            statement,
+        ];
         self.cluster.run("psql", &words)
     }
 
@@ -204,6 +223,7 @@ impl Site {
             name: "beta".parse().unwrap(),
             disk_bytes: 100 << 30,
             reserve: Reserve::NONE,
+            still: Arc::new(|| true),
         }
     }
 
@@ -242,9 +262,15 @@ async fn a_while() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_comes_back_as_it_was_at_the_moment_that_is_asked_for() {
-    let Some(site) = Site::new().await else { return };
+    let Some(site) = Site::new().await else {
+        return;
+    };
     site.odoo("INSERT INTO rows VALUES (1)");
-    fs::write(site.cluster.dir.join("odoo/filestore/odoo_alfa/ab/two"), "two").unwrap();
+    fs::write(
+        site.cluster.dir.join("odoo/filestore/odoo_alfa/ab/two"),
+        "two",
+    )
+    .unwrap();
     site.odoo("INSERT INTO ir_attachment VALUES ('ab/two')");
     a_while().await;
     let moment = now_ms();
@@ -261,10 +287,17 @@ async fn a_database_comes_back_as_it_was_at_the_moment_that_is_asked_for() {
     let last = brought.reached.last.unwrap();
     assert!(last <= moment && last > moment - 60_000, "{last} {moment}");
     let said = told(&site.order(RestoreTo::Time(moment)), &brought);
-    assert!(said.contains("all 2 attachments' files are there"), "{said}");
+    assert!(
+        said.contains("all 2 attachments' files are there"),
+        "{said}"
+    );
     assert_eq!(site.look(rows), "1");
     let two = site.cluster.dir.join("new-odoo/filestore/odoo_beta/ab/two");
-    assert_eq!(fs::read_to_string(two).unwrap(), "two", "under its new name");
+    assert_eq!(
+        fs::read_to_string(two).unwrap(),
+        "two",
+        "under its new name"
+    );
     let new = site.cluster.dir.join("new");
     assert!(!new.join("recovery.signal").exists() && !site.ground().log.exists());
 
@@ -280,7 +313,9 @@ async fn a_database_comes_back_as_it_was_at_the_moment_that_is_asked_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_missing_is_named_and_nothing_looks_whole() {
-    let Some(site) = Site::new().await else { return };
+    let Some(site) = Site::new().await else {
+        return;
+    };
     site.odoo("INSERT INTO ir_attachment VALUES ('cd/gone'), ('../../out')");
     site.ship().await;
     let second = site.world.snapshots("own").last().unwrap().name;
@@ -289,33 +324,53 @@ async fn what_is_missing_is_named_and_nothing_looks_whole() {
     a_while().await;
     let brought = site.bring(RestoreTo::Latest).await.unwrap();
     let said = told(&site.order(RestoreTo::Latest), &brought);
-    assert!(said.contains("2 of 3 attachments' files are missing: "), "{said}");
+    assert!(
+        said.contains("2 of 3 attachments' files are missing: "),
+        "{said}"
+    );
     assert!(said.contains("cd/gone"), "{said}");
 
     let mut other = site.ground();
     other.major = "9".to_owned();
     let why = site.bring_to(RestoreTo::Latest, &other).await.unwrap_err();
-    assert!(why.for_good && why.message.contains("the tenant's image has 9"), "{why:?}");
+    assert!(
+        why.for_good && why.message.contains("the tenant's image has 9"),
+        "{why:?}"
+    );
     let mut small = site.ground();
     small.disk_bytes = 1_000;
     let why = site.bring_to(RestoreTo::Latest, &small).await.unwrap_err();
     assert_eq!(why.fault, Fault::Full, "{why:?}");
-    assert!(small.postgres.join("PG_VERSION").exists(), "refused before anything is touched");
+    assert!(
+        small.postgres.join("PG_VERSION").exists(),
+        "refused before anything is touched"
+    );
 
     // A shipment in the middle is gone.
     site.world.repository("own").forget(&[second]).unwrap();
     let why = site.bring(RestoreTo::Time(now_ms())).await.unwrap_err();
-    assert!(why.for_good && why.message.contains("of the log is missing"), "{why:?}");
-    assert!(site.bring(RestoreTo::Backup).await.is_ok(), "the backup itself is whole");
+    assert!(
+        why.for_good && why.message.contains("of the log is missing"),
+        "{why:?}"
+    );
+    assert!(
+        site.bring(RestoreTo::Backup).await.is_ok(),
+        "the backup itself is whole"
+    );
     let base = Name(site.base.0);
     site.world.repository("own").forget(&[base]).unwrap();
     let why = site.bring(RestoreTo::Backup).await.unwrap_err();
-    assert!(why.for_good && why.message.contains("not there any more"), "{why:?}");
+    assert!(
+        why.for_good && why.message.contains("not there any more"),
+        "{why:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_restored_gets_the_keys_of_another_tenant() {
-    let Some(site) = Site::new().await else { return };
+    let Some(site) = Site::new().await else {
+        return;
+    };
     site.ship().await;
     site.cluster.end("pgdata");
     site.bring(RestoreTo::Latest).await.unwrap();
@@ -324,7 +379,16 @@ async fn what_was_restored_gets_the_keys_of_another_tenant() {
         let path = site.cluster.dir.join(name);
         fs::write(&path, script).unwrap();
         let path = path.display().to_string();
-        let words = ["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", "postgres", "-f", &path];
+        let words = [
+            "-X",
+            "-q",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-d",
+            "postgres",
+            "-f",
+            &path,
+        ];
         site.cluster.run("psql", &words)
     };
     site.cluster.begin("new", "archive_mode = off\n");
@@ -333,14 +397,33 @@ async fn what_was_restored_gets_the_keys_of_another_tenant() {
         secret: Uuid::nil(),
     };
     for _ in 0..2 {
-        script("rekey.sql", &sql::rekey_restored(&beta, "odoo_alfa", identity));
+        script(
+            "rekey.sql",
+            &sql::rekey_restored(&beta, "odoo_alfa", identity),
+        );
     }
     let ask = |statement: &str| {
-        let words = ["-X", "-A", "-t", "-U", "odoo", "-d", "odoo_beta", "-c", statement];
+        let words = [
+            "-X",
+            "-A",
+            "-t",
+            "-U",
+            "odoo",
+            "-d",
+            "odoo_beta",
+            "-c",
+            statement,
+        ];
         site.cluster.run("psql", &words)
     };
-    assert_eq!(ask("SELECT count(*) FROM ir_config_parameter WHERE key LIKE 'database.%'"), "2");
-    assert_eq!(ask("SELECT login FROM res_users"), beta.admin_login.as_str());
+    assert_eq!(
+        ask("SELECT count(*) FROM ir_config_parameter WHERE key LIKE 'database.%'"),
+        "2"
+    );
+    assert_eq!(
+        ask("SELECT login FROM res_users"),
+        beta.admin_login.as_str()
+    );
     let lively = || sql::lively(&script("count.sql", &sql::count_lively(&beta)));
     let left = lively().unwrap();
     assert_eq!(

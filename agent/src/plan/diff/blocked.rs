@@ -124,7 +124,9 @@ impl Blocked {
     /// Whether a person must act first: neither time nor a job ends it.
     pub fn is_for_good(&self) -> bool {
         match self {
-            Self::HostClosed(_) | Self::HalfCopy | Self::NotCopied(_) | Self::FromBackup(_) => false,
+            Self::HostClosed(_) | Self::HalfCopy | Self::NotCopied(_) | Self::FromBackup(_) => {
+                false
+            }
             Self::OldOrder { .. }
             | Self::ForeignVolume { .. }
             | Self::ForeignContainer(_)
@@ -200,10 +202,7 @@ mod tests {
                 Blocked::NotCopied("h1".parse().unwrap()),
                 "is to come from host h1",
             ),
-            (
-                Blocked::FromBackup(Uuid::nil()),
-                "is to come from a backup",
-            ),
+            (Blocked::FromBackup(Uuid::nil()), "is to come from a backup"),
         ];
         for (blocked, text) in said {
             assert!(blocked.to_string().contains(text), "{blocked}");

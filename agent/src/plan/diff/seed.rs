@@ -77,10 +77,7 @@ fn heed_seed(plan: &TenantPlan, now: &Database) -> Option<Database> {
         (
             Seed::Peer(_) | Seed::Backup(_),
             Database::Empty | Database::Filling | Database::Filled { .. },
-        ) if plan.desired == DesiredState::Standby =>
-        {
-            Some(Database::Incoming)
-        }
+        ) if plan.desired == DesiredState::Standby => Some(Database::Incoming),
         (Seed::Fresh | Seed::Backup(_) | Seed::Peer(_), _) => None,
     }
 }

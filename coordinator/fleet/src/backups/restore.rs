@@ -97,7 +97,11 @@ pub fn choose(
                 }
             }
             // What is nearest to success is told.
-            Err(refused) if why.as_ref().is_none_or(|known| rank(&refused) > rank(known)) => {
+            Err(refused)
+                if why
+                    .as_ref()
+                    .is_none_or(|known| rank(&refused) > rank(known)) =>
+            {
                 why = Some(refused);
             }
             Err(_) => {}

@@ -156,12 +156,10 @@ impl Edit<'_> {
         let running = self.state.fleet.running.iter();
         let moves: Vec<Arc<Operation>> = running
             .filter_map(|id| self.state.fleet.operations.get(id))
-            .filter(|operation| {
-                match &operation.procedure {
-                    Procedure::Move(to) => to.stage < MoveStage::Fence,
-                    Procedure::Restore(to) => to.stage <= RestoreStage::Start,
-                    Procedure::Converge(_) => false,
-                }
+            .filter(|operation| match &operation.procedure {
+                Procedure::Move(to) => to.stage < MoveStage::Fence,
+                Procedure::Restore(to) => to.stage <= RestoreStage::Start,
+                Procedure::Converge(_) => false,
             })
             .cloned()
             .collect();

@@ -40,8 +40,8 @@ pub(crate) use self::operations::Ask;
 use self::operators::following;
 pub use self::{
     command::{
-        AccessChange, AddDomains, AskedWith, Command, CreateTenant, Enroll, Outcome, RenewOperator, RestoreTenant,
-        Stamp, User,
+        AccessChange, AddDomains, AskedWith, Command, CreateTenant, Enroll, Outcome, RenewOperator,
+        RestoreTenant, Stamp, User,
     },
     domains::domain_refused,
     error::{ChangeError, WrongAddress},

@@ -21,11 +21,9 @@ pub(super) fn advance(scene: &Scene<'_>, restoration: &Restoration) -> Advance {
     };
     let (fleet, destinations) = (&scene.state.fleet, &scene.settings.backups.destinations);
     match restoration.stage {
-        RestoreStage::Prepare if seen.is_some() => next(
-            RestoreStage::Fetch,
-            vec![Effect::TouchHosts],
-            String::new(),
-        ),
+        RestoreStage::Prepare if seen.is_some() => {
+            next(RestoreStage::Fetch, vec![Effect::TouchHosts], String::new())
+        }
         RestoreStage::Prepare => {
             hopeless(scene, restoration).unwrap_or_else(|| scene.wait_for(host))
         }

@@ -16,14 +16,16 @@ use uuid::Uuid;
 
 use super::{copy, host_state};
 use crate::{
-    backups::{Candidate, Facts, Offer, Policy, Protection, Repository, Running, Subject, is_believable},
+    backups::{
+        Candidate, Facts, Offer, Policy, Protection, Repository, Running, Subject, is_believable,
+    },
     desired::{
         Tenant,
         backups::{BackupKey, BackupOrder, Made, SnapshotMade, TenantBackups},
     },
     liveness::HostState,
     observed::CopyObserved,
-    operation::{Operation, Procedure, RestoreStage, Restoration},
+    operation::{Operation, Procedure, Restoration, RestoreStage},
     settings::Settings,
     state::State,
 };
@@ -105,7 +107,8 @@ fn is_ready(state: &State, settings: &Settings, host: &HostName, now: UnixMs) ->
 /// It stops in a moment, or has just stopped: what begins now would fail.
 fn is_being_copied(state: &State, tenant: &Tenant) -> bool {
     let operation = state.fleet.operations.get(&tenant.operation);
-    let moves = |procedure: &Procedure| matches!(procedure, Procedure::Move(_) | Procedure::Restore(_));
+    let moves =
+        |procedure: &Procedure| matches!(procedure, Procedure::Move(_) | Procedure::Restore(_));
     operation.is_some_and(|o| !o.is_over() && moves(&o.procedure))
 }
 

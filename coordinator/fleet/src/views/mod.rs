@@ -27,8 +27,8 @@ use uuid::Uuid;
 
 pub use self::{
     backups::{
-        Rota, may_reach_repository, may_read_repository, no_backups, offers, none_made, protection, repository, rota,
-        stopped_since,
+        Rota, may_reach_repository, may_read_repository, no_backups, none_made, offers, protection,
+        repository, rota, stopped_since,
     },
     plan::{Fetching, host_plan, is_fetching},
 };

@@ -69,8 +69,12 @@ pub fn host_plan<E>(
         }
         plan.tenants.push(told_of);
         if role.is_none() {
-            plan.jobs
-                .extend(backups::restore_job(state, settings, tenant, &mut open_key)?);
+            plan.jobs.extend(backups::restore_job(
+                state,
+                settings,
+                tenant,
+                &mut open_key,
+            )?);
         }
         if let Some((operation, relocation)) = copying(state, tenant) {
             if relocation.to == *host {

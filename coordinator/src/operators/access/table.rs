@@ -52,6 +52,7 @@ pub(super) const TABLE: &[(&str, Permission)] = &[
     ("/isyone.v1.BackupService/CreateBackups", From(Operator)),
     ("/isyone.v1.BackupService/GetBackup", From(Viewer)),
     ("/isyone.v1.BackupService/GetProtection", From(Viewer)),
+    ("/isyone.v1.BackupService/GetRepositoryKey", From(Admin)),
     ("/isyone.v1.BackupService/ListBackups", From(Viewer)),
     ("/isyone.v1.BackupService/ListProtections", From(Viewer)),
     ("/isyone.v1.BackupService/PruneBackups", From(Operator)),

@@ -2,6 +2,7 @@
 //!
 //! Not here: what is due and kept (isyone_fleet::backups), pruning itself (repositories/upkeep).
 
+mod key;
 mod restore;
 mod shown;
 
@@ -193,6 +194,15 @@ impl BackupService for Api {
             return Err(none_made(&tenant.name));
         }
         Ok(Response::new(v1::PruneBackupsResponse { destinations }))
+    }
+
+    async fn get_repository_key(
+        &self,
+        request: Request<v1::GetRepositoryKeyRequest>,
+    ) -> Result<Response<v1::RepositoryKey>, Status> {
+        let actor = caller(&request)?.to_string();
+        let tenant = request.into_inner().tenant;
+        self.repository_key(actor, &tenant).await.map(Response::new)
     }
 
     async fn restore_backup(

@@ -90,12 +90,8 @@ impl Call {
         let (state, settings) = (shared.handle.snapshot(), shared.handle.settings());
         let (host, of) = (&self.host, &self.of);
         let may = match self.writes {
-            true => {
-                views::may_reach_repository(&state, settings, host, of.tenant, &of.destination)
-            }
-            false => {
-                views::may_read_repository(&state, settings, host, of.tenant, &of.destination)
-            }
+            true => views::may_reach_repository(&state, settings, host, of.tenant, &of.destination),
+            false => views::may_read_repository(&state, settings, host, of.tenant, &of.destination),
         };
         if may { Ok(()) } else { Err(refused()) }
     }
@@ -116,12 +112,7 @@ impl Repositories {
         self.begin(host, repository(of)?, false).await
     }
 
-    async fn begin(
-        &self,
-        host: HostName,
-        of: RepositoryRef,
-        writes: bool,
-    ) -> Result<Call, Status> {
+    async fn begin(&self, host: HostName, of: RepositoryRef, writes: bool) -> Result<Call, Status> {
         let shared = self.0.clone();
         let local = shared.places.local(&of).ok_or_else(refused)?;
         let turn = shared.shares.turn(&host).await?;

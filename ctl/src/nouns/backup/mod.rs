@@ -3,6 +3,7 @@
 //! Not here: how it is shown (show), waiting for what was asked for (create).
 
 mod create;
+mod key;
 mod show;
 
 use clap::{Args, Subcommand};
@@ -33,6 +34,8 @@ pub enum BackupCommand {
     Status(Status),
     /// Forget what its plan does not keep any more, and free the room
     Prune(Prune),
+    /// What stock restic needs to read a tenant's repositories (audited)
+    Key(key::Key),
 }
 
 /// `isyctl backup list`.
@@ -120,6 +123,7 @@ impl BackupCommand {
             Self::Show(command) => command.run(app).await,
             Self::Status(command) => command.run(app).await,
             Self::Prune(command) => command.run(app).await,
+            Self::Key(command) => command.run(app).await,
         }
     }
 }

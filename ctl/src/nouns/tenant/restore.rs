@@ -140,7 +140,14 @@ mod tests {
         assert!(matches!(point("latest", &zone), Ok(To::Latest(true))));
         let id = point("3F2A9C01", &zone);
         assert!(matches!(id, Ok(To::BackupId(id)) if id == "3f2a9c01"));
-        for odd in ["", "now", "yesterday", "14:03", "3f2a9c", "2026-13-01 00:00"] {
+        for odd in [
+            "",
+            "now",
+            "yesterday",
+            "14:03",
+            "3f2a9c",
+            "2026-13-01 00:00",
+        ] {
             assert!(point(odd, &zone).is_err(), "{odd}");
         }
     }

@@ -7,7 +7,7 @@ use isyone_proto::{
 use tonic::{Request, Response, Status};
 
 use super::{Fake, page};
-use crate::support::data;
+use crate::support::{data, operations};
 
 fn find(tenant: &str) -> Result<Protection, Status> {
     let found = data::protections()
@@ -115,5 +115,34 @@ impl BackupService for Fake {
         Ok(Response::new(PruneBackupsResponse {
             destinations: vec![pruned],
         }))
+    }
+    async fn get_repository_key(
+        &self,
+        request: Request<GetRepositoryKeyRequest>,
+    ) -> Result<Response<RepositoryKey>, Status> {
+        Ok(Response::new(RepositoryKey {
+            tenant: request.into_inner().tenant,
+            tenant_uid: "01930000-0000-7000-8000-000000000001".into(),
+            password: "5ec3e7".repeat(4),
+            places: vec![RepositoryPlace {
+                destination: "coordinator".into(),
+                path: "/var/lib/isyone/backups/01930000-0000-7000-8000-000000000001".into(),
+            }],
+        }))
+    }
+    async fn restore_backup(
+        &self,
+        request: Request<RestoreBackupRequest>,
+    ) -> Result<Response<Operation>, Status> {
+        let asked = request.into_inner();
+        match asked.to {
+            Some(restore_backup_request::To::Latest(true)) => {}
+            _ => {
+                let why = "tenant `alfa` cannot be restored: what was committed after 2026-11-27T14:03:22Z is not in its backups";
+                return Err(Status::failed_precondition(why));
+            }
+        }
+        let begun = operations::operation(16, OperationKind::Restore, &asked.new_name);
+        Ok(Response::new(begun))
     }
 }

@@ -2,6 +2,7 @@
 
 mod access;
 mod adversary;
+mod backups;
 mod bad_input;
 mod bombard;
 mod browser;

@@ -72,7 +72,9 @@ fn what_cannot_be_is_said_with_what_can() {
     );
     assert_eq!(
         no(&all, Wanted::Time(T0)),
-        NoPoint::TooEarly { first: T0 + HOUR / 60 }
+        NoPoint::TooEarly {
+            first: T0 + HOUR / 60
+        }
     );
     let dump = SnapshotName([2; 32]);
     assert_eq!(no(&all, Wanted::Backup(dump)), NoPoint::Portable(dump));
@@ -117,7 +119,11 @@ fn of_several_destinations_the_one_that_leads_further_is_taken() {
     let at = |wanted| choose(&all, wanted).unwrap().destination;
     assert_eq!(at(Wanted::Latest), short("far"));
     assert_eq!(at(Wanted::Time(T0 + 29 * HOUR)), short("far"));
-    assert_eq!(at(Wanted::Time(T0 + 2 * HOUR)), short("far"), "equal: by name");
+    assert_eq!(
+        at(Wanted::Time(T0 + 2 * HOUR)),
+        short("far"),
+        "equal: by name"
+    );
     let none = choose(&all, Wanted::Time(T0 + 31 * HOUR));
     assert_eq!(
         none,

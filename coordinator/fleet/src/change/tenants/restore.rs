@@ -13,7 +13,7 @@ use crate::{
     backups::{self, NoPoint, RestorePoint},
     desired::{Tenant, TenantPlacement},
     event::EventKind,
-    operation::{OperationKind, Procedure, RestoreStage, Restoration},
+    operation::{OperationKind, Procedure, Restoration, RestoreStage},
     placement::{self, Request},
     views::{self, utc},
 };
@@ -64,7 +64,9 @@ impl Edit<'_> {
         };
         let problem = match known.is_deleted() {
             false => "exists: choose another name for what is restored",
-            true => "was deleted, and its name is not free yet: choose another for what is restored",
+            true => {
+                "was deleted, and its name is not free yet: choose another for what is restored"
+            }
         };
         Err(wrong_state(&asked.name, problem.to_owned()))
     }
@@ -81,7 +83,8 @@ impl Edit<'_> {
         };
         let fleet = &self.state.fleet;
         if !fleet.backup_keys.contains_key(&source.uid) {
-            let problem = "there is no key of its backups: none were made, or it was deleted on purpose";
+            let problem =
+                "there is no key of its backups: none were made, or it was deleted on purpose";
             return Err(refused(problem.to_owned()));
         }
         let mut offers = views::offers(self.state, self.settings, source, self.stamp.now);

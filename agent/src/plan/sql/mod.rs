@@ -3,11 +3,14 @@
 //! The SQL goes to `psql` through standard input, so no value is ever an argument. Not here: running it
 //! (tenant::database).
 
+mod restored;
+
 use base64::Engine as _;
 use isyone_proto::plan::TenantPlan;
 use sha2::{Digest as _, Sha256, Sha512};
 use uuid::Uuid;
 
+pub use self::restored::{count_lively, lively, rekey_restored};
 use crate::plan::{postgres, stack::split_memory};
 
 /// Passwords are random with at least 128 bits, so stretching adds nothing; Odoo re-hashes at the first login anyway.
@@ -290,96 +293,6 @@ pub fn rekey(tenant: &TenantPlan, source: &str, identity: DatabaseIdentity) -> S
     sql
 }
 
-/// Makes a database that was another tenant's this tenant's: name, role, identity, address, and the administrator's login and password.
-/// Whatever else its users had chosen stays. May be repeated, and must run before Odoo connects. In the database it acts as the
-/// tenant's own role, as [`update`] does: who has used it until now may have left anything there.
-pub fn rekey_restored(tenant: &TenantPlan, source: &str, identity: DatabaseIdentity) -> String {
-    let database = tenant.name.database();
-    let admin_hash = password_hash(tenant.secrets.admin_password.expose(), tenant.uid, "admin");
-    let user = "(SELECT res_id FROM ir_model_data WHERE module = 'base' AND name = 'user_admin')";
-    let mut sql = format!(
-        "{QUIET}{}{}{}{}ALTER ROLE postgres PASSWORD NULL;\n\
-         SELECT format('ALTER DATABASE %I RENAME TO %I', {source}, {target}) WHERE EXISTS (SELECT FROM pg_database WHERE datname = {source})\n  \
-         AND NOT EXISTS (SELECT FROM pg_database WHERE datname = {target}) \\gexec\n\
-         \\connect \"{database}\" odoo\n{ODOOS_TABLES}BEGIN;\n",
-        alter_role(tenant),
-        monitor_role(tenant),
-        doors(),
-        cluster_settings(tenant),
-        source = literal(source),
-        target = literal(&database),
-    );
-    sql += &parameter("database.uuid", &identity.uuid.to_string());
-    sql += &parameter("database.secret", &identity.secret.to_string());
-    sql += &address(tenant);
-    sql += &upload_parameter(tenant);
-    sql += &format!(
-        "UPDATE res_users SET login = {login}, password = {hash}, active = true WHERE id = {user};\nCOMMIT;\n",
-        login = literal(tenant.admin_login.as_str()),
-        hash = literal(&admin_hash),
-    );
-    sql
-}
-
-/// What a neutralised database must not have, each with the statement that counts it. The tables of `optional` may not be there.
-const NEUTRAL: [(&str, &str, &str); 4] = [
-    (
-        "it does not say that it is neutralised",
-        "ir_config_parameter",
-        "SELECT (count(*) = 0)::int FROM public.ir_config_parameter WHERE key = 'database.is_neutralized' AND lower(value) = 'true'",
-    ),
-    (
-        "mail servers that send",
-        "ir_mail_server",
-        "SELECT count(*) FROM public.ir_mail_server WHERE active AND smtp_host IS DISTINCT FROM 'invalid'",
-    ),
-    (
-        "mail servers that fetch",
-        "fetchmail_server",
-        "SELECT count(*) FROM public.fetchmail_server WHERE active",
-    ),
-    (
-        "scheduled jobs",
-        "ir_cron",
-        "SELECT count(*) FROM public.ir_cron WHERE active AND id NOT IN (SELECT res_id FROM public.ir_model_data WHERE model = 'ir.cron' AND name = 'autovacuum_job')",
-    ),
-];
-
-/// Looks whether a database is neutralised, as the tenant's own role: prints one number for each of what it must not have.
-pub fn count_lively(tenant: &TenantPlan) -> String {
-    let mut sql = format!(
-        "\\connect \"{}\" odoo\n{ODOOS_TABLES}\\pset tuples_only on\n\\pset format unaligned\n",
-        tenant.name.database()
-    );
-    for (_, table, count) in NEUTRAL {
-        sql += &format!(
-            "SELECT CASE WHEN to_regclass('public.{table}') IS NULL THEN 'SELECT 0' ELSE {} END \\gexec\n",
-            literal(count)
-        );
-    }
-    sql
-}
-
-/// What keeps a database from being neutralised, by what [`count_lively`] printed; `None`: nothing does.
-pub fn lively(printed: &str) -> Option<String> {
-    let numbers: Option<Vec<u64>> = printed
-        .split_whitespace()
-        .map(|number| number.parse().ok())
-        .collect();
-    let numbers = numbers.filter(|numbers| numbers.len() == NEUTRAL.len());
-    let Some(numbers) = numbers else {
-        return Some("what it has cannot be counted".to_owned());
-    };
-    let left = NEUTRAL.iter().zip(numbers).filter(|(_, count)| *count > 0);
-    let left: Vec<String> = left
-        .map(|((what, ..), count)| match count {
-            1 if what.starts_with("it ") => (*what).to_owned(),
-            count => format!("{count} {what}"),
-        })
-        .collect();
-    (!left.is_empty()).then(|| left.join(", "))
-}
-
 /// Sets what may change in a tenant's life: its address and upload limit, which a running Odoo picks up, and the role's
 /// password. Leaves alone what its administrator may have changed (login, language, company). In the tenant's database
 /// it acts only as the tenant's own role: a trigger there, left by an attacker who has taken Odoo over, would otherwise
@@ -408,7 +321,7 @@ mod tests {
     fn hashes_are_as_passlib_makes_them() {
         // Computed with passlib 1.7.4: pbkdf2_sha512.using(rounds=25000, salt=…).hash('secret').
         let hash = password_hash("secret", Uuid::nil(), "test");
-        assert_eq!(hash, include_str!("../../golden/passlib.txt").trim());
+        assert_eq!(hash, include_str!("../../../golden/passlib.txt").trim());
         assert_eq!(hash, password_hash("secret", Uuid::nil(), "test"));
         assert_ne!(hash, password_hash("secret", Uuid::nil(), "other"));
     }
@@ -469,38 +382,6 @@ mod tests {
             !update(&plan).contains("max_file"),
             "of a coordinator that says nothing of it"
         );
-    }
-
-    #[test]
-    fn what_was_restored_gets_keys_and_keeps_what_its_users_chose() {
-        let plan = tenant_plan("alfa");
-        let identity = DatabaseIdentity {
-            uuid: Uuid::nil(),
-            secret: Uuid::nil(),
-        };
-        let sql = rekey_restored(&plan, "odoo_beta", identity);
-        assert!(sql.contains("\\connect \"odoo_alfa\" odoo\n"), "{sql}");
-        assert!(sql.contains("E'odoo_beta'") && sql.contains("database.secret"));
-        for chosen in ["res_company", "res_partner", "res_currency"] {
-            assert!(!sql.contains(chosen), "{chosen}");
-        }
-        assert!(!sql.contains(plan.secrets.admin_password.expose()));
-    }
-
-    #[test]
-    fn what_is_not_neutralised_is_named_and_what_cannot_be_told_is_not() {
-        assert_eq!(lively("0\n0\n0\n0\n"), None);
-        let left = lively("1\n2\n0\n3\n").unwrap();
-        assert_eq!(
-            left,
-            "it does not say that it is neutralised, 2 mail servers that send, 3 scheduled jobs"
-        );
-        for odd in ["", "0 0 0", "0 0 0 x", "0 0 0 0 0"] {
-            assert!(lively(odd).unwrap().contains("cannot be counted"), "{odd}");
-        }
-        let sql = count_lively(&tenant_plan("alfa"));
-        assert_eq!(sql.matches("\\gexec").count(), 4);
-        assert!(sql.contains("\\connect \"odoo_alfa\" odoo\n"));
     }
 
     #[test]

@@ -1,0 +1,181 @@
+//! A real tenant is backed up and comes back: what was written before the chosen second is there, what came after it is not, every file
+//! is, and what came back is another tenant that reaches nobody. Stock restic reads the repository with the exported key.
+
+use std::{process::Command, time::Duration};
+
+use isyone_tests::e2e::{
+    alone,
+    cell::{Cell, Shape},
+    enabled,
+    http::get,
+    odoo::User,
+    wait_for,
+};
+use serde_json::{Value, json};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Backups each minute, so that a test sees one; no night is waited for.
+const CONFIG: &str = "---[plans.small]\nmemory=\"1GiB\"\ncpu=1.0\ndisk=\"1GiB\"\nworkers=0\n\
+    [plans.small.backup]\nrpo=\"2m\"\n[backup.destinations.coordinator]\npath=\"backups\"\nreserve=\"100MiB\"\n";
+
+fn sql(cell: &Cell, tenant: &str, query: &str) -> String {
+    let words = ["tenant", "psql", tenant, "--", "-tAc", query];
+    cell.isyctl(&words).ok().trim().to_owned()
+}
+
+fn answers(cell: &Cell, tenant: &str) {
+    let host = format!("{tenant}.isy.one");
+    wait_for(&format!("{tenant} to answer"), 2 * MINUTE, || {
+        (get(cell.edge(), &host, "/web/health").status == 200).then_some(())
+    });
+}
+
+fn bases(cell: &Cell) -> Vec<Value> {
+    let listed = cell.json(&["backup", "list", "alfa"]);
+    let listed = listed.as_array().cloned().unwrap_or_default();
+    listed.into_iter().filter(|b| b["work"] == "base").collect()
+}
+
+/// Up to when the tenant can be restored; empty: not at all. As all times of ours, it sorts as text.
+fn restorable(cell: &Cell) -> String {
+    let shown = cell.json(&["backup", "status", "alfa"]);
+    shown["restorable_time"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+/// This moment, or another one, to the second.
+fn moment(from_now: &str) -> String {
+    let mut date = Command::new("date");
+    date.args(["--utc", "--date", from_now, "+%Y-%m-%dT%H:%M:%SZ"]);
+    let output = date.output().expect("date");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+fn attach(user: &User, name: &str) {
+    // The content of each is its own, so that each has a file of its own.
+    let values = json!({"name": name, "raw": format!("content of {name}"), "mimetype": "application/octet-stream"});
+    let params =
+        json!({"model": "ir.attachment", "method": "create", "args": [[values]], "kwargs": {}});
+    let made = user.json("/web/dataset/call_kw", &params);
+    assert!(made.is_array() || made.is_number(), "{made}");
+}
+
+fn checked_by_restic(cell: &Cell) {
+    let key = cell.json(&["backup", "key", "alfa"]);
+    let path = key["places"][0]["path"].as_str().expect("a path");
+    let restic = |arguments: &[&str]| {
+        let mut restic = Command::new("restic");
+        restic
+            .args(["--no-cache", "--no-lock", "--repo", path])
+            .args(arguments)
+            .env(
+                "RESTIC_PASSWORD",
+                key["password"].as_str().expect("a password"),
+            );
+        let output = restic.output().expect("restic is installed");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {said}{error}");
+        said
+    };
+    assert!(restic(&["snapshots"]).contains("base"));
+    restic(&["check", "--read-data"]);
+}
+
+#[test]
+fn a_tenant_comes_back_as_it_was_at_a_chosen_second() {
+    const NAME: &str = "a_tenant_comes_back_as_it_was_at_a_chosen_second";
+    if !enabled(NAME) {
+        return;
+    }
+    let _alone = alone();
+    let cell = Cell::start(&Shape {
+        hosts: 2,
+        config: CONFIG,
+        ..Shape::default()
+    });
+    cell.isyctl(&["tenant", "create", "alfa", "--host", "h1"])
+        .ok();
+    answers(&cell, "alfa");
+    sql(&cell, "alfa", "create table mark (round integer)");
+    let user = User::admin(&cell, "alfa");
+    attach(&user, "one");
+    cell.isyctl(&["backup", "create", "alfa", "--note", "first"])
+        .ok();
+    wait_for("a backup", 3 * MINUTE, || {
+        (!bases(&cell).is_empty()).then_some(())
+    });
+    let base = bases(&cell)[0]["id"].as_str().expect("an id").to_owned();
+    let shown = cell.json(&["backup", "show", &base[..10]]);
+    assert_eq!(shown["notes"], json!(["first"]), "{shown}");
+
+    attach(&user, "two");
+    sql(&cell, "alfa", "insert into mark values (1)");
+    std::thread::sleep(Duration::from_millis(2_200));
+    let at = moment("now");
+    std::thread::sleep(Duration::from_millis(2_200));
+    sql(&cell, "alfa", "insert into mark values (2)");
+    attach(&user, "three");
+    let after = moment("now");
+    wait_for("what came after to be shipped", 5 * MINUTE, || {
+        (restorable(&cell) > after).then_some(())
+    });
+    checked_by_restic(&cell);
+
+    // What cannot be is said before anything starts.
+    let later = moment("1 hour");
+    let words = ["tenant", "restore", "alfa", "--to", &later, "--as", "beta"];
+    let refused = cell.isyctl(&words);
+    assert_ne!(refused.code, 0, "{refused:?}");
+    let why = "what was committed after";
+    assert!(refused.stderr.contains(why), "{refused:?}");
+    let tenants = cell.json(&["tenant", "list"]);
+    assert_eq!(tenants.as_array().map(Vec::len), Some(1), "{tenants}");
+
+    let begun = std::time::Instant::now();
+    let words = [
+        "tenant", "restore", "alfa", "--to", &at, "--as", "beta", "--host", "h2",
+    ];
+    cell.isyctl(&words).ok();
+    answers(&cell, "beta");
+    println!("restored in {:.1} s", begun.elapsed().as_secs_f64());
+    assert_eq!(
+        sql(
+            &cell,
+            "beta",
+            "select string_agg(round::text, ' ') from mark"
+        ),
+        "1"
+    );
+    let attached = "select count(*) from ir_attachment where name in ('one', 'two', 'three')";
+    assert_eq!(sql(&cell, "beta", attached), "2");
+    // It is another tenant, which reaches nobody.
+    let uuid = "select value from ir_config_parameter where key = 'database.uuid'";
+    assert_ne!(sql(&cell, "beta", uuid), sql(&cell, "alfa", uuid));
+    let neutral = "select value from ir_config_parameter where key = 'database.is_neutralized'";
+    assert_eq!(sql(&cell, "beta", neutral).to_lowercase(), "true");
+    assert_eq!(sql(&cell, "alfa", neutral), "");
+    // Its own administrator gets in, and every file is served.
+    let other = User::admin(&cell, "beta");
+    let ids = sql(
+        &cell,
+        "beta",
+        "select string_agg(id::text, ' ') from ir_attachment where name in ('one', 'two')",
+    );
+    for id in ids.split(' ') {
+        let answer = other.get(&format!("/web/content/{id}"));
+        assert!(answer.body.contains("content of "), "{answer:?}");
+    }
+    // The one that was backed up is as it was.
+    assert_eq!(sql(&cell, "alfa", "select count(*) from mark"), "2");
+    let words = [
+        "tenant", "restore", "alfa", "--to", "latest", "--as", "gama", "--live",
+    ];
+    cell.isyctl(&words).ok();
+    answers(&cell, "gama");
+    assert_eq!(sql(&cell, "gama", "select count(*) from mark"), "2");
+    assert_eq!(sql(&cell, "gama", neutral), "", "it is live");
+}
