@@ -96,10 +96,10 @@ pub struct Ship {
 
 impl Ship {
     pub fn new(destination: &Path, sealer: Arc<Sealer>, configuration: String) -> Self {
-        Self::into(Folder::new(destination), sealer, configuration)
+        Self::on(Folder::new(destination), sealer, configuration)
     }
 
-    pub(super) fn into(folder: Folder, sealer: Arc<Sealer>, configuration: String) -> Self {
+    pub(super) fn on(folder: Folder, sealer: Arc<Sealer>, configuration: String) -> Self {
         Self {
             folder,
             sealer,

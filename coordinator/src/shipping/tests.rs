@@ -170,7 +170,7 @@ impl World {
     }
 
     fn start_with(&mut self, folder: Folder) {
-        self.ship = Ship::into(folder, self.sealer.clone(), "text".to_owned());
+        self.ship = Ship::on(folder, self.sealer.clone(), "text".to_owned());
     }
 
     /// The disk, or the machine, goes away after so many operations.
