@@ -16,6 +16,7 @@ use crate::{
         secrets::{self, Sealer},
     },
     init::DATABASE_FILE,
+    rebuild,
     shipping::{
         folder::Folder,
         format::Series,
@@ -72,7 +73,8 @@ pub(super) fn run(asked: &Restore) -> Result<()> {
     }
     show(&state);
     let configuration = configure(asked, &state)?;
-    runtime()?.block_on(backup::copy_database(state.contents, &database))?;
+    let writes = rebuild::begun(&state.fleet);
+    runtime()?.block_on(backup::write_database(&writes, &database))?;
     println!("database        {}", database.display());
     println!("configuration   {configuration}");
     if asked.raise_incarnation {

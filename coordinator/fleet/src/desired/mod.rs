@@ -228,6 +228,9 @@ pub struct Host {
     /// Its agent makes backups: one of a version before is ordered none. Stored because plans depend on it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub makes_backups: bool,
+    /// Not heard since the coordinator was rebuilt: until then its plan's number stands still, so that it cannot pass the host's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unheard: bool,
     /// Rises with each change to its plan.
     pub plan_generation: Generation,
     pub joined_at: UnixMs,
