@@ -10,10 +10,7 @@
 use std::sync::Arc;
 
 use isyone_types::{
-    generation::Generation,
-    ids::{HostName, TenantName},
-    operation::OperationState,
-    plan::Lifecycle,
+    generation::Generation, ids::TenantName, operation::OperationState, plan::Lifecycle,
 };
 
 use super::{ChangeError, Edit, Outcome};
@@ -205,6 +202,8 @@ impl Edit<'_> {
 
 #[cfg(test)]
 mod tests {
+    use isyone_types::ids::HostName;
+
     use super::*;
     use crate::{
         change::Command,
@@ -336,7 +335,8 @@ mod tests {
         // One that has nothing newer goes on, with what has changed.
         greet(&mut bench, &h2, ours[1]);
         assert!(of(&bench, &h2) > ours[1] && !bench.state.fleet.hosts[&h2].unheard);
-        let bench = raised(bench);
+        // On a coordinator that is stopped, which has heard of nobody.
+        let bench = raised(restarted(bench));
         assert!(of(&bench, &h1) > one_more && !bench.state.fleet.hosts[&h1].unheard);
     }
 

@@ -120,8 +120,7 @@ pub struct Tenant {
     /// Since when it sleeps: it was suspended because nobody used it, and the next visitor wakes it.
     #[serde(default)]
     pub asleep_since: Option<UnixMs>,
-    /// Recorded when it last fell asleep: when a user had last been active before that. `None`: never, as far as is
-    /// known.
+    /// Recorded when it last fell asleep: when a user had last been active before that. `None`: never, as is known.
     #[serde(default)]
     pub last_active_at: Option<UnixMs>,
     /// When it was last woken, resumed or undeleted; `None`: not since it was created.
