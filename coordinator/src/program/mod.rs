@@ -4,11 +4,12 @@
 
 mod backup;
 mod pki;
+mod restore;
 
 use std::{
     ffi::OsString,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -55,6 +56,13 @@ enum Invocation {
     /// Replace the CA and the sealing key of the coordinator that runs.
     #[command(subcommand)]
     Pki(pki::Pki),
+    /// Rebuild the database and the configuration from what the coordinator has shipped to a destination of backups.
+    ///
+    /// For a new machine, after `restore-keys` (or with ISYONE_SEAL_KEY). Nothing that is there is overwritten. Hosts and
+    /// operators go on when it runs; docs/operations.md says what there is to look at.
+    ///
+    /// Example: isy-coordinator restore --from /mnt/backups --data-dir /var/lib/isyone
+    Restore(restore::Restore),
     /// Copy the database, also while the coordinator runs. The keys are not in it.
     ///
     /// Example: isy-coordinator backup --out /backup/isyone-2026-11-28.db
@@ -167,6 +175,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             raise_incarnation(&raise).map(|()| ExitCode::SUCCESS)
         }
         Some(Invocation::Pki(order)) => pki::run(order),
+        Some(Invocation::Restore(asked)) => restore::run(&asked).map(|()| ExitCode::SUCCESS),
         Some(Invocation::Backup(asked)) => backup::database(&asked).map(|()| ExitCode::SUCCESS),
         Some(Invocation::BackupKeys(asked)) => {
             backup::save_keys(&asked).map(|()| ExitCode::SUCCESS)
@@ -213,6 +222,16 @@ fn make(init: Init) -> Result<()> {
 
 fn raise_incarnation(raise: &RaiseIncarnation) -> Result<()> {
     let dir = &raise.data_dir;
+    raised(dir)?;
+    println!(
+        "next            isy-coordinator run --data-dir {}",
+        dir.display()
+    );
+    println!("then            isyctl host list; isyctl tenant list (see docs/operations.md)");
+    Ok(())
+}
+
+fn raised(dir: &Path) -> Result<()> {
     let raised = runtime()?.block_on(async {
         let mut store = rebuild::open(dir).await?;
         // What depends on the configuration (which hosts get new tenants) is not stored, so any does.
@@ -224,11 +243,6 @@ fn raise_incarnation(raise: &RaiseIncarnation) -> Result<()> {
         "hosts           {}: each takes this database's plan when it connects, whatever it has",
         raised.hosts
     );
-    println!(
-        "next            isy-coordinator run --data-dir {}",
-        dir.display()
-    );
-    println!("then            isyctl host list; isyctl tenant list (see docs/operations.md)");
     Ok(())
 }
 

@@ -29,6 +29,7 @@ use crate::{
         rota::{self, Rota},
         upkeep,
     },
+    shipping::{self, Shipping},
     writer::Handle,
 };
 
@@ -109,7 +110,7 @@ pub(super) fn spawn(
     ));
 }
 
-/// The loops of tenants' backups. Upkeep also where none are made any more: what was made is still removed in its time.
+/// The loops of tenants' backups, and of our own state to the same destinations. Upkeep also where none are made any more: what was made is still removed in its time.
 fn spawn_backups(shared: &Shared, tasks: &mut JoinSet<()>) {
     if shared.config.backup.enabled {
         tasks.spawn(rota::run(Rota {
@@ -124,6 +125,17 @@ fn spawn_backups(shared: &Shared, tasks: &mut JoinSet<()>) {
             shared.rooms.clone(),
             shared.stop.clone(),
         ));
+        let places = shared.upkeep.places.iter();
+        let directories = places.map(|(name, place)| (name.clone(), place.directory.clone()));
+        tasks.spawn(shipping::run(Shipping {
+            handle: shared.handle.clone(),
+            sealer: shared.sealer.clone(),
+            destinations: directories.collect(),
+            data_dir: shared.config.data_dir.clone(),
+            configuration: shared.config.to_toml(),
+            standings: shared.shipped.clone(),
+            stop: shared.stop.clone(),
+        }));
     }
     tasks.spawn(upkeep::run(shared.upkeep.clone()));
 }

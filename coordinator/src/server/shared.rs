@@ -39,6 +39,10 @@ use crate::{
         upkeep::Upkeep,
     },
     rotation::{self, Rotations},
+    shipping::{
+        self,
+        collector::{Standings as ShippedStandings, StateCollector},
+    },
     writer::{Handle, collector::FleetCollector},
 };
 
@@ -64,6 +68,8 @@ pub(super) struct Shared {
     pub(super) upkeep: Arc<Upkeep>,
     pub(super) standings: Arc<ArcSwap<Standings>>,
     pub(super) rooms: Arc<Rooms>,
+    /// How far our own state is at each destination.
+    pub(super) shipped: Arc<ShippedStandings>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) connections: Arc<Connections>,
     pub(super) rotations: Arc<Rotations>,
@@ -120,6 +126,7 @@ impl Shared {
             upkeep,
             standings: Arc::default(),
             rooms: Arc::default(),
+            shipped: Arc::new(shipping::standings(config.backup.destinations.keys())),
             metrics: Arc::default(),
             stop,
             config,
@@ -151,6 +158,7 @@ impl Shared {
                 rooms: self.rooms.clone(),
                 places: self.upkeep.places.clone(),
             }));
+            registry.register_collector(Box::new(StateCollector(self.shipped.clone())));
         }
         registry.register_collector(Box::new(self.connections.clone()));
         registry.register_collector(Box::new(self.streams.clone()));

@@ -12,6 +12,7 @@ mod refusals;
 mod relay;
 mod repositories;
 mod sessions;
+mod shipped;
 mod streams;
 mod support;
 mod tenants;

@@ -148,6 +148,8 @@ impl Edit<'_> {
         accepted_generation: Generation,
     ) -> Result<Outcome, ChangeError> {
         let host = self.host(name)?;
+        self.heard(&host, accepted_generation);
+        let host = self.host(name)?;
         let mut seen = self
             .state
             .observed

@@ -123,8 +123,7 @@ pub struct Tenant {
     /// Since when it sleeps: it was suspended because nobody used it, and the next visitor wakes it.
     #[serde(default)]
     pub asleep_since: Option<UnixMs>,
-    /// Recorded when it last fell asleep: when a user had last been active before that. `None`: never, as far as is
-    /// known.
+    /// Recorded when it last fell asleep: when a user had last been active before that. `None`: never, as is known.
     #[serde(default)]
     pub last_active_at: Option<UnixMs>,
     /// When it was last woken, resumed or undeleted; `None`: not since it was created.
@@ -231,6 +230,9 @@ pub struct Host {
     /// Its agent makes backups: one of a version before is ordered none. Stored because plans depend on it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub makes_backups: bool,
+    /// Not heard since the coordinator was rebuilt: until then its plan's number stands still, so that it cannot pass the host's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unheard: bool,
     /// Rises with each change to its plan.
     pub plan_generation: Generation,
     pub joined_at: UnixMs,

@@ -7,7 +7,9 @@
 //! operators, keys of backups (sealed) and what was backed up, the digest of the configuration that plans were rendered with, the incarnation, the highest generation of
 //! a removed host; and events. Not stored: anything that
 //! hosts report, anything computable (indexes, loads, routes, targets).
-//! Not here: where records are kept (the coordinator's store).
+//! Not here: where records are kept (the coordinator's store), what to write to get from one Fleet to another (changes).
+
+mod changes;
 
 use std::{
     borrow::Cow,
@@ -22,6 +24,7 @@ use isyone_types::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
+pub use self::changes::{between, everything};
 use crate::{
     desired::{
         Fleet, Host, Operator, Tenant, Token,
@@ -318,58 +321,6 @@ pub struct UnreadableRecord {
     pub id: String,
     /// The JSON parser's error.
     pub why: String,
-}
-
-/// All of a Fleet, as writes for an empty store: what [`fleet`] reads back.
-pub fn everything(fleet: &Fleet) -> Vec<Write> {
-    // Every field by its name, so that a new one is not forgotten here.
-    let Fleet {
-        tenants,
-        hosts,
-        operations,
-        tokens,
-        operators,
-        certificates,
-        certificate_troubles,
-        domain_troubles,
-        acme_account,
-        backup_keys,
-        backups,
-        events,
-        last_event: _,
-        plan_digest,
-        incarnation,
-        retired_generation,
-        by_host: _,
-        by_domain: _,
-        by_request: _,
-        ended: _,
-        running: _,
-        copying: _,
-        fenced: _,
-        quarantines: _,
-        key_ends: _,
-    } = fleet;
-    let mut values = vec![
-        RecordValue::PlanDigest(plan_digest.clone()),
-        RecordValue::Incarnation(*incarnation),
-        RecordValue::RetiredGeneration(*retired_generation),
-    ];
-    values.extend(tenants.values().cloned().map(RecordValue::Tenant));
-    values.extend(hosts.values().cloned().map(RecordValue::Host));
-    values.extend(operations.values().cloned().map(RecordValue::Operation));
-    values.extend(tokens.values().cloned().map(RecordValue::Token));
-    values.extend(operators.values().cloned().map(RecordValue::Operator));
-    values.extend(certificates.values().cloned().map(RecordValue::Certificate));
-    let troubles = certificate_troubles.values().cloned();
-    values.extend(troubles.map(RecordValue::CertificateTrouble));
-    let troubles = domain_troubles.values().cloned();
-    values.extend(troubles.map(RecordValue::DomainTrouble));
-    values.extend(backup_keys.values().cloned().map(RecordValue::BackupKey));
-    values.extend(backups.values().cloned().map(RecordValue::Backups));
-    values.extend(acme_account.iter().cloned().map(RecordValue::AcmeAccount));
-    let events = events.iter().cloned().map(Write::Event);
-    values.into_iter().map(Write::Put).chain(events).collect()
 }
 
 /// Texts that many tenants have in common, each kept once.
