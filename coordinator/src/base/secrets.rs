@@ -256,11 +256,7 @@ impl Sealer {
     }
 
     /// Opens what [`Self::seal_bytes`] has sealed for the same record.
-    pub fn open_bytes(
-        &self,
-        record: &str,
-        sealed: &[u8],
-    ) -> Result<Zeroizing<Vec<u8>>, SealError> {
+    pub fn open_bytes(&self, record: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
         let keys = self.keys.load();
         match (opened(&keys.now, record, sealed), &keys.before) {
             (Err(_), Some(before)) => opened(before, record, sealed),

@@ -112,9 +112,7 @@ fn before(kind: OperationKind) -> &'static [OperationKind] {
         | K::Delete
         | K::Move
         | K::Restore
-        | K::Upgrade => {
-            &[K::Create]
-        }
+        | K::Upgrade => &[K::Create],
     }
 }
 
