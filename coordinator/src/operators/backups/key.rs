@@ -2,11 +2,14 @@
 //!
 //! Not here: who may ask (access), how keys are kept (base/backup_keys).
 
+use std::sync::Arc;
+
 use isyone_fleet::{change::Command, desired::backups::BackupKey, event::EventKind, state::State};
 use isyone_proto::{
+    convert::parse,
     echo::echo,
     error::FieldError,
-    ids::ShortName,
+    ids::{ShortName, TenantName},
     pb::v1::{self, RepositoryPlace},
 };
 use tonic::Status;
@@ -61,24 +64,27 @@ impl Api {
 
 /// By its uid, or by the name of the tenant that there is, or else of the last that there was.
 fn find<'a>(state: &'a State, asked: &str) -> Result<&'a BackupKey, Status> {
-    let keys = &state.fleet.backup_keys;
-    let by_uid = asked.parse::<Uuid>().ok().and_then(|uid| keys.get(&uid));
-    let living = state
-        .fleet
-        .tenants
-        .values()
-        .find(|t| t.name.as_str() == asked);
-    let living = living.and_then(|tenant| keys.get(&tenant.uid));
-    let gone = || {
-        let of = keys.values().filter(|key| key.name.as_str() == asked);
-        of.max_by_key(|key| key.made_at)
-    };
     if asked.is_empty() {
         return Err(FieldError::new("tenant", "must be set").into());
     }
-    let found = by_uid.or(living).or_else(gone).map(AsRef::as_ref);
-    found.ok_or_else(|| {
+    let keys = &state.fleet.backup_keys;
+    let found = match asked.parse::<Uuid>() {
+        Ok(uid) => keys.get(&uid),
+        Err(_) => by_name(state, &parse("tenant", asked)?),
+    };
+    found.map(AsRef::as_ref).ok_or_else(|| {
         let why = format!("there is no key of backups of `{}`", echo(asked));
         status::not_found("BACKUP_KEY_NOT_FOUND", why)
     })
+}
+
+fn by_name<'a>(state: &'a State, name: &TenantName) -> Option<&'a Arc<BackupKey>> {
+    let keys = &state.fleet.backup_keys;
+    let living = state.fleet.tenants.get(name);
+    let living = living.and_then(|tenant| keys.get(&tenant.uid));
+    let gone = || {
+        let of = keys.values().filter(|key| key.name == *name);
+        of.max_by_key(|key| key.made_at)
+    };
+    living.or_else(gone)
 }

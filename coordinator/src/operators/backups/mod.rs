@@ -215,21 +215,27 @@ impl BackupService for Api {
     }
 }
 
+/// Refuses what cannot be a backup's id, nor the beginning of one.
+fn is_id(field: &str, id: &str) -> Result<(), FieldError> {
+    let is_one = (SHORT_ID..=64).contains(&id.len())
+        && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    if is_one {
+        return Ok(());
+    }
+    let problem = format!(
+        "`{}` is no backup's: {SHORT_ID} to 64 hexadecimal digits",
+        echo(id)
+    );
+    Err(FieldError::new(field, problem))
+}
+
 /// The one backup of these that an id, or its beginning, stands for.
 fn by_id<'a>(
     field: &str,
     id: &str,
     of: impl Iterator<Item = &'a Arc<TenantBackups>>,
 ) -> Result<(&'a Arc<TenantBackups>, &'a ShortName, &'a SnapshotMade), Status> {
-    let is_id = (SHORT_ID..=64).contains(&id.len())
-        && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    if !is_id {
-        let problem = format!(
-            "`{}` is no backup's: {SHORT_ID} to 64 hexadecimal digits",
-            echo(id)
-        );
-        return Err(FieldError::new(field, problem).into());
-    }
+    is_id(field, id)?;
     let all = of.flat_map(|of| {
         let own = made(of, None).into_iter();
         own.map(move |(name, snapshot)| (of, name, snapshot))
@@ -256,8 +262,11 @@ fn none_made(tenant: &TenantName) -> Status {
 }
 
 fn find(state: &State, field: &str, name: &str) -> Result<Arc<Tenant>, Status> {
-    let name: TenantName = parse(field, name)?;
-    let found = state.fleet.tenants.get(&name).cloned();
+    existing(state, &parse(field, name)?)
+}
+
+fn existing(state: &State, name: &TenantName) -> Result<Arc<Tenant>, Status> {
+    let found = state.fleet.tenants.get(name).cloned();
     found.ok_or_else(|| {
         status::not_found("TENANT_NOT_FOUND", format!("there is no tenant `{name}`"))
     })

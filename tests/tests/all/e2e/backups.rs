@@ -1,14 +1,16 @@
 //! A real tenant is backed up and comes back: what was written before the chosen second is there, what came after it is not, every file
-//! is, and what came back is another tenant that reaches nobody. Stock restic reads the repository with the exported key.
+//! is, and what came back is another tenant that reaches nobody. Stock restic reads the repository with the exported key. Then the
+//! coordinator's machine is lost, and rebuilt from what was shipped: nobody is stopped, and backups go on.
 
 use std::{process::Command, time::Duration};
 
 use isyone_tests::e2e::{
-    alone,
+    alone, binary,
     cell::{Cell, Shape},
     enabled,
     http::get,
     odoo::User,
+    process::run,
     wait_for,
 };
 use serde_json::{Value, json};
@@ -85,6 +87,55 @@ fn checked_by_restic(cell: &Cell) {
     restic(&["check", "--read-data"]);
 }
 
+/// The coordinator's machine is lost but for the disk with the destination; another one is made of it as docs/operations.md says.
+fn rebuilt_on_an_empty_machine(cell: &mut Cell) {
+    let key = |cell: &Cell| cell.json(&["backup", "key", "alfa"])["password"].clone();
+    let containers = |cell: &Cell| {
+        let alfa = cell.hosts[0].docker.started_at("odoo_alfa");
+        [alfa, cell.hosts[1].docker.started_at("odoo_beta")]
+    };
+    let (known, running) = (key(cell), containers(cell));
+    let path = |name: &str| cell.dir.path().join(name);
+    let (data, lost) = (path("coordinator"), path("lost"));
+    let (keys, passphrase) = (path("isyone.keys"), path("passphrase"));
+    std::fs::write(&passphrase, "correct horse battery staple").expect("a passphrase");
+    let coordinator = |words: &[&str]| {
+        let mut command = Command::new(binary("isy-coordinator"));
+        command.args(words).arg("--data-dir").arg(&data);
+        command
+    };
+    let with = |mut command: Command, file: &str| {
+        command.arg(file).arg(&keys).arg("--passphrase-file");
+        run(command.arg(&passphrase)).ok();
+    };
+    with(coordinator(&["backup-keys"]), "--out");
+    // This long a commit may take to be shipped.
+    std::thread::sleep(Duration::from_secs(10));
+    cell.coordinator = None;
+    let begun = std::time::Instant::now();
+    std::fs::rename(&data, &lost).expect("the old machine");
+    with(coordinator(&["restore-keys"]), "--from");
+    let mut restore = coordinator(&["restore", "--from"]);
+    let said = run(restore.arg(lost.join("backups"))).ok();
+    assert!(said.contains("2 hosts, 3 tenants"), "{said}");
+    std::fs::rename(lost.join("backups"), data.join("backups")).expect("the destination");
+    std::fs::remove_dir_all(&lost).expect("the old machine");
+    cell.start_coordinator();
+    cell.wait_host("h1", "ready");
+    cell.wait_host("h2", "ready");
+    println!("rebuilt in {:.1} s", begun.elapsed().as_secs_f64());
+    for tenant in ["alfa", "beta", "gama"] {
+        cell.wait_phase(tenant, "running", MINUTE);
+        answers(cell, tenant);
+    }
+    assert_eq!(containers(cell), running, "nothing was restarted");
+    assert_eq!(key(cell), known);
+    cell.isyctl(&["backup", "create", "alfa"]).ok();
+    wait_for("another backup", 3 * MINUTE, || {
+        (bases(cell).len() == 2).then_some(())
+    });
+}
+
 #[test]
 #[expect(
     clippy::too_many_lines,
@@ -96,7 +147,7 @@ fn a_tenant_comes_back_as_it_was_at_a_chosen_second() {
         return;
     }
     let _alone = alone();
-    let cell = Cell::start(&Shape {
+    let mut cell = Cell::start(&Shape {
         hosts: 2,
         config: CONFIG,
         ..Shape::default()
@@ -182,4 +233,5 @@ fn a_tenant_comes_back_as_it_was_at_a_chosen_second() {
     answers(&cell, "gama");
     assert_eq!(sql(&cell, "gama", "select count(*) from mark"), "2");
     assert_eq!(sql(&cell, "gama", neutral), "", "it is live");
+    rebuilt_on_an_empty_machine(&mut cell);
 }
