@@ -249,6 +249,7 @@ async fn a_backup_that_nobody_waits_for_leaves_no_snapshot() {
         while !made.join("config").exists() {
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
     };
     tokio::select! {
         ended = world.job(BackupWork::Base, "own") => panic!("{ended:?}"),
