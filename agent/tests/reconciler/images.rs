@@ -3,9 +3,10 @@
 //!
 //! Not here: images that a new tenant cannot have (faults).
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use isyone_agent::{
+    host::Pace,
     plan::state::{StepRecord, StepState},
     testing::{
         fake_docker::{FakeDocker, Faults},
@@ -384,5 +385,52 @@ async fn a_suspended_tenant_gets_its_image_at_once_and_begins_with_it() {
     life.converged(&plan).await;
     assert_eq!(fake.image_of("odoo_alfa").as_deref(), Some(NEW));
     assert_one_running_stack(&fake, "alfa");
+    life.end().await;
+}
+
+/// Fails where what the host has under a tag takes the place of what its registry would give: an upgrade that says it succeeded, with
+/// the old image.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_registry_that_fails_is_no_upgrade() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = FakeDocker::new(dir.path(), 1);
+    let (mut life, mut plan) = published(&fake, dir.path()).await;
+    plan.images_asked.odoo = 2;
+    order(&mut life, &mut plan);
+    life.converged(&plan).await;
+    fake.unpublish("odoo:18.0");
+    plan.images_asked.odoo = 4;
+    order(&mut life, &mut plan);
+    let (message, blocked) = failure(&life, &plan).await;
+    assert!(!blocked && message.contains("odoo:18.0"), "{message}");
+    assert_eq!(fake.image_of("odoo_alfa").as_deref(), Some(NEW));
+    life.end().await;
+}
+
+/// Fails where the new Odoo is awaited to the end after somebody has thought better of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_odoo_that_never_answers_is_not_awaited_when_the_upgrade_is_taken_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = FakeDocker::new(dir.path(), 1);
+    let patient = Pace {
+        start_timeout: Duration::from_secs(60),
+        ..Pace::hasty()
+    };
+    let mut plan = pulled();
+    let mut life = Life::begin_at(patient, &fake, dir.path(), std::slice::from_ref(&plan));
+    life.converged(&plan).await;
+    fake.publish("odoo:18.0", NEW);
+    fake.set_sick(NEW);
+    plan.images_asked.odoo = 2;
+    order(&mut life, &mut plan);
+    life.wait("the new Odoo", |_| {
+        fake.image_of("odoo_alfa").as_deref() == Some(NEW)
+    })
+    .await;
+    plan.images_asked.odoo = 0;
+    order(&mut life, &mut plan);
+    // Gives up long before that Odoo would be given up.
+    life.converged(&plan).await;
+    assert_eq!(fake.image_of("odoo_alfa").as_deref(), Some(OLD));
     life.end().await;
 }
