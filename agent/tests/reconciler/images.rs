@@ -407,6 +407,30 @@ async fn a_registry_that_fails_is_no_upgrade() {
     life.end().await;
 }
 
+/// Fails where that is said once: the coordinator hears the newest word only.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upgrade_that_failed_is_said_to_fail_until_it_is_taken_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = FakeDocker::new(dir.path(), 1);
+    let (mut life, mut plan) = published(&fake, dir.path()).await;
+    fake.set_sick(NEW);
+    plan.images_asked.odoo = 2;
+    order(&mut life, &mut plan);
+    failure(&life, &plan).await;
+    for _ in 0..40 {
+        let status = life.status("alfa").unwrap();
+        let unwell = [TenantProgress::Failing, TenantProgress::Working];
+        assert!(unwell.contains(&status.progress), "{status:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    failure(&life, &plan).await;
+    plan.images_asked.odoo = 0;
+    order(&mut life, &mut plan);
+    life.converged(&plan).await;
+    assert_eq!(fake.image_of("odoo_alfa").as_deref(), Some(OLD));
+    life.end().await;
+}
+
 /// Fails where the new Odoo is awaited to the end after somebody has thought better of it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_odoo_that_never_answers_is_not_awaited_when_the_upgrade_is_taken_back() {
