@@ -40,9 +40,17 @@ pub struct TenantObserved {
     pub report: TenantReport,
     /// When its disk was last reported; of no meaning when none is known.
     pub disk_at: UnixMs,
-    /// The trouble last reported to operators by an event, and under which generation; `None` since the tenant was last
-    /// well.
-    pub told: Option<(TenantProgress, u64)>,
+    /// The trouble last reported to operators by an event; `None` since the tenant was last well.
+    pub told: Option<Told>,
+}
+
+/// Trouble that operators were told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told {
+    pub trouble: TenantProgress,
+    /// That was under a plan before the one of the last report: the same trouble under this one is news. Not which plan it was,
+    /// because each tenant has one of these.
+    pub before: bool,
 }
 
 /// For how long a disk's state is believed when reports do not tell it any more, milliseconds. An agent that has just

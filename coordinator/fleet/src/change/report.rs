@@ -16,7 +16,7 @@ use super::{ChangeError, Edit, Outcome, generations};
 use crate::{
     desired::{CopyRole, Tenant},
     event::EventKind,
-    observed::{DISK_KNOWN_MS, TenantObserved},
+    observed::{DISK_KNOWN_MS, TenantObserved, Told},
     views,
 };
 
@@ -117,11 +117,19 @@ impl Edit<'_> {
         host: &HostName,
         before: Option<&TenantObserved>,
         report: &TenantReport,
-    ) -> Option<(TenantProgress, u64)> {
-        let mut told = before
-            .filter(|b| b.report.uid == report.uid)
-            .and_then(|b| b.told);
-        let trouble = Some((report.progress, report.generation));
+    ) -> Option<Told> {
+        let same = before.filter(|b| b.report.uid == report.uid);
+        let mut told = same.and_then(|b| {
+            let newer = b.report.generation != report.generation;
+            b.told.map(|told| Told {
+                before: told.before || newer,
+                ..told
+            })
+        });
+        let trouble = Some(Told {
+            trouble: report.progress,
+            before: false,
+        });
         match report.progress {
             TenantProgress::Failing | TenantProgress::Unhealthy if told != trouble => {
                 let kind = if report.progress == TenantProgress::Failing {

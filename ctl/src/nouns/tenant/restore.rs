@@ -51,8 +51,8 @@ pub struct Restore {
     #[arg(long)]
     host: Option<String>,
     /// From this destination; else from where most is reached
-    #[arg(long, value_name = "DESTINATION")]
-    from: Option<String>,
+    #[arg(long, value_name = "NAME")]
+    destination: Option<String>,
     /// Do not neutralise it
     #[arg(long)]
     live: bool,
@@ -73,7 +73,7 @@ impl Restore {
         let message = RestoreBackupRequest {
             tenant: self.name,
             to: Some(point(&to, &TimeZone::system())?),
-            destination: self.from.unwrap_or_default(),
+            destination: self.destination.unwrap_or_default(),
             new_name: new_name.clone(),
             host: self.host.unwrap_or_default(),
             live: self.live,
