@@ -6,13 +6,14 @@
 
 pub mod backups;
 pub mod certificates;
+mod copies;
 pub mod domains;
 mod index;
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use imbl::{OrdMap, OrdSet, ordmap::DiffItem};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use isyone_types::{
     generation::Generation,
     identity::{CertificateInfo, Identity, OperatorRole},
@@ -23,7 +24,10 @@ use isyone_types::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use self::index::HostIndex;
+pub use self::{
+    copies::{CopyRole, MAX_COPIES, TenantCopy, TenantPlacement},
+    index::HostIndex,
+};
 use crate::{event::EventLog, operation::Operation};
 
 /// Sealed bytes, as base64 so that a JSON record stays readable.
@@ -36,47 +40,6 @@ impl std::fmt::Debug for Sealed {
         f.write_str("[sealed]")
     }
 }
-
-/// Where a tenant runs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TenantPlacement {
-    pub host: HostName,
-    /// Rises with each move; an agent never starts a tenant with an epoch below the highest it has seen.
-    pub epoch: u64,
-    /// The tenant's network there.
-    pub subnet: Ipv4Net,
-    /// Published port of Odoo's HTTP server.
-    pub http_port: u16,
-    /// Published port of Odoo's gevent server.
-    pub websocket_port: u16,
-    /// Why this host was chosen, in one sentence.
-    pub reason: Box<str>,
-    /// When it was chosen.
-    pub at: UnixMs,
-}
-
-/// What a copy of a tenant is that lies beside the one that lives.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CopyRole {
-    /// It is being filled, and may take over.
-    Incoming,
-    /// It lived here before, and is kept until then in case something is missed. It never starts again. `None`: for as
-    /// long as the tenant has not been well in its new place.
-    Fenced { until: Option<UnixMs> },
-    /// It is being removed, and never was the tenant's only copy.
-    Discarded,
-}
-
-/// A copy of a tenant on another host than the one where it lives.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TenantCopy {
-    pub place: TenantPlacement,
-    pub role: CopyRole,
-}
-
-/// Most copies of a tenant beside the one that lives: one on its way, and some that are kept or being removed.
-pub const MAX_COPIES: usize = 4;
 
 /// One customer's tenant, as wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
