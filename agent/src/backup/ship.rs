@@ -64,6 +64,27 @@ pub struct Found {
     pub listed: Listed,
 }
 
+impl Found {
+    /// A later history than the cluster's own is of a restore that was taken back: it is nobody's any more, and lies ahead for ever.
+    fn is_abandoned(&self, segment: &Segment) -> bool {
+        let position = self.position.as_ref();
+        position.is_some_and(|position| segment.timeline > position.timeline)
+    }
+
+    /// What waits, sorted.
+    fn names(&self) -> Vec<Segment> {
+        let mut names = self.listed.names();
+        names.retain(|segment| !self.is_abandoned(segment));
+        names
+    }
+
+    fn abandoned(&self) -> Vec<Segment> {
+        let mut names = self.listed.names();
+        names.retain(|segment| self.is_abandoned(segment));
+        names
+    }
+}
+
 impl Backups {
     /// Ships a tenant's changes to all its destinations, and clears its spool. How it went is shown.
     pub async fn ship_all(&self, tenant: &TenantPlan) -> Result<(), Problem> {
@@ -206,8 +227,14 @@ impl Backups {
         extent: Extent,
         progress: Option<&Progress>,
     ) -> Result<Chain, Problem> {
-        let names = found.listed.names();
+        let names = found.names();
         for _ in 0..ROUNDS {
+            let (chain, _) = site.chain().await?;
+            let gone_back = { found.position }.is_some_and(|p| chain.is_ahead_of(p.timeline));
+            if gone_back {
+                site.change(Some(found.size), |chain| chain.broken(now_ms()))
+                    .await?;
+            }
             let (chain, _) = site.chain().await?;
             let next = chain.next(&names, found.size);
             if next.hole {
@@ -361,7 +388,10 @@ impl Backups {
             let (chain, _) = self.site(tenant.uid, &destination.name).chain().await?;
             needed.push(chain.needs_from(found.size));
         }
-        let segments = removable(&found.listed.names(), &needed);
+        let mut segments = removable(&found.names(), &needed);
+        if !needed.is_empty() {
+            segments.extend(found.abandoned());
+        }
         let is_of_no_use = |name: &&String| !name.ends_with(".history");
         let others = found.listed.others.iter().filter(is_of_no_use).cloned();
         let mut names: Vec<_> = segments.iter().map(ToString::to_string).collect();

@@ -48,6 +48,15 @@ pub enum Database {
     Doubtful,
 }
 
+/// What the tenant had before a restore took its place: it lies in the home, beside what came after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Aside {
+    /// The restore, by its operation.
+    pub restore: Uuid,
+    /// It is on its way there or back, and the end of that was not recorded: nothing is known of what lies in the volumes.
+    pub moving: bool,
+}
+
 /// State of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -124,6 +133,13 @@ pub struct TenantState {
     /// elsewhere.
     #[serde(default)]
     pub fenced_at: Option<u64>,
+    /// What it had before it was restored in its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aside: Option<Aside>,
+    /// The highest timeline of PostgreSQL's that a restore in its place has begun here: the next one begins none of before, so that no
+    /// two histories in its backups have segments of the same names.
+    #[serde(default)]
+    pub timeline: u32,
     /// Where its data lies, from when it was put there: a host's tenants may later be kept elsewhere.
     #[serde(default)]
     pub home: Option<PathBuf>,
@@ -159,6 +175,8 @@ impl TenantState {
             wanted_generation: 0,
             copied_by: None,
             fenced_at: None,
+            aside: None,
+            timeline: 0,
             home: None,
             recording: false,
             volume_repairs: 0,
@@ -178,6 +196,12 @@ impl TenantState {
         *self = Self {
             database: Database::Incoming,
             home: self.home.take(),
+            // It lies in the same home, and goes on order only.
+            aside: self.aside.map(|aside| Aside {
+                moving: false,
+                ..aside
+            }),
+            timeline: self.timeline,
             recording: self.recording,
             volume_repairs: self.volume_repairs,
             ..Self::new(plan)

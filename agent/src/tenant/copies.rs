@@ -120,6 +120,12 @@ pub async fn find(host: &Host, plan: &TenantPlan) -> io::Result<Copy> {
     .await
 }
 
+/// The highest timeline that a restore in its place has begun. Blocking.
+pub fn newest_timeline(host: &Host, plan: &TenantPlan) -> u32 {
+    let state = state_file::load(&host.directory(plan), plan);
+    state.map_or(0, |state| state.timeline)
+}
+
 /// Whether a copy waits for data now. Blocking.
 pub fn is_incoming(host: &Host, plan: &TenantPlan) -> bool {
     let _turn = host.copies.lock().unwrap_or_else(PoisonError::into_inner);
@@ -130,11 +136,16 @@ pub fn is_incoming(host: &Host, plan: &TenantPlan) -> bool {
 /// Records durably that `job` has completed a copy; `false` when it is not incoming any more.
 pub fn complete(host: &Host, plan: &TenantPlan, job: Uuid) -> io::Result<bool> {
     let whole = Database::Ready { synced: true };
-    complete_as(host, plan, job, whole)
+    complete_as(host, plan, job, (whole, None))
 }
 
-/// Likewise, and what it has made of it.
-pub fn complete_as(host: &Host, plan: &TenantPlan, job: Uuid, whole: Database) -> io::Result<bool> {
+/// Likewise, and what it has made of it: with which timeline its log goes on, where it is another than before.
+pub fn complete_as(
+    host: &Host,
+    plan: &TenantPlan,
+    job: Uuid,
+    (whole, timeline): (Database, Option<u32>),
+) -> io::Result<bool> {
     let _turn = host.copies.lock().unwrap_or_else(PoisonError::into_inner);
     let directory = host.directory(plan);
     let Some(mut state) =
@@ -144,6 +155,7 @@ pub fn complete_as(host: &Host, plan: &TenantPlan, job: Uuid, whole: Database) -
     };
     state.database = whole;
     state.copied_by = Some(job);
+    state.timeline = state.timeline.max(timeline.unwrap_or_default());
     state_file::save(&state, &directory, true)?;
     Ok(true)
 }
@@ -167,6 +179,7 @@ pub(super) fn save(
     if let Some(recorded) = recorded.filter(TenantState::is_whole) {
         state.database = recorded.database;
         state.copied_by = recorded.copied_by;
+        state.timeline = recorded.timeline;
     }
     fsutil::private_dir(&directory)?;
     state_file::save(state, &directory, durable)

@@ -25,7 +25,7 @@ use crate::{
         steps,
     },
     tenant::{
-        Result, Tenant, TenantError, TenantView,
+        Result, Tenant, TenantError, TenantView, aside,
         containers::{create, no_stack},
         data, database, images, installs, ready, turn, visitors,
     },
@@ -130,6 +130,9 @@ async fn act(tenant: &Tenant, view: &TenantView, action: Action) -> Result<Strin
         Action::RemoveHome => data::remove_home(tenant, view).await,
         Action::PutBackVolumes => data::put_back(tenant, view).await,
         Action::MoveData(role) => data::move_home(tenant, view, role).await,
+        Action::SetAside(id) => aside::set_aside(tenant, view, id).await,
+        Action::BringBack(id) => aside::bring_back(tenant, view, id).await,
+        Action::RemoveAside(id) => aside::remove_aside(tenant, view, id).await,
         Action::RemoveDirectory => remove_directory(tenant).await,
         Action::RestartContainer(role) => restart(tenant, role).await,
         Action::StartContainer(role) => {

@@ -14,7 +14,10 @@ use crate::{
     base::fsutil::blocking,
     docker::DockerError,
     host::{Host, homes::Pointers},
-    plan::home::{self, HomeOwner},
+    plan::{
+        home::{self, HomeOwner},
+        state::TenantState,
+    },
 };
 
 /// A tenant's directories.
@@ -46,7 +49,9 @@ pub async fn find(host: &Host, plan: &TenantPlan) -> Result<Kept, NothingKept> {
     let (directory, of) = (host.directory(plan), plan.clone());
     let state = blocking(move || Ok(state_file::load(&directory, &of))).await;
     let state = state.map_err(NothingKept::Home)?;
-    let state = state.filter(|state| state.is_ready());
+    // On its way aside or back, it is not known what lies here.
+    let moves = |state: &TenantState| state.aside.is_some_and(|aside| aside.moving);
+    let state = state.filter(|state| state.is_ready() && !moves(state));
     let state = state.ok_or(NothingKept::NotReady)?;
     let places = copies::places(host, &plan.name, plan.uid).await??;
     let names = (plan.name.postgres_volume(), plan.name.odoo_volume());

@@ -1,10 +1,11 @@
 //! One tenant at work: `reconcile` says when, `rest` is its loop, `settle` observes (`look`), compares (plan::diff) and
-//! has the difference carried out (`execute`, `images`, `data`, `database`, `containers`, `installs`, `ready`), `show` puts its status on the
+//! has the difference carried out (`execute`, `images`, `data`, `aside`, `database`, `containers`, `installs`, `ready`), `show` puts its status on the
 //! board, `turn` is its place among others, `vigil` looks after it while that takes long.
 //! This file: the tenant and its memory.
 //!
 //! Not here: what to do (plan::diff), what tenants share (host).
 
+mod aside;
 mod containers;
 pub mod copies;
 mod data;

@@ -68,6 +68,7 @@ pub fn tenant_plan(name: &str) -> TenantPlan {
         quarantine_until: None,
         purge_now: false,
         leftover: false,
+        before: None,
         seed: Seed::Fresh,
         upload_limit_bytes: 1 << 30,
         wal_spool: None,

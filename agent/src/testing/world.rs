@@ -23,7 +23,7 @@ use crate::plan::{
     pins::Wanted,
     sql,
     stack::Stack,
-    state::{Database, TenantState},
+    state::{Aside, Database, TenantState},
 };
 
 /// A host of four CPUs.
@@ -209,6 +209,22 @@ impl World {
                     Role::Postgres => self.observed.postgres_volume = None,
                 }
             }
+            Action::SetAside(restore) => {
+                assert!(self.observed.postgres.is_none(), "data in use");
+                self.state.database = Database::Incoming;
+                self.state.copied_by = None;
+                self.state.aside = Some(Aside {
+                    restore,
+                    moving: false,
+                });
+            }
+            Action::BringBack(_) => {
+                assert!(self.observed.postgres.is_none(), "data in use");
+                self.state.database = Database::Ready { synced: true };
+                self.state.copied_by = None;
+                self.state.aside = None;
+            }
+            Action::RemoveAside(_) => self.state.aside = None,
             Action::RemoveDirectory => {
                 (self.observed.directory, self.observed.files_current) = (false, false)
             }

@@ -7,8 +7,8 @@ use uuid::Uuid;
 use super::{MAX_MESSAGE, backup, parse, parse_optional, shortened, timestamp, unix_ms};
 use crate::{
     error::FieldError,
-    pb::agent::v1::{self as agent, job_order, seed},
-    plan::{JobOrder, JobWork, MAX_JOBS_PER_HOST, PeerGrant, Seed, WalSpool},
+    pb::agent::v1::{self as agent, before, job_order, seed},
+    plan::{Before, JobOrder, JobWork, MAX_JOBS_PER_HOST, PeerGrant, Seed, WalSpool},
     report::{JobReport, JobState},
 };
 
@@ -215,4 +215,22 @@ pub(super) fn reports(wire: Vec<agent::JobStatus>) -> Result<Vec<JobReport>, Fie
         })
     };
     wire.into_iter().enumerate().map(parse_one).collect()
+}
+
+pub(super) fn before_to_wire(before: Before) -> agent::Before {
+    let wish = match before {
+        Before::Keep(id) => before::Wish::Keep(id.to_string()),
+        Before::Return(id) => before::Wish::ReturnTo(id.to_string()),
+        Before::Remove(id) => before::Wish::Remove(id.to_string()),
+    };
+    agent::Before { wish: Some(wish) }
+}
+
+pub(super) fn before(wire: agent::Before) -> Result<Before, FieldError> {
+    Ok(match wire.wish {
+        Some(before::Wish::Keep(id)) => Before::Keep(parse("before.keep", &id)?),
+        Some(before::Wish::ReturnTo(id)) => Before::Return(parse("before.return_to", &id)?),
+        Some(before::Wish::Remove(id)) => Before::Remove(parse("before.remove", &id)?),
+        None => return Err(FieldError::new("before.wish", "must be set")),
+    })
 }

@@ -220,6 +220,7 @@ impl From<&TenantPlan> for agent::TenantPlan {
             quarantine_expire_time: t.quarantine_until.map(timestamp),
             purge_now: t.purge_now,
             leftover: t.leftover,
+            before: t.before.map(jobs::before_to_wire),
             activated: !t.seed.may_fill(),
             upload_limit_bytes: t.upload_limit_bytes,
             seed: jobs::seed_to_wire(&t.seed),
@@ -271,6 +272,7 @@ impl TryFrom<agent::TenantPlan> for TenantPlan {
             quarantine_until: wire.quarantine_expire_time.as_ref().map(unix_ms),
             purge_now: wire.purge_now,
             leftover: wire.leftover,
+            before: wire.before.map(jobs::before).transpose()?,
             seed: jobs::seed(wire.seed, wire.activated)?,
             upload_limit_bytes: wire.upload_limit_bytes,
             wal_spool: wire.wal_spool.map(jobs::spool),
@@ -396,6 +398,7 @@ mod tests {
             quarantine_until: Some(5),
             purge_now: false,
             leftover: true,
+            before: Some(crate::plan::Before::Return(Uuid::from_u128(9))),
             seed: Seed::Peer("h7".parse().unwrap()),
             upload_limit_bytes: 1 << 30,
             wal_spool: Some(WalSpool {

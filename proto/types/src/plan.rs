@@ -194,6 +194,18 @@ impl From<SeedFields> for Seed {
     }
 }
 
+/// What becomes of the data that a tenant had before a restore took its place; each names that restore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Before {
+    /// It is set aside when the restore begins, and kept.
+    Keep(Uuid),
+    /// It is the tenant's again; what was restored in its place goes.
+    Return(Uuid),
+    /// It goes.
+    Remove(Uuid),
+}
+
 /// Most jobs in one host's plan; more wait at the coordinator.
 pub const MAX_JOBS_PER_HOST: usize = 256;
 
@@ -302,6 +314,9 @@ pub struct TenantPlan {
     /// host where it has lived since refuses that.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub leftover: bool,
+    /// What becomes of the data of before a restore; `None`: nothing is said of any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Before>,
     /// Where its data comes from.
     #[serde(flatten)]
     pub seed: Seed,

@@ -40,6 +40,8 @@ pub struct Data {
 pub struct Copy {
     pub world: World,
     pub data: Option<Data>,
+    /// What was set aside for a restore.
+    pub aside: Option<Data>,
     /// How often the database was initialised; more than once for one set of volumes means lost data.
     pub initialisations: u32,
 }
@@ -227,6 +229,7 @@ impl SimHost {
             .or_insert_with(|| Copy {
                 world: World::empty(plan),
                 data: None,
+                aside: None,
                 initialisations: 0,
             });
         heed(copy, plan, stale);
@@ -376,6 +379,9 @@ fn carry_out(copy: &mut Copy, plan: &TenantPlan, action: Action) {
                 value: 0,
             });
         }
+        Action::SetAside(_) => copy.aside = copy.data.take(),
+        Action::BringBack(_) => copy.data = copy.aside.take(),
+        Action::RemoveAside(_) => copy.aside = None,
         Action::RemoveVolume(Role::Postgres) => {
             copy.data = None;
             copy.initialisations = 0;

@@ -186,13 +186,20 @@ impl Simulation {
     /// One more piece of a backup, of whatever was in it: it is the new tenant's from now on.
     fn restored(&mut self, host: &HostName, job: SimJob, restore: &RestoreOrder) -> SimJob {
         let pieces = job.pieces + 1;
-        let held = Some(Data {
+        let copies = self.hosts.get(host).map(|sim| &sim.copies);
+        let copy = copies.and_then(|copies| copies.get(&job.order.tenant));
+        // In its place: as much as was there. What a restore to an earlier moment leaves out was asked for.
+        let aside = copy.and_then(|copy| copy.aside);
+        let held = Some(aside.unwrap_or(Data {
             uid: job.order.uid,
             value: 0,
-        });
-        let database = Database::Restored {
-            source: "odoo_alfa".to_owned(),
-            neutralise: restore.neutralise,
+        }));
+        let database = match restore.rekey {
+            true => Database::Restored {
+                source: "odoo_alfa".to_owned(),
+                neutralise: restore.neutralise,
+            },
+            false => Database::Ready { synced: true },
         };
         let whole = pieces >= PIECES;
         if whole && !self.complete(host, &job.order, held, database) {

@@ -150,6 +150,14 @@ impl Chain {
         self.gap_since.is_none() && needs.is_some()
     }
 
+    /// Whether a cluster on this timeline has gone back to a history of before: a restore in the tenant's place was taken back. Then
+    /// what is there leads no further, although it lies ahead by its names.
+    pub fn is_ahead_of(&self, timeline: u32) -> bool {
+        let base = self.base.as_ref().and_then(|base| base.needs);
+        let last = self.there.or(base.filter(|_| self.is_whole()));
+        last.is_some_and(|own| own.last.timeline > timeline)
+    }
+
     /// What to ship of `spool`, which is sorted. PostgreSQL archives in order: where a later one waits, an earlier one will not come.
     pub fn next(&self, spool: &[Segment], size: SegmentSize) -> Next {
         let mut next = Next::default();

@@ -117,6 +117,40 @@ fn another_timeline_is_a_hole() {
 }
 
 #[test]
+fn a_return_to_an_earlier_timeline_ends_a_chain_until_the_next_base() {
+    let on = |timeline, number| size().numbered(timeline, number);
+    let mut chain = Chain::default();
+    chain.begin(on(2, 5));
+    chain.shipped(&[on(2, 5), on(2, 6)], size());
+    let needs = Segments {
+        first: on(2, 5),
+        last: on(2, 6),
+    };
+    chain.based(Base {
+        needs: Some(needs),
+        ..base(5, 6)
+    });
+    assert!(chain.is_ahead_of(1) && !chain.is_ahead_of(2));
+    chain.broken(7);
+    assert!(!chain.is_whole() && !chain.is_ahead_of(1), "once");
+    assert_eq!(chain.needs_from(size()), None, "until the next base begins");
+    chain.begin(on(1, 7));
+    let next = chain.next(&[on(1, 7), on(1, 8)], size());
+    assert_eq!((next.ship.len(), next.hole), (2, false));
+    chain.shipped(&next.ship, size());
+    let needs = Segments {
+        first: on(1, 7),
+        last: on(1, 8),
+    };
+    assert_eq!(chain.rest_of(needs, &[], size()), Ok(Vec::new()));
+    chain.based(Base {
+        needs: Some(needs),
+        ..base(7, 8)
+    });
+    assert!(chain.is_whole() && !chain.is_ahead_of(1));
+}
+
+#[test]
 fn a_stopped_tenant_has_a_base_and_no_log() {
     let mut chain = Chain::default();
     let stopped = Base {

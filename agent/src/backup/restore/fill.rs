@@ -29,6 +29,7 @@ use super::{
         words::{Problem, problem},
     },
     choose::{self, Followed, Shipped},
+    recover::pass_over,
     unpack::{Site, own, unpack},
 };
 use crate::{
@@ -85,6 +86,8 @@ pub struct Ground {
     /// The tenant's disk.
     pub disk_bytes: u64,
     pub reserve: Reserve,
+    /// The highest timeline of the tenant's own that a restore has begun: this one begins none of before.
+    pub newest_timeline: u32,
     /// Whether the volumes are still to be filled: looked at when nobody else can have them any more.
     pub still: Arc<dyn Fn() -> bool + Send + Sync>,
 }
@@ -97,6 +100,8 @@ pub(super) struct Filled {
     pub base_at: UnixMs,
     /// How far the log leads; `None`: none follows.
     pub followed: Option<Followed>,
+    /// The timeline that its log goes on with; `None`: it goes on with the one that it has.
+    pub timeline: Option<u32>,
     /// The volumes, open since before anything was written, and held against other attempts.
     held: [OwnedFd; 2],
 }
@@ -175,7 +180,10 @@ pub(super) fn fill(
     let followed = source.log(&fetching)?;
     source.files(&fetching, &odoo)?;
     source.ready(&postgres, followed.is_some())?;
+    let begins = |needs: Segments| needs.first.timeline.max(ground.newest_timeline) + 1;
+    let needs = fetching.manifest.segments.filter(|_| followed.is_some());
     Ok(Filled {
+        timeline: needs.map(begins),
         database: fetching.manifest.tenant.name.database(),
         base_at: fetching.manifest.at,
         followed,
@@ -387,6 +395,13 @@ impl Source<'_> {
                 "segment {missing} of the log, which the backup cannot do without, is missing"
             ))
         })?;
+        let owner = self.ground.postgres_owner;
+        pass_over(
+            &log,
+            owner,
+            needs.first.timeline,
+            self.ground.newest_timeline,
+        )?;
         Ok(Some(followed))
     }
 

@@ -119,7 +119,7 @@ impl Restore {
             },
             false => Database::Ready { synced: true },
         };
-        self.record(order, plan, whole).await
+        self.record(order, plan, (whole, brought.timeline)).await
     }
 
     /// Where everything goes, and who opens it.
@@ -150,6 +150,11 @@ impl Restore {
             name: plan.name.clone(),
             disk_bytes: plan.size.disk_bytes,
             reserve: self.reserve,
+            newest_timeline: {
+                let (host, plan) = (host.clone(), plan.clone());
+                let newest = blocking(move || Ok(copies::newest_timeline(&host, &plan))).await;
+                newest.unwrap_or_default()
+            },
             still: {
                 let (host, plan) = (host.clone(), plan.clone());
                 Arc::new(move || copies::is_incoming(&host, &plan))
@@ -201,6 +206,7 @@ impl Restore {
         let brought = Brought {
             database: filled.database.clone(),
             base_at: filled.base_at,
+            timeline: filled.timeline,
             reached,
         };
         let log = ground.log.clone();
@@ -265,7 +271,7 @@ impl Restore {
         &self,
         order: &JobOrder,
         plan: TenantPlan,
-        whole: Database,
+        whole: (Database, Option<u32>),
     ) -> Result<(), Problem> {
         let (host, job) = (self.backups.host.clone(), order.id);
         let recorded = blocking(move || copies::complete_as(&host, &plan, job, whole)).await;
@@ -297,6 +303,8 @@ pub struct Brought {
     /// The database's name in the cluster.
     pub database: String,
     pub base_at: UnixMs,
+    /// The timeline that its log goes on with, where it begins one.
+    pub timeline: Option<u32>,
     pub reached: Reached,
 }
 

@@ -17,11 +17,12 @@ use super::{
     super::words::Problem,
     choose::Followed,
     server::{Launch, Server, Servers},
+    unpack::own,
 };
 use crate::{
     base::{
         beneath::{RelPath, Root},
-        fsutil::blocking,
+        fsutil::{Owner, blocking},
     },
     plan::recovery::{self, Ended, Extent},
 };
@@ -34,12 +35,33 @@ const LOOKS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 const MOST_ANSWER: u64 = 4 << 10;
 /// Longest line of a list of files: a name has 43 bytes.
 const MOST_LINE: u64 = 4 << 10;
+/// Each restore in a tenant's place begins a timeline.
+const MOST_TIMELINES: u32 = 10_000;
 /// Files that are named when they are missing.
 const NAMED: usize = 5;
 /// How long a question may take, seconds.
 const ASK_S: &str = "60";
 /// How long the list of all attachments may take, seconds.
 const LIST_S: &str = "3600";
+
+/// PostgreSQL begins the first timeline of which it finds no history in the log: it is to find one of each that there was, up to `newest`.
+/// What is in it is never looked at, because none of these is followed. `base`: the backup's own.
+pub(super) fn pass_over(log: &Root, owner: Owner, base: u32, newest: u32) -> Result<(), Problem> {
+    let newest = newest.max(base);
+    if newest - base > MOST_TIMELINES || newest == u32::MAX {
+        let why = "its log is of a timeline that cannot be";
+        return Err(Problem::for_good(Fault::Damaged, why));
+    }
+    for timeline in (base..newest).map(|before| before + 1) {
+        let name = format!("{timeline:08X}.history");
+        let made = RelPath::parse(name.as_bytes())
+            .map_err(io::Error::other)
+            .and_then(|name| log.writable(&name))
+            .and_then(|file| own(file, owner, 0o600));
+        made.map_err(|e| Problem::disk("the log cannot be written", &e))?;
+    }
+    Ok(())
+}
 
 /// Attachments' files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

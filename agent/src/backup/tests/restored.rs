@@ -223,6 +223,7 @@ impl Site {
             name: "beta".parse().unwrap(),
             disk_bytes: 100 << 30,
             reserve: Reserve::NONE,
+            newest_timeline: 0,
             still: Arc::new(|| true),
         }
     }
@@ -309,6 +310,19 @@ async fn a_database_comes_back_as_it_was_at_the_moment_that_is_asked_for() {
     let brought = site.bring(RestoreTo::Backup).await.unwrap();
     assert_eq!(site.look("SELECT count(*) FROM rows"), "0");
     assert_eq!(brought.reached.attachments.unwrap().missing, 0);
+
+    // Each begins a history of its own, also after others that are not in this log.
+    let timeline = "SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()";
+    assert_eq!(brought.timeline, Some(2));
+    assert_eq!(site.look(timeline), "2");
+    let mut again = site.ground();
+    again.newest_timeline = 4;
+    let brought = site.bring_to(RestoreTo::Latest, &again).await.unwrap();
+    assert_eq!(brought.timeline, Some(5));
+    assert_eq!(site.look(timeline), "5");
+    assert_eq!(site.look(rows), "1 2");
+    again.newest_timeline = u32::MAX;
+    assert!(site.bring_to(RestoreTo::Latest, &again).await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -169,6 +169,17 @@ pub enum Blocked {
         "this tenant's data is to come from a backup (restore {0}) and has not come; nothing new is put in its place"
     )]
     FromBackup(Uuid),
+    /// Its data is not in its home, so it cannot be set aside for a restore.
+    #[error(
+        "this tenant's data does not lie in its own directory on this host, so it cannot be set aside; restore it under another name"
+    )]
+    NotAtHome,
+    /// What an earlier restore has set aside is still there.
+    #[error(
+        "what this tenant was before restore {0} is still kept in its directory on this host (`before-{0}`): it is not restored in its \
+         place again while that is there"
+    )]
+    KeepsAnother(Uuid),
     /// This host takes no new tenants now, for the given reason.
     #[error("{0}")]
     HostClosed(String),
@@ -210,6 +221,8 @@ impl Blocked {
             | Self::OtherOdoo { .. }
             | Self::OtherUser { .. }
             | Self::DoubtfulCopy
+            | Self::NotAtHome
+            | Self::KeepsAnother(_)
             | Self::LivesHere { .. } => true,
         }
     }

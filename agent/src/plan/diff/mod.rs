@@ -5,6 +5,7 @@
 //! (tenant::execute).
 
 mod action;
+mod aside;
 mod blocked;
 mod data;
 mod full;
@@ -91,6 +92,15 @@ pub fn diff(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
             "another host holds a newer copy of this tenant",
         ));
     }
+    if let Some(first) = aside::first(inputs) {
+        return first;
+    }
+    let mut list = as_desired(inputs)?;
+    aside::last(inputs, &mut list);
+    Ok(list)
+}
+
+fn as_desired(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
     match inputs.plan.desired {
         DesiredState::Running => run::run(inputs),
         DesiredState::Suspended => {

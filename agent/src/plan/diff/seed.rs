@@ -8,13 +8,19 @@ use super::{Blocked, Inputs, Observed, ROLES, data, own_volume, volume_name};
 use crate::plan::{
     container::{LABEL_UID, Volume},
     home::{Home, Lies},
-    state::{Database, TenantState},
+    state::{Aside, Database, TenantState},
 };
 
 /// The state when there is no `state.json`: existing volumes with this uid, even just one, or a home that is this
 /// tenant's hold data and are adopted as they are. Where a copy was to come, it could be half of one, so nothing is done with it.
 pub fn adopt(plan: &TenantPlan, observed: &Observed) -> TenantState {
     let mut state = TenantState::new(plan);
+    // Whether it was on its way is not known: it stays where it is until somebody says what becomes of it.
+    let aside = observed.home.as_ref().and_then(|home| home.aside);
+    state.aside = aside.map(|restore| Aside {
+        restore,
+        moving: false,
+    });
     let ours = |v: &Volume| {
         v.labels
             .get(LABEL_UID)
@@ -118,7 +124,10 @@ pub(super) fn missing(inputs: &Inputs<'_>) -> Result<Vec<Role>, Blocked> {
                 instead: format!("be fetched from host {host}"),
             })
         }
-        (Seed::Backup(_), Database::Ready { .. }) if inputs.state.lives_here() => {
+        // In its place: it is restored, and starts with the next plan.
+        (Seed::Backup(id), Database::Ready { .. })
+            if inputs.state.lives_here() && inputs.state.copied_by != Some(*id) =>
+        {
             Err(Blocked::LivesHere {
                 instead: "be filled from a backup".to_owned(),
             })

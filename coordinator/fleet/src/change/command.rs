@@ -101,8 +101,13 @@ pub enum Command {
         to: HostName,
         request_id: Option<String>,
     },
-    /// Bring a tenant back from a backup, as a new one.
+    /// Bring a tenant back from a backup, as a new one or in its place.
     RestoreTenant(Box<RestoreTenant>),
+    /// Put back what a tenant was before it was restored in its place.
+    ReturnTenant {
+        name: TenantName,
+        request_id: Option<String>,
+    },
     /// Take a tenant out of quarantine.
     UndeleteTenant {
         name: TenantName,
@@ -271,6 +276,7 @@ impl Command {
             Self::UndeleteTenant { .. } => "undelete-tenant",
             Self::MoveTenant { .. } => "move-tenant",
             Self::RestoreTenant(_) => "restore-tenant",
+            Self::ReturnTenant { .. } => "return-tenant",
             Self::EdgesRun { .. } => "edges-run",
             Self::SetAccess { .. } => "set-access",
             Self::CancelOperation { .. } => "cancel-operation",
@@ -336,6 +342,7 @@ impl Command {
             | Self::UpgradeTenant { name, .. }
             | Self::DeleteTenant { name, .. }
             | Self::UndeleteTenant { name, .. }
+            | Self::ReturnTenant { name, .. }
             | Self::MoveTenant { name, .. }
             | Self::SetAccess { name, .. }
             | Self::RemoveDomain { name, .. }
@@ -372,7 +379,7 @@ pub struct RestoreTenant {
     pub wanted: Wanted,
     /// From there, where it is given; else from where most is reached.
     pub destination: Option<ShortName>,
-    /// The new tenant; `secrets` are sealed for its `uid`.
+    /// The new tenant; `secrets` are sealed for its `uid`. The source's own name: in its place.
     pub name: TenantName,
     pub uid: Uuid,
     pub secrets: Sealed,

@@ -189,6 +189,10 @@ impl Edit<'_> {
                     copy.role = CopyRole::Fenced { until: None };
                 }
             }
+            // In its place: its host knows whether what was restored is whole, and if it is not, puts back what it has set aside.
+            if matches!(&operation.procedure, Procedure::Restore(to) if to.in_place) {
+                kept.from_backup = None;
+            }
             kept.halted = false;
             kept.generation += 1;
             self.put_tenant(kept);

@@ -156,6 +156,7 @@ impl Edit<'_> {
                 to,
                 request_id,
             } => self.move_tenant(&name, &to, request_id),
+            Command::ReturnTenant { name, request_id } => self.return_tenant(&name, request_id),
             Command::RestoreTenant(restore) => self.restore_tenant(*restore),
             Command::EdgesRun { scopes } => self.edges_run(scopes),
             Command::SetAccess { name, change } => self.set_access(&name, *change),

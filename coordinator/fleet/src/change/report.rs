@@ -8,13 +8,13 @@ use std::sync::Arc;
 use isyone_types::{
     disk::DiskState,
     ids::{HostName, TenantName},
-    plan::{Lifecycle, UnixMs},
+    plan::{Before, Lifecycle, UnixMs},
     report::{HostReport, TenantProgress, TenantReport},
 };
 
 use super::{ChangeError, Edit, Outcome, generations};
 use crate::{
-    desired::{CopyRole, Tenant},
+    desired::{CopyRole, Tenant, TenantBefore},
     event::EventKind,
     observed::{DISK_KNOWN_MS, TenantObserved, Told},
     views,
@@ -274,14 +274,20 @@ impl Edit<'_> {
     }
 
     /// A tenant is as it should be where it lives. Once it has run, its plan says so: a host that lost the data must not
-    /// start an empty tenant. And the time of the copies begins that it has left.
+    /// start an empty tenant. And the time begins of the copies that it has left, and of what it was before a restore.
     fn is_well(&mut self, tenant: &Tenant) {
         // Only what runs shows that the copies are not needed any more.
         let runs = tenant.desired == Lifecycle::Running && !tenant.halted;
         let left = CopyRole::Fenced { until: None };
         // One that is halted before it ever ran is being filled.
         let first = runs && tenant.activated_at.is_none();
-        let begins = runs && tenant.copies.iter().any(|copy| copy.role == left);
+        // What it was before a restore: its time begins, or it is what was asked for.
+        let timeless = |before: &TenantBefore| before.until.is_none() && before.is_kept();
+        let over =
+            |before: &TenantBefore| !before.is_kept() && before.host == tenant.placement.host;
+        let before = tenant.before.as_ref().filter(|_| runs);
+        let begins = runs && tenant.copies.iter().any(|copy| copy.role == left)
+            || before.is_some_and(|before| timeless(before) || over(before));
         if !(first || begins) {
             return; // as nearly every report says of nearly every tenant
         }
@@ -295,7 +301,19 @@ impl Edit<'_> {
                 copy.role = CopyRole::Fenced { until: Some(until) };
             }
         }
-        self.put_tenant(well);
+        let mut returned = false;
+        if let Some(before) = well.before.as_mut().filter(|_| runs) {
+            if timeless(before) {
+                before.until = Some(until);
+            } else if over(before) {
+                returned = matches!(before.wish, Before::Return(_));
+                well.before = None;
+            }
+        }
+        let well = self.put_tenant(well);
+        if returned {
+            self.back_up_soon(&well);
+        }
     }
 
     /// A host has removed its copy on order. With the last one the tenant is forgotten.

@@ -37,6 +37,7 @@ fn asked(command: &Command) -> Option<Value> {
             request_id,
         } => of(request_id, name, &|| json!(cancel_running)),
         Command::ResumeTenant { name, request_id }
+        | Command::ReturnTenant { name, request_id }
         | Command::UndeleteTenant { name, request_id } => of(request_id, name, &|| Value::Null),
         Command::ResizeTenant {
             name,

@@ -116,7 +116,7 @@ impl Tenant {
 
     /// Its entry in [`Fleet::fenced`].
     fn fenced(&self) -> Option<(UnixMs, TenantName)> {
-        let until = self.fenced_until().filter(|_| !self.is_deleted())?;
+        let until = self.lets_go_at().filter(|_| !self.is_deleted())?;
         Some((until, self.name.clone()))
     }
 

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub use self::{
-    copies::{CopyRole, MAX_COPIES, TenantCopy, TenantPlacement},
+    copies::{CopyRole, MAX_COPIES, TenantBefore, TenantCopy, TenantPlacement},
     index::HostIndex,
 };
 use crate::{event::EventLog, operation::Operation};
@@ -105,6 +105,9 @@ pub struct Tenant {
     /// The restore that fills it from a backup. Until it has run once, that is where its data comes from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from_backup: Option<Uuid>,
+    /// What it was before it was last restored in its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<TenantBefore>,
     /// Since when it does not run, by anybody's wish; `None` while it should, and in records of a version before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rests_since: Option<UnixMs>,
@@ -421,18 +424,9 @@ impl Tenant {
         ends.min()
     }
 
-    /// The time of the copies that it has left begins anew, once it is well where it lives.
-    pub(crate) fn keep_copies_until_well(&mut self) {
-        for copy in &mut self.copies {
-            if let CopyRole::Fenced { until } = &mut copy.role {
-                *until = None;
-            }
-        }
-    }
-
-    /// Whether a restore is under way that fills it before its first start.
+    /// Whether a restore is under way that fills its volumes.
     pub fn is_being_filled(&self) -> bool {
-        self.halted && self.from_backup.is_some() && self.activated_at.is_none()
+        self.halted && self.from_backup == Some(self.operation)
     }
 
     /// Whether memory and CPU are reserved for it. Suspended tenants keep theirs, so that resume cannot fail.

@@ -190,6 +190,8 @@ pub enum MoveStage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RestoreStage {
+    /// In its place: the host stops the tenant.
+    Stop,
     /// The host makes room: volumes that are empty.
     Prepare,
     /// The host fetches the backup and the log, and its PostgreSQL recovers them.
@@ -246,6 +248,9 @@ pub struct Restoration {
     pub rekey: bool,
     /// It is neutralised before it is used.
     pub neutralise: bool,
+    /// It takes the place of what the tenant has, which is set aside on the same host.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_place: bool,
     /// The generation that the host must report.
     pub generation: u64,
     pub stage: RestoreStage,
@@ -270,7 +275,7 @@ pub enum Stage {
 
 impl Stage {
     /// All stages of all procedures: tests walk them, so that a new one is covered without being named there.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Converge(ConvergeStage::Host),
         Self::Converge(ConvergeStage::Route),
         Self::Converge(ConvergeStage::Back),
@@ -281,6 +286,7 @@ impl Stage {
         Self::Move(MoveStage::Start),
         Self::Move(MoveStage::Route),
         Self::Move(MoveStage::Back),
+        Self::Restore(RestoreStage::Stop),
         Self::Restore(RestoreStage::Prepare),
         Self::Restore(RestoreStage::Fetch),
         Self::Restore(RestoreStage::Start),
@@ -293,7 +299,7 @@ impl Stage {
         match self {
             Self::Converge(ConvergeStage::Host) => "host",
             Self::Move(MoveStage::Prepare) | Self::Restore(RestoreStage::Prepare) => "prepare",
-            Self::Move(MoveStage::Stop) => "stop",
+            Self::Move(MoveStage::Stop) | Self::Restore(RestoreStage::Stop) => "stop",
             Self::Move(MoveStage::Copy) => "copy",
             Self::Move(MoveStage::Fence) => "fence",
             Self::Restore(RestoreStage::Fetch) => "fetch",

@@ -47,6 +47,10 @@ pub enum Effect {
         /// What did not come along, in words; empty when everything did. The old copy has it for as long as it is kept.
         left_behind: String,
     },
+    /// What a halted tenant has is set aside on its host, for a restore that takes its place.
+    SetAside,
+    /// It is well with what was restored: what was set aside is kept for its time, and a new backup is made.
+    KeepAside,
     /// Let a tenant that was halted run again.
     Release,
 }

@@ -1,7 +1,9 @@
-//! Restoring a backup as a new tenant: room is made for it, its host fills it, then it starts.
+//! Restoring a backup: as a new tenant, or in the place of what the tenant has. Room is made for it, its host fills it, then it starts.
 //!
-//! Until it has started nobody can have used it, and going back removes it as if it had never been. The tenant that was backed up is
-//! not touched. Not here: from which backup (backups/restore), filling (the agent's job).
+//! A new tenant that has not started nobody can have used: going back removes it as if it had never been, and the tenant that was
+//! backed up is not touched. In its place the tenant is stopped, and what it has is set aside by renaming: going back puts that there
+//! again, until the tenant is well with what was restored, and for some time after that for whoever asks for it. Nothing of it is removed before that time is over.
+//! Not here: from which backup (backups/restore), filling (the agent's job).
 
 use isyone_types::{plan::Lifecycle, report::JobState};
 
@@ -21,6 +23,10 @@ pub(super) fn advance(scene: &Scene<'_>, restoration: &Restoration) -> Advance {
     };
     let (fleet, destinations) = (&scene.state.fleet, &scene.settings.backups.destinations);
     match restoration.stage {
+        RestoreStage::Stop if seen.is_some() => {
+            next(RestoreStage::Prepare, vec![Effect::SetAside], String::new())
+        }
+        RestoreStage::Stop => scene.wait_for(host),
         RestoreStage::Prepare if seen.is_some() => {
             next(RestoreStage::Fetch, vec![Effect::TouchHosts], String::new())
         }
@@ -55,7 +61,12 @@ pub(super) fn advance(scene: &Scene<'_>, restoration: &Restoration) -> Advance {
             }
         }
         RestoreStage::Start if seen.is_some() => {
-            next(RestoreStage::Route, Vec::new(), String::new())
+            let kept = restoration.in_place.then_some(Effect::KeepAside);
+            next(
+                RestoreStage::Route,
+                kept.into_iter().collect(),
+                String::new(),
+            )
         }
         RestoreStage::Start => scene.wait_for(host),
         RestoreStage::Route => scene.route(),
@@ -75,7 +86,11 @@ pub(super) fn advance(scene: &Scene<'_>, restoration: &Restoration) -> Advance {
 fn hopeless(scene: &Scene<'_>, restoration: &Restoration) -> Option<Advance> {
     let host = &restoration.host;
     let why = scene.blocked(host)?;
+    let then = match restoration.in_place {
+        true => "It is what it was".to_owned(),
+        false => format!("What host {host} has made for it is removed; then restore it again"),
+    };
     Some(Advance::GoBack(format!(
-        "host {host} cannot hold it: {why}. What host {host} has made for it is removed; then restore it again"
+        "host {host} cannot hold it: {why}. {then}"
     )))
 }

@@ -193,7 +193,7 @@ fn desired(tenant: &Tenant, role: Option<&CopyRole>) -> DesiredState {
 fn seed(tenant: &Tenant, role: Option<&CopyRole>) -> Seed {
     match role {
         Some(CopyRole::Incoming) => Seed::Peer(tenant.placement.host.clone()),
-        _ if tenant.activated_at.is_some() => Seed::Existing,
+        _ if tenant.activated_at.is_some() && !tenant.is_being_filled() => Seed::Existing,
         _ => tenant.from_backup.map_or(Seed::Fresh, Seed::Backup),
     }
 }
@@ -233,6 +233,10 @@ fn tenant_plan(
         // A discarded copy is one of several: nothing is lost with it.
         purge_now: tenant.purge_now || role == Some(&CopyRole::Discarded),
         leftover: role == Some(&CopyRole::Discarded),
+        // It lies where the tenant lived then, whatever its role there.
+        before: { tenant.before.as_ref() }
+            .filter(|before| before.host == place.host)
+            .map(|before| before.wish),
         seed: seed(tenant, role),
         upload_limit_bytes: settings.edge.upload_limit_bytes,
         wal_spool: None,

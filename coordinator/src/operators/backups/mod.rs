@@ -29,7 +29,7 @@ use isyone_proto::{
 use tonic::{Request, Response, Status};
 
 use self::shown::{is_bad, pruned, wire};
-use super::{Api, caller, page_size};
+use super::{Api, caller, page_size, request_id};
 use crate::{
     repositories::upkeep::{UpkeepError, Verdict},
     wire::status,
@@ -203,6 +203,19 @@ impl BackupService for Api {
         let actor = caller(&request)?.to_string();
         let tenant = request.into_inner().tenant;
         self.repository_key(actor, &tenant).await.map(Response::new)
+    }
+
+    async fn return_tenant(
+        &self,
+        request: Request<v1::ReturnTenantRequest>,
+    ) -> Result<Response<v1::Operation>, Status> {
+        let actor = caller(&request)?.to_string();
+        let asked = request.into_inner();
+        let command = Command::ReturnTenant {
+            name: parse("tenant", &asked.tenant)?,
+            request_id: request_id(asked.request_id)?,
+        };
+        self.operation(actor, command).await
     }
 
     async fn restore_backup(

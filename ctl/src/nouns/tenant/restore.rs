@@ -1,11 +1,12 @@
-//! `isyctl tenant restore`: asks for a tenant to be brought back from a backup, as a new one.
+//! `isyctl tenant restore`: asks for a tenant to be brought back from a backup, as a new one or in its place, or to be what it was before
+//! that.
 //!
 //! Not here: which backup that is and its stages (the coordinator's core), what there is (backup list).
 
 use clap::Args;
 use isyone_proto::{
     convert::timestamp,
-    pb::v1::{RestoreBackupRequest, restore_backup_request::To},
+    pb::v1::{RestoreBackupRequest, ReturnTenantRequest, restore_backup_request::To},
 };
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 
@@ -13,7 +14,7 @@ use super::change;
 use crate::{
     app::App,
     clock,
-    exit::{Failure, Outcome},
+    exit::{Exit, Failure, Outcome},
     options::Waiting,
     output::table::clean,
 };
@@ -24,6 +25,11 @@ use crate::{
 What is restored gets a name, an address, keys and passwords of its own; the tenant that was backed up is not touched. Unless \
 `--live` is given it is neutralised before its first start: it sends no mail and fetches none, payments and webhooks are off, and of \
 the scheduled jobs only those that clean up run.
+
+Without `--as` it takes the place of what the tenant has: it is stopped, what it has is set aside on its host, and it starts again as it \
+was, with its keys, passwords and address. `isyctl op cancel ID` puts back what it had until it is well; after that `--to before` does, \
+for as long as a deleted tenant's volumes are kept. As long as that is kept it is not restored in its place again: return to it first, \
+then restore to another moment.
 
 What no backup reaches is said before anything starts: a moment before the first or after the last commit that is there, a gap in the \
 log, a key that was deleted. `op show` then says what was reached: the last transaction's time, and files that are missing.
@@ -37,14 +43,16 @@ Examples:
   isyctl tenant restore alfa --to latest --as alfa2
   isyctl tenant restore alfa --to \"2026-11-27 14:03:22\" --as alfa2 --host h2
   isyctl tenant restore alfa --to 3f2a9c01 --as alfa2         as it was when that backup ended (`isyctl backup list alfa`)
-  isyctl tenant restore alfa --to latest --as alfa2 --live    sends mail as alfa did")]
+  isyctl tenant restore alfa --to latest --as alfa2 --live    sends mail as alfa did
+  isyctl tenant restore alfa --to \"2026-11-27 14:03:22\"      in its place; asks first
+  isyctl tenant restore alfa --to before                      what it was before that")]
 pub struct Restore {
     /// The tenant that was backed up
     name: String,
-    /// `latest`, a backup's id, or a moment
+    /// `latest`, a backup's id, a moment, or `before`
     #[arg(long, value_name = "POINT")]
     to: Option<String>,
-    /// The new tenant's name
+    /// The new tenant's name; without it, in its place
     #[arg(long = "as", value_name = "NAME")]
     new_name: Option<String>,
     /// Only on this host
@@ -54,8 +62,11 @@ pub struct Restore {
     #[arg(long, value_name = "NAME")]
     destination: Option<String>,
     /// Do not neutralise it
-    #[arg(long)]
+    #[arg(long, requires = "new_name")]
     live: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
     #[command(flatten)]
     waiting: Waiting,
 }
@@ -63,16 +74,26 @@ pub struct Restore {
 impl Restore {
     pub async fn run(self, app: &App) -> Outcome {
         let name = clean(&self.name);
-        let (Some(to), Some(new_name)) = (self.to, self.new_name) else {
+        let Some(to) = &self.to else {
             // `undelete` was called so once: a script that means that must not be answered by an older state of the data.
-            let missing = "`tenant restore` brings data back from a backup: --to and --as must be given; nothing was changed";
+            let missing = "`tenant restore` brings data back from a backup: --to must be given; nothing was changed";
             return Err(Failure::usage(missing).hint(format!(
                 "`isyctl tenant restore {name} --to latest --as NEW`; a deleted tenant is brought back by `isyctl tenant undelete {name}`"
             )));
         };
+        if to == "before" {
+            return self.return_to_before(app).await;
+        }
+        let to = point(to, &TimeZone::system())?;
+        let new_name = self.new_name.clone().unwrap_or_else(|| self.name.clone());
+        let in_place = new_name == self.name;
+        if in_place && !self.confirmed(app, "restored")? {
+            app.ui.note("nothing was changed");
+            return Ok(Exit::Failed);
+        }
         let message = RestoreBackupRequest {
             tenant: self.name,
-            to: Some(point(&to, &TimeZone::system())?),
+            to: Some(to),
             destination: self.destination.unwrap_or_default(),
             new_name: new_name.clone(),
             host: self.host.unwrap_or_default(),
@@ -80,14 +101,60 @@ impl Restore {
             request_id: clock::request_id(),
         };
         let client = app.client()?;
-        let doing = format!("restore tenant `{name}` as `{}`", clean(&new_name));
+        let doing = match in_place {
+            true => format!("restore tenant `{name}` in its place"),
+            false => format!("restore tenant `{name}` as `{}`", clean(&new_name)),
+        };
         let operation = client
             .change(&doing, message, |c, r| async move {
                 c.backups().restore_backup(r).await
             })
             .await?;
-        let done = format!("restored from {name}");
+        let done = match in_place {
+            true => "restored; `--to before` returns to what it was".to_owned(),
+            false => format!("restored from {name}"),
+        };
         change::settle(app, &client, operation, self.waiting, &done).await
+    }
+
+    async fn return_to_before(self, app: &App) -> Outcome {
+        let name = clean(&self.name);
+        if self.new_name.is_some() {
+            return Err(Failure::usage(
+                "`--to before` is of the tenant itself: without --as",
+            ));
+        }
+        if !self.confirmed(app, "put back to what it was before its last restore")? {
+            app.ui.note("nothing was changed");
+            return Ok(Exit::Failed);
+        }
+        let message = ReturnTenantRequest {
+            tenant: self.name,
+            request_id: clock::request_id(),
+        };
+        let client = app.client()?;
+        let doing = format!("return tenant `{name}` to what it was");
+        let operation = client
+            .change(&doing, message, |c, r| async move {
+                c.backups().return_tenant(r).await
+            })
+            .await?;
+        let done = "what it was before its restore";
+        change::settle(app, &client, operation, self.waiting, done).await
+    }
+
+    fn confirmed(&self, app: &App, what: &str) -> Result<bool, Failure> {
+        if self.yes {
+            return Ok(true);
+        }
+        let name = clean(&self.name);
+        app.ui.note(&format!(
+            "Tenant {name} is stopped, and {what}: what was written since is not in it any more."
+        ));
+        app.ui.confirm(
+            &format!("restore tenant `{name}` in its place"),
+            &format!("Do that to {name}?"),
+        )
     }
 }
 

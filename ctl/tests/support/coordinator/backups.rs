@@ -130,6 +130,13 @@ impl BackupService for Fake {
             }],
         }))
     }
+    async fn return_tenant(
+        &self,
+        _: Request<ReturnTenantRequest>,
+    ) -> Result<Response<Operation>, Status> {
+        let begun = operations::operation(16, OperationKind::Restore, "alfa");
+        Ok(Response::new(begun))
+    }
     async fn restore_backup(
         &self,
         request: Request<RestoreBackupRequest>,

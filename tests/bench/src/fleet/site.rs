@@ -330,6 +330,7 @@ fn tenant(running: &Running, settings: &Settings, host: &Host, slot: usize) -> R
         halted: false,
         last_epoch: 0,
         from_backup: None,
+        before: None,
         rests_since: None,
         started_at: None,
     })

@@ -195,6 +195,25 @@ impl Edit<'_> {
         Ok(Outcome::Done)
     }
 
+    /// The log of before leads no further: a tenant that was restored in its place, or has returned, is backed up anew, before all
+    /// others.
+    pub(in crate::change) fn back_up_soon(&mut self, tenant: &Tenant) {
+        let policy = self.settings.backups.policy(&tenant.spec.plan);
+        let of = self.state.fleet.backups.get(&tenant.uid).cloned();
+        if let (Some(policy), Some(of)) = (policy, of) {
+            let wish = Asked {
+                at: self.stamp.now,
+                by: self.stamp.actor.clone(),
+                labels: Vec::new(),
+                left: policy.destinations.clone(),
+            };
+            self.put_backups(TenantBackups {
+                asked: Some(wish),
+                ..(*of).clone()
+            });
+        }
+    }
+
     /// A repository was pruned: these snapshots are no longer in it.
     pub(in crate::change) fn snapshots_forgotten(
         &mut self,

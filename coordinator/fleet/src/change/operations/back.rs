@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use isyone_types::{
     operation::{OperationState, Step},
-    plan::Lifecycle,
+    plan::{Before, Lifecycle},
     spec::MAX_DOMAINS,
 };
+use uuid::Uuid;
 
 use super::{super::domain_refused, ChangeError, Edit, drive::set_generation};
 use crate::{
@@ -74,7 +75,10 @@ impl Edit<'_> {
                 relocation.stage = MoveStage::Back;
             }
             Procedure::Restore(restoration) => {
-                self.remove_what_was_filled(&tenant);
+                match restoration.in_place {
+                    true => self.put_before_back(&tenant, operation.id),
+                    false => self.remove_what_was_filled(&tenant),
+                }
                 restoration.stage = RestoreStage::Back;
             }
             Procedure::Move(_) => {
@@ -91,6 +95,20 @@ impl Edit<'_> {
         next.ending = Some(Ending { state, why });
         self.state.routes_due.remove(&operation.id);
         Ok(self.put_operation(next))
+    }
+
+    /// What a restore has set aside is the tenant's again; where it has not come to that, nothing has changed.
+    fn put_before_back(&mut self, tenant: &Tenant, restore: Uuid) {
+        let mut back = tenant.clone();
+        if let Some(before) = &mut back.before
+            && before.wish == Before::Keep(restore)
+        {
+            before.wish = Before::Return(restore);
+        }
+        back.from_backup = None;
+        back.halted = false;
+        back.generation += 1;
+        self.put_tenant(back);
     }
 
     /// A tenant that a restore has made goes again; into quarantine where somebody may have used it.
@@ -222,7 +240,9 @@ pub(super) fn way_back(kind: OperationKind, before: &Tenant, after: &Tenant) -> 
         return WayBack::None;
     }
     match kind {
-        OperationKind::Create | OperationKind::Restore => WayBack::Remove,
+        OperationKind::Create => WayBack::Remove,
+        // To what it was before a restore: what came since is being removed.
+        OperationKind::Restore => WayBack::None,
         OperationKind::Restart => WayBack::Stay,
         OperationKind::Update
         | OperationKind::Suspend

@@ -238,6 +238,7 @@ impl Edit<'_> {
             halted: false,
             last_epoch: 0,
             from_backup: None,
+            before: None,
             rests_since: None,
         }
     }

@@ -1,9 +1,14 @@
-//! Restores a tenant from a backup, as a new one.
+//! Restores a tenant from a backup, as a new one or in its place, and returns to what it was before that.
 //!
 //! What cannot be is said before anything starts: no key, a moment that no backup reaches, a gap, no host with room.
 //! Not here: which backup that is (backups/restore), the stages (procedures/restore).
 
 use std::{collections::BTreeMap, sync::Arc};
+
+use isyone_types::{
+    ids::TenantName,
+    plan::{Before, Lifecycle},
+};
 
 use super::{
     super::{ChangeError, CreateTenant, Edit, Outcome, RestoreTenant, done_step},
@@ -28,6 +33,9 @@ impl Edit<'_> {
             return Ok(Outcome::Operation(operation));
         }
         let source = self.tenant(&asked.source)?;
+        if asked.name == asked.source {
+            return self.restore_in_place(asked);
+        }
         self.check_free(&asked)?;
         let point = self.restore_point(&source, &asked)?;
         let place = self.place_for(&source, &asked)?;
@@ -46,6 +54,7 @@ impl Edit<'_> {
             point,
             rekey: true,
             neutralise: !asked.live,
+            in_place: false,
             generation: tenant.generation,
             stage: RestoreStage::Prepare,
         }));
@@ -56,6 +65,105 @@ impl Edit<'_> {
         let id = Some(operation.id);
         self.event(ordered, Some(&tenant), Some(&host), id, message);
         Ok(Outcome::Operation(operation))
+    }
+
+    /// It is stopped, what it has is set aside, and it comes back as it was. Its keys, passwords and address stay.
+    fn restore_in_place(&mut self, asked: RestoreTenant) -> Result<Outcome, ChangeError> {
+        let mut tenant = self.living(&asked.name)?;
+        self.check_idle(&tenant, false)?;
+        let host = tenant.placement.host.clone();
+        let problem = match &tenant {
+            tenant if tenant.desired != Lifecycle::Running || tenant.activated_at.is_none() => {
+                Some("does not run: resume it first, so that it shows whether it is well with what is restored".to_owned())
+            }
+            _ if asked.host.as_ref().is_some_and(|wanted| *wanted != host) => Some(format!(
+                "is on host {host}: in its place it is restored there; move it, or restore it under another name"
+            )),
+            tenant if self.keeps_before(tenant).is_some() => self.keeps_before(tenant),
+            _ if !self.host(&host)?.makes_backups => Some(format!(
+                "is on host {host}, whose agent is of a version before"
+            )),
+            _ => None,
+        };
+        if let Some(problem) = problem {
+            return Err(wrong_state(&asked.name, problem));
+        }
+        let point = self.restore_point(&Arc::new(tenant.clone()), &asked)?;
+        let log = vec![done_step("choose", told(&point), self.stamp.now)];
+        let message = format!("in its place, {}", told(&point));
+        tenant.halted = true;
+        tenant.generation += 1;
+        self.make_way(&tenant, OperationKind::Restore);
+        tenant.operation = self.stamp.id;
+        let procedure = Procedure::Restore(Box::new(Restoration {
+            host: host.clone(),
+            source: tenant.name.clone(),
+            source_uid: tenant.uid,
+            point,
+            rekey: false,
+            neutralise: false,
+            in_place: true,
+            generation: tenant.generation,
+            stage: RestoreStage::Stop,
+        }));
+        let kind = OperationKind::Restore;
+        let operation = self.begin(kind, &tenant, procedure, asked.request_id, log);
+        let tenant = self.put_tenant(tenant);
+        let ordered = EventKind::TenantRestoreOrdered;
+        let id = Some(operation.id);
+        self.event(ordered, Some(&tenant), Some(&host), id, message);
+        Ok(Outcome::Operation(operation))
+    }
+
+    /// Why nothing can be set aside now: what it was before an earlier restore is there, and nothing that is kept goes for another restore.
+    fn keeps_before(&self, tenant: &Tenant) -> Option<String> {
+        let before = tenant.before.as_ref()?;
+        let (name, host) = (&tenant.name, &tenant.placement.host);
+        if before.host == *host && before.is_kept() {
+            let until = before
+                .until
+                .map_or(String::new(), |until| format!(" until {}", utc(until)));
+            return Some(format!(
+                "was restored in its place before, and what it was then is kept{until}: return to that first (`isyctl tenant restore {name} \
+                 --to before`), or restore it under another name (--as)"
+            ));
+        }
+        let changes = before.host == *host && !self.is_seen_well(tenant);
+        changes.then(|| {
+            "is just being put back, or what it was before its last restore is being removed; try again when it is well".to_owned()
+        })
+    }
+
+    /// What a tenant was before it was restored in its place takes the place of what it has been since.
+    pub(in crate::change) fn return_tenant(
+        &mut self,
+        name: &TenantName,
+        request_id: Option<String>,
+    ) -> Result<Outcome, ChangeError> {
+        let kinds = [OperationKind::Restore];
+        if let Some(operation) = self.repeated(&kinds, name, request_id.as_deref())? {
+            return Ok(Outcome::Operation(operation));
+        }
+        let mut tenant = self.living(name)?;
+        let Some(before) = &mut tenant.before else {
+            let problem = "was not restored in its place: there is nothing to return to";
+            return Err(wrong_state(name, problem.to_owned()));
+        };
+        let Before::Keep(restore) = before.wish else {
+            let problem =
+                "has nothing to return to any more: its time was over, or it has returned";
+            return Err(wrong_state(name, problem.to_owned()));
+        };
+        if before.host != tenant.placement.host {
+            let problem = format!(
+                "was restored on host {}, where that still lies, and lives on host {} since: move it back first",
+                before.host, tenant.placement.host
+            );
+            return Err(wrong_state(name, problem));
+        }
+        before.wish = Before::Return(restore);
+        let kind = EventKind::TenantRestoreOrdered;
+        self.finish(tenant, OperationKind::Restore, request_id.into(), kind)
     }
 
     fn check_free(&self, asked: &RestoreTenant) -> Result<(), ChangeError> {

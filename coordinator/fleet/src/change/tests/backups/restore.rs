@@ -2,7 +2,7 @@
 
 use isyone_types::{
     backup::RestoreTo,
-    plan::{DesiredState, Seed},
+    plan::{Before, DesiredState, Seed},
 };
 
 use super::*;
@@ -186,4 +186,129 @@ fn a_key_that_is_deleted_meanwhile_ends_it() {
     assert_eq!(plan_of(&bench, &h2).jobs, []);
     bench.apply(Command::Tick).unwrap();
     assert_eq!(stage(&bench, id), Stage::Restore(RestoreStage::Back));
+}
+
+/// In its place, on the host where it is.
+fn in_place(bench: &mut Bench) -> (HostName, Uuid) {
+    let mut wanted = order(bench, Wanted::Latest);
+    (wanted.name, wanted.host) = (name("alfa"), None);
+    let id = operation_of(ask(bench, wanted).unwrap()).id;
+    (name("h1"), id)
+}
+
+fn told_of_alfa(bench: &Bench) -> (DesiredState, Seed, Option<Before>) {
+    let plan = plan_of(bench, &name("h1"));
+    let alfa = plan.tenants.iter().find(|t| t.name.as_str() == "alfa");
+    let alfa = alfa.unwrap();
+    (alfa.desired, alfa.seed.clone(), alfa.before)
+}
+
+#[test]
+fn in_its_place_what_it_had_is_set_aside_and_kept_for_its_time() {
+    let (mut bench, ..) = to_restore();
+    let alfa: TenantName = name("alfa");
+    let (host, id) = in_place(&mut bench);
+    let uid = bench.state.fleet.tenants[&alfa].uid;
+    assert_eq!(
+        told_of_alfa(&bench),
+        (DesiredState::Suspended, Seed::Existing, None)
+    );
+    report(&mut bench, &host, Vec::new(), None);
+    let keep = Some(Before::Keep(id));
+    assert_eq!(
+        told_of_alfa(&bench),
+        (DesiredState::Standby, Seed::Backup(id), keep)
+    );
+    report(&mut bench, &host, Vec::new(), None);
+    assert_eq!(stage(&bench, id), Stage::Restore(RestoreStage::Fetch));
+    let JobWork::Restore(restore) = &plan_of(&bench, &host).jobs[0].work.clone() else {
+        panic!("no order");
+    };
+    assert!(!restore.rekey && !restore.neutralise, "it is itself");
+    report(&mut bench, &host, vec![job(id, JobState::Done, None)], None);
+    assert_eq!(
+        told_of_alfa(&bench),
+        (DesiredState::Running, Seed::Existing, keep)
+    );
+    bench.settle();
+    bench.settle();
+    let operation = &bench.state.fleet.operations[&id];
+    assert_eq!(operation.state, OperationState::Succeeded);
+    let record = &bench.state.fleet.tenants[&alfa];
+    assert_eq!((record.uid, record.from_backup), (uid, None));
+    assert!(
+        of(&bench, &alfa).asked.is_some(),
+        "the log of before leads no further"
+    );
+    // It is kept for its time, and nothing else is set aside as long.
+    let until = record.before.as_ref().unwrap().until.unwrap();
+    assert_eq!(until, bench.now + bench.settings.quarantine_ms);
+    let mut wanted = order(&mut bench, Wanted::Latest);
+    (wanted.name, wanted.host, wanted.request_id) = (name("alfa"), None, None);
+    let refused = ask(&mut bench, wanted).unwrap_err().to_string();
+    assert!(refused.contains("is kept until"), "{refused}");
+    // The clock alone decides nothing when it jumps.
+    bench.now = until;
+    bench.apply(Command::Tick).unwrap();
+    assert_eq!(told_of_alfa(&bench).2, keep);
+    let end = until + bench.settings.quarantine_hold_ms + 60_000;
+    while bench.now < end {
+        bench.now += 50_000;
+        bench.apply(Command::Tick).unwrap();
+    }
+    assert_eq!(told_of_alfa(&bench).2, Some(Before::Remove(id)));
+}
+
+#[test]
+fn in_its_place_it_can_go_back_until_it_is_well_and_return_after_that() {
+    // Before it is set aside, while it is fetched, and when it does not start.
+    for steps in 0..4 {
+        let (mut bench, ..) = to_restore();
+        let (host, id) = in_place(&mut bench);
+        for _ in 0..steps.min(2) {
+            report(&mut bench, &host, Vec::new(), None);
+        }
+        if steps == 3 {
+            report(&mut bench, &host, vec![job(id, JobState::Done, None)], None);
+        }
+        bench.apply(Command::CancelOperation { id }).unwrap();
+        let (desired, seed, before) = told_of_alfa(&bench);
+        assert_eq!((desired, seed), (DesiredState::Running, Seed::Existing));
+        let returns = (steps > 0).then_some(Before::Return(id));
+        assert_eq!(before, returns, "{steps}");
+        bench.settle();
+        let operation = &bench.state.fleet.operations[&id];
+        assert_eq!(operation.state, OperationState::Cancelled, "{steps}");
+    }
+    let (mut bench, ..) = to_restore();
+    let back = |bench: &mut Bench| {
+        bench.apply(Command::ReturnTenant {
+            name: name("alfa"),
+            request_id: None,
+        })
+    };
+    assert!(
+        back(&mut bench)
+            .unwrap_err()
+            .to_string()
+            .contains("nothing to return to")
+    );
+    let (host, id) = in_place(&mut bench);
+    for jobs in [Vec::new(), Vec::new(), vec![job(id, JobState::Done, None)]] {
+        report(&mut bench, &host, jobs, None);
+    }
+    assert!(matches!(back(&mut bench), Err(ChangeError::Busy { .. })));
+    bench.settle();
+    bench.settle();
+    let operation = operation_of(back(&mut bench).unwrap());
+    assert_eq!(told_of_alfa(&bench).2, Some(Before::Return(id)));
+    bench.now += 1_000;
+    let mut wanted = order(&mut bench, Wanted::Latest);
+    (wanted.name, wanted.host, wanted.request_id) = (name("alfa"), None, None);
+    let again = ask(&mut bench, wanted);
+    assert!(again.is_err(), "not before it is what it was");
+    bench.settle();
+    bench.settle();
+    let ended = &bench.state.fleet.operations[&operation.id];
+    assert_eq!(ended.state, OperationState::Succeeded);
 }
