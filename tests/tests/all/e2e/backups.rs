@@ -235,3 +235,80 @@ fn a_tenant_comes_back_as_it_was_at_a_chosen_second() {
     assert_eq!(sql(&cell, "gama", neutral), "", "it is live");
     rebuilt_on_an_empty_machine(&mut cell);
 }
+
+/// In its place: it is itself as it was at that second, and one command returns to what it was before; backups go on after both.
+#[test]
+fn a_tenant_is_restored_in_its_place_and_returns() {
+    if !enabled("a_tenant_is_restored_in_its_place_and_returns") {
+        return;
+    }
+    let _alone = alone();
+    let cell = Cell::start(&Shape {
+        hosts: 1,
+        config: CONFIG,
+        ..Shape::default()
+    });
+    cell.isyctl(&["tenant", "create", "alfa"]).ok();
+    answers(&cell, "alfa");
+    sql(&cell, "alfa", "create table mark (round integer)");
+    cell.isyctl(&["backup", "create", "alfa"]).ok();
+    let based = |count| {
+        wait_for("a base", 5 * MINUTE, || {
+            (bases(&cell).len() == count).then_some(())
+        });
+    };
+    based(1);
+    sql(&cell, "alfa", "insert into mark values (1)");
+    std::thread::sleep(Duration::from_millis(2_200));
+    let at = moment("now");
+    std::thread::sleep(Duration::from_millis(2_200));
+    sql(&cell, "alfa", "insert into mark values (2)");
+    let shipped = || {
+        let after = moment("now");
+        wait_for("all of it to be shipped", 5 * MINUTE, || {
+            (restorable(&cell) > after).then_some(())
+        });
+    };
+    shipped();
+    let marks = || {
+        let query = "select string_agg(round::text, ' ' order by round) from mark";
+        sql(&cell, "alfa", query)
+    };
+    let uuid = || {
+        let query = "select value from ir_config_parameter where key = 'database.uuid'";
+        sql(&cell, "alfa", query)
+    };
+    let own = uuid();
+    let restore = |to: &str| cell.isyctl(&["tenant", "restore", "alfa", "--to", to, "--yes"]);
+
+    let begun = std::time::Instant::now();
+    restore(&at).ok();
+    answers(&cell, "alfa");
+    println!(
+        "restored in its place in {:.1} s",
+        begun.elapsed().as_secs_f64()
+    );
+    assert_eq!((marks(), uuid()), ("1".to_owned(), own.clone()));
+    User::admin(&cell, "alfa");
+    let refused = restore("latest");
+    assert_ne!(refused.code, 0, "{refused:?}");
+    assert!(refused.stderr.contains("is kept until"), "{refused:?}");
+    sql(&cell, "alfa", "insert into mark values (3)");
+    based(2);
+    shipped();
+
+    restore("before").ok();
+    answers(&cell, "alfa");
+    assert_eq!((marks(), uuid()), ("1 2".to_owned(), own));
+    let refused = restore("before");
+    assert!(
+        refused.stderr.contains("nothing to return to"),
+        "{refused:?}"
+    );
+    based(3);
+    shipped();
+    // From the history that goes on, and not from the one that was given up.
+    restore("latest").ok();
+    answers(&cell, "alfa");
+    assert_eq!(marks(), "1 2");
+}
