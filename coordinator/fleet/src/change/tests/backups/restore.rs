@@ -123,6 +123,9 @@ fn what_cannot_be_restored_is_refused_before_anything_starts() {
     let why = refused(&mut bench, &|w| w.wanted = Wanted::Time(BEGIN - 1));
     assert!(why.contains("first backup"), "{why}");
     let why = refused(&mut bench, &|w| w.name = name("alfa"));
+    assert!(why.contains("in its place it is restored there"), "{why}");
+    bench.create("gama", "small").unwrap();
+    let why = refused(&mut bench, &|w| w.name = name("gama"));
     assert!(why.contains("choose another name"), "{why}");
     let why = refused(&mut bench, &|w| w.destination = Some(name("mars")));
     assert!(why.contains("no destination mars"), "{why}");
