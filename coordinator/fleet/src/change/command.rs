@@ -17,11 +17,11 @@ use isyone_types::{
 use uuid::Uuid;
 
 use super::{
-    backups::{AskForBackup, JudgedBackups, NewKey},
+    backups::{AskForBackup, JudgedBackups, NewKey, RestoreTenant},
     reseal::Resealed,
 };
 use crate::{
-    backups::{Turn, Wanted},
+    backups::Turn,
     desired::{
         Certificate, Host, Operator, Rate, Sealed, Tenant, Token,
         certificates::{AcmeAccount, CertificateTrouble, EdgeCertificate},
@@ -368,26 +368,6 @@ pub struct CreateTenant {
     pub force: bool,
     /// Only decide; change nothing.
     pub dry_run: bool,
-}
-
-/// Arguments of [`Command::RestoreTenant`].
-#[derive(Debug, Clone)]
-pub struct RestoreTenant {
-    /// The tenant that was backed up.
-    pub source: TenantName,
-    /// Up to where.
-    pub wanted: Wanted,
-    /// From there, where it is given; else from where most is reached.
-    pub destination: Option<ShortName>,
-    /// The new tenant; `secrets` are sealed for its `uid`. The source's own name: in its place.
-    pub name: TenantName,
-    pub uid: Uuid,
-    pub secrets: Sealed,
-    /// Only there; else where placement finds room.
-    pub host: Option<HostName>,
-    /// It is used as it is: not neutralised before its first start.
-    pub live: bool,
-    pub request_id: Option<String>,
 }
 
 /// What [`Command::SetAccess`] changes. Fields that are not set stay as they are.

@@ -39,9 +39,10 @@ use uuid::Uuid;
 pub(crate) use self::operations::Ask;
 use self::operators::following;
 pub use self::{
+    backups::RestoreTenant,
     command::{
         AccessChange, AddDomains, AskedWith, Command, CreateTenant, Enroll, Outcome, RenewOperator,
-        RestoreTenant, Stamp, User,
+        Stamp, User,
     },
     domains::domain_refused,
     error::{ChangeError, WrongAddress},

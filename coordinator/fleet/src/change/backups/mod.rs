@@ -19,7 +19,7 @@ use uuid::Uuid;
 pub use self::said::{POINT_EVERY_MS, WRITE_EVERY_MS};
 use super::{ChangeError, Edit, Outcome};
 use crate::{
-    backups::{Turn, Work},
+    backups::{Turn, Wanted, Work},
     desired::{
         Sealed, Tenant,
         backups::{Asked, BackupKey, BackupOrder, TenantBackups},
@@ -51,6 +51,26 @@ pub struct AskForBackup {
     pub tenants: Vec<TenantName>,
     /// Kept with the snapshots.
     pub labels: Vec<ShortName>,
+}
+
+/// Arguments of [`Command::RestoreTenant`](super::Command::RestoreTenant).
+#[derive(Debug, Clone)]
+pub struct RestoreTenant {
+    /// The tenant that was backed up.
+    pub source: TenantName,
+    /// Up to where.
+    pub wanted: Wanted,
+    /// From there, where it is given; else from where most is reached.
+    pub destination: Option<ShortName>,
+    /// The new tenant; `secrets` are sealed for its `uid`. The source's own name: in its place.
+    pub name: TenantName,
+    pub uid: Uuid,
+    pub secrets: Sealed,
+    /// Only there; else where placement finds room.
+    pub host: Option<HostName>,
+    /// It is used as it is: not neutralised before its first start.
+    pub live: bool,
+    pub request_id: Option<String>,
 }
 
 /// What a tenant can be restored to, in words, and whether that is what was promised.
