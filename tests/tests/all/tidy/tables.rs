@@ -10,6 +10,7 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
         "proto/types",
         &[
             ("identity", "ids"),
+            ("known", "echo ids spec"),
             ("network", "echo ids spec"),
             ("operation", "plan"),
             ("plan", "generation ids network spec"),
