@@ -26,6 +26,7 @@ pub fn flag_of(field: &str) -> Option<&'static str> {
         "to_host" => "--to",
         "host_labels" | "labels" => "--label",
         "admin_login" => "--login",
+        "signup" => "--signup",
         "force" => "--force",
         "dry_run" => "--dry-run",
         "cancel_running" => "--cancel-running",

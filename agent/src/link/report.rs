@@ -101,6 +101,7 @@ fn tenant(entry: &BoardEntry) -> TenantReport {
         progress: status.progress,
         message: status.message.chars().take(MAX_MESSAGE_CHARS).collect(),
         blocked: status.blocked,
+        unfit: status.unfit,
         containers: status
             .containers
             .iter()
@@ -173,6 +174,7 @@ mod tests {
             progress: TenantProgress::Working,
             message: message.into(),
             blocked: false,
+            unfit: false,
             containers: vec![],
             operation: None,
             steps: vec![],

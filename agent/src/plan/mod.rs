@@ -9,6 +9,7 @@ pub mod design;
 pub mod diff;
 pub mod facts;
 pub mod firewall;
+pub mod fresh;
 pub mod held;
 pub mod home;
 pub mod installs;

@@ -133,7 +133,10 @@ fn limit_lines(hard: u64, soft: u64, cpu_s: u64) -> Lines {
 
 /// `odoo.conf`. A container reads it at each start.
 pub fn odoo_conf(plan: &TenantPlan, image: &ImageFacts, master_hash: &str) -> String {
-    conf(plan, image, master_hash, limits(plan, image))
+    // Unlike `fixed_conf`: no tenant stops for it, and databases of before have no such function.
+    let unaccent = [("unaccent", "True".to_owned())];
+    let own = limits(plan, image).into_iter().chain(unaccent).collect();
+    conf(plan, image, master_hash, own)
 }
 
 /// What of `odoo.conf` decides whether a container is made anew. Not the limits on a process, which come with its next start: as

@@ -63,6 +63,15 @@ impl Pin {
     }
 }
 
+/// A request that its images cannot meet: remembered, because finding it out takes as long as a new database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unfit {
+    /// The golden key of what was asked for: with other images or modules it is worth another try.
+    pub key: String,
+    /// Why, for people.
+    pub why: String,
+}
+
 /// State of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -145,6 +154,9 @@ pub struct TenantState {
     /// What was done about installations of apps that were cut off.
     #[serde(default)]
     pub installs: Installs,
+    /// What was asked for and cannot be had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unfit: Option<Unfit>,
 }
 
 impl TenantState {
@@ -170,6 +182,7 @@ impl TenantState {
             recording: false,
             volume_repairs: 0,
             installs: Installs::default(),
+            unfit: None,
         }
     }
 

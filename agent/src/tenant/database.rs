@@ -14,10 +14,13 @@ use crate::{
     docker::{DockerError, POSTGRES_USER},
     host::golden::{Restored, Volumes},
     plan::{
+        container::ContainerSpec,
+        diff::Blocked,
+        fresh::{self, Trouble, When},
         installs,
         sql::{self, DatabaseIdentity},
         stack::{POSTGRES_GRACE_S, Stack},
-        state::Database,
+        state::{Database, Unfit},
     },
     tenant::{
         Result, Tenant, TenantError, TenantView,
@@ -136,9 +139,10 @@ pub(super) async fn initialise(
     let begin = Instant::now();
     docker.start(&stack.postgres.name).await?;
     ready::await_postgres(tenant).await?;
-    psql(tenant, sql::prepare(&tenant.plan)).await?;
+    let prepare = sql::prepare(&tenant.plan) + &fresh::create(&tenant.plan);
+    psql(tenant, prepare).await?;
     failpoints::reached("mid-database");
-    run_init(tenant, view, stack).await?;
+    install(tenant, view, stack).await?;
     let took = begin.elapsed().as_secs_f64();
     let golden = match local {
         Some(volumes) => take_golden(tenant, stack, &volumes).await?,
@@ -158,8 +162,47 @@ pub(super) async fn initialise(
     ))
 }
 
+/// Odoo's base, then the company, then the modules that were asked for, which are set up for it. What the image does not have
+/// is found before anybody could take the database for what was asked for.
+async fn install(tenant: &Tenant, view: &TenantView, stack: &Stack) -> Result<()> {
+    run_init(tenant, view, stack, &stack.init).await?;
+    look_through(tenant, stack, fresh::settle(&tenant.plan), When::Before).await?;
+    if let Some(install) = &stack.install {
+        run_init(tenant, view, stack, install).await?;
+        look_through(tenant, stack, fresh::ask(&tenant.plan), When::After).await?;
+    }
+    Ok(())
+}
+
+/// Runs a script that ends by telling what the image has, and compares that with what was asked for.
+async fn look_through(tenant: &Tenant, stack: &Stack, script: String, when: When) -> Result<()> {
+    let printed = psql(tenant, script).await?;
+    let printed = String::from_utf8_lossy(&printed);
+    let troubles = fresh::troubles(&tenant.plan, &printed, when);
+    match troubles.is_empty() {
+        true => Ok(()),
+        false => Err(refuse(tenant, stack, &troubles)?),
+    }
+}
+
+/// Remembers that what was asked for cannot be had: no further try is made with the same.
+fn refuse(tenant: &Tenant, stack: &Stack, troubles: &[Trouble]) -> Result<TenantError> {
+    let (key, why) = (stack.golden_key.clone(), fresh::words(troubles));
+    let unfit = Unfit {
+        key,
+        why: why.clone(),
+    };
+    tenant.remember(true, |s| s.unfit = Some(unfit))?;
+    Ok(Blocked::Unfit(why).into())
+}
+
 /// Runs the one-off `odoo -i` to its end.
-async fn run_init(tenant: &Tenant, view: &TenantView, stack: &Stack) -> Result<()> {
+async fn run_init(
+    tenant: &Tenant,
+    view: &TenantView,
+    stack: &Stack,
+    wanted: &ContainerSpec,
+) -> Result<()> {
     let docker = &tenant.host.docker;
     let id = view
         .observed
@@ -167,8 +210,8 @@ async fn run_init(tenant: &Tenant, view: &TenantView, stack: &Stack) -> Result<(
         .as_ref()
         .map(|f| f.id.clone())
         .unwrap_or_default();
-    let name = &stack.init.name;
-    let mut spec = settled(&stack.init, &id);
+    let name = &wanted.name;
+    let mut spec = settled(wanted, &id);
     spec.limits.nano_cpus = boosted(tenant).await?;
     docker.create(&spec).await?;
     docker.start(name).await?;
@@ -182,6 +225,9 @@ async fn run_init(tenant: &Tenant, view: &TenantView, stack: &Stack) -> Result<(
     if code != 0 {
         let log = docker.log_tail(name, LOG_LINES).await.unwrap_or_default();
         docker.remove(name).await?;
+        if let Some(unmet) = fresh::unmet(&log) {
+            return Err(refuse(tenant, stack, &[unmet])?);
+        }
         let text = format!(
             "`odoo -i` ended with code {code}; the half-made database is dropped and made again. Last log lines:\n{}",
             log.trim_end()

@@ -15,7 +15,7 @@ use crate::{
     host::board::{ContainerStatus, TenantStatus},
     plan::{
         container::Container,
-        diff::{self, Observed},
+        diff::{self, Blocked, Observed},
         facts::ImageFacts,
         state::TenantState,
     },
@@ -194,6 +194,7 @@ impl Tenant {
             progress,
             message: message.to_owned(),
             blocked: false,
+            unfit: false,
             containers: Vec::new(),
             operation: state
                 .operation
@@ -215,10 +216,10 @@ impl Tenant {
         let status = match self.host.board.get(self.name()) {
             Some(shown) if shown.uid == self.plan.uid => {
                 // Progress made under an older plan says nothing about this one.
-                let (progress, blocked) = if shown.is_about(&self.plan) {
-                    (shown.progress, shown.blocked)
+                let (progress, blocked, unfit) = if shown.is_about(&self.plan) {
+                    (shown.progress, shown.blocked, shown.unfit)
                 } else {
-                    (TenantProgress::Working, false)
+                    (TenantProgress::Working, false, false)
                 };
                 TenantStatus {
                     operation: blank.operation,
@@ -228,6 +229,7 @@ impl Tenant {
                     epoch: blank.epoch,
                     progress,
                     blocked,
+                    unfit,
                     ..TenantStatus::clone(&shown)
                 }
             }
@@ -242,6 +244,7 @@ impl Tenant {
         self.host.board.set_latency(self.name(), 0);
         let blank = TenantStatus {
             blocked: matches!(error, TenantError::Blocked(why) if why.is_for_good()),
+            unfit: matches!(error, TenantError::Blocked(Blocked::Unfit(_))),
             ..self.blank(&self.state(), TenantProgress::Failing, &message)
         };
         let status = match self.host.board.get(self.name()) {

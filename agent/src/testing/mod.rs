@@ -70,6 +70,7 @@ pub fn tenant_plan(name: &str) -> TenantPlan {
         seed: Seed::Fresh,
         upload_limit_bytes: 1 << 30,
         wal_spool: None,
+        signup: false,
     }
 }
 
@@ -105,6 +106,7 @@ pub fn tenant_status(plan: &TenantPlan) -> TenantStatus {
         progress: TenantProgress::Converged,
         message: String::new(),
         blocked: false,
+        unfit: false,
         containers: Vec::new(),
         operation: plan.operation,
         steps: Vec::new(),

@@ -14,3 +14,4 @@ mod life;
 mod relay;
 mod source;
 mod turns;
+mod wanted;

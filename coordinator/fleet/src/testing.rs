@@ -121,6 +121,7 @@ pub fn spec(settings: &Settings, plan: &str) -> TenantSpec {
         host: None,
         host_labels: BTreeMap::new(),
         admin_login: settings.defaults.admin_login.clone(),
+        signup: false,
     }
 }
 
@@ -353,6 +354,7 @@ impl Bench {
             progress: TenantProgress::Converged,
             message: "".into(),
             blocked: false,
+            unfit: false,
             containers: [ContainerReport {
                 which: Which::Its(isyone_types::plan::Role::Odoo),
                 state: "running".into(),

@@ -93,6 +93,7 @@ pub(super) fn tenant_spec(
             (&defaults.admin_login, has.map(|has| &has.admin_login)),
             known::login,
         )?,
+        signup: wire.signup,
         plan,
         edition,
     };

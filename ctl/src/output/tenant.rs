@@ -268,6 +268,15 @@ fn asked(tenant: &Tenant) -> Vec<(&'static str, Cell)> {
         ),
         ("Modules", modules.into()),
         ("Login", format::or_dash(&spec.admin_login).into()),
+        (
+            "Registration",
+            if spec.signup {
+                "open to all"
+            } else {
+                "by invitation"
+            }
+            .into(),
+        ),
     ];
     let bounds = tenant.size.and_then(|size| size.bounds);
     pairs.extend(bounds.map(|bounds| ("Limits", limits(&bounds).into())));

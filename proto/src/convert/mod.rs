@@ -260,6 +260,7 @@ impl From<&TenantPlan> for agent::TenantPlan {
             upload_limit_bytes: t.upload_limit_bytes,
             seed: jobs::seed_to_wire(&t.seed),
             wal_spool: t.wal_spool.map(jobs::spool_to_wire),
+            signup: t.signup,
         }
     }
 }
@@ -305,6 +306,7 @@ impl TryFrom<agent::TenantPlan> for TenantPlan {
             seed: jobs::seed(wire.seed, wire.activated)?,
             upload_limit_bytes: wire.upload_limit_bytes,
             wal_spool: wire.wal_spool.map(jobs::spool),
+            signup: wire.signup,
         })
     }
 }
@@ -442,6 +444,7 @@ mod tests {
                 limit_bytes: 1 << 29,
                 switch_s: 60,
             }),
+            signup: true,
         };
         HostPlan {
             generation: 3.into(),

@@ -135,6 +135,7 @@ fn tenant(
         progress,
         message: shortened(status.message, MAX_MESSAGE).into(),
         blocked: status.blocked,
+        unfit: status.unfit,
         containers: status
             .containers
             .into_iter()
@@ -267,6 +268,7 @@ impl From<&TenantReport> for agent::TenantStatus {
             progress: agent::Progress::from(report.progress).into(),
             message: report.message.to_string(),
             blocked: report.blocked,
+            unfit: report.unfit,
             containers: containers(report),
             usage: report.usage.map(Into::into),
             operation_id: report

@@ -25,7 +25,7 @@ pub type UnixMs = i64;
 
 /// Raise this when plans are rendered differently or get new fields. An upgraded coordinator then gives all plans new
 /// generations, so an upgraded agent takes them again in full: its predecessor kept only the fields that it knew.
-pub const PLAN_FORMAT: u32 = 5;
+pub const PLAN_FORMAT: u32 = 6;
 
 /// Everything that one host must run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -303,6 +303,9 @@ pub struct TenantPlan {
     /// Set where its write-ahead log is shipped; `None`: PostgreSQL archives nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wal_spool: Option<WalSpool>,
+    /// Whether visitors may make accounts for themselves, when the database is made.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub signup: bool,
 }
 
 /// How finished segments of a tenant's write-ahead log wait on its host to be shipped.

@@ -240,6 +240,9 @@ pub struct TenantReport {
     pub message: Box<str>,
     /// No further attempt can mend what is wrong: a person must act first. Never from agents that do not say.
     pub blocked: bool,
+    /// What was asked for at its creation cannot be had: another request is needed, and nothing of it has run. Never from agents
+    /// that do not say.
+    pub unfit: bool,
     /// Its containers, including leftovers.
     pub containers: Box<[ContainerReport]>,
     /// What it uses; `None` until its host has measured it.

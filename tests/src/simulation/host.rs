@@ -323,6 +323,7 @@ impl SimHost {
                 .map(|(why, _)| why.as_str().into())
                 .unwrap_or_default(),
             blocked: !done && blocked.is_some_and(|(_, for_good)| *for_good),
+            unfit: false,
             containers: made.then_some(odoo).into_iter().collect(),
             usage: Some(Usage::default()),
             // There has never been a visitor.

@@ -88,6 +88,8 @@ pub struct TenantStatus {
     pub message: String,
     /// No further attempt can mend what is wrong: a person must act first.
     pub blocked: bool,
+    /// What was asked for at its creation cannot be had from its images.
+    pub unfit: bool,
     /// Both containers.
     pub containers: Vec<ContainerStatus>,
     /// Operation that `steps` belong to.

@@ -101,8 +101,13 @@ fn leave_ports(odoo: &mut ContainerSpec) {
 /// Names the snapshot from which this tenant's database may be copied.
 pub fn golden_key(plan: &TenantPlan, images: &Images) -> String {
     let modules: Vec<&str> = plan.modules.iter().map(|m| m.as_str()).collect();
+    // Modules are set up for their company. Without any, it gets its country with its keys.
+    let company = match modules.is_empty() {
+        true => String::new(),
+        false => format!(" {} {}", plan.country, plan.time_zone),
+    };
     let text = format!(
-        "3 {} {} {} {} {}", // a new number: clusters are made differently
+        "4 {} {} {} {} {}{company}", // a new number: clusters are made differently
         images.odoo.id,
         images.postgres.id,
         images.postgres.postgres_major,
@@ -138,6 +143,7 @@ pub fn stack(plan: &TenantPlan, host: &HostFacts, images: &Images, master_hash: 
         postgres,
         odoo,
         init: containers::init(plan, host, images),
+        install: containers::install(plan, host, images),
         finish: containers::finish(plan, host, images),
         files: Vec::new(),
         standin: images.odoo.standin || images.postgres.standin,
@@ -335,11 +341,59 @@ mod tests {
         assert!(compose.contains("one.isy.ports: relay"), "{compose}");
     }
 
+    /// Fails where a chart of accounts of one country gets into a tenant of another.
+    #[test]
+    fn a_snapshot_with_modules_is_of_one_country_and_zone() {
+        let keys = |modules: &[&str]| {
+            let of = |country: &str, zone: &str, language: &str| {
+                let mut plan = tenant_plan("alfa");
+                plan.modules = modules.iter().map(|name| name.parse().unwrap()).collect();
+                plan.country = country.parse().unwrap();
+                plan.time_zone = zone.parse().unwrap();
+                plan.language = language.parse().unwrap();
+                golden_key(&plan, &images())
+            };
+            let keys = [
+                of("BR", "UTC", "pt_BR"),
+                of("PT", "UTC", "pt_BR"),
+                of("BR", "Asia/Tokyo", "pt_BR"),
+                of("BR", "UTC", "en_US"),
+            ];
+            std::collections::BTreeSet::from(keys).len()
+        };
+        assert_eq!([keys(&["account"]), keys(&[])], [4, 2]);
+    }
+
+    /// Odoo's base comes first and alone, for the company is settled between it and the modules.
+    #[test]
+    fn modules_are_installed_after_base_and_only_where_some_are_wanted() {
+        let mut plan = tenant_plan("alfa");
+        let arguments = |spec: &ContainerSpec| spec.command.join(" ");
+        let bare = stack(&plan, &host(), &images(), "hash");
+        assert_eq!(bare.install, None);
+        plan.modules = vec!["account".parse().unwrap(), "crm".parse().unwrap()];
+        let full = stack(&plan, &host(), &images(), "hash");
+        assert_eq!(full.init, bare.init);
+        assert!(arguments(&full.init).contains(" -i base --stop-after-init"));
+        let install = full.install.unwrap();
+        assert!(arguments(&install).contains(" -i account,crm --stop-after-init"));
+        assert_eq!(install.name, full.init.name, "one after the other");
+        assert!(!arguments(&install).contains("--load-language"));
+    }
+
     #[test]
     fn no_secret_is_in_a_container_spec() {
-        let plan = tenant_plan("alfa");
+        let mut plan = tenant_plan("alfa");
+        plan.modules = vec!["crm".parse().unwrap()];
         let stack = stack(&plan, &host(), &images(), "hash");
-        for spec in [&stack.odoo, &stack.postgres, &stack.init, &stack.finish] {
+        let install = stack.install.as_ref().unwrap();
+        for spec in [
+            &stack.odoo,
+            &stack.postgres,
+            &stack.init,
+            install,
+            &stack.finish,
+        ] {
             let text = format!("{spec:?}");
             for secret in [
                 &plan.secrets.database_password,

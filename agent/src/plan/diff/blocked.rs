@@ -115,6 +115,9 @@ pub enum Blocked {
         "this tenant's data is to come from backup {0}, and this version cannot fetch backups; upgrade the agent"
     )]
     FromBackup(Uuid),
+    /// What was asked for at creation is not in the tenant's images.
+    #[error("{0}. Create the tenant again with what its image has: nothing of this one has run")]
+    Unfit(String),
     /// This host takes no new tenants now, for the given reason.
     #[error("{0}")]
     HostClosed(String),
@@ -136,6 +139,7 @@ impl Blocked {
             | Self::OtherMajor { .. }
             | Self::DoubtfulCopy
             | Self::LivesHere { .. }
+            | Self::Unfit(_)
             | Self::FromBackup(_) => true,
         }
     }
@@ -193,6 +197,10 @@ mod tests {
                     tenant: Uuid::nil(),
                 },
                 "directory /srv/tenants/alfa belongs to another tenant (its `owner` is none,",
+            ),
+            (
+                Blocked::Unfit("there is no module `x`".into()),
+                "there is no module `x`. Create the tenant again",
             ),
             (Blocked::HostClosed("disk full".into()), "disk full"),
             (Blocked::HalfCopy, "nothing starts on half of it"),

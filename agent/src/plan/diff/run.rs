@@ -46,6 +46,13 @@ pub(super) fn run(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
     if let (Some(why), false) = (inputs.no_new, inputs.state.is_ready()) {
         return Err(Blocked::HostClosed(why.to_owned()));
     }
+    let unfit = inputs.state.unfit.as_ref();
+    if let (Some(unfit), false) = (
+        unfit.filter(|unfit| unfit.key == stack.golden_key),
+        inputs.state.is_ready(),
+    ) {
+        return Err(Blocked::Unfit(unfit.why.clone()));
+    }
     let kept = clear_the_way(&mut list, inputs, stack);
     make(&mut list, inputs, stack, &kept);
     fill(&mut list, inputs, stack);

@@ -7,6 +7,7 @@
 
 mod calls;
 mod fates;
+mod modules;
 mod programs;
 
 use std::{
@@ -97,6 +98,7 @@ struct World {
     pending: BTreeMap<String, (u32, u32)>,
     /// Tenants whose modules take for ever to load.
     slow: BTreeSet<String>,
+    modules: modules::Modules,
     violations: Vec<String>,
     log: Vec<String>,
 }

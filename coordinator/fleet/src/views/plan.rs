@@ -215,6 +215,7 @@ fn tenant_plan(
         seed: seed(tenant, role),
         upload_limit_bytes: settings.edge.upload_limit_bytes,
         wal_spool: None, // nothing ships it yet
+        signup: spec.signup,
     }
 }
 

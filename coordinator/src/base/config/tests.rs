@@ -134,6 +134,11 @@ fn contradictions_are_found() {
             "[edge.dashboard]\nusers_file = \"x\"\nhostname = \"alfa.isy.one\"",
             "edge.dashboard.hostname",
         ),
+        ("[defaults]\ncountry = \"UK\"", "defaults.country"),
+        (
+            "[defaults]\ntime_zone = \"Mars/Phobos\"",
+            "defaults.time_zone",
+        ),
         (
             "[placement]\ncpu_overcommit = 0.5",
             "placement.cpu_overcommit",

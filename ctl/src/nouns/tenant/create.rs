@@ -73,6 +73,9 @@ pub struct Create {
     /// Login of Odoo's administrator
     #[arg(long)]
     login: Option<String>,
+    /// Let visitors make accounts for themselves; otherwise people are invited
+    #[arg(long)]
+    signup: bool,
     #[command(flatten)]
     waiting: Waiting,
     /// Give an existing tenant these options; its data is kept
@@ -110,6 +113,7 @@ impl Create {
             host: text(&self.host),
             host_labels,
             admin_login: text(&self.login),
+            signup: self.signup,
         };
         Ok(CreateTenantRequest {
             name: self.name.clone(),

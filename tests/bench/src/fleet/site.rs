@@ -297,6 +297,7 @@ fn tenant(running: &Running, settings: &Settings, host: &Host, slot: usize) -> R
         host: None,
         host_labels: Default::default(),
         admin_login: defaults.admin_login.clone(),
+        signup: false,
     };
     Ok(Tenant {
         secrets: running.sealer.new_secrets(&name, uid),

@@ -15,6 +15,7 @@ mod reports;
 mod requests;
 mod returns;
 mod turns;
+mod unfit;
 
 use isyone_types::{
     identity::{CertificateInfo, Identity, OperatorRole},
