@@ -89,15 +89,21 @@ pub fn ask(tenant: &TenantPlan) -> String {
     within(tenant) + &listing(tenant)
 }
 
-/// Lines of fields: what the image's Odoo has. A module's title is last, and holds whatever its author wrote, on one line.
+/// Most modules that are listed: all that Odoo has, in less than a program's output may hold.
+const MOST_LISTED: u32 = 750;
+
+/// Lines of fields: what the image's Odoo has. Those that were asked for come first, so that none is missed where an image has
+/// thousands; the others are only suggested. A module's title is last, and holds whatever its author wrote, on one line.
 fn listing(tenant: &TenantPlan) -> String {
     let [language, country] = [tenant.language.as_str(), tenant.country.as_str()].map(literal);
+    let wanted: Vec<String> = tenant.modules.iter().map(|m| literal(m.as_str())).collect();
+    let wanted = format!("name = ANY (ARRAY[{}]::varchar[])", wanted.join(", "));
     format!(
         "\\pset tuples_only on\n\\pset format unaligned\n\\pset fieldsep ' '\n\
          SELECT 'language', count(*) FROM res_lang WHERE active AND code = {language};\n\
          SELECT 'country', count(*) FROM res_country WHERE code = {country};\n\
-         SELECT 'module', name, replace(state, ' ', '-'), regexp_replace(coalesce(shortdesc->>'en_US', ''), '\\s+', ' ', 'g')\n  \
-         FROM ir_module_module ORDER BY name;\n"
+         SELECT 'module', name, replace(state, ' ', '-'), left(regexp_replace(coalesce(shortdesc->>'en_US', ''), '\\s+', ' ', 'g'), 40)\n  \
+         FROM ir_module_module ORDER BY {wanted} DESC, application DESC NULLS LAST, name LIMIT {MOST_LISTED};\n"
     )
 }
 

@@ -107,7 +107,10 @@ fn the_company_is_settled_in_one_piece_and_then_looked_at() {
     ]
     .map(|part| sql.find(part).unwrap());
     assert!(places.is_sorted(), "{sql}");
-    assert!(!ask(&tenant_plan("alfa")).contains("UPDATE"));
+    let mut plan = tenant_plan("alfa");
+    assert!(!ask(&plan).contains("UPDATE") && ask(&plan).contains("ANY (ARRAY[]::varchar[])"));
+    plan.modules = vec!["crm".parse().unwrap(), "sale".parse().unwrap()];
+    assert!(ask(&plan).contains("ORDER BY name = ANY (ARRAY[E'crm', E'sale']::varchar[]) DESC"));
 }
 
 #[test]
