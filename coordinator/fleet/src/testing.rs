@@ -8,7 +8,8 @@ use isyone_types::{
     ids::{HostName, ShortName, TenantName},
     operation::OperationState,
     report::{
-        ContainerReport, HostReport, HostResources, TenantProgress, TenantReport, Usage, Which,
+        ContainerReport, HostReport, HostResources, Stuck, TenantProgress, TenantReport, Usage,
+        Which,
     },
     spec::{Bounds, Size, TenantSpec},
 };
@@ -353,8 +354,7 @@ impl Bench {
             generation: record.generation,
             progress: TenantProgress::Converged,
             message: "".into(),
-            blocked: false,
-            unfit: false,
+            stuck: Stuck::No,
             containers: [ContainerReport {
                 which: Which::Its(isyone_types::plan::Role::Odoo),
                 state: "running".into(),

@@ -125,7 +125,9 @@ fn unknown_value(spec: &TenantSpec) -> Status {
         given(&spec.odoo_image).then(|| refused("odoo_image", known::image(&spec.odoo_image))),
     ];
     let first = problems.into_iter().flatten().flatten().next();
-    first.expect("a test asks for something that is not there").into()
+    first
+        .expect("a test asks for something that is not there")
+        .into()
 }
 
 /// The status of a coordinator that sheds load.

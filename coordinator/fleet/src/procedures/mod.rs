@@ -13,6 +13,7 @@ use isyone_types::{
     ids::HostName,
     operation::{OperationState, Step},
     plan::UnixMs,
+    report::Stuck,
 };
 
 pub use self::{relocate::MOVES_AT_ONCE, waiting::Waiting};
@@ -197,7 +198,7 @@ impl<'a> Scene<'a> {
     fn blocked(&self, host: &HostName) -> Option<&'a str> {
         match views::copy(self.state, self.tenant, host) {
             CopyObserved::Present(seen)
-                if seen.report.blocked
+                if seen.report.stuck != Stuck::No
                     && seen.report.generation == self.tenant.generation
                     // Whoever is kept from beginning names none.
                     && seen.report.operation.is_none_or(|id| id == self.tenant.operation) =>
@@ -216,7 +217,8 @@ impl<'a> Scene<'a> {
         let is_about_this = seen.report.generation == self.tenant.generation
             && seen.report.operation == Some(self.tenant.operation);
         let never_ran = self.tenant.activated_at.is_none();
-        (seen.report.unfit && is_about_this && never_ran).then_some(&*seen.report.message)
+        (seen.report.stuck == Stuck::Unfit && is_about_this && never_ran)
+            .then_some(&*seen.report.message)
     }
 
     fn wait_for(&self, host: &HostName) -> Advance {

@@ -18,3 +18,4 @@ mod moves;
 mod pages;
 mod visitors;
 mod walk;
+mod wanted;

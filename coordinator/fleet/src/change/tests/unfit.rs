@@ -2,7 +2,7 @@
 //!
 //! Not here: who finds that out, and how (the agents).
 
-use isyone_types::report::{TenantProgress, TenantReport};
+use isyone_types::report::{Stuck, TenantProgress, TenantReport};
 
 use super::{operations::ended, *};
 
@@ -13,8 +13,7 @@ fn says(bench: &mut Bench, host: &HostName, alfa: &TenantName, unfit: bool) {
     let report = TenantReport {
         progress: TenantProgress::Failing,
         message: WHY.into(),
-        blocked: true,
-        unfit,
+        stuck: if unfit { Stuck::Unfit } else { Stuck::Blocked },
         containers: Box::default(),
         ..bench.converged_on(alfa, host)
     };
@@ -54,7 +53,7 @@ fn what_time_or_a_person_on_the_host_mends_is_waited_for() {
     assert_eq!(bench.progress(tenant.operation).0, OperationState::Retrying);
     // One that is about what was before.
     let mut old = bench.converged_on(&alfa, &host);
-    (old.unfit, old.generation) = (true, old.generation - 1);
+    (old.stuck, old.generation) = (Stuck::Unfit, old.generation - 1);
     old.progress = TenantProgress::Failing;
     bench.report(&host, resources(8, 32, 100), vec![old]);
     assert_eq!(bench.state.fleet.tenants[&alfa].desired, Lifecycle::Running);

@@ -359,8 +359,7 @@ fn state(tenant: &TenantPlan) -> TenantState {
         generation: tenant.generation,
         progress: TenantProgress::Converged,
         message: String::new(),
-        blocked: false,
-        unfit: false,
+        stuck: Default::default(),
         containers: vec![
             container(tenant.name.postgres_container()),
             container(tenant.name.odoo_container()),

@@ -1,0 +1,199 @@
+//! What a customer asks for, and gets: the country's books, a search without accents, a door that is closed to strangers, and an error
+//! where something was misspelt. With real Odoo; what its image does not have is skipped aloud.
+//!
+//! Not here: the rest of a tenant's life (main_job).
+
+use std::{fs, time::Duration};
+
+use isyone_tests::e2e::{
+    alone,
+    cell::{Cell, Shape},
+    enabled,
+    http::get,
+    odoo::{self, User},
+    wait_for,
+};
+use serde_json::json;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Countries with the chart of accounts that Odoo has for each, and the module that comes with it.
+const BOOKS: [(&str, &str, &str, &str); 5] = [
+    ("BR", "br", "l10n_br", "BRL"),
+    ("PT", "pt", "l10n_pt", "EUR"),
+    ("ES", "es_pymes", "l10n_es", "EUR"),
+    ("MX", "mx", "l10n_mx", "MXN"),
+    ("US", "generic_coa", "l10n_us", "USD"),
+];
+
+fn sql(cell: &Cell, tenant: &str, query: &str) -> String {
+    let answer = cell.isyctl(&["tenant", "psql", tenant, "--", "-tAc", query]);
+    assert_eq!(answer.code, 0, "{}", answer.stderr);
+    answer.stdout.trim().to_owned()
+}
+
+#[test]
+fn what_was_asked_for_is_there_or_the_create_says_what_is_not() {
+    if !enabled("what_was_asked_for_is_there_or_the_create_says_what_is_not") {
+        return;
+    }
+    let _alone = alone();
+    let cell = Cell::start(&Shape::default());
+    values_that_only_look_right(&cell);
+    a_misspelt_module(&cell);
+    let mut tried = 0;
+    for (country, chart, module, currency) in BOOKS {
+        let tenant = format!("books-{}", country.to_lowercase());
+        if tried > 0 && !has_module(&cell, module) {
+            println!("skipped: the image has no {module}");
+            continue;
+        }
+        tried += 1;
+        books_of(&cell, &tenant, (country, chart, module, currency));
+    }
+    a_search_without_accents(&cell, "books-br");
+    a_closed_door(&cell, "books-br");
+    an_app_that_comes_later(&cell);
+}
+
+/// Refused before anything is placed.
+fn values_that_only_look_right(cell: &Cell) {
+    for (option, value, said) in [
+        ("--country", "UK", "did you mean `GB`?"),
+        ("--country", "XX", "no country's code"),
+        (
+            "--tz",
+            "America/Sao_paulo",
+            "did you mean `America/Sao_Paulo`?",
+        ),
+        ("--tz", "Alfa", "no zone"),
+        ("--lang", "pt", "did you mean `pt_BR`"),
+        ("--login", "__system__", "one of Odoo's own users"),
+        ("--odoo-image", "alfa/../../etc", "not an image reference"),
+    ] {
+        let refused = cell.isyctl(&["tenant", "create", "alfa", option, value]);
+        assert_eq!(refused.code, 2, "{}", refused.stderr);
+        let (names, says) = (
+            refused.stderr.contains(option),
+            refused.stderr.contains(said),
+        );
+        assert!(names && says, "{}", refused.stderr);
+    }
+    for name in ["null", "true", "xn--lfa-hoa"] {
+        assert_eq!(cell.isyctl(&["tenant", "create", name]).code, 2);
+    }
+    assert_eq!(cell.json(&["tenant", "list"]), json!([]));
+}
+
+fn snapshots(cell: &Cell) -> usize {
+    fs::read_dir(cell.hosts[0].data.join("golden")).map_or(0, |entries| entries.count())
+}
+
+fn a_misspelt_module(cell: &Cell) {
+    let failed = cell.isyctl(&[
+        "tenant",
+        "create",
+        "books-br",
+        "--country",
+        "BR",
+        "--modules",
+        "account,sales,nonsuch",
+    ]);
+    println!("{}", failed.stderr);
+    assert_ne!(failed.code, 0);
+    for part in ["nonsuch", "`sales`", "`sale_management`"] {
+        assert!(failed.stderr.contains(part), "{part}: {}", failed.stderr);
+    }
+    assert_eq!(snapshots(cell), 0, "no copy of it is kept");
+    // Its name is free as soon as the command is back.
+    assert_eq!(cell.isyctl(&["tenant", "show", "books-br"]).code, 3);
+}
+
+/// Whether the image has it, by the first tenant's list.
+fn has_module(cell: &Cell, module: &str) -> bool {
+    let query = format!("select count(*) from ir_module_module where name = '{module}'");
+    sql(cell, "books-br", &query) == "1"
+}
+
+fn books_of(cell: &Cell, tenant: &str, books: (&str, &str, &str, &str)) {
+    let (country, chart, module, currency) = books;
+    let options = [
+        "tenant",
+        "create",
+        tenant,
+        "--country",
+        country,
+        "--modules",
+        "account",
+        "--tz",
+        "America/Sao_Paulo",
+        "--lang",
+        "pt_BR",
+    ];
+    let created = cell.isyctl(&options);
+    assert_eq!(created.code, 0, "{}", created.stderr);
+    let company = "select coalesce(o.chart_template, '-') || ' ' || y.name from res_company o join res_currency y on y.id = o.currency_id";
+    assert_eq!(sql(cell, tenant, company), format!("{chart} {currency}"));
+    let state = format!("select state from ir_module_module where name = '{module}'");
+    assert_eq!(sql(cell, tenant, &state), "installed");
+    let report = "select value from ir_config_parameter where key = 'report.url'";
+    assert_eq!(sql(cell, tenant, report), "http://127.0.0.1:8069");
+}
+
+fn a_search_without_accents(cell: &Cell, tenant: &str) {
+    let extensions = "select string_agg(extname, ' ' order by extname) from pg_extension where extname in ('pg_trgm', 'unaccent')";
+    assert_eq!(sql(cell, tenant, extensions), "pg_trgm unaccent");
+    let script = "env['res.partner'].create({'name': 'João Conceição'})\nenv.cr.commit()\n\
+                  print('found', env['res.partner'].search_count([('name', 'ilike', 'joao conceicao')]))\n";
+    let printed = odoo::shell(cell, tenant, script);
+    assert!(printed.contains("found 1"), "{printed}");
+}
+
+fn registration(cell: &Cell, tenant: &str) -> u16 {
+    let host = format!("{tenant}.isy.one");
+    wait_for("an answer through the edge", MINUTE, || {
+        (get(cell.edge(), &host, "/web/health").status == 200).then_some(())
+    });
+    User::visitor(cell, tenant).get("/web/signup").status
+}
+
+fn a_closed_door(cell: &Cell, tenant: &str) {
+    assert_eq!(registration(cell, tenant), 404, "nobody registers himself");
+    let scope = "select value from ir_config_parameter where key = 'auth_signup.invitation_scope'";
+    assert_eq!(sql(cell, tenant, scope), "b2b");
+    let created = cell.isyctl(&[
+        "tenant",
+        "create",
+        "open",
+        "--country",
+        "BR",
+        "--modules",
+        "account",
+        "--tz",
+        "America/Sao_Paulo",
+        "--lang",
+        "pt_BR",
+        "--signup",
+    ]);
+    assert_eq!(created.code, 0, "{}", created.stderr);
+    assert_eq!(registration(cell, "open"), 200);
+}
+
+/// A tenant without modules: an app that its administrator installs opens nothing.
+fn an_app_that_comes_later(cell: &Cell) {
+    let created = cell.isyctl(&["tenant", "create", "later", "--country", "BR"]);
+    assert_eq!(created.code, 0, "{}", created.stderr);
+    let chart = "select count(*) from information_schema.columns where table_name = 'res_company' and column_name = 'chart_template'";
+    assert_eq!(
+        sql(cell, "later", chart),
+        "0",
+        "no chart of accounts without `account`"
+    );
+    odoo::shell(
+        cell,
+        "later",
+        "env['ir.module.module'].search([('name', '=', 'crm')]).button_immediate_install()\n",
+    );
+    let scope = "select value from ir_config_parameter where key = 'auth_signup.invitation_scope'";
+    assert_eq!(sql(cell, "later", scope), "b2b");
+}
