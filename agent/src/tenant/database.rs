@@ -178,6 +178,11 @@ async fn install(tenant: &Tenant, view: &TenantView, stack: &Stack) -> Result<()
 async fn look_through(tenant: &Tenant, stack: &Stack, script: String, when: When) -> Result<()> {
     let printed = psql(tenant, script).await?;
     let printed = String::from_utf8_lossy(&printed);
+    if !printed.contains("language ") {
+        // Of nothing, nothing follows.
+        let text = "psql did not say what the image has".to_owned();
+        return Err(TenantError::Program(text));
+    }
     let troubles = fresh::troubles(&tenant.plan, &printed, when);
     match troubles.is_empty() {
         true => Ok(()),
