@@ -120,7 +120,9 @@ fn limits(plan: &TenantPlan, image: &ImageFacts) -> Lines {
         None => (LIMIT_MEMORY_BYTES + upload, LIMIT_MEMORY_SOFT_BYTES),
     };
     // The installation of an app is one request, and half done is worse than slow.
-    limit_lines(hard, soft, request_seconds(plan))
+    let mut lines = limit_lines(hard, soft, request_seconds(plan));
+    lines.push(("unaccent", "True".to_owned())); // no tenant stops for it, and databases of before have no such function
+    lines
 }
 
 fn limit_lines(hard: u64, soft: u64, cpu_s: u64) -> Lines {
@@ -133,10 +135,7 @@ fn limit_lines(hard: u64, soft: u64, cpu_s: u64) -> Lines {
 
 /// `odoo.conf`. A container reads it at each start.
 pub fn odoo_conf(plan: &TenantPlan, image: &ImageFacts, master_hash: &str) -> String {
-    // Unlike `fixed_conf`: no tenant stops for it, and databases of before have no such function.
-    let unaccent = [("unaccent", "True".to_owned())];
-    let own = limits(plan, image).into_iter().chain(unaccent).collect();
-    conf(plan, image, master_hash, own)
+    conf(plan, image, master_hash, limits(plan, image))
 }
 
 /// What of `odoo.conf` decides whether a container is made anew. Not the limits on a process, which come with its next start: as

@@ -8,3 +8,4 @@ pub(crate) mod pty;
 pub(crate) mod run;
 pub(crate) mod tenants;
 pub(crate) mod top;
+pub(crate) mod values;

@@ -7,12 +7,10 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use isyone_proto::{
     error::{self, FieldError},
-    known,
     pb::v1::{
         exec_request::Message as In, exec_response::Message as Out,
         tenant_service_server::TenantService, *,
     },
-    spec::ValueError,
 };
 use prost::Message as _;
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
@@ -21,7 +19,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::{
     coordinator::{Answers, Fake, page, stream},
-    data, operations,
+    data, operations, values,
 };
 
 fn find(name: &str) -> Result<Tenant, Status> {
@@ -110,26 +108,6 @@ fn no_host_fits(name: &str) -> Status {
     Status::with_details(Code::ResourceExhausted, message, rpc.encode_to_vec().into())
 }
 
-/// The refusal of the first value of a spec that does not exist.
-fn unknown_value(spec: &TenantSpec) -> Status {
-    fn refused<T>(field: &str, judged: Result<T, ValueError>) -> Option<FieldError> {
-        let problem = judged.err()?.to_string();
-        Some(FieldError::new(format!("spec.{field}"), problem))
-    }
-    let given = |text: &str| !text.is_empty();
-    let problems = [
-        given(&spec.language).then(|| refused("language", known::language(&spec.language))),
-        given(&spec.country).then(|| refused("country", known::country(&spec.country))),
-        given(&spec.time_zone).then(|| refused("time_zone", known::time_zone(&spec.time_zone))),
-        given(&spec.admin_login).then(|| refused("admin_login", known::login(&spec.admin_login))),
-        given(&spec.odoo_image).then(|| refused("odoo_image", known::image(&spec.odoo_image))),
-    ];
-    let first = problems.into_iter().flatten().flatten().next();
-    first
-        .expect("a test asks for something that is not there")
-        .into()
-}
-
 /// The status of a coordinator that sheds load.
 fn busy() -> Status {
     let details = ErrorDetails::with_retry_info(Some(Duration::from_millis(20)));
@@ -164,7 +142,7 @@ impl TenantService for Fake {
                 .into());
             }
             // Judges like the coordinator.
-            "picky" => return Err(unknown_value(&asked.spec.unwrap_or_default())),
+            "picky" => return Err(values::unknown_value(&asked.spec.unwrap_or_default())),
             "taken" => {
                 let message =
                     "tenant `taken` exists with another spec: plan is `small`, not `large`";
