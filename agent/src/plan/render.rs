@@ -120,9 +120,7 @@ fn limits(plan: &TenantPlan, image: &ImageFacts) -> Lines {
         None => (LIMIT_MEMORY_BYTES + upload, LIMIT_MEMORY_SOFT_BYTES),
     };
     // The installation of an app is one request, and half done is worse than slow.
-    let mut lines = limit_lines(hard, soft, request_seconds(plan));
-    lines.push(("unaccent", "True".to_owned())); // no tenant stops for it, and databases of before have no such function
-    lines
+    limit_lines(hard, soft, request_seconds(plan))
 }
 
 fn limit_lines(hard: u64, soft: u64, cpu_s: u64) -> Lines {
@@ -135,7 +133,10 @@ fn limit_lines(hard: u64, soft: u64, cpu_s: u64) -> Lines {
 
 /// `odoo.conf`. A container reads it at each start.
 pub fn odoo_conf(plan: &TenantPlan, image: &ImageFacts, master_hash: &str) -> String {
-    conf(plan, image, master_hash, limits(plan, image))
+    let mut lines = limits(plan, image);
+    // `fixed_conf` has it not: no tenant stops for it, and databases of before have no such function.
+    lines.push(("unaccent", "True".to_owned()));
+    conf(plan, image, master_hash, lines)
 }
 
 /// What of `odoo.conf` decides whether a container is made anew. Not the limits on a process, which come with its next start: as
@@ -492,10 +493,7 @@ mod tests {
             crate::testing::check_golden(&file.name, &file.content);
         }
         assert_eq!(stack.files[2].owner, Some((100, 101)));
-    }
-
-    #[test]
-    fn a_filter_matches_only_its_own_database() {
+        // A filter matches only its own database.
         assert_eq!(regex_escape("odoo_my-co.x"), "odoo_my\\-co\\.x");
     }
 }
