@@ -370,6 +370,22 @@ mod tests {
         );
     }
 
+    /// Fails where a PDF has no style because the public address does not lead back into the container.
+    #[test]
+    fn reports_fetch_their_styles_from_inside_also_in_tenants_of_before() {
+        let plan = tenant_plan("alfa");
+        let identity = DatabaseIdentity {
+            uuid: Uuid::nil(),
+            secret: Uuid::nil(),
+        };
+        for sql in [update(&plan), rekey(&plan, "x", identity)] {
+            assert!(
+                sql.contains("(E'report.url', E'http://127.0.0.1:8069', "),
+                "{sql}"
+            );
+        }
+    }
+
     #[test]
     fn a_living_database_is_entered_as_its_own_role_only() {
         assert!(update(&tenant_plan("alfa")).contains("\\connect \"odoo_alfa\" odoo\n"));

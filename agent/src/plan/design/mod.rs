@@ -307,6 +307,10 @@ mod tests {
         before.mounts.retain(|m| m.source != MountSource::Image);
         assert_eq!(before.mounts.len() + 1, odoo.mounts.len());
         assert_eq!(config_hash(&before, "conf"), config_hash(&odoo, "conf"));
+        let conf = |of: fn(&TenantPlan, &ImageFacts, &str) -> String| {
+            of(&plan, &images().odoo, "hash").contains("unaccent = True")
+        };
+        assert!(conf(render::odoo_conf) && !conf(render::fixed_conf));
         let now = containers::postgres(&plan, &host(), &images());
         let mut before = now.clone();
         before.mounts.truncate(2);
