@@ -116,6 +116,18 @@ async fn bad_input_is_named_and_nothing_is_stored() {
         (create("Alfa", spec()), "name"),
         (create("www", spec()), "name"),
         (create("a;rm -rf /", spec()), "name"),
+        (create("null", spec()), "name"),
+        (create("xn--lfa-hoa", spec()), "name"),
+        (
+            create(
+                "alfa",
+                v1::TenantSpec {
+                    country: "UK".into(),
+                    ..spec()
+                },
+            ),
+            "spec.country",
+        ),
         (
             create(
                 "alfa",
