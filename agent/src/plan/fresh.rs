@@ -126,7 +126,7 @@ pub enum Trouble {
         /// Those that may have been meant, the likeliest first.
         near: Vec<String>,
     },
-    /// Its manifest says so.
+    /// Its manifest says so, or it is a title of Odoo Enterprise without a module.
     NotInstallable(String),
     /// Odoo ended well, and has not installed it.
     NotInstalled {
@@ -152,7 +152,7 @@ impl fmt::Display for Trouble {
             }
             Self::NotInstallable(name) => write!(
                 f,
-                "module `{name}` cannot be installed: its manifest says `installable: False`"
+                "module `{name}` cannot be installed: its manifest says `installable: False`, or it is one of Odoo Enterprise"
             ),
             Self::NotInstalled { name, state } => write!(
                 f,

@@ -35,7 +35,7 @@ fn a_module_that_is_not_there_is_named_with_those_that_were_meant() {
     );
     assert_eq!(
         asked(&["old"], PRINTED, When::Before),
-        "module `old` cannot be installed: its manifest says `installable: False`"
+        "module `old` cannot be installed: its manifest says `installable: False`, or it is one of Odoo Enterprise"
     );
 }
 
