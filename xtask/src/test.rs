@@ -218,6 +218,16 @@ fn make_python(python: &Path) -> Result<()> {
     std::fs::create_dir_all(paths::cache())?;
     run(cmd("python3", ["-m", "venv", "--clear"]).arg(&folder))
         .context("no virtual environment can be made (Debian: apt-get install python3-venv)")?;
+    run_within(&mut pip_install(python), PIP_LIMIT)
+        .with_context(|| format!("pip cannot install what {PYTHON_PACKAGES} names"))?;
+    if !has_grpc(python) {
+        bail!("what pip installed cannot be imported: Python 3.11 or newer is needed");
+    }
+    Ok(())
+}
+
+/// Takes prebuilt packages whose digests [`PYTHON_PACKAGES`] has, and nothing else.
+fn pip_install(python: &Path) -> Command {
     let mut pip = Command::new(python);
     pip.args([
         "-m",
@@ -230,12 +240,7 @@ fn make_python(python: &Path) -> Result<()> {
         "-r",
     ])
     .arg(paths::root().join(PYTHON_PACKAGES));
-    run_within(&mut pip, PIP_LIMIT)
-        .with_context(|| format!("pip cannot install what {PYTHON_PACKAGES} names"))?;
-    if !has_grpc(python) {
-        bail!("what pip installed cannot be imported: Python 3.11 or newer is needed");
-    }
-    Ok(())
+    pip
 }
 
 /// Installs the browser once. If it cannot be had, its tests are skipped with a notice.
@@ -411,7 +416,15 @@ fn count(command: &mut Command) -> Result<(Totals, bool)> {
 
 #[cfg(test)]
 mod tests {
-    use super::Totals;
+    use super::{Path, Totals, pip_install};
+
+    /// A source package would run its own set-up before anybody has compared anything.
+    #[test]
+    fn pip_takes_only_what_has_a_known_digest() {
+        let pip = pip_install(Path::new("python"));
+        let has = |option: &str| pip.get_args().any(|said| said == option);
+        assert!(has("--require-hashes") && has("--only-binary=:all:"));
+    }
 
     #[test]
     fn result_lines_are_added_up() {

@@ -82,7 +82,10 @@ impl ImageCache {
             .unwrap_or_else(PoisonError::into_inner)
             .get(&key)
             .cloned();
-        let whole = |facts: &ImageFacts| role != Role::Postgres || facts.pgdata.is_some();
+        let whole = |facts: &ImageFacts| match role {
+            Role::Postgres => facts.pgdata.is_some(),
+            Role::Odoo => facts.odoo_major.is_some(),
+        };
         if let Some(mut facts) = known.filter(whole) {
             facts.digest = image.digest; // a later pull may have given it one
             return Ok(Some(facts));
@@ -126,6 +129,7 @@ fn read_facts(image: &Image, files: &HashMap<String, Vec<u8>>, role: Role) -> Im
     let postgres_major = variable("PG_MAJOR").unwrap_or_default();
     let pgdata = variable("PGDATA").filter(|place| !place.contains(char::is_control));
     let pgdata = pgdata.unwrap_or_else(|| design::default_pgdata(&postgres_major));
+    let odoo_major = odoo_major(&text(RELEASE));
     ImageFacts {
         id: image.id.clone(),
         digest: image.digest.clone(),
@@ -134,8 +138,9 @@ fn read_facts(image: &Image, files: &HashMap<String, Vec<u8>>, role: Role) -> Im
         gid,
         addons_path: conf_value(&text(ODOO_CONF), "addons_path"),
         server_wide_modules: conf_value(&text(ODOO_CONF), "server_wide_modules")
-            .unwrap_or_else(|| server_wide_modules(odoo_major(&text(RELEASE))).to_owned()),
+            .unwrap_or_else(|| server_wide_modules(odoo_major).to_owned()),
         pgdata: (role == Role::Postgres).then_some(pgdata),
+        odoo_major: (role == Role::Odoo).then_some(odoo_major),
         postgres_major,
     }
 }

@@ -20,6 +20,8 @@ pub const LABEL_ROLE: &str = "one.isy.role";
 pub const LABEL_CONFIG_HASH: &str = "one.isy.config-hash";
 /// Label: the reference of the image that it was made of. The image itself is named by id.
 pub const LABEL_IMAGE: &str = "one.isy.image";
+/// Label: that id. What an engine says a container is made of is not compared with what it says an image is.
+pub const LABEL_IMAGE_ID: &str = "one.isy.image-id";
 /// Label: whose the published ports of an Odoo container are. Without it they are Docker's.
 pub const LABEL_PORTS: &str = "one.isy.ports";
 /// Value of [`LABEL_PORTS`]: the container has none, the host's relay listens.
@@ -174,6 +176,13 @@ impl Container {
     /// Value of a label, or an empty string.
     pub fn label(&self, key: &str) -> &str {
         self.labels.get(key).map_or("", String::as_str)
+    }
+    /// Id of the image that it was made of, as it was asked for; in the engine's words where an agent before made it.
+    pub fn made_of(&self) -> &str {
+        match self.label(LABEL_IMAGE_ID) {
+            "" => &self.image_id,
+            id => id,
+        }
     }
     /// Whether its process runs (or comes back by itself).
     pub fn is_up(&self) -> bool {

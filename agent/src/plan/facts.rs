@@ -48,6 +48,9 @@ pub struct ImageFacts {
     pub addons_path: Option<String>,
     /// What this Odoo loads by default, in the format of `server_wide_modules`.
     pub server_wide_modules: String,
+    /// Major version of an Odoo; 0 where the image does not say. `None`: not Odoo, or read by an agent of before.
+    #[serde(default)]
+    pub odoo_major: Option<u32>,
     /// `PG_MAJOR`.
     pub postgres_major: String,
     /// Where a PostgreSQL has its cluster: `PGDATA`, or what its version says. `None`: not PostgreSQL, or read by an agent of before.

@@ -14,6 +14,7 @@ pub mod held;
 pub mod home;
 pub mod installs;
 pub mod names;
+pub mod pins;
 pub mod postgres;
 pub mod relay;
 pub mod render;

@@ -420,7 +420,7 @@ mod tests {
         }
         for script in [rekey(&plan, "odoo_beta", identity), update(&plan)] {
             let (before, after) = script
-                .split_once("GRANT CONNECT ON DATABASE postgres TO odoo, isyone_monitor;\nREVOKE CONNECT, TEMPORARY ON DATABASE postgres, template1 FROM PUBLIC;\n")
+                .split_once("GRANT CONNECT ON DATABASE postgres TO odoo, isyone_monitor;\nREVOKE CONNECT, TEMPORARY ON DATABASE postgres, template1 FROM PUBLIC;\nREVOKE CREATE ON SCHEMA public FROM PUBLIC;\n")
                 .unwrap();
             assert!(!before.contains("\\connect") && after.contains("\\connect"));
         }

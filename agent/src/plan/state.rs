@@ -2,15 +2,15 @@
 //!
 //! Kept: how far the database is (this decides whether a volume may be filled, and is never guessed), restarts done,
 //! which image a moving tag meant, and the steps of the current operation. Docker is asked again for everything else.
-//! Not here: the file (tenant::state_file).
+//! Not here: the file (tenant::state_file), what follows from pinned images (pins).
 
 use std::path::PathBuf;
 
-use isyone_proto::plan::{Role, TenantPlan, UnixMs};
+use isyone_proto::plan::{TenantPlan, UnixMs};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::plan::{facts::ImageFacts, installs::Installs};
+use crate::plan::{installs::Installs, pins::Pin};
 
 const VERSION: u32 = 1;
 /// Progress of the tenant's database.
@@ -38,29 +38,6 @@ pub enum Database {
     /// The volumes were there before this record, and nobody knows whether they hold a whole copy: they are neither
     /// written nor started on.
     Doubtful,
-}
-
-/// Which image a reference meant when a container was first made of it: tags move, but tenants only move on purpose. It
-/// holds until the plan has another reference, or the image can be had nowhere any more.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pin {
-    /// The reference in the plan.
-    pub reference: String,
-    /// Engine's id.
-    pub id: String,
-    /// `sha256:…` under which its registry knows it; `None` where it came from none, or was pinned by an agent of before.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub digest: Option<String>,
-}
-
-impl Pin {
-    /// The reference that means this very image wherever its registry is reached.
-    pub fn by_digest(&self) -> Option<String> {
-        let name = self.reference.split('@').next()?;
-        let last = name.rfind('/').map_or(0, |at| at + 1);
-        let end = name[last..].find(':').map_or(name.len(), |at| last + at);
-        Some(format!("{}@{}", &name[..end], self.digest.as_ref()?))
-    }
 }
 
 /// A request that its images cannot meet: remembered, because finding it out takes as long as a new database.
@@ -126,6 +103,12 @@ pub struct TenantState {
     pub odoo_pin: Option<Pin>,
     /// PostgreSQL's pinned image.
     pub postgres_pin: Option<Pin>,
+    /// The image that Odoo had before this one was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub odoo_pin_before: Option<Pin>,
+    /// The same of PostgreSQL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub postgres_pin_before: Option<Pin>,
     pub master_hash: Option<MasterHash>,
     /// Operation that the steps belong to.
     pub operation: Option<Uuid>,
@@ -172,6 +155,8 @@ impl TenantState {
             settings: String::new(),
             odoo_pin: None,
             postgres_pin: None,
+            odoo_pin_before: None,
+            postgres_pin_before: None,
             master_hash: None,
             operation: None,
             steps: Vec::new(),
@@ -209,58 +194,8 @@ impl TenantState {
         self.version == VERSION && self.uid == plan.uid
     }
 
-    /// What a role's reference is pinned to, if that has been settled.
-    pub fn pinned(&self, role: Role, reference: &str) -> Option<&Pin> {
-        let pin = match role {
-            Role::Odoo => &self.odoo_pin,
-            Role::Postgres => &self.postgres_pin,
-        };
-        pin.as_ref().filter(|p| p.reference == reference)
-    }
-
-    /// Pins a role's reference to an image; `None`: to whatever it means when it is used next.
-    pub fn pin(&mut self, role: Role, reference: &str, image: Option<&ImageFacts>) {
-        let pin = image.map(|image| Pin {
-            reference: reference.to_owned(),
-            id: image.id.clone(),
-            digest: (image.digest != image.id).then(|| image.digest.clone()),
-        });
-        match role {
-            Role::Odoo => self.odoo_pin = pin,
-            Role::Postgres => self.postgres_pin = pin,
-        }
-    }
-
     /// Whether the tenant's own database exists.
     pub fn is_ready(&self) -> bool {
         matches!(self.database, Database::Ready { .. })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pin_names_its_image_by_digest_where_a_registry_knows_it() {
-        for (reference, name) in [
-            ("odoo", "odoo"),
-            ("odoo:18.0", "odoo"),
-            ("r.example:5000/team/odoo:18.0", "r.example:5000/team/odoo"),
-            ("r.example:5000/odoo", "r.example:5000/odoo"),
-            ("odoo:18.0@sha256:00", "odoo"),
-        ] {
-            let mut pin = Pin {
-                reference: reference.to_owned(),
-                id: "sha256:1".to_owned(),
-                digest: None,
-            };
-            assert_eq!(pin.by_digest(), None);
-            pin.digest = Some("sha256:2".to_owned());
-            assert_eq!(pin.by_digest(), Some(format!("{name}@sha256:2")));
-        }
-        // As an agent of before wrote it.
-        let before: Pin = serde_json::from_str(r#"{"reference":"a","id":"b"}"#).unwrap();
-        assert_eq!(before.digest, None);
     }
 }

@@ -150,9 +150,19 @@ pub fn progress(state: &mut TenantState, name: StepName, percent: u32, detail: &
     }
 }
 
-/// Marks a step as done; an empty detail keeps the previous one.
-pub fn succeed(state: &mut TenantState, name: StepName, detail: &str, now: UnixMs) {
+/// Marks a step as one that turned out not to be needed.
+pub fn skip(state: &mut TenantState, name: StepName, detail: &str, now: UnixMs) {
+    succeed(state, name, detail, now);
     if let Some(step) = entry(state, name) {
+        step.state = StepState::Skipped;
+    }
+}
+
+/// Marks a step as done, unless it was not needed; an empty detail keeps the previous one.
+pub fn succeed(state: &mut TenantState, name: StepName, detail: &str, now: UnixMs) {
+    if let Some(step) = entry(state, name)
+        && step.state != StepState::Skipped
+    {
         step.state = StepState::Succeeded;
         step.end_ms = Some(now);
         step.percent = 0;
@@ -223,6 +233,25 @@ mod tests {
         begin(&mut state, StepName::Odoo, 21);
         let names: Vec<_> = state.steps.iter().map(|s| s.name.as_str()).collect();
         assert_eq!(names, ["accept", "odoo", "healthy"]);
+    }
+
+    #[test]
+    fn what_turned_out_not_to_be_needed_stays_so() {
+        let plan = tenant_plan("alfa");
+        let mut state = TenantState::new(&plan);
+        adopt_operation(&mut state, &plan, 1);
+        let name = StepName::ImageOdoo;
+        begin(&mut state, name, 2);
+        skip(&mut state, name, "still the same", 3);
+        succeed(&mut state, name, "done", 4);
+        let step = entry(&mut state, name).unwrap().clone();
+        assert_eq!(
+            (step.state, step.detail.as_str(), step.end_ms),
+            (StepState::Skipped, "still the same", Some(3))
+        );
+        begin(&mut state, name, 5);
+        succeed(&mut state, name, "done", 6);
+        assert_eq!(entry(&mut state, name).unwrap().state, StepState::Succeeded);
     }
 
     #[test]

@@ -7,7 +7,8 @@ use isyone_proto::plan::Role;
 use crate::{
     docker::DockerError,
     plan::{
-        container::{ContainerSpec, LABEL_IMAGE},
+        container::{ContainerSpec, LABEL_IMAGE, LABEL_IMAGE_ID},
+        pins::Wanted,
         stack::Stack,
     },
     tenant::{Result, Tenant, TenantError, TenantView, data},
@@ -25,18 +26,13 @@ pub(super) async fn create(
     stack: &Stack,
     role: Role,
 ) -> Result<String> {
-    let (reference, facts) = match role {
-        Role::Odoo => (tenant.plan.odoo_image.as_str(), &view.observed.odoo_image),
-        Role::Postgres => (
-            tenant.plan.postgres_image.as_str(),
-            &view.observed.postgres_image,
-        ),
-    };
-    let facts = facts.as_ref().ok_or_else(no_stack)?;
+    let facts = view.observed.image(role).ok_or_else(no_stack)?;
     if role == Role::Postgres {
         data::make_spool(tenant, view).await?;
     }
-    tenant.remember(false, |s| s.pin(role, reference, Some(facts)))?;
+    tenant.remember(false, |s| {
+        s.pin(role, &Wanted::of(&tenant.plan, role), facts, None)
+    })?;
     let mut spec = settled(stack.container(role), &facts.id);
     if !tenant.state().is_ready() {
         spec.limits.nano_cpus = boosted(tenant).await?;
@@ -60,5 +56,6 @@ pub(super) fn settled(spec: &ContainerSpec, id: &str) -> ContainerSpec {
     let mut spec = spec.clone();
     let reference = std::mem::replace(&mut spec.image, id.to_owned());
     spec.labels.insert(LABEL_IMAGE.to_owned(), reference);
+    spec.labels.insert(LABEL_IMAGE_ID.to_owned(), id.to_owned());
     spec
 }

@@ -22,12 +22,12 @@ use crate::{
         postgres,
         stack::{self, Stack},
         state::Database,
-        steps::{self, StepName},
+        steps,
     },
     tenant::{
         Result, Tenant, TenantError, TenantView,
         containers::{create, no_stack},
-        data, database, installs, ready, turn, visitors,
+        data, database, images, installs, ready, turn, visitors,
     },
 };
 
@@ -114,7 +114,7 @@ async fn act(tenant: &Tenant, view: &TenantView, action: Action) -> Result<Strin
     let docker = &tenant.host.docker;
     let plan = &tenant.plan;
     match action {
-        Action::PullImage(role) => pull(tenant, role).await,
+        Action::PullImage(role) => images::get(tenant, view, role).await,
         Action::StopContainer(role) => stop(tenant, role).await,
         Action::StopOdooSoon => {
             visitors::send_away(tenant).await;
@@ -207,43 +207,6 @@ fn grace(role: Role) -> u32 {
         Role::Odoo => stack::ODOO_STOP_S,
         Role::Postgres => stack::POSTGRES_GRACE_S,
     }
-}
-
-async fn pull(tenant: &Tenant, role: Role) -> Result<String> {
-    let step = StepName::image(role);
-    let reference = match role {
-        Role::Odoo => tenant.plan.odoo_image.as_str(),
-        Role::Postgres => tenant.plan.postgres_image.as_str(),
-    };
-    let fetch = async |reference: &str| {
-        let progress = |percent: u32| {
-            let detail = format!("pulling {reference}");
-            tenant.show_progress(|s| steps::progress(s, step, percent, &detail));
-        };
-        tenant.host.docker.pull(reference, &progress).await
-    };
-    let pin = tenant.state().pinned(role, reference).cloned();
-    if let Some((pin, very)) = pin.and_then(|pin| Some((pin.clone(), pin.by_digest()?))) {
-        let why = match fetch(&very).await {
-            Err(DockerError::Pull { why, .. }) => why,
-            fetched => {
-                fetched?;
-                if tenant.host.docker.image(&pin.id).await?.is_some() {
-                    return Ok(format!("{very} pulled"));
-                }
-                "its registry has another image under that digest".to_owned()
-            }
-        };
-        tracing::warn!(tenant = %tenant.name(), "{very}, which it ran, cannot be had any more ({why}): whatever {reference} means now takes its place");
-        tenant.remember(false, |s| s.pin(role, reference, None))?;
-        if tenant.host.docker.image(reference).await?.is_some() {
-            return Ok(format!(
-                "{very} cannot be had any more; {reference} is here"
-            ));
-        }
-    }
-    fetch(reference).await?;
-    Ok(format!("{reference} pulled"))
 }
 
 async fn create_volume(tenant: &Tenant, view: &TenantView, role: Role) -> Result<String> {

@@ -21,6 +21,7 @@ use crate::{
         diff::{self, Observed},
         facts::{HostFacts, ImageFacts, Images},
         home::{self, Home, Lies},
+        pins::Wanted,
         sql,
         stack::{self, Stack},
         state::MasterHash,
@@ -110,10 +111,8 @@ impl Tenant {
         };
         let ((postgres, odoo), (network, postgres_volume, odoo_volume, init)) =
             tokio::try_join!(containers, rest)?;
-        let (postgres_image, odoo_image) = tokio::try_join!(
-            self.image(Role::Postgres, plan.postgres_image.as_str()),
-            self.image(Role::Odoo, plan.odoo_image.as_str())
-        )?;
+        let (postgres_image, odoo_image) =
+            tokio::try_join!(self.image(Role::Postgres), self.image(Role::Odoo))?;
         Ok(Observed {
             network,
             postgres,
@@ -225,20 +224,27 @@ impl Tenant {
         Ok(())
     }
 
-    /// The image that this tenant runs: the one that its reference meant at first. `None` also where that is not on this
-    /// host any more and its registry may still have it, whatever the reference means by now.
-    async fn image(&self, role: Role, reference: &str) -> Result<Option<ImageFacts>> {
-        let pinned = self
-            .lock()
-            .as_ref()
-            .and_then(|s| s.pinned(role, reference).cloned());
-        if let Some(pin) = pinned {
-            let found = self.host.images.facts(&pin.id, role).await?;
-            if found.is_some() || pin.digest.is_some() {
-                return Ok(found);
-            }
+    /// The image that this tenant is to run: the one that its reference meant when it was asked for, whatever it means by now. `None`
+    /// also where that is to be found out anew.
+    async fn image(&self, role: Role) -> Result<Option<ImageFacts>> {
+        let wanted = Wanted::of(&self.plan, role);
+        let images = &self.host.images;
+        let known = self.lock().clone();
+        if known.as_ref().is_some_and(|s| s.asks_anew(role, &wanted)) {
+            return Ok(None);
         }
-        Ok(self.host.images.facts(reference, role).await?)
+        let Some(pin) = known.as_ref().and_then(|s| s.pinned(role, &wanted)) else {
+            return Ok(images.facts(wanted.reference, role).await?);
+        };
+        let found = images.facts(&pin.id, role).await?;
+        if found.is_none() && known.as_ref().is_some_and(|s| !s.is_ready()) {
+            // It has no data yet that another one would have to fit.
+            return Ok(images.facts(wanted.reference, role).await?);
+        }
+        if let (None, Some(image)) = (&pin.left, &found) {
+            self.remember(false, |s| s.learn(role, &wanted, image))?;
+        }
+        Ok(found)
     }
 
     async fn render(&self, facts: &HostFacts, images: Images) -> Stack {

@@ -1,5 +1,5 @@
 //! One tenant at work: `reconcile` says when, `rest` is its loop, `settle` observes (`look`), compares (plan::diff) and
-//! has the difference carried out (`execute`, `data`, `database`, `containers`, `installs`, `ready`), `show` puts its status on the
+//! has the difference carried out (`execute`, `images`, `data`, `database`, `containers`, `installs`, `ready`), `show` puts its status on the
 //! board, `turn` is its place among others, `vigil` looks after it while that takes long.
 //! This file: the tenant and its memory.
 //!
@@ -10,6 +10,7 @@ pub mod copies;
 mod data;
 mod database;
 mod execute;
+mod images;
 mod installs;
 mod look;
 mod ready;
@@ -246,8 +247,18 @@ impl Tenant {
 
     /// Completes when [`Self::is_interrupted`] is true.
     pub async fn interrupted(&self) {
+        self.changed_so(Self::is_interrupted).await;
+    }
+
+    /// Completes when [`Self::is_outdated`] is true.
+    async fn outdated(&self) {
+        self.changed_so(Self::is_outdated).await;
+    }
+
+    /// Completes when this is so, looking whenever there is another plan.
+    async fn changed_so(&self, is_so: impl Fn(&Self) -> bool) {
         let mut newest = self.newest.clone();
-        while !self.is_interrupted() {
+        while !is_so(self) {
             if newest.changed().await.is_err() {
                 return;
             }

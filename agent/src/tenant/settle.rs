@@ -20,7 +20,7 @@ use crate::{
     },
     docker::DockerError,
     plan::{
-        diff::{self, Inputs},
+        diff::{self, Action, Inputs},
         state::{Database, TenantState},
         steps,
     },
@@ -98,8 +98,12 @@ impl Tenant {
                 .join(", ");
             tracing::debug!(tenant = %self.name(), "to do: {last}");
             self.show(&view, TenantProgress::Working, "");
+            let fetches = todo
+                .iter()
+                .any(|s| matches!(s.action, Action::PullImage(_)));
             execute::run(self, &view, todo).await?;
-            if self.is_interrupted() {
+            // Nothing was stopped yet, and fetching may have taken long.
+            if self.is_interrupted() || fetches && self.is_outdated() {
                 return Err(TenantError::Interrupted);
             }
         }

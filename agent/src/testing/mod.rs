@@ -63,6 +63,7 @@ pub fn tenant_plan(name: &str) -> TenantPlan {
             master_password: Secret::new("MasterPassword0123456789abcdefgh"),
         },
         odoo_restarts: 0,
+        images_asked: Default::default(),
         postgres_restarts: 0,
         quarantine_until: None,
         purge_now: false,

@@ -3,6 +3,7 @@
 //! Not here: what is tested with it (plan::diff's properties, the workspace's simulation).
 
 use std::{
+    borrow::Cow,
     cell::RefCell,
     collections::{BTreeMap, HashMap},
     sync::Arc,
@@ -14,11 +15,12 @@ use isyone_proto::{
 };
 
 use crate::plan::{
-    container::{Container, Network, Volume},
+    container::{Container, LABEL_IMAGE_ID, Network, Volume},
     design::stack,
     diff::{Action, Blocked, Inputs, Observed, PlannedAction, diff},
     facts::{HostFacts, ImageFacts, Images},
     home::{DataFacts, Home, HomeOwner, Lies},
+    pins::Wanted,
     sql,
     stack::Stack,
     state::{Database, TenantState},
@@ -121,10 +123,12 @@ impl World {
         now: UnixMs,
     ) -> Result<Vec<PlannedAction>, Blocked> {
         let stack = self.stack(plan);
+        let observed = self.with_images(plan);
+        let images = [&observed.postgres_image, &observed.odoo_image];
         let inputs = Inputs {
             plan,
-            stack: Some(&stack),
-            observed: &self.observed,
+            stack: images.iter().all(|i| i.is_some()).then_some(&*stack),
+            observed: &observed,
             state: &self.state,
             stale,
             no_new: None,
@@ -132,6 +136,33 @@ impl World {
             now,
         };
         diff(&inputs)
+    }
+
+    /// Without the images that are asked for anew.
+    fn with_images(&self, plan: &TenantPlan) -> Cow<'_, Observed> {
+        let mut observed = Cow::Borrowed(&self.observed);
+        for role in [Role::Postgres, Role::Odoo] {
+            if !self.state.asks_anew(role, &Wanted::of(plan, role)) {
+                continue;
+            }
+            match role {
+                Role::Odoo => observed.to_mut().odoo_image = None,
+                Role::Postgres => observed.to_mut().postgres_image = None,
+            }
+        }
+        observed
+    }
+
+    /// What a reference means is another image each time that somebody asks.
+    fn settle_image(&mut self, plan: &TenantPlan, role: Role) {
+        let wanted = Wanted::of(plan, role);
+        let id = format!("{} {}", wanted.reference, wanted.asked);
+        let image = ImageFacts {
+            id,
+            ..ImageFacts::default()
+        };
+        let made_of = self.observed.container(role).map(Container::made_of);
+        self.state.pin(role, &wanted, &image, made_of);
     }
 
     /// The place of a role's container.
@@ -152,7 +183,11 @@ impl World {
     /// Carries one action out.
     pub fn apply(&mut self, plan: &TenantPlan, action: Action) {
         match action {
-            Action::PullImage(_) => unreachable!("images are there"),
+            Action::PullImage(role) => {
+                if self.state.asks_anew(role, &Wanted::of(plan, role)) {
+                    self.settle_image(plan, role);
+                }
+            }
             Action::StopContainer(role) => self.set_state(role, "exited"),
             Action::StopOdooSoon => self.set_state(Role::Odoo, "exited"),
             Action::EndSessions => {
@@ -297,9 +332,16 @@ impl World {
                 );
                 assert!(self.slot(role).is_none(), "name is taken");
                 let spec = stack.container(role);
+                let wanted = Wanted::of(plan, role);
+                if self.state.pinned(role, &wanted).is_none() {
+                    self.settle_image(plan, role);
+                }
+                let mut labels = labels(&spec.labels);
+                let pin = self.state.pinned(role, &wanted).expect("it is settled");
+                labels.insert(LABEL_IMAGE_ID.to_owned(), pin.id.clone());
                 *self.slot(role) = Some(Container {
                     state: "created".into(),
-                    labels: labels(&spec.labels),
+                    labels,
                     limits: spec.limits,
                     ..Default::default()
                 });

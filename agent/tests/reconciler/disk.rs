@@ -1,11 +1,15 @@
 //! A tenant whose disk is full, over a fake engine: its Odoo is stopped, whoever is connected to its PostgreSQL is cut off, and
-//! when it goes on filling that is stopped as well; all comes back with room or with a larger plan.
+//! when it goes on filling that is stopped as well; all comes back with room or with a larger plan. And the limits beside it.
 //!
 //! Not here: measuring (host::disk's own tests).
 
 use std::time::Duration;
 
-use isyone_agent::testing::{fake_docker::FakeDocker, tenant_plan};
+use isyone_agent::{
+    docker::Docker as _,
+    host::disk::device::device_of,
+    testing::{fake_docker::FakeDocker, tenant_plan},
+};
 use isyone_proto::{
     disk::{Disk, DiskMeans, DiskUse},
     plan::TenantPlan,
@@ -151,4 +155,61 @@ async fn a_full_disk_that_goes_on_filling_stops_postgres_too_until_there_is_room
     life.converged(&plan).await;
     assert_one_running_stack(&fake, "alfa");
     life.end().await;
+}
+
+/// Fails where a limit that changes alone stays as it was, or takes a new container.
+#[tokio::test]
+async fn processes_and_cpu_change_in_flight() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = FakeDocker::new(dir.path(), 7);
+    let mut plan = tenant_plan("alfa");
+    let mut life = Life::begin(&fake, dir.path(), std::slice::from_ref(&plan));
+    life.converged(&plan).await;
+    let created = || {
+        fake.log()
+            .iter()
+            .filter(|l| l.starts_with("create "))
+            .count()
+    };
+    let before = created();
+    let limits = async || fake.container("odoo_alfa").await.unwrap().unwrap().limits;
+    for (pids, cpu_millis) in [(411, plan.size.cpu_millis), (411, 700)] {
+        plan.size.bounds.pids = pids;
+        plan.size.cpu_millis = cpu_millis;
+        plan.generation += 1;
+        life.plan(std::slice::from_ref(&plan));
+        life.converged(&plan).await;
+        let now = limits().await;
+        let expected = (pids, u64::from(cpu_millis) * 1_000_000);
+        assert_eq!((now.pids, now.nano_cpus), expected);
+    }
+    assert_eq!(created(), before);
+    life.end().await;
+}
+
+/// Fails where a plan's limits on the device are neither on its containers nor missed aloud.
+#[tokio::test]
+async fn the_device_is_limited_or_operators_are_told_that_it_is_not() {
+    // What is in memory is on no device; elsewhere one is found, or not.
+    let places = [tempfile::tempdir_in("/dev/shm"), tempfile::tempdir()];
+    for dir in places.into_iter().flatten() {
+        let fake = FakeDocker::new(dir.path(), 7);
+        let mut plan = tenant_plan("alfa");
+        plan.size.bounds.device_write_bps = 5 << 20;
+        let life = Life::begin(&fake, dir.path(), std::slice::from_ref(&plan));
+        life.converged(&plan).await;
+        let device = device_of(dir.path());
+        for container in ["odoo_alfa", "postgres_alfa"] {
+            let limits = fake.spec_of(container).unwrap().device;
+            let limits = limits.map(|limits| (limits.device, limits.write_bps));
+            assert_eq!(limits, device.clone().map(|device| (device, 5 << 20)));
+        }
+        let troubles = life.host.board.troubles();
+        assert_eq!(
+            troubles.contains("device_*"),
+            device.is_none(),
+            "{troubles}"
+        );
+        life.end().await;
+    }
 }

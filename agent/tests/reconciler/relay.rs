@@ -255,36 +255,59 @@ async fn a_hold_that_a_killed_agent_left_ends_with_the_next() {
     life.end().await;
 }
 
-/// Twenty visitors a second while their tenant is made anew: all are answered.
+/// Twenty visitors a second while their tenant is made anew, for a resize and for another image: all are answered.
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_fails_while_a_container_is_made_anew_at_another_address() {
     let dir = tempfile::tempdir().unwrap();
     let fake = FakeDocker::new(dir.path(), 32);
     let mut plan = tenant_plan("alfa");
-    let (at, then) = (place(2, &mut plan), place(3, &mut tenant_plan("alfa")));
-    fake.put_at("odoo_alfa", at);
-    let (_before, after) = (Odoo::start(at).await, Odoo::start(then).await);
+    let places = [2, 3].map(|at| place(at, &mut plan));
+    let [first, second] = places.map(Odoo::start);
+    let (first, second) = (first.await, second.await);
+    fake.put_at("odoo_alfa", places[0]);
     let _relay = here(dir.path()).await;
     let mut life = Life::begin_on(relayed(&fake, dir.path()), &[plan.clone()]);
     life.converged(&plan).await;
-    let mut visitors = tokio::task::JoinSet::new();
-    for n in 0..40 {
-        let port = plan.http_port;
-        visitors.spawn(async move {
-            sleep(Duration::from_millis(50) * n).await;
-            get(port, "/").await.unwrap()
-        });
+    let answered = |odoo: &Odoo| odoo.0.lock().unwrap().len();
+    let mut removed = 0;
+    for (at, odoo) in [(places[1], &second), (places[0], &first)] {
+        let before = answered(odoo);
+        let mut visitors = tokio::task::JoinSet::new();
+        for n in 0..40 {
+            let port = plan.http_port;
+            visitors.spawn(async move {
+                sleep(Duration::from_millis(50) * n).await;
+                get(port, "/").await.unwrap()
+            });
+        }
+        sleep(Duration::from_millis(500)).await;
+        fake.put_at("odoo_alfa", at);
+        match plan.generation {
+            1 => plan.size.workers = 3,
+            _ => {
+                fake.publish(plan.odoo_image.as_str(), "sha256:patched");
+                plan.images_asked.odoo = 2;
+            }
+        }
+        plan.generation += 1;
+        life.plan(&[plan.clone()]);
+        life.converged(&plan).await;
+        while let Some(status) = visitors.join_next().await {
+            assert_eq!(status.unwrap(), "HTTP/1.1 200 OK");
+        }
+        assert!(answered(odoo) > before);
+        removed += 1;
+        let removals = fake
+            .log()
+            .iter()
+            .filter(|l| *l == "remove odoo_alfa")
+            .count();
+        assert_eq!(removals, removed);
     }
-    sleep(Duration::from_millis(500)).await;
-    fake.put_at("odoo_alfa", then);
-    (plan.size.workers, plan.generation) = (3, 2);
-    life.plan(&[plan.clone()]);
-    life.converged(&plan).await;
-    while let Some(status) = visitors.join_next().await {
-        assert_eq!(status.unwrap(), "HTTP/1.1 200 OK");
-    }
-    assert!(!after.0.lock().unwrap().is_empty());
-    assert!(fake.log().iter().any(|l| l == "remove odoo_alfa"));
+    assert_eq!(
+        fake.image_of("odoo_alfa").as_deref(),
+        Some("sha256:patched")
+    );
     life.end().await;
 }
 

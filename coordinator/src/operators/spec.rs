@@ -10,7 +10,7 @@ use isyone_proto::{
     ids::ShortName,
     known,
     pb::v1,
-    spec::{Domain, MAX_DOMAINS, MAX_MODULES, Module, Size, TenantSpec, ValueError},
+    spec::{Domain, ImageRef, MAX_DOMAINS, MAX_MODULES, Module, Size, TenantSpec, ValueError},
 };
 
 use crate::base::config::Images;
@@ -100,27 +100,25 @@ pub(super) fn tenant_spec(
     Ok((spec, size))
 }
 
-/// The image of a spec that only admins may choose, by its field, and what others can do: those of the configured
+/// The image among these that only admins may choose, by its field, and what others can do: those of the configured
 /// editions and those that match `[images] allow` are everybody's. Whoever chooses an image chooses what runs on a host.
 pub(super) fn admins_image(
     settings: &Settings,
     images: &Images,
-    spec: &TenantSpec,
+    odoo: Option<&ImageRef>,
+    postgres: Option<&ImageRef>,
 ) -> Option<(&'static str, String)> {
     let editions = || settings.editions.values();
-    let odoo = editions().any(|e| e.odoo == spec.odoo_image);
-    let postgres = editions().any(|e| e.postgres == spec.postgres_image);
-    let (field, image) = [
-        ("spec.odoo_image", &spec.odoo_image, odoo),
-        ("spec.postgres_image", &spec.postgres_image, postgres),
-    ]
-    .into_iter()
-    .find_map(|(field, image, known)| (!known && !images.allow(image)).then_some((field, image)))?;
+    let odoo = odoo.filter(|image| !editions().any(|e| e.odoo == **image));
+    let postgres = postgres.filter(|image| !editions().any(|e| e.postgres == **image));
+    let (field, image) = [("odoo_image", odoo), ("postgres_image", postgres)]
+        .into_iter()
+        .find_map(|(field, image)| Some((field, image.filter(|i| !images.allow(i))?)))?;
     let image = echo(image.as_str());
     Some((
         field,
         format!(
-            "`{image}` is no edition's image; take an edition, or let an admin create the tenant or add a pattern to [images] allow in coordinator.toml"
+            "`{image}` is no edition's image; take an edition's, or let an admin do this or add a pattern to [images] allow in coordinator.toml"
         ),
     ))
 }
@@ -215,20 +213,21 @@ mod tests {
                 allow: allow.iter().map(|p| p.parse().unwrap()).collect(),
             };
             let spec = parse_spec(wire).unwrap();
-            admins_image(&settings, &images, &spec).map(|(field, _)| field)
+            let (odoo, postgres) = (Some(&spec.odoo_image), Some(&spec.postgres_image));
+            admins_image(&settings, &images, odoo, postgres).map(|(field, _)| field)
         };
         let postgres = settings.editions.values().next().unwrap().postgres.as_str();
         assert_eq!(judged("", "", &[]), None);
         assert_eq!(judged("", postgres, &[]), None, "named, but the edition's");
         let other = "registry.example.com/odoo:18.0";
-        assert_eq!(judged(other, "", &[]), Some("spec.odoo_image"));
-        assert_eq!(judged("", other, &[]), Some("spec.postgres_image"));
-        assert_eq!(judged(postgres, "", &[]), Some("spec.odoo_image"));
+        assert_eq!(judged(other, "", &[]), Some("odoo_image"));
+        assert_eq!(judged("", other, &[]), Some("postgres_image"));
+        assert_eq!(judged(postgres, "", &[]), Some("odoo_image"));
         let allow = ["registry.example.com/odoo:*"];
         assert_eq!(judged(other, "", &allow), None);
         assert_eq!(
             judged("registry.example.com/evil:18.0", "", &allow),
-            Some("spec.odoo_image")
+            Some("odoo_image")
         );
     }
 

@@ -91,8 +91,9 @@ impl TenantService for Api {
         let (spec, size) = spec::tenant_spec(settings, asked.spec.unwrap_or_default(), has)
             .map_err(|e| e.within("spec"))?;
         let images = &self.parts.config.images;
-        if let Some((field, remedy)) = spec::admins_image(settings, images, &spec) {
-            admin_only(&caller, field, &remedy)?;
+        let (odoo, postgres) = (Some(&spec.odoo_image), Some(&spec.postgres_image));
+        if let Some((field, remedy)) = spec::admins_image(settings, images, odoo, postgres) {
+            admin_only(&caller, &format!("spec.{field}"), &remedy)?;
         }
         // Used only if the tenant does not exist yet.
         let uid = Uuid::now_v7();
@@ -316,6 +317,29 @@ impl TenantService for Api {
             request_id: request_id(asked.request_id)?,
         };
         self.operation(actor, command).await
+    }
+
+    async fn upgrade_tenant(
+        &self,
+        request: Request<v1::UpgradeTenantRequest>,
+    ) -> Result<Response<v1::Operation>, Status> {
+        let caller = caller(&request)?;
+        let asked = request.into_inner();
+        let odoo = parse_optional("odoo_image", &asked.odoo_image)?;
+        let postgres = parse_optional("postgres_image", &asked.postgres_image)?;
+        let (settings, images) = (self.parts.handle.settings(), &self.parts.config.images);
+        if let Some((field, remedy)) =
+            spec::admins_image(settings, images, odoo.as_ref(), postgres.as_ref())
+        {
+            admin_only(&caller, field, &remedy)?;
+        }
+        let command = Command::UpgradeTenant {
+            name: tenant_name(&asked.name)?,
+            odoo,
+            postgres,
+            request_id: request_id(asked.request_id)?,
+        };
+        self.operation(caller.to_string(), command).await
     }
 
     async fn delete_tenant(

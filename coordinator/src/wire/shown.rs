@@ -226,6 +226,7 @@ fn kind(kind: OperationKind) -> v1::OperationKind {
         OperationKind::Undelete => v1::OperationKind::Undelete,
         OperationKind::Purge => v1::OperationKind::Purge,
         OperationKind::Move => v1::OperationKind::Move,
+        OperationKind::Upgrade => v1::OperationKind::Upgrade,
     }
 }
 

@@ -20,6 +20,8 @@ fn errors() {
             &format!("op watch {}", op_id(2)),
             &format!("op cancel {}", op_id(5)),
             "tenant resize occupied --plan large",
+            "tenant upgrade alfa --odoo-image nowhere:18.0",
+            "tenant upgrade alfa --odoo-image odoo:19.0",
             "tenant suspend occupied",
             "host remove h2 --yes",
             "operator revoke ana --yes",

@@ -5,6 +5,7 @@ pub(crate) mod data;
 pub(crate) mod operations;
 pub(crate) mod pki;
 pub(crate) mod pty;
+pub(crate) mod refusals;
 pub(crate) mod run;
 pub(crate) mod tenants;
 pub(crate) mod top;

@@ -1,7 +1,8 @@
 //! Canned operations, and the sequence of states that a watch sees of each. The last digits of the id select it:
 //! 1 succeeds, 2 fails, 3 never ends, 4 loses its connection once, 5 is done already, 6 goes back and ends cancelled,
 //! 7 waits for edges, 8 is late, 11 has trouble, 12 is a move and a part of 11, 13 is cancelled at once, 14 fails on its way
-//! back, 15 is a move that is watched from its copy to its end.
+//! back, 15 is a move that is watched from its copy to its end, 16 to 18 are upgrades: one that finds nothing to do, one whose image
+//! cannot be had, and one that ends well.
 
 use isyone_proto::pb::v1::*;
 
@@ -197,6 +198,57 @@ fn moved(operation: Operation) -> Operation {
     ended(operation, Succeeded, 26_500, "")
 }
 
+fn upgraded(mut operation: Operation) -> Operation {
+    use OperationState::{Skipped, Succeeded};
+    let is = "sha256:2222aaaa0000 in the place of sha256:1111aaaa0000";
+    operation.steps = vec![
+        step("accept", Succeeded, 3, 60, "plan stored"),
+        step(
+            "image-postgres",
+            Skipped,
+            60,
+            900,
+            "postgres:15 pulled, and still sha256:3333aaaa0000",
+        ),
+        step(
+            "image-odoo",
+            Succeeded,
+            60,
+            4_000,
+            &format!("odoo:18.0 pulled: {is}"),
+        ),
+        step("odoo", Succeeded, 4_000, 7_000, ""),
+        step("healthy", Succeeded, 7_000, 12_000, ""),
+        step("route", Succeeded, 12_000, 12_100, "the edges run it"),
+    ];
+    ended(operation, Succeeded, 12_100, "")
+}
+
+fn had_them_already(operation: Operation) -> Operation {
+    use OperationState::Skipped;
+    let mut operation = upgraded(operation);
+    let still = "odoo:18.0 pulled, and still sha256:1111aaaa0000";
+    operation.steps[2] = step("image-odoo", Skipped, 60, 1_000, still);
+    operation.steps.drain(3..5);
+    ended(operation, OperationState::Succeeded, 1_200, "")
+}
+
+/// What its host said when it could not have the image.
+const NO_IMAGE: &str = "image nowhere:18.0 cannot be pulled: manifest unknown — check the image's name and that this host reaches its registry. The tenant keeps the images that it had";
+
+fn without_its_image(mut operation: Operation) -> Operation {
+    use OperationState::{Retrying, Succeeded};
+    operation.steps = vec![
+        step("accept", Succeeded, 3, 60, "plan stored"),
+        step("image-odoo", Retrying, 60, 0, "manifest unknown"),
+        step("back", Succeeded, 900, 900, NO_IMAGE),
+    ];
+    operation.stage = "back".into();
+    operation.stage_start_time = after(60, 900);
+    operation.error = NO_IMAGE.into();
+    operation
+}
+
 fn part_of_another(operation: Operation) -> Operation {
     Operation {
         parent_id: op_id(11),
@@ -217,6 +269,7 @@ fn kind_of(number: u32) -> OperationKind {
         5 | 13 => OperationKind::Restart,
         6 | 7 | 14 => OperationKind::Resize,
         12 | 15 => OperationKind::Move,
+        16..=18 => OperationKind::Upgrade,
         _ => OperationKind::Create,
     }
 }
@@ -271,6 +324,15 @@ pub(crate) fn life(first: Operation) -> Vec<Operation> {
         2 => vec![first.clone(), retrying(first.clone()), failed(first)],
         3 => vec![first],
         15 => vec![moving(first.clone()), moved(first)],
+        16 => vec![had_them_already(first)],
+        17 => {
+            let back = without_its_image(first);
+            vec![
+                back.clone(),
+                ended(back, OperationState::Failed, 1_100, NO_IMAGE),
+            ]
+        }
+        18 => vec![upgraded(first)],
         6 => {
             let back = going_back(first);
             vec![back.clone(), is_back(back, OperationState::Cancelled)]

@@ -3,7 +3,7 @@
 //! answer, `busy` is refused for load at first and `swamped` always, `occupied` has an operation under way, `moved`
 //! has copies elsewhere and is short of everything.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::sync::atomic::Ordering;
 
 use isyone_proto::{
     error::{self, FieldError},
@@ -12,14 +12,14 @@ use isyone_proto::{
         tenant_service_server::TenantService, *,
     },
 };
-use prost::Message as _;
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Code, Request, Response, Status, Streaming};
-use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::{
     coordinator::{Answers, Fake, page, stream},
-    data, operations, values,
+    data, operations,
+    refusals::{busy, no_host_fits, occupied, other_edition},
+    values,
 };
 
 fn find(name: &str) -> Result<Tenant, Status> {
@@ -74,44 +74,6 @@ fn start_anyway(name: &str, kind: OperationKind) -> Result<Response<Operation>, 
         kind,
         name,
     )))
-}
-
-/// ABORTED as the coordinator sends it, naming the operation under way.
-fn occupied(name: &str) -> Status {
-    let id = data::op_id(7);
-    let message = format!(
-        "tenant `{name}` is busy: operation {id} (resize) is at stage `host` for 42 s; wait for it (`isyctl op watch {id}`) \
-         or cancel it (`isyctl op cancel {id}`)"
-    );
-    let metadata = [
-        ("operation_id".to_owned(), id),
-        ("stage".to_owned(), "host".to_owned()),
-    ];
-    let metadata = metadata.into_iter().collect();
-    error::status(Code::Aborted, "OPERATION_IN_PROGRESS", message, metadata)
-}
-
-/// RESOURCE_EXHAUSTED as the coordinator sends it: an `ErrorInfo`, and the placement as an `Any`.
-fn no_host_fits(name: &str) -> Status {
-    let message = format!("no host fits tenant `{name}`: 3 looked at");
-    let plain = error::status(
-        Code::ResourceExhausted,
-        "NO_HOST_FITS",
-        message.clone(),
-        Default::default(),
-    );
-    let mut rpc = tonic_types::Status::decode(plain.details()).unwrap();
-    rpc.details.push(prost_types::Any {
-        type_url: "type.googleapis.com/isyone.v1.Placement".into(),
-        value: data::nowhere(name).encode_to_vec(),
-    });
-    Status::with_details(Code::ResourceExhausted, message, rpc.encode_to_vec().into())
-}
-
-/// The status of a coordinator that sheds load.
-fn busy() -> Status {
-    let details = ErrorDetails::with_retry_info(Some(Duration::from_millis(20)));
-    Status::with_error_details(Code::ResourceExhausted, "too many calls at once", details)
 }
 
 #[tonic::async_trait]
@@ -337,6 +299,22 @@ impl TenantService for Fake {
             );
         }
         start(&asked.name, OperationKind::Resize)
+    }
+    async fn upgrade_tenant(
+        &self,
+        request: Request<UpgradeTenantRequest>,
+    ) -> Result<Response<Operation>, Status> {
+        let asked = request.into_inner();
+        find(&asked.name)?;
+        let number = match (asked.name.as_str(), asked.odoo_image.as_str()) {
+            (name, "odoo:19.0") => return Err(other_edition(name)),
+            (_, "nowhere:18.0") => 17,
+            ("same", _) => 16,
+            _ => 18,
+        };
+        let mut begun = operations::operation(number, OperationKind::Upgrade, &asked.name);
+        begun.steps.clear();
+        Ok(Response::new(begun))
     }
     async fn delete_tenant(
         &self,

@@ -21,7 +21,9 @@ use crate::{
     error::FieldError,
     ids::TenantName,
     pb::{agent::v1 as agent, v1},
-    plan::{DesiredState, Firewall, HostPlan, Secret, TenantPlan, TenantSecrets, UnixMs},
+    plan::{
+        DesiredState, Firewall, HostPlan, ImagesAsked, Secret, TenantPlan, TenantSecrets, UnixMs,
+    },
     spec::{LabelKey, LabelValue, MAX_LABELS},
 };
 
@@ -253,6 +255,8 @@ impl From<&TenantPlan> for agent::TenantPlan {
             }),
             odoo_restarts: t.odoo_restarts,
             postgres_restarts: t.postgres_restarts,
+            odoo_image_asked_ms: t.images_asked.odoo,
+            postgres_image_asked_ms: t.images_asked.postgres,
             quarantine_expire_time: t.quarantine_until.map(timestamp),
             purge_now: t.purge_now,
             leftover: t.leftover,
@@ -287,7 +291,7 @@ impl TryFrom<agent::TenantPlan> for TenantPlan {
             subnet: parse("subnet", &wire.subnet)?,
             http_port: port("http_port", wire.http_port)?,
             websocket_port: port("websocket_port", wire.websocket_port)?,
-            base_url: base_url("base_url", wire.base_url)?,
+            base_url: network::base_url("base_url", wire.base_url)?,
             language: parse("language", &wire.language)?,
             country: parse("country", &wire.country)?,
             time_zone: parse("time_zone", &wire.time_zone)?,
@@ -300,6 +304,10 @@ impl TryFrom<agent::TenantPlan> for TenantPlan {
             secrets: secrets.try_into()?,
             odoo_restarts: wire.odoo_restarts,
             postgres_restarts: wire.postgres_restarts,
+            images_asked: ImagesAsked {
+                odoo: wire.odoo_image_asked_ms,
+                postgres: wire.postgres_image_asked_ms,
+            },
             quarantine_until: wire.quarantine_expire_time.as_ref().map(unix_ms),
             purge_now: wire.purge_now,
             leftover: wire.leftover,
@@ -308,24 +316,6 @@ impl TryFrom<agent::TenantPlan> for TenantPlan {
             wal_spool: wire.wal_spool.map(jobs::spool),
             signup: wire.signup,
         })
-    }
-}
-
-/// Accepts `http(s)://host[:port]` without a path: it ends up in SQL and in odoo.conf.
-fn base_url(field: &str, url: String) -> Result<String, FieldError> {
-    let rest = url
-        .strip_prefix("https://")
-        .or_else(|| url.strip_prefix("http://"));
-    let ok = rest.is_some_and(|r| {
-        !r.is_empty()
-            && r.len() <= 260
-            && r.bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':'))
-    });
-    if ok {
-        Ok(url)
-    } else {
-        Err(FieldError::new(field, "is not `http(s)://host[:port]`"))
     }
 }
 
@@ -435,6 +425,10 @@ mod tests {
             },
             odoo_restarts: 0,
             postgres_restarts: 0,
+            images_asked: ImagesAsked {
+                odoo: 2,
+                postgres: 1,
+            },
             quarantine_until: Some(5),
             purge_now: false,
             leftover: true,

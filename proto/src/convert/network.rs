@@ -1,4 +1,4 @@
-//! What tenants' networks may do: wire messages to checked types and back.
+//! What tenants' networks may do, and where a tenant is reached: wire messages to checked types and back.
 //!
 //! Not here: the rest of a plan (mod.rs).
 
@@ -93,6 +93,24 @@ pub(super) fn policies(wire: Vec<agent::NetworkPolicy>) -> Result<Vec<NetworkPol
         })
     };
     wire.into_iter().enumerate().map(one).collect()
+}
+
+/// Accepts `http(s)://host[:port]` without a path: it ends up in SQL and in odoo.conf.
+pub(super) fn base_url(field: &str, url: String) -> Result<String, FieldError> {
+    let rest = url
+        .strip_prefix("https://")
+        .or_else(|| url.strip_prefix("http://"));
+    let ok = rest.is_some_and(|r| {
+        !r.is_empty()
+            && r.len() <= 260
+            && r.bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':'))
+    });
+    if ok {
+        Ok(url)
+    } else {
+        Err(FieldError::new(field, "is not `http(s)://host[:port]`"))
+    }
 }
 
 #[cfg(test)]

@@ -127,6 +127,36 @@ impl From<Disk> for v1::Disk {
 mod tests {
     use super::*;
 
+    /// Fails where one is left behind, or arrives as another.
+    #[test]
+    fn each_limit_of_a_plan_goes_over_the_wire_as_itself() {
+        let bounds = Bounds {
+            pids: 1,
+            nofile: 2,
+            device_read_bps: 3,
+            device_write_bps: 4,
+            device_read_iops: 5,
+            device_write_iops: 6,
+        };
+        let wire = v1::Bounds {
+            pids: 1,
+            nofile: 2,
+            device_read_bps: 3,
+            device_write_bps: 4,
+            device_read_iops: 5,
+            device_write_iops: 6,
+        };
+        let size = Size {
+            memory_bytes: 7,
+            cpu_millis: 8,
+            disk_bytes: 9,
+            workers: 10,
+            bounds,
+        };
+        assert_eq!(v1::Size::from(size).bounds, Some(wire));
+        assert_eq!(Size::from(v1::Size::from(size)), size);
+    }
+
     #[test]
     fn a_disk_comes_back_as_it_went_and_an_unknown_state_is_none() {
         for state in [

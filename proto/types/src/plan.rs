@@ -286,6 +286,9 @@ pub struct TenantPlan {
     pub odoo_restarts: u64,
     /// Number of restarts of PostgreSQL requested so far.
     pub postgres_restarts: u64,
+    /// When its images were last asked for anew.
+    #[serde(default, skip_serializing_if = "ImagesAsked::is_never")]
+    pub images_asked: ImagesAsked,
     /// Volumes are kept at least until then.
     pub quarantine_until: Option<UnixMs>,
     /// An operator asked to remove them before that.
@@ -306,6 +309,32 @@ pub struct TenantPlan {
     /// Whether visitors may make accounts for themselves, when the database is made.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub signup: bool,
+}
+
+/// When the images of a tenant were last asked for anew, each time at another moment; 0: not since it was created. What a
+/// reference means is settled once for each: for another one its host looks anew, for the one before it knows it still. (Times and
+/// not generations, because those of a rebuilt coordinator may have been another's.)
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImagesAsked {
+    /// Odoo's.
+    pub odoo: UnixMs,
+    /// PostgreSQL's.
+    pub postgres: UnixMs,
+}
+
+impl ImagesAsked {
+    /// Not since the tenant was created.
+    pub fn is_never(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Of one of them.
+    pub fn of(&self, role: Role) -> UnixMs {
+        match role {
+            Role::Odoo => self.odoo,
+            Role::Postgres => self.postgres,
+        }
+    }
 }
 
 /// How finished segments of a tenant's write-ahead log wait on its host to be shipped.

@@ -95,12 +95,13 @@ impl Run {
     fn order(&mut self) {
         let tenant = TENANTS[self.rng.random_range(0..TENANTS.len())];
         let plan = ["small", "standard", "large"][self.rng.random_range(0..3usize)];
-        let order = match self.rng.random_range(0..14u32) {
+        let order = match self.rng.random_range(0..15u32) {
             0..=4 => Order::Create(plan),
             5 => Order::Suspend,
             6 | 7 => Order::Resume,
             8 => Order::Restart(self.rng.random_range(0..2u32) == 0),
             9 => Order::Resize(plan),
+            14 => Order::Upgrade(""),
             10 | 11 => Order::Delete,
             12 => Order::Purge,
             _ => Order::Undelete,

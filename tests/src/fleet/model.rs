@@ -104,7 +104,9 @@ impl Model {
             (Order::Undelete, Expected::Deleted) => Expected::Running,
             (Order::Restart(_), Expected::Running) => return true,
             // These change nothing that is checked, or nothing at all.
-            (Order::Suspend | Order::Resume | Order::Resize(_), _) if known.is_alive() => {
+            (Order::Suspend | Order::Resume | Order::Resize(_) | Order::Upgrade(_), _)
+                if known.is_alive() =>
+            {
                 return false;
             }
             (Order::Delete | Order::Purge, Expected::Deleted | Expected::Purged) => return false,

@@ -28,6 +28,8 @@ pub enum Order {
     Restart(bool),
     /// To this plan.
     Resize(&'static str),
+    /// To this Odoo; empty: to what its edition has.
+    Upgrade(&'static str),
     /// Into quarantine.
     Delete,
     /// Without quarantine.
@@ -160,6 +162,15 @@ impl Operator {
                     request_id,
                 };
                 within(tenants.resize_tenant(request)).await
+            }
+            Order::Upgrade(odoo) => {
+                let request = v1::UpgradeTenantRequest {
+                    name,
+                    odoo_image: odoo.to_owned(),
+                    request_id,
+                    ..Default::default()
+                };
+                within(tenants.upgrade_tenant(request)).await
             }
             Order::Delete | Order::Purge => {
                 let purge = request.order == Order::Purge;

@@ -35,7 +35,7 @@ impl Simulation {
             (TENANTS.len(), 150)
         };
         let tenant: TenantName = name(TENANTS[self.rng.random_range(0..names)]);
-        match self.rng.random_range(0..18u32) {
+        match self.rng.random_range(0..19u32) {
             _ if self.chance(moves) => {
                 // What has been moved is often moved back.
                 let lately = self.moved_lately().filter(|_| self.chance(500));
@@ -95,6 +95,12 @@ impl Simulation {
             11 => Command::ResizeTenant {
                 name,
                 plan: testing::name(self.plan()),
+                request_id,
+            },
+            18 => Command::UpgradeTenant {
+                name,
+                odoo: None,
+                postgres: None,
                 request_id,
             },
             12 => Command::UndeleteTenant { name, request_id },

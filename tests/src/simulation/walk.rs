@@ -96,7 +96,9 @@ fn before(kind: OperationKind) -> &'static [OperationKind] {
         K::Create => &[],
         K::Resume => &[K::Create, K::Suspend],
         K::Purge | K::Undelete => &[K::Create, K::Delete],
-        K::Update | K::Restart | K::Suspend | K::Resize | K::Delete | K::Move => &[K::Create],
+        K::Update | K::Restart | K::Suspend | K::Resize | K::Delete | K::Move | K::Upgrade => {
+            &[K::Create]
+        }
     }
 }
 
@@ -129,6 +131,12 @@ fn order(kind: OperationKind) -> Command {
         K::Resize => Command::ResizeTenant {
             name,
             plan: testing::name("standard"),
+            request_id,
+        },
+        K::Upgrade => Command::UpgradeTenant {
+            name,
+            odoo: None,
+            postgres: None,
             request_id,
         },
         K::Delete | K::Purge => Command::DeleteTenant {
@@ -231,8 +239,17 @@ fn run(kind: OperationKind, cancel_at: Option<Stage>, death: Death) -> Run {
             assert!(tenant.is_none_or(|t| t.is_deleted()), "{at}: {tenant:?}");
         }
         (true, Some(tenant), Some(before)) => assert!(
-            (tenant.desired, &tenant.spec, &tenant.placement.host)
-                == (before.desired, &before.spec, &before.placement.host),
+            (
+                tenant.desired,
+                &tenant.spec,
+                &tenant.placement.host,
+                tenant.images_asked
+            ) == (
+                before.desired,
+                &before.spec,
+                &before.placement.host,
+                before.images_asked
+            ),
             "{at}: {tenant:?}"
         ),
         (false, None, _) => assert_eq!(kind, OperationKind::Purge, "{at}"),

@@ -6,6 +6,7 @@ mod corpus;
 mod e2e;
 mod edges;
 mod fleet_in_process;
+mod images;
 mod joining;
 mod monitoring_files;
 mod relay;

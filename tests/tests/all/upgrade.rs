@@ -9,7 +9,10 @@ use std::{
 
 use isyone_agent::{
     host::ledger::Ledger,
-    plan::state::{Database, Pin, TenantState},
+    plan::{
+        pins::Pin,
+        state::{Database, TenantState},
+    },
 };
 use isyone_fleet::{
     operation::OperationKind,

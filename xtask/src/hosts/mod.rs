@@ -177,6 +177,9 @@ impl Hosts {
         let _lock = self.lock()?;
         let start = Instant::now();
         net::raise_inotify_limit();
+        if let Some(owner) = net::owner().filter(|owner| *owner != self.state) {
+            remove_abandoned(owner)?;
+        }
         net::ensure_bridge(&self.state)?;
         seal::on(seal::Holder::Hosts)?;
         let hosts: Vec<Host> = (1..=count).map(|number| self.numbered(number)).collect();
@@ -198,7 +201,12 @@ impl Hosts {
     /// Stops and removes every host of the set.
     pub(crate) fn down(&self, keep_images: bool) -> Result<()> {
         if !self.state.is_dir() {
-            say!("no hosts in {}", self.state.display());
+            if net::owner().is_some_and(|owner| owner == self.state) {
+                need_root("removing test hosts")?;
+                remove_without_state(&self.state);
+            } else {
+                say!("no hosts in {}", self.state.display());
+            }
             return Ok(());
         }
         need_root("removing test hosts")?;
@@ -423,6 +431,30 @@ impl Host {
             && quiet(&["ps", "--all", "--quiet"]).is_empty()
             && quiet(&["volume", "ls", "--quiet"]).is_empty()
     }
+}
+
+/// Removes another folder's hosts if nothing runs on them: a run that was killed has left them, and nobody is there to
+/// remove them. Hosts in use stay.
+fn remove_abandoned(state: PathBuf) -> Result<()> {
+    if !net::processes().is_empty() {
+        return Ok(());
+    }
+    say!(
+        "nothing runs on the test hosts with their state in {}: removing them",
+        state.display()
+    );
+    Hosts { state }.down(false)
+}
+
+/// Removes the hosts of a folder that is gone: its daemons, which nothing else could end any more, and its network.
+fn remove_without_state(state: &Path) {
+    for pid in net::processes() {
+        succeeds(&mut cmd("kill", ["-KILL", &pid]));
+    }
+    net::remove_namespaces();
+    net::remove_bridge(state);
+    seal::off(seal::Holder::Hosts);
+    say!("the hosts are gone, as is {}", state.display());
 }
 
 /// Checks that the machine has what test hosts need.

@@ -5,7 +5,7 @@ use crate::cmd::{cmd, output, say, succeeds};
 use crate::seal;
 use anyhow::{Context as _, Result, bail};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The third octet of the hosts' addresses, unless [`VARIABLE`] sets another.
@@ -48,10 +48,11 @@ fn ip(words: &str) -> Command {
     cmd("ip", words.split_whitespace())
 }
 
-/// Makes the bridge, unless it exists, for one state folder.
+/// Makes the bridge, unless it exists, for one state folder. Another folder's bridge must have gone before.
 pub(super) fn ensure_bridge(state: &Path) -> Result<()> {
     if let Some(owner) = owner() {
-        if owner != state.to_string_lossy() {
+        if owner != state {
+            let owner = owner.display();
             bail!(
                 "test hosts are up already, with their state in {owner}: `cargo xtask hosts --state {owner} down` removes them"
             );
@@ -88,7 +89,7 @@ pub(super) fn ensure_bridge(state: &Path) -> Result<()> {
 
 /// Removes the bridge and its rules, if it belongs to this state folder.
 pub(super) fn remove_bridge(state: &Path) {
-    if owner().is_some_and(|owner| owner == state.to_string_lossy()) {
+    if owner().is_some_and(|owner| owner == state) {
         for rule in forward_rules() {
             succeeds(&mut cmd(
                 "iptables",
@@ -100,9 +101,35 @@ pub(super) fn remove_bridge(state: &Path) {
 }
 
 /// The state folder that the existing bridge belongs to, as recorded in the bridge's alias.
-fn owner() -> Option<String> {
+pub(super) fn owner() -> Option<PathBuf> {
     let alias = fs::read_to_string(format!("/sys/class/net/{}/ifalias", bridge())).ok()?;
-    Some(alias.trim_end().to_owned())
+    Some(PathBuf::from(alias.trim_end()))
+}
+
+/// The processes on this set's hosts, whoever's state folder they belong to.
+pub(super) fn processes() -> Vec<String> {
+    let pids = |space: String| output(&mut ip(&format!("netns pids {space}"))).unwrap_or_default();
+    let text: String = namespaces()
+        .into_iter()
+        .map(|space| pids(space) + "\n")
+        .collect();
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Removes this set's namespaces and links, which need no state folder to be found.
+pub(super) fn remove_namespaces() {
+    for space in namespaces() {
+        succeeds(&mut ip(&format!("link del v-{space}")));
+        succeeds(&mut ip(&format!("netns del {space}")));
+    }
+}
+
+/// The names of this set's namespaces that exist.
+fn namespaces() -> Vec<String> {
+    let entries = fs::read_dir("/run/netns").into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let ours = format!("isy{}-h", mark());
+    names.filter(|name| name.starts_with(&ours)).collect()
 }
 
 /// Docker sets FORWARD's policy to DROP, and bridged frames may pass through it (bridge-nf-call-iptables), so allow the

@@ -21,7 +21,8 @@ use super::{
     Engine, classify,
     convert::{
         Layers, append, bind_options, chunk, container_view, create_body, engine_event,
-        exec_options, filters, first_file, listed, network_view, summary, volume_view, with_tag,
+        exec_options, filters, first_file, limits_update, listed, network_view, summary,
+        volume_view, with_tag,
     },
 };
 use crate::{
@@ -231,13 +232,7 @@ impl Docker for Engine {
     }
 
     async fn update(&self, name: &str, limits: &Limits) -> Result<()> {
-        let body = m::ContainerUpdateBody {
-            memory: Some(limits.memory_bytes as i64),
-            memory_swap: Some(limits.memory_bytes as i64),
-            nano_cpus: Some(limits.nano_cpus as i64),
-            pids_limit: Some(i64::from(limits.pids)),
-            ..Default::default()
-        };
+        let body = limits_update(limits);
         self.call(|c| async move { c.update_container(name, body).await })
             .await
     }

@@ -166,6 +166,45 @@ async fn a_connection_is_kept_for_some_pages() {
     assert_eq!(server.connections.load(Ordering::Relaxed), 2);
 }
 
+/// Fails where a session of ours looks for a function in a schema in which a tenant lays out its own, may write, or may wait.
+#[tokio::test]
+async fn a_session_begins_with_its_own_settings() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let access = MonitorLogin {
+        address: listener.local_addr().unwrap(),
+        password: "secret".to_owned(),
+    };
+    let greeted = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let length = stream.read_u32().await.unwrap();
+        let mut greeting = vec![0; length as usize - 4];
+        stream.read_exact(&mut greeting).await.unwrap();
+        greeting
+    };
+    let pool = Pool::default();
+    let tenant = "alfa".parse().unwrap();
+    let (_, greeting) = tokio::join!(pool.scrape(&tenant, &access), greeted);
+    // The version, and then names and values.
+    let words: Vec<String> = greeting[4..]
+        .split(|byte| *byte == 0)
+        .map(|word| String::from_utf8_lossy(word).into_owned())
+        .collect();
+    let said = |name: &str| {
+        let mut pairs = words.chunks(2).filter(|pair| pair[0] == name);
+        pairs.next().map_or("", |pair| pair[1].as_str())
+    };
+    assert_eq!(said("user"), sql::MONITOR_ROLE);
+    let settings: Vec<&str> = said("options").split("-c ").map(str::trim).collect();
+    for setting in [
+        "search_path=pg_catalog",
+        "default_transaction_read_only=on",
+        "statement_timeout=5000",
+        "lock_timeout=1000",
+    ] {
+        assert!(settings.contains(&setting), "{setting}: {settings:?}");
+    }
+}
+
 /// Fails when what a tenant's program answers is believed: `LIMIT 16` stands in the question alone.
 #[tokio::test]
 async fn more_rows_than_were_asked_for_are_refused() {

@@ -160,8 +160,8 @@ mod tests {
         plan::{
             facts::ImageFacts,
             stack::{
-                CRON_THREADS, MAX_CONNECTIONS, db_maxconn, process_memory, process_soft_memory,
-                split_memory,
+                CRON_THREADS, MAX_CONNECTIONS, RenderedFile, db_maxconn, process_memory,
+                process_soft_memory, split_memory,
             },
         },
         testing::tenant_plan,
@@ -296,6 +296,73 @@ mod tests {
             ("/dev/sda", 1 << 20)
         );
         assert_eq!(stack(&before, &there, &images(), "hash").odoo, unsaid.odoo);
+    }
+
+    /// Fails where a limit is lost on its way to one of the two containers or into the compose file, is another there, or, of the
+    /// device, changes without a new container: nothing else would bring it into force.
+    #[test]
+    fn each_limit_of_a_plan_holds_for_both_containers() {
+        let unsaid = tenant_plan("alfa");
+        let mut there = host();
+        there.data_device = Some("/dev/sda".to_owned());
+        let hashes = |plan: &TenantPlan| {
+            let stack = stack(plan, &there, &images(), "hash");
+            [stack.postgres, stack.odoo].map(|spec| spec.labels[LABEL_CONFIG_HASH].clone())
+        };
+        let with = |(read_bps, write_bps), (read_iops, write_iops)| {
+            let mut plan = unsaid.clone();
+            plan.size.bounds = Bounds {
+                device_read_bps: read_bps,
+                device_write_bps: write_bps,
+                device_read_iops: read_iops,
+                device_write_iops: write_iops,
+                pids: 411,
+                ..Bounds::default()
+            };
+            plan
+        };
+        let plan = with((11, 12), (13, 14));
+        let made = stack(&plan, &there, &images(), "hash");
+        for spec in [&made.odoo, &made.postgres, &made.init] {
+            let limits = spec.device.as_ref().unwrap();
+            let bps = (limits.read_bps, limits.write_bps);
+            let iops = (limits.read_iops, limits.write_iops);
+            assert_eq!((bps, iops), ((11, 12), (13, 14)), "{}", spec.name);
+        }
+        let said = |name: &str, rate: u32| {
+            format!("      {name}:\n      - path: /dev/sda\n        rate: {rate}\n")
+        };
+        let said = [
+            "    blkio_config:\n".to_owned(),
+            said("device_read_bps", 11),
+            said("device_read_iops", 13),
+            said("device_write_bps", 12),
+            said("device_write_iops", 14),
+        ];
+        let is_compose = |file: &&RenderedFile| file.name.ends_with(".yml");
+        let compose = made.files.iter().find(is_compose).unwrap();
+        assert_eq!(
+            compose.content.matches(&said.concat()).count(),
+            2,
+            "{}",
+            compose.content
+        );
+        // Processes as well, in the file too: PostgreSQL has room for all its connections, and an end.
+        for pids in [411, made.postgres.limits.pids] {
+            assert!(compose.content.contains(&format!("pids_limit: {pids}\n")));
+        }
+        let room = made.postgres.limits.pids.saturating_sub(MAX_CONNECTIONS);
+        assert!((50..500).contains(&room), "{room}");
+        for one in [
+            with((1, 0), (0, 0)),
+            with((0, 1), (0, 0)),
+            with((0, 0), (1, 0)),
+            with((0, 0), (0, 1)),
+        ] {
+            let [postgres, odoo] = hashes(&one);
+            let [before, odoo_before] = hashes(&unsaid);
+            assert!(postgres != before && odoo != odoo_before, "{:?}", one.size);
+        }
     }
 
     /// Fails if an upgrade of the agent makes containers anew: every tenant would stop for it.

@@ -2,7 +2,10 @@
 //!
 //! Not here: errors while carrying actions out (tenant).
 
-use isyone_proto::ids::HostName;
+use isyone_proto::{
+    ids::{HostName, TenantName},
+    plan::Role,
+};
 use uuid::Uuid;
 
 use crate::plan::container::LABEL_UID;
@@ -85,6 +88,46 @@ pub enum Blocked {
         /// Version of the image.
         image: String,
     },
+    /// The very image that the tenant has is gone, here and at its registry.
+    #[error(
+        "image {had}, which this tenant has as {reference}, is not on this host any more and cannot be had ({why}); {}. Put it back \
+         (`docker load`), or accept what {reference} means now: `isyctl tenant upgrade {tenant} {} {reference}`",
+        meaning(.reference, .means.as_deref()), option(*.role)
+    )]
+    ImageGone {
+        tenant: TenantName,
+        role: Role,
+        /// The reference in the plan.
+        reference: String,
+        /// Id of the image that it has.
+        had: String,
+        /// Id of the image of that name that is here now.
+        means: Option<String>,
+        /// What the registry or the engine says.
+        why: String,
+    },
+    /// Another major version of Odoo does not open a database as it is: its modules have to be migrated.
+    #[error(
+        "this tenant's database is Odoo {data}'s, and the image is Odoo {image}: its modules would have to be migrated, which an upgrade \
+         within an edition does not do. Name an image of Odoo {data}"
+    )]
+    OtherOdoo {
+        /// Version of the image that it has had.
+        data: u32,
+        /// Version of the image.
+        image: u32,
+    },
+    /// An Odoo that is another user cannot write the files that are there.
+    #[error(
+        "this tenant's files belong to user {data}, and the image's Odoo is user {image}: it could not write them. Build the image with \
+         user {data}, as the one that it has"
+    )]
+    OtherUser {
+        /// Uid in the image that it has had.
+        data: u32,
+        /// Uid in the image.
+        image: u32,
+    },
     /// A job has not finished copying the data, so starting would show a part of it as the whole.
     #[error(
         "the copy of this tenant's data is not complete, and nothing starts on half of it; let its job finish, or purge this copy"
@@ -123,6 +166,21 @@ pub enum Blocked {
     HostClosed(String),
 }
 
+fn meaning(reference: &str, means: Option<&str>) -> String {
+    match means {
+        Some(id) => format!("{reference} is {id} here now, which nobody has asked for"),
+        None => format!("there is no other {reference} here either"),
+    }
+}
+
+/// The option that names a role's image.
+fn option(role: Role) -> &'static str {
+    match role {
+        Role::Odoo => "--odoo-image",
+        Role::Postgres => "--postgres-image",
+    }
+}
+
 impl Blocked {
     /// Whether a person must act first: neither time nor a job ends it.
     pub fn is_for_good(&self) -> bool {
@@ -137,6 +195,9 @@ impl Blocked {
             | Self::TwoPlaces { .. }
             | Self::ForeignHome { .. }
             | Self::OtherMajor { .. }
+            | Self::ImageGone { .. }
+            | Self::OtherOdoo { .. }
+            | Self::OtherUser { .. }
             | Self::DoubtfulCopy
             | Self::LivesHere { .. }
             | Self::Unfit(_)
@@ -216,6 +277,42 @@ mod tests {
         ];
         for (blocked, text) in said {
             assert!(blocked.to_string().contains(text), "{blocked}");
+        }
+    }
+
+    #[test]
+    fn an_image_that_does_not_do_is_told_with_what_would() {
+        let said = [
+            (
+                Blocked::ImageGone {
+                    tenant: "alfa".parse().unwrap(),
+                    role: Role::Odoo,
+                    reference: "odoo:18.0".into(),
+                    had: "sha256:1".into(),
+                    means: Some("sha256:2".into()),
+                    why: "manifest unknown".into(),
+                },
+                "odoo:18.0 is sha256:2 here now, which nobody has asked for. Put it back (`docker load`), or accept what odoo:18.0 means now: \
+                 `isyctl tenant upgrade alfa --odoo-image odoo:18.0`",
+            ),
+            (
+                Blocked::OtherOdoo {
+                    data: 18,
+                    image: 19,
+                },
+                "this tenant's database is Odoo 18's, and the image is Odoo 19: its modules would",
+            ),
+            (
+                Blocked::OtherUser {
+                    data: 100,
+                    image: 101,
+                },
+                "files belong to user 100, and the image's Odoo is user 101: it could not write them. Build the image with user 100",
+            ),
+        ];
+        for (blocked, text) in said {
+            assert!(blocked.to_string().contains(text), "{blocked}");
+            assert!(blocked.is_for_good());
         }
     }
 

@@ -95,6 +95,7 @@ pub fn diff(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
         DesiredState::Running => run::run(inputs),
         DesiredState::Suspended => {
             let mut list = List(stop_all(inputs.observed, "suspended"));
+            run::get_images(&mut list, inputs, 2, true);
             data::upkeep(&mut list, inputs, 2);
             Ok(list.0)
         }

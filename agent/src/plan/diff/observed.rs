@@ -56,6 +56,12 @@ impl Observed {
             Role::Postgres => self.postgres.as_ref(),
         }
     }
+    pub fn image(&self, role: Role) -> Option<&ImageFacts> {
+        match role {
+            Role::Odoo => self.odoo_image.as_ref(),
+            Role::Postgres => self.postgres_image.as_ref(),
+        }
+    }
     pub fn volume(&self, role: Role) -> Option<&Volume> {
         match role {
             Role::Odoo => self.odoo_volume.as_ref(),

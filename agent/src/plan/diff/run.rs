@@ -8,8 +8,11 @@ use super::{
     Action, Blocked, Inputs, List, Observed, PlannedAction, ROLES, START_GRACE_MS, data, full, seed,
 };
 use crate::plan::{
-    container::{Container, ContainerSpec, LABEL_CONFIG_HASH, LABEL_SETTINGS, LABEL_UID},
+    container::{
+        Container, ContainerSpec, LABEL_CONFIG_HASH, LABEL_IMAGE_ID, LABEL_SETTINGS, LABEL_UID,
+    },
     home::Lies,
+    pins::Wanted,
     relay, sql,
     stack::Stack,
     state::Database,
@@ -19,22 +22,7 @@ pub(super) fn run(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
     let observed = inputs.observed;
     seed::check(inputs)?;
     let mut list = List::default();
-    for (lane, (role, image)) in [
-        (Role::Postgres, &observed.postgres_image),
-        (Role::Odoo, &observed.odoo_image),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        if image.is_none() {
-            list.add(
-                0,
-                lane as u8,
-                Action::PullImage(role),
-                "the image is not on this host",
-            );
-        }
-    }
+    get_images(&mut list, inputs, 0, false);
     let Some(stack) = inputs.stack.filter(|_| list.0.is_empty()) else {
         return Ok(list.0);
     };
@@ -62,6 +50,35 @@ pub(super) fn run(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
         full::hold_back(&mut list, inputs);
     }
     Ok(list.0)
+}
+
+/// Gets images that are not here, or of which it is to be found out which they are; `asked`: only where somebody has asked for that.
+/// What does not run is upgraded, too, so that whoever asked learns whether it can be.
+pub(super) fn get_images(list: &mut List, inputs: &Inputs<'_>, wave: u8, asked: bool) {
+    for (lane, role) in ROLES.into_iter().enumerate() {
+        let wanted = Wanted::of(inputs.plan, role);
+        let anew = inputs.state.is_ready() && inputs.state.asks_anew(role, &wanted);
+        if anew {
+            list.add(
+                wave,
+                lane as u8,
+                Action::PullImage(role),
+                "it was asked for anew",
+            );
+        } else if !asked && inputs.observed.image(role).is_none() {
+            let reason = "the image is not on this host";
+            list.add(wave, lane as u8, Action::PullImage(role), reason);
+        }
+    }
+}
+
+/// Whether a container is of another image than is settled for it. One of an agent before has no label, and there the engine's word
+/// counts only once another image was asked for.
+fn is_of_another_image(inputs: &Inputs<'_>, role: Role, container: &Container) -> bool {
+    let wanted = Wanted::of(inputs.plan, role);
+    let counts = wanted.asked != 0 || !container.label(LABEL_IMAGE_ID).is_empty();
+    let pin = inputs.state.pinned(role, &wanted).filter(|_| counts);
+    pin.is_some_and(|pin| pin.id != container.made_of())
 }
 
 /// PostgreSQL cannot open data of another major version: it would exit and be restarted for ever.
@@ -123,6 +140,8 @@ fn why_not_kept(
         Some("it was made for another tenant of this name")
     } else if container.label(LABEL_CONFIG_HASH) != wanted {
         Some("its configuration has changed")
+    } else if is_of_another_image(inputs, role, container) {
+        Some("its image is another one now")
     } else if relay::is_relayed(container) && !stack.container(role).ports.is_empty() {
         // The other way round it stays: its ports are Docker's until it is made anew for another reason.
         Some("its ports were the relay's, and are Docker's now")

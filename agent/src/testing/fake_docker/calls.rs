@@ -1,4 +1,4 @@
-//! The fake's side of [`Docker`] and [`Probe`]. Not here: the world behind it (the parent).
+//! The fake's side of [`Docker`]. Not here: the world behind it (the parent), and what answers in it (answers).
 
 use std::{collections::HashMap, path::Path};
 
@@ -7,13 +7,11 @@ use tokio::sync::broadcast;
 use tonic::async_trait;
 
 use super::{FakeContainer, FakeDocker, FakeVolume};
-use crate::plan::stack::GEVENT_PORT;
 use crate::{
     docker::{
         Chunk, ContainerSummary, Docker, DockerError, EngineEvent, EngineInfo, ExecOutput,
         ExecSession, ExecState, Image, ListedContainer, LogQuery, PullProgress, Result, Survey,
     },
-    host::probe::Probe,
     plan::container::{
         Container, ContainerSpec, LABEL_TENANT, Limits, MountSource, NamedSpec, Network, Volume,
     },
@@ -49,6 +47,11 @@ impl Docker for FakeDocker {
             let mut world = self.world();
             if let Some(image) = world.pruned.remove(reference) {
                 world.images.insert(reference.to_owned(), image);
+            } else if let Some(image) = world.published.remove(reference) {
+                world.registry.insert(reference.to_owned());
+                if let Some(old) = world.images.insert(reference.to_owned(), image) {
+                    world.images.insert(old.id.clone(), old);
+                }
             } else if !world.registry.contains(reference) {
                 return Err(DockerError::Pull {
                     image: reference.to_owned(),
@@ -68,19 +71,25 @@ impl Docker for FakeDocker {
         self.after(fate, ()).await
     }
 
-    async fn image_files(&self, _image: &str, paths: &[&str]) -> Result<HashMap<String, Vec<u8>>> {
-        drop(self.up()?);
+    async fn image_files(&self, image: &str, paths: &[&str]) -> Result<HashMap<String, Vec<u8>>> {
+        let major = self.up()?.odoo_majors.get(image).copied();
         // Use the ids of the user who runs the test, so that no chown is needed.
         let (uid, gid) = (
             rustix::process::getuid().as_raw(),
             rustix::process::getgid().as_raw(),
         );
         let passwd = format!("odoo:x:{uid}:{gid}::/:/bin/sh\npostgres:x:{uid}:{gid}::/:/bin/sh\n");
-        Ok(paths
+        let text = |path: &str| match path {
+            "/etc/passwd" => Some(passwd.clone()),
+            _ if path.ends_with("/odoo/release.py") => {
+                major.map(|major| format!("version_info = ({major}, 0, 0, FINAL, 0, '')\n"))
+            }
+            _ => None,
+        };
+        let found = paths
             .iter()
-            .filter(|p| **p == "/etc/passwd")
-            .map(|p| ((*p).to_owned(), passwd.clone().into_bytes()))
-            .collect())
+            .filter_map(|p| Some(((*p).to_owned(), text(p)?.into_bytes())));
+        Ok(found.collect())
     }
 
     async fn list(&self) -> Result<Vec<ContainerSummary>> {
@@ -143,8 +152,13 @@ impl Docker for FakeDocker {
                     spec.name
                 )));
             }
-            let known = |i: &Image| i.id == spec.image;
-            if !world.images.contains_key(&spec.image) && !world.images.values().any(known) {
+            let by_id = world.images.values().any(|i| i.id == spec.image);
+            let by_tag = !by_id && world.images.contains_key(&spec.image);
+            if by_tag {
+                let text = format!("{} is made of whatever {} means", spec.name, spec.image);
+                world.violations.push(text);
+            }
+            if !by_id && !by_tag {
                 return Err(DockerError::NotFound(format!(
                     "No such image: {}",
                     spec.image
@@ -435,36 +449,6 @@ impl Docker for FakeDocker {
     }
 }
 
-#[async_trait]
-impl Probe for FakeDocker {
-    async fn odoo(&self, odoo: &Container) -> std::result::Result<u32, String> {
-        let tenant = odoo.label(LABEL_TENANT);
-        let world = self.world();
-        let runs = |name: &str| {
-            world
-                .containers
-                .get(name)
-                .is_some_and(|c| c.state == "running")
-        };
-        if world.unhealthy.contains(&odoo.name) {
-            return Err("told to be unhealthy".to_owned());
-        }
-        if runs(&odoo.name) && runs(&format!("postgres_{tenant}")) {
-            Ok(1)
-        } else {
-            Err("connection refused".to_owned())
-        }
-    }
-
-    async fn websockets(&self, odoo: &Container) -> std::result::Result<(), String> {
-        self.answers(&odoo.name, &format!("{}:{GEVENT_PORT}", odoo.name))
-    }
-
-    async fn postgres(&self, postgres: &Container) -> std::result::Result<(), String> {
-        self.answers(&postgres.name, &postgres.name)
-    }
-}
-
 impl FakeDocker {
     fn volume_view(&self, name: &str, volume: &FakeVolume, remote: bool) -> Volume {
         let own = self.own_place(name).display().to_string();
@@ -473,20 +457,6 @@ impl FakeDocker {
             device: volume.device.as_ref().map(|d| d.display().to_string()),
             opaque: false,
             labels: volume.labels.clone(),
-        }
-    }
-
-    /// Whether the container runs and its program `what` has not been set unhealthy.
-    fn answers(&self, container: &str, what: &str) -> std::result::Result<(), String> {
-        let world = self.world();
-        let running = world
-            .containers
-            .get(container)
-            .is_some_and(|c| c.state == "running");
-        if running && !world.unhealthy.contains(what) {
-            Ok(())
-        } else {
-            Err("connection refused".to_owned())
         }
     }
 }

@@ -2,13 +2,15 @@
 //! use), fails and dies on command. For tests, here and in the workspace's `tests/`; the program does not use it.
 //!
 //! Databases are files in the PostgreSQL volume, so that golden copies are real copies. Records what must never happen
-//! ([`FakeDocker::violations`]): Odoo started before its database has its own keys, a volume removed while in use. Not
-//! here: faults of the network and of the coordinator.
+//! ([`FakeDocker::violations`]): Odoo started before its database has its own keys, a volume removed while in use, a container made
+//! of a tag. Not here: faults of the network and of the coordinator.
 
+mod answers;
 mod calls;
 mod fates;
 mod modules;
 mod programs;
+mod registry;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -72,6 +74,12 @@ struct World {
     registry: BTreeSet<String>,
     /// Images that a prune has taken; they can be pulled again.
     pruned: BTreeMap<String, Image>,
+    /// What the registry has under a tag in the place of what is here.
+    published: BTreeMap<String, Image>,
+    /// Odoo's major version, by the image's id.
+    odoo_majors: BTreeMap<String, u32>,
+    /// Ids of images whose Odoo never answers.
+    sick: BTreeSet<String>,
     /// Volumes that a container holds which is not ours.
     held: BTreeSet<String>,
     /// Directories of volumes without a name, by container.
@@ -195,35 +203,6 @@ impl FakeDocker {
         let mut dead = self.dead.subscribe();
         // The sender lives as long as `self`.
         let _ = dead.wait_for(|dead| *dead).await;
-    }
-
-    /// Somebody pulls a tag that means a new image by now; the old one stays, without a name. With a digest, a registry
-    /// knows both, and has the old one under its digest.
-    pub fn move_tag(&self, reference: &str, id: &str, digest: Option<&str>) {
-        let mut world = self.world();
-        let Some(old) = world.images.remove(reference) else {
-            return;
-        };
-        let new = Image {
-            id: id.to_owned(),
-            digest: digest.unwrap_or(id).to_owned(),
-            ..old.clone()
-        };
-        world.images.insert(old.id.clone(), old);
-        world.images.insert(reference.to_owned(), new);
-    }
-
-    /// Somebody removes an image by force; a registry has it under this reference.
-    pub fn remove_image(&self, id: &str, by: &str) {
-        let mut world = self.world();
-        let gone = world
-            .images
-            .iter()
-            .find(|(_, image)| image.id == id)
-            .map(|(name, _)| name.clone());
-        if let Some(image) = gone.and_then(|name| world.images.remove(&name)) {
-            world.pruned.insert(by.to_owned(), image);
-        }
     }
 
     /// What a container was asked to be.

@@ -11,7 +11,7 @@ use isyone_types::{
     ids::{HostName, ShortName, TenantName},
     plan::UnixMs,
     report::HostReport,
-    spec::{Domain, LabelKey, LabelValue, Size, TenantSpec},
+    spec::{Domain, ImageRef, LabelKey, LabelValue, Size, TenantSpec},
 };
 use uuid::Uuid;
 
@@ -72,6 +72,13 @@ pub enum Command {
     ResizeTenant {
         name: TenantName,
         plan: ShortName,
+        request_id: Option<String>,
+    },
+    /// Give a tenant other images of its edition; without any, those that the edition has now.
+    UpgradeTenant {
+        name: TenantName,
+        odoo: Option<ImageRef>,
+        postgres: Option<ImageRef>,
         request_id: Option<String>,
     },
     /// Put a tenant into quarantine; with `purge`, remove one that is in quarantine.
@@ -233,6 +240,7 @@ impl Command {
             Self::ResumeTenant { .. } => "resume-tenant",
             Self::WakeTenant { .. } => "wake-tenant",
             Self::ResizeTenant { .. } => "resize-tenant",
+            Self::UpgradeTenant { .. } => "upgrade-tenant",
             Self::DeleteTenant { .. } => "delete-tenant",
             Self::UndeleteTenant { .. } => "undelete-tenant",
             Self::MoveTenant { .. } => "move-tenant",
@@ -290,6 +298,7 @@ impl Command {
             | Self::ResumeTenant { name, .. }
             | Self::WakeTenant { name }
             | Self::ResizeTenant { name, .. }
+            | Self::UpgradeTenant { name, .. }
             | Self::DeleteTenant { name, .. }
             | Self::UndeleteTenant { name, .. }
             | Self::MoveTenant { name, .. }

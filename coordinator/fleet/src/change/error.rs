@@ -231,8 +231,14 @@ fn ways(changes: &[SpecChange], fixed: &[SpecField]) -> String {
 }
 
 fn never(fields: &[SpecField]) -> String {
+    let is_image =
+        |field: &SpecField| matches!(field, SpecField::OdooImage | SpecField::PostgresImage);
+    let upgrade = match fields.iter().any(is_image) {
+        true => "; `isyctl tenant upgrade` changes images",
+        false => "",
+    };
     let flags = flags(fields);
-    format!("{flags} cannot be changed after the creation, not even with --force")
+    format!("{flags} cannot be changed after the creation, not even with --force{upgrade}")
 }
 
 fn flags(fields: &[SpecField]) -> String {

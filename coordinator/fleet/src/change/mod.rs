@@ -130,6 +130,12 @@ impl Edit<'_> {
                 plan,
                 request_id,
             } => self.resize_tenant(&name, plan, request_id),
+            Command::UpgradeTenant {
+                name,
+                odoo,
+                postgres,
+                request_id,
+            } => self.upgrade_tenant(&name, odoo, postgres, request_id),
             Command::DeleteTenant {
                 name,
                 purge,

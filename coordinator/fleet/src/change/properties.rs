@@ -16,7 +16,7 @@ use proptest::{prelude::*, test_runner::TestRunner};
 use super::*;
 use crate::{
     desired::{Fleet, HostIndex, domains::DomainTrouble},
-    testing::{Bench, name, resources},
+    testing::{self, Bench, name, resources},
 };
 
 const HOSTS: usize = 4;
@@ -49,6 +49,8 @@ enum TenantStep {
     Wake,
     Resume,
     Resize(usize),
+    /// To an image that the edition does not have, or to what it has.
+    Upgrade(bool),
     Cancel,
     PlatformPrimary,
 }
@@ -82,6 +84,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => tenant.clone().prop_map(|t| Step::Tenant(t, TenantStep::Wake)),
         1 => tenant.clone().prop_map(|t| Step::Tenant(t, TenantStep::Resume)),
         2 => (tenant.clone(), plan).prop_map(|(t, p)| Step::Tenant(t, TenantStep::Resize(p))),
+        2 => (tenant.clone(), any::<bool>()).prop_map(|(t, other)| Step::Tenant(t, TenantStep::Upgrade(other))),
         1 => tenant.prop_map(|t| Step::Tenant(t, TenantStep::Cancel)),
         1 => (host.clone(), any::<bool>()).prop_map(|(h, cordoned)| Step::Host(h, HostStep::Cordon(cordoned))),
         6 => (host.clone(), prop::bool::weighted(0.1), 0..16_u64).prop_map(|(h, broken, used)| Step::Host(h, HostStep::Report(broken, used))),
@@ -151,6 +154,12 @@ fn on_tenant(bench: &mut Bench, tenant: &str, step: TenantStep) -> Option<Comman
         TenantStep::Resize(p) => Command::ResizeTenant {
             name,
             plan: sized(p),
+            request_id,
+        },
+        TenantStep::Upgrade(other) => Command::UpgradeTenant {
+            name,
+            odoo: other.then(|| testing::name("odoo:18.0-patched")),
+            postgres: None,
             request_id,
         },
         TenantStep::Cancel => Command::CancelOperation {

@@ -43,6 +43,12 @@ fn asked(command: &Command) -> Option<Value> {
             plan,
             request_id,
         } => of(request_id, name, &|| json!(plan)),
+        Command::UpgradeTenant {
+            name,
+            odoo,
+            postgres,
+            request_id,
+        } => of(request_id, name, &|| json!([odoo, postgres])),
         Command::DeleteTenant {
             name,
             purge,

@@ -64,7 +64,7 @@ impl SpecField {
     }
 
     /// The fields that take effect only at the first start, in the order in which a refusal names them. Another image is an
-    /// upgrade, which needs more than new containers (PostgreSQL's files, Odoo's modules).
+    /// upgrade, an operation of its own, which its host can refuse (PostgreSQL's files, Odoo's version).
     pub const FIXED: [Self; 10] = [
         Self::Language,
         Self::Country,

@@ -16,7 +16,7 @@ use isyone_types::{
     generation::Generation,
     identity::{CertificateInfo, Identity, OperatorRole},
     ids::{HostName, ShortName, TenantName},
-    plan::{Lifecycle, UnixMs},
+    plan::{ImagesAsked, Lifecycle, UnixMs},
     spec::{Domain, LabelKey, LabelValue, Size, TenantSpec},
 };
 use serde::{Deserialize, Serialize};
@@ -97,6 +97,9 @@ pub struct Tenant {
     pub odoo_restarts: u64,
     /// Number of restarts of PostgreSQL requested so far.
     pub postgres_restarts: u64,
+    /// When its images were last asked for anew.
+    #[serde(default, skip_serializing_if = "ImagesAsked::is_never")]
+    pub images_asked: ImagesAsked,
     /// Its passwords, sealed for its `uid`.
     pub secrets: Sealed,
     pub created_at: UnixMs,

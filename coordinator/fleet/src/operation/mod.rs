@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use isyone_types::{
     ids::{HostName, TenantName},
     operation::{OperationState, Step},
-    plan::{Lifecycle, UnixMs},
+    plan::{ImagesAsked, Lifecycle, UnixMs},
     spec::{Domain, Size, TenantSpec},
 };
 use serde::{Deserialize, Serialize};
@@ -48,10 +48,12 @@ pub enum OperationKind {
     Purge,
     /// Takes it to another host.
     Move,
+    /// Changes its images, or finds out anew what they are.
+    Upgrade,
 }
 
 impl OperationKind {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Create,
         Self::Update,
         Self::Restart,
@@ -62,6 +64,7 @@ impl OperationKind {
         Self::Undelete,
         Self::Purge,
         Self::Move,
+        Self::Upgrade,
     ];
 
     /// Its name for people and programs.
@@ -77,16 +80,17 @@ impl OperationKind {
             Self::Undelete => "undelete",
             Self::Purge => "purge",
             Self::Move => "move",
+            Self::Upgrade => "upgrade",
         }
     }
 }
 
 /// How long an operation usually takes at most, milliseconds. A create may have to fetch images of some GB over a slow
-/// line and install a hundred modules; a move copies data at a bounded rate; everything else is a matter of minutes.
+/// line, as may an upgrade, and install a hundred modules; a move copies data at a bounded rate; everything else is a matter of minutes.
 pub fn deadline_ms(kind: OperationKind) -> i64 {
     const MINUTE: i64 = 60_000;
     match kind {
-        OperationKind::Create | OperationKind::Update => 60 * MINUTE,
+        OperationKind::Create | OperationKind::Update | OperationKind::Upgrade => 60 * MINUTE,
         OperationKind::Move => 24 * 60 * MINUTE,
         OperationKind::Restart
         | OperationKind::Suspend
@@ -124,6 +128,9 @@ pub struct TenantWishes {
     /// As in [`crate::desired::Tenant`]; not in records of a version before, which held none.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub quarantine_held: bool,
+    /// As in [`crate::desired::Tenant`].
+    #[serde(default, skip_serializing_if = "ImagesAsked::is_never")]
+    pub images_asked: ImagesAsked,
 }
 
 /// Where cancelling leads.

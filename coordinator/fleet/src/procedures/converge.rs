@@ -19,7 +19,8 @@ fn changes_the_route(kind: OperationKind) -> bool {
         | OperationKind::Resize
         | OperationKind::Delete
         | OperationKind::Undelete
-        | OperationKind::Move => true,
+        | OperationKind::Move
+        | OperationKind::Upgrade => true,
         OperationKind::Restart | OperationKind::Purge => false,
     }
 }
@@ -30,7 +31,10 @@ pub(super) fn advance(scene: &Scene<'_>, converge: &Converge) -> Advance {
     }
     match converge.stage {
         ConvergeStage::Host if !has_converged(scene, converge) => {
-            scene.wait_for(who_is_missing(scene, converge))
+            match failed_upgrade(scene, converge) {
+                Some(back) => back,
+                None => scene.wait_for(who_is_missing(scene, converge)),
+            }
         }
         ConvergeStage::Host if changes_the_route(scene.operation.kind) && !is_going(scene) => {
             Advance::Next {
@@ -63,6 +67,18 @@ fn refused(scene: &Scene<'_>, converge: &Converge) -> Option<String> {
         return None;
     }
     scene.unfit(&converge.host).map(str::to_owned)
+}
+
+/// Back, where the host says that it cannot have the new images, that they do not fit, or that the tenant does not come up with them:
+/// those that it had are there, and it worked with them.
+fn failed_upgrade(scene: &Scene<'_>, converge: &Converge) -> Option<Advance> {
+    if scene.operation.kind != OperationKind::Upgrade {
+        return None;
+    }
+    let why = scene.failing(&converge.host)?;
+    Some(Advance::GoBack(format!(
+        "{why}. The tenant keeps the images that it had"
+    )))
 }
 
 /// The tenant is about to be forgotten: nobody could follow its route any more.

@@ -221,6 +221,22 @@ impl<'a> Scene<'a> {
             .then_some(&*seen.report.message)
     }
 
+    /// Why a host's last attempt at this generation of the tenant failed.
+    fn failing(&self, host: &HostName) -> Option<&str> {
+        use isyone_types::report::TenantProgress::Failing;
+        match views::copy(self.state, self.tenant, host) {
+            CopyObserved::Present(seen)
+                if seen.report.progress == Failing
+                    && seen.report.generation == self.tenant.generation
+                    // As with what is blocked.
+                    && seen.report.operation.is_none_or(|id| id == self.tenant.operation) =>
+            {
+                Some(&seen.report.message)
+            }
+            _ => None,
+        }
+    }
+
     fn wait_for(&self, host: &HostName) -> Advance {
         Advance::Wait(waiting::for_host(self, host))
     }

@@ -1,6 +1,7 @@
 //! The defaults are valid, the sample shows them, errors name the place, and contradictions are found.
 
 use super::*;
+use isyone_proto::spec::Bounds;
 
 #[test]
 fn the_defaults_are_valid_and_survive_toml() {
@@ -81,6 +82,18 @@ fn a_plan_says_further_limits_or_none() {
         (bounds.device_read_iops, bounds.device_write_iops),
         (0, 500)
     );
+    // All of them, each another.
+    let all = "pids = 401\nnofile = 8193\ndevice_read_bps = \"3MiB\"\ndevice_write_bps = \"4MiB\"\n\
+               device_read_iops = 600\ndevice_write_iops = 700";
+    let expected = Bounds {
+        pids: 401,
+        nofile: 8_193,
+        device_read_bps: 3 << 20,
+        device_write_bps: 4 << 20,
+        device_read_iops: 600,
+        device_write_iops: 700,
+    };
+    assert_eq!(size(&plan(all)).bounds, expected);
 }
 
 #[test]
@@ -98,9 +111,14 @@ fn a_plan_that_could_not_run_is_found() {
             "plans.small.device_read_iops",
         ),
     ] {
-        let error = Config::parse("f", text).unwrap().check().unwrap_err();
-        assert!(error.to_string().starts_with(key), "{text}: {error}");
+        assert_refused(text, key);
     }
+}
+
+/// The configuration is refused, naming its key.
+fn assert_refused(text: &str, key: &str) {
+    let error = Config::parse("f", text).unwrap().check().unwrap_err();
+    assert!(error.to_string().starts_with(key), "{text}: {error}");
 }
 
 #[test]
@@ -134,11 +152,6 @@ fn contradictions_are_found() {
             "[edge.dashboard]\nusers_file = \"x\"\nhostname = \"alfa.isy.one\"",
             "edge.dashboard.hostname",
         ),
-        ("[defaults]\ncountry = \"UK\"", "defaults.country"),
-        (
-            "[defaults]\ntime_zone = \"Mars/Phobos\"",
-            "defaults.time_zone",
-        ),
         (
             "[placement]\ncpu_overcommit = 0.5",
             "placement.cpu_overcommit",
@@ -171,11 +184,19 @@ fn contradictions_are_found() {
             "probes.edges",
         ),
     ] {
-        let error = Config::parse("f", text)
-            .unwrap()
-            .check()
-            .unwrap_err()
-            .to_string();
-        assert!(error.starts_with(key), "{text}: {error}");
+        assert_refused(text, key);
+    }
+}
+
+#[test]
+fn defaults_that_only_look_right_are_found() {
+    for (text, key) in [
+        ("[defaults]\ncountry = \"UK\"", "defaults.country"),
+        (
+            "[defaults]\ntime_zone = \"Mars/Phobos\"",
+            "defaults.time_zone",
+        ),
+    ] {
+        assert_refused(text, key);
     }
 }

@@ -110,6 +110,7 @@ pub(super) const TABLE: &[(&str, Permission)] = &[
     ("/isyone.v1.TenantService/StreamLogs", From(Operator)),
     ("/isyone.v1.TenantService/SuspendTenant", From(Operator)),
     ("/isyone.v1.TenantService/UndeleteTenant", From(Operator)),
+    ("/isyone.v1.TenantService/UpgradeTenant", From(Operator)),
     ("/isyone.v1.TopService/TopHosts", From(Viewer)),
     ("/isyone.v1.TopService/TopTenants", From(Viewer)),
 ];

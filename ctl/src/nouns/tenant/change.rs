@@ -197,7 +197,18 @@ pub async fn settle(
     waiting: Waiting,
     done: &str,
 ) -> Outcome {
-    let last = outcome(app, client, operation, waiting, done).await?;
+    settle_as(app, client, operation, waiting, |_| done.to_owned()).await
+}
+
+/// The same where what was done follows from how it went.
+pub async fn settle_as(
+    app: &App,
+    client: &Client,
+    operation: Operation,
+    waiting: Waiting,
+    done: impl Fn(&Operation) -> String,
+) -> Outcome {
+    let last = outcome_as(app, client, operation, waiting, done).await?;
     if !app.ui.for_people() {
         app.ui.emit(
             &Wire::of(&last),
@@ -216,6 +227,16 @@ pub async fn outcome(
     waiting: Waiting,
     done: &str,
 ) -> Result<Operation, Failure> {
+    outcome_as(app, client, operation, waiting, |_| done.to_owned()).await
+}
+
+async fn outcome_as(
+    app: &App,
+    client: &Client,
+    operation: Operation,
+    waiting: Waiting,
+    done: impl Fn(&Operation) -> String,
+) -> Result<Operation, Failure> {
     let tenant = clean(&operation.tenant);
     if !waiting.wanted() {
         let (kind, id) = (format::operation_kind(operation.kind), clean(&operation.id));
@@ -226,6 +247,7 @@ pub async fn outcome(
     }
     let last = wait::finished(client, &app.ui, operation, app.wait_limit()).await?;
     let took = format::between(last.create_time.as_ref(), last.end_time.as_ref());
-    app.ui.note(&format!("tenant {tenant} {done} ({took})"));
+    app.ui
+        .note(&format!("tenant {tenant} {} ({took})", done(&last)));
     Ok(last)
 }

@@ -9,6 +9,7 @@ pub mod exec;
 pub mod logs;
 pub mod moving;
 pub mod read;
+pub mod upgrade;
 pub mod verify;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -56,6 +57,8 @@ pub enum TenantCommand {
     Resume(change::Plain),
     /// Give a tenant another plan
     Resize(change::Resize),
+    /// Give a tenant other images of its edition, such as a patched build
+    Upgrade(upgrade::Upgrade),
     /// Take a tenant to another host; it is stopped while its data is copied
     Move(moving::Move),
     /// Delete a tenant; its volumes are kept for a time
@@ -118,6 +121,7 @@ impl TenantCommand {
             Self::Suspend(command) => command.run(app).await,
             Self::Resume(command) => change::resume(app, command).await,
             Self::Resize(command) => command.run(app).await,
+            Self::Upgrade(command) => command.run(app).await,
             Self::Move(command) => command.run(app).await,
             Self::Delete(command) => command.run(app).await,
             Self::Undelete(command) => change::undelete(app, command).await,

@@ -5,7 +5,7 @@
 //! or start.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::PathBuf,
     process::Command,
@@ -136,9 +136,11 @@ impl Site {
         let settings = self.config.settings();
         let mut agents = Vec::with_capacity(hosts);
         let mut writes = Vec::with_capacity(hosts * (each + 1));
+        let mut addresses = BTreeSet::new();
         for index in 0..hosts {
             let (host, identity) = host(running, index)?;
             agents.push(identity);
+            addresses.insert(host.advertise);
             for slot in 0..each {
                 let tenant = tenant(running, &settings, &host, slot)?;
                 self.tenants.push(tenant.name.to_string());
@@ -150,6 +152,7 @@ impl Site {
             endpoint: self.config.listen.grpc.to_string(),
             ca_pem: running.pki.ca_pem(),
             connects_per_second: CONNECTS_PER_SECOND,
+            hosts: addresses,
             agents,
         };
         std::fs::write(&self.papers, serde_json::to_vec(&papers)?)?;
@@ -311,6 +314,7 @@ fn tenant(running: &Running, settings: &Settings, host: &Host, slot: usize) -> R
         activated_at: Some(now_ms()),
         odoo_restarts: 0,
         postgres_restarts: 0,
+        images_asked: Default::default(),
         created_at: now_ms(),
         operation: Uuid::now_v7(),
         quarantine_until: None,

@@ -84,10 +84,11 @@ impl Swarm {
             if told.elapsed() > Duration::from_secs(5) {
                 told = Instant::now();
                 eprintln!(
-                    "  {:.0} s: {} of {} heard",
+                    "  {:.0} s: {} of {} heard, the longest after {} ms",
                     begin.elapsed().as_secs_f64(),
                     status.heard,
-                    self.count
+                    self.count,
+                    status.longest_owed_ms
                 );
             }
             all(&status).then_some(())

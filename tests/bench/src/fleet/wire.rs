@@ -3,7 +3,8 @@
 //! Not here: what they do with it (agents, swarm).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
@@ -17,6 +18,8 @@ pub(super) struct Papers {
     pub(super) ca_pem: String,
     /// Rate of first connections, evenly spread.
     pub(super) connects_per_second: u32,
+    /// Where the hosts are, which agents know: they have been in the fleet for a while.
+    pub(super) hosts: BTreeSet<IpAddr>,
     pub(super) agents: Vec<Identity>,
 }
 

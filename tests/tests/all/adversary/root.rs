@@ -163,5 +163,24 @@ fn an_operator_runs_the_editions_images_and_what_the_configuration_allows() {
             let made = create(who, "alfa", image, "").await;
             made.unwrap_or_else(|e| panic!("{image:?}: {e}"));
         }
+        // The same of an upgrade: whoever may not name an image does not get past that, whether there is such a tenant or not.
+        let upgrade = async |who: &Channel, odoo: &str, postgres: &str| {
+            let request = v1::UpgradeTenantRequest {
+                name: "beta".to_owned(),
+                odoo_image: odoo.to_owned(),
+                postgres_image: postgres.to_owned(),
+                ..Default::default()
+            };
+            let mut client = TenantServiceClient::new(who.clone());
+            let refused = client.upgrade_tenant(request).await;
+            refused.expect_err("there is no tenant beta")
+        };
+        for (odoo, postgres, field) in [(evil, "", "odoo_image"), ("", evil, "postgres_image")] {
+            let refused = upgrade(&ops, odoo, postgres).await;
+            assert_denied(&refused, field, "[images] allow");
+        }
+        for (who, image) in [(&ops, ""), (&ops, other), (&fleet.admin.connection(), evil)] {
+            assert_eq!(upgrade(who, image, "").await.code(), Code::NotFound);
+        }
     });
 }

@@ -3,6 +3,7 @@
 //! is wrong, ready to be copied there.
 
 mod edges;
+mod files;
 mod limits;
 mod source;
 mod tables;

@@ -5,15 +5,18 @@
 mod copies;
 mod data;
 mod full;
+mod images;
 
+use isyone_proto::plan::{ImagesAsked, UnixMs};
 use proptest::prelude::*;
 
 use super::*;
 use crate::testing::world::{World, render};
 use crate::{
     plan::{
-        container::{Container, LABEL_CONFIG_HASH},
+        container::{Container, LABEL_CONFIG_HASH, LABEL_IMAGE_ID},
         facts::ImageFacts,
+        pins::Wanted,
     },
     testing::tenant_plan,
 };
@@ -268,16 +271,24 @@ fn changed(plan: &TenantPlan, which: u8) -> TenantPlan {
         7 => next.base_url.push('x'),
         8 => next.subnet = "10.250.0.0/28".parse().unwrap(),
         9 => next.upload_limit_bytes *= 2,
-        _ => next.odoo_image = "odoo:20.0".parse().unwrap(),
+        10 => next.odoo_image = "odoo:20.0".parse().unwrap(),
+        11 => next.images_asked.odoo = next_time(&next),
+        12 => next.images_asked.postgres = next_time(&next),
+        // An upgrade that is taken back.
+        _ => next.images_asked = ImagesAsked::default(),
     }
     next
+}
+
+fn next_time(plan: &TenantPlan) -> UnixMs {
+    plan.images_asked.odoo.max(plan.images_asked.postgres) + 1
 }
 
 proptest! {
     #[test]
     fn whatever_changes_and_wherever_it_crashes_it_ends_as_planned(
         homes in any::<bool>(),
-        changes in proptest::collection::vec((0u8..11, 0usize..25, any::<[bool; 3]>()), 1..8),
+        changes in proptest::collection::vec((0u8..14, 0usize..25, any::<[bool; 3]>()), 1..8),
     ) {
         let mut plan = tenant_plan("alfa");
         let mut world = if homes { World::with_home(&plan) } else { World::empty(&plan) };
@@ -298,6 +309,10 @@ proptest! {
         for role in ROLES {
             let container = world.observed.container(role).unwrap();
             prop_assert_eq!(container.label(LABEL_CONFIG_HASH), stack.container(role).labels[LABEL_CONFIG_HASH].as_str());
+            // Two upgrades back, nobody knows any more.
+            if let Some(pin) = world.state.pinned(role, &Wanted::of(&plan, role)) {
+                prop_assert_eq!(container.label(LABEL_IMAGE_ID), pin.id.as_str());
+            }
         }
         prop_assert_eq!(world.steps(&plan, 0).unwrap(), vec![]);
     }

@@ -124,6 +124,7 @@ impl Edit<'_> {
             started_at,
             quarantine_until,
             quarantine_held,
+            images_asked,
         } = wishes;
         // Domains have commands of their own, which need no operation: what they did meanwhile stays, and those come back
         // that nobody has taken since.
@@ -146,6 +147,7 @@ impl Edit<'_> {
         let anew = self.stamp.now.saturating_add(self.settings.quarantine_ms);
         back.quarantine_until = quarantine_until.map(|until| until.max(anew));
         back.quarantine_held = quarantine_held;
+        back.images_asked = images_asked;
         if tenant.is_deleted() && !back.is_deleted() {
             back.keep_copies_until_well();
         }
@@ -216,7 +218,8 @@ pub(super) fn way_back(kind: OperationKind, before: &Tenant, after: &Tenant) -> 
         | OperationKind::Delete
         | OperationKind::Undelete
         | OperationKind::Purge
-        | OperationKind::Move => WayBack::Wishes(Box::new(TenantWishes {
+        | OperationKind::Move
+        | OperationKind::Upgrade => WayBack::Wishes(Box::new(TenantWishes {
             desired: before.desired,
             spec: before.spec.clone(),
             size: before.size,
@@ -225,6 +228,7 @@ pub(super) fn way_back(kind: OperationKind, before: &Tenant, after: &Tenant) -> 
             started_at: before.started_at,
             quarantine_until: before.quarantine_until,
             quarantine_held: before.quarantine_held,
+            images_asked: before.images_asked,
         })),
     }
 }

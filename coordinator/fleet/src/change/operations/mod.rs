@@ -114,7 +114,7 @@ impl Edit<'_> {
         );
     }
 
-    /// What a cancelled operation has asked for does not come: spec and size are again what they were, if the host still
+    /// What a cancelled operation has asked for does not come: spec, images and size are again what they were, if the host still
     /// has room for that.
     fn take_back(&self, tenant: &mut Tenant) -> bool {
         let Some(running) = self.running(tenant).filter(|o| !o.stage().is_route()) else {
@@ -131,6 +131,7 @@ impl Edit<'_> {
             return false;
         }
         tenant.size = wishes.size;
+        tenant.images_asked = wishes.images_asked;
         let domains = std::mem::take(&mut tenant.spec.domains);
         tenant.spec = wishes.spec.clone();
         tenant.spec.domains = domains;
@@ -154,6 +155,7 @@ impl Edit<'_> {
             tenant.spec.clone_from(&base.spec);
             tenant.primary.clone_from(&base.primary);
             tenant.size = base.size;
+            tenant.images_asked = base.images_asked;
         }
         self.make_way(&before, kind);
         // Giving way may have changed these, and only operations do.

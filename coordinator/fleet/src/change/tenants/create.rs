@@ -4,7 +4,10 @@
 
 use std::sync::Arc;
 
-use isyone_types::{ids::HostName, plan::Lifecycle};
+use isyone_types::{
+    ids::HostName,
+    plan::{ImagesAsked, Lifecycle},
+};
 
 use super::super::{
     ChangeError, CreateTenant, Edit, Outcome, done_step,
@@ -219,6 +222,7 @@ impl Edit<'_> {
             activated_at: None,
             odoo_restarts: 0,
             postgres_restarts: 0,
+            images_asked: ImagesAsked::default(),
             secrets: create.secrets,
             created_at: self.stamp.now,
             operation: self.stamp.id,

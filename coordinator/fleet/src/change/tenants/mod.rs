@@ -6,6 +6,7 @@ mod create;
 mod delete;
 mod lifecycle;
 mod relocate;
+mod upgrade;
 
 use std::collections::BTreeMap;
 

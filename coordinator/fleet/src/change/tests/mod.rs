@@ -16,6 +16,7 @@ mod requests;
 mod returns;
 mod turns;
 mod unfit;
+mod upgrades;
 
 use isyone_types::{
     identity::{CertificateInfo, Identity, OperatorRole},

@@ -33,6 +33,12 @@ fn a_request_id_stands_for_one_request_with_all_its_parameters() {
         plan: name(plan),
         request_id: key(),
     };
+    let upgrade = |odoo: Option<&str>| Command::UpgradeTenant {
+        name: alfa(),
+        odoo: odoo.map(name),
+        postgres: None,
+        request_id: key(),
+    };
     let delete = |purge| Command::DeleteTenant {
         name: alfa(),
         purge,
@@ -61,6 +67,7 @@ fn a_request_id_stands_for_one_request_with_all_its_parameters() {
     let cases = [
         (restart(false), restart(true)),
         (resize("large"), resize("small")),
+        (upgrade(None), upgrade(Some("odoo:18.0"))),
         (delete(false), delete(true)),
         (relocate("h2"), relocate("h1")),
         (suspend(false), suspend(true)),

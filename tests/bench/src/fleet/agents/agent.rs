@@ -18,7 +18,6 @@ use isyone_agent::{
 };
 use isyone_proto::report::{HostResources, Pressure, TenantProgress};
 use isyone_proto::{
-    hosts::HostsAssembly,
     ids::TenantName,
     parts::PlanAssembly,
     pb::agent::v1::{
@@ -42,7 +41,6 @@ use super::{
     },
     Fleet,
     counts::{Counts, Ending, While, is_closed_port},
-    hosts::KnownHosts,
 };
 
 /// As in the real agent.
@@ -62,8 +60,6 @@ pub(super) struct Agent {
     board: StatusBoard,
     /// Generation and digest of the plan in the ledger.
     held: (u64, String),
-    /// Where the fleet's hosts are, as on a real agent's disk.
-    hosts: Arc<KnownHosts>,
     /// Each tenant's restart counter, from its newest plan.
     restarts: BTreeMap<TenantName, u64>,
     /// How often the tenants were measured.
@@ -102,7 +98,6 @@ impl Agent {
             lines,
             board: StatusBoard::default(),
             held: (0, String::new()),
-            hosts: Arc::default(),
             restarts: BTreeMap::new(),
             measurements: 0,
             owed: Vec::new(),
@@ -146,7 +141,7 @@ impl Agent {
             docker_version: "28.0.0".to_owned(),
             plan_generation: self.held.0,
             plan_digest: self.held.1.clone(),
-            hosts_sha256: self.hosts.sha256().to_owned(),
+            hosts_sha256: self.fleet.hosts.sha256().to_owned(),
             ..Hello::default()
         };
         outbox
@@ -185,7 +180,6 @@ impl Agent {
         let mut reporter = Reporter::default();
         self.owed.iter_mut().for_each(|(sequence, _)| *sequence = 0);
         let (mut heard, mut parts) = (None, PlanAssembly::default());
-        let mut hosts = HostsAssembly::default();
         let mut regular = interval_at(self.moment(every), every);
         self.report(&mut reporter, outbox, true).await?;
         let (mut last_report, mut pending) = (Instant::now(), false);
@@ -204,11 +198,9 @@ impl Agent {
                             self.heard = true;
                             self.acknowledged(ack.sequence);
                         }
-                        Some(coordinator_message::Message::Hosts(part)) => {
-                            let change = hosts.add(part).map_err(|e| SessionError::Ended(e.to_string()))?;
-                            if let Some(change) = change {
-                                self.hosts = self.fleet.lists.after(&self.hosts, change)?;
-                            }
+                        // It would be work that a fleet at rest does not have.
+                        Some(coordinator_message::Message::Hosts(_)) => {
+                            return Err(SessionError::Ended("told where hosts are, which it knows".to_owned()));
                         }
                         _ => {}
                     }
@@ -359,7 +351,8 @@ fn state(tenant: &TenantPlan) -> TenantState {
         generation: tenant.generation,
         progress: TenantProgress::Converged,
         message: String::new(),
-        stuck: Default::default(),
+        blocked: false,
+        unfit: false,
         containers: vec![
             container(tenant.name.postgres_container()),
             container(tenant.name.odoo_container()),

@@ -19,7 +19,7 @@ use tokio::{sync::mpsc, time::Instant};
 use super::wire::{Line, Papers};
 use agent::Agent;
 use counts::Counts;
-use hosts::Lists;
+use hosts::KnownHosts;
 
 /// How often the bench gets a status.
 const TELL_EVERY: Duration = Duration::from_millis(100);
@@ -39,7 +39,7 @@ pub(crate) fn run(papers: &Path) -> Result<()> {
             count: papers.agents.len(),
             begin: Instant::now(),
             endpoint: papers.endpoint,
-            lists: Lists::default(),
+            hosts: KnownHosts::of(&papers.hosts),
         };
         let fleet = Arc::new(fleet);
         let per_second = f64::from(papers.connects_per_second.max(1));
@@ -97,5 +97,5 @@ struct Fleet {
     count: usize,
     begin: Instant,
     endpoint: String,
-    lists: Lists,
+    hosts: KnownHosts,
 }

@@ -20,6 +20,7 @@ use isyone_tests::e2e::{
 const MINUTE: Duration = Duration::from_secs(60);
 const MIB: u64 = 1 << 20;
 const PLANS: &str = "---[plans.small]\nmemory=\"1GiB\"\ncpu=1.0\ndisk=\"1GiB\"\npids=500\nnofile=4096\n\
+                     device_read_bps=\"1GiB\"\ndevice_write_iops=90000\n\
                      [plans.wide]\nmemory=\"1GiB\"\ncpu=1.0\ndisk=\"3GiB\"\n";
 
 /// A file in a tenant's filestore that takes so many MiB of the disk, made from inside as Odoo's user.
@@ -230,6 +231,21 @@ fn limits_are_in_force(cell: &Cell) {
         docker.inspect("odoo_alfa", "{{.HostConfig.PidsLimit}}"),
         "500"
     );
+    let host = &cell.hosts[0].name;
+    let unlimited = cell
+        .isyctl(&["host", "show", host])
+        .ok()
+        .contains("device_* of plans do not hold here");
+    // The kernel's own word, in either version of its control groups.
+    const OF_DEVICES: &str = "cd /sys/fs/cgroup; cat io.max blkio/blkio.throttle.read_bps_device \
+                              blkio/blkio.throttle.write_iops_device 2> /dev/null; true";
+    for container in ["odoo_alfa", "postgres_alfa"] {
+        let said = docker.run(&["exec", container, "sh", "-c", OF_DEVICES]);
+        let said = said.stdout + &said.stderr;
+        for rate in ["1073741824", "90000"] {
+            assert_ne!(said.contains(rate), unlimited, "{container}: {said}");
+        }
+    }
     assert_eq!(psql(cell, "show temp_file_limit"), "256MB");
     let of_14 = "select setting from pg_settings where name = 'client_connection_check_interval'";
     assert_ne!(psql(cell, of_14), "0", "a client that is gone is noticed");

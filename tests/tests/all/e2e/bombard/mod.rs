@@ -235,6 +235,7 @@ fn on_standard(standard: &Tenant<'_>) {
     let pausing = thread::spawn(move || requests::a_pause_that_is_too_long(&patient));
     crowds::long_requests(standard);
     restarts::under_load(standard);
+    restarts::another_image(standard);
     restarts::an_installation_was_cut_off(standard);
     if let Err(why) = pausing.join() {
         std::panic::resume_unwind(why);

@@ -111,6 +111,57 @@ pub(super) fn under_load(tenant: &Tenant<'_>) {
     }
 }
 
+/// Line 8 with another image: a patched build takes over, once; one that cannot be had stops nobody.
+pub(super) fn another_image(tenant: &Tenant<'_>) {
+    // Nobody listens at port 1: no registry gives it, and its host has it, or has not.
+    const PATCHED: &str = "localhost:1/odoo:patched";
+    const NOWHERE: &str = "localhost:1/odoo:nowhere";
+    let odoo = tenant.container("odoo");
+    let image = tenant.docker.inspect(&odoo, "{{.Image}}");
+    let made = tenant.docker.run(&["create", &image]).ok();
+    let label = "LABEL one.isy.test=patched";
+    let commit = ["commit", "--change", label, made.trim(), PATCHED];
+    tenant.docker.run(&commit).ok();
+    tenant.docker.run(&["rm", made.trim()]).ok();
+    let patched = tenant.docker.inspect(PATCHED, "{{.Id}}");
+    assert!(!patched.is_empty() && patched != image, "{patched}");
+    for (line, reference, works, changes) in [
+        ("8 an image that cannot be had", NOWHERE, false, false),
+        (
+            "8 another image at twenty requests a second",
+            PATCHED,
+            true,
+            true,
+        ),
+        ("8 the same image again", PATCHED, true, false),
+    ] {
+        let before = tenant.started();
+        let (seen, out) = tenant.beside(line, BUSY, || {
+            thread::sleep(AROUND);
+            let upgrade = ["tenant", "upgrade", tenant.name, "--odoo-image", reference];
+            let out = tenant.cell.isyctl(&upgrade);
+            assert_eq!(tenant.page(), 200, "when the operation ends, it is there");
+            thread::sleep(AROUND);
+            out
+        });
+        tell(&seen);
+        println!(
+            "         {}",
+            out.stderr.trim().replace('\n', "\n         ")
+        );
+        seen.assert_all_served(line);
+        assert_eq!(out.code == 0, works, "{line}");
+        assert_eq!(tenant.started() != before, changes, "{line}: started anew");
+        let says_so = out.stderr.contains("nothing was changed");
+        assert_eq!(says_so, works && !changes, "{line}");
+    }
+    assert_eq!(tenant.docker.inspect(&odoo, "{{.Image}}"), patched);
+    let label = tenant
+        .docker
+        .inspect(&odoo, "{{index .Config.Labels \"one.isy.test\"}}");
+    assert_eq!(label, "patched");
+}
+
 /// Line 12: recognised, finished in a container of its own, and told; nobody notices.
 pub(super) fn an_installation_was_cut_off(tenant: &Tenant<'_>) {
     let line = "12 an installation was cut off";

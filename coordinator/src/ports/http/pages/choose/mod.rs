@@ -28,7 +28,7 @@ pub(super) enum Page {
     Starting,
     /// Odoo is restarting.
     Restarting,
-    /// An update or a resize is in progress.
+    /// An update, a resize or an upgrade is in progress.
     Updating,
     /// Its host is silent.
     HostLost,
@@ -176,7 +176,12 @@ fn under_way(state: &State, tenant: &Tenant) -> Page {
         Some(OperationKind::Create | OperationKind::Resume | OperationKind::Undelete) => {
             Page::Starting
         }
-        Some(OperationKind::Update | OperationKind::Resize | OperationKind::Move) => Page::Updating,
+        Some(
+            OperationKind::Update
+            | OperationKind::Resize
+            | OperationKind::Move
+            | OperationKind::Upgrade,
+        ) => Page::Updating,
         // Without an operation, its host restarts on its own what has exited.
         Some(
             OperationKind::Restart
