@@ -183,6 +183,29 @@ pub fn fail(state: &mut TenantState, name: StepName, why: &str) {
 
 /// Closes the list once the stack is as planned: steps that were not done were not needed.
 pub fn close(state: &mut TenantState, now: UnixMs) -> bool {
+    close_some(state, now, |_| true)
+}
+
+/// Closes the list of a tenant that is gone. What had failed of its making stays as it was: nobody has done it.
+pub fn close_gone(state: &mut TenantState, now: UnixMs) -> bool {
+    let makes = [
+        StepName::ImagePostgres,
+        StepName::ImageOdoo,
+        StepName::Database,
+        StepName::Rekey,
+        StepName::Healthy,
+    ];
+    close_some(state, now, |step| {
+        makes.iter().all(|name| name.text() != step.name)
+    })
+}
+
+/// `is_reached`: whether the state that an unfinished step worked towards is there.
+fn close_some(
+    state: &mut TenantState,
+    now: UnixMs,
+    is_reached: impl Fn(&StepRecord) -> bool,
+) -> bool {
     let mut changed = false;
     for step in &mut state.steps {
         match step.state {
@@ -190,6 +213,7 @@ pub fn close(state: &mut TenantState, now: UnixMs) -> bool {
                 step.state = StepState::Skipped;
                 step.detail = "nothing to do".to_owned();
             }
+            StepState::Retrying if !is_reached(step) => continue,
             // Left by a run of the agent that ended in the middle; the state that it worked towards has been reached.
             StepState::Running | StepState::Retrying => {
                 step.state = StepState::Succeeded;
@@ -233,6 +257,28 @@ mod tests {
         begin(&mut state, StepName::Odoo, 21);
         let names: Vec<_> = state.steps.iter().map(|s| s.name.as_str()).collect();
         assert_eq!(names, ["accept", "odoo", "healthy"]);
+    }
+
+    /// Fails where a create that was given up shows its database as made.
+    #[test]
+    fn what_failed_is_not_done_because_the_tenant_is_gone() {
+        let plan = tenant_plan("alfa");
+        let mut state = TenantState::new(&plan);
+        adopt_operation(&mut state, &plan, 1);
+        fail(&mut state, StepName::Database, "there is no module `x`");
+        fail(&mut state, StepName::Volumes, "busy"); // of its end
+        assert!(close_gone(&mut state, 2) && !close_gone(&mut state, 3));
+        let state_of = |state: &mut TenantState, name| entry(state, name).unwrap().state;
+        let [database, volumes, rekey] = [StepName::Database, StepName::Volumes, StepName::Rekey]
+            .map(|n| state_of(&mut state, n));
+        assert_eq!(
+            [database, volumes, rekey],
+            [
+                StepState::Retrying,
+                StepState::Succeeded,
+                StepState::Skipped
+            ]
+        );
     }
 
     #[test]
