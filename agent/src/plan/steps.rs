@@ -181,31 +181,27 @@ pub fn fail(state: &mut TenantState, name: StepName, why: &str) {
     }
 }
 
-/// Closes the list once the stack is as planned: steps that were not done were not needed.
+/// Closes the list once the stack is as planned: steps that were not done were not needed. An image that could not be had is not
+/// one that was: the plan has changed since.
 pub fn close(state: &mut TenantState, now: UnixMs) -> bool {
-    close_some(state, now, |_| true)
+    close_without(&[StepName::ImagePostgres, StepName::ImageOdoo], state, now)
 }
 
-/// Closes the list of a tenant that is gone. What had failed of its making stays as it was: nobody has done it.
+/// Closes the list of a tenant that is gone: what had failed of its making is not made by its end.
 pub fn close_gone(state: &mut TenantState, now: UnixMs) -> bool {
-    let makes = [
+    let making = [
         StepName::ImagePostgres,
         StepName::ImageOdoo,
         StepName::Database,
         StepName::Rekey,
         StepName::Healthy,
     ];
-    close_some(state, now, |step| {
-        makes.iter().all(|name| name.text() != step.name)
-    })
+    close_without(&making, state, now)
 }
 
-/// `is_reached`: whether the state that an unfinished step worked towards is there.
-fn close_some(
-    state: &mut TenantState,
-    now: UnixMs,
-    is_reached: impl Fn(&StepRecord) -> bool,
-) -> bool {
+/// `unmade`: steps whose failure says that what they were for is not there.
+fn close_without(unmade: &[StepName], state: &mut TenantState, now: UnixMs) -> bool {
+    let is_unmade = |name: &str| unmade.iter().any(|step| step.text() == name);
     let mut changed = false;
     for step in &mut state.steps {
         match step.state {
@@ -213,7 +209,10 @@ fn close_some(
                 step.state = StepState::Skipped;
                 step.detail = "nothing to do".to_owned();
             }
-            StepState::Retrying if !is_reached(step) => continue,
+            StepState::Retrying if is_unmade(&step.name) => {
+                step.state = StepState::Skipped;
+                step.end_ms = Some(now);
+            }
             // Left by a run of the agent that ended in the middle; the state that it worked towards has been reached.
             StepState::Running | StepState::Retrying => {
                 step.state = StepState::Succeeded;
@@ -262,23 +261,37 @@ mod tests {
     /// Fails where a create that was given up shows its database as made.
     #[test]
     fn what_failed_is_not_done_because_the_tenant_is_gone() {
-        let plan = tenant_plan("alfa");
+        let mut plan = tenant_plan("alfa");
         let mut state = TenantState::new(&plan);
+        plan.operation = Some(uuid::Uuid::nil());
         adopt_operation(&mut state, &plan, 1);
         fail(&mut state, StepName::Database, "there is no module `x`");
         fail(&mut state, StepName::Volumes, "busy"); // of its end
         assert!(close_gone(&mut state, 2) && !close_gone(&mut state, 3));
-        let state_of = |state: &mut TenantState, name| entry(state, name).unwrap().state;
-        let [database, volumes, rekey] = [StepName::Database, StepName::Volumes, StepName::Rekey]
-            .map(|n| state_of(&mut state, n));
-        assert_eq!(
-            [database, volumes, rekey],
-            [
-                StepState::Retrying,
-                StepState::Succeeded,
-                StepState::Skipped
-            ]
-        );
+        let ended = |state: &mut TenantState, name| entry(state, name).unwrap().state;
+        assert_eq!(ended(&mut state, StepName::Database), StepState::Skipped);
+        assert_eq!(ended(&mut state, StepName::Volumes), StepState::Succeeded);
+        let why = &entry(&mut state, StepName::Database).unwrap().detail;
+        assert_eq!(why, "there is no module `x`");
+    }
+
+    #[test]
+    fn an_image_that_could_not_be_had_did_not_succeed() {
+        let mut plan = tenant_plan("alfa");
+        let mut state = TenantState::new(&plan);
+        plan.operation = Some(uuid::Uuid::nil());
+        adopt_operation(&mut state, &plan, 1);
+        for name in [StepName::ImageOdoo, StepName::Healthy] {
+            begin(&mut state, name, 2);
+            fail(&mut state, name, "why");
+        }
+        assert!(close(&mut state, 3));
+        let ended = |name: StepName| {
+            let step = state.steps.iter().find(|s| s.name == name.text()).unwrap();
+            (step.state, step.detail.as_str())
+        };
+        assert_eq!(ended(StepName::ImageOdoo), (StepState::Skipped, "why"));
+        assert_eq!(ended(StepName::Healthy).0, StepState::Succeeded);
     }
 
     #[test]
