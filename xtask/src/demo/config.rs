@@ -83,8 +83,12 @@ cpu = 2.0
 disk = "8GiB"
 workers = 4
 
-[editions."{edition}"]
-odoo = "odoo:{edition}"
+# The default one has its images here; the other takes what a registry has.
+[editions."18.0"]
+odoo = "odoo:18.0"
+postgres = "postgres:15"
+[editions."19.0"]
+odoo = "odoo:19.0"
 postgres = "postgres:15"
 "#
     )
