@@ -4,6 +4,7 @@
 //! No clock, no files, no engine: what they say comes in as arguments. Imports no other room. Not here: carrying
 //! anything out.
 
+pub mod anew;
 pub mod container;
 pub mod design;
 pub mod diff;

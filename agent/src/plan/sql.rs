@@ -66,16 +66,13 @@ pub fn settings_digest(tenant: &TenantPlan) -> String {
     let secret = tenant.secrets.database_password.expose();
     // The monitor's password is derived from values that never change; `monitor 2` stands for the role's own settings and
     // for who may connect to the cluster's own databases.
-    let upload = match upload_limit(tenant) {
-        0 => String::new(),
-        bytes => format!(" upload {bytes}"),
-    };
+    let upload = upload_limit(tenant);
     // What temporary files may take follows the plan's disk; the cluster's other settings are the same for all.
     let temporary = temporary_kib(tenant).unwrap_or(0);
     let archives = postgres::spoken(tenant);
     hex::encode(Sha256::digest(format!(
-        "monitor 2 {} {} {secret}{upload} temporary {temporary}{archives} report {REPORT_URL}",
-        tenant.uid, tenant.base_url
+        "monitor 2 {} {} {secret} upload {upload} temporary {temporary}{archives} report {REPORT_URL} asked {}",
+        tenant.uid, tenant.base_url, tenant.settings_asked
     )))
 }
 
@@ -284,8 +281,13 @@ pub fn rekey(tenant: &TenantPlan, source: &str, identity: DatabaseIdentity) -> S
 /// it acts only as the tenant's own role: a trigger there, left by an attacker who has taken Odoo over, would otherwise
 /// run as superuser. Fails with an error that says so when it cannot get a lock.
 pub fn update(tenant: &TenantPlan) -> String {
+    update_and(tenant, "")
+}
+
+/// [`update`], and `more` in the same transaction, as the tenant's own role.
+pub(super) fn update_and(tenant: &TenantPlan, more: &str) -> String {
     format!(
-        "{QUIET}{}{}{}{}\\connect \"{}\" odoo\n{ODOOS_TABLES}SET lock_timeout = '20s';\nBEGIN;\n{}{}{}COMMIT;\n",
+        "{QUIET}{}{}{}{}\\connect \"{}\" odoo\n{ODOOS_TABLES}SET lock_timeout = '20s';\nBEGIN;\n{more}{}{}{}COMMIT;\n",
         alter_role(tenant),
         monitor_role(tenant),
         doors(),

@@ -97,6 +97,9 @@ pub struct TenantState {
     pub odoo_restarts: u64,
     /// Number of PostgreSQL restarts carried out.
     pub postgres_restarts: u64,
+    /// The last request to write its settings anew that was carried out.
+    #[serde(default)]
+    pub settings_asked: u64,
     /// [`crate::plan::sql::settings_digest`] of the settings in the database.
     pub settings: String,
     /// Odoo's pinned image.
@@ -152,6 +155,7 @@ impl TenantState {
             database: Database::Empty,
             odoo_restarts: plan.odoo_restarts,
             postgres_restarts: plan.postgres_restarts,
+            settings_asked: plan.settings_asked,
             settings: String::new(),
             odoo_pin: None,
             postgres_pin: None,

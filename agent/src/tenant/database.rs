@@ -14,6 +14,7 @@ use crate::{
     docker::{DockerError, POSTGRES_USER},
     host::golden::{Restored, Volumes},
     plan::{
+        anew,
         container::ContainerSpec,
         diff::Blocked,
         fresh::{self, Trouble, When},
@@ -275,6 +276,13 @@ async fn take_golden(tenant: &Tenant, stack: &Stack, volumes: &Volumes) -> Resul
     }
 }
 
+fn new_identity() -> DatabaseIdentity {
+    DatabaseIdentity {
+        uuid: Uuid::new_v4(),
+        secret: Uuid::new_v4(),
+    }
+}
+
 /// Gives the filled database this tenant's keys, records that durably, and only then lets Odoo in.
 pub(super) async fn rekey(tenant: &Tenant) -> Result<String> {
     let state = tenant.state();
@@ -283,10 +291,7 @@ pub(super) async fn rekey(tenant: &Tenant) -> Result<String> {
             "the database is not filled yet".to_owned(),
         ));
     };
-    let identity = DatabaseIdentity {
-        uuid: Uuid::new_v4(),
-        secret: Uuid::new_v4(),
-    };
+    let identity = new_identity();
     let plan = tenant.plan.clone();
     // Hashing is slow on purpose, so it does not run on the runtime's threads.
     let script = tokio::task::spawn_blocking(move || sql::rekey(&plan, &source, identity)).await;
@@ -307,12 +312,31 @@ pub(super) async fn rekey(tenant: &Tenant) -> Result<String> {
     Ok("own keys, administrator, company and address".to_owned())
 }
 
-/// Writes a changed address or role password.
+/// Writes a changed address or role password; where that was asked for, all that makes the database this tenant's.
 pub(super) async fn update_settings(tenant: &Tenant) -> Result<String> {
-    psql(tenant, sql::update(&tenant.plan)).await?;
+    let (plan, asked) = (tenant.plan.clone(), tenant.plan.settings_asked);
+    let whole = asked > tenant.state().settings_asked;
+    let script = match whole {
+        false => sql::update(&plan),
+        true => {
+            let identity = new_identity();
+            let hashed = tokio::task::spawn_blocking(move || anew::apply(&plan, identity)).await;
+            hashed.map_err(|e| TenantError::Program(e.to_string()))?
+        }
+    };
+    psql(tenant, script).await?;
     let settings = sql::settings_digest(&tenant.plan);
-    tenant.remember(true, |s| s.settings = settings)?;
-    Ok(format!("address {}", tenant.plan.base_url))
+    tenant.remember(true, |s| {
+        s.settings = settings;
+        s.settings_asked = asked;
+    })?;
+    // What Odoo said of its settings was before that.
+    tenant.host.board.set_pending(tenant.name(), None);
+    let address = &tenant.plan.base_url;
+    Ok(match whole {
+        true => format!("own keys, administrator, limits and address {address}"),
+        false => format!("address {address}"),
+    })
 }
 
 /// After a start PostgreSQL finishes no segment for the time that it takes until its first checkpoint has ended: 5 minutes. Where

@@ -61,6 +61,14 @@ fn full(tenant: &TenantName, disk: &Disk) -> String {
     }
 }
 
+/// What a restored dump brings along, and what to do.
+fn elsewhere(tenant: &TenantName) -> String {
+    format!(
+        "its database says that it is at another address, as one does that was restored from elsewhere: links in mails lead there, and its \
+         administrator may be another. `isyctl tenant settings apply {tenant}` writes this tenant's own settings"
+    )
+}
+
 impl Tenant {
     /// How the tenant is now that nothing is left to do. Where a step of its operation has not come to its end and it is not well, that
     /// operation has failed so far: this is said as long as it is so, because only the newest word reaches the coordinator.
@@ -105,6 +113,7 @@ impl Tenant {
         match &view.observed.odoo_health {
             Some(Ok(_)) if view.observed.postgres_ready => {
                 let message = match view.observed.cut_off {
+                    0 if view.observed.elsewhere => elsewhere(self.name()),
                     0 => String::new(),
                     modules => self.state().installs.words(modules, self.name().as_str()),
                 };

@@ -65,6 +65,7 @@ pub fn tenant_plan(name: &str) -> TenantPlan {
         odoo_restarts: 0,
         images_asked: Default::default(),
         postgres_restarts: 0,
+        settings_asked: 0,
         quarantine_until: None,
         purge_now: false,
         leftover: false,

@@ -271,6 +271,7 @@ impl TenantService for Api {
         let command = Command::RestartTenant {
             name: tenant_name(&asked.name)?,
             database: asked.with_database,
+            settings: asked.with_settings,
             request_id: request_id(asked.request_id)?,
         };
         self.operation(actor, command).await

@@ -2,6 +2,7 @@
 
 pub(crate) mod coordinator;
 pub(crate) mod data;
+pub(crate) mod odoo;
 pub(crate) mod operations;
 pub(crate) mod pki;
 pub(crate) mod pty;

@@ -17,7 +17,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{
     coordinator::{Answers, Fake, page, stream},
-    data, operations,
+    data, odoo, operations,
     refusals::{busy, no_host_fits, occupied, other_edition},
     values,
 };
@@ -441,7 +441,18 @@ impl TenantService for Fake {
                     0
                 }
                 [] if start.kind() == ExecKind::OdooShell && !start.tty => {
-                    let _ = to.send(answer(Out::Stdout(PRINTED.into()))).await;
+                    let script = match requests.next().await {
+                        Some(Ok(ExecRequest {
+                            message: Some(In::Stdin(script)),
+                        })) => String::from_utf8(script).unwrap(),
+                        other => panic!("no script: {other:?}"),
+                    };
+                    let said = odoo::said(&script);
+                    let _ = to.send(answer(Out::Stdout(said.into()))).await;
+                    0
+                }
+                ["-XAtqc", query] if query.contains("from mail_mail") => {
+                    let _ = to.send(answer(Out::Stdout(odoo::MAILS.into()))).await;
                     0
                 }
                 _ => echo(&mut requests, &to).await,
@@ -451,11 +462,6 @@ impl TenantService for Fake {
         Ok(Response::new(ReceiverStream::new(from)))
     }
 }
-
-/// What Odoo's shell says of a page that it printed.
-const PRINTED: &str = r#"
-isyone-print {"state": "ok", "bytes": 19001, "pages": 2, "text": "isyone letterhead\nISYONE PRINTS \u00c7\u00c3O\nisyone end"}
-"#;
 
 /// Echoes its input until it ends or contains a `q`; reports a new window size.
 async fn echo(

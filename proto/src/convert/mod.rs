@@ -255,6 +255,7 @@ impl From<&TenantPlan> for agent::TenantPlan {
             }),
             odoo_restarts: t.odoo_restarts,
             postgres_restarts: t.postgres_restarts,
+            settings_asked: t.settings_asked,
             odoo_image_asked_ms: t.images_asked.odoo,
             postgres_image_asked_ms: t.images_asked.postgres,
             quarantine_expire_time: t.quarantine_until.map(timestamp),
@@ -304,6 +305,7 @@ impl TryFrom<agent::TenantPlan> for TenantPlan {
             secrets: secrets.try_into()?,
             odoo_restarts: wire.odoo_restarts,
             postgres_restarts: wire.postgres_restarts,
+            settings_asked: wire.settings_asked,
             images_asked: ImagesAsked {
                 odoo: wire.odoo_image_asked_ms,
                 postgres: wire.postgres_image_asked_ms,
@@ -425,6 +427,7 @@ mod tests {
             },
             odoo_restarts: 0,
             postgres_restarts: 0,
+            settings_asked: 3,
             images_asked: ImagesAsked {
                 odoo: 2,
                 postgres: 1,

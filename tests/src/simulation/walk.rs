@@ -120,6 +120,7 @@ fn order(kind: OperationKind) -> Command {
         K::Restart => Command::RestartTenant {
             name,
             database: true,
+            settings: false,
             request_id,
         },
         K::Suspend => Command::SuspendTenant {

@@ -377,7 +377,8 @@ impl StatusBoard {
     pub fn set_pending(&self, name: &TenantName, pending: Option<Pending>) {
         let mut inner = self.lock();
         match pending {
-            Some(pending) if inner.tenants.contains_key(name) => {
+            Some(mut pending) if inner.tenants.contains_key(name) => {
+                pending.address_before = inner.pending.get(name).and_then(|before| before.address);
                 inner.pending.insert(name.clone(), pending)
             }
             _ => inner.pending.remove(name),

@@ -371,7 +371,10 @@ fn settle_database(list: &mut List, inputs: &Inputs<'_>, standin: bool) {
             6,
             0,
             Action::UpdateSettings,
-            "address, upload limit or database password have changed",
+            match plan.settings_asked > state.settings_asked {
+                true => "they are to be written anew, whatever the database says",
+                false => "address, upload limit or database password have changed",
+            },
         );
     }
 }

@@ -20,18 +20,22 @@ const EXTENSIONS: [&str; 2] = ["pg_trgm", "unaccent"];
 /// `unaccent` fit for indexes: it is no superuser.
 pub fn create(tenant: &TenantPlan) -> String {
     let database = tenant.name.database();
-    let extensions: String = EXTENSIONS
-        .map(|name| {
-            format!(
-                "SELECT 'CREATE EXTENSION IF NOT EXISTS {name} SCHEMA public' FROM pg_available_extensions WHERE name = '{name}' \\gexec\n"
-            )
-        })
-        .concat();
+    let extensions = extensions();
     format!(
         "CREATE DATABASE \"{database}\" OWNER odoo ENCODING 'unicode' LC_COLLATE 'C' TEMPLATE template0;\n\
          \\connect \"{database}\"\n{QUIET}{extensions}\
          SELECT 'ALTER FUNCTION public.unaccent(text) IMMUTABLE' FROM pg_extension WHERE extname = 'unaccent' \\gexec\n"
     )
+}
+
+/// Those that the image has. They are trusted, so the database's owner may do it, too.
+pub(super) fn extensions() -> String {
+    let one = |name| {
+        format!(
+            "SELECT 'CREATE EXTENSION IF NOT EXISTS {name} SCHEMA public' FROM pg_available_extensions WHERE name = '{name}' \\gexec\n"
+        )
+    };
+    EXTENSIONS.map(one).concat()
 }
 
 fn record(name: &str) -> String {

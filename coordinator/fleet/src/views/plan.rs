@@ -208,6 +208,7 @@ fn tenant_plan(
         secrets,
         odoo_restarts: tenant.odoo_restarts,
         postgres_restarts: tenant.postgres_restarts,
+        settings_asked: tenant.settings_asked,
         images_asked: tenant.images_asked,
         quarantine_until: tenant.quarantine_until,
         // A discarded copy is one of several: nothing is lost with it.

@@ -59,7 +59,10 @@ fn what_was_asked_for_is_there_or_the_create_says_what_is_not() {
     }
     a_search_without_accents(&cell, "books-br");
     a_closed_door(&cell, "books-br");
+    a_printed_page(&cell, "books-br");
     an_app_that_comes_later(&cell);
+    a_mail_that_nobody_takes(&cell, "later");
+    a_dump_from_elsewhere(&cell, "later");
 }
 
 /// Refused before anything is placed.
@@ -211,4 +214,55 @@ fn an_app_that_comes_later(cell: &Cell) {
     );
     let scope = "select value from ir_config_parameter where key = 'auth_signup.invitation_scope'";
     assert_eq!(sql(cell, "later", scope), "b2b");
+}
+
+/// Text, style and number of pages, through Odoo's own way to PDF.
+fn a_printed_page(cell: &Cell, tenant: &str) {
+    let verified = cell.isyctl(&["tenant", "verify", tenant, "-o", "json"]);
+    let report: serde_json::Value = serde_json::from_str(&verified.stdout).unwrap();
+    let checks = report["checks"].as_array().unwrap();
+    let print = checks.iter().find(|check| check["check"] == "print");
+    let print = print.expect("the check");
+    println!("print: {print}");
+    match print["result"].as_str() {
+        Some("skip") => println!("skipped: {}", print["detail"]),
+        result => assert_eq!(result, Some("ok"), "{print}"),
+    }
+}
+
+/// No server is set: the command says so, and the mail is counted as failed.
+fn a_mail_that_nobody_takes(cell: &Cell, tenant: &str) {
+    let test = ["tenant", "mail", "test", tenant, "--to", "ana@example.com"];
+    let failed = cell.isyctl(&test);
+    println!("{}", failed.stderr);
+    assert_eq!(failed.code, 1);
+    assert!(failed.stderr.contains("cannot send"), "{}", failed.stderr);
+    let script = "m = env['mail.mail'].create({'subject': 'Hello', 'email_to': 'ana@example.com', 'body_html': 'x', 'email_from': 'b@example.com'})\n\
+                  m.send()\nenv.cr.commit()\nprint('state', m.state)\n";
+    let printed = odoo::shell(cell, tenant, script);
+    assert!(printed.contains("state exception"), "{printed}");
+    let mails = cell.json(&["tenant", "mail", "list", tenant]);
+    assert_eq!(mails[0]["to"], "ana@example.com", "{mails}");
+    assert_eq!(mails[0]["state"], "exception", "{mails}");
+}
+
+/// What a restored dump brings along is the other one's; settings are this one's again when that is asked for.
+fn a_dump_from_elsewhere(cell: &Cell, tenant: &str) {
+    let value = |key: &str| {
+        let query = format!("select value from ir_config_parameter where key = '{key}'");
+        sql(cell, tenant, &query)
+    };
+    let (address, uuid) = (value("web.base.url"), value("database.uuid"));
+    let administrator = "select login from res_users where id = (select res_id from ir_model_data where module = 'base' and name = 'user_admin')";
+    sql(
+        cell,
+        tenant,
+        "update ir_config_parameter set value = 'https://old.example.com' where key = 'web.base.url'; \
+         update res_users set login = 'boss', active = false where login = 'admin'",
+    );
+    let applied = cell.isyctl(&["tenant", "settings", "apply", tenant]);
+    assert_eq!(applied.code, 0, "{}", applied.stderr);
+    assert_eq!(value("web.base.url"), address);
+    assert_ne!(value("database.uuid"), uuid, "an identity of its own");
+    assert_eq!(sql(cell, tenant, administrator), "admin");
 }

@@ -3,23 +3,13 @@
 //!
 //! Not here: what a customer's own report looks like.
 
-use std::time::Duration;
-
-use isyone_proto::pb::v1::{
-    ExecKind, ExecRequest, ExecResponse, ExecStart, exec_request::Message as In,
-    exec_response::Message as Out,
-};
 use serde::Deserialize;
-use tokio_stream::StreamExt as _;
-use tonic::Code;
 
 use super::checks::Found;
-use crate::client::Client;
-
-/// An Odoo that starts on a busy host with a small plan's CPU takes half of this.
-const MAX_PRINT: Duration = Duration::from_secs(60);
-/// What is read of its answer, and of what it says beside it.
-const MAX_SAID_BYTES: usize = 64 << 10;
+use crate::{
+    client::Client,
+    nouns::tenant::inside::{self, Unsaid},
+};
 
 const SCRIPT: &str = include_str!("print.py");
 /// Begins the line with the answer.
@@ -38,61 +28,12 @@ struct Said {
 
 /// The check.
 pub(super) async fn print(client: &Client, tenant: &str) -> Found {
-    match tokio::time::timeout(MAX_PRINT, ask(client, tenant)).await {
-        Ok(Ok(text)) => judge(&text),
-        Ok(Err(found)) => found,
-        Err(_) => Found::Fail(format!("nothing within {} s", MAX_PRINT.as_secs())),
-    }
-}
-
-/// What Odoo's shell prints on standard output.
-async fn ask(client: &Client, tenant: &str) -> Result<String, Found> {
-    let start = ExecStart {
-        name: tenant.to_owned(),
-        kind: ExecKind::OdooShell.into(),
-        ..ExecStart::default()
-    };
-    let asked = [
-        In::Start(start),
-        In::Stdin(SCRIPT.as_bytes().to_vec()),
-        In::StdinEof(true),
-    ];
-    let requests = asked.map(|message| ExecRequest {
-        message: Some(message),
-    });
     let doing = format!("print in tenant `{tenant}`");
-    let opened = client
-        .open(
-            &doing,
-            // It stays open as a keyboard does: who hangs up has gone.
-            client
-                .tenants()
-                .exec(tokio_stream::iter(requests).chain(tokio_stream::pending())),
-        )
-        .await;
-    let mut remote = match opened {
-        Ok(Ok(remote)) => remote,
-        Ok(Err(status)) if status.code() == Code::PermissionDenied => {
-            return Err(Found::Skip("needs the role operator".to_owned()));
-        }
-        Ok(Err(status)) => return Err(Found::Fail(status.message().to_owned())),
-        Err(why) => return Err(Found::Fail(why.to_string())),
-    };
-    let mut said = Vec::new();
-    loop {
-        match remote.message().await {
-            Ok(Some(ExecResponse { message })) => match message {
-                Some(Out::Stdout(bytes)) if said.len() + bytes.len() <= MAX_SAID_BYTES => {
-                    said.extend_from_slice(&bytes);
-                }
-                Some(Out::ExitCode(_)) => break,
-                _ => {}
-            },
-            Ok(None) => break,
-            Err(status) => return Err(Found::Fail(status.message().to_owned())),
-        }
+    match inside::script(client, &doing, tenant, SCRIPT).await {
+        Ok(said) => judge(&said.out),
+        Err(Unsaid::Denied(_)) => Found::Skip("needs the role operator".to_owned()),
+        Err(Unsaid::Failed(failure)) => Found::Fail(failure.message),
     }
-    Ok(String::from_utf8_lossy(&said).into_owned())
 }
 
 fn judge(said: &str) -> Found {
