@@ -84,6 +84,7 @@ const OURS: &[&str] = &[
     "stdin",
     "stdin_eof",
     "tty",
+    "with_settings",
 ];
 
 /// `spec.host_labels["zone"]` is `spec.host_labels`, `networks[0]` is `networks`.

@@ -55,15 +55,17 @@ hooks=(
 
 if [ "$(dpkg --print-architecture)" = amd64 ]; then
   bash "$HERE/odoo/wkhtmltopdf.sh"
-  hooks+=(--customize-hook="upload $CACHE/bin/wkhtmltopdf /usr/local/bin/wkhtmltopdf")
+  # shellcheck disable=SC2016  # as above
+  hooks+=(--customize-hook="upload $CACHE/bin/wkhtmltopdf /usr/local/bin/wkhtmltopdf" --customize-hook='chmod 755 "$1/usr/local/bin/wkhtmltopdf"')
 fi
 
 # What wkhtmltopdf is linked with, and a font for what reports name none for (the package has Montserrat alone, without most scripts).
 PRINTING=libxrender1,libxext6,libfontconfig1,libfreetype6,libstdc++6,fonts-dejavu-core
+# python3-phonenumbers: what Odoo installs by itself with the books of countries of the EU needs it (account_peppol), and the package only recommends it.
 # tzdata-legacy: zone names that pytz expects (US/Pacific…); without them start-up takes a slow, fragile way.
 build_image "$TAG" 'ENV LANG=C.UTF-8 ODOO_RC=/etc/odoo/odoo.conf PYTHONUNBUFFERED=1
 VOLUME ["/var/lib/odoo", "/mnt/extra-addons"]
 EXPOSE 8069 8071 8072
 USER odoo
 ENTRYPOINT ["/entrypoint.sh"]
-CMD ["odoo"]' "$SUITE" "odoo-19,tzdata-legacy,$PRINTING" "${rules[@]}" "${hooks[@]}"
+CMD ["odoo"]' "$SUITE" "odoo-19,tzdata-legacy,python3-phonenumbers,$PRINTING" "${rules[@]}" "${hooks[@]}"

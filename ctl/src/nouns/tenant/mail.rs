@@ -49,11 +49,16 @@ pub struct Test {
     name: String,
     /// Who gets it
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
-    to: String,
+    to: Address,
     /// From whom, in place of the company
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
-    from: Option<String>,
+    from: Option<Address>,
 }
+
+/// A mail address. A type of its own: whatever is a plain text on the command line, only has to be some text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+struct Address(String);
 
 /// What the script says.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -89,13 +94,13 @@ const LIST: &str = "select coalesce(json_agg(t), '[]') from (select m.id, m.stat
     from mail_mail m left join mail_message g on g.id = m.mail_message_id \
     where m.state in ('outgoing', 'exception') order by m.id desc limit 50) t";
 
-fn address(text: &str) -> Result<String, &'static str> {
+fn address(text: &str) -> Result<Address, &'static str> {
     let fits = |c: char| !c.is_control() && !c.is_whitespace() && !"<>,;\"".contains(c);
     let has_parts = text
         .rsplit_once('@')
         .is_some_and(|(who, at)| !who.is_empty() && !at.is_empty());
     match has_parts && text.len() <= MAX_ADDRESS && text.chars().all(fits) {
-        true => Ok(text.to_owned()),
+        true => Ok(Address(text.to_owned())),
         false => Err("is not an address such as ana@example.com"),
     }
 }
@@ -132,8 +137,11 @@ impl Test {
             Failure::failed(format!("cannot {doing}: Odoo's shell did not answer"))
                 .cause(clean(last))
         })?;
-        app.ui
-            .emit(&sent, || vec![sent.id.clone()], |_| words(&self.to, &sent))?;
+        app.ui.emit(
+            &sent,
+            || vec![sent.id.clone()],
+            |_| words(&self.to.0, &sent),
+        )?;
         if sent.state == "ok" {
             return Ok(Exit::Done);
         }
@@ -234,7 +242,7 @@ mod tests {
     fn what_is_asked_for_is_one_text_of_the_script() {
         let test = Test {
             name: "alfa".to_owned(),
-            to: "a'\\\"')#@x.com".to_owned(),
+            to: Address("a'\\\"')#@x.com".to_owned()),
             from: None,
         };
         let script = test.script();
@@ -246,7 +254,7 @@ mod tests {
             .unwrap();
         let text: String = serde_json::from_str(quoted).unwrap();
         let asked: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(asked["to"], test.to.as_str());
+        assert_eq!(asked["to"], test.to.0.as_str());
     }
 
     #[test]

@@ -314,6 +314,7 @@ fn tenant(running: &Running, settings: &Settings, host: &Host, slot: usize) -> R
         activated_at: Some(now_ms()),
         odoo_restarts: 0,
         postgres_restarts: 0,
+        settings_asked: 0,
         images_asked: Default::default(),
         created_at: now_ms(),
         operation: Uuid::now_v7(),
