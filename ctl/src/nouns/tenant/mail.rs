@@ -101,7 +101,7 @@ fn address(text: &str) -> Result<Address, &'static str> {
         .is_some_and(|(who, at)| !who.is_empty() && !at.is_empty());
     match has_parts && text.len() <= MAX_ADDRESS && text.chars().all(fits) {
         true => Ok(Address(text.to_owned())),
-        false => Err("is not an address such as ana@example.com"),
+        false => Err("it is no address such as ana@example.com"),
     }
 }
 
