@@ -26,6 +26,7 @@ pub fn flag_of(field: &str) -> Option<&'static str> {
         "to_host" => "--to",
         "host_labels" | "labels" => "--label",
         "admin_login" => "--login",
+        "signup" => "--signup",
         "force" => "--force",
         "dry_run" => "--dry-run",
         "cancel_running" => "--cancel-running",
@@ -91,6 +92,7 @@ const OURS: &[&str] = &[
     "stdin",
     "stdin_eof",
     "tty",
+    "with_settings",
 ];
 
 /// `spec.host_labels["zone"]` is `spec.host_labels`, `networks[0]` is `networks`.

@@ -20,7 +20,7 @@ pub(crate) struct Args {
     #[arg(long)]
     fast: bool,
     /// Also run the long forms: a million steps of the simulated fleet, every death of the walk, the whole
-    /// bombardment of a tenant; shows where planted bugs are found
+    /// bombardment of a tenant, the books of five countries; shows where planted bugs are found
     #[arg(long)]
     long: bool,
     /// Run only this step (may be given several times)
@@ -258,7 +258,12 @@ fn browser() -> Outcome {
 /// for is looked at.
 fn long() -> Outcome {
     seal::on(seal::Holder::Test)?;
-    let real = long_forms(&["e2e::walk", "e2e::bombard", "--test-threads=1"]);
+    let real = long_forms(&[
+        "e2e::walk",
+        "e2e::bombard",
+        "e2e::wanted",
+        "--test-threads=1",
+    ]);
     seal::off(seal::Holder::Test);
     let (real, real_passed) = real?;
     let (simulated, passed) = long_forms(&["simulation::", "bodies::a_large_upload"])?;

@@ -14,8 +14,8 @@ use isyone_proto::{
     pb::agent::v1 as agent,
     plan::UnixMs,
     report::{
-        ContainerReport, HostReport, HostResources, ImageDigest, JobReport, TenantReport, Usage,
-        Which,
+        ContainerReport, HostReport, HostResources, ImageDigest, JobReport, Stuck, TenantReport,
+        Usage, Which,
     },
 };
 
@@ -100,7 +100,7 @@ fn tenant(entry: &BoardEntry) -> TenantReport {
         generation: status.generation,
         progress: status.progress,
         message: status.message.chars().take(MAX_MESSAGE_CHARS).collect(),
-        blocked: status.blocked,
+        stuck: Stuck::of(status.blocked, status.unfit),
         containers: status
             .containers
             .iter()
@@ -174,6 +174,7 @@ mod tests {
             progress: TenantProgress::Working,
             message: message.into(),
             blocked: false,
+            unfit: false,
             containers: vec![],
             operation: None,
             steps: vec![],

@@ -4,11 +4,13 @@
 //! No clock, no files, no engine: what they say comes in as arguments. Imports no other room. Not here: carrying
 //! anything out.
 
+pub mod anew;
 pub mod container;
 pub mod design;
 pub mod diff;
 pub mod facts;
 pub mod firewall;
+pub mod fresh;
 pub mod held;
 pub mod home;
 pub mod installs;

@@ -133,7 +133,10 @@ fn limit_lines(hard: u64, soft: u64, cpu_s: u64) -> Lines {
 
 /// `odoo.conf`. A container reads it at each start.
 pub fn odoo_conf(plan: &TenantPlan, image: &ImageFacts, master_hash: &str) -> String {
-    conf(plan, image, master_hash, limits(plan, image))
+    let mut lines = limits(plan, image);
+    // `fixed_conf` has it not: no tenant stops for it, and databases of before have no such function.
+    lines.push(("unaccent", "True".to_owned()));
+    conf(plan, image, master_hash, lines)
 }
 
 /// What of `odoo.conf` decides whether a container is made anew. Not the limits on a process, which come with its next start: as
@@ -490,10 +493,7 @@ mod tests {
             crate::testing::check_golden(&file.name, &file.content);
         }
         assert_eq!(stack.files[2].owner, Some((100, 101)));
-    }
-
-    #[test]
-    fn a_filter_matches_only_its_own_database() {
+        // A filter matches only its own database.
         assert_eq!(regex_escape("odoo_my-co.x"), "odoo_my\\-co\\.x");
     }
 }

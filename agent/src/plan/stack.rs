@@ -49,8 +49,10 @@ pub struct Stack {
     pub postgres: ContainerSpec,
     /// `odoo_<t>`.
     pub odoo: ContainerSpec,
-    /// `odoo_<t>_init`: runs `odoo -i` once.
+    /// `odoo_<t>_init`: runs `odoo -i base` once.
     pub init: ContainerSpec,
+    /// The same container's next use: installs the modules that were asked for; `None`: there are none.
+    pub install: Option<ContainerSpec>,
     /// The same container's other use: finishes the installation of an app that was cut off.
     pub finish: ContainerSpec,
     /// And another one: takes from a database what would reach others.

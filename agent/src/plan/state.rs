@@ -57,6 +57,15 @@ pub struct Aside {
     pub moving: bool,
 }
 
+/// A request that its images cannot meet: remembered, because finding it out takes as long as a new database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unfit {
+    /// The golden key of what was asked for: with other images or modules it is worth another try.
+    pub key: String,
+    /// Why, for people.
+    pub why: String,
+}
+
 /// State of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -105,6 +114,9 @@ pub struct TenantState {
     pub odoo_restarts: u64,
     /// Number of PostgreSQL restarts carried out.
     pub postgres_restarts: u64,
+    /// The last request to write its settings anew that was carried out.
+    #[serde(default)]
+    pub settings_asked: u64,
     /// [`crate::plan::sql::settings_digest`] of the settings in the database.
     pub settings: String,
     /// Odoo's pinned image.
@@ -152,6 +164,9 @@ pub struct TenantState {
     /// What was done about installations of apps that were cut off.
     #[serde(default)]
     pub installs: Installs,
+    /// What was asked for and cannot be had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unfit: Option<Unfit>,
 }
 
 impl TenantState {
@@ -164,6 +179,7 @@ impl TenantState {
             database: Database::Empty,
             odoo_restarts: plan.odoo_restarts,
             postgres_restarts: plan.postgres_restarts,
+            settings_asked: plan.settings_asked,
             settings: String::new(),
             odoo_pin: None,
             postgres_pin: None,
@@ -181,6 +197,7 @@ impl TenantState {
             recording: false,
             volume_repairs: 0,
             installs: Installs::default(),
+            unfit: None,
         }
     }
 

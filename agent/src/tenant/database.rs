@@ -14,10 +14,14 @@ use crate::{
     docker::{DockerError, POSTGRES_USER},
     host::golden::{Restored, Volumes},
     plan::{
+        anew,
+        container::ContainerSpec,
+        diff::Blocked,
+        fresh::{self, Trouble, When},
         installs,
         sql::{self, DatabaseIdentity},
         stack::{POSTGRES_GRACE_S, Stack},
-        state::Database,
+        state::{Database, Unfit},
     },
     tenant::{
         Result, Tenant, TenantError, TenantView,
@@ -138,9 +142,10 @@ pub(super) async fn initialise(
     let begin = Instant::now();
     docker.start(&stack.postgres.name).await?;
     ready::await_postgres(tenant).await?;
-    psql(tenant, sql::prepare(&tenant.plan)).await?;
+    let prepare = sql::prepare(&tenant.plan) + &fresh::create(&tenant.plan);
+    psql(tenant, prepare).await?;
     failpoints::reached("mid-database");
-    run_init(tenant, view, stack).await?;
+    install(tenant, view, stack).await?;
     let took = begin.elapsed().as_secs_f64();
     let golden = match local {
         Some(volumes) => take_golden(tenant, stack, &volumes).await?,
@@ -160,8 +165,52 @@ pub(super) async fn initialise(
     ))
 }
 
+/// Odoo's base, then the company, then the modules that were asked for, which are set up for it. What the image does not have
+/// is found before anybody could take the database for what was asked for.
+async fn install(tenant: &Tenant, view: &TenantView, stack: &Stack) -> Result<()> {
+    run_init(tenant, view, stack, &stack.init).await?;
+    look_through(tenant, stack, fresh::settle(&tenant.plan), When::Before).await?;
+    if let Some(install) = &stack.install {
+        run_init(tenant, view, stack, install).await?;
+        look_through(tenant, stack, fresh::ask(&tenant.plan), When::After).await?;
+    }
+    Ok(())
+}
+
+/// Runs a script that ends by telling what the image has, and compares that with what was asked for.
+async fn look_through(tenant: &Tenant, stack: &Stack, script: String, when: When) -> Result<()> {
+    let printed = psql(tenant, script).await?;
+    let printed = String::from_utf8_lossy(&printed);
+    if !printed.contains("language ") {
+        // Of nothing, nothing follows.
+        let text = "psql did not say what the image has".to_owned();
+        return Err(TenantError::Program(text));
+    }
+    let troubles = fresh::troubles(&tenant.plan, &printed, when);
+    match troubles.is_empty() {
+        true => Ok(()),
+        false => Err(refuse(tenant, stack, &troubles)?),
+    }
+}
+
+/// Remembers that what was asked for cannot be had: no further try is made with the same.
+fn refuse(tenant: &Tenant, stack: &Stack, troubles: &[Trouble]) -> Result<TenantError> {
+    let (key, why) = (stack.golden_key.clone(), fresh::words(troubles));
+    let unfit = Unfit {
+        key,
+        why: why.clone(),
+    };
+    tenant.remember(true, |s| s.unfit = Some(unfit))?;
+    Ok(Blocked::Unfit(why).into())
+}
+
 /// Runs the one-off `odoo -i` to its end.
-async fn run_init(tenant: &Tenant, view: &TenantView, stack: &Stack) -> Result<()> {
+async fn run_init(
+    tenant: &Tenant,
+    view: &TenantView,
+    stack: &Stack,
+    wanted: &ContainerSpec,
+) -> Result<()> {
     let docker = &tenant.host.docker;
     let id = view
         .observed
@@ -169,8 +218,8 @@ async fn run_init(tenant: &Tenant, view: &TenantView, stack: &Stack) -> Result<(
         .as_ref()
         .map(|f| f.id.clone())
         .unwrap_or_default();
-    let name = &stack.init.name;
-    let mut spec = settled(&stack.init, &id);
+    let name = &wanted.name;
+    let mut spec = settled(wanted, &id);
     spec.limits.nano_cpus = boosted(tenant).await?;
     docker.create(&spec).await?;
     docker.start(name).await?;
@@ -184,6 +233,9 @@ async fn run_init(tenant: &Tenant, view: &TenantView, stack: &Stack) -> Result<(
     if code != 0 {
         let log = docker.log_tail(name, LOG_LINES).await.unwrap_or_default();
         docker.remove(name).await?;
+        if let Some(unmet) = fresh::unmet(&log) {
+            return Err(refuse(tenant, stack, &[unmet])?);
+        }
         let text = format!(
             "`odoo -i` ended with code {code}; the half-made database is dropped and made again. Last log lines:\n{}",
             log.trim_end()
@@ -226,6 +278,13 @@ async fn take_golden(tenant: &Tenant, stack: &Stack, volumes: &Volumes) -> Resul
     }
 }
 
+fn new_identity() -> DatabaseIdentity {
+    DatabaseIdentity {
+        uuid: Uuid::new_v4(),
+        secret: Uuid::new_v4(),
+    }
+}
+
 /// Gives the filled database this tenant's keys, records that durably, and only then lets Odoo in.
 pub(super) async fn rekey(tenant: &Tenant, view: &TenantView, stack: &Stack) -> Result<String> {
     let state = tenant.state();
@@ -238,10 +297,7 @@ pub(super) async fn rekey(tenant: &Tenant, view: &TenantView, stack: &Stack) -> 
             ));
         }
     };
-    let identity = DatabaseIdentity {
-        uuid: Uuid::new_v4(),
-        secret: Uuid::new_v4(),
-    };
+    let identity = new_identity();
     let plan = tenant.plan.clone();
     let rekeyed = match restored {
         Some(_) => sql::rekey_restored,
@@ -323,12 +379,31 @@ async fn neutralise(tenant: &Tenant, view: &TenantView, stack: &Stack) -> Result
     }
 }
 
-/// Writes a changed address or role password.
+/// Writes a changed address or role password; where that was asked for, all that makes the database this tenant's.
 pub(super) async fn update_settings(tenant: &Tenant) -> Result<String> {
-    psql(tenant, sql::update(&tenant.plan)).await?;
+    let (plan, asked) = (tenant.plan.clone(), tenant.plan.settings_asked);
+    let whole = asked > tenant.state().settings_asked;
+    let script = match whole {
+        false => sql::update(&plan),
+        true => {
+            let identity = new_identity();
+            let hashed = tokio::task::spawn_blocking(move || anew::apply(&plan, identity)).await;
+            hashed.map_err(|e| TenantError::Program(e.to_string()))?
+        }
+    };
+    psql(tenant, script).await?;
     let settings = sql::settings_digest(&tenant.plan);
-    tenant.remember(true, |s| s.settings = settings)?;
-    Ok(format!("address {}", tenant.plan.base_url))
+    tenant.remember(true, |s| {
+        s.settings = settings;
+        s.settings_asked = asked;
+    })?;
+    // What Odoo said of its settings was before that.
+    tenant.host.board.set_pending(tenant.name(), None);
+    let address = &tenant.plan.base_url;
+    Ok(match whole {
+        true => format!("own keys, administrator, limits and address {address}"),
+        false => format!("address {address}"),
+    })
 }
 
 /// After a start PostgreSQL finishes no segment for the time that it takes until its first checkpoint has ended: 5 minutes. Where

@@ -70,6 +70,7 @@ impl Tenant {
         }
         self.ask(&mut observed).await;
         observed.cut_off = self.cut_off();
+        observed.elsewhere = self.is_elsewhere();
         self.count_strangers(&mut observed, stack.as_ref()).await;
         Ok(TenantView { observed, stack })
     }

@@ -135,7 +135,8 @@ async fn rest(
             missed + 1
         };
         let cut_off = tenant.cut_off();
-        if cut_off != view.observed.cut_off || is_due(tenant, cut_off) {
+        let told = (cut_off, tenant.is_elsewhere());
+        if told != (view.observed.cut_off, view.observed.elsewhere) || is_due(tenant, cut_off) {
             return Woken::Again;
         }
         let healthy = missed < PATIENT_PROBES && (missed == 0) | was_healthy;

@@ -166,7 +166,7 @@ impl Tenant {
                 let mut known = self.lock();
                 let state = known.get_or_insert_with(|| TenantState::new(&self.plan));
                 steps::adopt_operation(state, &self.plan, now_ms());
-                steps::close(state, now_ms());
+                steps::close_gone(state, now_ms());
             }
             self.show(view, TenantProgress::Converged, "");
         }

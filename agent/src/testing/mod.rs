@@ -65,6 +65,7 @@ pub fn tenant_plan(name: &str) -> TenantPlan {
         odoo_restarts: 0,
         images_asked: Default::default(),
         postgres_restarts: 0,
+        settings_asked: 0,
         quarantine_until: None,
         purge_now: false,
         leftover: false,
@@ -73,6 +74,7 @@ pub fn tenant_plan(name: &str) -> TenantPlan {
         upload_limit_bytes: 1 << 30,
         wal_spool: None,
         backup: None,
+        signup: false,
     }
 }
 
@@ -108,6 +110,7 @@ pub fn tenant_status(plan: &TenantPlan) -> TenantStatus {
         progress: TenantProgress::Converged,
         message: String::new(),
         blocked: false,
+        unfit: false,
         containers: Vec::new(),
         operation: plan.operation,
         steps: Vec::new(),

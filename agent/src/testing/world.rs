@@ -405,7 +405,10 @@ impl World {
                 self.state.database = Database::Ready { synced: true };
                 self.state.settings = sql::settings_digest(plan);
             }
-            Action::UpdateSettings => self.state.settings = sql::settings_digest(plan),
+            Action::UpdateSettings => {
+                self.state.settings = sql::settings_digest(plan);
+                self.state.settings_asked = plan.settings_asked;
+            }
             Action::AwaitOdoo => {
                 assert!(self.observed.is_up(Role::Odoo));
                 self.observed.odoo_health = Some(Ok(1));

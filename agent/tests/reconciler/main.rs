@@ -13,5 +13,7 @@ mod installs;
 mod keeper;
 mod life;
 mod relay;
+mod settings;
 mod source;
 mod turns;
+mod wanted;

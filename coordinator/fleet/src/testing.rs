@@ -8,7 +8,8 @@ use isyone_types::{
     ids::{HostName, ShortName, TenantName},
     operation::OperationState,
     report::{
-        ContainerReport, HostReport, HostResources, TenantProgress, TenantReport, Usage, Which,
+        ContainerReport, HostReport, HostResources, Stuck, TenantProgress, TenantReport, Usage,
+        Which,
     },
     spec::{Bounds, Size, TenantSpec},
 };
@@ -122,6 +123,7 @@ pub fn spec(settings: &Settings, plan: &str) -> TenantSpec {
         host: None,
         host_labels: BTreeMap::new(),
         admin_login: settings.defaults.admin_login.clone(),
+        signup: false,
     }
 }
 
@@ -353,7 +355,7 @@ impl Bench {
             generation: record.generation,
             progress: TenantProgress::Converged,
             message: "".into(),
-            blocked: false,
+            stuck: Stuck::No,
             containers: [ContainerReport {
                 which: Which::Its(isyone_types::plan::Role::Odoo),
                 state: "running".into(),

@@ -16,6 +16,7 @@ use isyone_proto::{
     convert::{parse, parse_optional},
     error::FieldError,
     ids::{HostName, ShortName, TenantName},
+    known,
     pb::v1::{self, tenant_service_server::TenantService},
 };
 use tonic::{Request, Response, Status, Streaming};
@@ -82,7 +83,12 @@ impl TenantService for Api {
         let asked = request.into_inner();
         let name = tenant_name(&asked.name)?;
         let settings = self.parts.handle.settings();
-        let (spec, size) = spec::tenant_spec(settings, asked.spec.unwrap_or_default())
+        let state = self.state();
+        let has = state.fleet.tenants.get(&name).map(|tenant| &tenant.spec);
+        if has.is_none() {
+            known::new_tenant(&name).map_err(|e| FieldError::new("name", e.to_string()))?;
+        }
+        let (spec, size) = spec::tenant_spec(settings, asked.spec.unwrap_or_default(), has)
             .map_err(|e| e.within("spec"))?;
         let images = &self.parts.config.images;
         let (odoo, postgres) = (Some(&spec.odoo_image), Some(&spec.postgres_image));
@@ -265,6 +271,7 @@ impl TenantService for Api {
         let command = Command::RestartTenant {
             name: tenant_name(&asked.name)?,
             database: asked.with_database,
+            settings: asked.with_settings,
             request_id: request_id(asked.request_id)?,
         };
         self.operation(actor, command).await

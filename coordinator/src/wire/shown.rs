@@ -153,6 +153,7 @@ pub(crate) fn spec(spec: &TenantSpec) -> v1::TenantSpec {
             .map(|(k, v)| (k.to_string(), v.to_string()))
             .collect(),
         admin_login: spec.admin_login.to_string(),
+        signup: spec.signup,
     }
 }
 

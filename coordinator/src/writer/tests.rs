@@ -300,6 +300,7 @@ async fn what_stands_on_a_failed_commit_is_not_made_either() {
     let restart = Command::RestartTenant {
         name: name("alfa"),
         database: false,
+        settings: false,
         request_id: None,
     };
     let second = handle.submit("ana", restart).await;

@@ -269,6 +269,10 @@ fn asked(tenant: &Tenant) -> Vec<(&'static str, Cell)> {
         ("Modules", modules.into()),
         ("Login", format::or_dash(&spec.admin_login).into()),
     ];
+    if spec.signup {
+        // What is not said is not known of a tenant of before.
+        pairs.push(("Registration", "was opened at its creation".into()));
+    }
     let bounds = tenant.size.and_then(|size| size.bounds);
     pairs.extend(bounds.map(|bounds| ("Limits", limits(&bounds).into())));
     if !spec.host.is_empty() {

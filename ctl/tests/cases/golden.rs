@@ -215,6 +215,25 @@ fn domains() {
 }
 
 #[test]
+fn mail() {
+    golden(
+        "mail",
+        &[
+            "tenant mail test alfa --to ana@example.com",
+            "tenant mail test alfa --to ana@example.com -o json",
+            "tenant mail test alfa --to refused@example.com",
+            "tenant mail test alfa --to ana",
+            "tenant mail test denied --to ana@example.com",
+            "tenant mail list alfa",
+            "tenant mail list alfa -o json",
+            "tenant mail list missing",
+            "tenant settings apply alfa",
+            "tenant settings apply occupied",
+        ],
+    );
+}
+
+#[test]
 fn edges() {
     golden(
         "edges",

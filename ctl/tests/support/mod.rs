@@ -2,6 +2,7 @@
 
 pub(crate) mod coordinator;
 pub(crate) mod data;
+pub(crate) mod odoo;
 pub(crate) mod operations;
 pub(crate) mod pki;
 pub(crate) mod pty;
@@ -9,3 +10,4 @@ pub(crate) mod refusals;
 pub(crate) mod run;
 pub(crate) mod tenants;
 pub(crate) mod top;
+pub(crate) mod values;

@@ -1,5 +1,5 @@
-//! The canned coordinator's tenants. The name selects the behaviour: `full` fits nowhere, `bad` is refused, `taken`
-//! exists with another spec, `denied` needs another role, `broken` fails, `slow` never ends, `flaky` loses its first
+//! The canned coordinator's tenants. The name selects the behaviour: `full` fits nowhere, `bad` is refused, `picky`
+//! looks at values as a coordinator does, `taken` exists with another spec, `denied` needs another role, `broken` fails, `slow` never ends, `flaky` loses its first
 //! answer, `busy` is refused for load at first and `swamped` always, `occupied` has an operation under way, `moved`
 //! has copies elsewhere and is short of everything.
 
@@ -17,8 +17,9 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{
     coordinator::{Answers, Fake, page, stream},
-    data, operations,
+    data, odoo, operations,
     refusals::{busy, no_host_fits, occupied, other_edition},
+    values,
 };
 
 fn find(name: &str) -> Result<Tenant, Status> {
@@ -102,6 +103,8 @@ impl TenantService for Fake {
                 )
                 .into());
             }
+            // Judges like the coordinator.
+            "picky" => return Err(values::unknown_value(&asked.spec.unwrap_or_default())),
             "taken" => {
                 let message =
                     "tenant `taken` exists with another spec: plan is `small`, not `large`";
@@ -435,6 +438,21 @@ impl TenantService for Fake {
                         if start.root { " as root" } else { "" }
                     );
                     let _ = to.send(answer(Out::Stdout(text.into_bytes()))).await;
+                    0
+                }
+                [] if start.kind() == ExecKind::OdooShell && !start.tty => {
+                    let script = match requests.next().await {
+                        Some(Ok(ExecRequest {
+                            message: Some(In::Stdin(script)),
+                        })) => String::from_utf8(script).unwrap(),
+                        other => panic!("no script: {other:?}"),
+                    };
+                    let said = odoo::said(&script);
+                    let _ = to.send(answer(Out::Stdout(said.into()))).await;
+                    0
+                }
+                ["-XAtqc", query] if query.contains("from mail_mail") => {
+                    let _ = to.send(answer(Out::Stdout(odoo::MAILS.into()))).await;
                     0
                 }
                 _ => echo(&mut requests, &to).await,

@@ -215,6 +215,7 @@ impl From<&TenantPlan> for agent::TenantPlan {
             }),
             odoo_restarts: t.odoo_restarts,
             postgres_restarts: t.postgres_restarts,
+            settings_asked: t.settings_asked,
             odoo_image_asked_ms: t.images_asked.odoo,
             postgres_image_asked_ms: t.images_asked.postgres,
             quarantine_expire_time: t.quarantine_until.map(timestamp),
@@ -226,6 +227,7 @@ impl From<&TenantPlan> for agent::TenantPlan {
             seed: jobs::seed_to_wire(&t.seed),
             wal_spool: t.wal_spool.map(jobs::spool_to_wire),
             backup: t.backup.as_ref().map(Into::into),
+            signup: t.signup,
         }
     }
 }
@@ -265,6 +267,7 @@ impl TryFrom<agent::TenantPlan> for TenantPlan {
             secrets: secrets.try_into()?,
             odoo_restarts: wire.odoo_restarts,
             postgres_restarts: wire.postgres_restarts,
+            settings_asked: wire.settings_asked,
             images_asked: ImagesAsked {
                 odoo: wire.odoo_image_asked_ms,
                 postgres: wire.postgres_image_asked_ms,
@@ -281,6 +284,7 @@ impl TryFrom<agent::TenantPlan> for TenantPlan {
                 .map(BackupPlan::try_from)
                 .transpose()
                 .map_err(|e| e.within("backup"))?,
+            signup: wire.signup,
         })
     }
 }
@@ -391,6 +395,7 @@ mod tests {
             },
             odoo_restarts: 0,
             postgres_restarts: 0,
+            settings_asked: 3,
             images_asked: ImagesAsked {
                 odoo: 2,
                 postgres: 1,
@@ -406,6 +411,7 @@ mod tests {
                 switch_s: 60,
             }),
             backup: Some(backup::sample()),
+            signup: true,
         };
         HostPlan {
             generation: 3.into(),

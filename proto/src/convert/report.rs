@@ -13,8 +13,8 @@ use crate::{
     pb::{agent::v1 as agent, v1},
     plan::UnixMs,
     report::{
-        ContainerReport, HostReport, HostResources, ImageDigest, Pressure, Strain, TenantProgress,
-        TenantReport, Traffic, Usage, Which,
+        ContainerReport, HostReport, HostResources, ImageDigest, Pressure, Strain, Stuck,
+        TenantProgress, TenantReport, Traffic, Usage, Which,
     },
 };
 
@@ -134,7 +134,7 @@ fn tenant(
         generation: status.generation,
         progress,
         message: shortened(status.message, MAX_MESSAGE).into(),
-        blocked: status.blocked,
+        stuck: Stuck::of(status.blocked, status.unfit),
         containers: status
             .containers
             .into_iter()
@@ -273,7 +273,8 @@ impl From<&TenantReport> for agent::TenantStatus {
             generation: report.generation,
             progress: agent::Progress::from(report.progress).into(),
             message: report.message.to_string(),
-            blocked: report.blocked,
+            blocked: report.stuck != Stuck::No,
+            unfit: report.stuck == Stuck::Unfit,
             containers: containers(report),
             usage: report.usage.map(Into::into),
             operation_id: report

@@ -303,6 +303,9 @@ pub struct TenantPlan {
     pub odoo_restarts: u64,
     /// Number of restarts of PostgreSQL requested so far.
     pub postgres_restarts: u64,
+    /// How often its own settings were to be written anew, whatever the database says: it was brought from elsewhere.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub settings_asked: u64,
     /// When its images were last asked for anew.
     #[serde(default, skip_serializing_if = "ImagesAsked::is_never")]
     pub images_asked: ImagesAsked,
@@ -329,6 +332,14 @@ pub struct TenantPlan {
     /// Where its backups go; `None`: none are made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<BackupPlan>,
+    /// Whether visitors may make accounts for themselves, when the database is made.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub signup: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// When the images of a tenant were last asked for anew, each time at another moment; 0: not since it was created. What a

@@ -224,6 +224,29 @@ pub struct Strain {
     pub throttled_permille: u16,
 }
 
+/// What must come before a further attempt of a host can mend what is wrong. One byte: each tenant has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Stuck {
+    /// Nothing, or its agent does not say.
+    #[default]
+    No,
+    /// A person must act.
+    Blocked,
+    /// Another request: what was asked for at its creation cannot be had, and nothing of it has run.
+    Unfit,
+}
+
+impl Stuck {
+    /// As agents say it: one that cannot have what was asked for is blocked, too.
+    pub fn of(blocked: bool, unfit: bool) -> Self {
+        match (unfit, blocked) {
+            (true, _) => Self::Unfit,
+            (false, true) => Self::Blocked,
+            (false, false) => Self::No,
+        }
+    }
+}
+
 /// A host's report on one tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TenantReport {
@@ -239,8 +262,8 @@ pub struct TenantReport {
     pub progress: TenantProgress,
     /// What is wrong, for people; empty when all is well.
     pub message: Box<str>,
-    /// No further attempt can mend what is wrong: a person must act first. Never from agents that do not say.
-    pub blocked: bool,
+    /// Whether a further attempt can mend what is wrong.
+    pub stuck: Stuck,
     /// Its containers, including leftovers.
     pub containers: Box<[ContainerReport]>,
     /// What it uses; `None` until its host has measured it.

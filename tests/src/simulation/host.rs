@@ -19,7 +19,8 @@ use isyone_proto::{
     ids::{HostName, TenantName},
     plan::{DesiredState, HostPlan, Role, TenantPlan},
     report::{
-        ContainerReport, HostReport, JobReport, TenantProgress, TenantReport, Traffic, Usage, Which,
+        ContainerReport, HostReport, JobReport, Stuck, TenantProgress, TenantReport, Traffic,
+        Usage, Which,
     },
 };
 use uuid::Uuid;
@@ -325,7 +326,10 @@ impl SimHost {
             message: blocked
                 .map(|(why, _)| why.as_str().into())
                 .unwrap_or_default(),
-            blocked: !done && blocked.is_some_and(|(_, for_good)| *for_good),
+            stuck: match blocked {
+                Some((_, true)) if !done => Stuck::Blocked,
+                _ => Stuck::No,
+            },
             containers: made.then_some(odoo).into_iter().collect(),
             usage: Some(Usage::default()),
             // There has never been a visitor.

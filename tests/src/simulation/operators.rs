@@ -84,6 +84,7 @@ impl Simulation {
             8 => Command::RestartTenant {
                 name,
                 database: self.chance(300),
+                settings: false,
                 request_id,
             },
             9 => Command::SuspendTenant {

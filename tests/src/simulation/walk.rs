@@ -159,6 +159,7 @@ fn order(errand: Errand) -> Command {
         K::Restart => Command::RestartTenant {
             name,
             database: true,
+            settings: false,
             request_id,
         },
         K::Suspend => Command::SuspendTenant {

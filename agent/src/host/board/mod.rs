@@ -90,6 +90,8 @@ pub struct TenantStatus {
     pub message: String,
     /// No further attempt can mend what is wrong: a person must act first.
     pub blocked: bool,
+    /// What was asked for at its creation cannot be had from its images.
+    pub unfit: bool,
     /// Both containers.
     pub containers: Vec<ContainerStatus>,
     /// Operation that `steps` belong to.
@@ -382,7 +384,8 @@ impl StatusBoard {
     pub fn set_pending(&self, name: &TenantName, pending: Option<Pending>) {
         let mut inner = self.lock();
         match pending {
-            Some(pending) if inner.tenants.contains_key(name) => {
+            Some(mut pending) if inner.tenants.contains_key(name) => {
+                pending.address_before = inner.pending.get(name).and_then(|before| before.address);
                 inner.pending.insert(name.clone(), pending)
             }
             _ => inner.pending.remove(name),

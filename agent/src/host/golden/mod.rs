@@ -1,4 +1,4 @@
-//! Golden snapshots: clean databases, initialised once per (images, modules, language), from which later tenants are
+//! Golden snapshots: clean databases, initialised once per (images, modules, language, and with modules country and zone), from which later tenants are
 //! created.
 //!
 //! A snapshot is a cleanly stopped cluster's data directory and the filestore, taken before any tenant's keys are put

@@ -271,16 +271,28 @@ fn odoo_command(images: &Images, arguments: &[String]) -> Vec<String> {
 }
 
 pub(super) fn init(plan: &TenantPlan, host: &HostFacts, images: &Images) -> ContainerSpec {
-    let modules = std::iter::once("base")
-        .chain(plan.modules.iter().map(|m| m.as_str()))
-        .collect::<Vec<_>>()
-        .join(",");
-    let mut arguments = loading(plan, modules);
+    let mut arguments = loading(plan, "base".to_owned());
     arguments.push("--without-demo=True".to_owned());
     if plan.language.as_str() != "en_US" {
         arguments.push(format!("--load-language={}", plan.language));
     }
     one_off(plan, host, images, ("init", &arguments))
+}
+
+/// Installs the modules that were asked for, if any, into a database whose company has its country. They bring the languages'
+/// texts that the database has.
+pub(super) fn install(
+    plan: &TenantPlan,
+    host: &HostFacts,
+    images: &Images,
+) -> Option<ContainerSpec> {
+    let modules: Vec<&str> = plan.modules.iter().map(|m| m.as_str()).collect();
+    if modules.is_empty() {
+        return None;
+    }
+    let mut arguments = loading(plan, modules.join(","));
+    arguments.push("--without-demo=True".to_owned());
+    Some(one_off(plan, host, images, ("install", &arguments)))
 }
 
 /// Loads all modules anew, which does what is left to do of them. With its memory and CPU, beside Odoo's.

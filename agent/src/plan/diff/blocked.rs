@@ -180,6 +180,9 @@ pub enum Blocked {
          place again while that is there"
     )]
     KeepsAnother(Uuid),
+    /// What was asked for at creation is not in the tenant's images.
+    #[error("{0}. Create the tenant again with what its image has: nothing of this one has run")]
+    Unfit(String),
     /// This host takes no new tenants now, for the given reason.
     #[error("{0}")]
     HostClosed(String),
@@ -223,7 +226,8 @@ impl Blocked {
             | Self::DoubtfulCopy
             | Self::NotAtHome
             | Self::KeepsAnother(_)
-            | Self::LivesHere { .. } => true,
+            | Self::LivesHere { .. }
+            | Self::Unfit(_) => true,
         }
     }
 }
@@ -280,6 +284,10 @@ mod tests {
                     tenant: Uuid::nil(),
                 },
                 "directory /srv/tenants/alfa belongs to another tenant (its `owner` is none,",
+            ),
+            (
+                Blocked::Unfit("there is no module `x`".into()),
+                "there is no module `x`. Create the tenant again",
             ),
             (Blocked::HostClosed("disk full".into()), "disk full"),
             (Blocked::HalfCopy, "nothing starts on half of it"),

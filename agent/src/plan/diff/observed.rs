@@ -45,6 +45,8 @@ pub struct Observed {
     pub strangers: u32,
     /// Modules that an installation which was cut off has left behind, as Odoo told lately.
     pub cut_off: u32,
+    /// Its database says that the tenant is at another address, as Odoo told lately.
+    pub elsewhere: bool,
     /// Milliseconds that `/web/health` took just now, or why it did not answer.
     pub odoo_health: Option<Result<u32, String>>,
 }

@@ -34,6 +34,13 @@ pub(super) fn run(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
     if let (Some(why), false) = (inputs.no_new, inputs.state.is_ready()) {
         return Err(Blocked::HostClosed(why.to_owned()));
     }
+    let unfit = inputs.state.unfit.as_ref();
+    if let (Some(unfit), false) = (
+        unfit.filter(|unfit| unfit.key == stack.golden_key),
+        inputs.state.is_ready(),
+    ) {
+        return Err(Blocked::Unfit(unfit.why.clone()));
+    }
     let kept = clear_the_way(&mut list, inputs, stack);
     make(&mut list, inputs, stack, &kept);
     fill(&mut list, inputs, stack);
@@ -366,7 +373,10 @@ fn settle_database(list: &mut List, inputs: &Inputs<'_>, standin: bool) {
             6,
             0,
             Action::UpdateSettings,
-            "address, upload limit or database password have changed",
+            match plan.settings_asked > state.settings_asked {
+                true => "they are to be written anew, whatever the database says",
+                false => "address, upload limit or database password have changed",
+            },
         );
     }
 }

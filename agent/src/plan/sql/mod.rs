@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256, Sha512};
 use uuid::Uuid;
 
 pub use self::restored::{count_lively, lively, rekey_restored};
-use crate::plan::{postgres, stack::split_memory};
+use crate::plan::{fresh, postgres, stack::split_memory};
 
 /// Passwords are random with at least 128 bits, so stretching adds nothing; Odoo re-hashes at the first login anyway.
 const ROUNDS: u32 = 25_000;
@@ -69,25 +69,22 @@ pub fn settings_digest(tenant: &TenantPlan) -> String {
     let secret = tenant.secrets.database_password.expose();
     // The monitor's password is derived from values that never change; `monitor 2` stands for the role's own settings and
     // for who may connect to the cluster's own databases.
-    let upload = match upload_limit(tenant) {
-        0 => String::new(),
-        bytes => format!(" upload {bytes}"),
-    };
+    let upload = upload_limit(tenant);
     // What temporary files may take follows the plan's disk; the cluster's other settings are the same for all.
     let temporary = temporary_kib(tenant).unwrap_or(0);
     let archives = postgres::spoken(tenant);
     hex::encode(Sha256::digest(format!(
-        "monitor 2 {} {} {secret}{upload} temporary {temporary}{archives}",
-        tenant.uid, tenant.base_url
+        "monitor 2 {} {} {secret} upload {upload} temporary {temporary}{archives} report {REPORT_URL} asked {}",
+        tenant.uid, tenant.base_url, tenant.settings_asked
     )))
 }
 
 /// For the superuser: none of the following may reach PostgreSQL's log, not even on an error, and no name means anything but
 /// PostgreSQL's own, whatever functions and operators somebody has laid out in `public`.
-const QUIET: &str = "SET search_path = pg_catalog, pg_temp;\nSET log_statement = 'none';\nSET log_min_error_statement = 'panic';\nSET log_min_duration_statement = -1;\n";
+pub(super) const QUIET: &str = "SET search_path = pg_catalog, pg_temp;\nSET log_statement = 'none';\nSET log_min_error_statement = 'panic';\nSET log_min_duration_statement = -1;\n";
 
 /// For statements about Odoo's own tables, which are in `public`: PostgreSQL's names still come first.
-const ODOOS_TABLES: &str = "SET search_path = pg_catalog, public, pg_temp;\n";
+pub(super) const ODOOS_TABLES: &str = "SET search_path = pg_catalog, public, pg_temp;\n";
 
 /// Who may enter the cluster's own databases: Odoo, whose workers signal each other in `postgres`, and the monitor, and
 /// nobody lays out anything there. May be repeated.
@@ -164,7 +161,7 @@ fn monitor_role(tenant: &TenantPlan) -> String {
     )
 }
 
-fn parameter(key: &str, value: &str) -> String {
+pub(super) fn parameter(key: &str, value: &str) -> String {
     format!(
         "INSERT INTO ir_config_parameter (key, value, create_uid, write_uid, create_date, write_date)\n  \
          VALUES ({}, {}, 1, 1, now() AT TIME ZONE 'UTC', now() AT TIME ZONE 'UTC')\n  \
@@ -174,9 +171,15 @@ fn parameter(key: &str, value: &str) -> String {
     )
 }
 
+/// Where the program that prints a report fetches its styles and pictures: from Odoo itself, beside it in its container. The public
+/// address may not lead there from inside, and may ask for a password.
+const REPORT_URL: &str = "http://127.0.0.1:8069";
+
 fn address(tenant: &TenantPlan) -> String {
     // Frozen, because otherwise the first login of the administrator would overwrite it.
-    parameter("web.base.url", &tenant.base_url) + &parameter("web.base.url.freeze", "True")
+    parameter("web.base.url", &tenant.base_url)
+        + &parameter("web.base.url.freeze", "True")
+        + &parameter("report.url", REPORT_URL)
 }
 
 /// Memory that Odoo needs in its container besides an uploaded file.
@@ -253,16 +256,6 @@ pub fn rekey(tenant: &TenantPlan, source: &str, identity: DatabaseIdentity) -> S
     let database = tenant.name.database();
     let admin_hash = password_hash(tenant.secrets.admin_password.expose(), tenant.uid, "admin");
     let user = "(SELECT res_id FROM ir_model_data WHERE module = 'base' AND name = 'user_admin')";
-    let company =
-        "(SELECT res_id FROM ir_model_data WHERE module = 'base' AND name = 'main_company')";
-    let country = format!(
-        "(SELECT id FROM res_country WHERE code = {})",
-        literal(tenant.country.as_str())
-    );
-    let (language, zone) = (
-        literal(tenant.language.as_str()),
-        literal(tenant.time_zone.as_str()),
-    );
     let mut sql = format!(
         "{QUIET}{}{}{}ALTER ROLE postgres PASSWORD NULL;\n\
          SELECT format('ALTER DATABASE %I RENAME TO %I', {source}, {target}) WHERE EXISTS (SELECT FROM pg_database WHERE datname = {source})\n  \
@@ -279,18 +272,11 @@ pub fn rekey(tenant: &TenantPlan, source: &str, identity: DatabaseIdentity) -> S
     sql += &address(tenant);
     sql += &upload_parameter(tenant);
     sql += &format!(
-        "UPDATE res_users SET login = {login}, password = {hash} WHERE id = {user};\n\
-         UPDATE res_partner SET lang = {language}, tz = {zone} WHERE id = (SELECT partner_id FROM res_users WHERE id = {user});\n\
-         UPDATE res_partner SET lang = {language}, tz = {zone}, country_id = {country} WHERE id = (SELECT partner_id FROM res_company WHERE id = {company});\n\
-         UPDATE res_company SET currency_id = c.currency_id FROM res_country c WHERE c.id = {country} AND c.currency_id IS NOT NULL AND res_company.id = {company};\n\
-         UPDATE res_currency SET active = true WHERE id IN (SELECT currency_id FROM res_company);\n\
-         SELECT format('UPDATE res_company SET account_fiscal_country_id = %s WHERE id = %s', {country}, {company})\n  \
-         WHERE {country} IS NOT NULL AND EXISTS (SELECT FROM information_schema.columns WHERE table_name = 'res_company' AND column_name = 'account_fiscal_country_id') \\gexec\n\
-         COMMIT;\n",
+        "UPDATE res_users SET login = {login}, password = {hash} WHERE id = {user};\n",
         login = literal(tenant.admin_login.as_str()),
         hash = literal(&admin_hash),
     );
-    sql
+    sql + &fresh::company(tenant) + &fresh::registration(tenant) + "COMMIT;\n"
 }
 
 /// Sets what may change in a tenant's life: its address and upload limit, which a running Odoo picks up, and the role's
@@ -298,8 +284,13 @@ pub fn rekey(tenant: &TenantPlan, source: &str, identity: DatabaseIdentity) -> S
 /// it acts only as the tenant's own role: a trigger there, left by an attacker who has taken Odoo over, would otherwise
 /// run as superuser. Fails with an error that says so when it cannot get a lock.
 pub fn update(tenant: &TenantPlan) -> String {
+    update_and(tenant, "")
+}
+
+/// [`update`], and `more` in the same transaction, as the tenant's own role.
+pub(super) fn update_and(tenant: &TenantPlan, more: &str) -> String {
     format!(
-        "{QUIET}{}{}{}{}\\connect \"{}\" odoo\n{ODOOS_TABLES}SET lock_timeout = '20s';\nBEGIN;\n{}{}{}COMMIT;\n",
+        "{QUIET}{}{}{}{}\\connect \"{}\" odoo\n{ODOOS_TABLES}SET lock_timeout = '20s';\nBEGIN;\n{more}{}{}{}COMMIT;\n",
         alter_role(tenant),
         monitor_role(tenant),
         doors(),
@@ -382,6 +373,22 @@ mod tests {
             !update(&plan).contains("max_file"),
             "of a coordinator that says nothing of it"
         );
+    }
+
+    /// Fails where a PDF has no style because the public address does not lead back into the container.
+    #[test]
+    fn reports_fetch_their_styles_from_inside_also_in_tenants_of_before() {
+        let plan = tenant_plan("alfa");
+        let identity = DatabaseIdentity {
+            uuid: Uuid::nil(),
+            secret: Uuid::nil(),
+        };
+        for sql in [update(&plan), rekey(&plan, "x", identity)] {
+            assert!(
+                sql.contains("(E'report.url', E'http://127.0.0.1:8069', "),
+                "{sql}"
+            );
+        }
     }
 
     #[test]

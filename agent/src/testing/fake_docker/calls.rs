@@ -394,7 +394,8 @@ impl Docker for FakeDocker {
 
     async fn log_tail(&self, name: &str, _lines: u32) -> Result<String> {
         drop(self.up()?);
-        Ok(format!("last words of {name}"))
+        let words = self.words_on_modules(name);
+        Ok(words.unwrap_or_else(|| format!("last words of {name}")))
     }
 
     async fn events(&self) -> Result<BoxStream<'static, Result<EngineEvent>>> {

@@ -8,6 +8,7 @@
 mod answers;
 mod calls;
 mod fates;
+mod modules;
 mod programs;
 mod registry;
 
@@ -107,6 +108,7 @@ struct World {
     slow: BTreeSet<String>,
     /// The code with which interactive commands end.
     ends_with: i32,
+    modules: modules::Modules,
     violations: Vec<String>,
     log: Vec<String>,
 }

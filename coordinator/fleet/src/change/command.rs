@@ -53,10 +53,11 @@ pub type AskedWith = Option<Box<CertificateInfo>>;
 pub enum Command {
     /// Place a new tenant, or find that it already exists.
     CreateTenant(Box<CreateTenant>),
-    /// Restart Odoo; with `database` PostgreSQL, too.
+    /// Restart Odoo; with `database` PostgreSQL, too. With `settings`, the tenant's own are written into the database before.
     RestartTenant {
         name: TenantName,
         database: bool,
+        settings: bool,
         request_id: Option<String>,
     },
     /// Stop the containers and keep them.

@@ -112,8 +112,9 @@ impl Edit<'_> {
             Command::RestartTenant {
                 name,
                 database,
+                settings,
                 request_id,
-            } => self.restart_tenant(&name, database, request_id),
+            } => self.restart_tenant(&name, database, settings, request_id),
             Command::SuspendTenant {
                 name,
                 request_id,

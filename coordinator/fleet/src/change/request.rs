@@ -29,8 +29,12 @@ fn asked(command: &Command) -> Option<Value> {
         Command::RestartTenant {
             name,
             database,
+            settings,
             request_id,
-        } => of(request_id, name, &|| json!(database)),
+        } => of(request_id, name, &|| match settings {
+            true => json!([database, settings]),
+            false => json!(database),
+        }),
         Command::SuspendTenant {
             name,
             cancel_running,
@@ -87,6 +91,7 @@ mod tests {
             digest(&Command::RestartTenant {
                 name: crate::testing::name("alfa"),
                 database,
+                settings: false,
                 request_id: key.map(ToOwned::to_owned),
             })
         };
@@ -94,6 +99,13 @@ mod tests {
         assert!(restart(false, Some("r1")).is_some());
         assert_eq!(restart(false, Some("r1")), restart(false, Some("r2")));
         assert_ne!(restart(false, Some("r1")), restart(true, Some("r1")));
+        let settings = digest(&Command::RestartTenant {
+            name: crate::testing::name("alfa"),
+            database: false,
+            settings: true,
+            request_id: Some("r1".to_owned()),
+        });
+        assert_ne!(settings, restart(false, Some("r1")));
         assert_eq!(digest(&Command::Tick), None);
     }
 }

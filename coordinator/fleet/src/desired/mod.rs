@@ -30,6 +30,11 @@ pub use self::{
 };
 use crate::{event::EventLog, operation::Operation};
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// Sealed bytes, as base64 so that a JSON record stays readable.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -61,6 +66,9 @@ pub struct Tenant {
     pub odoo_restarts: u64,
     /// Number of restarts of PostgreSQL requested so far.
     pub postgres_restarts: u64,
+    /// How often its settings were asked to be written anew so far.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub settings_asked: u64,
     /// When its images were last asked for anew.
     #[serde(default, skip_serializing_if = "ImagesAsked::is_never")]
     pub images_asked: ImagesAsked,

@@ -27,6 +27,9 @@ fn changes_the_route(kind: OperationKind) -> bool {
 }
 
 pub(super) fn advance(scene: &Scene<'_>, converge: &Converge) -> Advance {
+    if let Some(why) = refused(scene, converge) {
+        return Advance::GoBack(why);
+    }
     match converge.stage {
         ConvergeStage::Host if !has_converged(scene, converge) => {
             match failed_upgrade(scene, converge) {
@@ -57,6 +60,16 @@ pub(super) fn advance(scene: &Scene<'_>, converge: &Converge) -> Advance {
         ConvergeStage::Back if given_up(scene, converge).is_some() => Advance::BackDone,
         ConvergeStage::Back => scene.wait_for(who_is_missing(scene, converge)),
     }
+}
+
+/// Why a create cannot go on, where its host says that another one is needed: the half-made tenant goes, nothing was in it, and
+/// its name is free again.
+fn refused(scene: &Scene<'_>, converge: &Converge) -> Option<String> {
+    let creates = scene.operation.kind == OperationKind::Create;
+    if !creates || converge.stage != ConvergeStage::Host || has_converged(scene, converge) {
+        return None;
+    }
+    scene.unfit(&converge.host).map(str::to_owned)
 }
 
 /// Back, where the host says that it cannot have the new images, that they do not fit, or that the tenant does not come up with them:

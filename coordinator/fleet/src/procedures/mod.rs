@@ -14,6 +14,7 @@ use isyone_types::{
     ids::HostName,
     operation::{OperationState, Step},
     plan::UnixMs,
+    report::Stuck,
 };
 
 pub use self::{relocate::MOVES_AT_ONCE, waiting::Waiting};
@@ -208,7 +209,7 @@ impl<'a> Scene<'a> {
     fn blocked(&self, host: &HostName) -> Option<&'a str> {
         match views::copy(self.state, self.tenant, host) {
             CopyObserved::Present(seen)
-                if seen.report.blocked
+                if seen.report.stuck != Stuck::No
                     && seen.report.generation == self.tenant.generation
                     // Whoever is kept from beginning names none.
                     && seen.report.operation.is_none_or(|id| id == self.tenant.operation) =>
@@ -217,6 +218,18 @@ impl<'a> Scene<'a> {
             }
             _ => None,
         }
+    }
+
+    /// Why what was asked for when this tenant was created cannot be had on a host; `None` too once the tenant has run.
+    fn unfit(&self, host: &HostName) -> Option<&'a str> {
+        let CopyObserved::Present(seen) = views::copy(self.state, self.tenant, host) else {
+            return None;
+        };
+        let is_about_this = seen.report.generation == self.tenant.generation
+            && seen.report.operation == Some(self.tenant.operation);
+        let never_ran = self.tenant.activated_at.is_none();
+        (seen.report.stuck == Stuck::Unfit && is_about_this && never_ran)
+            .then_some(&*seen.report.message)
     }
 
     /// Why this generation of the tenant is given up: a host's last attempt at it failed, or all is done and it does not answer. Only

@@ -228,6 +228,7 @@ fn tenant_plan(
         secrets,
         odoo_restarts: tenant.odoo_restarts,
         postgres_restarts: tenant.postgres_restarts,
+        settings_asked: tenant.settings_asked,
         images_asked: tenant.images_asked,
         quarantine_until: tenant.quarantine_until,
         // A discarded copy is one of several: nothing is lost with it.
@@ -241,6 +242,7 @@ fn tenant_plan(
         upload_limit_bytes: settings.edge.upload_limit_bytes,
         wal_spool: None,
         backup: None,
+        signup: spec.signup,
     }
 }
 

@@ -54,9 +54,9 @@ impl Default for Config {
             egress_smtp: false,
             backup: None,
         };
-        let edition = Edition {
-            odoo: literal("odoo:18.0"),
-            postgres: literal("postgres:15"),
+        let edition = |odoo, postgres| Edition {
+            odoo: literal(odoo),
+            postgres: literal(postgres),
         };
         Self {
             base_domain: literal("isy.one"),
@@ -86,7 +86,10 @@ impl Default for Config {
                 (literal("standard"), plan(2, 1000, 20, 2)),
                 (literal("large"), plan(4, 2000, 50, 4)),
             ]),
-            editions: BTreeMap::from([(literal("18.0"), edition)]),
+            editions: BTreeMap::from([
+                (literal("18.0"), edition("odoo:18.0", "postgres:15")),
+                (literal("19.0"), edition("odoo:19.0", "postgres:17")),
+            ]),
             images: Images::default(),
         }
     }

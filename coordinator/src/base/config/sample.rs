@@ -243,4 +243,7 @@ hosts = [@HOSTS@]
 #= [editions."18.0"]
 #= odoo = "odoo:18.0"
 #= postgres = "postgres:15"
+#= [editions."19.0"]
+#= odoo = "odoo:19.0"
+#= postgres = "postgres:17"
 "##;

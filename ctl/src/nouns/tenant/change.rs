@@ -77,6 +77,7 @@ impl Restart {
             name: self.name.clone(),
             with_database: self.with_database,
             request_id: clock::request_id(),
+            ..RestartTenantRequest::default()
         };
         let operation = client
             .change(

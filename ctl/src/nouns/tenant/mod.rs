@@ -6,10 +6,13 @@ pub mod create;
 pub mod delete;
 pub mod domain;
 pub mod exec;
+pub mod inside;
 pub mod logs;
+pub mod mail;
 pub mod moving;
 pub mod read;
 pub mod restore;
+pub mod settings;
 pub mod upgrade;
 pub mod verify;
 
@@ -74,6 +77,12 @@ pub enum TenantCommand {
     /// Who gets in to a tenant, at the edge
     #[command(subcommand)]
     Access(access::AccessCommand),
+    /// Whether a tenant can send mail, and what it could not
+    #[command(subcommand)]
+    Mail(mail::MailCommand),
+    /// What isyone writes into a tenant's database
+    #[command(subcommand)]
+    Settings(settings::SettingsCommand),
     /// The domains by which visitors reach a tenant
     #[command(subcommand)]
     Domain(domain::DomainCommand),
@@ -127,6 +136,8 @@ impl TenantCommand {
             Self::Undelete(command) => change::undelete(app, command).await,
             Self::Restore(command) => command.run(app).await,
             Self::Access(command) => command.run(app).await,
+            Self::Mail(command) => command.run(app).await,
+            Self::Settings(command) => command.run(app).await,
             Self::Domain(command) => command.run(app).await,
             Self::Verify(command) => command.run(app).await,
         }

@@ -18,6 +18,7 @@ pub(crate) fn spec() -> TenantSpec {
         host: String::new(),
         host_labels: map(&[("zone", "eu")]),
         admin_login: "admin".into(),
+        signup: false,
     }
 }
 

@@ -1,5 +1,6 @@
 """Keeps an Odoo server answering where Odoo by itself would not: its database restarts, its connection pool is full, it
-is stopped while it works, a request wants more memory than there is, nobody's sessions fill the disk.
+is stopped while it works, a request wants more memory than there is, nobody's sessions fill the disk; and closed to strangers
+where an app that is installed would open it.
 
 Each mend is a wrapper around one place of Odoo, put there by itself as the hooks of the metrics are: what a version of
 Odoo does not have is left as it is, and `odoo_metrics_hook_active` says so. Not here: what is counted (`..layout`).
@@ -7,7 +8,7 @@ Odoo does not have is left as it is, and `odoo_metrics_hook_active` says so. Not
 
 import importlib
 
-from . import away, cron, memory, pool, sessions, stop
+from . import away, cron, memory, pool, sessions, signup, stop
 
 
 def install(recorder, attempt, evented):
@@ -50,6 +51,9 @@ def install(recorder, attempt, evented):
         directory = module("odoo.tools").config.session_dir
         sessions.sweep_beside_crons(server(), sessions.Sweeper(directory, recorder))
 
+    def guard_signup():
+        signup.keep_choice(module("odoo.addons.base.models.ir_config_parameter").IrConfig_Parameter)
+
     for name, hook, evented_too in (
         ("guard_pool", guard_pool, False),
         ("guard_away", guard_away, True),
@@ -59,6 +63,7 @@ def install(recorder, attempt, evented):
         ("guard_stop", guard_stop, False),
         ("guard_memory", guard_memory, True),
         ("guard_sessions", guard_sessions, True),
+        ("guard_signup", guard_signup, False),
     ):
         if evented_too or not evented:
             attempt(name, hook)

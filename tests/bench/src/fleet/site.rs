@@ -303,6 +303,7 @@ fn tenant(running: &Running, settings: &Settings, host: &Host, slot: usize) -> R
         host: None,
         host_labels: Default::default(),
         admin_login: defaults.admin_login.clone(),
+        signup: false,
     };
     Ok(Tenant {
         secrets: running.sealer.new_secrets(&name, uid),
@@ -316,6 +317,7 @@ fn tenant(running: &Running, settings: &Settings, host: &Host, slot: usize) -> R
         activated_at: Some(now_ms()),
         odoo_restarts: 0,
         postgres_restarts: 0,
+        settings_asked: 0,
         images_asked: Default::default(),
         created_at: now_ms(),
         operation: Uuid::now_v7(),

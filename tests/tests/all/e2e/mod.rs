@@ -19,3 +19,4 @@ mod moves;
 mod pages;
 mod visitors;
 mod walk;
+mod wanted;

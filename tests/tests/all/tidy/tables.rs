@@ -11,6 +11,7 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
         &[
             ("backup", "ids"),
             ("identity", "ids"),
+            ("known", "echo ids spec"),
             ("network", "echo ids spec"),
             ("operation", "plan"),
             ("plan", "backup generation ids network spec"),

@@ -222,6 +222,7 @@ impl Edit<'_> {
             activated_at: None,
             odoo_restarts: 0,
             postgres_restarts: 0,
+            settings_asked: 0,
             images_asked: ImagesAsked::default(),
             secrets: create.secrets,
             created_at: self.stamp.now,

@@ -24,6 +24,7 @@ impl Edit<'_> {
         &mut self,
         name: &TenantName,
         database: bool,
+        settings: bool,
         request_id: Option<String>,
     ) -> Result<Outcome, ChangeError> {
         if let Some(operation) =
@@ -40,6 +41,7 @@ impl Edit<'_> {
         }
         tenant.odoo_restarts += 1;
         tenant.postgres_restarts += u64::from(database);
+        tenant.settings_asked += u64::from(settings);
         self.finish(
             tenant,
             OperationKind::Restart,

@@ -16,6 +16,7 @@ mod reports;
 mod requests;
 mod returns;
 mod turns;
+mod unfit;
 mod upgrades;
 
 use isyone_types::{
@@ -146,12 +147,14 @@ fn a_repeated_request_id_answers_the_same_operation_and_is_not_another_request()
         bench.apply(Command::RestartTenant {
             name: name("alfa"),
             database: false,
+            settings: false,
             request_id,
         })
     };
     let first = operation_of(restart(&mut bench).unwrap());
     assert_eq!(operation_of(restart(&mut bench).unwrap()).id, first.id);
-    assert_eq!(bench.state.fleet.tenants[&alfa].odoo_restarts, 1);
+    let tenant = &bench.state.fleet.tenants[&alfa];
+    assert_eq!((tenant.odoo_restarts, tenant.settings_asked), (1, 0));
     let other = Command::SuspendTenant {
         name: alfa,
         request_id: Some("r1".to_owned()),

@@ -26,6 +26,7 @@ fn a_request_id_stands_for_one_request_with_all_its_parameters() {
     let restart = |database| Command::RestartTenant {
         name: alfa(),
         database,
+        settings: false,
         request_id: key(),
     };
     let resize = |plan: &str| Command::ResizeTenant {
