@@ -34,9 +34,9 @@ const DATA_DIR: &str = "/var/lib/isyone-agent";
 /// Most tasks end at once; the rest are abandoned, as a crash would abandon them.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What is logged unless `RUST_LOG` says otherwise. Of the library that tenants' databases are asked with only what is wrong:
-/// it repeats what they answer.
-const LOGGED: &str = "info,tokio_postgres=warn";
+/// What is logged unless `RUST_LOG` says otherwise. Of these libraries only what is wrong: one repeats what tenants' databases
+/// answer, the other tells its progress.
+const LOGGED: &str = "info,tokio_postgres=warn,rustic_core=warn";
 /// How long a stop may wait for the trace collector.
 const LAST_TRACES: Duration = Duration::from_secs(3);
 

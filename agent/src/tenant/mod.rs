@@ -15,6 +15,7 @@ mod images;
 mod installs;
 pub mod kept;
 mod look;
+mod psql;
 mod ready;
 pub mod reconcile;
 mod rest;

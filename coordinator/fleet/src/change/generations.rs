@@ -326,6 +326,7 @@ mod tests {
             let restart = Command::RestartTenant {
                 name: name("alfa"),
                 database: false,
+                settings: false,
                 request_id: None,
             };
             let _ = bench.apply(restart);

@@ -218,7 +218,7 @@ impl Default for Log {
     fn default() -> Self {
         Self {
             format: LogFormat::Human,
-            filter: "info".to_owned(),
+            filter: "info,rustic_core=warn".to_owned(),
         }
     }
 }

@@ -210,7 +210,7 @@ hosts = [@HOSTS@]
 # format: "human" or "json"; filter: as RUST_LOG.
 [log]
 #= format = "human"
-#= filter = "info"
+#= filter = "info,rustic_core=warn"
 
 # Sizes. memory and cpu: limit of both containers together; disk: what placement counts on, and the tenant is held to; workers:
 # Odoo's HTTP workers, 0 is one threaded process. Optional: pids, nofile, device_read_bps = "100MiB", device_write_bps,

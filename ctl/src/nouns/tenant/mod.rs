@@ -72,7 +72,7 @@ pub enum TenantCommand {
         after_help = "Examples:\n  isyctl tenant list --deleted     what is kept; `show` says until when\n  isyctl tenant undelete alfa"
     )]
     Undelete(change::Plain),
-    /// Bring a tenant back from a backup, as a new tenant
+    /// Bring a tenant back from a backup: in its place, or as another one (--as)
     Restore(restore::Restore),
     /// Who gets in to a tenant, at the edge
     #[command(subcommand)]

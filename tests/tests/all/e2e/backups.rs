@@ -2,7 +2,11 @@
 //! is, and what came back is another tenant that reaches nobody. Stock restic reads the repository with the exported key. Then the
 //! coordinator's machine is lost, and rebuilt from what was shipped: nobody is stopped, and backups go on.
 
-use std::{process::Command, time::Duration};
+use std::{
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
 
 use isyone_tests::e2e::{
     alone, binary,
@@ -33,19 +37,58 @@ fn answers(cell: &Cell, tenant: &str) {
     });
 }
 
-fn bases(cell: &Cell) -> Vec<Value> {
-    let listed = cell.json(&["backup", "list", "alfa"]);
+fn bases(cell: &Cell, tenant: &str) -> Vec<Value> {
+    let listed = cell.json(&["backup", "list", tenant]);
     let listed = listed.as_array().cloned().unwrap_or_default();
     listed.into_iter().filter(|b| b["work"] == "base").collect()
 }
 
-/// Up to when the tenant can be restored; empty: not at all. As all times of ours, it sorts as text.
-fn restorable(cell: &Cell) -> String {
-    let shown = cell.json(&["backup", "status", "alfa"]);
-    shown["restorable_time"]
-        .as_str()
-        .unwrap_or_default()
-        .to_owned()
+fn based(cell: &Cell, tenant: &str, count: usize) {
+    let what = format!("base {count} of {tenant}");
+    wait_for(&what, 5 * MINUTE, || {
+        (bases(cell, tenant).len() == count).then_some(())
+    });
+}
+
+/// Ends the segment, which otherwise ends by itself within a minute.
+fn end_segment(cell: &Cell) {
+    let switch = "select pg_switch_wal()";
+    let words = [
+        "exec",
+        "postgres_delta",
+        "psql",
+        "-U",
+        "postgres",
+        "-c",
+        switch,
+    ];
+    cell.hosts[0].docker.run(&words).ok();
+}
+
+/// Waits until what was committed before this moment can be restored.
+fn shipped(cell: &Cell, tenant: &str) {
+    let after = moment("now");
+    wait_for(&format!("{tenant} to be shipped"), 5 * MINUTE, || {
+        let shown = cell.json(&["backup", "status", tenant]);
+        // As all times of ours, it sorts as text.
+        let restorable = shown["restorable_time"].as_str();
+        restorable.is_some_and(|time| *time > *after).then_some(())
+    });
+}
+
+/// Writes a row before the second that it returns, and one after it.
+fn marked_around(cell: &Cell, tenant: &str) -> String {
+    sql(cell, tenant, "insert into mark values (1)");
+    thread::sleep(Duration::from_millis(2_200));
+    let at = moment("now");
+    thread::sleep(Duration::from_millis(2_200));
+    sql(cell, tenant, "insert into mark values (2)");
+    at
+}
+
+fn marks(cell: &Cell, tenant: &str) -> String {
+    let query = "select string_agg(round::text, ' ' order by round) from mark";
+    sql(cell, tenant, query)
 }
 
 /// This moment, or another one, to the second.
@@ -110,37 +153,31 @@ fn rebuilt_on_an_empty_machine(cell: &mut Cell) {
     };
     with(coordinator(&["backup-keys"]), "--out");
     // This long a commit may take to be shipped.
-    std::thread::sleep(Duration::from_secs(10));
+    thread::sleep(Duration::from_secs(10));
     cell.coordinator = None;
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     std::fs::rename(&data, &lost).expect("the old machine");
     with(coordinator(&["restore-keys"]), "--from");
-    let mut restore = coordinator(&["restore", "--from"]);
-    let said = run(restore.arg(lost.join("backups"))).ok();
-    assert!(said.contains("2 hosts, 3 tenants"), "{said}");
+    let mut restore = coordinator(&["restore"]);
+    let said = run(restore.arg("--from").arg(lost.join("backups"))).ok();
+    assert!(said.contains("2 hosts, 4 tenants"), "{said}");
     std::fs::rename(lost.join("backups"), data.join("backups")).expect("the destination");
     std::fs::remove_dir_all(&lost).expect("the old machine");
     cell.start_coordinator();
     cell.wait_host("h1", "ready");
     cell.wait_host("h2", "ready");
     println!("rebuilt in {:.1} s", begun.elapsed().as_secs_f64());
-    for tenant in ["alfa", "beta", "gama"] {
+    for tenant in ["alfa", "beta", "gama", "delta"] {
         cell.wait_phase(tenant, "running", MINUTE);
         answers(cell, tenant);
     }
     assert_eq!(containers(cell), running, "nothing was restarted");
     assert_eq!(key(cell), known);
     cell.isyctl(&["backup", "create", "alfa"]).ok();
-    wait_for("another backup", 3 * MINUTE, || {
-        (bases(cell).len() == 2).then_some(())
-    });
+    based(cell, "alfa", 2);
 }
 
 #[test]
-#[expect(
-    clippy::too_many_lines,
-    reason = "one story, in the order in which it happens"
-)]
 fn a_tenant_comes_back_as_it_was_at_a_chosen_second() {
     const NAME: &str = "a_tenant_comes_back_as_it_was_at_a_chosen_second";
     if !enabled(NAME) {
@@ -152,33 +189,36 @@ fn a_tenant_comes_back_as_it_was_at_a_chosen_second() {
         config: CONFIG,
         ..Shape::default()
     });
-    cell.isyctl(&["tenant", "create", "alfa", "--host", "h1"])
-        .ok();
-    answers(&cell, "alfa");
-    sql(&cell, "alfa", "create table mark (round integer)");
-    let user = User::admin(&cell, "alfa");
+    for tenant in ["alfa", "delta"] {
+        let words = ["tenant", "create", tenant, "--host", "h1"];
+        cell.isyctl(&words).ok();
+        answers(&cell, tenant);
+        sql(&cell, tenant, "create table mark (round integer)");
+    }
+    // Shipments are waited for; so both wait at once.
+    thread::scope(|scope| {
+        scope.spawn(|| in_its_place_and_back(&cell));
+        as_other_tenants(&cell);
+    });
+    rebuilt_on_an_empty_machine(&mut cell);
+}
+
+fn as_other_tenants(cell: &Cell) {
+    let user = User::admin(cell, "alfa");
     attach(&user, "one");
     cell.isyctl(&["backup", "create", "alfa", "--note", "first"])
         .ok();
-    wait_for("a backup", 3 * MINUTE, || {
-        (!bases(&cell).is_empty()).then_some(())
-    });
-    let base = bases(&cell)[0]["id"].as_str().expect("an id").to_owned();
+    based(cell, "alfa", 1);
+    let listed = bases(cell, "alfa");
+    let base = listed[0]["id"].as_str().expect("an id").to_owned();
     let shown = cell.json(&["backup", "show", &base[..10]]);
     assert_eq!(shown["notes"], json!(["first"]), "{shown}");
 
     attach(&user, "two");
-    sql(&cell, "alfa", "insert into mark values (1)");
-    std::thread::sleep(Duration::from_millis(2_200));
-    let at = moment("now");
-    std::thread::sleep(Duration::from_millis(2_200));
-    sql(&cell, "alfa", "insert into mark values (2)");
+    let at = marked_around(cell, "alfa");
     attach(&user, "three");
-    let after = moment("now");
-    wait_for("what came after to be shipped", 5 * MINUTE, || {
-        (restorable(&cell) > after).then_some(())
-    });
-    checked_by_restic(&cell);
+    shipped(cell, "alfa");
+    checked_by_restic(cell);
 
     // What cannot be is said before anything starts.
     let later = moment("1 hour");
@@ -188,35 +228,42 @@ fn a_tenant_comes_back_as_it_was_at_a_chosen_second() {
     let why = "what was committed after";
     assert!(refused.stderr.contains(why), "{refused:?}");
     let tenants = cell.json(&["tenant", "list"]);
-    assert_eq!(tenants.as_array().map(Vec::len), Some(1), "{tenants}");
+    assert_eq!(tenants.as_array().map(Vec::len), Some(2), "{tenants}");
 
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     let words = [
         "tenant", "restore", "alfa", "--to", &at, "--as", "beta", "--host", "h2",
     ];
     cell.isyctl(&words).ok();
-    answers(&cell, "beta");
+    answers(cell, "beta");
     println!("restored in {:.1} s", begun.elapsed().as_secs_f64());
-    assert_eq!(
-        sql(
-            &cell,
-            "beta",
-            "select string_agg(round::text, ' ') from mark"
-        ),
-        "1"
-    );
+    as_it_was_and_neutral(cell);
+    // The one that was backed up is as it was.
+    assert_eq!(marks(cell, "alfa"), "1 2");
+    let words = [
+        "tenant", "restore", "alfa", "--to", "latest", "--as", "gama", "--live",
+    ];
+    cell.isyctl(&words).ok();
+    answers(cell, "gama");
+    assert_eq!(marks(cell, "gama"), "1 2");
+    assert_eq!(sql(cell, "gama", NEUTRAL), "", "it is live");
+}
+
+const NEUTRAL: &str = "select value from ir_config_parameter where key = 'database.is_neutralized'";
+const UUID: &str = "select value from ir_config_parameter where key = 'database.uuid'";
+
+/// What was restored is all there, and is another tenant, which reaches nobody.
+fn as_it_was_and_neutral(cell: &Cell) {
+    assert_eq!(marks(cell, "beta"), "1");
     let attached = "select count(*) from ir_attachment where name in ('one', 'two', 'three')";
-    assert_eq!(sql(&cell, "beta", attached), "2");
-    // It is another tenant, which reaches nobody.
-    let uuid = "select value from ir_config_parameter where key = 'database.uuid'";
-    assert_ne!(sql(&cell, "beta", uuid), sql(&cell, "alfa", uuid));
-    let neutral = "select value from ir_config_parameter where key = 'database.is_neutralized'";
-    assert_eq!(sql(&cell, "beta", neutral).to_lowercase(), "true");
-    assert_eq!(sql(&cell, "alfa", neutral), "");
+    assert_eq!(sql(cell, "beta", attached), "2");
+    assert_ne!(sql(cell, "beta", UUID), sql(cell, "alfa", UUID));
+    assert_eq!(sql(cell, "beta", NEUTRAL).to_lowercase(), "true");
+    assert_eq!(sql(cell, "alfa", NEUTRAL), "");
     // Its own administrator gets in, and every file is served.
-    let other = User::admin(&cell, "beta");
+    let other = User::admin(cell, "beta");
     let ids = sql(
-        &cell,
+        cell,
         "beta",
         "select string_agg(id::text, ' ') from ir_attachment where name in ('one', 'two')",
     );
@@ -224,91 +271,45 @@ fn a_tenant_comes_back_as_it_was_at_a_chosen_second() {
         let answer = other.get(&format!("/web/content/{id}"));
         assert!(answer.body.contains("content of "), "{answer:?}");
     }
-    // The one that was backed up is as it was.
-    assert_eq!(sql(&cell, "alfa", "select count(*) from mark"), "2");
-    let words = [
-        "tenant", "restore", "alfa", "--to", "latest", "--as", "gama", "--live",
-    ];
-    cell.isyctl(&words).ok();
-    answers(&cell, "gama");
-    assert_eq!(sql(&cell, "gama", "select count(*) from mark"), "2");
-    assert_eq!(sql(&cell, "gama", neutral), "", "it is live");
-    rebuilt_on_an_empty_machine(&mut cell);
 }
 
 /// In its place: it is itself as it was at that second, and one command returns to what it was before; backups go on after both.
-#[test]
-fn a_tenant_is_restored_in_its_place_and_returns() {
-    if !enabled("a_tenant_is_restored_in_its_place_and_returns") {
-        return;
-    }
-    let _alone = alone();
-    let cell = Cell::start(&Shape {
-        hosts: 1,
-        config: CONFIG,
-        ..Shape::default()
-    });
-    cell.isyctl(&["tenant", "create", "alfa"]).ok();
-    answers(&cell, "alfa");
-    sql(&cell, "alfa", "create table mark (round integer)");
-    cell.isyctl(&["backup", "create", "alfa"]).ok();
-    let based = |count| {
-        wait_for("a base", 5 * MINUTE, || {
-            (bases(&cell).len() == count).then_some(())
-        });
-    };
-    based(1);
-    sql(&cell, "alfa", "insert into mark values (1)");
-    std::thread::sleep(Duration::from_millis(2_200));
-    let at = moment("now");
-    std::thread::sleep(Duration::from_millis(2_200));
-    sql(&cell, "alfa", "insert into mark values (2)");
-    let shipped = || {
-        let after = moment("now");
-        wait_for("all of it to be shipped", 5 * MINUTE, || {
-            (restorable(&cell) > after).then_some(())
-        });
-    };
-    shipped();
-    let marks = || {
-        let query = "select string_agg(round::text, ' ' order by round) from mark";
-        sql(&cell, "alfa", query)
-    };
-    let uuid = || {
-        let query = "select value from ir_config_parameter where key = 'database.uuid'";
-        sql(&cell, "alfa", query)
-    };
-    let own = uuid();
-    let restore = |to: &str| cell.isyctl(&["tenant", "restore", "alfa", "--to", to, "--yes"]);
+fn in_its_place_and_back(cell: &Cell) {
+    let restore = |to: &str| cell.isyctl(&["tenant", "restore", "delta", "--to", to, "--yes"]);
+    let itself = || (marks(cell, "delta"), sql(cell, "delta", UUID));
+    cell.isyctl(&["backup", "create", "delta"]).ok();
+    based(cell, "delta", 1);
+    let at = marked_around(cell, "delta");
+    end_segment(cell);
+    shipped(cell, "delta");
+    let (_, own) = itself();
 
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     restore(&at).ok();
-    answers(&cell, "alfa");
-    println!(
-        "restored in its place in {:.1} s",
-        begun.elapsed().as_secs_f64()
-    );
-    assert_eq!((marks(), uuid()), ("1".to_owned(), own.clone()));
-    User::admin(&cell, "alfa");
+    answers(cell, "delta");
+    let took = begun.elapsed().as_secs_f64();
+    println!("restored in its place in {took:.1} s");
+    assert_eq!(itself(), ("1".to_owned(), own.clone()));
+    User::admin(cell, "delta");
     let refused = restore("latest");
     assert_ne!(refused.code, 0, "{refused:?}");
     assert!(refused.stderr.contains("is kept until"), "{refused:?}");
-    sql(&cell, "alfa", "insert into mark values (3)");
-    based(2);
-    shipped();
+    sql(cell, "delta", "insert into mark values (3)");
+    based(cell, "delta", 2);
+    end_segment(cell);
+    shipped(cell, "delta");
 
     restore("before").ok();
-    answers(&cell, "alfa");
-    assert_eq!((marks(), uuid()), ("1 2".to_owned(), own));
+    answers(cell, "delta");
+    assert_eq!(itself(), ("1 2".to_owned(), own));
     let refused = restore("before");
-    assert!(
-        refused.stderr.contains("nothing to return to"),
-        "{refused:?}"
-    );
-    based(3);
-    shipped();
+    let why = "nothing to return to";
+    assert!(refused.stderr.contains(why), "{refused:?}");
+    based(cell, "delta", 3);
+    end_segment(cell);
+    shipped(cell, "delta");
     // From the history that goes on, and not from the one that was given up.
     restore("latest").ok();
-    answers(&cell, "alfa");
-    assert_eq!(marks(), "1 2");
+    answers(cell, "delta");
+    assert_eq!(marks(cell, "delta"), "1 2");
 }
