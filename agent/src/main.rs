@@ -17,7 +17,7 @@ use isyone_agent::{
     docker::engine::Engine,
     host::{
         Pace,
-        firewall::Applier,
+        firewall::{Applier, Repair},
         probe::NetProbe,
         relay::{Keeper, Program, version},
     },
@@ -145,6 +145,10 @@ struct RunArguments {
     /// Start tenants even where no packet filter can be put up. They can then reach each other.
     #[arg(long, env = "ISYONE_INSECURE_NO_FIREWALL")]
     insecure_no_firewall: bool,
+    /// Restart Docker (`systemctl restart docker`) when its own rules of the packet filter are gone, as after `nft flush ruleset`; only
+    /// while its `live-restore` is on, so that tenants run on. Without this the host is shown as degraded, with the command.
+    #[arg(long, env = "ISYONE_AGENT_REPAIR_DOCKER")]
+    repair_docker: bool,
 }
 
 #[derive(Args)]
@@ -348,6 +352,10 @@ async fn serve(arguments: RunArguments) -> anyhow::Result<()> {
         firewall: Some(Applier {
             insecure: arguments.insecure_no_firewall,
             resolvers: arguments.resolvers,
+            repair: Repair {
+                allowed: arguments.repair_docker,
+                ..Repair::default()
+            },
             ..Applier::default()
         }),
     })?;

@@ -48,6 +48,8 @@ pub struct EngineInfo {
     pub root_dir: String,
     /// CPUs available to containers.
     pub cpus: u32,
+    /// Containers run on while it is started anew.
+    pub live_restore: bool,
 }
 
 /// A local image.

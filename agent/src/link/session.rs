@@ -446,6 +446,7 @@ impl Session {
                 .into_iter()
                 .take(MAX_JOBS_PER_HOST)
                 .collect(),
+            condition: host.board.condition(),
             now: now_ms(),
         };
         let report = self.reporter.next(entries, &around, regular);

@@ -304,6 +304,7 @@ impl Bench {
             tenants,
             complete: true,
             jobs: Vec::new(),
+            condition: Default::default(),
         };
         self.apply(Command::Report {
             host: host.clone(),

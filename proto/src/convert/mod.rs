@@ -3,6 +3,7 @@
 //!
 //! Not here: whether a named thing exists; the coordinator and the agent check that.
 
+mod condition;
 mod hosts;
 mod jobs;
 mod network;

@@ -296,6 +296,26 @@ pub struct JobReport {
     pub message: String,
 }
 
+/// Something on a host that was not as it must be, and is again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mended {
+    /// What it was, such as `packet filter`.
+    pub subject: Box<str>,
+    /// When it was last mended, by the host's clock.
+    pub at: UnixMs,
+    /// What was found and done, for people.
+    pub message: Box<str>,
+}
+
+/// How a host itself is, besides what it has and uses.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HostCondition {
+    /// Docker does not answer, so what is known of its tenants is old. Never from agents that do not say.
+    pub docker_away: bool,
+    /// What its agent has mended by itself since it began, each subject once.
+    pub mended: Vec<Mended>,
+}
+
 /// A host's report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostReport {
@@ -309,6 +329,8 @@ pub struct HostReport {
     pub complete: bool,
     /// All jobs of the plan.
     pub jobs: Vec<JobReport>,
+    /// How the host itself is.
+    pub condition: HostCondition,
 }
 
 #[cfg(test)]

@@ -50,6 +50,7 @@ impl Docker for Engine {
             version: info.server_version.unwrap_or_default(),
             root_dir: info.docker_root_dir.unwrap_or_default(),
             cpus: info.ncpu.unwrap_or_default() as u32,
+            live_restore: info.live_restore_enabled.unwrap_or_default(),
         })
     }
 

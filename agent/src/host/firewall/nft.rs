@@ -41,12 +41,12 @@ impl Nft {
 
     /// Puts rules in force, all or none.
     pub(super) async fn load(&self, rules: &str) -> Result<(), FirewallError> {
-        self.run(&["-f", "-"], rules).await
+        self.run(&["-f", "-"], rules).await.map(drop)
     }
 
     /// Whether rules would be taken; changes nothing.
     pub(super) async fn check(&self, rules: &str) -> Result<(), FirewallError> {
-        self.run(&["--check", "-f", "-"], rules).await
+        self.run(&["--check", "-f", "-"], rules).await.map(drop)
     }
 
     /// Whether a table of ours is there, with its first hook.
@@ -55,11 +55,19 @@ impl Nft {
         self.run(&list, "").await.is_ok()
     }
 
-    async fn run(&self, arguments: &[&str], input: &str) -> Result<(), FirewallError> {
+    /// What is in force of a table or chain, as the program shows it, without what is counted; `None`: nothing.
+    pub(super) async fn shown(&self, what: &[&str]) -> Option<String> {
+        let list = [&["--stateless", "list"], what].concat();
+        let shown = self.run(&list, "").await.ok()?;
+        Some(String::from_utf8_lossy(&shown).into_owned())
+    }
+
+    /// Returns what it writes.
+    async fn run(&self, arguments: &[&str], input: &str) -> Result<Vec<u8>, FirewallError> {
         let mut child = process::Command::new(&self.program)
             .args(arguments)
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
@@ -75,7 +83,7 @@ impl Nft {
             })?
             .map_err(FirewallError::Missing)?;
         if output.status.success() {
-            return Ok(());
+            return Ok(output.stdout);
         }
         let words = String::from_utf8_lossy(&output.stderr);
         Err(FirewallError::Refused(

@@ -25,6 +25,7 @@ impl Docker for FakeDocker {
             version: "fake".to_owned(),
             root_dir: self.dir.display().to_string(),
             cpus: 4,
+            live_restore: false,
         })
     }
 

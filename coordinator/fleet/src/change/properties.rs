@@ -268,6 +268,7 @@ fn report(bench: &Bench, host: &HostName) -> HostReport {
         tenants,
         complete: true,
         jobs: Vec::new(),
+        condition: Default::default(),
     }
 }
 

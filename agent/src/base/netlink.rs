@@ -1,0 +1,201 @@
+//! What the kernel announces to whoever listens: here, that somebody changes the packet filter, or this machine's links and
+//! addresses. A wake-up call only: announcements may be lost, so whoever hears one looks for itself, and on a timer too.
+//!
+//! Not here: what follows (host::firewall, host::comeback), asking the kernel for anything.
+
+use std::{io, os::fd::OwnedFd};
+
+use rustix::{
+    io::Errno,
+    net::{
+        AddressFamily, RecvFlags, SocketFlags, SocketType, bind,
+        netlink::{NETFILTER, SocketAddrNetlink},
+        recv, socket_with,
+    },
+};
+use tokio::io::{Interest, unix::AsyncFd};
+
+/// Group of announcements about nftables (`NFNLGRP_NFTABLES`, the seventh).
+const NFTABLES: u32 = 1 << 6;
+/// Groups about addresses (`RTMGRP_IPV4_IFADDR`, `RTMGRP_IPV6_IFADDR`).
+const ADDRESSES: u32 = 0x10 | 0x100;
+/// Announcements come in packets of a memory page or two.
+const BUFFER: usize = 64 << 10;
+/// A message's own head, and an attribute's.
+const HEAD: usize = 16;
+const ATTRIBUTE_HEAD: usize = 4;
+/// Bits of an attribute's kind that say how it is laid out.
+const LAYOUT: u16 = 0xC000;
+
+/// One announcement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    pub kind: u16,
+    /// What follows its head.
+    pub body: Vec<u8>,
+}
+
+/// A socket on which the kernel announces.
+pub struct Listener {
+    socket: AsyncFd<OwnedFd>,
+    buffer: Vec<u8>,
+}
+
+impl Listener {
+    /// For changes of the packet filter, of this network namespace. Only root may.
+    pub fn nftables() -> io::Result<Self> {
+        Self::open(Some(NETFILTER), NFTABLES)
+    }
+
+    /// For addresses that this machine gets or loses.
+    pub fn addresses() -> io::Result<Self> {
+        Self::open(None, ADDRESSES)
+    }
+
+    fn open(protocol: Option<rustix::net::Protocol>, groups: u32) -> io::Result<Self> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;
+        bind(&socket, &SocketAddrNetlink::new(0, groups))?;
+        Ok(Self {
+            socket: AsyncFd::with_interest(socket, Interest::READABLE)?,
+            buffer: vec![0; BUFFER],
+        })
+    }
+
+    /// What is announced next; `None`: some of it was lost.
+    pub async fn next(&mut self) -> io::Result<Option<Vec<Message>>> {
+        loop {
+            let mut ready = self.socket.readable().await?;
+            match recv(
+                self.socket.get_ref(),
+                &mut self.buffer[..],
+                RecvFlags::empty(),
+            ) {
+                Ok((_, length)) => {
+                    let whole = self.buffer.get(..length);
+                    return Ok(whole.map(messages));
+                }
+                Err(Errno::AGAIN) => ready.clear_ready(),
+                Err(Errno::INTR) => {}
+                Err(Errno::NOBUFS) => return Ok(None),
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+}
+
+fn short(bytes: &[u8], at: usize) -> Option<u16> {
+    let two = bytes.get(at..at.checked_add(2)?)?;
+    Some(u16::from_ne_bytes(two.try_into().ok()?))
+}
+
+fn long(bytes: &[u8], at: usize) -> Option<u32> {
+    let four = bytes.get(at..at.checked_add(4)?)?;
+    Some(u32::from_ne_bytes(four.try_into().ok()?))
+}
+
+/// Lengths are rounded up to four bytes.
+fn aligned(length: usize) -> usize {
+    length.saturating_add(3) & !3
+}
+
+/// The messages of a packet; what is cut off is left out.
+fn messages(packet: &[u8]) -> Vec<Message> {
+    let (mut found, mut rest) = (Vec::new(), packet);
+    while let (Some(length), Some(kind)) = (long(rest, 0), short(rest, 4)) {
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        let Some(body) = rest.get(HEAD..length) else {
+            break;
+        };
+        found.push(Message {
+            kind,
+            body: body.to_vec(),
+        });
+        rest = rest.get(aligned(length)..).unwrap_or_default();
+    }
+    found
+}
+
+impl Message {
+    /// The value of an attribute behind `skip` bytes of the message's own.
+    pub fn attribute(&self, skip: usize, wanted: u16) -> Option<&[u8]> {
+        let mut rest = self.body.get(skip..)?;
+        loop {
+            let (length, kind) = (usize::from(short(rest, 0)?), short(rest, 2)? & !LAYOUT);
+            let value = rest.get(ATTRIBUTE_HEAD..length)?;
+            if kind == wanted {
+                return Some(value);
+            }
+            rest = rest.get(aligned(length)..)?;
+        }
+    }
+
+    /// Likewise, a text that ends with a zero.
+    pub fn text(&self, skip: usize, wanted: u16) -> Option<&str> {
+        let value = self.attribute(skip, wanted)?;
+        let text = std::str::from_utf8(value).ok()?;
+        Some(text.trim_end_matches('\0'))
+    }
+
+    /// Likewise, a number, most significant byte first.
+    pub fn number(&self, skip: usize, wanted: u16) -> Option<u32> {
+        let value = self.attribute(skip, wanted)?;
+        Some(u32::from_be_bytes(value.try_into().ok()?))
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    /// An attribute as the kernel lays it out.
+    pub(crate) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(ATTRIBUTE_HEAD + value.len()).unwrap();
+        let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
+        bytes.extend_from_slice(value);
+        bytes.resize(aligned(bytes.len()), 0);
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{testing::attribute, *};
+
+    fn packed(kind: u16, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(HEAD + body.len()).unwrap();
+        let mut bytes = length.to_ne_bytes().to_vec();
+        bytes.extend_from_slice(&kind.to_ne_bytes());
+        bytes.resize(HEAD, 0);
+        bytes.extend_from_slice(body);
+        bytes.resize(aligned(bytes.len()), 0);
+        bytes
+    }
+
+    #[test]
+    fn messages_and_what_is_in_them_are_found() {
+        let body = [
+            vec![1, 0, 0, 0],
+            attribute(2, &7_u32.to_be_bytes()),
+            attribute(LAYOUT | 3, b"isyone\0"),
+        ];
+        let packet = [packed(10, &body.concat()), packed(11, b"")].concat();
+        let found = messages(&packet);
+        assert_eq!(found.iter().map(|m| m.kind).collect::<Vec<_>>(), [10, 11]);
+        assert_eq!(found[0].number(4, 2), Some(7));
+        assert_eq!(found[0].text(4, 3), Some("isyone"));
+        assert_eq!(found[0].text(4, 4), None);
+        assert_eq!(found[1].text(4, 3), None);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_ends(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            for message in messages(&bytes) {
+                let _ = (message.text(4, 1), message.number(0, 2));
+            }
+        }
+    }
+}
