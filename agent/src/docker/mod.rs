@@ -181,6 +181,8 @@ pub type PullProgress<'a> = &'a (dyn Fn(u32) + Send + Sync);
 /// taken is a [`DockerError::Conflict`].
 #[async_trait]
 pub trait Docker: Send + Sync + 'static {
+    /// Whether it answers at all.
+    async fn ping(&self) -> Result<()>;
     /// Version and machine.
     async fn info(&self) -> Result<EngineInfo>;
     /// An image, by reference or id.

@@ -3,6 +3,7 @@
 //! Not here: loops (reconcile) and the link.
 
 pub mod addon;
+pub mod answers;
 pub mod board;
 pub mod cgroup;
 pub mod chores;
@@ -91,6 +92,10 @@ pub struct Pace {
     pub retry_first: Duration,
     /// Longest wait after a failure.
     pub retry_cap: Duration,
+    /// Between questions whether Docker answers.
+    pub docker_ask: Duration,
+    /// How long that may take.
+    pub docker_patience: Duration,
 }
 
 impl Default for Pace {
@@ -107,6 +112,9 @@ impl Default for Pace {
             resync: Duration::from_secs(300),
             retry_first: Duration::from_secs(1),
             retry_cap: Duration::from_secs(60),
+            // With two questions unanswered, a Docker that hangs is found within 40 s.
+            docker_ask: Duration::from_secs(10),
+            docker_patience: Duration::from_secs(10),
         }
     }
 }
@@ -126,6 +134,8 @@ impl Pace {
             resync: ms(200),
             retry_first: ms(2),
             retry_cap: ms(20),
+            docker_ask: ms(10),
+            docker_patience: ms(20),
         }
     }
 }

@@ -16,7 +16,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Desired, rest};
 use crate::host::{
-    Host, chores,
+    Host, answers, chores,
     events::{self, Signal},
     ledger::InForce,
 };
@@ -36,6 +36,8 @@ pub async fn run(host: Arc<Host>, mut plans: watch::Receiver<InForce>, stop: Can
         stop.clone()
             .run_until_cancelled_owned(events::listen(host.clone(), events_tx)),
     );
+    let asking = answers::ask(host.clone());
+    tracker.spawn(stop.clone().run_until_cancelled_owned(asking));
     let strays = Arc::new(Notify::new());
     let stopping = chores::stop_strays(host.clone(), plans.clone(), strays.clone());
     tracker.spawn(stop.clone().run_until_cancelled_owned(stopping));

@@ -326,6 +326,31 @@ async fn crashes_sickness_and_a_lost_daemon_are_noticed() {
     life.end().await;
 }
 
+/// Fails where only tenants find out: a host without any stays in trouble, or is never found to be in it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_that_is_away_or_mute_is_noticed_without_tenants_and_so_is_its_return() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = FakeDocker::new(dir.path(), 1);
+    let life = Life::begin(&fake, dir.path(), &[]);
+    for _ in 0..2 {
+        fake.set_down(true);
+        life.wait("the alarm", |l| l.host.board.condition().docker_away)
+            .await;
+        fake.set_down(false);
+        life.wait("the all-clear", |l| !l.host.board.condition().docker_away)
+            .await;
+        fake.set_mute(true);
+        life.wait("the alarm of a mute one", |l| {
+            l.host.board.docker_error().contains("no answer within")
+        })
+        .await;
+        fake.set_mute(false);
+        life.wait("its all-clear", |l| l.host.board.docker_error().is_empty())
+            .await;
+    }
+    life.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unknown_image_fails_with_the_registrys_words_and_the_way_out() {
     let dir = tempfile::tempdir().unwrap();

@@ -44,6 +44,10 @@ const PULL_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
 #[async_trait]
 impl Docker for Engine {
+    async fn ping(&self) -> Result<()> {
+        self.call(|c| async move { c.ping().await }).await.map(drop)
+    }
+
     async fn info(&self) -> Result<EngineInfo> {
         let info = self.call(|c| async move { c.info().await }).await?;
         Ok(EngineInfo {

@@ -93,6 +93,8 @@ struct World {
     calls: u64,
     dies_at: Option<u64>,
     down: bool,
+    /// It takes questions whether it answers, and does not.
+    mute: bool,
     next_id: u64,
     unhealthy: BTreeSet<String>,
     /// Where containers are; those that are not here are at 127.0.0.1.
@@ -219,6 +221,11 @@ impl FakeDocker {
     /// The daemon stops answering, or answers again. Containers stay as they are.
     pub fn set_down(&self, down: bool) {
         self.world().down = down;
+    }
+
+    /// The daemon takes questions whether it answers, and says nothing; or answers again.
+    pub fn set_mute(&self, mute: bool) {
+        self.world().mute = mute;
     }
 
     /// From now on a container of this name has that address while it runs.

@@ -54,7 +54,7 @@ pub enum Phase {
     Deleting,
     /// Deleted; its volumes are kept.
     Quarantined,
-    /// Its host is silent, or has not reported on it since the coordinator started.
+    /// Its host is silent, or has not reported on it since the coordinator started, or its Docker does not answer.
     Unknown,
     /// A requested change is under way.
     Updating,
@@ -104,6 +104,13 @@ fn observed_phase(
     }
     if let Some(why) = refused_plan(state, tenant, host) {
         return (Phase::Failing, why);
+    }
+    if let Some(why) = docker_is_away(state, host) {
+        let phase = match quarantined {
+            true => Phase::Quarantined,
+            false => Phase::Unknown,
+        };
+        return (phase, why);
     }
     let Some(report) = observed.map(|o| &o.report) else {
         let phase = match (tenant.desired, tenant.activated_at) {
@@ -250,6 +257,13 @@ pub fn refused_plan(state: &State, tenant: &Tenant, host: &HostName) -> Option<S
     let current = matches!(copy(state, tenant, host), CopyObserved::Present(seen)
         if seen.report.generation == tenant.generation);
     (!current).then(|| format!("host {host} cannot take its plan: {why}"))
+}
+
+/// What is to be said of a host's tenants and operations while its Docker does not answer: what was last reported of them is old.
+pub fn docker_is_away(state: &State, host: &HostName) -> Option<String> {
+    let seen = state.observed.hosts.get(host)?;
+    let away = seen.condition.docker_away;
+    away.then(|| format!("Docker on {host} does not answer"))
 }
 
 /// The host's last report on this tenant, if it is about this uid and placement.

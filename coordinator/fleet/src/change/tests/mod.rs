@@ -3,6 +3,7 @@
 //! Not here: what holds after any sequence of commands (properties), and domains and sleep, which have tests of their
 //! own.
 
+mod conditions;
 mod hopeless;
 mod joining;
 mod lifecycle;
