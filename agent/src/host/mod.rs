@@ -56,7 +56,7 @@ use crate::{
         fsutil::{self, blocking},
     },
     docker::{Docker, DockerError, EngineInfo},
-    plan::{container::NamedSpec, facts::HostFacts, render},
+    plan::{container::NamedSpec, facts::HostFacts, render, starts::Starts},
 };
 
 /// Concurrent creates: more would only slow each one down, and starve running tenants.
@@ -190,6 +190,8 @@ pub struct Host {
     pub full: Arc<Semaphore>,
     /// Held while the state of a copy that is being filled is written: its loop and a job both do that.
     pub copies: Mutex<()>,
+    /// Starts of containers that failed.
+    starts: Mutex<Starts>,
     /// Whether new tenants may start.
     pub gate: watch::Sender<Gate>,
     advertise: std::net::IpAddr,
@@ -234,6 +236,7 @@ impl Host {
             light: Arc::new(Semaphore::new(LIGHT_AT_ONCE)),
             full: Arc::new(Semaphore::new(FULL_AT_ONCE)),
             copies: Mutex::new(()),
+            starts: Mutex::default(),
             gate: watch::Sender::new(Gate::Open),
             advertise,
             tenants_dir: None,
@@ -342,6 +345,11 @@ impl Host {
         let warning = there.map_or_else(|e| e.to_string(), |()| String::new());
         self.board.set_warning("tenants-dir", &warning);
         Ok(homes)
+    }
+
+    /// Starts of containers that failed.
+    pub fn starts(&self) -> MutexGuard<'_, Starts> {
+        self.starts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn unmovable(&self) -> MutexGuard<'_, BTreeSet<Uuid>> {

@@ -19,5 +19,6 @@ pub mod relay;
 pub mod render;
 pub mod sql;
 pub mod stack;
+pub mod starts;
 pub mod state;
 pub mod steps;

@@ -109,6 +109,12 @@ impl Tenant {
                 ),
             }
         };
+        let stuck = {
+            let starts = self.host.starts();
+            let mut roles = vec![Role::Postgres, Role::Odoo];
+            roles.retain(|role| starts.is_stuck(&self.container_name(*role)));
+            roles
+        };
         let ((postgres, odoo), (network, postgres_volume, odoo_volume, init)) =
             tokio::try_join!(containers, rest)?;
         let (postgres_image, odoo_image) =
@@ -122,6 +128,7 @@ impl Tenant {
             odoo_volume,
             postgres_image,
             odoo_image,
+            stuck,
             directory: fsutil::is_directory(&self.directory()),
             ..Default::default()
         })

@@ -326,6 +326,40 @@ async fn crashes_sickness_and_a_lost_daemon_are_noticed() {
     life.end().await;
 }
 
+/// What a dockerd killed in mid-start leaves. Fails where the agent repeats the same start for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_that_never_starts_again_is_made_anew_over_the_same_data_and_that_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = FakeDocker::new(dir.path(), 1);
+    let plan = tenant_plan("alfa");
+    let life = Life::begin(&fake, dir.path(), std::slice::from_ref(&plan));
+    life.converged(&plan).await;
+    let keys = fake.database_keys("alfa");
+    for name in ["odoo_alfa", "postgres_alfa"] {
+        let before = fake.log().len();
+        fake.leave_half(name);
+        fake.kill(name, 137);
+        life.wait("it runs", |_| fake.running().len() == 2).await;
+        life.converged(&plan).await;
+        let log = &fake.log()[before..];
+        let count = |call: &str| {
+            log.iter()
+                .filter(|l| **l == format!("{call} {name}"))
+                .count()
+        };
+        assert_eq!((count("start"), count("remove")), (4, 1), "{log:?}");
+        let mended = life.host.board.condition().mended;
+        let told = mended.iter().find(|m| &*m.subject == "container").unwrap();
+        assert!(
+            told.message.starts_with(name) && told.message.contains("file exists"),
+            "{told:?}"
+        );
+    }
+    assert_eq!(fake.database_keys("alfa"), keys);
+    assert_one_running_stack(&fake, "alfa");
+    life.end().await;
+}
+
 /// Fails where only tenants find out: a host without any stays in trouble, or is never found to be in it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_daemon_that_is_away_or_mute_is_noticed_without_tenants_and_so_is_its_return() {

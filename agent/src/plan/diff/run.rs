@@ -140,6 +140,8 @@ fn why_not_kept(
         Some("its ports were the relay's, and are Docker's now")
     } else if matches!(container.state.as_str(), "dead" | "removing") {
         Some("Docker could not remove it")
+    } else if !container.is_up() && inputs.observed.stuck.contains(&role) {
+        Some("starting it fails in the same way again and again")
     } else if stops && data::is_to_move(inputs, role) {
         Some("its data moves to the tenant's own directory")
     } else if (stops || !inputs.state.is_ready())

@@ -208,6 +208,16 @@ impl Docker for FakeDocker {
 
     async fn start(&self, name: &str) -> Result<()> {
         let fate = self.before(format!("start {name}")).await?;
+        {
+            let mut world = self.world();
+            let id = world.find(name)?.id;
+            if world.half_left.contains(&id) {
+                return Err(DockerError::Refused(format!(
+                    "failed to create task for container: failed to start shim: mkdir \
+                     /run/containerd/io.containerd.runtime.v2.task/moby/id{id}: file exists: unknown"
+                )));
+            }
+        }
         self.begin(name)?;
         self.tell(name, "start");
         self.after(fate, ()).await

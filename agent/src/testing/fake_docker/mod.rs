@@ -99,6 +99,8 @@ struct World {
     unhealthy: BTreeSet<String>,
     /// Where containers are; those that are not here are at 127.0.0.1.
     places: BTreeMap<String, Ipv4Addr>,
+    /// Containers of which containerd has kept half, by their number.
+    half_left: BTreeSet<u64>,
     /// Containers that do not end when they are told to.
     stubborn: BTreeSet<String>,
     /// Connections to a tenant's PostgreSQL that came over the network.
@@ -221,6 +223,16 @@ impl FakeDocker {
     /// The daemon stops answering, or answers again. Containers stay as they are.
     pub fn set_down(&self, down: bool) {
         self.world().down = down;
+    }
+
+    /// The daemon was killed while it started this container, which is not up: this very one never starts again.
+    pub fn leave_half(&self, name: &str) {
+        let mut world = self.world();
+        if let Ok(container) = world.find(name) {
+            container.state = "exited";
+            let id = container.id;
+            world.half_left.insert(id);
+        }
     }
 
     /// The daemon takes questions whether it answers, and says nothing; or answers again.
