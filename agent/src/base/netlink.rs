@@ -1,16 +1,16 @@
 //! What the kernel announces to whoever listens: here, that somebody changes the packet filter, or this machine's links and
 //! addresses. A wake-up call only: announcements may be lost, so whoever hears one looks for itself, and on a timer too.
 //!
-//! Not here: what follows (host::firewall, host::comeback), asking the kernel for anything.
+//! Besides, the one thing that it is asked to do: to remove an interface. Not here: what follows (host::firewall, host::links).
 
 use std::{io, os::fd::OwnedFd};
 
 use rustix::{
     io::Errno,
     net::{
-        AddressFamily, RecvFlags, SocketFlags, SocketType, bind,
+        AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind,
         netlink::{NETFILTER, SocketAddrNetlink},
-        recv, socket_with,
+        recv, send, socket_with,
     },
 };
 use tokio::io::{Interest, unix::AsyncFd};
@@ -24,6 +24,13 @@ const BUFFER: usize = 64 << 10;
 /// A message's own head, and an attribute's.
 const HEAD: usize = 16;
 const ATTRIBUTE_HEAD: usize = 4;
+/// A request to remove an interface, its flags, and the answer's kind (`NLMSG_ERROR`, which says 0 where all is well).
+const DELETE_LINK: u16 = 17;
+const REQUEST_AND_ACK: u16 = 5;
+const ACK: u16 = 2;
+/// What such a request consists of (`ifinfomsg`), and where its index is.
+const LINK: usize = 16;
+const LINK_INDEX: usize = 4;
 /// Bits of an attribute's kind that say how it is laid out.
 const LAYOUT: u16 = 0xC000;
 
@@ -81,6 +88,38 @@ impl Listener {
                 Err(e) => return Err(e.into()),
             }
         }
+    }
+}
+
+/// Removes an interface (`RTM_DELLINK`).
+pub fn remove_link(index: u32) -> io::Result<()> {
+    let socket = socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    bind(&socket, &SocketAddrNetlink::new(0, 0))?;
+    let mut request = Vec::with_capacity(HEAD + LINK);
+    request.extend_from_slice(&u32::try_from(HEAD + LINK).unwrap_or(0).to_ne_bytes());
+    request.extend_from_slice(&DELETE_LINK.to_ne_bytes());
+    request.extend_from_slice(&REQUEST_AND_ACK.to_ne_bytes());
+    request.resize(HEAD + LINK_INDEX, 0);
+    request.extend_from_slice(&index.to_ne_bytes());
+    request.resize(HEAD + LINK, 0);
+    send(&socket, &request, SendFlags::empty())?;
+    let mut answer = [0_u8; 1024];
+    let (_, length) = recv(&socket, &mut answer[..], RecvFlags::empty())?;
+    let answer = answer.get(..length).map(messages).unwrap_or_default();
+    let code = answer.iter().find(|message| message.kind == ACK);
+    let code = code.and_then(|message| long(&message.body, 0));
+    match code {
+        Some(0) => Ok(()),
+        // The kernel says `-errno`.
+        Some(code) => Err(io::Error::from_raw_os_error(
+            code.cast_signed().wrapping_neg(),
+        )),
+        None => Err(io::ErrorKind::InvalidData.into()),
     }
 }
 

@@ -18,6 +18,7 @@ pub mod identity;
 pub mod images;
 pub mod known;
 pub mod ledger;
+pub mod links;
 pub mod mark;
 pub mod monitors;
 pub mod probe;

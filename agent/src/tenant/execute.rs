@@ -17,8 +17,9 @@ use crate::{
         tree,
     },
     docker::DockerError,
+    host::links,
     plan::{
-        diff::{Action, PlannedAction},
+        diff::{Action, Blocked, PlannedAction},
         postgres,
         stack::{self, Stack},
         state::Database,
@@ -159,10 +160,7 @@ async fn act_on_stack(
     let docker = &tenant.host.docker;
     match action {
         Action::WriteFiles => write_files(tenant, stack).await,
-        Action::CreateNetwork => {
-            docker.create_network(&stack.network, &stack.subnet).await?;
-            Ok(stack.subnet.clone())
-        }
+        Action::CreateNetwork => create_network(tenant, stack).await,
         Action::CreateContainer(role) => create(tenant, view, stack, role).await,
         Action::UpdateLimits(role) => {
             let spec = stack.container(role);
@@ -207,6 +205,17 @@ fn grace(role: Role) -> u32 {
         Role::Odoo => stack::ODOO_STOP_S,
         Role::Postgres => stack::POSTGRES_GRACE_S,
     }
+}
+
+async fn create_network(tenant: &Tenant, stack: &Stack) -> Result<String> {
+    let host = &tenant.host;
+    let network = tenant.plan.subnet.trunc();
+    if let Some(interface) = links::make_room(host, network).await? {
+        return Err(Blocked::NetworkTaken { network, interface }.into());
+    }
+    let (name, subnet) = (&stack.network, &stack.subnet);
+    host.docker.create_network(name, subnet).await?;
+    Ok(subnet.clone())
 }
 
 async fn create_volume(tenant: &Tenant, view: &TenantView, role: Role) -> Result<String> {

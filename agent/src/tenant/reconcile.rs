@@ -19,6 +19,7 @@ use crate::host::{
     Host, answers, chores,
     events::{self, Signal},
     ledger::InForce,
+    links,
 };
 
 struct Running {
@@ -38,6 +39,8 @@ pub async fn run(host: Arc<Host>, mut plans: watch::Receiver<InForce>, stop: Can
     );
     let asking = answers::ask(host.clone());
     tracker.spawn(stop.clone().run_until_cancelled_owned(asking));
+    let sweeping = links::sweep(host.clone(), plans.clone());
+    tracker.spawn(stop.clone().run_until_cancelled_owned(sweeping));
     let strays = Arc::new(Notify::new());
     let stopping = chores::stop_strays(host.clone(), plans.clone(), strays.clone());
     tracker.spawn(stop.clone().run_until_cancelled_owned(stopping));

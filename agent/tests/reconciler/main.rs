@@ -11,6 +11,7 @@ mod images;
 mod installs;
 mod keeper;
 mod life;
+mod links;
 mod relay;
 mod source;
 mod turns;

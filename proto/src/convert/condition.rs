@@ -2,6 +2,8 @@
 //!
 //! Not here: its tenants (report).
 
+use ipnet::Ipv4Net;
+
 use super::{
     report::{MAX_WORD, shortened},
     timestamp, unix_ms,
@@ -13,6 +15,8 @@ use crate::{
 
 /// An agent has a handful of things that it mends by itself.
 const MAX_MENDED: usize = 16;
+/// Most networks of a host, as in a Hello; documented in the protocol.
+const MAX_NETWORKS: usize = 256;
 /// Longest text about one of them, bytes: they come with every report.
 const MAX_MENDED_MESSAGE: usize = 512;
 
@@ -28,7 +32,14 @@ pub(super) fn parsed(wire: agent::HostCondition) -> HostCondition {
                 message: shortened(mended.message, MAX_MENDED_MESSAGE).into(),
             })
             .collect(),
+        networks: wire.networks.map(networks),
     }
+}
+
+/// What is no network is left out, as in a Hello.
+fn networks(wire: agent::HostNetworks) -> Vec<Ipv4Net> {
+    let texts = wire.networks.iter().take(MAX_NETWORKS);
+    texts.filter_map(|text| text.parse().ok()).collect()
 }
 
 impl From<&HostCondition> for agent::HostCondition {
@@ -43,6 +54,10 @@ impl From<&HostCondition> for agent::HostCondition {
                     message: mended.message.to_string(),
                 })
                 .collect(),
+            networks: condition.networks.as_ref().map(|networks| {
+                let networks = networks.iter().map(ToString::to_string).collect();
+                agent::HostNetworks { networks }
+            }),
         }
     }
 }
@@ -60,6 +75,7 @@ mod tests {
                 at: 1_700_000_000_123,
                 message: "it was gone".into(),
             }],
+            networks: Some(vec!["10.0.0.0/8".parse().unwrap()]),
         };
         assert_eq!(parsed((&said).into()), said);
         let one = agent::Mended {
@@ -69,9 +85,13 @@ mod tests {
         let many = agent::HostCondition {
             docker_away: false,
             mended: vec![one; 1_000],
+            networks: Some(agent::HostNetworks {
+                networks: vec!["10.0.0.0/8".to_owned(), "none".to_owned()],
+            }),
         };
         let kept = parsed(many);
         assert_eq!(kept.mended.len(), MAX_MENDED);
         assert_eq!(kept.mended[0].message.len(), MAX_MENDED_MESSAGE);
+        assert_eq!(kept.networks.unwrap().len(), 1);
     }
 }

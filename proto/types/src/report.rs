@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use ipnet::Ipv4Net;
 use uuid::Uuid;
 
 use crate::{
@@ -314,6 +315,8 @@ pub struct HostCondition {
     pub docker_away: bool,
     /// What its agent has mended by itself since it began, each subject once.
     pub mended: Vec<Mended>,
+    /// The networks that the host uses now, without those of its tenants; `None`: as it said when it connected.
+    pub networks: Option<Vec<Ipv4Net>>,
 }
 
 /// A host's report.

@@ -47,7 +47,7 @@ impl StatusBoard {
         self.changed.notify_one();
     }
 
-    /// How the host itself is.
+    /// How the host itself is, but for its networks.
     pub fn condition(&self) -> HostCondition {
         let inner = self.lock();
         let mended = inner.mended.iter().map(|(subject, (at, message))| Mended {
@@ -58,6 +58,7 @@ impl StatusBoard {
         HostCondition {
             docker_away: !inner.docker_error.is_empty(),
             mended: mended.collect(),
+            networks: None,
         }
     }
 

@@ -158,6 +158,16 @@ pub enum Blocked {
         "this tenant's data is to come from backup {0}, and this version cannot fetch backups; upgrade the agent"
     )]
     FromBackup(Uuid),
+    /// Something else of the host has the addresses of the tenant's network.
+    #[error(
+        "interface {interface} of this host has addresses of this tenant's network {network}, and is no network of Docker's: packets for the \
+         tenant would go there. Remove it (`ip link delete {interface}`), or delete the tenant and create it again: it gets another \
+         network"
+    )]
+    NetworkTaken {
+        network: ipnet::Ipv4Net,
+        interface: String,
+    },
     /// This host takes no new tenants now, for the given reason.
     #[error("{0}")]
     HostClosed(String),
@@ -182,7 +192,10 @@ impl Blocked {
     /// Whether a person must act first: neither time nor a job ends it.
     pub fn is_for_good(&self) -> bool {
         match self {
-            Self::HostClosed(_) | Self::HalfCopy | Self::NotCopied(_) => false,
+            Self::HostClosed(_)
+            | Self::HalfCopy
+            | Self::NotCopied(_)
+            | Self::NetworkTaken { .. } => false,
             Self::OldOrder { .. }
             | Self::ForeignVolume { .. }
             | Self::ForeignContainer(_)
@@ -254,6 +267,13 @@ mod tests {
                     tenant: Uuid::nil(),
                 },
                 "directory /srv/tenants/alfa belongs to another tenant (its `owner` is none,",
+            ),
+            (
+                Blocked::NetworkTaken {
+                    network: "10.90.0.16/28".parse().unwrap(),
+                    interface: "bridge7".into(),
+                },
+                "Remove it (`ip link delete bridge7`)",
             ),
             (Blocked::HostClosed("disk full".into()), "disk full"),
             (Blocked::HalfCopy, "nothing starts on half of it"),

@@ -40,6 +40,9 @@ impl Edit<'_> {
         }
         seen.take_report(report.resources, &report.docker_error, self.stamp.now);
         seen.condition = report.condition;
+        if let Some(networks) = seen.condition.networks.take() {
+            seen.hello.networks = networks;
+        }
         let jobs: Vec<Uuid> = report.jobs.iter().map(|job| job.id).collect();
         let reported = report.jobs.into_iter().map(|job| (job.id, Arc::new(job)));
         let counts = generations::follows(&record, &seen);

@@ -89,3 +89,32 @@ fn what_a_host_has_mended_is_told_once_each_time() {
     bench.apply(conditioned(mended(11))).unwrap();
     assert_eq!(told(&bench).len(), 2);
 }
+
+/// Fails where a host's networks are only known from when it connected: somebody else's bridge gets a tenant.
+#[test]
+fn a_network_that_a_host_has_got_since_it_connected_is_no_tenants() {
+    let (mut bench, _, alfa) = running();
+    let taken = bench.state.fleet.tenants[&alfa].placement.subnet;
+    let next = |n: u32| {
+        let first = u32::from(taken.network()) + 16 * n;
+        ipnet::Ipv4Net::new(first.into(), taken.prefix_len()).unwrap()
+    };
+    let condition = HostCondition {
+        networks: Some(vec![next(1), next(2)]),
+        ..Default::default()
+    };
+    bench.apply(conditioned(condition)).unwrap();
+    bench.create("beta", "small").unwrap();
+    let beta: TenantName = name("beta");
+    assert_eq!(bench.state.fleet.tenants[&beta].placement.subnet, next(3));
+    // Gone again; whoever says nothing of them changes nothing.
+    for networks in [Some(vec![]), None] {
+        let condition = HostCondition {
+            networks,
+            ..Default::default()
+        };
+        bench.apply(conditioned(condition)).unwrap();
+        let seen = &bench.state.observed.hosts[&name::<HostName>("h1")];
+        assert!(seen.hello.networks.is_empty());
+    }
+}
