@@ -1,5 +1,5 @@
-//! What the kernel announces to whoever listens: here, that somebody changes the packet filter, or this machine's links and
-//! addresses. A wake-up call only: announcements may be lost, so whoever hears one looks for itself, and on a timer too.
+//! What the kernel announces to whoever listens: here, that somebody changes the packet filter. A wake-up call only: announcements
+//! may be lost, so whoever hears one looks for itself, and on a timer too.
 //!
 //! Besides, the one thing that it is asked to do: to remove an interface. Not here: what follows (host::firewall, host::links).
 
@@ -17,8 +17,6 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 /// Group of announcements about nftables (`NFNLGRP_NFTABLES`, the seventh).
 const NFTABLES: u32 = 1 << 6;
-/// Groups about addresses (`RTMGRP_IPV4_IFADDR`, `RTMGRP_IPV6_IFADDR`).
-const ADDRESSES: u32 = 0x10 | 0x100;
 /// Announcements come in packets of a memory page or two.
 const BUFFER: usize = 64 << 10;
 /// A message's own head, and an attribute's.
@@ -52,11 +50,6 @@ impl Listener {
     /// For changes of the packet filter, of this network namespace. Only root may.
     pub fn nftables() -> io::Result<Self> {
         Self::open(Some(NETFILTER), NFTABLES)
-    }
-
-    /// For addresses that this machine gets or loses.
-    pub fn addresses() -> io::Result<Self> {
-        Self::open(None, ADDRESSES)
     }
 
     fn open(protocol: Option<rustix::net::Protocol>, groups: u32) -> io::Result<Self> {

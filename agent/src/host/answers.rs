@@ -20,7 +20,12 @@ pub async fn ask(host: Arc<Host>) {
     let patience = host.pace.docker_patience;
     let mut missed = 0_u32;
     loop {
-        let answer = timeout(patience, host.docker.ping()).await;
+        // How it is set up is asked once after each start of it: what is wrong with that shows on a host without tenants, too.
+        let asking = async {
+            host.docker.ping().await?;
+            host.engine().await.map(drop)
+        };
+        let answer = timeout(patience, asking).await;
         missed = match answer {
             Err(_) => missed.saturating_add(1),
             Ok(_) => 0,

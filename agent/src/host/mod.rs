@@ -3,6 +3,7 @@
 //! Not here: loops (reconcile) and the link.
 
 pub mod addon;
+pub mod addresses;
 pub mod answers;
 pub mod board;
 pub mod cgroup;
@@ -33,7 +34,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU16, Ordering},
+    },
     time::Duration,
 };
 
@@ -148,6 +152,8 @@ const PROBE_LABEL: &str = "one.isy.probe";
 const HOMES_DIR: &str = "isyone";
 /// Where earlier versions kept spares.
 const OLD_SPARES_DIR: &str = "isyone-spares";
+/// What Docker gives networks of which nobody says another.
+const USUAL_MTU: u16 = 1500;
 /// Health checks start at this many moments per probe interval: about one a second. Without that alignment the checks
 /// of 200 tenants woke the agent some hundred times a second, which cost more than the checks.
 const PROBE_MOMENTS: u32 = 16;
@@ -201,6 +207,8 @@ pub struct Host {
     /// Tenants whose data cannot be moved now; tried again after a restart of the agent.
     unmovable: Mutex<BTreeSet<Uuid>>,
     born: Instant,
+    /// Largest packet of tenants' networks, as the fleet says; 0: it says nothing.
+    mtu: AtomicU16,
     engine: ArcSwapOption<EngineInfo>,
     local_volumes: ArcSwapOption<bool>,
     /// The device that tenants' data is on.
@@ -243,6 +251,7 @@ impl Host {
             tenants_dir: None,
             unmovable: Mutex::default(),
             born: Instant::now(),
+            mtu: AtomicU16::new(0),
             engine: ArcSwapOption::empty(),
             local_volumes: ArcSwapOption::empty(),
             data_device: OnceCell::new(),
@@ -304,6 +313,8 @@ impl Host {
             return Ok(known);
         }
         let info = Arc::new(self.docker.info().await?);
+        self.board
+            .set_warning("Docker's set-up", info.unfit().unwrap_or_default());
         self.engine.store(Some(info.clone()));
         Ok(info)
     }
@@ -427,9 +438,24 @@ impl Host {
             tenants_dir: self.data.tenants(),
             addons_dir: self.data.addons(),
             data_device: self.data_device(&engine).await,
+            mtu: self.mtu(&engine),
             relays: self.relay.is_on(),
             home: None,
         })
+    }
+
+    /// Largest packet of tenants' networks: as the fleet says, or as Docker was told, or as the host's own network has it, if that is
+    /// smaller than usual. Packets that are larger than a tunnel takes would get lost, and with them whole answers.
+    fn mtu(&self, engine: &EngineInfo) -> Option<u16> {
+        let said = Some(self.mtu.load(Ordering::Relaxed)).filter(|mtu| *mtu > 0);
+        let told = engine.mtu.filter(|mtu| *mtu != USUAL_MTU);
+        let own = || resources::default_mtu().filter(|mtu| *mtu < USUAL_MTU);
+        said.or(told).or_else(own)
+    }
+
+    /// What the fleet says of the largest packet of tenants' networks.
+    pub fn set_mtu(&self, mtu: Option<u16>) {
+        self.mtu.store(mtu.unwrap_or(0), Ordering::Relaxed);
     }
 
     /// The device that tenants' data is on, looked up until it is found: it may be mounted later.

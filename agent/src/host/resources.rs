@@ -136,6 +136,26 @@ pub fn interfaces() -> Vec<(String, Ipv4Net)> {
     routes(&kernel::text("/proc/net/route").unwrap_or_default())
 }
 
+/// Largest packet of the interface that leads to everywhere else.
+pub fn default_mtu() -> Option<u16> {
+    let text = kernel::text("/proc/net/route").ok()?;
+    let mtu = kernel::text(&format!("/sys/class/net/{}/mtu", default_interface(&text)?));
+    mtu.ok()?.trim().parse().ok()
+}
+
+/// Of several, the kernel takes the one with the lowest metric, which is column 7.
+fn default_interface(text: &str) -> Option<&str> {
+    let parse = |line| {
+        let fields: Vec<&str> = str::split_ascii_whitespace(line).collect();
+        let everywhere = fields.get(1) == Some(&"00000000") && fields.get(7) == Some(&"00000000");
+        let metric: u32 = fields.get(6)?.parse().ok()?;
+        let interface = fields.first().filter(|name| **name != "*")?;
+        everywhere.then_some((metric, *interface))
+    };
+    let all = text.lines().skip(1).filter_map(parse);
+    all.min().map(|(_, interface)| interface)
+}
+
 /// The networks alone, sorted, each once.
 fn parse_routes(text: &str) -> Vec<Ipv4Net> {
     let found: std::collections::BTreeSet<Ipv4Net> =
@@ -314,6 +334,14 @@ mod tests {
                     docker0 000011AC 00000000 0001 0 0 0 0000FFFF 0 0 0\n";
         let found: Vec<String> = parse_routes(text).iter().map(ToString::to_string).collect();
         assert_eq!(found, ["10.0.2.0/24", "172.17.0.0/16"]);
+        assert_eq!(default_interface(text), Some("eth0"));
+        let more = format!("{text}tun0 00000000 0100080A 0003 0 0 50 00000000 0 0 0\n");
+        assert_eq!(default_interface(&more), Some("eth0"));
+        assert_eq!(
+            default_interface(&more.replace("0 0 0 0000", "0 0 100 0000")),
+            Some("tun0")
+        );
+        assert_eq!(default_interface("Iface\n"), None);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use isyone_proto::{ids::TenantName, plan::TenantPlan};
 use serde::Serialize;
 
 use crate::plan::{
-    container::{ContainerSpec, DEFAULT_NOFILE, DeviceLimits, MountSource},
+    container::{ContainerSpec, DEFAULT_NOFILE, DeviceLimits, MTU_OPTION, MountSource},
     facts::{HostFacts, ImageFacts, Images},
     postgres, sql,
     stack::{
@@ -300,6 +300,8 @@ struct Logging {
 #[derive(Serialize)]
 struct NetworkEntry<'a> {
     name: &'a str,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    driver_opts: BTreeMap<&'static str, String>,
     ipam: Ipam<'a>,
     labels: &'a BTreeMap<String, String>,
 }
@@ -418,6 +420,11 @@ fn compose(plan: &TenantPlan, stack: &Stack) -> String {
             "default",
             NetworkEntry {
                 name: &stack.network.name,
+                driver_opts: stack
+                    .mtu
+                    .map(|mtu| (MTU_OPTION, mtu.to_string()))
+                    .into_iter()
+                    .collect(),
                 ipam: Ipam {
                     config: [Subnet {
                         subnet: &stack.subnet,
@@ -464,6 +471,7 @@ mod tests {
             tenants_dir: "/var/lib/isyone/tenants".into(),
             addons_dir: "/var/lib/isyone/addons".into(),
             data_device: None,
+            mtu: None,
             relays: false,
             home: Some("/var/lib/docker/isyone/tenants/my-co".into()),
         };

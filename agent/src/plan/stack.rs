@@ -41,6 +41,8 @@ pub struct Stack {
     pub network: NamedSpec,
     /// CIDR of `network`.
     pub subnet: String,
+    /// Its largest packet, where it is not Docker's usual one.
+    pub mtu: Option<u16>,
     /// PostgreSQL's data.
     pub postgres_volume: NamedSpec,
     /// Filestore and sessions.

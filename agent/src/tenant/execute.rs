@@ -214,8 +214,11 @@ async fn create_network(tenant: &Tenant, stack: &Stack) -> Result<String> {
         return Err(Blocked::NetworkTaken { network, interface }.into());
     }
     let (name, subnet) = (&stack.network, &stack.subnet);
-    host.docker.create_network(name, subnet).await?;
-    Ok(subnet.clone())
+    host.docker.create_network(name, subnet, stack.mtu).await?;
+    Ok(match stack.mtu {
+        Some(mtu) => format!("{subnet}, packets of {mtu} bytes"),
+        None => subnet.clone(),
+    })
 }
 
 async fn create_volume(tenant: &Tenant, view: &TenantView, role: Role) -> Result<String> {

@@ -16,7 +16,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Desired, rest};
 use crate::host::{
-    Host, answers, chores,
+    Host, addresses, answers, chores,
     events::{self, Signal},
     ledger::InForce,
     links,
@@ -35,8 +35,10 @@ pub async fn run(host: Arc<Host>, mut plans: watch::Receiver<InForce>, stop: Can
     let (events_tx, mut events) = tokio::sync::mpsc::channel(256);
     tracker.spawn(
         stop.clone()
-            .run_until_cancelled_owned(events::listen(host.clone(), events_tx)),
+            .run_until_cancelled_owned(events::listen(host.clone(), events_tx.clone())),
     );
+    let addresses = addresses::watch(host.clone(), events_tx);
+    tracker.spawn(stop.clone().run_until_cancelled_owned(addresses));
     let asking = answers::ask(host.clone());
     tracker.spawn(stop.clone().run_until_cancelled_owned(asking));
     let sweeping = links::sweep(host.clone(), plans.clone());
@@ -110,6 +112,7 @@ fn adapt(
     stop: &CancellationToken,
 ) {
     let Some(plan) = &in_force.plan else { return };
+    host.set_mtu(plan.firewall.mtu);
     for tenant in &plan.tenants {
         let desired = Some(Desired {
             plan: tenant.clone(),

@@ -4,6 +4,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "tests' own directories")]
 
+mod daemon;
 mod data;
 mod disk;
 mod faults;

@@ -76,6 +76,7 @@ pub fn settings() -> Settings {
             last_port: 29_999,
             closed: Vec::new(),
             mail_relays: Vec::new(),
+            mtu: None,
         },
         edge: Edge {
             addresses: Vec::new(),

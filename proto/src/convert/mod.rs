@@ -197,6 +197,7 @@ impl From<&Firewall> for agent::Firewall {
             closed_networks: network::texts(&f.closed),
             mail_relays: network::texts(&f.mail_relays),
             policies: f.policies.iter().map(Into::into).collect(),
+            mtu: f.mtu.map_or(0, Into::into),
         }
     }
 }
@@ -224,6 +225,7 @@ impl TryFrom<agent::Firewall> for Firewall {
             closed: network::values("closed_networks", &wire.closed_networks)?,
             mail_relays: network::values("mail_relays", &wire.mail_relays)?,
             policies: network::policies(wire.policies)?,
+            mtu: network::mtu(wire.mtu)?,
         })
     }
 }
@@ -379,6 +381,7 @@ mod tests {
                     ..NetworkRules::default()
                 },
             }],
+            mtu: Some(1400),
         }
     }
 

@@ -9,8 +9,8 @@ use crate::{
     error::FieldError,
     ids::TenantName,
     network::{
-        Egress, MAX_ALLOWED, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_SECOND, NetworkPolicy,
-        NetworkRules,
+        Egress, MAX_ALLOWED, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_SECOND, MAX_MTU, MIN_MTU,
+        NetworkPolicy, NetworkRules,
     },
     pb::agent::v1 as agent,
 };
@@ -27,6 +27,18 @@ where
     T::Err: Display,
 {
     texts.iter().map(|text| parse(field, text)).collect()
+}
+
+/// 0: none is asked for.
+pub(super) fn mtu(value: u32) -> Result<Option<u16>, FieldError> {
+    if value == 0 {
+        return Ok(None);
+    }
+    let fits = u16::try_from(value).ok();
+    let fits = fits.filter(|mtu| (MIN_MTU..=MAX_MTU).contains(mtu));
+    let problem = || format!("{value} is not between {MIN_MTU} and {MAX_MTU}");
+    let fits = fits.ok_or_else(|| FieldError::new("mtu", problem()))?;
+    Ok(Some(fits))
 }
 
 impl From<&NetworkPolicy> for agent::NetworkPolicy {

@@ -240,21 +240,6 @@ fn unnamed(mount: m::MountPoint) -> Option<String> {
         .filter(|place| is_volume && named.is_empty() && place.starts_with('/'))
 }
 
-pub(super) fn network_view(
-    ipam: Option<m::Ipam>,
-    labels: Option<HashMap<String, String>>,
-) -> Network {
-    let subnet = ipam
-        .and_then(|i| i.config)
-        .unwrap_or_default()
-        .into_iter()
-        .find_map(|c| c.subnet);
-    Network {
-        subnet: subnet.unwrap_or_default(),
-        labels: labels.unwrap_or_default(),
-    }
-}
-
 /// The options of a volume that is a record of a directory.
 pub(super) fn bind_options(directory: &Path) -> HashMap<String, String> {
     [

@@ -133,6 +133,7 @@ pub fn stack(plan: &TenantPlan, host: &HostFacts, images: &Images, master_hash: 
     let mut stack = Stack {
         network: named(plan, plan.name.project(), "network", "default"),
         subnet: plan.subnet.trunc().to_string(),
+        mtu: host.mtu,
         postgres_volume: volume(plan, Role::Postgres),
         odoo_volume: volume(plan, Role::Odoo),
         postgres,
@@ -170,6 +171,7 @@ mod tests {
             tenants_dir: "/var/lib/isyone/tenants".into(),
             addons_dir: "/var/lib/isyone/addons".into(),
             data_device: None,
+            mtu: None,
             relays: false,
             home: Some("/srv/isyone/tenants/alfa".into()),
         }

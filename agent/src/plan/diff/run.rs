@@ -128,7 +128,7 @@ fn why_not_kept(
     let stops =
         !container.is_up() || inputs.plan.postgres_restarts > inputs.state.postgres_restarts;
     if !network_fits {
-        Some("its network has another subnet")
+        Some("its network has another subnet or packet size")
     } else if container.label(LABEL_UID) != inputs.plan.uid.to_string() {
         Some("it was made for another tenant of this name")
     } else if container.label(LABEL_CONFIG_HASH) != wanted {
@@ -154,13 +154,19 @@ fn why_not_kept(
     }
 }
 
+/// Whether the network is as it should be. Another packet size alone stops nobody: it is changed when the tenant is stopped anyway.
+fn fits(observed: &Observed, stack: &Stack) -> bool {
+    let idle = !ROLES.into_iter().any(|role| observed.is_up(role));
+    observed
+        .network
+        .as_ref()
+        .is_none_or(|network| network.subnet == stack.subnet && (network.mtu == stack.mtu || !idle))
+}
+
 /// Waves 1 and 2: removes what is in the way, then moves data that nothing runs on any more.
 fn clear_the_way(list: &mut List, inputs: &Inputs<'_>, stack: &Stack) -> Kept {
     let observed = inputs.observed;
-    let network_fits = observed
-        .network
-        .as_ref()
-        .is_none_or(|n| n.subnet == stack.subnet);
+    let network_fits = fits(observed, stack);
     if observed.init.is_some() {
         list.add(
             1,
@@ -208,7 +214,7 @@ fn clear_the_way(list: &mut List, inputs: &Inputs<'_>, stack: &Stack) -> Kept {
             2,
             data::LANE,
             Action::RemoveNetwork,
-            "it has another subnet",
+            "it has another subnet or packet size",
         );
     }
     kept

@@ -27,12 +27,12 @@ impl Docker for FakeDocker {
     }
 
     async fn info(&self) -> Result<EngineInfo> {
-        drop(self.up()?);
+        let daemon = self.up()?.daemon.clone();
         Ok(EngineInfo {
             version: "fake".to_owned(),
             root_dir: self.dir.display().to_string(),
             cpus: 4,
-            live_restore: false,
+            ..daemon
         })
     }
 
@@ -269,7 +269,12 @@ impl Docker for FakeDocker {
         Ok(self.up()?.networks.get(name).cloned())
     }
 
-    async fn create_network(&self, network: &NamedSpec, subnet: &str) -> Result<()> {
+    async fn create_network(
+        &self,
+        network: &NamedSpec,
+        subnet: &str,
+        mtu: Option<u16>,
+    ) -> Result<()> {
         let fate = self
             .before(format!("create-network {}", network.name))
             .await?;
@@ -286,6 +291,7 @@ impl Docker for FakeDocker {
                 Network {
                     subnet: subnet.to_owned(),
                     labels,
+                    mtu,
                 },
             );
         }

@@ -23,7 +23,7 @@ use tokio::sync::{broadcast, watch};
 
 use crate::{
     base::clock::now_ms,
-    docker::{DockerError, EngineEvent, Image, Result, tenant_of_volume},
+    docker::{DockerError, EngineEvent, EngineInfo, Image, Result, tenant_of_volume},
     plan::container::{
         Container, ContainerSpec, LABEL_STANDIN, LABEL_TENANT, Limits, MountSource, Network,
     },
@@ -93,6 +93,8 @@ struct World {
     calls: u64,
     dies_at: Option<u64>,
     down: bool,
+    /// How it is set up, but for what is its own anyway.
+    daemon: EngineInfo,
     /// It takes questions whether it answers, and does not.
     mute: bool,
     next_id: u64,
@@ -223,6 +225,16 @@ impl FakeDocker {
     /// The daemon stops answering, or answers again. Containers stay as they are.
     pub fn set_down(&self, down: bool) {
         self.world().down = down;
+    }
+
+    /// The daemon is set up like this, from its next start on.
+    pub fn set_up(&self, daemon: EngineInfo) {
+        self.world().daemon = daemon;
+    }
+
+    /// The largest packet of a network, where it was made with one.
+    pub fn mtu_of(&self, network: &str) -> Option<u16> {
+        self.world().networks.get(network)?.mtu
     }
 
     /// The daemon was killed while it started this container, which is not up: this very one never starts again.
