@@ -33,7 +33,7 @@ use crate::{
         monitors::Monitors,
         probe::Probe,
         relay::{self, Keeper},
-        usage,
+        space, usage,
     },
     jobs::{
         Jobs,
@@ -131,6 +131,8 @@ impl Agent {
         data.create()?;
         let identity = Arc::new(LiveIdentity::open(data.identity())?);
         let peer = parts.peer.resolve(config.advertise, PEER_PORT);
+        // Whoever wants nothing left free has no room of his own to set aside.
+        let reserves = parts.copy_reserve != Reserve::NONE;
         let peer = offered(peer, beneath::probe());
         let (ledger, warning) = Ledger::open(&data.ledger())?;
         let host = open_host(&parts, config.advertise)?;
@@ -183,6 +185,7 @@ impl Agent {
         let name = config.name.to_string();
         tasks.spawn(renew::run(identity, config.endpoint, name, stop.clone()));
         tasks.spawn(usage::run(host.clone(), stop.clone()));
+        tasks.spawn(space::run(host.clone(), reserves, stop.clone()));
         tasks.spawn(disk::run(host.clone(), in_force.clone(), stop.clone()));
         if let Some(listener) = parts.http {
             tasks.spawn(serve_loopback(listener, scraper, stop.clone()));

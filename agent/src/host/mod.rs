@@ -25,6 +25,7 @@ pub mod monitors;
 pub mod probe;
 pub mod relay;
 pub mod resources;
+pub mod space;
 pub mod survey;
 pub mod traces;
 pub mod usage;
@@ -344,11 +345,19 @@ impl Host {
         chosen.or_else(docker)
     }
 
+    /// The directory of homes, where this is [`Self::data_root`].
+    fn homes_below(&self, place: &Path) -> PathBuf {
+        match &self.tenants_dir {
+            Some(_) => place.to_owned(),
+            None => place.join(HOMES_DIR),
+        }
+    }
+
     /// The directories of tenants' data. By default in Docker's data directory, the disk that operators make large
     /// enough for it, and the only place to which data of volumes made by earlier versions can always be renamed.
     pub async fn homes(&self) -> Result<Homes, DockerError> {
         let Some((root, mark)) = &self.tenants_dir else {
-            let root = PathBuf::from(&self.engine().await?.root_dir).join(HOMES_DIR);
+            let root = self.homes_below(Path::new(&self.engine().await?.root_dir));
             return Ok(Homes::new(root));
         };
         let homes = Homes::marked(root.clone(), mark.clone());

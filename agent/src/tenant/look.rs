@@ -69,6 +69,7 @@ impl Tenant {
             stack = Some(rendered);
         }
         self.ask(&mut observed).await;
+        observed.host_full = self.host.board.full();
         observed.cut_off = self.cut_off();
         self.count_strangers(&mut observed, stack.as_ref()).await;
         Ok(TenantView { observed, stack })

@@ -33,6 +33,7 @@ pub(super) fn parsed(wire: agent::HostCondition) -> HostCondition {
             })
             .collect(),
         networks: wire.networks.map(networks),
+        full: shortened(wire.full, MAX_MENDED_MESSAGE).into(),
     }
 }
 
@@ -58,6 +59,7 @@ impl From<&HostCondition> for agent::HostCondition {
                 let networks = networks.iter().map(ToString::to_string).collect();
                 agent::HostNetworks { networks }
             }),
+            full: condition.full.to_string(),
         }
     }
 }
@@ -76,6 +78,7 @@ mod tests {
                 message: "it was gone".into(),
             }],
             networks: Some(vec!["10.0.0.0/8".parse().unwrap()]),
+            full: "some 16 MiB are free".into(),
         };
         assert_eq!(parsed((&said).into()), said);
         let one = agent::Mended {
@@ -88,6 +91,7 @@ mod tests {
             networks: Some(agent::HostNetworks {
                 networks: vec!["10.0.0.0/8".to_owned(), "none".to_owned()],
             }),
+            full: String::new(),
         };
         let kept = parsed(many);
         assert_eq!(kept.mended.len(), MAX_MENDED);

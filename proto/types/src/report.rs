@@ -317,6 +317,8 @@ pub struct HostCondition {
     pub mended: Vec<Mended>,
     /// The networks that the host uses now, without those of its tenants; `None`: as it said when it connected.
     pub networks: Option<Vec<Ipv4Net>>,
+    /// That the disk of its tenants' data is full, in words; empty: it is not.
+    pub full: Box<str>,
 }
 
 /// A host's report.

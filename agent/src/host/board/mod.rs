@@ -141,6 +141,8 @@ struct Inner {
     revision: u64,
     docker_error: String,
     warnings: BTreeMap<&'static str, String>,
+    /// That the disk of tenants' data is full, in words.
+    full: String,
     mended: BTreeMap<&'static str, (UnixMs, String)>,
     jobs: BTreeMap<Uuid, JobReport>,
 }

@@ -47,6 +47,17 @@ impl StatusBoard {
         self.changed.notify_one();
     }
 
+    /// That the disk of tenants' data is full, in words; empty: it is not.
+    pub fn set_full(&self, words: &str) {
+        words.clone_into(&mut self.lock().full);
+    }
+
+    /// Why nothing that serves is stopped now for a restart or a change.
+    pub fn full(&self) -> Option<String> {
+        let full = self.lock().full.clone();
+        (!full.is_empty()).then_some(full)
+    }
+
     /// How the host itself is, but for its networks.
     pub fn condition(&self) -> HostCondition {
         let inner = self.lock();
@@ -59,6 +70,7 @@ impl StatusBoard {
             docker_away: !inner.docker_error.is_empty(),
             mended: mended.collect(),
             networks: None,
+            full: inner.full.as_str().into(),
         }
     }
 

@@ -168,6 +168,11 @@ pub enum Blocked {
         network: ipnet::Ipv4Net,
         interface: String,
     },
+    /// What works must not be stopped for a restart or a change.
+    #[error(
+        "{0}; nothing that works is stopped for a restart or a change until there is room, because it might not start again"
+    )]
+    HostFull(String),
     /// This host takes no new tenants now, for the given reason.
     #[error("{0}")]
     HostClosed(String),
@@ -193,6 +198,7 @@ impl Blocked {
     pub fn is_for_good(&self) -> bool {
         match self {
             Self::HostClosed(_)
+            | Self::HostFull(_)
             | Self::HalfCopy
             | Self::NotCopied(_)
             | Self::NetworkTaken { .. } => false,
@@ -276,6 +282,10 @@ mod tests {
                 "Remove it (`ip link delete bridge7`)",
             ),
             (Blocked::HostClosed("disk full".into()), "disk full"),
+            (
+                Blocked::HostFull("the disk is full".into()),
+                "the disk is full; nothing that works is stopped",
+            ),
             (Blocked::HalfCopy, "nothing starts on half of it"),
             (Blocked::DoubtfulCopy, "purge this copy, as a move does"),
             (

@@ -41,6 +41,7 @@ pub(super) fn run(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
     finish_install(&mut list, inputs, stack);
     if inputs.state.is_ready() {
         full::hold_back(&mut list, inputs);
+        full::spare_what_serves(&list, inputs)?;
     }
     Ok(list.0)
 }

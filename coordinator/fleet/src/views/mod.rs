@@ -143,7 +143,22 @@ fn observed_phase(
             format!("asleep since {}; the next visitor wakes it", utc(since)),
         );
     }
-    (phase, report.message.to_string())
+    (phase, with_full_disk(state, host, phase, &report.message))
+}
+
+/// What is said of a tenant whose host's disk is full: it may stop at any moment, or that is why it has.
+fn with_full_disk(state: &State, host: &HostName, phase: Phase, message: &str) -> String {
+    let full = disk_is_full(state, host).filter(|_| {
+        matches!(
+            phase,
+            Phase::Running | Phase::Failing | Phase::Updating | Phase::Creating
+        )
+    });
+    match full {
+        Some(full) if message.is_empty() => full,
+        Some(full) if !message.contains(&full) => format!("{full}; {message}"),
+        Some(_) | None => message.to_owned(),
+    }
 }
 
 /// Why no command can be run in a tenant's containers, and what to do next; none: they should be running.
@@ -264,6 +279,13 @@ pub fn docker_is_away(state: &State, host: &HostName) -> Option<String> {
     let seen = state.observed.hosts.get(host)?;
     let away = seen.condition.docker_away;
     away.then(|| format!("Docker on {host} does not answer"))
+}
+
+/// What is to be said of a host whose disk of tenants' data is full.
+pub fn disk_is_full(state: &State, host: &HostName) -> Option<String> {
+    let seen = state.observed.hosts.get(host)?;
+    let full = &seen.condition.full;
+    (!full.is_empty()).then(|| format!("on host {host}, {full}"))
 }
 
 /// The host's last report on this tenant, if it is about this uid and placement.

@@ -38,6 +38,7 @@ impl Edit<'_> {
                 format!("is suspended; `isyctl tenant resume {name}` starts it"),
             ));
         }
+        self.check_disk(&tenant)?;
         tenant.odoo_restarts += 1;
         tenant.postgres_restarts += u64::from(database);
         self.finish(

@@ -118,3 +118,41 @@ fn a_network_that_a_host_has_got_since_it_connected_is_no_tenants() {
         assert!(seen.hello.networks.is_empty());
     }
 }
+
+/// Fails where a restart takes a tenant that serves down until there is room.
+#[test]
+fn on_a_full_disk_tenants_say_so_and_none_is_restarted() {
+    let (mut bench, _, alfa) = running();
+    let full = HostCondition {
+        full: "the disk of tenants' data is full: some 16 MiB of 4096 MiB are free at /d".into(),
+        ..Default::default()
+    };
+    bench.apply(conditioned(full)).unwrap();
+    let phase = |bench: &Bench| {
+        let tenant = &bench.state.fleet.tenants[&alfa];
+        views::phase(&bench.state, &bench.settings, tenant, bench.now)
+    };
+    let (now, message) = phase(&bench);
+    assert_eq!(now, views::Phase::Running);
+    assert!(message.starts_with("on host h1, the disk of"), "{message}");
+    let restart = || Command::RestartTenant {
+        name: alfa.clone(),
+        database: false,
+        request_id: None,
+    };
+    let refused = bench.apply(restart()).unwrap_err();
+    assert!(
+        matches!(&refused, ChangeError::WrongState { problem, .. } if problem.contains("some 16 MiB")),
+        "{refused}"
+    );
+    assert_eq!(bench.state.fleet.tenants[&alfa].odoo_restarts, 0);
+    // Who does not run has nothing to lose, and room is made by stopping.
+    let suspend = Command::SuspendTenant {
+        name: alfa.clone(),
+        request_id: None,
+        cancel_running: false,
+    };
+    bench.apply(suspend).unwrap();
+    bench.apply(conditioned(HostCondition::default())).unwrap();
+    assert_eq!(phase(&bench).1, "");
+}
