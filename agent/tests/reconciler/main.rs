@@ -8,6 +8,7 @@ mod daemon;
 mod data;
 mod disk;
 mod faults;
+mod gone;
 mod images;
 mod installs;
 mod keeper;

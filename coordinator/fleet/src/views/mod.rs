@@ -3,6 +3,7 @@
 //! Not here: wire formats (the coordinator's operators/ and agents/), and documents for edges and Prometheus (its
 //! edges/publish).
 
+mod condition;
 mod plan;
 
 use std::{
@@ -24,7 +25,11 @@ use isyone_types::{
 };
 use uuid::Uuid;
 
-pub use self::plan::{Fetching, host_plan, is_fetching};
+use self::condition::with_full_disk;
+pub use self::{
+    condition::{disk_is_full, docker_is_away},
+    plan::{Fetching, host_plan, is_fetching},
+};
 use crate::{
     desired::{Tenant, VisitorAccess},
     liveness::HostState,
@@ -128,6 +133,8 @@ fn observed_phase(
     );
     let phase = match (tenant.desired, report.progress) {
         (Lifecycle::Running | Lifecycle::Suspended, _) if bad => Phase::Failing,
+        // Its data is gone, or another's is in its place: nobody could bring it back.
+        (Lifecycle::Quarantined, _) if bad && report.blocked && current => Phase::Failing,
         // An operation has stopped it for the time being.
         (Lifecycle::Running, _) if tenant.halted => Phase::Updating,
         (Lifecycle::Running, TenantProgress::Converged) if current => Phase::Running,
@@ -144,21 +151,6 @@ fn observed_phase(
         );
     }
     (phase, with_full_disk(state, host, phase, &report.message))
-}
-
-/// What is said of a tenant whose host's disk is full: it may stop at any moment, or that is why it has.
-fn with_full_disk(state: &State, host: &HostName, phase: Phase, message: &str) -> String {
-    let full = disk_is_full(state, host).filter(|_| {
-        matches!(
-            phase,
-            Phase::Running | Phase::Failing | Phase::Updating | Phase::Creating
-        )
-    });
-    match full {
-        Some(full) if message.is_empty() => full,
-        Some(full) if !message.contains(&full) => format!("{full}; {message}"),
-        Some(_) | None => message.to_owned(),
-    }
 }
 
 /// Why no command can be run in a tenant's containers, and what to do next; none: they should be running.
@@ -272,20 +264,6 @@ pub fn refused_plan(state: &State, tenant: &Tenant, host: &HostName) -> Option<S
     let current = matches!(copy(state, tenant, host), CopyObserved::Present(seen)
         if seen.report.generation == tenant.generation);
     (!current).then(|| format!("host {host} cannot take its plan: {why}"))
-}
-
-/// What is to be said of a host's tenants and operations while its Docker does not answer: what was last reported of them is old.
-pub fn docker_is_away(state: &State, host: &HostName) -> Option<String> {
-    let seen = state.observed.hosts.get(host)?;
-    let away = seen.condition.docker_away;
-    away.then(|| format!("Docker on {host} does not answer"))
-}
-
-/// What is to be said of a host whose disk of tenants' data is full.
-pub fn disk_is_full(state: &State, host: &HostName) -> Option<String> {
-    let seen = state.observed.hosts.get(host)?;
-    let full = &seen.condition.full;
-    (!full.is_empty()).then(|| format!("on host {host}, {full}"))
 }
 
 /// The host's last report on this tenant, if it is about this uid and placement.

@@ -4,6 +4,7 @@
 //! own.
 
 mod conditions;
+mod gone;
 mod hopeless;
 mod joining;
 mod lifecycle;
