@@ -24,6 +24,7 @@ use crate::{
         config::{ConfigError, DataDir},
     },
     docker::Docker,
+    doctor,
     host::{
         Gate, Host, Pace, chores, disk,
         firewall::Sources,
@@ -157,6 +158,10 @@ impl Agent {
             peers: peer.map(|_| to_peers),
             connected,
         });
+        let nft = parts.firewall.as_ref().map(|applier| applier.nft.clone());
+        if let Some(nft) = nft {
+            tasks.spawn(doctor::watch(host.clone(), nft, stop.clone()));
+        }
         if let Some(applier) = parts.firewall {
             host.gate.send_replace(Gate::Pending);
             let sources = sources(&host, &in_force, &hosts, &config.endpoint);

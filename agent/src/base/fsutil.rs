@@ -206,6 +206,11 @@ pub fn append(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     }
 }
 
+/// Who may do what, as in `chmod`.
+pub fn mode(path: &Path) -> io::Result<u32> {
+    Ok(fs::metadata(path)?.mode())
+}
+
 /// Sets room aside: a file of so many bytes of the disk, which are nobody else's until it is removed. Fails where the file system cannot
 /// promise that.
 pub fn set_aside(path: &Path, bytes: u64) -> io::Result<()> {

@@ -54,6 +54,8 @@ pub struct EngineInfo {
     pub maps_users: bool,
     /// It runs as a user who is not root.
     pub rootless: bool,
+    /// How it stores images and containers, such as `overlay2`.
+    pub driver: String,
     /// Largest packet of its own network, as the daemon is told; `None`: there is no such network.
     pub mtu: Option<u16>,
 }

@@ -345,6 +345,11 @@ impl Host {
         chosen.or_else(docker)
     }
 
+    /// Where tenants' data is kept, if not in Docker's data directory.
+    pub fn tenants_dir(&self) -> Option<PathBuf> {
+        self.tenants_dir.as_ref().map(|(root, _)| root.clone())
+    }
+
     /// The directory of homes, where this is [`Self::data_root`].
     fn homes_below(&self, place: &Path) -> PathBuf {
         match &self.tenants_dir {

@@ -27,7 +27,7 @@ const SUBJECT: &str = "disk";
 
 /// How it stands with the disk. In the order of getting worse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-enum Space {
+pub enum Space {
     #[default]
     Ample,
     /// Copies that were made to save time give way.
@@ -38,18 +38,25 @@ enum Space {
 
 /// What the file system has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Room {
-    free: u64,
-    total: u64,
+pub struct Room {
+    /// Bytes that may be written.
+    pub free: u64,
+    pub total: u64,
 }
 
 impl Room {
-    fn of(place: &Path) -> Option<Self> {
+    /// Of the file system that a place is on.
+    pub fn of(place: &Path) -> Option<Self> {
         let found = rustix::fs::statvfs(place).ok()?;
         Some(Self {
             free: found.f_bavail.saturating_mul(found.f_frsize),
             total: found.f_blocks.saturating_mul(found.f_frsize),
         })
+    }
+
+    /// `90 MiB of 4096 MiB free`.
+    pub fn words(self) -> String {
+        format!("{} MiB of {} MiB free", mib(self.free), mib(self.total))
     }
 
     /// 5 %, as much as copies of tenants leave free; of a small disk no more than a fifth.
@@ -71,6 +78,11 @@ impl Room {
 }
 
 impl Space {
+    /// For who has not looked before.
+    pub fn of(room: Room) -> Self {
+        Self::default().after(room)
+    }
+
     /// Better again only with half as much more, or it would flap.
     fn after(self, room: Room) -> Self {
         let more = |bound: u64| bound + bound / 2;

@@ -9,7 +9,8 @@ use super::{
     timestamp, unix_ms,
 };
 use crate::{
-    pb::agent::v1 as agent,
+    finding::{Finding, Level},
+    pb::{agent::v1 as agent, v1},
     report::{HostCondition, Mended},
 };
 
@@ -17,6 +18,8 @@ use crate::{
 const MAX_MENDED: usize = 16;
 /// Most networks of a host, as in a Hello; documented in the protocol.
 const MAX_NETWORKS: usize = 256;
+/// An agent has some thirty checks, of which few find something.
+const MAX_FINDINGS: usize = 32;
 /// Longest text about one of them, bytes: they come with every report.
 const MAX_MENDED_MESSAGE: usize = 512;
 
@@ -34,6 +37,43 @@ pub(super) fn parsed(wire: agent::HostCondition) -> HostCondition {
             .collect(),
         networks: wire.networks.map(networks),
         full: shortened(wire.full, MAX_MENDED_MESSAGE).into(),
+        findings: wire
+            .findings
+            .into_iter()
+            .take(MAX_FINDINGS)
+            .map(finding)
+            .collect(),
+    }
+}
+
+fn finding(wire: v1::Finding) -> Finding {
+    let level = match wire.level() {
+        v1::FindingLevel::Bad => Level::Bad,
+        v1::FindingLevel::Warning | v1::FindingLevel::Unspecified => Level::Warning,
+    };
+    let text = |text: String| -> Box<str> { shortened(text, MAX_MENDED_MESSAGE).into() };
+    Finding {
+        check: shortened(wire.check, MAX_WORD).into(),
+        level,
+        found: text(wire.found),
+        why: text(wire.why),
+        remedy: text(wire.remedy),
+    }
+}
+
+impl From<&Finding> for v1::Finding {
+    fn from(finding: &Finding) -> Self {
+        let level = match finding.level {
+            Level::Bad => v1::FindingLevel::Bad,
+            Level::Warning | Level::Unknown | Level::Good => v1::FindingLevel::Warning,
+        };
+        Self {
+            check: finding.check.to_string(),
+            level: level.into(),
+            found: finding.found.to_string(),
+            why: finding.why.to_string(),
+            remedy: finding.remedy.to_string(),
+        }
     }
 }
 
@@ -60,6 +100,7 @@ impl From<&HostCondition> for agent::HostCondition {
                 agent::HostNetworks { networks }
             }),
             full: condition.full.to_string(),
+            findings: condition.findings.iter().map(Into::into).collect(),
         }
     }
 }
@@ -79,6 +120,13 @@ mod tests {
             }],
             networks: Some(vec!["10.0.0.0/8".parse().unwrap()]),
             full: "some 16 MiB are free".into(),
+            findings: vec![Finding::new(
+                Level::Bad,
+                "disk",
+                "full",
+                "it stops",
+                "make room",
+            )],
         };
         assert_eq!(parsed((&said).into()), said);
         let one = agent::Mended {
@@ -92,10 +140,12 @@ mod tests {
                 networks: vec!["10.0.0.0/8".to_owned(), "none".to_owned()],
             }),
             full: String::new(),
+            findings: vec![v1::Finding::default(); 1_000],
         };
         let kept = parsed(many);
         assert_eq!(kept.mended.len(), MAX_MENDED);
         assert_eq!(kept.mended[0].message.len(), MAX_MENDED_MESSAGE);
         assert_eq!(kept.networks.unwrap().len(), 1);
+        assert_eq!(kept.findings.len(), MAX_FINDINGS);
     }
 }

@@ -7,6 +7,7 @@
 
 pub mod disk;
 pub mod echo;
+pub mod finding;
 pub mod generation;
 pub mod identity;
 pub mod ids;

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::{
     disk::Disk,
+    finding::Finding,
     ids::TenantName,
     operation::Step,
     plan::{Role, UnixMs},
@@ -319,6 +320,8 @@ pub struct HostCondition {
     pub networks: Option<Vec<Ipv4Net>>,
     /// That the disk of its tenants' data is full, in words; empty: it is not.
     pub full: Box<str>,
+    /// What its doctor has found to be wrong, the worst first.
+    pub findings: Vec<Finding>,
 }
 
 /// A host's report.

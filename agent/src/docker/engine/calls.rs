@@ -61,6 +61,7 @@ impl Docker for Engine {
             root_dir: info.docker_root_dir.unwrap_or_default(),
             cpus: info.ncpu.unwrap_or_default() as u32,
             live_restore: info.live_restore_enabled.unwrap_or_default(),
+            driver: info.driver.unwrap_or_default(),
             maps_users: has("name=userns"),
             rootless: has("name=rootless"),
             mtu: own.and_then(|own| own.mtu),

@@ -14,6 +14,7 @@ use std::{
 
 use isyone_proto::{
     disk::Disk,
+    finding::Finding,
     ids::TenantName,
     plan::{TenantPlan, UnixMs},
     report::{JobReport, Strain, TenantProgress, Traffic},
@@ -141,6 +142,8 @@ struct Inner {
     revision: u64,
     docker_error: String,
     warnings: BTreeMap<&'static str, String>,
+    /// What the doctor has found to be wrong.
+    findings: Vec<Finding>,
     /// That the disk of tenants' data is full, in words.
     full: String,
     mended: BTreeMap<&'static str, (UnixMs, String)>,

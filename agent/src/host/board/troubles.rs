@@ -3,6 +3,7 @@
 //! Not here: its tenants (the parent).
 
 use isyone_proto::{
+    finding::Finding,
     plan::UnixMs,
     report::{HostCondition, Mended},
 };
@@ -58,6 +59,11 @@ impl StatusBoard {
         (!full.is_empty()).then_some(full)
     }
 
+    /// What is wrong with the host, by all checks.
+    pub fn set_findings(&self, findings: Vec<Finding>) {
+        self.lock().findings = findings;
+    }
+
     /// How the host itself is, but for its networks.
     pub fn condition(&self) -> HostCondition {
         let inner = self.lock();
@@ -71,6 +77,7 @@ impl StatusBoard {
             mended: mended.collect(),
             networks: None,
             full: inner.full.as_str().into(),
+            findings: inner.findings.clone(),
         }
     }
 

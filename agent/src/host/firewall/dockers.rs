@@ -137,7 +137,25 @@ fn look(shown: &[String], networks: &BTreeSet<Ipv4Net>) -> Look {
     }
 }
 
-fn remedy(live_restore: bool) -> &'static str {
+async fn shown(nft: &Nft) -> Vec<String> {
+    let mut shown = Vec::new();
+    for table in TABLES {
+        shown.extend(nft.shown(&["table", "ip", table]).await);
+    }
+    shown
+}
+
+/// Whether networks' rules are there; `None`: there are no networks.
+pub(super) async fn are_there(nft: &Nft, networks: &BTreeSet<Ipv4Net>) -> Option<bool> {
+    match look(&shown(nft).await, networks) {
+        Look::There => Some(true),
+        Look::Missing => Some(false),
+        Look::Unknown => None,
+    }
+}
+
+/// What to do when they are gone.
+pub fn remedy(live_restore: bool) -> &'static str {
     match live_restore {
         true => {
             "restart Docker on this host (`systemctl restart docker`): tenants run on, because its `live-restore` is on"
@@ -190,12 +208,7 @@ impl Dockers {
             Some(plan) => plan.tenants.iter().map(|t| t.subnet.trunc()).collect(),
             None => return Look::Unknown,
         };
-        let networks = around::present(&tenants);
-        let mut shown = Vec::new();
-        for table in TABLES {
-            shown.extend(self.nft.shown(&["table", "ip", table]).await);
-        }
-        look(&shown, &networks)
+        look(&shown(&self.nft).await, &around::present(&tenants))
     }
 
     async fn live_restore(&self) -> bool {

@@ -6,6 +6,7 @@
 mod again;
 mod around;
 mod dockers;
+mod examine;
 mod names;
 mod nft;
 #[cfg(test)]
@@ -35,7 +36,8 @@ use self::{
 };
 pub use self::{
     again::Pauses,
-    dockers::Repair,
+    dockers::{Repair, remedy},
+    examine::{Examined, examine},
     nft::{FirewallError, Nft},
 };
 use crate::{

@@ -13,7 +13,7 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
             ("network", "echo ids spec"),
             ("operation", "plan"),
             ("plan", "generation ids network spec"),
-            ("report", "disk ids operation plan"),
+            ("report", "disk finding ids operation plan"),
             ("spec", "echo ids"),
             ("token", "plan spec"),
         ],
@@ -87,9 +87,10 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
         &[
             (
                 "agent",
-                "base docker host jobs link metrics peer plan tenant",
+                "base docker doctor host jobs link metrics peer plan tenant",
             ),
             ("docker", "plan"),
+            ("doctor", "base docker host plan"),
             ("host", "base docker plan"),
             ("jobs", "base host peer tenant"),
             ("link", "base docker host plan"),
