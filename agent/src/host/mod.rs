@@ -22,6 +22,7 @@ pub mod ledger;
 pub mod links;
 pub mod mark;
 pub mod monitors;
+mod mtu;
 pub mod probe;
 pub mod relay;
 pub mod resources;
@@ -35,10 +36,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU16, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU16},
     time::Duration,
 };
 
@@ -153,8 +151,6 @@ const PROBE_LABEL: &str = "one.isy.probe";
 const HOMES_DIR: &str = "isyone";
 /// Where earlier versions kept spares.
 const OLD_SPARES_DIR: &str = "isyone-spares";
-/// What Docker gives networks of which nobody says another.
-const USUAL_MTU: u16 = 1500;
 /// Health checks start at this many moments per probe interval: about one a second. Without that alignment the checks
 /// of 200 tenants woke the agent some hundred times a second, which cost more than the checks.
 const PROBE_MOMENTS: u32 = 16;
@@ -456,20 +452,6 @@ impl Host {
             relays: self.relay.is_on(),
             home: None,
         })
-    }
-
-    /// Largest packet of tenants' networks: as the fleet says, or as Docker was told, or as the host's own network has it, if that is
-    /// smaller than usual. Packets that are larger than a tunnel takes would get lost, and with them whole answers.
-    fn mtu(&self, engine: &EngineInfo) -> Option<u16> {
-        let said = Some(self.mtu.load(Ordering::Relaxed)).filter(|mtu| *mtu > 0);
-        let told = engine.mtu.filter(|mtu| *mtu != USUAL_MTU);
-        let own = || resources::default_mtu().filter(|mtu| *mtu < USUAL_MTU);
-        said.or(told).or_else(own)
-    }
-
-    /// What the fleet says of the largest packet of tenants' networks.
-    pub fn set_mtu(&self, mtu: Option<u16>) {
-        self.mtu.store(mtu.unwrap_or(0), Ordering::Relaxed);
     }
 
     /// The device that tenants' data is on, looked up until it is found: it may be mounted later.

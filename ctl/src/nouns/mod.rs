@@ -2,6 +2,7 @@
 
 pub mod cert;
 pub mod context;
+pub mod doctor;
 pub mod edge;
 pub mod events;
 pub mod host;

@@ -2,11 +2,15 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use isyone_proto::{finding::sorted, identity::Identity};
+use isyone_proto::{
+    finding::sorted,
+    identity::{CertificateInfo, Identity},
+};
 
 use super::*;
 use crate::{
     base::config::AgentConfig,
+    doctor::facts::Joined,
     host::{firewall::Examined, space::Room},
     testing::{host_plan, tenant_plan},
 };

@@ -67,11 +67,15 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
         &[
             ("agents", "base ports wire writer"),
             ("backup", "base writer"),
+            ("doctor", "base init"),
             ("edges", "base writer"),
             ("init", "base writer"),
             ("operators", "agents base edges ports wire writer"),
             ("ports", "base edges writer"),
-            ("program", "backup base init rebuild rotation server writer"),
+            (
+                "program",
+                "backup base doctor init rebuild rotation server writer",
+            ),
             ("rebuild", "init writer"),
             ("rotation", "agents backup base ports writer"),
             (
