@@ -1,7 +1,7 @@
 //! What the kernel announces to whoever listens: here, that somebody changes the packet filter. A wake-up call only: announcements
 //! may be lost, so whoever hears one looks for itself, and on a timer too.
 //!
-//! Besides, the one thing that it is asked to do: to remove an interface. Not here: what follows (host::firewall, host::links).
+//! Besides, what it is asked: which interfaces there are, and to remove one. Not here: what follows (host::firewall, host::links).
 
 use std::{io, os::fd::OwnedFd};
 
@@ -22,13 +22,23 @@ const BUFFER: usize = 64 << 10;
 /// A message's own head, and an attribute's.
 const HEAD: usize = 16;
 const ATTRIBUTE_HEAD: usize = 4;
-/// A request to remove an interface, its flags, and the answer's kind (`NLMSG_ERROR`, which says 0 where all is well).
+/// Requests about interfaces, and what is answered.
+const NEW_LINK: u16 = 16;
 const DELETE_LINK: u16 = 17;
-const REQUEST_AND_ACK: u16 = 5;
-const ACK: u16 = 2;
-/// What such a request consists of (`ifinfomsg`), and where its index is.
+const GET_LINK: u16 = 18;
+/// Flags: a request, to which a yes or no is answered, or a list.
+const REQUEST: u16 = 1;
+const ACKNOWLEDGE: u16 = 4;
+const LIST: u16 = 0x300;
+/// A yes or no (`NLMSG_ERROR`, which says 0 where all is well), and the end of a list.
+const ANSWER: u16 = 2;
+const DONE: u16 = 3;
+/// What messages about an interface begin with (`ifinfomsg`), where its index is in that, and its attributes.
 const LINK: usize = 16;
 const LINK_INDEX: usize = 4;
+const LINK_NAME: u16 = 3;
+const LINK_MTU: u16 = 4;
+const LINK_MASTER: u16 = 10;
 /// Bits of an attribute's kind that say how it is laid out.
 const LAYOUT: u16 = 0xC000;
 
@@ -84,31 +94,79 @@ impl Listener {
     }
 }
 
+/// An interface of this network namespace. (What `/sys` shows may be another's.)
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    pub index: u32,
+    pub name: String,
+    /// Its largest packet.
+    pub mtu: u32,
+    /// The bridge that it is in, by its index.
+    pub master: Option<u32>,
+}
+
+impl Link {
+    fn of(message: &Message) -> Option<Self> {
+        Some(Self {
+            index: long(&message.body, LINK_INDEX)?,
+            name: message.text(LINK, LINK_NAME)?.to_owned(),
+            mtu: message.own_number(LINK, LINK_MTU)?,
+            master: message.own_number(LINK, LINK_MASTER),
+        })
+    }
+}
+
+/// All interfaces (`RTM_GETLINK`).
+pub fn links() -> io::Result<Vec<Link>> {
+    let mut found = Vec::new();
+    let socket = ask(GET_LINK, LIST, 0)?;
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let (_, length) = recv(&socket, &mut buffer[..], RecvFlags::empty())?;
+        for message in buffer.get(..length).map(messages).unwrap_or_default() {
+            match message.kind {
+                DONE => return Ok(found),
+                ANSWER => {
+                    return Err(outcome(&message)
+                        .err()
+                        .unwrap_or(io::ErrorKind::InvalidData.into()));
+                }
+                NEW_LINK => found.extend(Link::of(&message)),
+                _ => {}
+            }
+        }
+    }
+}
+
 /// Removes an interface (`RTM_DELLINK`).
 pub fn remove_link(index: u32) -> io::Result<()> {
-    let socket = socket_with(
-        AddressFamily::NETLINK,
-        SocketType::RAW,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
+    let socket = ask(DELETE_LINK, ACKNOWLEDGE, index)?;
+    let mut buffer = [0_u8; 1024];
+    let (_, length) = recv(&socket, &mut buffer[..], RecvFlags::empty())?;
+    let answers = buffer.get(..length).map(messages).unwrap_or_default();
+    let answer = answers.iter().find(|message| message.kind == ANSWER);
+    answer.map_or(Err(io::ErrorKind::InvalidData.into()), outcome)
+}
+
+/// Sends a request about interfaces; the kernel answers at once.
+fn ask(kind: u16, flags: u16, index: u32) -> io::Result<OwnedFd> {
+    let flag = SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flag, None)?;
     bind(&socket, &SocketAddrNetlink::new(0, 0))?;
-    let mut request = Vec::with_capacity(HEAD + LINK);
-    request.extend_from_slice(&u32::try_from(HEAD + LINK).unwrap_or(0).to_ne_bytes());
-    request.extend_from_slice(&DELETE_LINK.to_ne_bytes());
-    request.extend_from_slice(&REQUEST_AND_ACK.to_ne_bytes());
-    request.resize(HEAD + LINK_INDEX, 0);
-    request.extend_from_slice(&index.to_ne_bytes());
-    request.resize(HEAD + LINK, 0);
+    let mut request = vec![0; HEAD + LINK];
+    let length = u32::try_from(request.len()).unwrap_or(0);
+    request[..4].copy_from_slice(&length.to_ne_bytes());
+    request[4..6].copy_from_slice(&kind.to_ne_bytes());
+    request[6..8].copy_from_slice(&(REQUEST | flags).to_ne_bytes());
+    request[HEAD + LINK_INDEX..][..4].copy_from_slice(&index.to_ne_bytes());
     send(&socket, &request, SendFlags::empty())?;
-    let mut answer = [0_u8; 1024];
-    let (_, length) = recv(&socket, &mut answer[..], RecvFlags::empty())?;
-    let answer = answer.get(..length).map(messages).unwrap_or_default();
-    let code = answer.iter().find(|message| message.kind == ACK);
-    let code = code.and_then(|message| long(&message.body, 0));
-    match code {
+    Ok(socket)
+}
+
+/// What an answer says: 0, or `-errno`.
+fn outcome(answer: &Message) -> io::Result<()> {
+    match long(&answer.body, 0) {
         Some(0) => Ok(()),
-        // The kernel says `-errno`.
         Some(code) => Err(io::Error::from_raw_os_error(
             code.cast_signed().wrapping_neg(),
         )),
@@ -169,6 +227,11 @@ impl Message {
         Some(text.trim_end_matches('\0'))
     }
 
+    /// Likewise, a number in the machine's own order.
+    fn own_number(&self, skip: usize, wanted: u16) -> Option<u32> {
+        long(self.attribute(skip, wanted)?, 0)
+    }
+
     /// Likewise, a number, most significant byte first.
     pub fn number(&self, skip: usize, wanted: u16) -> Option<u32> {
         let value = self.attribute(skip, wanted)?;
@@ -220,6 +283,14 @@ mod tests {
         assert_eq!(found[0].text(4, 3), Some("isyone"));
         assert_eq!(found[0].text(4, 4), None);
         assert_eq!(found[1].text(4, 3), None);
+    }
+
+    #[test]
+    fn interfaces_are_listed_and_only_those_that_exist_are_removed() {
+        let all = links().unwrap();
+        let own = all.iter().find(|link| link.name == "lo").unwrap();
+        assert!(own.index > 0 && own.mtu >= 1_500 && own.master.is_none());
+        assert!(remove_link(u32::MAX >> 1).is_err());
     }
 
     proptest! {

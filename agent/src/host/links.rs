@@ -11,7 +11,7 @@ use tokio::{sync::watch, time::sleep};
 
 use super::{Host, ledger::InForce, resources::interfaces};
 use crate::{
-    base::{clock::now_ms, fsutil::blocking, kernel, netlink},
+    base::{clock::now_ms, fsutil::blocking, netlink},
     docker::DockerError,
 };
 
@@ -54,15 +54,16 @@ fn suspects(
         .collect()
 }
 
-/// Whether a bridge has no interface of a container in it. (Its name comes from the kernel.)
-fn is_empty(name: &str) -> bool {
-    let directory = format!("/sys/class/net/{name}/brif");
-    kernel::names(&directory).is_ok_and(|ports| ports.is_empty())
+/// A bridge that no interface of a container is in; what cannot be found out is in use.
+fn empty(name: &str) -> Option<u32> {
+    let all = netlink::links().ok()?;
+    let index = all.iter().find(|link| link.name == name)?.index;
+    let in_use = all.iter().any(|link| link.master == Some(index));
+    (!in_use).then_some(index)
 }
 
 fn remove(name: &str) -> io::Result<()> {
-    let index = kernel::text(&format!("/sys/class/net/{name}/ifindex"))?;
-    let index = index.trim().parse().map_err(io::Error::other)?;
+    let index = empty(name).ok_or_else(|| io::Error::other("something is in it by now"))?;
     netlink::remove_link(index)
 }
 
@@ -73,7 +74,7 @@ pub async fn make_room(host: &Host, network: Ipv4Net) -> Result<Option<String>, 
         return Ok(None); // Docker's own word on the second is better than ours
     }
     for name in found {
-        if !(is_dockers(&name) && is_empty(&name)) {
+        if !(is_dockers(&name) && empty(&name).is_some()) {
             return Ok(Some(name));
         }
         take_away(host, &name, network).await;
@@ -115,7 +116,7 @@ pub async fn sweep(host: Arc<Host>, plans: watch::Receiver<InForce>) {
         let now = suspects(&interfaces(), plan.firewall.tenant_range, &tenants);
         for (name, network) in now.intersection(&before) {
             // Whatever cannot be asked is left.
-            if is_empty(name) && matches!(lists(&host, *network).await, Ok(false)) {
+            if empty(name).is_some() && matches!(lists(&host, *network).await, Ok(false)) {
                 take_away(&host, name, *network).await;
             }
         }

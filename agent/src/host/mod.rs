@@ -206,6 +206,8 @@ pub struct Host {
     born: Instant,
     /// Largest packet of tenants' networks, as the fleet says; 0: it says nothing.
     mtu: AtomicU16,
+    /// That of the uplink, and when it was found out.
+    uplink: Mutex<Option<(Instant, Option<u16>)>>,
     engine: ArcSwapOption<EngineInfo>,
     local_volumes: ArcSwapOption<bool>,
     /// The device that tenants' data is on.
@@ -249,6 +251,7 @@ impl Host {
             unmovable: Mutex::default(),
             born: Instant::now(),
             mtu: AtomicU16::new(0),
+            uplink: Mutex::default(),
             engine: ArcSwapOption::empty(),
             local_volumes: ArcSwapOption::empty(),
             data_device: OnceCell::new(),

@@ -7,7 +7,11 @@ use std::{net::Ipv4Addr, path::Path, time::Instant};
 use ipnet::Ipv4Net;
 use isyone_proto::report::{HostResources, Pressure};
 
-use crate::{base::kernel, host::cgroup::ControlGroups, plan::container::Limits};
+use crate::{
+    base::{kernel, netlink},
+    host::cgroup::ControlGroups,
+    plan::container::Limits,
+};
 
 #[derive(Clone, Copy)]
 struct CpuSample {
@@ -139,8 +143,10 @@ pub fn interfaces() -> Vec<(String, Ipv4Net)> {
 /// Largest packet of the interface that leads to everywhere else.
 pub fn default_mtu() -> Option<u16> {
     let text = kernel::text("/proc/net/route").ok()?;
-    let mtu = kernel::text(&format!("/sys/class/net/{}/mtu", default_interface(&text)?));
-    mtu.ok()?.trim().parse().ok()
+    let name = default_interface(&text)?;
+    let links = netlink::links().ok()?;
+    let uplink = links.iter().find(|link| link.name == name)?;
+    u16::try_from(uplink.mtu).ok()
 }
 
 /// Of several, the kernel takes the one with the lowest metric, which is column 7.
