@@ -51,13 +51,7 @@ pub struct Finding {
 impl Finding {
     /// As it should be.
     pub fn good(check: &str, found: impl Into<String>) -> Self {
-        Self {
-            check: check.into(),
-            level: Level::Good,
-            found: found.into().into(),
-            why: "".into(),
-            remedy: "".into(),
-        }
+        Self::new(Level::Good, check, found, "", "")
     }
 
     /// Not as it should be.
@@ -68,12 +62,13 @@ impl Finding {
         why: &str,
         remedy: impl Into<String>,
     ) -> Self {
+        let (found, remedy): (String, String) = (found.into(), remedy.into());
         Self {
             check: check.into(),
             level,
-            found: found.into().into(),
+            found: found.into(),
             why: why.into(),
-            remedy: remedy.into().into(),
+            remedy: remedy.into(),
         }
     }
 
