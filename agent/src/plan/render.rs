@@ -10,7 +10,7 @@ use isyone_proto::{ids::TenantName, plan::TenantPlan};
 use serde::Serialize;
 
 use crate::plan::{
-    container::{ContainerSpec, DEFAULT_NOFILE, DeviceLimits, MTU_OPTION, MountSource},
+    container::{ContainerSpec, DEFAULT_NOFILE, DeviceLimits, MountSource},
     facts::{HostFacts, ImageFacts, Images},
     postgres, sql,
     stack::{
@@ -420,11 +420,7 @@ fn compose(plan: &TenantPlan, stack: &Stack) -> String {
             "default",
             NetworkEntry {
                 name: &stack.network.name,
-                driver_opts: stack
-                    .mtu
-                    .map(|mtu| (MTU_OPTION, mtu.to_string()))
-                    .into_iter()
-                    .collect(),
+                driver_opts: stack.network_options(),
                 ipam: Ipam {
                     config: [Subnet {
                         subnet: &stack.subnet,
@@ -466,14 +462,10 @@ mod tests {
         let mut plan = tenant_plan("my-co");
         plan.modules = vec!["crm".parse().unwrap(), "sale_management".parse().unwrap()];
         let host = HostFacts {
-            advertise: "192.0.2.7".parse().unwrap(),
-            cpus: 4,
             tenants_dir: "/var/lib/isyone/tenants".into(),
             addons_dir: "/var/lib/isyone/addons".into(),
-            data_device: None,
-            mtu: None,
-            relays: false,
             home: Some("/var/lib/docker/isyone/tenants/my-co".into()),
+            ..crate::testing::world::host()
         };
         let images = Images {
             odoo: ImageFacts {

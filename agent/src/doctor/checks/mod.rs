@@ -259,7 +259,7 @@ fn disk(all: &mut Vec<Finding>, facts: &Facts) {
     }
 }
 
-fn kernel(all: &mut Vec<Finding>, facts: &Facts) {
+fn control_groups(all: &mut Vec<Finding>, facts: &Facts) {
     let missing = facts.controllers.as_ref().map(|there| {
         let words: Vec<&str> = there.split_ascii_whitespace().collect();
         let missing = CONTROLLERS.iter().filter(|name| !words.contains(name));
@@ -280,6 +280,10 @@ fn kernel(all: &mut Vec<Finding>, facts: &Facts) {
             ),
         ));
     }
+}
+
+fn kernel(all: &mut Vec<Finding>, facts: &Facts) {
+    control_groups(all, facts);
     let tenants = facts
         .plan
         .as_ref()

@@ -274,18 +274,7 @@ mod tests {
                 },
                 "directory /srv/tenants/alfa belongs to another tenant (its `owner` is none,",
             ),
-            (
-                Blocked::NetworkTaken {
-                    network: "10.90.0.16/28".parse().unwrap(),
-                    interface: "bridge7".into(),
-                },
-                "Remove it (`ip link delete bridge7`)",
-            ),
             (Blocked::HostClosed("disk full".into()), "disk full"),
-            (
-                Blocked::HostFull("the disk is full".into()),
-                "the disk is full; nothing that works is stopped",
-            ),
             (Blocked::HalfCopy, "nothing starts on half of it"),
             (Blocked::DoubtfulCopy, "purge this copy, as a move does"),
             (
@@ -299,6 +288,27 @@ mod tests {
         ];
         for (blocked, text) in said {
             assert!(blocked.to_string().contains(text), "{blocked}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_host_is_told_with_what_ends_it() {
+        let said = [
+            (
+                Blocked::NetworkTaken {
+                    network: "10.90.0.16/28".parse().unwrap(),
+                    interface: "bridge7".into(),
+                },
+                "Remove it (`ip link delete bridge7`)",
+            ),
+            (
+                Blocked::HostFull("the disk is full".into()),
+                "the disk is full; nothing that works is stopped",
+            ),
+        ];
+        for (blocked, text) in said {
+            assert!(blocked.to_string().contains(text), "{blocked}");
+            assert!(!blocked.is_for_good());
         }
     }
 

@@ -12,8 +12,8 @@ use clap::Args;
 use isyone_proto::{
     finding::{self, Finding, Level, sorted},
     pb::v1::{
-        ListCertificatesRequest, ListDomainsRequest, ListEdgesRequest, ListHostsRequest,
-        ListTenantsRequest, TenantPhase,
+        Certificate, Domain, Host, ListCertificatesRequest, ListDomainsRequest, ListEdgesRequest,
+        ListEdgesResponse, ListHostsRequest, ListTenantsRequest, TenantPhase,
     },
 };
 use tokio::time::timeout;
@@ -84,71 +84,77 @@ async fn look(app: &App) -> Vec<Finding> {
 
 /// All lists, asked for at once.
 async fn ask(client: &Client) -> Result<Seen, Failure> {
-    let info = version::get(client);
-    let hosts = client.read(
-        "list hosts",
-        ListHostsRequest {
-            page_size: PAGE,
-            page_token: String::new(),
-        },
-        |c, r| async move { c.hosts().list_hosts(r).await },
-    );
-    let edges = client.read(
-        "list edges",
-        ListEdgesRequest {
-            page_size: PAGE,
-            page_token: String::new(),
-        },
-        |c, r| async move { c.edges().list_edges(r).await },
-    );
-    let certificates = client.read(
-        "list certificates",
-        ListCertificatesRequest {
-            page_size: PAGE,
-            page_token: String::new(),
-        },
-        |c, r| async move { c.certificates().list_certificates(r).await },
-    );
-    let domains = client.read(
-        "list domains",
-        ListDomainsRequest {
-            name: String::new(),
-            page_size: PAGE,
-            page_token: String::new(),
-        },
-        |c, r| async move { c.domains().list_domains(r).await },
-    );
     let tenants = |phase: TenantPhase| {
-        client.read(
-            "list tenants",
-            ListTenantsRequest {
-                page_size: PAGE,
-                page_token: String::new(),
-                host: String::new(),
-                show_deleted: true,
-                phase: phase.into(),
-            },
-            |c, r| async move { c.tenants().list_tenants(r).await },
-        )
+        let request = ListTenantsRequest {
+            page_size: PAGE,
+            show_deleted: true,
+            phase: phase.into(),
+            ..ListTenantsRequest::default()
+        };
+        client.read("list tenants", request, |c, r| async move {
+            c.tenants().list_tenants(r).await
+        })
     };
-    let (info, hosts, edges, certificates, domains, failing, unknown) = tokio::try_join!(
-        info,
-        hosts,
-        edges,
-        certificates,
-        domains,
+    let (info, hosts, edges, (certificates, domains), failing, unknown) = tokio::try_join!(
+        version::get(client),
+        hosts(client),
+        edges(client),
+        names(client),
         tenants(TenantPhase::Failing),
         tenants(TenantPhase::Unknown)
     )?;
     Ok(Seen {
         info,
-        hosts: hosts.hosts,
+        hosts,
         edges,
-        certificates: certificates.certificates,
-        domains: domains.domains,
+        certificates,
+        domains,
         failing: failing.tenants,
         unknown: unknown.tenants,
     })
+}
+
+async fn hosts(client: &Client) -> Result<Vec<Host>, Failure> {
+    let request = ListHostsRequest {
+        page_size: PAGE,
+        ..ListHostsRequest::default()
+    };
+    let page = client.read("list hosts", request, |c, r| async move {
+        c.hosts().list_hosts(r).await
+    });
+    Ok(page.await?.hosts)
+}
+
+async fn edges(client: &Client) -> Result<ListEdgesResponse, Failure> {
+    let request = ListEdgesRequest {
+        page_size: PAGE,
+        ..ListEdgesRequest::default()
+    };
+    client
+        .read("list edges", request, |c, r| async move {
+            c.edges().list_edges(r).await
+        })
+        .await
+}
+
+/// Certificates, and customers' domains.
+async fn names(client: &Client) -> Result<(Vec<Certificate>, Vec<Domain>), Failure> {
+    let request = ListCertificatesRequest {
+        page_size: PAGE,
+        ..ListCertificatesRequest::default()
+    };
+    let certificates = client.read("list certificates", request, |c, r| async move {
+        c.certificates().list_certificates(r).await
+    });
+    let request = ListDomainsRequest {
+        page_size: PAGE,
+        ..ListDomainsRequest::default()
+    };
+    let domains = client.read("list domains", request, |c, r| async move {
+        c.domains().list_domains(r).await
+    });
+    let (certificates, domains) = tokio::try_join!(certificates, domains)?;
+    Ok((certificates.certificates, domains.domains))
 }
 
 /// Where names below the base domain lead, as this machine sees it.
