@@ -190,8 +190,13 @@ pub fn close(state: &mut TenantState, now: UnixMs) -> bool {
                 step.state = StepState::Skipped;
                 step.detail = "nothing to do".to_owned();
             }
+            // It failed, and what is as planned now is so without it: the plan has changed since.
+            StepState::Retrying => {
+                step.state = StepState::Skipped;
+                step.end_ms = Some(now);
+            }
             // Left by a run of the agent that ended in the middle; the state that it worked towards has been reached.
-            StepState::Running | StepState::Retrying => {
+            StepState::Running => {
                 step.state = StepState::Succeeded;
                 step.end_ms = Some(now);
             }
