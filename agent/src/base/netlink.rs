@@ -13,7 +13,7 @@ use rustix::{
         recv, send, socket_with,
     },
 };
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::net::UnixDatagram;
 
 /// Group of announcements about nftables (`NFNLGRP_NFTABLES`, the seventh).
 const NFTABLES: u32 = 1 << 6;
@@ -52,44 +52,30 @@ pub struct Message {
 
 /// A socket on which the kernel announces.
 pub struct Listener {
-    socket: AsyncFd<OwnedFd>,
+    /// The type lends its way of waiting: a netlink socket has datagrams, too, and all that is called of it is recv(2).
+    socket: UnixDatagram,
     buffer: Vec<u8>,
 }
 
 impl Listener {
     /// For changes of the packet filter, of this network namespace. Only root may.
     pub fn nftables() -> io::Result<Self> {
-        Self::open(Some(NETFILTER), NFTABLES)
-    }
-
-    fn open(protocol: Option<rustix::net::Protocol>, groups: u32) -> io::Result<Self> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;
-        bind(&socket, &SocketAddrNetlink::new(0, groups))?;
+        let (family, kind) = (AddressFamily::NETLINK, SocketType::RAW);
+        let socket = socket_with(family, kind, flags, Some(NETFILTER))?;
+        bind(&socket, &SocketAddrNetlink::new(0, NFTABLES))?;
         Ok(Self {
-            socket: AsyncFd::with_interest(socket, Interest::READABLE)?,
+            socket: UnixDatagram::from_std(socket.into())?,
             buffer: vec![0; BUFFER],
         })
     }
 
     /// What is announced next; `None`: some of it was lost.
     pub async fn next(&mut self) -> io::Result<Option<Vec<Message>>> {
-        loop {
-            let mut ready = self.socket.readable().await?;
-            match recv(
-                self.socket.get_ref(),
-                &mut self.buffer[..],
-                RecvFlags::empty(),
-            ) {
-                Ok((_, length)) => {
-                    let whole = self.buffer.get(..length);
-                    return Ok(whole.map(messages));
-                }
-                Err(Errno::AGAIN) => ready.clear_ready(),
-                Err(Errno::INTR) => {}
-                Err(Errno::NOBUFS) => return Ok(None),
-                Err(e) => return Err(e.into()),
-            }
+        match self.socket.recv(&mut self.buffer).await {
+            Ok(length) => Ok(self.buffer.get(..length).map(messages)),
+            Err(e) if Errno::from_io_error(&e) == Some(Errno::NOBUFS) => Ok(None),
+            Err(e) => Err(e),
         }
     }
 }

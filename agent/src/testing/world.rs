@@ -322,6 +322,7 @@ impl World {
                 self.observed.network = Some(Network {
                     subnet: stack.subnet.clone(),
                     labels: labels(&stack.network.labels),
+                    mtu: stack.mtu,
                 });
             }
             Action::CreateContainer(role) => {

@@ -23,6 +23,7 @@ use super::{
         Layers, append, bind_options, chunk, container_view, create_body, engine_event,
         exec_options, filters, first_file, limits_update, listed, summary, volume_view, with_tag,
     },
+    networks,
 };
 use crate::{
     docker::{

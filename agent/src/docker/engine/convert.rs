@@ -11,7 +11,7 @@ use super::super::{
 use crate::plan::{
     container::{
         Container, ContainerSpec, DEFAULT_NOFILE, DeviceLimits, LABEL_TENANT, Limits, Mount,
-        MountSource, Network, Volume,
+        MountSource, Volume,
     },
     postgres,
 };

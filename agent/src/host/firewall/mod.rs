@@ -7,11 +7,11 @@ mod again;
 mod around;
 mod dockers;
 mod examine;
+mod heard;
 mod names;
 mod nft;
 #[cfg(test)]
 mod tests;
-mod watch;
 
 use std::{
     collections::BTreeSet,
@@ -31,8 +31,8 @@ use tokio_util::sync::CancellationToken;
 use self::{
     again::Again,
     dockers::Dockers,
+    heard::{Heard, Watch},
     names::Lookups,
-    watch::{Heard, Watch},
 };
 pub use self::{
     again::Pauses,
