@@ -13,7 +13,7 @@
 //! | `jobs` | long work beside the tenants' loops, as the plan orders it | reports (link), a tenant's stack (tenant) | base, host, peer, tenant |
 //! | `link` | the coordinator: joining, the session, reports, renewal | what a plan causes | base, plan, docker, host |
 //! | `metrics` | the pages that Prometheus scrapes | reports to the coordinator | base, plan, host |
-//! | `doctor` | what of this host can break a tenant, each as a check with its remedy | mending it (host, tenant) | base, plan, docker, host |
+//! | `doctor` | what of this host can break a tenant, each as a check with its remedy | mending it (host, tenant) | base, docker, host |
 //! | `relay` | `isy-agent relay`: the program around the host's relay | when it is started, what it is told (host) | base, plan, host |
 //! | `agent` | puts it together | the command line (main) | all |
 //!

@@ -94,7 +94,7 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
                 "base docker doctor host jobs link metrics peer plan tenant",
             ),
             ("docker", "plan"),
-            ("doctor", "base docker host plan"),
+            ("doctor", "base docker host"),
             ("host", "base docker plan"),
             ("jobs", "base host peer tenant"),
             ("link", "base docker host plan"),
