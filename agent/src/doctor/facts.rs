@@ -72,7 +72,7 @@ pub(super) struct Kernel {
     pub(super) memory_total: Option<u64>,
 }
 
-/// Everything.
+/// Everything that is judged.
 pub(super) struct Facts {
     pub(super) now_s: i64,
     pub(super) root: bool,
