@@ -89,6 +89,19 @@ pub struct Sources {
     pub endpoint: String,
 }
 
+/// Whether how rules are shown is believed, where the same rules were shown otherwise before: somebody may have changed them between our
+/// loading and our looking. Once the earlier one counts, so that they are put in force again; then the newer one, or that would
+/// never end.
+#[derive(Default)]
+struct Doubt(bool);
+
+impl Doubt {
+    fn of(&mut self, before: String, now: Option<String>) -> Option<String> {
+        self.0 = !self.0 && now.as_ref() != Some(&before);
+        if self.0 { Some(before) } else { now }
+    }
+}
+
 /// What was accepted last; empty: nothing, or it must be put in force anew.
 #[derive(Default)]
 struct Applied {
@@ -96,6 +109,8 @@ struct Applied {
     at: Option<Instant>,
     /// How `nft` showed them then.
     shown: Option<String>,
+    doubt: Doubt,
+    limits_doubt: Doubt,
     /// Since then somebody was heard to change something of ours.
     touched: Option<Touched>,
     /// What was tried last; `limiting` says whether it was accepted.
@@ -225,6 +240,11 @@ impl Applier {
             (applied.rules, applied.at, applied.shown) = match outcome {
                 Ok(()) => {
                     let shown = self.nft.shown(&WHOLE).await;
+                    let before = std::mem::take(&mut applied.shown).filter(|_| same);
+                    let shown = match before {
+                        Some(before) => applied.doubt.of(before, shown),
+                        None => shown,
+                    };
                     (rules.clone(), Some(Instant::now()), shown)
                 }
                 Err(_) => Default::default(),
@@ -285,7 +305,12 @@ impl Applier {
         let worked = outcome.is_ok();
         applied.limiting.tried(worked, Instant::now(), self.pauses);
         let Err(error) = outcome else {
-            applied.limits_shown = self.nft.shown(&LIMITS_HOOK).await;
+            let shown = self.nft.shown(&LIMITS_HOOK).await;
+            let before = std::mem::take(&mut applied.limits_shown).filter(|_| same);
+            applied.limits_shown = match before {
+                Some(before) => applied.limits_doubt.of(before, shown),
+                None => shown,
+            };
             host.board.set_warning(LIMITS, "");
             if failing {
                 tracing::info!("one tenant's connections are limited again");
