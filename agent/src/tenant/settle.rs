@@ -145,9 +145,9 @@ impl Tenant {
         let mut state = self.state();
         let adopted = steps::adopt_operation(&mut state, &self.plan, now_ms());
         let unsaved = self.unsaved.load(Ordering::Relaxed);
-        let (progress, message) = self.verdict(view);
+        let (progress, message) = self.verdict(view, &state.steps);
         let proven = progress == TenantProgress::Converged && state.prove(&self.plan);
-        let closed = steps::close(&mut state, now_ms());
+        let closed = progress != TenantProgress::Failing && steps::close(&mut state, now_ms());
         if closed || adopted || proven || unsaved || state.epoch < self.plan.epoch {
             state.epoch = state.epoch.max(self.plan.epoch);
             self.remember(false, |s| *s = state)?;
