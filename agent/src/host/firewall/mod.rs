@@ -271,8 +271,9 @@ impl Applier {
         (table, what): (&str, &[&str]),
         then: Option<&String>,
     ) -> bool {
-        match touched {
-            Some(_) => then.is_some() && self.nft.shown(what).await.as_ref() == then,
+        match then.filter(|_| touched.is_some()) {
+            Some(then) => self.nft.shown(what).await.as_ref() == Some(then),
+            // Also where it could not be shown then: we hear our own loading, too, so taking that for a change would never end.
             None => self.nft.has(table).await,
         }
     }

@@ -156,12 +156,14 @@ fn why_not_kept(
 }
 
 /// Whether the network is as it should be. Another packet size alone stops nobody: it is changed when the tenant is stopped anyway.
+/// Where none is asked for, Docker's choice is right: it may be told one for all networks (`default-network-opts`).
 fn fits(observed: &Observed, stack: &Stack) -> bool {
-    let idle = !ROLES.into_iter().any(|role| observed.is_up(role));
-    observed
-        .network
-        .as_ref()
-        .is_none_or(|network| network.subnet == stack.subnet && (network.mtu == stack.mtu || !idle))
+    let Some(network) = &observed.network else {
+        return true;
+    };
+    let serves = ROLES.into_iter().any(|role| observed.is_up(role));
+    let size_fits = stack.mtu.is_none() || network.mtu == stack.mtu;
+    network.subnet == stack.subnet && (size_fits || serves)
 }
 
 /// Waves 1 and 2: removes what is in the way, then moves data that nothing runs on any more.
