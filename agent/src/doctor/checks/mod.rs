@@ -149,11 +149,11 @@ fn version(info: &EngineInfo) -> Finding {
 
 fn filter(all: &mut Vec<Finding>, facts: &Facts) {
     let filter = &facts.filter;
-    // Who is not root is refused whatever the kernel can.
-    let level = if facts.root {
-        Level::Bad
-    } else {
-        Level::Unknown
+    // Who is not root is refused whatever the kernel can, and a busy machine says nothing of it.
+    let level = |outcome: &Result<(), FirewallError>| match outcome {
+        Err(FirewallError::Silent(_)) => Level::Unknown,
+        _ if !facts.root => Level::Unknown,
+        _ => Level::Bad,
     };
     let said = |outcome: &Result<(), FirewallError>| match outcome {
         Ok(()) => "the kernel takes it".to_owned(),
@@ -164,7 +164,7 @@ fn filter(all: &mut Vec<Finding>, facts: &Facts) {
         filter.isolation.is_ok(),
         said(&filter.isolation),
         (
-            level,
+            level(&filter.isolation),
             "tenants would reach each other and the host; so no new one is started",
             "install the package nftables; a kernel of your own needs nf_tables, nft_ct and nft_fib_inet",
         ),
@@ -174,7 +174,7 @@ fn filter(all: &mut Vec<Finding>, facts: &Facts) {
         filter.limits.is_ok(),
         said(&filter.limits),
         (
-            level.max(Level::Warning),
+            level(&filter.limits).max(Level::Warning),
             "one tenant could take all of this host's connections; it is degraded and gets no new ones",
             "load the kernel modules nft_connlimit and nft_limit (`modprobe`), or take the distribution's kernel",
         ),

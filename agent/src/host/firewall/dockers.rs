@@ -22,7 +22,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Nft, around};
+use super::{FirewallError, Nft, around};
 use crate::{
     base::{clock::now_ms, fsutil, kernel},
     host::{Host, ledger::InForce},
@@ -137,17 +137,28 @@ fn look(shown: &[String], networks: &BTreeSet<Ipv4Net>) -> Look {
     }
 }
 
-async fn shown(nft: &Nft) -> Vec<String> {
+/// The tables that may hold Docker's rules, of those that are there; `None`: it cannot be found out now.
+async fn shown(nft: &Nft) -> Option<Vec<String>> {
     let mut shown = Vec::new();
     for table in TABLES {
-        shown.extend(nft.shown(&["table", "ip", table]).await);
+        match nft.list(&["table", "ip", table]).await {
+            Ok(text) => shown.push(text),
+            Err(FirewallError::Refused(_)) => {} // there is no such table
+            Err(FirewallError::Missing(_) | FirewallError::Silent(_)) => return None,
+        }
     }
-    shown
+    Some(shown)
 }
 
-/// Whether networks' rules are there; `None`: there are no networks.
+/// One look at the rules of these networks.
+async fn look_for(nft: &Nft, networks: &BTreeSet<Ipv4Net>) -> Look {
+    let shown = shown(nft).await;
+    shown.map_or(Look::Unknown, |shown| look(&shown, networks))
+}
+
+/// Whether networks' rules are there; `None`: there are no networks, or it cannot be found out.
 pub(super) async fn are_there(nft: &Nft, networks: &BTreeSet<Ipv4Net>) -> Option<bool> {
-    match look(&shown(nft).await, networks) {
+    match look_for(nft, networks).await {
         Look::There => Some(true),
         Look::Missing => Some(false),
         Look::Unknown => None,
@@ -208,7 +219,7 @@ impl Dockers {
             Some(plan) => plan.tenants.iter().map(|t| t.subnet.trunc()).collect(),
             None => return Look::Unknown,
         };
-        look(&shown(&self.nft).await, &around::present(&tenants))
+        look_for(&self.nft, &around::present(&tenants)).await
     }
 
     async fn live_restore(&self) -> bool {

@@ -18,6 +18,9 @@ pub enum FirewallError {
     /// `nft` refuses the rules.
     #[error("nft refuses the packet filter: {0}")]
     Refused(String),
+    /// It hangs, or the machine is too busy.
+    #[error("`nft` has not answered within {0} s")]
+    Silent(u64),
 }
 
 /// The program.
@@ -55,11 +58,16 @@ impl Nft {
         self.run(&list, "").await.is_ok()
     }
 
-    /// What is in force of a table or chain, as the program shows it, without what is counted; `None`: nothing.
-    pub(super) async fn shown(&self, what: &[&str]) -> Option<String> {
+    /// What is in force of a table or chain, as the program shows it, without what is counted. A refusal says that there is none.
+    pub(super) async fn list(&self, what: &[&str]) -> Result<String, FirewallError> {
         let list = [&["--stateless", "list"], what].concat();
-        let shown = self.run(&list, "").await.ok()?;
-        Some(String::from_utf8_lossy(&shown).into_owned())
+        let shown = self.run(&list, "").await?;
+        Ok(String::from_utf8_lossy(&shown).into_owned())
+    }
+
+    /// Likewise; `None`: nothing, or it cannot be found out.
+    pub(super) async fn shown(&self, what: &[&str]) -> Option<String> {
+        self.list(what).await.ok()
     }
 
     /// Returns what it writes.
@@ -78,9 +86,7 @@ impl Nft {
         }
         let output = tokio::time::timeout(TIMEOUT, child.wait_with_output())
             .await
-            .map_err(|_| {
-                FirewallError::Refused(format!("no answer within {} s", TIMEOUT.as_secs()))
-            })?
+            .map_err(|_| FirewallError::Silent(TIMEOUT.as_secs()))?
             .map_err(FirewallError::Missing)?;
         if output.status.success() {
             return Ok(output.stdout);
