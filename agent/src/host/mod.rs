@@ -138,8 +138,9 @@ impl Pace {
             resync: ms(200),
             retry_first: ms(2),
             retry_cap: ms(20),
-            docker_ask: ms(10),
-            docker_patience: ms(20),
+            docker_ask: ms(50),
+            // Longer than a busy machine keeps a fake Docker from answering.
+            docker_patience: ms(500),
         }
     }
 }
