@@ -27,16 +27,17 @@ use crate::{
         config::{AgentConfig, ConfigError, DataDir},
     },
     docker::Docker,
+    doctor,
     host::{
         Gate, Host, Pace, chores, disk,
-        firewall::Sources,
+        firewall::{Nft, Sources},
         hosts::Hosts,
         identity::{IdentityError, LiveIdentity},
         ledger::{InForce, Ledger, LedgerError},
         monitors::Monitors,
         probe::Probe,
         relay::{self, Keeper},
-        usage,
+        space, usage,
     },
     jobs::{
         JobError, Jobs, Progress, Work,
@@ -158,6 +159,7 @@ impl Agent {
             peers: peer.map(|_| to_peers),
             connected,
         });
+        let nft = parts.firewall.as_ref().map(|applier| applier.nft.clone());
         if let Some(applier) = parts.firewall {
             host.gate.send_replace(Gate::Pending);
             let sources = sources(&host, &in_force, &hosts, &config.endpoint);
@@ -172,6 +174,8 @@ impl Agent {
             stop: &stop,
         };
         ports.visitors(parts.relay);
+        // Whoever wants nothing left free has no room of his own to set aside.
+        ports.measures(nft, parts.copy_reserve != Reserve::NONE);
         let reconciler = tokio::spawn(reconcile::run(host.clone(), in_force.clone(), stop.clone()));
         tasks.spawn(link.run(stop.clone()));
         let limits = (parts.copy_rate_bytes_per_s, parts.copy_reserve);
@@ -182,8 +186,6 @@ impl Agent {
         ports.metrics(address, monitors, &scraper);
         let name = config.name.to_string();
         tasks.spawn(renew::run(identity, config.endpoint, name, stop.clone()));
-        tasks.spawn(usage::run(host.clone(), stop.clone()));
-        tasks.spawn(disk::run(host.clone(), in_force.clone(), stop.clone()));
         if let Some(listener) = parts.http {
             tasks.spawn(serve_loopback(listener, scraper, stop.clone()));
         }
@@ -298,6 +300,20 @@ impl Ports<'_> {
         let following = relay::run(host.clone(), self.plans.clone(), stop.clone());
         self.tasks.spawn(following);
         self.tasks.spawn(keeper.run(host, stop));
+    }
+
+    /// What looks at tenants and the machine, over and over.
+    fn measures(&self, nft: Option<Nft>, reserves: bool) {
+        let (host, stop) = (self.host, self.stop);
+        self.tasks.spawn(usage::run(host.clone(), stop.clone()));
+        self.tasks
+            .spawn(space::run(host.clone(), reserves, stop.clone()));
+        self.tasks
+            .spawn(disk::run(host.clone(), self.plans.clone(), stop.clone()));
+        if let Some(nft) = nft {
+            self.tasks
+                .spawn(doctor::watch(host.clone(), nft, stop.clone()));
+        }
     }
 
     fn metrics(

@@ -14,6 +14,7 @@
 //! | `backup` | tenants' backups: shipped by themselves, or as jobs order | when a base is made, what is kept (the coordinator) | base, docker, host, jobs, peer, plan, tenant |
 //! | `link` | the coordinator: joining, the session, reports, renewal | what a plan causes | base, plan, docker, host |
 //! | `metrics` | the pages that Prometheus scrapes | reports to the coordinator | base, plan, host |
+//! | `doctor` | what of this host can break a tenant, each as a check with its remedy | mending it (host, tenant) | base, docker, host |
 //! | `relay` | `isy-agent relay`: the program around the host's relay | when it is started, what it is told (host) | base, plan, host |
 //! | `agent` | puts it together | the command line (main) | all |
 //!
@@ -31,6 +32,7 @@ pub mod agent;
 pub mod backup;
 pub mod base;
 pub mod docker;
+pub mod doctor;
 pub mod host;
 pub mod jobs;
 pub mod link;

@@ -8,7 +8,9 @@ use clap_complete::Shell;
 use crate::{
     app::App,
     exit::{Exit, Failure, Outcome},
-    nouns::{backup, cert, context, edge, events, host, op, operator, tenant, top, version},
+    nouns::{
+        backup, cert, context, doctor, edge, events, host, op, operator, tenant, top, version,
+    },
     options::Global,
 };
 
@@ -60,6 +62,8 @@ pub enum Noun {
     Edge(edge::EdgeCommand),
     /// Follow hosts and tenants on a screen: CPU, memory, requests, errors, latency, state
     Top(top::Top),
+    /// What is wrong with the fleet, why it matters, and what to do
+    Doctor(doctor::Doctor),
     /// People and programs that may use the coordinator
     #[command(subcommand)]
     Operator(operator::OperatorCommand),
@@ -93,6 +97,7 @@ impl Noun {
             Self::Cert(command) => command.run(app).await,
             Self::Edge(command) => command.run(app).await,
             Self::Top(command) => command.run(app).await,
+            Self::Doctor(command) => command.run(app).await,
             Self::Operator(command) => command.run(app).await,
             Self::Context(command) => command.run(app),
             Self::Version(command) => command.run(app).await,

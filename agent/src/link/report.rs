@@ -14,8 +14,8 @@ use isyone_proto::{
     pb::agent::v1 as agent,
     plan::UnixMs,
     report::{
-        ContainerReport, HostReport, HostResources, ImageDigest, JobReport, Stuck, TenantReport,
-        Usage, Which,
+        ContainerReport, HostCondition, HostReport, HostResources, ImageDigest, JobReport, Stuck,
+        TenantReport, Usage, Which,
     },
 };
 
@@ -48,6 +48,8 @@ pub struct Surroundings {
     pub all_known: bool,
     /// All jobs of the plan.
     pub jobs: Vec<JobReport>,
+    /// How the host itself is.
+    pub condition: HostCondition,
     /// Time of the report.
     pub now: UnixMs,
 }
@@ -81,6 +83,7 @@ impl Reporter {
             tenants,
             complete: everything,
             jobs: around.jobs.clone(),
+            condition: around.condition.clone(),
         };
         agent::Report {
             sequence: self.sequence,

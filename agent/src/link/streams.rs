@@ -345,7 +345,9 @@ mod tests {
         let plan = tenant_plan("alfa");
         let stack = world::render(&plan);
         let network = &stack.network;
-        fake.create_network(network, &stack.subnet).await.unwrap();
+        fake.create_network(network, &stack.subnet, None)
+            .await
+            .unwrap();
         for mut spec in [stack.odoo.clone(), stack.postgres.clone()] {
             spec.mounts.clear();
             fake.create(&spec).await.unwrap();

@@ -190,12 +190,17 @@ impl Container {
     }
 }
 
+/// Docker's option for a network's largest packet.
+pub const MTU_OPTION: &str = "com.docker.network.driver.mtu";
+
 /// A network that exists.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Network {
     /// Its address range, in CIDR notation.
     pub subnet: String,
     pub labels: HashMap<String, String>,
+    /// Its largest packet, where it was made with one.
+    pub mtu: Option<u16>,
 }
 
 /// A volume that exists.

@@ -22,5 +22,6 @@ pub mod relay;
 pub mod render;
 pub mod sql;
 pub mod stack;
+pub mod starts;
 pub mod state;
 pub mod steps;

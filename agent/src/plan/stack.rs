@@ -2,11 +2,11 @@
 //!
 //! Not here: building a stack from a plan (design), the text of its files (render).
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use isyone_proto::{ids::TenantName, plan::Role, spec::Size};
 
-use crate::plan::container::{ContainerSpec, NamedSpec};
+use crate::plan::container::{ContainerSpec, MTU_OPTION, NamedSpec};
 
 /// Odoo's port for HTTP in the container.
 pub const HTTP_PORT: u16 = 8069;
@@ -41,6 +41,8 @@ pub struct Stack {
     pub network: NamedSpec,
     /// CIDR of `network`.
     pub subnet: String,
+    /// Its largest packet, where it is not Docker's usual one.
+    pub mtu: Option<u16>,
     /// PostgreSQL's data.
     pub postgres_volume: NamedSpec,
     /// Filestore and sessions.
@@ -71,6 +73,11 @@ impl Stack {
             Role::Odoo => &self.odoo,
             Role::Postgres => &self.postgres,
         }
+    }
+    /// Docker's options for the network.
+    pub fn network_options(&self) -> BTreeMap<&'static str, String> {
+        let mtu = self.mtu.map(|mtu| (MTU_OPTION, mtu.to_string()));
+        mtu.into_iter().collect()
     }
     pub fn volume(&self, role: Role) -> &NamedSpec {
         match role {

@@ -113,6 +113,11 @@ impl TenantError {
             {
                 " — another program holds this tenant's port; stop it"
             }
+            Self::Docker(DockerError::Refused(text))
+                if text.contains("cannot assign requested address") =>
+            {
+                " — this host's address is not there; its tenants start within seconds of it"
+            }
             Self::Docker(DockerError::Refused(text)) if text.contains("overlaps") => {
                 " — the tenant's subnet collides with a network of this host; choose another tenant range"
             }

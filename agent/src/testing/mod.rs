@@ -95,6 +95,7 @@ pub fn host_plan(generation: u64, tenants: Vec<TenantPlan>) -> HostPlan {
             closed: Vec::new(),
             mail_relays: Vec::new(),
             policies: Vec::new(),
+            mtu: None,
         },
         jobs: Vec::new(),
         grants: Vec::new(),

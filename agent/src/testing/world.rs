@@ -34,6 +34,7 @@ pub fn host() -> HostFacts {
         tenants_dir: "/t".into(),
         addons_dir: "/a".into(),
         data_device: None,
+        mtu: None,
         relays: false,
         home: Some("/r/tenants/alfa".into()),
     }
@@ -337,6 +338,7 @@ impl World {
                 self.observed.network = Some(Network {
                     subnet: stack.subnet.clone(),
                     labels: labels(&stack.network.labels),
+                    mtu: stack.mtu,
                 });
             }
             Action::CreateContainer(role) => {

@@ -12,7 +12,7 @@ use isyone_types::{
     generation::Generation,
     ids::{HostName, TenantName},
     plan::{Role, UnixMs},
-    report::{HostResources, JobReport, TenantProgress, TenantReport, Which},
+    report::{HostCondition, HostResources, JobReport, TenantProgress, TenantReport, Which},
 };
 use uuid::Uuid;
 
@@ -106,6 +106,8 @@ pub struct HostObserved {
     pub cpu_average_permille: u32,
     /// Why the host takes no new tenants: Docker does not answer, or other trouble of its agent; from the last report, empty when there is none.
     pub docker_error: String,
+    /// How the host itself is, from the last report.
+    pub condition: HostCondition,
     /// All jobs of its plan, from the last report.
     pub jobs: OrdMap<Uuid, Arc<JobReport>>,
     /// Generation of the plan that the agent has stored.

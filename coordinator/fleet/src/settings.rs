@@ -40,6 +40,9 @@ pub struct Network {
     pub closed: Vec<IpNet>,
     /// Mail servers that tenants may reach wherever they are.
     pub mail_relays: Vec<MailRelay>,
+    /// Largest packet of tenants' networks; `None`: as their hosts' own are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u16>,
 }
 
 /// Who reaches tenants, and what tenants must not reach.

@@ -77,6 +77,7 @@ pub fn settings() -> Settings {
             last_port: 29_999,
             closed: Vec::new(),
             mail_relays: Vec::new(),
+            mtu: None,
         },
         edge: Edge {
             addresses: Vec::new(),
@@ -307,6 +308,7 @@ impl Bench {
             tenants,
             complete: true,
             jobs: Vec::new(),
+            condition: Default::default(),
         };
         self.apply(Command::Report {
             host: host.clone(),

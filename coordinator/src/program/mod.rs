@@ -15,8 +15,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use clap::{Args, Parser, Subcommand};
-use isyone_proto::{ids::ShortName, spec::Domain};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use isyone_proto::{finding, ids::ShortName, spec::Domain};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
         config::{self, Config, LogFormat},
         secrets, telemetry,
     },
-    init, rebuild, server,
+    doctor, init, rebuild, server,
     writer::SystemSource,
 };
 
@@ -63,6 +63,11 @@ enum Invocation {
     ///
     /// Example: isy-coordinator restore --from /mnt/backups --data-dir /var/lib/isyone
     Restore(restore::Restore),
+    /// Look at everything of this machine and its configuration that can keep the coordinator from its work: what was found, why it
+    /// matters, what to do. Changes nothing, and works whether it runs or not. Exit code 1 when something is bad.
+    ///
+    /// Example: isy-coordinator doctor --data-dir /var/lib/isyone
+    Doctor(Doctor),
     /// Copy the database, also while the coordinator runs. The keys are not in it.
     ///
     /// Example: isy-coordinator backup --out /backup/isyone-2026-11-28.db
@@ -136,6 +141,21 @@ struct Run {
 }
 
 #[derive(Args)]
+struct Doctor {
+    #[command(flatten)]
+    run: Run,
+    /// For programs.
+    #[arg(long, short, value_enum, default_value = "text")]
+    output: Output,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+#[derive(Args)]
 struct RaiseIncarnation {
     /// The stopped coordinator's data directory.
     #[arg(long, env = "ISYONE_DATA_DIR", default_value = DEFAULT_DATA_DIR)]
@@ -174,6 +194,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Invocation::RaiseIncarnation(raise)) => {
             raise_incarnation(&raise).map(|()| ExitCode::SUCCESS)
         }
+        Some(Invocation::Doctor(doctor)) => examine(&doctor),
         Some(Invocation::Pki(order)) => pki::run(order),
         Some(Invocation::Restore(asked)) => restore::run(&asked).map(|()| ExitCode::SUCCESS),
         Some(Invocation::Backup(asked)) => backup::database(&asked).map(|()| ExitCode::SUCCESS),
@@ -218,6 +239,21 @@ fn make(init: Init) -> Result<()> {
         "Keep a copy of the keys somewhere else (isy-coordinator backup-keys): without them no stored password can be read."
     );
     Ok(())
+}
+
+fn examine(asked: &Doctor) -> Result<ExitCode> {
+    let found = match effective(&asked.run) {
+        Ok(config) => doctor::examine(&config),
+        Err(error) => doctor::unusable(&format!("{error:#}")),
+    };
+    match asked.output {
+        Output::Text => print!("{}", finding::text(&found)),
+        Output::Json => println!("{}", serde_json::to_string_pretty(&found)?),
+    }
+    Ok(match found.iter().any(|f| f.level == finding::Level::Bad) {
+        true => ExitCode::FAILURE,
+        false => ExitCode::SUCCESS,
+    })
 }
 
 fn raise_incarnation(raise: &RaiseIncarnation) -> Result<()> {

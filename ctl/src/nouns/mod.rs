@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod cert;
 pub mod context;
+pub mod doctor;
 pub mod edge;
 pub mod events;
 pub mod host;

@@ -4,6 +4,7 @@
 //! Not here: whether a named thing exists; the coordinator and the agent check that.
 
 mod backup;
+mod condition;
 mod hosts;
 mod jobs;
 mod network;
@@ -350,6 +351,7 @@ mod tests {
                     ..NetworkRules::default()
                 },
             }],
+            mtu: Some(1400),
         }
     }
 

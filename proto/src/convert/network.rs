@@ -11,8 +11,8 @@ use crate::{
     error::FieldError,
     ids::TenantName,
     network::{
-        Egress, MAX_ALLOWED, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_SECOND, NetworkPolicy,
-        NetworkRules,
+        Egress, MAX_ALLOWED, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_SECOND, MAX_MTU, MIN_MTU,
+        NetworkPolicy, NetworkRules,
     },
     pb::agent::v1 as agent,
     plan::Firewall,
@@ -46,6 +46,7 @@ impl From<&Firewall> for agent::Firewall {
             closed_networks: texts(&f.closed),
             mail_relays: texts(&f.mail_relays),
             policies: f.policies.iter().map(Into::into).collect(),
+            mtu: f.mtu.map_or(0, Into::into),
         }
     }
 }
@@ -73,8 +74,21 @@ impl TryFrom<agent::Firewall> for Firewall {
             closed: values("closed_networks", &wire.closed_networks)?,
             mail_relays: values("mail_relays", &wire.mail_relays)?,
             policies: policies(wire.policies)?,
+            mtu: mtu(wire.mtu)?,
         })
     }
+}
+
+/// 0: none is asked for.
+pub(super) fn mtu(value: u32) -> Result<Option<u16>, FieldError> {
+    if value == 0 {
+        return Ok(None);
+    }
+    let fits = u16::try_from(value).ok();
+    let fits = fits.filter(|mtu| (MIN_MTU..=MAX_MTU).contains(mtu));
+    let problem = || format!("{value} is not between {MIN_MTU} and {MAX_MTU}");
+    let fits = fits.ok_or_else(|| FieldError::new("mtu", problem()))?;
+    Ok(Some(fits))
 }
 
 impl From<&NetworkPolicy> for agent::NetworkPolicy {

@@ -8,6 +8,7 @@
 pub mod backup;
 pub mod disk;
 pub mod echo;
+pub mod finding;
 pub mod generation;
 pub mod identity;
 pub mod ids;

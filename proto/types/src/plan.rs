@@ -85,6 +85,9 @@ pub struct Firewall {
     /// coordinators of before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<NetworkPolicy>,
+    /// Largest packet of tenants' networks; `None`: as the host's own are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u16>,
 }
 
 /// What is wanted of a tenant as a whole, wherever its copies are.

@@ -293,6 +293,7 @@ impl SimHost {
                 .collect(),
             complete: true,
             jobs: self.jobs.values().map(JobReport::from).collect(),
+            condition: Default::default(),
         }
     }
 

@@ -138,6 +138,7 @@ pub fn stack(plan: &TenantPlan, host: &HostFacts, images: &Images, master_hash: 
     let mut stack = Stack {
         network: named(plan, plan.name.project(), "network", "default"),
         subnet: plan.subnet.trunc().to_string(),
+        mtu: host.mtu,
         postgres_volume: volume(plan, Role::Postgres),
         odoo_volume: volume(plan, Role::Odoo),
         postgres,

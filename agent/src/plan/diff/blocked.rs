@@ -183,6 +183,21 @@ pub enum Blocked {
     /// What was asked for at creation is not in the tenant's images.
     #[error("{0}. Create the tenant again with what its image has: nothing of this one has run")]
     Unfit(String),
+    /// Something else of the host has the addresses of the tenant's network.
+    #[error(
+        "interface {interface} of this host has addresses of this tenant's network {network}, and is no network of Docker's: packets for the \
+         tenant would go there. Remove it (`ip link delete {interface}`), or delete the tenant and create it again: it gets another \
+         network"
+    )]
+    NetworkTaken {
+        network: ipnet::Ipv4Net,
+        interface: String,
+    },
+    /// What works must not be stopped for a restart or a change.
+    #[error(
+        "{0}; nothing that works is stopped for a restart or a change until there is room, because it might not start again"
+    )]
+    HostFull(String),
     /// This host takes no new tenants now, for the given reason.
     #[error("{0}")]
     HostClosed(String),
@@ -207,9 +222,12 @@ impl Blocked {
     /// Whether a person must act first: neither time nor a job ends it.
     pub fn is_for_good(&self) -> bool {
         match self {
-            Self::HostClosed(_) | Self::HalfCopy | Self::NotCopied(_) | Self::FromBackup(_) => {
-                false
-            }
+            Self::HostClosed(_)
+            | Self::HostFull(_)
+            | Self::HalfCopy
+            | Self::NotCopied(_)
+            | Self::FromBackup(_)
+            | Self::NetworkTaken { .. } => false,
             Self::OldOrder { .. }
             | Self::ForeignVolume { .. }
             | Self::ForeignContainer(_)
@@ -300,6 +318,27 @@ mod tests {
         ];
         for (blocked, text) in said {
             assert!(blocked.to_string().contains(text), "{blocked}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_host_is_told_with_what_ends_it() {
+        let said = [
+            (
+                Blocked::NetworkTaken {
+                    network: "10.90.0.16/28".parse().unwrap(),
+                    interface: "bridge7".into(),
+                },
+                "Remove it (`ip link delete bridge7`)",
+            ),
+            (
+                Blocked::HostFull("the disk is full".into()),
+                "the disk is full; nothing that works is stopped",
+            ),
+        ];
+        for (blocked, text) in said {
+            assert!(blocked.to_string().contains(text), "{blocked}");
+            assert!(!blocked.is_for_good());
         }
     }
 

@@ -99,6 +99,20 @@ pub(super) fn bring_home(list: &mut List, inputs: &Inputs<'_>, role: Role, wave:
     list.add(wave, LANE, Action::MoveData(role), reason);
 }
 
+/// Whether the data of a tenant that does not run is there: who finds out only when it is to run finds out too late.
+pub(super) fn is_kept(inputs: &Inputs<'_>) -> Result<(), Blocked> {
+    let gone = |role: &Role| match inputs.observed.lies(*role) {
+        Lies::Nowhere => Some(Blocked::VolumeGone(volume_name(inputs.plan, *role))),
+        Lies::Gone => Some(Blocked::DirectoryGone(directory(inputs.observed, *role))),
+        _ => None,
+    };
+    let gone = ROLES.iter().find_map(gone);
+    match gone.filter(|_| inputs.state.is_ready()) {
+        Some(gone) => Err(gone),
+        None => Ok(()),
+    }
+}
+
 /// For a tenant that does not run: after `wave`, in which its containers are removed that must go.
 pub(super) fn upkeep(list: &mut List, inputs: &Inputs<'_>, wave: u8) {
     let observed = inputs.observed;

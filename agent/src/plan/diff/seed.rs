@@ -6,8 +6,9 @@ use isyone_proto::plan::{DesiredState, Role, Seed, TenantPlan};
 
 use super::{Blocked, Inputs, Observed, ROLES, data, own_volume, volume_name};
 use crate::plan::{
-    container::{LABEL_UID, Volume},
+    container::{Container, LABEL_UID, Volume},
     home::{Home, Lies},
+    pins::Wanted,
     state::{Aside, Database, TenantState},
 };
 
@@ -37,7 +38,19 @@ pub fn adopt(plan: &TenantPlan, observed: &Observed) -> TenantState {
             Seed::Backup(_) | Seed::Peer(_) => Database::Doubtful,
         };
     }
+    if state.is_ready() {
+        // Or the tenant would go on with whatever its image's name means by now, which may be another version of Odoo.
+        for role in ROLES {
+            if let Some(container) = observed.container(role).filter(|c| is_of(c, plan)) {
+                state.adopt_pin(role, &Wanted::of(plan, role), container);
+            }
+        }
+    }
     state
+}
+
+fn is_of(container: &Container, plan: &TenantPlan) -> bool {
+    container.label(LABEL_UID) == plan.uid.to_string()
 }
 
 /// Heeds what the plan says of a copy beyond what is remembered; whether that was anything new. `stale`: a newer copy is

@@ -269,6 +269,7 @@ fn report(bench: &Bench, host: &HostName) -> HostReport {
         tenants,
         complete: true,
         jobs: Vec::new(),
+        condition: Default::default(),
     }
 }
 

@@ -9,7 +9,7 @@ use isyone_types::{
     disk::DiskState,
     ids::{HostName, TenantName},
     plan::{Before, Lifecycle, UnixMs},
-    report::{HostReport, TenantProgress, TenantReport},
+    report::{HostCondition, HostReport, TenantProgress, TenantReport},
 };
 
 use super::{ChangeError, Edit, Outcome, generations};
@@ -34,7 +34,14 @@ impl Edit<'_> {
             .get(host)
             .map(|h| (**h).clone())
             .unwrap_or_default();
+        if seen.reported_at.is_some() {
+            self.tell_mended(host, &seen.condition, &report.condition);
+        }
         seen.take_report(report.resources, &report.docker_error, self.stamp.now);
+        seen.condition = report.condition;
+        if let Some(networks) = seen.condition.networks.take() {
+            seen.hello.networks = networks;
+        }
         let jobs: Vec<_> = report.jobs.into_iter().map(Arc::new).collect();
         let reported = jobs.iter().map(|job| (job.id, job.clone()));
         let counts = generations::follows(&record, &seen);
@@ -51,6 +58,14 @@ impl Edit<'_> {
             self.tenant_report(host, tenant);
         }
         Ok(Outcome::Done)
+    }
+
+    /// Records an event about each thing that the host has mended since its report before. Without one, nothing is news.
+    fn tell_mended(&mut self, host: &HostName, then: &HostCondition, now: &HostCondition) {
+        for mended in now.mended.iter().filter(|m| !then.mended.contains(m)) {
+            let message = format!("{}: {}", mended.subject, mended.message);
+            self.event(EventKind::HostMended, None, Some(host), None, message);
+        }
     }
 
     /// Counts only if it is about the tenant's current uid, and the present epoch of its copy on that host.

@@ -37,6 +37,8 @@ enum Family {
     Answers,
     HostState,
     HostPlan,
+    /// What a host has mended by itself.
+    HostMended,
     /// Whether a host's tenants answer through an edge.
     HostAnswers,
 }
@@ -65,6 +67,7 @@ impl Family {
             | EventKind::HostDegraded
             | EventKind::HostSuspect
             | EventKind::HostLost => Self::HostState,
+            EventKind::HostMended => Self::HostMended,
             EventKind::HostPlanAhead | EventKind::HostPlanRefused => Self::HostPlan,
             EventKind::HostUnreachable | EventKind::HostReachable => Self::HostAnswers,
             _ => return None,

@@ -259,5 +259,6 @@ fn firewall(settings: &Settings) -> Firewall {
         closed: settings.network.closed.clone(),
         mail_relays: settings.network.mail_relays.clone(),
         policies: Vec::new(),
+        mtu: settings.network.mtu,
     }
 }

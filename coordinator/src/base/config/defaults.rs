@@ -123,6 +123,7 @@ impl Default for Network {
             last_port: 29_999,
             closed_networks: CLOSED_NETWORKS.into_iter().map(literal).collect(),
             mail_relays: Vec::new(),
+            mtu: None,
         }
     }
 }

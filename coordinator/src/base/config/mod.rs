@@ -186,6 +186,8 @@ pub struct Network {
     pub closed_networks: Vec<IpNet>,
     /// Mail servers that tenants may reach wherever they are.
     pub mail_relays: Vec<MailRelay>,
+    /// Largest packet of tenants' networks; without it, as their hosts' own are.
+    pub mtu: Option<u16>,
 }
 
 /// `[edge]`: where the edges are, and what all of them do.

@@ -65,7 +65,8 @@ hosts = [@HOSTS@]
 # Tenants' networks are cut out of tenant_range (choose one that your machines do not use); their ports are published
 # between first_port and last_port. closed_networks: where tenants may not go, besides the control plane, other hosts, each other
 # and clouds' metadata services. mail_relays: mail servers that they may reach wherever they are: "10.0.0.25:587", or "host:25" for
-# one on their own host.
+# one on their own host. Optional: mtu (largest packet of tenants' networks; without it each host takes Docker's, or its own network's
+# where that is below 1500).
 [network]
 #= tenant_range = "10.200.0.0/14"
 #= subnet_prefix = 28

@@ -60,6 +60,7 @@ impl Config {
                 last_port: self.network.last_port,
                 closed: self.network.closed_networks.clone(),
                 mail_relays: self.network.mail_relays.clone(),
+                mtu: self.network.mtu,
             },
             edge: settings::Edge {
                 addresses: self.edge.addresses.clone(),

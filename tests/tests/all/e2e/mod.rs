@@ -9,6 +9,7 @@ mod browser;
 mod crashes;
 mod data;
 mod fleet;
+mod hosts;
 mod https;
 mod isolation;
 mod main_job;

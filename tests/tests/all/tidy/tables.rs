@@ -15,7 +15,7 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
             ("network", "echo ids spec"),
             ("operation", "plan"),
             ("plan", "backup generation ids network spec"),
-            ("report", "backup disk ids operation plan"),
+            ("report", "backup disk finding ids operation plan"),
             ("spec", "echo ids"),
             ("token", "plan spec"),
         ],
@@ -69,6 +69,7 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
         &[
             ("agents", "base ports wire writer"),
             ("backup", "base writer"),
+            ("doctor", "base init"),
             ("edges", "base writer"),
             ("init", "base writer"),
             (
@@ -78,7 +79,7 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
             ("ports", "base edges writer"),
             (
                 "program",
-                "backup base init rebuild rotation server shipping writer",
+                "backup base doctor init rebuild rotation server shipping writer",
             ),
             ("rebuild", "init writer"),
             ("repositories", "base wire writer"),
@@ -97,10 +98,11 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
         &[
             (
                 "agent",
-                "backup base docker host jobs link metrics peer plan tenant",
+                "backup base docker doctor host jobs link metrics peer plan tenant",
             ),
             ("backup", "base docker host jobs peer plan tenant"),
             ("docker", "plan"),
+            ("doctor", "base docker host"),
             ("host", "base docker plan"),
             ("jobs", "base host peer tenant"),
             ("link", "base docker host plan"),

@@ -24,6 +24,7 @@ use crate::{
     event::EventKind,
     operation::{Operation, OperationKind},
     placement::{self, Request},
+    views,
 };
 
 impl Edit<'_> {
@@ -74,6 +75,20 @@ impl Edit<'_> {
             Ok(())
         } else {
             self.check_room(tenant, more)
+        }
+    }
+
+    /// Refuses what would stop a tenant that works and start it again on a full disk, where it might not come up.
+    fn check_disk(&self, tenant: &Tenant) -> Result<(), ChangeError> {
+        let full = views::disk_is_full(self.state, &tenant.placement.host);
+        match full.filter(|_| tenant.desired == Lifecycle::Running) {
+            None => Ok(()),
+            Some(full) => Err(wrong_state(
+                &tenant.name,
+                format!(
+                    "is not stopped now, because it might not start again: {full}. Make room there first (runbook HostDiskFull)"
+                ),
+            )),
         }
     }
 

@@ -4,6 +4,8 @@
 //! own.
 
 mod backups;
+mod conditions;
+mod gone;
 mod hopeless;
 mod joining;
 mod lifecycle;

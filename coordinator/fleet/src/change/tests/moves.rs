@@ -76,6 +76,7 @@ pub(super) fn job(bench: &mut Bench, host: &HostName, id: Uuid, state: JobState)
                 _ => "no route".to_owned(),
             },
         }],
+        condition: Default::default(),
     };
     let report = Box::new(report);
     bench

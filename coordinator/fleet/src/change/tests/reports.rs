@@ -189,6 +189,7 @@ fn the_last_report_of_a_hosts_jobs_is_all_that_is_known_of_them() {
             tenants: vec![],
             complete: false,
             jobs: jobs.clone(),
+            condition: Default::default(),
         };
         bench
             .apply(Command::Report {
@@ -353,6 +354,7 @@ fn flap(bench: &mut Bench, host: &HostName, n: u32) {
         tenants: vec![tenant],
         complete: true,
         jobs: vec![],
+        condition: Default::default(),
     };
     let report = Command::Report {
         host: host.clone(),

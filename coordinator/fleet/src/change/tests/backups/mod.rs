@@ -109,6 +109,7 @@ fn report(bench: &mut Bench, host: &HostName, jobs: Vec<JobReport>, backup: Opti
         tenants: tenants.collect(),
         complete: true,
         jobs,
+        condition: Default::default(),
     };
     bench
         .apply(Command::Report {
