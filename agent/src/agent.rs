@@ -235,6 +235,13 @@ impl Work for Works {
             JobWork::Restore(_) => self.restore.attempt(order, progress).await,
         }
     }
+
+    fn most_attempts(&self, order: &JobOrder) -> Option<u32> {
+        match order.work {
+            JobWork::Backup(_) => self.make.most_attempts(order),
+            JobWork::Fetch { .. } | JobWork::Restore(_) => None,
+        }
+    }
 }
 
 impl Ports<'_> {

@@ -34,10 +34,11 @@ const ASK: Duration = Duration::from_secs(30);
 const MOST_BYTES: u64 = 64 << 10;
 /// Of each of our sessions: no long statements, no writes, nobody else's functions.
 const OPTIONS: &str = "-c statement_timeout=20000 -c lock_timeout=1000 -c default_transaction_read_only=on -c search_path=pg_catalog -c jit=off";
-/// The position, its timeline, and the size of segments. The timeline is that of the last checkpoint, which a promotion ends with.
+/// The position, its timeline, the size of segments, and whether they are archived. The timeline is that of the last checkpoint, which a promotion ends with.
 pub(super) const POSITION: &str = "SELECT pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), '0/0')::pg_catalog.int8, \
     (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()), \
-    (SELECT setting::pg_catalog.int8 FROM pg_catalog.pg_settings WHERE name = 'wal_segment_size')";
+    (SELECT setting::pg_catalog.int8 FROM pg_catalog.pg_settings WHERE name = 'wal_segment_size'), \
+    (SELECT (setting <> 'off')::pg_catalog.int4 FROM pg_catalog.pg_settings WHERE name = 'archive_mode')";
 const SWITCH: &str = "SELECT pg_catalog.pg_switch_wal()";
 const SIZE: &str = "SELECT pg_catalog.pg_database_size(pg_catalog.current_database())";
 const COUNTS: &str = "SELECT (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class), \
@@ -195,12 +196,13 @@ impl Clusters for ContainerClusters {
             let switched = timeout(ASK, self.row(of, postgres.0, postgres.1, SWITCH)).await;
             switched.map_err(|_| failed("PostgreSQL has not answered in time"))??;
         }
-        let [lsn, timeline, size] = self.ask(of, postgres, POSITION).await?;
+        let [lsn, timeline, size, archives] = self.ask(of, postgres, POSITION).await?;
         Ok(Position {
             at,
             lsn,
             timeline: u32::try_from(timeline).map_err(|_| failed("no timeline"))?,
             size: SegmentSize::try_from(size).map_err(failed)?,
+            archives: archives != 0,
         })
     }
 

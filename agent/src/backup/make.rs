@@ -39,6 +39,9 @@ use crate::{
 
 /// How many processors reading and packing a whole tenant may use; with each of them some 50 MB.
 const PROCESSORS: usize = 2;
+/// How often an order is tried, over some seconds. It has the only place of its host meanwhile; what does not pass is the
+/// coordinator's to order again, later, after others.
+const ATTEMPTS: u32 = 4;
 
 /// Carries backup orders out.
 pub struct Make(pub Arc<Backups>);
@@ -67,6 +70,10 @@ impl Work for Make {
                 })
             }
         }
+    }
+
+    fn most_attempts(&self, _order: &JobOrder) -> Option<u32> {
+        Some(ATTEMPTS)
     }
 }
 
@@ -137,7 +144,11 @@ impl Backups {
 
     /// A base backup of a tenant that runs.
     async fn base(self: &Arc<Self>, making: &Making<'_>) -> Result<BackupMade, Problem> {
-        if making.tenant.wal_spool.is_none() {
+        let archives = match making.tenant.wal_spool {
+            Some(_) => self.tenants.position(&making.tenant, false).await?.archives,
+            None => false,
+        };
+        if !archives {
             return self.base_with_log(making).await;
         }
         let first = self.begin(making).await?;
@@ -220,7 +231,8 @@ impl Backups {
         Ok(made)
     }
 
-    /// A base backup of a tenant whose log is not archived: it stands for itself, and nothing follows.
+    /// A base backup of a tenant whose log is not archived, or not before its PostgreSQL is started anew: it stands for itself, and
+    /// nothing follows.
     async fn base_with_log(self: &Arc<Self>, making: &Making<'_>) -> Result<BackupMade, Problem> {
         let counts = self
             .tenants

@@ -85,6 +85,14 @@ impl Found {
     }
 }
 
+fn not_archived(tenant: &TenantPlan) -> String {
+    format!(
+        "its PostgreSQL was started by a version before and archives nothing until it is started anew: \
+         `isyctl tenant restart {} --database`",
+        tenant.name
+    )
+}
+
 impl Backups {
     /// Ships a tenant's changes to all its destinations, and clears its spool. How it went is shown.
     pub async fn ship_all(&self, tenant: &TenantPlan) -> Result<(), Problem> {
@@ -161,6 +169,10 @@ impl Backups {
             Err(problem) if runs || waits_for.is_some() => return Err(problem),
             Err(_) => None,
         };
+        if position.is_some_and(|position| !position.archives) {
+            // Said before the spool is looked at: there may be none.
+            return Err(Problem::new(Fault::Source, not_archived(tenant)));
+        }
         let mut known = position.map(|position| position.size);
         for site in self.sites(tenant) {
             known = known.or(site.chain().await?.1);

@@ -62,6 +62,11 @@ pub enum JobError {
 #[async_trait]
 pub trait Work: Send + Sync + 'static {
     async fn attempt(&self, order: &JobOrder, progress: &Progress) -> Result<(), JobError>;
+
+    /// After so many attempts an order has failed, whatever the reason; `None`: it is tried for as long as it is ordered.
+    fn most_attempts(&self, _order: &JobOrder) -> Option<u32> {
+        None
+    }
 }
 
 /// All jobs of a host.
@@ -198,6 +203,7 @@ impl Task {
         let own = Throttle::new(self.record.order.rate_bytes_per_s);
         let progress = Progress::new(self.host.clone(), id, [self.rate.clone(), Arc::new(own)]);
         progress.restore(self.record.bytes_done, self.record.bytes_total);
+        let most = self.work.most_attempts(&self.record.order);
         loop {
             // Semaphores are never closed: `ok` only drops an error that cannot happen.
             let turn = self.turns.clone().acquire_owned().await.ok();
@@ -220,6 +226,11 @@ impl Task {
                 }
                 Err(JobError::Never(why)) => {
                     tracing::error!(job = %id, tenant = %self.record.order.tenant, "failed: {why}");
+                    self.end(Stage::Failed, why).await;
+                    return self.record;
+                }
+                Err(JobError::Again(why)) if most.is_some_and(|most| failures + 1 >= most) => {
+                    tracing::error!(job = %id, tenant = %self.record.order.tenant, "failed each time: {why}");
                     self.end(Stage::Failed, why).await;
                     return self.record;
                 }

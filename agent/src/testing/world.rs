@@ -14,6 +14,8 @@ use isyone_proto::{
     plan::{Role, TenantPlan, UnixMs},
 };
 
+use uuid::Uuid;
+
 use crate::plan::{
     container::{Container, LABEL_IMAGE_ID, Network, Volume},
     design::stack,
@@ -218,14 +220,19 @@ impl World {
                     restore,
                     moving: false,
                 });
+                self.keeps_aside(Some(restore));
             }
             Action::BringBack(_) => {
                 assert!(self.observed.postgres.is_none(), "data in use");
                 self.state.database = Database::Ready { synced: true };
                 self.state.copied_by = None;
                 self.state.aside = None;
+                self.keeps_aside(None);
             }
-            Action::RemoveAside(_) => self.state.aside = None,
+            Action::RemoveAside(_) => {
+                self.state.aside = None;
+                self.keeps_aside(None);
+            }
             Action::RemoveDirectory => {
                 (self.observed.directory, self.observed.files_current) = (false, false)
             }
@@ -240,6 +247,12 @@ impl World {
         match role {
             Role::Odoo => &mut self.observed.odoo_volume,
             Role::Postgres => &mut self.observed.postgres_volume,
+        }
+    }
+
+    fn keeps_aside(&mut self, restore: Option<Uuid>) {
+        if let Some(home) = &mut self.observed.home {
+            home.aside = restore;
         }
     }
 

@@ -279,6 +279,8 @@ pub struct Position {
     pub timeline: u32,
     pub lsn: u64,
     pub size: SegmentSize,
+    /// It puts its finished segments into the spool. One that was started by a version before does not, until it is started anew.
+    pub archives: bool,
 }
 
 impl Position {

@@ -180,6 +180,7 @@ fn what_is_safe_is_older_than_what_postgresql_has_not_finished() {
         timeline: 1,
         lsn: 5 * MIB + 1,
         size: size(),
+        archives: true,
     };
     assert_eq!(
         (position.segment(), position.finished()),

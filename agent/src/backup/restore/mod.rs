@@ -41,6 +41,7 @@ use crate::{
         beneath::Root,
         fsutil::{self, blocking},
     },
+    host::homes::aside::RESTORE_LOG,
     jobs::{JobError, Progress, Work, fetch::Reserve},
     plan::{design, facts::ImageFacts, recovery::Extent, state::Database},
     tenant::copies::{self, Copy},
@@ -294,7 +295,7 @@ fn usable(facts: ImageFacts, role: Role) -> Result<ImageFacts, Problem> {
 
 /// A directory of ours beside the volume: on its disk, and not the tenant's.
 fn scratch(volume: &Path) -> Option<PathBuf> {
-    Some(volume.parent()?.join("restore-log"))
+    Some(volume.parent()?.join(RESTORE_LOG))
 }
 
 /// What was brought back.

@@ -104,6 +104,28 @@ async fn a_producer_that_dies_leaves_no_snapshot_and_the_next_attempt_goes_on() 
     assert_eq!(world.snapshots("own").len(), 1);
 }
 
+/// Fails if the tenants of a version before are copied for nothing, again and again, or if nobody is told what ends that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_that_archives_nothing_yet_has_bases_that_stand_alone() {
+    let world = World::new();
+    world.tenant.is_old.store(true, Ordering::SeqCst);
+    std::fs::remove_dir(world.tenant.spool()).unwrap();
+    let made = world.job(BackupWork::Base, "own").await.unwrap();
+    assert_eq!(made.segments, None);
+    let said = world.ship().await.unwrap_err().message;
+    assert!(said.contains("restart alfa --database"), "{said}");
+    std::fs::create_dir(world.tenant.spool()).unwrap();
+    world.tenant.is_old.store(false, Ordering::SeqCst);
+    world.ship().await.unwrap();
+    let alone = world.at("own").shipped_to;
+    assert!(alone <= Some(made.at), "nothing follows it: {alone:?}");
+    world.tenant.write();
+    let made = world.job(BackupWork::Base, "own").await.unwrap();
+    assert!(made.segments.is_some());
+    world.job(BackupWork::Ship, "own").await.unwrap();
+    assert!(world.at("own").shipped_to > alone);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_base_without_its_log_is_none() {
     let world = World::new();

@@ -198,6 +198,7 @@ impl Tenants for Real {
             lsn: numbers[0],
             timeline: u32::try_from(numbers[1]).unwrap(),
             size: SegmentSize::try_from(numbers[2]).unwrap(),
+            archives: numbers[3] == 1,
         })
     }
 

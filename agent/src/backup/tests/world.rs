@@ -51,6 +51,8 @@ pub(super) struct Tenant {
     pub(super) dies: AtomicBool,
     /// Segments that are finished are let go.
     pub(super) lets_go: AtomicBool,
+    /// It was started by a version before, which archives nothing.
+    pub(super) is_old: AtomicBool,
 }
 
 pub(super) fn size() -> SegmentSize {
@@ -69,6 +71,7 @@ impl Tenant {
             runs: AtomicBool::new(true),
             dies: AtomicBool::new(false),
             lets_go: AtomicBool::new(false),
+            is_old: AtomicBool::new(false),
         }
     }
 
@@ -161,6 +164,7 @@ impl Tenants for FakeTenants {
             timeline: 1,
             lsn: self.0.segment.load(Ordering::SeqCst) * MIB + 40,
             size: size(),
+            archives: !self.0.is_old.load(Ordering::SeqCst),
         })
     }
 

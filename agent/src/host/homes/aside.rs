@@ -25,6 +25,8 @@ use crate::{
 
 const ROLES: [Role; 2] = [Role::Postgres, Role::Odoo];
 const PREFIX: &str = "before-";
+/// Where a restore brings the log that it needs: beside the data, and only until it has ended.
+pub const RESTORE_LOG: &str = "restore-log";
 
 fn aside(home: &Path, restore: Uuid) -> PathBuf {
     home.join(format!("{PREFIX}{restore}"))
@@ -89,6 +91,11 @@ impl Homes {
             }
             fsutil::rename(&kept, &here)?;
             sync_entries(Some(home))?;
+        }
+        // Of the restore that is given up.
+        let log = home.join(RESTORE_LOG);
+        if is_directory(&log) {
+            tree::remove_all(&log)?;
         }
         // Empty by now: never what is in it.
         match is_directory(&aside) {

@@ -6,7 +6,7 @@
 //! Everything above a role's directory is root's alone, and what is below is the tenant's: nothing here follows a link.
 //! Blocking. Not here: when any of this is done (tenant::data), where data lies (plan::home).
 
-mod aside;
+pub mod aside;
 
 use std::{
     io,

@@ -41,6 +41,10 @@ pub(super) fn first(inputs: &Inputs<'_>) -> Option<Result<Vec<PlannedAction>, Bl
         _ => half.filter(|half| wanted != Some(*half)),
     };
     if let Some(id) = returns {
+        // Said before anything stops for it.
+        if half.is_none() && !is_there(inputs, id) {
+            return Some(Err(Blocked::AsideGone(id)));
+        }
         let reason = "what it was before a restore takes its place again";
         return Some(Ok(alone(inputs, Action::BringBack(id), reason)));
     }
@@ -50,7 +54,8 @@ pub(super) fn first(inputs: &Inputs<'_>) -> Option<Result<Vec<PlannedAction>, Bl
         return None;
     }
     // Nothing that is kept goes for it: only an order to remove that very thing does so.
-    if let Some(other) = state.aside.filter(|aside| aside.restore != id) {
+    let other = state.aside.filter(|aside| aside.restore != id);
+    if let Some(other) = other.filter(|other| is_there(inputs, other.restore)) {
         return Some(Err(Blocked::KeepsAnother(other.restore)));
     }
     let reason = "a restore takes its place";
@@ -60,6 +65,12 @@ pub(super) fn first(inputs: &Inputs<'_>) -> Option<Result<Vec<PlannedAction>, Bl
             false => Err(Blocked::NotAtHome),
         },
     )
+}
+
+/// Whether something is set aside for a restore, as far as this machine sees the home.
+fn is_there(inputs: &Inputs<'_>, restore: Uuid) -> bool {
+    let home = inputs.observed.home.as_ref();
+    home.is_none_or(|home| home.aside == Some(restore))
 }
 
 /// Where this machine does not see Docker's volumes, setting aside says so itself.

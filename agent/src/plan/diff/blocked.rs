@@ -180,6 +180,12 @@ pub enum Blocked {
          place again while that is there"
     )]
     KeepsAnother(Uuid),
+    /// What the tenant is to return to is not there.
+    #[error(
+        "what this tenant was before restore {0} is not in its directory on this host (`before-{0}`) any more: there is nothing to \
+         return to, and nothing is changed"
+    )]
+    AsideGone(Uuid),
     /// What was asked for at creation is not in the tenant's images.
     #[error("{0}. Create the tenant again with what its image has: nothing of this one has run")]
     Unfit(String),
@@ -244,6 +250,7 @@ impl Blocked {
             | Self::DoubtfulCopy
             | Self::NotAtHome
             | Self::KeepsAnother(_)
+            | Self::AsideGone(_)
             | Self::LivesHere { .. }
             | Self::Unfit(_) => true,
         }

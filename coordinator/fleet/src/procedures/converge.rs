@@ -75,9 +75,10 @@ fn refused(scene: &Scene<'_>, converge: &Converge) -> Option<String> {
 fn hopeless(scene: &Scene<'_>, converge: &Converge) -> Option<Advance> {
     let why = scene.blocked(&converge.host)?;
     match scene.operation.kind {
-        OperationKind::Resume | OperationKind::Undelete | OperationKind::Restart => {
-            Some(Advance::GoBack(why.to_owned()))
-        }
+        OperationKind::Resume
+        | OperationKind::Undelete
+        | OperationKind::Restart
+        | OperationKind::Restore => Some(Advance::GoBack(why.to_owned())),
         // It is stopped all the same: hosts say what is missing of a tenant that does not run once all else is done.
         OperationKind::Suspend | OperationKind::Delete => Some(Advance::Done {
             detail: why.to_owned(),
@@ -87,8 +88,7 @@ fn hopeless(scene: &Scene<'_>, converge: &Converge) -> Option<Advance> {
         | OperationKind::Resize
         | OperationKind::Move
         | OperationKind::Purge
-        | OperationKind::Upgrade
-        | OperationKind::Restore => None,
+        | OperationKind::Upgrade => None,
     }
 }
 

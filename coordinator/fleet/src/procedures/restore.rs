@@ -26,7 +26,7 @@ pub(super) fn advance(scene: &Scene<'_>, restoration: &Restoration) -> Advance {
         RestoreStage::Stop if seen.is_some() => {
             next(RestoreStage::Prepare, vec![Effect::SetAside], String::new())
         }
-        RestoreStage::Stop => scene.wait_for(host),
+        RestoreStage::Stop => hopeless(scene, restoration).unwrap_or_else(|| scene.wait_for(host)),
         RestoreStage::Prepare if seen.is_some() => {
             next(RestoreStage::Fetch, vec![Effect::TouchHosts], String::new())
         }
@@ -75,6 +75,13 @@ pub(super) fn advance(scene: &Scene<'_>, restoration: &Restoration) -> Advance {
             if seen.is_some_and(|seen| {
                 scene.tenant.desired != Lifecycle::Purged || seen.report.absent
             }) =>
+        {
+            Advance::BackDone
+        }
+        // It is what it was, which was not well: that may be why it was to be restored.
+        RestoreStage::Back
+            if restoration.in_place
+                && (scene.blocked(host).is_some() || scene.failing(host).is_some()) =>
         {
             Advance::BackDone
         }

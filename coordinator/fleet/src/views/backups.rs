@@ -14,7 +14,7 @@ use isyone_types::{
 };
 use uuid::Uuid;
 
-use super::{copy, host_state};
+use super::{copy, docker_is_away, host_state};
 use crate::{
     backups::{
         Candidate, Facts, Offer, Policy, Protection, Repository, Running, Subject, is_believable,
@@ -101,7 +101,12 @@ fn is_ready(state: &State, settings: &Settings, host: &HostName, now: UnixMs) ->
         .hosts
         .get(host)
         .is_some_and(|h| h.makes_backups && !h.pending);
-    able && host_state(state, settings, host, now).0 == HostState::Ready
+    // A degraded one backs up: what it has a trouble with is seldom that, and then a backup is wanted most.
+    let at_work = matches!(
+        host_state(state, settings, host, now).0,
+        HostState::Ready | HostState::Degraded
+    );
+    able && at_work && docker_is_away(state, host).is_none()
 }
 
 /// It stops in a moment, or has just stopped: what begins now would fail.
@@ -334,6 +339,11 @@ pub(super) fn restore_job<E>(
     let Some((operation, restoration)) = restoring(state, tenant) else {
         return Ok(None);
     };
+    // An agent that was put back to a version before would refuse its whole plan.
+    let host = state.fleet.hosts.get(&restoration.host);
+    if host.is_none_or(|host| !host.makes_backups) {
+        return Ok(None);
+    }
     let key = state.fleet.backup_keys.get(&restoration.source_uid);
     let destination = destination(settings, &restoration.point.destination);
     let (Some(key), Some(destination)) = (key, destination) else {

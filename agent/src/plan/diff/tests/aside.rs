@@ -176,3 +176,32 @@ fn nothing_that_is_kept_goes_for_another_restore() {
     let found = adopt(&runs, &world.observed).aside.unwrap();
     assert!(found.restore == RESTORE && !found.moving);
 }
+
+/// Fails if a tenant is stopped for what is not there, or if what is not there keeps it from being restored again.
+#[test]
+fn what_somebody_has_removed_is_not_returned_to_and_keeps_nothing_from_being_set_aside() {
+    let (runs, plan) = plans();
+    let mut world = restored(&runs, &plan);
+    let kept = TenantPlan {
+        before: Some(Before::Keep(RESTORE)),
+        ..runs.clone()
+    };
+    assert!(world.converge(&kept, 0, usize::MAX));
+    let home = world.observed.home.get_or_insert_default();
+    home.aside = None;
+    let back = TenantPlan {
+        before: Some(Before::Return(RESTORE)),
+        ..runs.clone()
+    };
+    let refused = world.steps(&back, 0).unwrap_err();
+    assert_eq!(refused, Blocked::AsideGone(RESTORE));
+    assert!(refused.is_for_good());
+    let next = Uuid::from_u128(77);
+    let again = TenantPlan {
+        seed: Seed::Backup(next),
+        before: Some(Before::Keep(next)),
+        ..plan.clone()
+    };
+    let steps = world.steps(&again, 0);
+    assert_ne!(steps, Err(Blocked::KeepsAnother(RESTORE)));
+}

@@ -54,6 +54,17 @@ impl Edit<'_> {
             Procedure::Converge(converge) => {
                 let back = converge.back.clone();
                 match back {
+                    // There is nothing to return to, and so nothing was done: it goes on as it is.
+                    WayBack::None
+                        if operation.kind == OperationKind::Restore
+                            && state == OperationState::Failed =>
+                    {
+                        let mut kept = (*tenant).clone();
+                        kept.before = None;
+                        kept.generation += 1;
+                        self.put_tenant(kept);
+                        return Ok(self.end(operation, state, why));
+                    }
                     WayBack::None => {
                         return Err(impossible("cannot be taken back any more"));
                     }

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use isyone_types::{
     ids::TenantName,
     plan::{Before, Lifecycle},
+    report::Stuck,
 };
 
 use super::{
@@ -18,6 +19,7 @@ use crate::{
     backups::{self, NoPoint, RestorePoint},
     desired::{Tenant, TenantPlacement},
     event::EventKind,
+    observed::CopyObserved,
     operation::{OperationKind, Procedure, Restoration, RestoreStage},
     placement::{self, Request},
     views::{self, utc},
@@ -79,6 +81,11 @@ impl Edit<'_> {
             _ if asked.host.as_ref().is_some_and(|wanted| *wanted != host) => Some(format!(
                 "is on host {host}: in its place it is restored there; move it, or restore it under another name"
             )),
+            tenant if self.is_beyond_help(tenant) => Some(
+                "has nothing on its host that could be set aside, or what is there is in doubt (`isyctl tenant show`): restore it under \
+                 another name (--as)"
+                    .to_owned(),
+            ),
             tenant if self.keeps_before(tenant).is_some() => self.keeps_before(tenant),
             _ if !self.host(&host)?.makes_backups => Some(format!(
                 "is on host {host}, whose agent is of a version before"
@@ -88,6 +95,7 @@ impl Edit<'_> {
         if let Some(problem) = problem {
             return Err(wrong_state(&asked.name, problem));
         }
+        self.check_disk(&tenant)?;
         let point = self.restore_point(&Arc::new(tenant.clone()), &asked)?;
         let log = vec![done_step("choose", told(&point), self.stamp.now)];
         let message = format!("in its place, {}", told(&point));
@@ -113,6 +121,12 @@ impl Edit<'_> {
         let id = Some(operation.id);
         self.event(ordered, Some(&tenant), Some(&host), id, message);
         Ok(Outcome::Operation(operation))
+    }
+
+    /// Whether its host says that nothing can be done with what it has of the tenant: it could not be stopped in order, either.
+    fn is_beyond_help(&self, tenant: &Tenant) -> bool {
+        let seen = views::copy(self.state, tenant, &tenant.placement.host);
+        matches!(seen, CopyObserved::Present(seen) if seen.report.stuck == Stuck::Blocked)
     }
 
     /// Why nothing can be set aside now: what it was before an earlier restore is there, and nothing that is kept goes for another restore.
@@ -162,6 +176,7 @@ impl Edit<'_> {
             return Err(wrong_state(name, problem));
         }
         before.wish = Before::Return(restore);
+        self.check_disk(&tenant)?;
         let kind = EventKind::TenantRestoreOrdered;
         self.finish(tenant, OperationKind::Restore, request_id.into(), kind)
     }

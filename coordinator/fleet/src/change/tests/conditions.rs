@@ -7,7 +7,7 @@ use isyone_types::report::{HostCondition, HostReport, Mended};
 use super::*;
 
 /// A report of a host with these words on itself, and nothing new of its tenants.
-fn conditioned(condition: HostCondition) -> Command {
+pub(super) fn conditioned(condition: HostCondition) -> Command {
     let away = condition.docker_away;
     let report = HostReport {
         resources: resources(8, 32, 100),

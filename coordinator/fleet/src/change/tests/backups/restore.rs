@@ -3,11 +3,13 @@
 use isyone_types::{
     backup::RestoreTo,
     plan::{Before, DesiredState, Seed},
+    report::{HostCondition, Stuck, TenantProgress},
 };
 
 use super::*;
 use crate::{
     backups::Wanted,
+    change::tests::conditions::conditioned,
     operation::{RestoreStage, Stage},
 };
 
@@ -314,4 +316,67 @@ fn in_its_place_it_can_go_back_until_it_is_well_and_return_after_that() {
     bench.settle();
     let ended = &bench.state.fleet.operations[&operation.id];
     assert_eq!(ended.state, OperationState::Succeeded);
+}
+
+/// Fails if a tenant whose data is gone or whose host is full is stopped for what cannot be.
+#[test]
+fn in_its_place_nothing_begins_where_nothing_can_be_set_aside_or_started_again() {
+    let wanted = |bench: &mut Bench| {
+        let mut wanted = order(bench, Wanted::Latest);
+        (wanted.name, wanted.host, wanted.request_id) = (name("alfa"), None, None);
+        wanted
+    };
+    let (mut bench, ..) = to_restore();
+    let mut gone = bench.converged(&name("alfa"));
+    (gone.progress, gone.stuck) = (TenantProgress::Failing, Stuck::Blocked);
+    bench.report(&name("h1"), resources(8, 32, 100), vec![gone]);
+    let asked = wanted(&mut bench);
+    let refused = ask(&mut bench, asked).unwrap_err().to_string();
+    assert!(refused.contains("--as"), "{refused}");
+
+    let (mut bench, ..) = to_restore();
+    let condition = HostCondition {
+        full: "the disk is full".into(),
+        ..HostCondition::default()
+    };
+    bench.apply(conditioned(condition)).unwrap();
+    let asked = wanted(&mut bench);
+    let refused = ask(&mut bench, asked).unwrap_err().to_string();
+    assert!(refused.contains("HostDiskFull"), "{refused}");
+}
+
+/// Fails if a way back waits for a tenant to be well that was restored because it was not.
+#[test]
+fn in_its_place_the_way_back_of_who_was_not_well_ends() {
+    let (mut bench, ..) = to_restore();
+    let (host, id) = in_place(&mut bench);
+    bench.apply(Command::CancelOperation { id }).unwrap();
+    let mut gone = bench.converged(&name("alfa"));
+    (gone.progress, gone.stuck) = (TenantProgress::Failing, Stuck::Blocked);
+    bench.report(&host, resources(8, 32, 100), vec![gone]);
+    let operation = &bench.state.fleet.operations[&id];
+    assert_eq!(operation.state, OperationState::Cancelled);
+}
+
+/// Fails if a tenant is down, or waited for, for ever, because somebody has removed what it was to return to.
+#[test]
+fn what_is_not_there_any_more_ends_the_return() {
+    let (mut bench, ..) = to_restore();
+    let (host, id) = in_place(&mut bench);
+    for jobs in [Vec::new(), Vec::new(), vec![job(id, JobState::Done, None)]] {
+        report(&mut bench, &host, jobs, None);
+    }
+    bench.settle();
+    bench.settle();
+    let returns = Command::ReturnTenant {
+        name: name("alfa"),
+        request_id: None,
+    };
+    let operation = operation_of(bench.apply(returns).unwrap());
+    let mut gone = bench.converged(&name("alfa"));
+    (gone.progress, gone.stuck) = (TenantProgress::Failing, Stuck::Blocked);
+    bench.report(&host, resources(8, 32, 100), vec![gone]);
+    let ended = &bench.state.fleet.operations[&operation.id];
+    assert_eq!(ended.state, OperationState::Failed);
+    assert_eq!(told_of_alfa(&bench).2, None);
 }
