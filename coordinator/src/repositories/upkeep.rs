@@ -27,7 +27,7 @@ use isyone_proto::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::places::Places;
+use super::{evidence, places::Places};
 use crate::{
     base::{clock, config::Config, secrets::Sealer},
     writer::Handle,
@@ -273,11 +273,12 @@ impl Upkeep {
         plan: &ShortName,
         policy: &Policy,
     ) -> Result<Verdict, UpkeepError> {
-        self.judged(&self.open(of)?, plan, policy)
+        self.judged(of, &self.open(of)?, plan, policy)
     }
 
     fn judged(
         &self,
+        of: &RepositoryRef,
         repository: &Repository,
         plan: &ShortName,
         policy: &Policy,
@@ -285,7 +286,8 @@ impl Upkeep {
         let snapshots = repository.snapshots()?.snapshots;
         let now = jiff::Timestamp::from_millisecond(clock::now_ms()).unwrap_or_default();
         let keep = keep(policy, self.config.backup_zone(Some(plan)));
-        let names = backup::forgettable(&snapshots, &keep, now);
+        let evidence = evidence::of(&self.handle.snapshot(), &self.places, of, &snapshots);
+        let names = backup::forgettable(&snapshots, &evidence, &keep, now);
         let (forgotten, kept): (Vec<_>, Vec<_>) = snapshots
             .into_iter()
             .partition(|snapshot| names.contains(&snapshot.name));
@@ -307,7 +309,7 @@ impl Upkeep {
         job: &Job,
     ) -> Result<Verdict, UpkeepError> {
         let repository = self.open(of)?;
-        let verdict = self.judged(&repository, plan, policy)?;
+        let verdict = self.judged(of, &repository, plan, policy)?;
         let names: Vec<_> = verdict.forgotten.iter().map(|s| s.name).collect();
         repository.forget(&names)?;
         repository.prune(MARKED_HOURS, job)?;

@@ -21,6 +21,8 @@ use crate::backups::Repository;
 /// Snapshots of one tenant at one destination that are remembered by name. The standard policy keeps 26 states of each kind; the
 /// oldest are forgotten here first, and stay in the repository.
 pub const MAX_SNAPSHOTS: usize = 200;
+/// Of those, such as a host said without an order that it answers: a word is lost seldom.
+pub const MAX_ONLY_SAID: usize = 20;
 
 /// The random key of a tenant's repositories.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +63,13 @@ pub struct SnapshotMade {
     /// An operator's words for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<ShortName>,
+    /// Its host says that it is there, and no order was known that it answers: pruning trusts no such word.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub only_said: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// What there is of a tenant at one destination.
@@ -94,21 +103,26 @@ fn is_zero(number: &u32) -> bool {
 }
 
 impl Made {
-    /// Remembers a snapshot, in the order of the moments they stand for; the oldest give way. One that is known is left as it is.
+    /// Remembers a snapshot, in the order of the moments they stand for; the oldest give way, but for what was ordered none to what was
+    /// only said. One that is known is left as it is, unless it was only said so far.
     pub fn remember(&mut self, snapshot: SnapshotMade) {
-        if self
-            .snapshots
-            .iter()
-            .any(|known| known.name == snapshot.name)
-        {
-            return;
+        let known = self.snapshots.iter().position(|s| s.name == snapshot.name);
+        match known {
+            Some(place) if self.snapshots[place].only_said && !snapshot.only_said => {
+                self.snapshots.remove(place);
+            }
+            Some(_) => return,
+            None => {}
         }
         let place = self
             .snapshots
             .partition_point(|known| known.at <= snapshot.at);
         self.snapshots.insert(place, snapshot);
-        let too_many = self.snapshots.len().saturating_sub(MAX_SNAPSHOTS);
-        self.snapshots.drain(..too_many);
+        let said = self.snapshots.iter().filter(|s| s.only_said).count();
+        if said > MAX_ONLY_SAID || self.snapshots.len() > MAX_SNAPSHOTS {
+            let oldest_said = self.snapshots.iter().position(|s| s.only_said);
+            self.snapshots.remove(oldest_said.unwrap_or(0));
+        }
     }
 }
 
@@ -182,7 +196,35 @@ mod tests {
             read_bytes: 1,
             stored_bytes: 1,
             labels: Vec::new(),
+            only_said: false,
         }
+    }
+
+    #[test]
+    fn what_was_only_said_pushes_out_nothing_that_was_ordered() {
+        let mut made = Made::default();
+        for number in 0..10 {
+            made.remember(snapshot(number, i64::from(number)));
+        }
+        let said = |number: u8| SnapshotMade {
+            only_said: true,
+            ..snapshot(number, 1_000 + i64::from(number))
+        };
+        for number in 10..=u8::MAX {
+            made.remember(said(number));
+        }
+        assert_eq!(made.snapshots.len(), 10 + MAX_ONLY_SAID);
+        assert!(made.snapshots[..10].iter().all(|s| !s.only_said));
+        // The order's own answer comes after all.
+        made.remember(snapshot(250, 1_250));
+        made.remember(said(250));
+        let known: Vec<_> = made.snapshots.iter().filter(|s| s.at == 1_250).collect();
+        assert!(known.len() == 1 && !known[0].only_said);
+        for number in 11..=240 {
+            made.remember(snapshot(number, i64::from(number)));
+        }
+        assert_eq!(made.snapshots.len(), MAX_SNAPSHOTS);
+        assert!(made.snapshots.iter().all(|s| !s.only_said));
     }
 
     #[test]

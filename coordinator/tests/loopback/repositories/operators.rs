@@ -43,7 +43,11 @@ fn make_repository(world: &World, key: &RepositoryKey, ages_s: &[i64]) -> Vec<St
         let content = format!("{age_s}").repeat(1000);
         let part = backup::Part::bytes("database.tar", content.into_bytes());
         let written = repository.write(&label, vec![part], None, &job).unwrap();
-        written.snapshot.to_string()
+        let name = written.snapshot.to_string();
+        // It came when it was made.
+        let file = std::fs::File::open(world.folder().join("snapshots").join(&name)).unwrap();
+        file.set_modified(label.time.into()).unwrap();
+        name
     };
     ages_s.iter().map(write).collect()
 }
@@ -59,8 +63,8 @@ async fn a_backup_is_ordered_made_listed_and_pruned() {
     let (id, make) = world.ordered().await;
     assert_eq!(make.destination.as_str(), "coordinator");
     let key = key(world.agent.plan.as_ref().unwrap());
-    // Of two of one day the newer one is kept.
-    let ages_s = [0, 20 * 86_400, 20 * 86_400 + 1];
+    // Of two of one day the newer one is kept, when they have been there for so long that it does not matter who ordered them.
+    let ages_s = [0, 40 * 86_400, 40 * 86_400 + 1];
     let names = {
         let world = &world;
         tokio::task::block_in_place(|| make_repository(world, &key, &ages_s))

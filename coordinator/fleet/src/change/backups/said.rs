@@ -28,6 +28,9 @@ pub const WRITE_EVERY_MS: i64 = 60_000;
 /// A point that moves on is written down so often: after a restart, and until its host speaks again, it is known to this.
 pub const POINT_EVERY_MS: i64 = 3_600_000;
 
+/// How far a host's clock may be behind ours before its backups are not believed.
+const CLOCK_BEHIND_MS: i64 = 3_600_000;
+
 impl Edit<'_> {
     /// A host's word on its jobs that make backups.
     pub(in crate::change) fn backup_jobs(&mut self, host: &HostName, jobs: &[Arc<JobReport>]) {
@@ -61,7 +64,8 @@ impl Edit<'_> {
         let made = left.made.entry(destination.clone()).or_default();
         let snapshot = job.and_then(|job| job.backup.as_deref());
         let is_done = job.is_some_and(|job| job.state == JobState::Done);
-        match snapshot.filter(|made| is_done && is_believed(made, now)) {
+        let answers = |made: &&BackupMade| is_believed(made, now) && is_after(made, order);
+        match snapshot.filter(|made| is_done && answers(made)) {
             Some(snapshot) => {
                 succeeded(made, snapshot, &order.make);
                 if order.make.purpose == BackupPurpose::OnOrder {
@@ -132,14 +136,21 @@ fn is_believed(made: &BackupMade, now: UnixMs) -> bool {
     is_believable(made.at, now) && is_believable(made.ended_at, now)
 }
 
+/// What was made before the order came is no answer to it. Were it one, it would be ordered again at once, and a host that was taken
+/// over would be told to make as many backups as it takes to push out all others.
+fn is_after(made: &BackupMade, order: &BackupOrder) -> bool {
+    made.at >= order.since.saturating_sub(CLOCK_BEHIND_MS)
+}
+
 fn succeeded(made: &mut Made, snapshot: &BackupMade, ordered: &MakeBackup) {
     made.failures = 0;
     made.failed_at = None;
     made.failure = "".into();
-    remember(made, snapshot, ordered.purpose, &ordered.labels);
+    remember(made, snapshot, Some(ordered));
 }
 
-fn remember(made: &mut Made, snapshot: &BackupMade, purpose: BackupPurpose, labels: &[ShortName]) {
+/// Remembers a snapshot, with the order that it answers, where that is known.
+fn remember(made: &mut Made, snapshot: &BackupMade, ordered: Option<&MakeBackup>) {
     let newest = match snapshot.work {
         BackupWork::Base | BackupWork::Stopped => &mut made.repository.base_at,
         BackupWork::Dump => &mut made.dump_at,
@@ -149,12 +160,13 @@ fn remember(made: &mut Made, snapshot: &BackupMade, purpose: BackupPurpose, labe
     made.remember(SnapshotMade {
         name: snapshot.snapshot,
         work: snapshot.work,
-        purpose,
+        purpose: ordered.map_or(BackupPurpose::Scheduled, |make| make.purpose),
         at: snapshot.at,
         ended_at: snapshot.ended_at,
         read_bytes: snapshot.read_bytes,
         stored_bytes: snapshot.stored_bytes,
-        labels: labels.to_vec(),
+        labels: ordered.map_or_else(Vec::new, |make| make.labels.clone()),
+        only_said: ordered.is_none(),
     });
 }
 
@@ -164,7 +176,7 @@ fn failed(made: &mut Made, job: Option<&JobReport>, now: UnixMs) {
     made.failure = match job {
         None => "its host did not carry the order out".into(),
         Some(job) if job.state == JobState::Done => {
-            "its host says that it is done, and not what it made, or a time that has not come"
+            "its host says that it is done, and not what it made, or a time that has not come, or was before it was ordered"
                 .into()
         }
         Some(job) => job.message.as_str().into(),
@@ -187,8 +199,8 @@ fn worth_writing(known: &Made, said: &DestinationReport, now: UnixMs) -> Option<
         .as_ref()
         .filter(|newest| is_believed(newest, now))
     {
-        // The job's word was lost; why it was made is not known any more.
-        remember(&mut news, newest, BackupPurpose::Scheduled, &[]);
+        // The job's word was lost, and why it was made is not known any more; or a host that was taken over has invented it.
+        remember(&mut news, newest, None);
     }
     let shipped = known.repository.shipped_to.max(believed(said.shipped_to));
     let moved = shipped.unwrap_or(0) - known.repository.shipped_to.unwrap_or(0);

@@ -47,6 +47,25 @@ fn what_cannot_be_is_not_believed() {
     assert_eq!(standing(&bench).standing, Standing::Protected);
 }
 
+/// Fails if a host that was taken over is told to make one backup after another, until they have pushed out all others; or has what it
+/// only says taken for what it was ordered.
+#[test]
+fn an_answer_is_no_older_than_its_order_and_a_word_is_no_answer() {
+    let (mut bench, host, alfa) = backed_up(&["main"]);
+    pass(&mut bench);
+    let id = of(&bench, &alfa).order.unwrap().id;
+    let long_ago = snapshot(1, BackupWork::Base, bench.now - DAY);
+    let done = vec![job(id, JobState::Done, Some(long_ago))];
+    report(&mut bench, &host, done, None);
+    let made = of(&bench, &alfa).made["main"].clone();
+    assert_eq!((made.failures, made.snapshots.len()), (1, 0));
+    bench.now += WRITE_EVERY_MS;
+    let mut told = said("main", bench.now, bench.now);
+    told.destinations[0].newest = Some(snapshot(2, BackupWork::Base, bench.now));
+    report(&mut bench, &host, Vec::new(), Some(told));
+    assert!(of(&bench, &alfa).made["main"].snapshots[0].only_said);
+}
+
 /// Fails if a host can keep the store busy with what it says.
 #[test]
 fn what_a_host_says_is_written_down_seldom() {
