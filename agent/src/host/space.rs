@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::sleep;
+use tokio::{task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::Host;
@@ -104,6 +104,7 @@ fn mib(bytes: u64) -> u64 {
 /// Looks until `stop`; sets room aside only where that is wanted.
 pub async fn run(host: Arc<Host>, reserves: bool, stop: CancellationToken) {
     let mut space = Space::default();
+    let mut giving = JoinSet::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -116,7 +117,7 @@ pub async fn run(host: Arc<Host>, reserves: bool, stop: CancellationToken) {
             continue;
         };
         let now = space.after(room);
-        step(&host, &place, room, (space, now)).await;
+        step(&host, &place, room, (space, now), &mut giving).await;
         let lasting = now == Space::Ample && space == Space::Ample;
         if lasting && reserves {
             lay(host.reserve_file(&place), room.reserve()).await;
@@ -125,18 +126,24 @@ pub async fn run(host: Arc<Host>, reserves: bool, stop: CancellationToken) {
     }
 }
 
-async fn step(host: &Host, place: &Path, room: Room, (before, now): (Space, Space)) {
-    if now > before {
-        let (free, total) = (mib(room.free), mib(room.total));
-        tracing::warn!("{free} MiB of {total} MiB are free at {}", place.display());
-        make_room(host, place, now).await;
-    }
+async fn step(
+    host: &Arc<Host>,
+    place: &Path,
+    room: Room,
+    (before, now): (Space, Space),
+    giving: &mut JoinSet<()>,
+) {
     let text = match now {
         Space::Full => words(place, room),
         Space::Low | Space::Ample => String::new(),
     };
     host.board.set_full(&text);
     host.board.set_warning(SUBJECT, &text);
+    if now > before {
+        let (free, total) = (mib(room.free), mib(room.total));
+        tracing::warn!("{free} MiB of {total} MiB are free at {}", place.display());
+        make_room(host, place, now, giving).await;
+    }
 }
 
 fn words(place: &Path, room: Room) -> String {
@@ -149,15 +156,25 @@ fn words(place: &Path, room: Room) -> String {
     )
 }
 
-async fn make_room(host: &Host, place: &Path, space: Space) {
+/// The reserve first. Copies give way beside us, at most one time at once: that waits until nobody makes or uses one, which on a full
+/// disk may be never, and we go on looking.
+async fn make_room(host: &Arc<Host>, place: &Path, space: Space, giving: &mut JoinSet<()>) {
     let full = space == Space::Full;
-    if let Err(e) = host.golden.give_way(full).await {
-        tracing::warn!("copies of snapshots cannot be removed: {e}");
+    if full {
+        give_up(host.reserve_file(place)).await;
     }
-    if !full {
-        return;
-    }
-    let reserve = host.reserve_file(place);
+    // What waits since it was low does less than this.
+    giving.abort_all();
+    while giving.try_join_next().is_some() {}
+    let host = host.clone();
+    giving.spawn(async move {
+        if let Err(e) = host.golden.give_way(full).await {
+            tracing::warn!("copies of snapshots cannot be removed: {e}");
+        }
+    });
+}
+
+async fn give_up(reserve: PathBuf) {
     match blocking(move || fsutil::remove_file(&reserve)).await {
         Ok(()) => tracing::warn!("the disk is full: the reserve is given up"),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -186,6 +203,34 @@ impl Host {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{base::config::DataDir, host::Pace, testing::fake_docker::FakeDocker};
+
+    #[tokio::test]
+    async fn the_reserve_does_not_wait_for_who_uses_a_snapshot() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::new(dir.path().join("agent"));
+        data.create().unwrap();
+        let docker = FakeDocker::new(dir.path(), 1);
+        let address = [127, 0, 0, 1].into();
+        let host = Host::new(docker.clone(), docker, data, address, Pace::hasty()).unwrap();
+        let (host, place) = (Arc::new(host), dir.path());
+        let reserve = host.reserve_file(place);
+        std::fs::create_dir_all(reserve.parent().unwrap()).unwrap();
+        std::fs::write(&reserve, "room").unwrap();
+        let room = Room {
+            free: 0,
+            total: 100 * GIB,
+        };
+        let (using, mut giving) = (host.golden.used().await, JoinSet::new());
+        for change in [(Space::Ample, Space::Low), (Space::Low, Space::Full)] {
+            let step = step(&host, place, room, change, &mut giving);
+            let done = tokio::time::timeout(Duration::from_secs(20), step).await;
+            done.expect("it waits for nobody");
+        }
+        assert!(!reserve.exists() && host.board.full().is_some());
+        drop(using);
+        while giving.join_next().await.is_some() {}
+    }
 
     const GIB: u64 = 1 << 30;
 

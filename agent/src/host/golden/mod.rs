@@ -154,6 +154,12 @@ impl GoldenStore {
         .await
     }
 
+    /// As while somebody copies one.
+    #[cfg(test)]
+    pub(in crate::host) async fn used(&self) -> tokio::sync::OwnedRwLockReadGuard<()> {
+        self.access.clone().read_owned().await
+    }
+
     /// Allows one maker per key at a time: a second tenant of a new kind waits for the first one's snapshot instead of
     /// initialising the same again.
     pub async fn maker(&self, key: &str) -> OwnedMutexGuard<()> {
