@@ -257,7 +257,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         let key = format!("backup.destinations.{name}");
         destination.check(&key)?;
     }
-    apart(named)?;
+    apart(named, &config.data_dir)?;
     one("backup", config, None)?;
     for (name, plan) in &config.plans {
         if let Some(own) = &plan.backup {
@@ -290,11 +290,14 @@ impl Destination {
     }
 }
 
-/// Two destinations in one place would be one, and a copy of nothing.
-fn apart(named: &BTreeMap<ShortName, Destination>) -> Result<(), ConfigError> {
+/// Two destinations in one place would be one, and a copy of nothing. However they are written: one may be named below the data
+/// directory and the other in full.
+fn apart(named: &BTreeMap<ShortName, Destination>, data_dir: &Path) -> Result<(), ConfigError> {
+    let directory = |destination: &Destination| destination.directory(data_dir).0;
     for (name, destination) in named {
+        let own = directory(destination);
         let mut others = named.iter().filter(|(other, _)| *other != name);
-        let within = others.find(|(_, other)| destination.path.starts_with(&other.path));
+        let within = others.find(|(_, other)| own.starts_with(directory(other)));
         ensure(
             within.is_none(),
             &format!("backup.destinations.{name}.path"),
@@ -469,6 +472,11 @@ mod tests {
             (
                 "[backup.destinations.a]\npath = \"/x\"\n[backup.destinations.b]\npath = \"/x/y\"",
                 "backup.destinations.b.path",
+            ),
+            (
+                "data_dir = \"/var/lib/isyone\"\n[backup.destinations.a]\npath = \"backups\"\n\
+                 [backup.destinations.b]\npath = \"/var/lib/isyone/backups\"",
+                "backup.destinations.a.path",
             ),
             (
                 &format!("{plan}destinations = [\"nowhere\"]"),
