@@ -197,9 +197,29 @@ impl Edit<'_> {
             kept.generation += 1;
             self.put_tenant(kept);
             // Nothing is waited for: where the move is over, the old host says that it never runs the tenant again.
-            let why = "the coordinator was rebuilt from an older state in the midst of it; the copy on its new host \
-                       is kept, as it may be newer than the one on the old host";
-            self.end(&operation, OperationState::Failed, why.to_owned());
+            let why = format!(
+                "the coordinator was rebuilt from an older state in the midst of it; {}",
+                what_now(&operation)
+            );
+            self.end(&operation, OperationState::Failed, why);
+        }
+    }
+}
+
+/// What is left of an operation that was cut off, and what to do.
+fn what_now(operation: &Operation) -> String {
+    match &operation.procedure {
+        Procedure::Restore(to) if to.in_place => {
+            "its host knows whether what was restored is whole, and puts back what it has set aside if it is not".to_owned()
+        }
+        // It may have ended since, and people may work with it.
+        Procedure::Restore(_) => format!(
+            "what was restored is kept, as it may be in use by now: look at it, and if it is not whole, purge it and restore again \
+             (`isyctl tenant delete {} --purge`)",
+            operation.tenant().map_or("NAME", TenantName::as_str)
+        ),
+        Procedure::Move(_) | Procedure::Converge(_) => {
+            "the copy on its new host is kept, as it may be newer than the one on the old host".to_owned()
         }
     }
 }

@@ -98,3 +98,36 @@ fn repositories_of_the_living_are_not_said_to_be_removed() {
         .unwrap();
     assert!(bench.state.fleet.backups.contains_key(&uid));
 }
+
+#[test]
+fn a_coordinator_rebuilt_in_the_midst_of_a_restore_says_what_to_do() {
+    let (mut bench, host, _) = backed_up(&["main"]);
+    pass(&mut bench);
+    let tenant = name("alfa");
+    let id = of(&bench, &tenant).order.unwrap().id;
+    let made = snapshot(1, BackupWork::Base, bench.now);
+    let done = vec![job(id, JobState::Done, Some(made))];
+    report(&mut bench, &host, done, None);
+    let restore = RestoreTenant {
+        source: tenant,
+        wanted: backups::Wanted::Latest,
+        destination: None,
+        name: name("beta"),
+        uid: bench.id(),
+        secrets: Sealed("sealed".into()),
+        host: Some(host),
+        live: false,
+        request_id: None,
+    };
+    let begun = bench.apply(Command::RestoreTenant(Box::new(restore)));
+    let id = operation_of(begun.unwrap()).id;
+    bench.apply(Command::RaiseIncarnation).unwrap();
+    let operation = &bench.state.fleet.operations[&id];
+    assert_eq!(operation.state, OperationState::Failed);
+    let why = &operation.error;
+    let says = |words| why.contains(words);
+    assert!(
+        says("purge it and restore again") && !says("old host"),
+        "{why}"
+    );
+}
