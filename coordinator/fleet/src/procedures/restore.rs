@@ -7,7 +7,7 @@
 
 use isyone_types::{plan::Lifecycle, report::JobState};
 
-use super::{Advance, Effect, Scene, waiting};
+use super::{Advance, Effect, Scene, UNHEALTHY_PATIENCE_MS, waiting};
 use crate::operation::{Procedure, Restoration, RestoreStage};
 
 pub(super) fn advance(scene: &Scene<'_>, restoration: &Restoration) -> Advance {
@@ -70,23 +70,21 @@ pub(super) fn advance(scene: &Scene<'_>, restoration: &Restoration) -> Advance {
         }
         RestoreStage::Start => scene.wait_for(host),
         RestoreStage::Route => scene.route(),
-        // One that is purged is gone only when nothing of it is left.
-        RestoreStage::Back
-            if seen.is_some_and(|seen| {
-                scene.tenant.desired != Lifecycle::Purged || seen.report.absent
-            }) =>
-        {
-            Advance::BackDone
-        }
-        // It is what it was, which was not well: that may be why it was to be restored.
-        RestoreStage::Back
-            if restoration.in_place
-                && (scene.blocked(host).is_some() || scene.failing(host).is_some()) =>
-        {
-            Advance::BackDone
-        }
+        RestoreStage::Back if is_back(scene, restoration) => Advance::BackDone,
         RestoreStage::Back => scene.wait_for(host),
     }
+}
+
+fn is_back(scene: &Scene<'_>, restoration: &Restoration) -> bool {
+    let host = &restoration.host;
+    let seen = scene.converged(host, restoration.generation);
+    // One that is purged is gone only when nothing of it is left.
+    let is_purged = scene.tenant.desired == Lifecycle::Purged;
+    // It is what it was, which was not well: that may be why it was to be restored.
+    let since = scene.operation.stage_since.max(scene.state.started_at);
+    let has_tried = scene.now.saturating_sub(since) >= UNHEALTHY_PATIENCE_MS;
+    let is_as_bad = scene.blocked(host).is_some() || has_tried && scene.failing(host).is_some();
+    seen.is_some_and(|seen| !is_purged || seen.report.absent) || restoration.in_place && is_as_bad
 }
 
 /// Back, where the host says that what it was asked to make can never be unless a person acts there.
