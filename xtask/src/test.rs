@@ -262,6 +262,7 @@ fn long() -> Outcome {
         "e2e::walk",
         "e2e::bombard",
         "e2e::wanted",
+        "e2e::backups",
         "--test-threads=1",
     ]);
     seal::off(seal::Holder::Test);
