@@ -42,7 +42,7 @@ pub struct Pin {
     /// The reference in the plan.
     pub reference: String,
     /// When it was asked for. Not in records of agents before, which knew only one time.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "isyone_proto::plan::is_default")]
     pub asked: UnixMs,
     /// Engine's id.
     pub id: String,
@@ -82,10 +82,6 @@ impl From<&ImageFacts> for Left {
             pgdata: image.pgdata.clone().unwrap_or_default(),
         }
     }
-}
-
-fn is_zero(time: &UnixMs) -> bool {
-    *time == 0
 }
 
 impl Pin {

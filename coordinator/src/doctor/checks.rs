@@ -198,23 +198,7 @@ fn machine(all: &mut Vec<Finding>, facts: &Facts) {
         });
     }
     let why = "certificates of a clock that is off are refused by everybody once it is right";
-    all.push(match facts.synchronised {
-        Some(true) => Finding::good("clock", "synchronised"),
-        Some(false) => Finding::new(
-            Level::Warning,
-            "clock",
-            "not synchronised",
-            why,
-            "`timedatectl set-ntp true`, or install chrony",
-        ),
-        None => Finding::new(
-            Level::Unknown,
-            "clock",
-            "systemd does not say whether it is synchronised",
-            why,
-            "see to it that an NTP service runs",
-        ),
-    });
+    all.push(Finding::of_clock(facts.synchronised, why));
 }
 
 #[cfg(test)]

@@ -49,6 +49,24 @@ pub struct Finding {
 }
 
 impl Finding {
+    /// Of the machine's clock: whether systemd says that it is synchronised, and what follows for who asks when it is off.
+    pub fn of_clock(synchronised: Option<bool>, why: &str) -> Self {
+        let (level, found, remedy) = match synchronised {
+            Some(true) => return Self::good("clock", "synchronised"),
+            Some(false) => (
+                Level::Warning,
+                "not synchronised",
+                "`timedatectl set-ntp true`, or install chrony",
+            ),
+            None => (
+                Level::Unknown,
+                "systemd does not say whether it is synchronised",
+                "see to it that an NTP service runs",
+            ),
+        };
+        Self::new(level, "clock", found, why, remedy)
+    }
+
     /// As it should be.
     pub fn good(check: &str, found: impl Into<String>) -> Self {
         Self::new(Level::Good, check, found, "", "")

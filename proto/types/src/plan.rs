@@ -307,7 +307,7 @@ pub struct TenantPlan {
     /// Number of restarts of PostgreSQL requested so far.
     pub postgres_restarts: u64,
     /// How often its own settings were to be written anew, whatever the database says: it was brought from elsewhere.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub settings_asked: u64,
     /// When its images were last asked for anew.
     #[serde(default, skip_serializing_if = "ImagesAsked::is_never")]
@@ -340,9 +340,9 @@ pub struct TenantPlan {
     pub signup: bool,
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
+/// Whether a field is as it is where nothing was said: it is left out then, as records of versions before have it.
+pub fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// When the images of a tenant were last asked for anew, each time at another moment; 0: not since it was created. What a

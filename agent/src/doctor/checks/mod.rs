@@ -371,23 +371,7 @@ fn memory(all: &mut Vec<Finding>, kernel: &Kernel) {
 
 fn clock(all: &mut Vec<Finding>, facts: &Facts) {
     let why = "certificates are refused by a clock that is off, and this host is cut off";
-    all.push(match facts.synchronised {
-        Some(true) => Finding::good("clock", "synchronised"),
-        Some(false) => Finding::new(
-            Level::Warning,
-            "clock",
-            "not synchronised",
-            why,
-            "`timedatectl set-ntp true`, or install chrony",
-        ),
-        None => Finding::new(
-            Level::Unknown,
-            "clock",
-            "systemd does not say whether it is synchronised",
-            why,
-            "see to it that an NTP service runs",
-        ),
-    });
+    all.push(Finding::of_clock(facts.synchronised, why));
 }
 
 fn network(all: &mut Vec<Finding>, facts: &Facts) {

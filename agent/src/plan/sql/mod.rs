@@ -210,29 +210,44 @@ pub fn open(tenant: &TenantPlan) -> String {
     format!("{QUIET}{}", alter_role(tenant))
 }
 
+/// Odoo's own administrator, whatever he is called.
+const ADMINISTRATOR: &str =
+    "(SELECT res_id FROM ir_model_data WHERE module = 'base' AND name = 'user_admin')";
+
+/// Nobody enters as superuser with a password any more, and the database gets its name, unless it has it.
+fn renaming(source: &str, database: &str) -> String {
+    format!(
+        "ALTER ROLE postgres PASSWORD NULL;\n\
+         SELECT format('ALTER DATABASE %I RENAME TO %I', {source}, {target}) WHERE EXISTS (SELECT FROM pg_database WHERE datname = {source})\n  \
+         AND NOT EXISTS (SELECT FROM pg_database WHERE datname = {target}) \\gexec\n",
+        source = literal(source),
+        target = literal(database),
+    )
+}
+
+/// What tells Odoo who it is, and where.
+fn itself(tenant: &TenantPlan, identity: DatabaseIdentity) -> String {
+    parameter("database.uuid", &identity.uuid.to_string())
+        + &parameter("database.secret", &identity.secret.to_string())
+        + &address(tenant)
+        + &upload_parameter(tenant)
+}
+
 /// Makes the database in the cluster (named `source`) this tenant's: name, identity, administrator, company, address.
 /// May be repeated. Must run before Odoo connects, because Odoo caches the secret.
 pub fn rekey(tenant: &TenantPlan, source: &str, identity: DatabaseIdentity) -> String {
     let database = tenant.name.database();
     let admin_hash = password_hash(tenant.secrets.admin_password.expose(), tenant.uid, "admin");
-    let user = "(SELECT res_id FROM ir_model_data WHERE module = 'base' AND name = 'user_admin')";
     let mut sql = format!(
-        "{QUIET}{}{}{}ALTER ROLE postgres PASSWORD NULL;\n\
-         SELECT format('ALTER DATABASE %I RENAME TO %I', {source}, {target}) WHERE EXISTS (SELECT FROM pg_database WHERE datname = {source})\n  \
-         AND NOT EXISTS (SELECT FROM pg_database WHERE datname = {target}) \\gexec\n\
-         \\connect \"{database}\"\n{QUIET}{ODOOS_TABLES}BEGIN;\n",
+        "{QUIET}{}{}{}{}\\connect \"{database}\"\n{QUIET}{ODOOS_TABLES}BEGIN;\n",
         monitor_role(tenant),
         doors(),
         cluster_settings(tenant),
-        source = literal(source),
-        target = literal(&database),
+        renaming(source, &database),
     );
-    sql += &parameter("database.uuid", &identity.uuid.to_string());
-    sql += &parameter("database.secret", &identity.secret.to_string());
-    sql += &address(tenant);
-    sql += &upload_parameter(tenant);
+    sql += &itself(tenant, identity);
     sql += &format!(
-        "UPDATE res_users SET login = {login}, password = {hash} WHERE id = {user};\n",
+        "UPDATE res_users SET login = {login}, password = {hash} WHERE id = {ADMINISTRATOR};\n",
         login = literal(tenant.admin_login.as_str()),
         hash = literal(&admin_hash),
     );

@@ -5,8 +5,8 @@
 use isyone_proto::plan::TenantPlan;
 
 use super::{
-    DatabaseIdentity, ODOOS_TABLES, QUIET, address, alter_role, cluster_settings, doors, literal,
-    monitor_role, parameter, password_hash, upload_parameter,
+    ADMINISTRATOR, DatabaseIdentity, ODOOS_TABLES, QUIET, alter_role, cluster_settings, doors,
+    itself, literal, monitor_role, password_hash, renaming,
 };
 
 /// Makes a database that was another tenant's this tenant's: name, role, identity, address, and the administrator's login and password.
@@ -15,25 +15,17 @@ use super::{
 pub fn rekey_restored(tenant: &TenantPlan, source: &str, identity: DatabaseIdentity) -> String {
     let database = tenant.name.database();
     let admin_hash = password_hash(tenant.secrets.admin_password.expose(), tenant.uid, "admin");
-    let user = "(SELECT res_id FROM ir_model_data WHERE module = 'base' AND name = 'user_admin')";
     let mut sql = format!(
-        "{QUIET}{}{}{}{}ALTER ROLE postgres PASSWORD NULL;\n\
-         SELECT format('ALTER DATABASE %I RENAME TO %I', {source}, {target}) WHERE EXISTS (SELECT FROM pg_database WHERE datname = {source})\n  \
-         AND NOT EXISTS (SELECT FROM pg_database WHERE datname = {target}) \\gexec\n\
-         \\connect \"{database}\" odoo\n{ODOOS_TABLES}BEGIN;\n",
+        "{QUIET}{}{}{}{}{}\\connect \"{database}\" odoo\n{ODOOS_TABLES}BEGIN;\n",
         alter_role(tenant),
         monitor_role(tenant),
         doors(),
         cluster_settings(tenant),
-        source = literal(source),
-        target = literal(&database),
+        renaming(source, &database),
     );
-    sql += &parameter("database.uuid", &identity.uuid.to_string());
-    sql += &parameter("database.secret", &identity.secret.to_string());
-    sql += &address(tenant);
-    sql += &upload_parameter(tenant);
+    sql += &itself(tenant, identity);
     sql += &format!(
-        "UPDATE res_users SET login = {login}, password = {hash}, active = true WHERE id = {user};\nCOMMIT;\n",
+        "UPDATE res_users SET login = {login}, password = {hash}, active = true WHERE id = {ADMINISTRATOR};\nCOMMIT;\n",
         login = literal(tenant.admin_login.as_str()),
         hash = literal(&admin_hash),
     );

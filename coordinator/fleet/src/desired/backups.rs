@@ -80,7 +80,7 @@ pub struct Made {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dump_at: Option<UnixMs>,
     /// Orders that failed since one succeeded, and the last of them.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "isyone_types::plan::is_default")]
     pub failures: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_at: Option<UnixMs>,
@@ -96,10 +96,6 @@ pub struct Made {
     /// When this record was last written: what is only a little newer waits.
     #[serde(default)]
     pub written_at: UnixMs,
-}
-
-fn is_zero(number: &u32) -> bool {
-    *number == 0
 }
 
 impl Made {

@@ -30,11 +30,6 @@ pub use self::{
 };
 use crate::{event::EventLog, operation::Operation};
 
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
-}
-
 /// Sealed bytes, as base64 so that a JSON record stays readable.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -67,7 +62,7 @@ pub struct Tenant {
     /// Number of restarts of PostgreSQL requested so far.
     pub postgres_restarts: u64,
     /// How often its settings were asked to be written anew so far.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "isyone_types::plan::is_default")]
     pub settings_asked: u64,
     /// When its images were last asked for anew.
     #[serde(default, skip_serializing_if = "ImagesAsked::is_never")]
