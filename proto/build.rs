@@ -2,7 +2,7 @@
 
 use prost::Message as _;
 
-const FILES: [&str; 12] = [
+const FILES: [&str; 13] = [
     "isyone/v1/access.proto",
     "isyone/v1/tenant.proto",
     "isyone/v1/host.proto",
@@ -13,6 +13,7 @@ const FILES: [&str; 12] = [
     "isyone/v1/edge.proto",
     "isyone/v1/top.proto",
     "isyone/v1/domain.proto",
+    "isyone/v1/mail.proto",
     "isyone/agent/v1/agent.proto",
     "isyone/agent/v1/peer.proto",
 ];

@@ -61,6 +61,7 @@ pub fn tenant_plan(name: &str) -> TenantPlan {
             database_password: Secret::new("DatabasePassword0123456789abcdef"),
             admin_password: Secret::new("AdminPassword0123456789"),
             master_password: Secret::new("MasterPassword0123456789abcdefgh"),
+            mail_password: Secret::default(),
         },
         odoo_restarts: 0,
         images_asked: Default::default(),
@@ -73,6 +74,7 @@ pub fn tenant_plan(name: &str) -> TenantPlan {
         upload_limit_bytes: 1 << 30,
         wal_spool: None,
         signup: false,
+        mail: None,
     }
 }
 

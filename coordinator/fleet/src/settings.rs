@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use ipnet::{IpNet, Ipv4Net};
 use isyone_types::{
     ids::ShortName,
+    mail::Mail,
     network::{DnsName, MailRelay, NetworkRules},
     plan::PLAN_FORMAT,
     spec::{Country, ImageRef, Language, Login, Size, TimeZone},
@@ -94,6 +95,23 @@ pub struct Defaults {
     pub admin_login: Login,
 }
 
+/// How tenants' Odoos send mail, as it is configured.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct MailRules {
+    /// Of all tenants; `None`: nothing is set.
+    pub fleet: Option<ConfiguredMail>,
+    /// Of a plan's, in place of that.
+    pub plans: BTreeMap<ShortName, ConfiguredMail>,
+}
+
+/// Settings of mail that have a password, perhaps, which is not among them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfiguredMail {
+    pub mail: Mail,
+    /// Another one for another password; it tells nothing about it. Empty without one.
+    pub password_mark: String,
+}
+
 /// All settings of the core.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
@@ -109,6 +127,8 @@ pub struct Settings {
     pub sleep_after_ms: BTreeMap<ShortName, i64>,
     /// What tenants' networks may do, by plan. Tenants of plans that are no longer there have the defaults.
     pub network_rules: BTreeMap<ShortName, NetworkRules>,
+    /// How tenants' Odoos send mail.
+    pub mail: MailRules,
     /// Images by edition.
     pub editions: BTreeMap<ShortName, Edition>,
     pub defaults: Defaults,
@@ -145,6 +165,7 @@ impl Settings {
             &self.network,
             &self.edge,
             &self.network_rules,
+            &self.mail,
         );
         // Plain data: serialising it cannot fail.
         hex::encode(Sha256::digest(

@@ -86,6 +86,7 @@ pub fn settings() -> Settings {
             public_addresses: Vec::new(),
             upload_limit_bytes: 1 << 30,
         },
+        mail: crate::settings::MailRules::default(),
         shards: crate::shards::Shards::default(),
         placement: PlacementSettings {
             cpu_overcommit_permille: 4_000,

@@ -13,6 +13,7 @@ mod events;
 mod exec;
 mod gate;
 mod hosts;
+mod mail;
 mod operations;
 mod page;
 mod renewals;

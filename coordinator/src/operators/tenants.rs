@@ -416,6 +416,28 @@ impl TenantService for Api {
             .map(Response::new)
     }
 
+    async fn set_mail(
+        &self,
+        request: Request<v1::SetMailRequest>,
+    ) -> Result<Response<v1::Operation>, Status> {
+        let actor = caller(&request)?.to_string();
+        self.change_mail(actor, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    type ReadMailStream = Answers<v1::CaughtMail>;
+
+    async fn read_mail(
+        &self,
+        request: Request<v1::ReadMailRequest>,
+    ) -> Result<Response<Self::ReadMailStream>, Status> {
+        let actor = caller(&request)?.to_string();
+        self.caught_mail(actor, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
     type StreamLogsStream = Answers<v1::LogChunk>;
 
     async fn stream_logs(

@@ -13,7 +13,7 @@ use isyone_fleet::{
     procedures,
     settings::Settings,
     state::State,
-    views::{self, Phase},
+    views::{self, MailSource, Phase},
 };
 use isyone_proto::{
     convert::{containers, timestamp},
@@ -84,7 +84,23 @@ pub(crate) fn tenant(
         other_images: has_other_images(settings, &tenant.spec),
         disk: observed.and_then(|o| o.report.disk).map(Into::into),
         modules_cut_off: observed.map_or(0, |o| o.report.modules_cut_off),
+        mail: mail(settings, tenant),
     }
+}
+
+/// With a login there is a password: neither is taken without the other.
+fn mail(settings: &Settings, tenant: &Tenant) -> Option<v1::TenantMail> {
+    let (mail, source) = views::mail(settings, tenant)?;
+    let source = match source {
+        MailSource::Fleet => v1::MailSource::Fleet,
+        MailSource::Plan => v1::MailSource::Plan,
+        MailSource::Tenant => v1::MailSource::Tenant,
+    };
+    Some(v1::TenantMail {
+        settings: Some(mail.into()),
+        source: source.into(),
+        has_password: mail.relay().is_some_and(|relay| relay.user.is_some()),
+    })
 }
 
 fn has_other_images(settings: &Settings, spec: &TenantSpec) -> bool {

@@ -5,8 +5,10 @@
 
 mod hosts;
 mod jobs;
+mod mail;
 mod network;
 mod report;
+mod secrets;
 mod size;
 
 use std::{collections::BTreeMap, str::FromStr};
@@ -15,6 +17,7 @@ use ipnet::{IpNet, Ipv4Net};
 use uuid::Uuid;
 
 pub use self::hosts::{HostsPart, MAX_ADDRESSES_PER_PART, host_addresses};
+pub use self::mail::mail;
 pub use self::report::{LeftOut, MAX_MESSAGE, containers, parse_report, shortened};
 use crate::{
     echo::{echo, harmless},
@@ -22,7 +25,7 @@ use crate::{
     ids::TenantName,
     pb::{agent::v1 as agent, v1},
     plan::{
-        DesiredState, Firewall, HostPlan, ImagesAsked, Secret, TenantPlan, TenantSecrets, UnixMs,
+        DesiredState, Firewall, HostPlan, ImagesAsked, TenantPlan, UnixMs,
     },
     spec::{LabelKey, LabelValue, MAX_LABELS},
 };
@@ -248,11 +251,7 @@ impl From<&TenantPlan> for agent::TenantPlan {
             time_zone: t.time_zone.to_string(),
             modules: t.modules.iter().map(ToString::to_string).collect(),
             admin_login: t.admin_login.to_string(),
-            secrets: Some(agent::TenantSecrets {
-                database_password: t.secrets.database_password.expose().to_owned(),
-                admin_password: t.secrets.admin_password.expose().to_owned(),
-                master_password: t.secrets.master_password.expose().to_owned(),
-            }),
+            secrets: Some((&t.secrets).into()),
             odoo_restarts: t.odoo_restarts,
             postgres_restarts: t.postgres_restarts,
             settings_asked: t.settings_asked,
@@ -266,6 +265,7 @@ impl From<&TenantPlan> for agent::TenantPlan {
             seed: jobs::seed_to_wire(&t.seed),
             wal_spool: t.wal_spool.map(jobs::spool_to_wire),
             signup: t.signup,
+            mail: t.mail.as_ref().map(Into::into),
         }
     }
 }
@@ -317,27 +317,7 @@ impl TryFrom<agent::TenantPlan> for TenantPlan {
             upload_limit_bytes: wire.upload_limit_bytes,
             wal_spool: wire.wal_spool.map(jobs::spool),
             signup: wire.signup,
-        })
-    }
-}
-
-impl TryFrom<agent::TenantSecrets> for TenantSecrets {
-    type Error = FieldError;
-    fn try_from(wire: agent::TenantSecrets) -> Result<Self, FieldError> {
-        let checked = |field: &str, text: String| {
-            if (16..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric()) {
-                Ok(Secret::new(text))
-            } else {
-                Err(FieldError::new(
-                    field,
-                    "must be 16 to 128 letters and digits",
-                ))
-            }
-        };
-        Ok(Self {
-            database_password: checked("secrets.database_password", wire.database_password)?,
-            admin_password: checked("secrets.admin_password", wire.admin_password)?,
-            master_password: checked("secrets.master_password", wire.master_password)?,
+            mail: mail::optional("mail", wire.mail)?,
         })
     }
 }
@@ -346,8 +326,9 @@ impl TryFrom<agent::TenantSecrets> for TenantSecrets {
 mod tests {
     use super::*;
     use crate::{
+        mail::{Mail, Via},
         network::{Egress, NetworkPolicy, NetworkRules},
-        plan::{JobOrder, JobWork, PeerGrant, Seed, WalSpool},
+        plan::{JobOrder, JobWork, PeerGrant, Secret, Seed, TenantSecrets, WalSpool},
         spec::{Bounds, Size},
     };
 
@@ -424,6 +405,7 @@ mod tests {
                 database_password: Secret::new("a".repeat(32)),
                 admin_password: Secret::new("b".repeat(24)),
                 master_password: Secret::new("c".repeat(32)),
+                mail_password: Secret::new("a b;#%"),
             },
             odoo_restarts: 0,
             postgres_restarts: 0,
@@ -442,6 +424,10 @@ mod tests {
                 switch_s: 60,
             }),
             signup: true,
+            mail: Some(Mail {
+                per_day: 1_000,
+                ..Mail::by(Via::Catcher)
+            }),
         };
         HostPlan {
             generation: 3.into(),

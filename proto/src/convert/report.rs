@@ -156,6 +156,7 @@ fn tenant(
                 .last_active_time
                 .as_ref()
                 .map(|at| unix_ms(at).min(now)),
+            mails_failed: traffic.mails_failed.map(short),
         }),
         strain: status.strain.as_ref().map(strain),
         operation: parse_optional("operation_id", &status.operation_id)?,
@@ -175,8 +176,11 @@ fn tenant(
 }
 
 /// What is too large for few bytes is as large as fits.
+fn short(value: u32) -> u16 {
+    u16::try_from(value).unwrap_or(u16::MAX)
+}
+
 fn strain(strain: &v1::Strain) -> Strain {
-    let short = |value: u32| u16::try_from(value).unwrap_or(u16::MAX);
     Strain {
         busy_permille: strain.busy_permille.map(short),
         waits_per_minute: strain.waits_per_minute.map(short),
@@ -335,6 +339,7 @@ impl From<Traffic> for v1::Traffic {
             websockets: traffic.websockets,
             active_users: traffic.active_users,
             last_active_time: traffic.last_active_at.map(timestamp),
+            mails_failed: traffic.mails_failed.map(u32::from),
         }
     }
 }

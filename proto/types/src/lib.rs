@@ -11,6 +11,7 @@ pub mod generation;
 pub mod identity;
 pub mod ids;
 pub mod known;
+pub mod mail;
 pub mod network;
 pub mod operation;
 pub mod plan;

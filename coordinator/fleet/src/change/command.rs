@@ -9,6 +9,7 @@ use isyone_types::{
     generation::Generation,
     identity::{CertificateInfo, Identity, OperatorRole},
     ids::{HostName, ShortName, TenantName},
+    mail::Mail,
     plan::UnixMs,
     report::HostReport,
     spec::{Domain, ImageRef, LabelKey, LabelValue, Size, TenantSpec},
@@ -82,6 +83,8 @@ pub enum Command {
         postgres: Option<ImageRef>,
         request_id: Option<String>,
     },
+    /// Change how a tenant's Odoo sends mail.
+    SetMail(Box<SetMail>),
     /// Put a tenant into quarantine; with `purge`, remove one that is in quarantine.
     DeleteTenant {
         name: TenantName,
@@ -242,6 +245,7 @@ impl Command {
             Self::WakeTenant { .. } => "wake-tenant",
             Self::ResizeTenant { .. } => "resize-tenant",
             Self::UpgradeTenant { .. } => "upgrade-tenant",
+            Self::SetMail(_) => "set-mail",
             Self::DeleteTenant { .. } => "delete-tenant",
             Self::UndeleteTenant { .. } => "undelete-tenant",
             Self::MoveTenant { .. } => "move-tenant",
@@ -294,6 +298,7 @@ impl Command {
         match self {
             Self::CreateTenant(create) => Some(&create.name),
             Self::AddDomains(add) => Some(&add.name),
+            Self::SetMail(set) => Some(&set.name),
             Self::RestartTenant { name, .. }
             | Self::SuspendTenant { name, .. }
             | Self::ResumeTenant { name, .. }
@@ -327,6 +332,17 @@ pub struct CreateTenant {
     pub force: bool,
     /// Only decide; change nothing.
     pub dry_run: bool,
+}
+
+/// Arguments of [`Command::SetMail`].
+#[derive(Debug, Clone)]
+pub struct SetMail {
+    pub name: TenantName,
+    /// Its own settings; `None`: those of its plan or the fleet again.
+    pub mail: Option<Mail>,
+    /// Its passwords as they were, and with that of its mail server, sealed. `None`: they stay.
+    pub secrets: Option<(Sealed, Sealed)>,
+    pub request_id: Option<String>,
 }
 
 /// What [`Command::SetAccess`] changes. Fields that are not set stay as they are.

@@ -40,7 +40,7 @@ use self::operators::following;
 pub use self::{
     command::{
         AccessChange, AddDomains, AskedWith, Command, CreateTenant, Enroll, Outcome, RenewOperator,
-        Stamp, User,
+        SetMail, Stamp, User,
     },
     domains::domain_refused,
     error::{ChangeError, WrongAddress},
@@ -137,6 +137,7 @@ impl Edit<'_> {
                 postgres,
                 request_id,
             } => self.upgrade_tenant(&name, odoo, postgres, request_id),
+            Command::SetMail(set) => self.set_mail(*set),
             Command::DeleteTenant {
                 name,
                 purge,

@@ -64,6 +64,9 @@ fn asked(command: &Command) -> Option<Value> {
             to,
             request_id,
         } => of(request_id, name, &|| json!(to)),
+        Command::SetMail(set) => of(&set.request_id, &set.name, &|| {
+            json!([set.mail, set.secrets.is_some()])
+        }),
         Command::AddDomains(add) => of(&add.request_id, &add.name, &|| {
             json!([add.domains, add.primary])
         }),

@@ -16,6 +16,7 @@ use isyone_types::{
     generation::Generation,
     identity::{CertificateInfo, Identity, OperatorRole},
     ids::{HostName, ShortName, TenantName},
+    mail::Mail,
     plan::{ImagesAsked, Lifecycle, UnixMs},
     spec::{Domain, LabelKey, LabelValue, Size, TenantSpec},
 };
@@ -108,6 +109,9 @@ pub struct Tenant {
     /// When its images were last asked for anew.
     #[serde(default, skip_serializing_if = "ImagesAsked::is_never")]
     pub images_asked: ImagesAsked,
+    /// How its Odoo sends mail; `None`: as its plan or the fleet does. The password is among its secrets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mail: Option<Box<Mail>>,
     /// Its passwords, sealed for its `uid`.
     pub secrets: Sealed,
     pub created_at: UnixMs,

@@ -24,7 +24,7 @@ use isyone_types::{
 };
 use uuid::Uuid;
 
-pub use self::plan::{Fetching, host_plan, is_fetching};
+pub use self::plan::{Fetching, MailSource, host_plan, is_fetching, mail, mail_relays};
 use crate::{
     desired::{Tenant, VisitorAccess},
     liveness::HostState,

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use isyone_types::{
     ids::{HostName, ShortName, TenantName},
-    network::NetworkPolicy,
+    mail::Mail,
+    network::{MailRelay, NetworkPolicy},
     plan::{
         DesiredState, Firewall, HostPlan, JobOrder, JobWork, Lifecycle, PeerGrant, Seed,
         TenantPlan, TenantSecrets, UnixMs,
@@ -218,7 +219,44 @@ fn tenant_plan(
         upload_limit_bytes: settings.edge.upload_limit_bytes,
         wal_spool: None, // nothing ships it yet
         signup: spec.signup,
+        mail: mail(settings, tenant).map(|(mail, _)| mail.clone()),
     }
+}
+
+/// Where a tenant's settings of mail are from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MailSource {
+    Fleet,
+    Plan,
+    Tenant,
+}
+
+/// How a tenant's Odoo sends mail: as it says itself, else its plan, else the fleet.
+pub fn mail<'a>(settings: &'a Settings, tenant: &'a Tenant) -> Option<(&'a Mail, MailSource)> {
+    if let Some(own) = tenant.mail.as_deref() {
+        return Some((own, MailSource::Tenant));
+    }
+    let rules = &settings.mail;
+    if let Some(plans) = rules.plans.get(&tenant.spec.plan) {
+        return Some((&plans.mail, MailSource::Plan));
+    }
+    let fleets = rules.fleet.as_ref()?;
+    Some((&fleets.mail, MailSource::Fleet))
+}
+
+/// Mail servers that tenants may reach wherever they are: those that are declared, and those that tenants are to send by.
+pub fn mail_relays(settings: &Settings) -> Vec<MailRelay> {
+    let rules = &settings.mail;
+    let configured = rules.fleet.iter().chain(rules.plans.values());
+    let places = configured.filter_map(|configured| configured.mail.relay()?.place());
+    let declared = settings.network.mail_relays.iter().copied();
+    let mut all: Vec<MailRelay> = declared.collect();
+    for place in places {
+        if !all.contains(&place) {
+            all.push(place);
+        }
+    }
+    all
 }
 
 fn firewall(settings: &Settings) -> Firewall {
@@ -232,7 +270,7 @@ fn firewall(settings: &Settings) -> Firewall {
         protected_names: settings.edge.protected_names.clone(),
         public_addresses: settings.edge.public_addresses.clone(),
         closed: settings.network.closed.clone(),
-        mail_relays: settings.network.mail_relays.clone(),
+        mail_relays: mail_relays(settings),
         policies: Vec::new(),
     }
 }

@@ -132,8 +132,10 @@ async fn give(
 fn render(shared: &Shared, host: &HostName) -> Result<HostPlan, Status> {
     let state = shared.handle.snapshot();
     let plan = timed(&shared.handle.timings().plan_render, || {
-        views::host_plan(&state, shared.handle.settings(), host, |tenant| {
-            shared.sealer.open_secrets(tenant)
+        let settings = shared.handle.settings();
+        views::host_plan(&state, settings, host, |tenant| {
+            let secrets = shared.sealer.open_secrets(tenant)?;
+            Ok(shared.mail.complete(settings, tenant, secrets))
         })
     });
     let plan = plan.map_err(|error| {

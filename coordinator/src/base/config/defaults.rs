@@ -52,6 +52,7 @@ impl Default for Config {
             egress: network::Egress::Open,
             egress_allow: Vec::new(),
             egress_smtp: false,
+            mail: None,
         };
         let edition = |odoo, postgres| Edition {
             odoo: literal(odoo),

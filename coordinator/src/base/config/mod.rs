@@ -8,6 +8,7 @@ mod defaults;
 mod dns;
 mod edge;
 mod images;
+mod mail;
 mod network;
 mod plans;
 mod probes;
@@ -35,6 +36,7 @@ pub use self::{
     dns::Dns,
     edge::{Dashboard, FrameOptions},
     images::{ImagePattern, Images},
+    mail::{Kind as MailKind, MailConfig},
     network::overlap,
     probes::Probes,
     sample::sample,
@@ -107,6 +109,8 @@ pub struct Config {
     pub probes: Probes,
     /// Checks of tenants' own domains.
     pub dns: Dns,
+    /// How tenants' Odoos send mail.
+    pub mail: MailConfig,
     /// How much of a host tenants may take.
     pub placement: Placement,
     /// Settings of a new tenant that asks for none.
@@ -373,6 +377,9 @@ pub struct Plan {
     /// Whether TCP port 25 is open.
     #[serde(default)]
     pub egress_smtp: bool,
+    /// How its tenants send mail, in place of `[mail]`.
+    #[serde(default)]
+    pub mail: Option<MailConfig>,
 }
 
 impl Config {

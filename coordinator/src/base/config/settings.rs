@@ -44,6 +44,7 @@ impl Config {
                 .collect(),
             sleep_after_ms: self.sleep_after_ms(),
             network_rules: self.network_rules(),
+            mail: self.mail_rules(),
             editions: self.editions.clone(),
             defaults: settings::Defaults {
                 plan: self.default_plan.clone(),

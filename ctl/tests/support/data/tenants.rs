@@ -70,6 +70,7 @@ pub(crate) fn tenant(name: &str) -> Tenant {
             websockets: 3,
             active_users: 2,
             last_active_time: ago(1200),
+            mails_failed: None,
         }),
         edge_shard: "a".into(),
         probe: Some(probe(Reach::Ok, 200, "")),

@@ -223,6 +223,7 @@ impl Edit<'_> {
             odoo_restarts: 0,
             postgres_restarts: 0,
             settings_asked: 0,
+            mail: None,
             images_asked: ImagesAsked::default(),
             secrets: create.secrets,
             created_at: self.stamp.now,

@@ -5,6 +5,7 @@
 mod create;
 mod delete;
 mod lifecycle;
+mod mail;
 mod relocate;
 mod upgrade;
 
