@@ -25,7 +25,7 @@ use crate::{
     },
     docker::Docker,
     host::{
-        Gate, Host, Pace, chores, disk,
+        Gate, Host, Pace, catcher, chores, disk,
         firewall::Sources,
         hosts::Hosts,
         identity::{IdentityError, LiveIdentity},
@@ -168,6 +168,7 @@ impl Agent {
             stop: &stop,
         };
         ports.visitors(parts.relay);
+        tasks.spawn(catcher::run(host.clone(), in_force.clone(), stop.clone()));
         let reconciler = tokio::spawn(reconcile::run(host.clone(), in_force.clone(), stop.clone()));
         tasks.spawn(link.run(stop.clone()));
         let through = CoordinatorRelay {

@@ -8,6 +8,7 @@ pub fn flag_of(field: &str) -> Option<&'static str> {
     let bare = bare(field);
     let name = bare.strip_prefix("start.").unwrap_or(&bare);
     let name = name.strip_prefix("spec.").unwrap_or(name);
+    let name = name.strip_prefix("settings.").unwrap_or(name);
     Some(match name {
         "name" => "NAME",
         "id" => "ID",
@@ -38,7 +39,15 @@ pub fn flag_of(field: &str) -> Option<&'static str> {
         "networks" | "networks.networks" => "--allow",
         "put_user" | "put_user.name" => "--user",
         // Never typed as an option.
-        "put_user.password" => "the password",
+        "put_user.password" | "password" => "the password",
+        "port" => "--port",
+        "tls" => "--tls",
+        "unverified" => "--no-verify",
+        "user" => "--user",
+        "sender_domain" => "--sender-domain",
+        "from_filter" => "--from-filter",
+        "alias_domain" => "--alias-domain",
+        "per_day" => "--per-day",
         "remove_users" => "--remove-user",
         "remove_all_users" => "--no-users",
         "rate" | "rate.average" | "rate.burst" => "--rate",
@@ -81,6 +90,7 @@ const OURS: &[&str] = &[
     "resize.rows",
     "reverse",
     "rows",
+    "settings",
     "stdin",
     "stdin_eof",
     "tty",

@@ -4,6 +4,7 @@
 
 pub mod addon;
 pub mod board;
+pub mod catcher;
 pub mod cgroup;
 pub mod chores;
 mod departed;

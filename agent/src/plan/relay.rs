@@ -14,7 +14,7 @@ use isyone_relay::{
 
 use super::{
     container::{Container, LABEL_PORTS, PORTS_RELAYED},
-    render::request_seconds,
+    conf::request_seconds,
     stack::{GEVENT_PORT, HTTP_PORT, db_maxconn, default_pids, split_memory},
 };
 

@@ -8,7 +8,7 @@ use isyone_proto::plan::TenantPlan;
 use sha2::{Digest as _, Sha256, Sha512};
 use uuid::Uuid;
 
-use crate::plan::{fresh, postgres, stack::split_memory};
+use crate::plan::{fresh, mail, postgres, stack::split_memory};
 
 /// Passwords are random with at least 128 bits, so stretching adds nothing; Odoo re-hashes at the first login anyway.
 const ROUNDS: u32 = 25_000;
@@ -69,7 +69,7 @@ pub fn settings_digest(tenant: &TenantPlan) -> String {
     let upload = upload_limit(tenant);
     // What temporary files may take follows the plan's disk; the cluster's other settings are the same for all.
     let temporary = temporary_kib(tenant).unwrap_or(0);
-    let archives = postgres::spoken(tenant);
+    let archives = postgres::spoken(tenant) + &mail::spoken(tenant);
     hex::encode(Sha256::digest(format!(
         "monitor 2 {} {} {secret} upload {upload} temporary {temporary}{archives} report {REPORT_URL} asked {}",
         tenant.uid, tenant.base_url, tenant.settings_asked
@@ -177,6 +177,7 @@ fn address(tenant: &TenantPlan) -> String {
     parameter("web.base.url", &tenant.base_url)
         + &parameter("web.base.url.freeze", "True")
         + &parameter("report.url", REPORT_URL)
+        + &mail::aliases(tenant)
 }
 
 /// Memory that Odoo needs in its container besides an uploaded file.

@@ -6,7 +6,7 @@ use isyone_proto::pb::v1::{
 };
 
 use super::{
-    format,
+    format, mail,
     table::{Cell, Paint, Table},
 };
 
@@ -40,6 +40,7 @@ pub fn details(tenant: &Tenant, now_ms: i64) -> String {
     pairs.push(("Uses", used(tenant).into()));
     pairs.extend(disk(tenant).map(|cell| ("Disk", cell)));
     pairs.extend(short_of(tenant).map(|cell| ("Short of", cell)));
+    pairs.extend(mail::shown(tenant));
     pairs.extend(visitors(tenant));
     if tenant.last_active_time.is_some() {
         let ago = format!(

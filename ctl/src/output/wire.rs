@@ -42,6 +42,7 @@ named!(
     RejectedRoute,
     EdgeHealth,
     TenantAccess,
+    TenantMail,
     SetAccessResponse,
     Domain,
     AddDomainResponse,

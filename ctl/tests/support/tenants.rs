@@ -222,6 +222,39 @@ impl TenantService for Fake {
     }
 
     /// Returns the request's values; of a password only its length.
+    async fn set_mail(
+        &self,
+        request: Request<SetMailRequest>,
+    ) -> Result<Response<Operation>, Status> {
+        let asked = request.into_inner();
+        find(&asked.name)?;
+        let settings = asked.settings.unwrap_or_default();
+        if settings.host == "nowhere" {
+            let problem = "`nowhere` is no mail server such as `smtp.example.com`";
+            return Err(FieldError::new("settings.host", problem).into());
+        }
+        if !settings.user.is_empty() && asked.password.is_none() {
+            let problem = "must be given with another server or login";
+            return Err(FieldError::new("password", problem).into());
+        }
+        start(&asked.name, OperationKind::Restart)
+    }
+
+    type ReadMailStream = ReceiverStream<Result<CaughtMail, Status>>;
+
+    async fn read_mail(
+        &self,
+        request: Request<ReadMailRequest>,
+    ) -> Result<Response<Self::ReadMailStream>, Status> {
+        let asked = request.into_inner();
+        find(&asked.name)?;
+        let (to, from) = tokio::sync::mpsc::channel(4);
+        for mail in odoo::caught(&asked.id) {
+            to.try_send(Ok(mail)).unwrap();
+        }
+        Ok(Response::new(ReceiverStream::new(from)))
+    }
+
     async fn set_access(
         &self,
         request: Request<SetAccessRequest>,

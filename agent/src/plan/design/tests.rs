@@ -224,7 +224,7 @@ fn a_container_of_an_agent_before_is_kept() {
     let conf = |of: fn(&TenantPlan, &ImageFacts, &str) -> String| {
         of(&plan, &images().odoo, "hash").contains("unaccent = True")
     };
-    assert!(conf(render::odoo_conf) && !conf(render::fixed_conf));
+    assert!(conf(super::conf::odoo_conf) && !conf(super::conf::fixed_conf));
     let now = containers::postgres(&plan, &host(), &images());
     let mut before = now.clone();
     before.mounts.truncate(2);

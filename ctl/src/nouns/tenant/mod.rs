@@ -77,7 +77,7 @@ pub enum TenantCommand {
     /// Who gets in to a tenant, at the edge
     #[command(subcommand)]
     Access(access::AccessCommand),
-    /// Whether a tenant can send mail, and what it could not
+    /// By which server a tenant sends mail, whether it can, and what it could not
     #[command(subcommand)]
     Mail(mail::MailCommand),
     /// What isyone writes into a tenant's database

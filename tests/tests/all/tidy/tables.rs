@@ -11,9 +11,10 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
         &[
             ("identity", "ids"),
             ("known", "echo ids spec"),
+            ("mail", "echo ids network spec"),
             ("network", "echo ids spec"),
             ("operation", "plan"),
-            ("plan", "generation ids network spec"),
+            ("plan", "generation ids mail network spec"),
             ("report", "disk ids operation plan"),
             ("spec", "echo ids"),
             ("token", "plan spec"),
