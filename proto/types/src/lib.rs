@@ -13,6 +13,7 @@ pub mod ids;
 pub mod known;
 pub mod mail;
 pub mod network;
+pub mod odoo;
 pub mod operation;
 pub mod plan;
 pub mod report;

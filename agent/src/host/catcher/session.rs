@@ -8,9 +8,9 @@ use std::borrow::Cow;
 use smtp_proto::{Error, Request};
 
 /// Recipients of one message: as many as RFC 5321 asks for at least.
-pub const MAX_RECIPIENTS: usize = 100;
+pub(super) const MAX_RECIPIENTS: usize = 100;
 /// Largest message: more than what Odoo sends by default (10 MB).
-pub const MAX_MESSAGE_BYTES: usize = 12 << 20;
+pub(super) const MAX_MESSAGE_BYTES: usize = 12 << 20;
 /// Wrong requests after which a conversation ends.
 const MAX_WRONG: u32 = 20;
 /// Longest address that is kept.
@@ -25,7 +25,7 @@ pub struct Envelope {
 
 /// What follows from a request.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Next {
+pub(super) enum Next {
     /// This is said, and the next request is read.
     Say(&'static str),
     /// This is said, and the message is read.
@@ -35,13 +35,13 @@ pub enum Next {
 }
 
 /// What is said first.
-pub const GREETING: &str = "220 isyone catcher ESMTP\r\n";
+pub(super) const GREETING: &str = "220 isyone catcher ESMTP\r\n";
 /// After a message was kept.
-pub const KEPT: &str = "250 2.0.0 kept, and not sent\r\n";
+pub(super) const KEPT: &str = "250 2.0.0 kept, and not sent\r\n";
 /// After one that is too large.
-pub const TOO_LARGE: &str = "552 5.3.4 larger than 12 MiB\r\n";
+pub(super) const TOO_LARGE: &str = "552 5.3.4 larger than 12 MiB\r\n";
 /// When it cannot be kept.
-pub const NOT_KEPT: &str = "452 4.3.1 it cannot be kept now\r\n";
+pub(super) const NOT_KEPT: &str = "452 4.3.1 it cannot be kept now\r\n";
 
 const READY: &str = "250-isyone\r\n250-SIZE 12582912\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 ENHANCEDSTATUSCODES\r\n";
 const OK: &str = "250 2.0.0 ok\r\n";
@@ -53,7 +53,7 @@ const ENOUGH: &str = "421 4.7.0 too many requests that cannot be read\r\n";
 
 /// A conversation so far.
 #[derive(Debug, Default)]
-pub struct Session {
+pub(super) struct Session {
     greeted: bool,
     from: Option<String>,
     to: Vec<String>,
@@ -62,7 +62,7 @@ pub struct Session {
 
 impl Session {
     /// The answer to a request, or to what is none.
-    pub fn answer(&mut self, request: Result<Request<Cow<'_, str>>, Error>) -> Next {
+    pub(super) fn answer(&mut self, request: Result<Request<Cow<'_, str>>, Error>) -> Next {
         match request {
             Ok(Request::Ehlo { .. }) => self.begin(READY),
             Ok(Request::Helo { .. }) => self.begin(OK),
@@ -82,7 +82,7 @@ impl Session {
     }
 
     /// Whom the message is from and for; the conversation goes on with another one.
-    pub fn envelope(&mut self) -> Envelope {
+    pub(super) fn envelope(&mut self) -> Envelope {
         Envelope {
             from: self.from.take().unwrap_or_default(),
             to: std::mem::take(&mut self.to),

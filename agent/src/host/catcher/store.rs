@@ -6,7 +6,7 @@
 use std::{io, path::Path};
 
 use isyone_proto::{
-    convert::{shortened, timestamp, unix_ms},
+    convert::{shortened, timestamp},
     pb::v1::CaughtMail,
 };
 use mail_parser::MessageParser;
@@ -139,15 +139,14 @@ fn shown(id: String, size: u64, text: &[u8]) -> CaughtMail {
     }
 }
 
-/// When a message came, milliseconds; for tests.
-#[cfg(test)]
-fn came(mail: &CaughtMail) -> i64 {
-    mail.time.as_ref().map_or(0, unix_ms)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// When a message came, milliseconds.
+    fn came(mail: &CaughtMail) -> i64 {
+        mail.time.as_ref().map_or(0, isyone_proto::convert::unix_ms)
+    }
 
     fn envelope() -> Envelope {
         Envelope {

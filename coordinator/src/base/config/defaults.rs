@@ -10,7 +10,7 @@ use isyone_proto::{network, spec};
 
 use super::{
     Advertise, Bytes, Certificates, Config, Cpus, Defaults, Dns, Edge, FrameOptions, Images, Join,
-    Lifecycle, Listen, Liveness, Log, LogFormat, Monitoring, Network, Placement, Plan, Probes,
+    Lifecycle, Listen, Liveness, Log, LogFormat, MailConfig, Monitoring, Network, Placement, Plan, Probes,
     Span, Tls, UrlScheme,
 };
 
@@ -74,6 +74,7 @@ impl Default for Config {
             monitoring: Monitoring::default(),
             probes: Probes::default(),
             dns: Dns::default(),
+            mail: MailConfig::default(),
             placement: Placement::default(),
             defaults: Defaults::default(),
             lifecycle: Lifecycle::default(),

@@ -12,7 +12,7 @@ use isyone_proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Config, ConfigError, Plan, check::ensure};
+use super::{Config, ConfigError, check::ensure};
 
 /// Which server takes tenants' messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -137,12 +137,11 @@ impl Config {
     /// All settings of mail that are said: of a plan, or of the fleet (`None`), with their keys in the file.
     pub fn mails(&self) -> Vec<(Option<&ShortName>, String, &MailConfig)> {
         let fleets = Some(&self.mail).filter(|mail| !mail.is_unsaid());
-        let of_plan = |(name, plan): (&_, &_)| -> Option<(Option<_>, String, &MailConfig)> {
-            let (name, plan): (&ShortName, &Plan) = (name, plan);
-            Some((Some(name), format!("plans.{name}.mail"), plan.mail.as_ref()?))
-        };
         let fleets = fleets.map(|mail| (None, "mail".to_owned(), mail));
-        let plans = self.plans.iter().filter_map(|(name, plan)| of_plan((name, plan)));
+        let plans = self.plans.iter().filter_map(|(name, plan)| {
+            let mail = plan.mail.as_ref()?;
+            Some((Some(name), format!("plans.{name}.mail"), mail))
+        });
         fleets.into_iter().chain(plans).collect()
     }
 

@@ -56,15 +56,16 @@ async fn fetch(
         name: name.to_owned(),
         id: id.to_owned(),
     };
-    let call = client.tenants().read_mail(client.request(request));
+    let mut tenants = client.tenants();
+    let call = tenants.read_mail(client.request(request));
     let mut stream = client.call(doing, call).await?;
-    loop {
-        let next = stream.message().await;
-        match next.map_err(|status| client.failure(doing, &status))? {
-            Some(mail) if each(mail) => {}
-            _ => return Ok(()),
+    let failed = |status| client.failure(doing, &status);
+    while let Some(mail) = stream.message().await.map_err(failed)? {
+        if !each(mail) {
+            break;
         }
     }
+    Ok(())
 }
 
 impl Read {
