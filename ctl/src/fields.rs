@@ -48,6 +48,8 @@ pub fn flag_of(field: &str) -> Option<&'static str> {
         "from_filter" => "--from-filter",
         "alias_domain" => "--alias-domain",
         "per_day" => "--per-day",
+        "set" => "SETTING=VALUE",
+        "unset" => "--unset",
         "remove_users" => "--remove-user",
         "remove_all_users" => "--no-users",
         "rate" | "rate.average" | "rate.burst" => "--rate",

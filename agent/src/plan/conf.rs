@@ -2,7 +2,12 @@
 //!
 //! Not here: writing it (tenant::execute), the other files (render), how mail is sent (mail).
 
-use isyone_proto::plan::TenantPlan;
+use std::collections::BTreeMap;
+
+use isyone_proto::{
+    odoo::{self, Place},
+    plan::TenantPlan,
+};
 
 use crate::plan::{
     facts::ImageFacts,
@@ -37,12 +42,12 @@ fn regex_escape(text: &str) -> String {
         .collect()
 }
 
-/// How long a request may take: `limit_time_real`. Follows the limit configured for all tenants, so that a resize
-/// restarts nothing.
+/// How long a request may take: `limit_time_real`, as it was chosen. Else it follows the limit configured for all tenants, so that a
+/// resize restarts nothing.
 pub(crate) fn request_seconds(plan: &TenantPlan) -> u64 {
-    plan.upload_limit_bytes
-        .div_ceil(UPLOAD_BYTES_PER_S)
-        .max(LIMIT_TIME_S)
+    let upload = plan.upload_limit_bytes.div_ceil(UPLOAD_BYTES_PER_S);
+    let chosen = plan.odoo.number("limit_time_real");
+    chosen.unwrap_or(upload.max(LIMIT_TIME_S))
 }
 
 /// Options and their values.
@@ -95,7 +100,7 @@ fn conf(plan: &TenantPlan, image: &ImageFacts, master_hash: &str, limits: Lines)
         ("admin_passwd", master_hash.to_owned()),
         ("data_dir", "/var/lib/odoo".to_owned()),
         ("db_host", plan.name.postgres_container()),
-        ("db_maxconn", db_maxconn(&plan.size).to_string()),
+        ("db_maxconn", db_maxconn(plan).to_string()),
         ("db_name", database),
         (
             "db_password",
@@ -128,6 +133,7 @@ fn conf(plan: &TenantPlan, image: &ImageFacts, master_hash: &str, limits: Lines)
         ));
     }
     lines.extend(mail::options(plan));
+    choose(plan, &mut lines);
     lines.sort_unstable();
     let text = |lines: Lines| -> String {
         let line = |(key, value)| format!("{key} = {value}\n");
@@ -142,9 +148,112 @@ fn conf(plan: &TenantPlan, image: &ImageFacts, master_hash: &str, limits: Lines)
     format!("; Written by isy-agent, which writes it again on change.\n[options]\n{options}{ours}")
 }
 
+/// What somebody has chosen takes the place of ours; `db_maxconn` has been heeded already.
+fn choose(plan: &TenantPlan, lines: &mut Lines) {
+    let chosen = plan.odoo.iter().filter(|(name, _)| name.as_str() != "db_maxconn");
+    for (name, value) in chosen {
+        let ours = lines.iter_mut().find(|(key, _)| *key == name.as_str());
+        match (name.place(), ours) {
+            (Place::Option, Some((_, line))) => value.clone_into(line),
+            (Place::Option, None) => lines.push((name.as_str(), value.to_owned())),
+            (Place::More, Some((_, line))) => *line = more(line, value),
+            // Without a list of ours Odoo has its own, which a shorter one would replace.
+            (Place::More, None) => lines.push((name.as_str(), format!("base,web,{value}"))),
+            (Place::Environment | Place::Channels, _) => {}
+        }
+    }
+}
+
+/// A list with what is not in it yet.
+fn more(list: &str, added: &str) -> String {
+    let has = |one: &str| list.split(',').any(|other| other == one);
+    let new = added.split(',').filter(|one| !has(one));
+    std::iter::once(list).chain(new).collect::<Vec<_>>().join(",")
+}
+
+/// How Odoo's module `queue_job` is told of its channels, in every version.
+const CHANNELS: &str = "ODOO_QUEUE_JOB_CHANNELS";
+
+/// Environment variables that somebody has chosen.
+pub(super) fn environment(plan: &TenantPlan) -> BTreeMap<String, String> {
+    let variable = |name: odoo::Name| match name.place() {
+        Place::Environment => Some(name.as_str()),
+        Place::Channels => Some(CHANNELS),
+        Place::Option | Place::More => None,
+    };
+    let all = plan.odoo.iter();
+    all.filter_map(|(name, value)| Some((variable(name)?.to_owned(), value.to_owned())))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::tenant_plan;
+
+    fn with(settings: &[(&str, &str)]) -> TenantPlan {
+        let mut plan = tenant_plan("alfa");
+        for (name, value) in settings {
+            plan.odoo.set(name.parse().unwrap(), value).unwrap();
+        }
+        plan
+    }
+
+    fn image() -> ImageFacts {
+        ImageFacts {
+            addons_path: Some("/mnt/extra-addons".into()),
+            server_wide_modules: "base,web".into(),
+            ..ImageFacts::default()
+        }
+    }
+
+    #[test]
+    fn what_was_chosen_takes_the_place_of_ours_and_is_there_once() {
+        let plan = with(&[
+            ("limit_time_real", "300"),
+            ("limit_memory_hard", "500000000"),
+            ("log_level", "warn"),
+            ("unaccent", "false"),
+            ("server_wide_modules", "queue_job,web"),
+            ("queue_job_channels", "root:2"),
+            ("ODOO_MAX_HTTP_THREADS", "32"),
+            ("db_maxconn", "190"),
+        ]);
+        let has = |text: &str, line: &str| text.lines().filter(|l| *l == line).count();
+        for of in [odoo_conf, fixed_conf] {
+            let text = of(&plan, &image(), "hash");
+            for line in [
+                "limit_time_real = 300",
+                "limit_memory_hard = 500000000",
+                "log_level = warn",
+                "unaccent = False",
+                "server_wide_modules = base,web,isyone_metrics,queue_job",
+            ] {
+                assert_eq!(has(&text, line), 1, "{line} in\n{text}");
+            }
+            let mut keys: Vec<&str> = text.lines().filter_map(|l| l.split_once(" = ")).map(|(k, _)| k).collect();
+            let count = keys.len();
+            keys.dedup();
+            assert_eq!(keys.len(), count, "{text}");
+            assert!(!text.contains("ODOO_") && !text.contains("channels"), "{text}");
+        }
+        let environment = environment(&plan);
+        let of = |name: &str| environment.get(name).map(String::as_str);
+        assert_eq!((of(CHANNELS), of("ODOO_MAX_HTTP_THREADS")), (Some("root:2"), Some("32")));
+        assert_eq!(request_seconds(&plan), 300);
+        // Its workers' connections fit PostgreSQL, whatever was asked for.
+        assert!(db_maxconn(&plan) * (plan.size.workers + 2) <= 200);
+        assert_eq!(db_maxconn(&with(&[("db_maxconn", "10")])), 10);
+        let none = odoo_conf(&with(&[("server_wide_modules", "queue_job")]), &ImageFacts::default(), "h");
+        assert_eq!(has(&none, "server_wide_modules = base,web,queue_job"), 1);
+    }
+
+    /// Fails if a tenant stops because its agent or coordinator is upgraded.
+    #[test]
+    fn nothing_is_another_where_nothing_was_chosen() {
+        let text = odoo_conf(&with(&[]), &image(), "hash");
+        assert!(environment(&with(&[])).is_empty() && !text.contains("log_level"));
+    }
 
     #[test]
     fn a_filter_matches_only_its_own_database() {

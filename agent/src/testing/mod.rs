@@ -75,6 +75,7 @@ pub fn tenant_plan(name: &str) -> TenantPlan {
         wal_spool: None,
         signup: false,
         mail: None,
+        odoo: Default::default(),
     }
 }
 

@@ -10,6 +10,7 @@ use isyone_types::{
     ids::ShortName,
     mail::Mail,
     network::{DnsName, MailRelay, NetworkRules},
+    odoo::OdooSettings,
     plan::PLAN_FORMAT,
     spec::{Country, ImageRef, Language, Login, Size, TimeZone},
 };
@@ -112,6 +113,15 @@ pub struct ConfiguredMail {
     pub password_mark: String,
 }
 
+/// Settings of tenants' Odoos, as they are configured.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct OdooRules {
+    /// Of all tenants.
+    pub fleet: OdooSettings,
+    /// Of a plan's; where it says nothing, the fleet's count.
+    pub plans: BTreeMap<ShortName, OdooSettings>,
+}
+
 /// All settings of the core.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
@@ -129,6 +139,8 @@ pub struct Settings {
     pub network_rules: BTreeMap<ShortName, NetworkRules>,
     /// How tenants' Odoos send mail.
     pub mail: MailRules,
+    /// Settings of tenants' Odoos.
+    pub odoo: OdooRules,
     /// Images by edition.
     pub editions: BTreeMap<ShortName, Edition>,
     pub defaults: Defaults,
@@ -166,6 +178,7 @@ impl Settings {
             &self.edge,
             &self.network_rules,
             &self.mail,
+            &self.odoo,
         );
         // Plain data: serialising it cannot fail.
         hex::encode(Sha256::digest(

@@ -87,6 +87,7 @@ pub fn settings() -> Settings {
             upload_limit_bytes: 1 << 30,
         },
         mail: crate::settings::MailRules::default(),
+        odoo: crate::settings::OdooRules::default(),
         shards: crate::shards::Shards::default(),
         placement: PlacementSettings {
             cpu_overcommit_permille: 4_000,

@@ -9,7 +9,7 @@ use argon2::Argon2;
 use isyone_fleet::{
     desired::Tenant,
     settings::{MailRules, Settings},
-    views::{self, MailSource},
+    views::{self, SettingSource},
 };
 use isyone_proto::{
     ids::ShortName,
@@ -67,9 +67,9 @@ impl MailPasswords {
     ) -> TenantSecrets {
         let of = |key: Option<ShortName>| self.0.get(&key).cloned().unwrap_or_default();
         let mail_password = match views::mail(settings, tenant) {
-            Some((_, MailSource::Tenant)) => return secrets,
-            Some((_, MailSource::Plan)) => of(Some(tenant.spec.plan.clone())),
-            Some((_, MailSource::Fleet)) => of(None),
+            Some((_, SettingSource::Tenant)) => return secrets,
+            Some((_, SettingSource::Plan)) => of(Some(tenant.spec.plan.clone())),
+            Some((_, SettingSource::Fleet)) => of(None),
             None => Secret::default(),
         };
         TenantSecrets {

@@ -1,6 +1,6 @@
 //! How a tenant sends mail, in words. Pure.
 
-use isyone_proto::pb::v1::{MailKind, MailSettings, MailSource, MailTls, Tenant, TenantMail};
+use isyone_proto::pb::v1::{MailKind, MailSettings, SettingSource, MailTls, Tenant, TenantMail};
 
 use super::table::{Cell, Paint};
 
@@ -37,12 +37,12 @@ fn tls(settings: &MailSettings) -> &'static str {
     }
 }
 
-fn source(source: MailSource) -> &'static str {
+fn source(source: SettingSource) -> &'static str {
     match source {
-        MailSource::Fleet => ", as all tenants",
-        MailSource::Plan => ", as its plan",
-        MailSource::Tenant => ", its own setting",
-        MailSource::Unspecified => "",
+        SettingSource::Fleet => ", as all tenants",
+        SettingSource::Plan => ", as its plan",
+        SettingSource::Tenant => ", its own setting",
+        SettingSource::Unspecified => "",
     }
 }
 

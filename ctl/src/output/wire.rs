@@ -43,6 +43,7 @@ named!(
     EdgeHealth,
     TenantAccess,
     TenantMail,
+    OdooSetting,
     SetAccessResponse,
     Domain,
     AddDomainResponse,

@@ -240,6 +240,19 @@ impl TenantService for Fake {
         start(&asked.name, OperationKind::Restart)
     }
 
+    async fn set_odoo_settings(
+        &self,
+        request: Request<SetOdooSettingsRequest>,
+    ) -> Result<Response<Operation>, Status> {
+        let asked = request.into_inner();
+        find(&asked.name)?;
+        if asked.set.contains_key("admin_passwd") {
+            let problem = "`admin_passwd` is no setting that may be chosen; these are: db_maxconn, log_level";
+            return Err(FieldError::new("set", problem).into());
+        }
+        start(&asked.name, OperationKind::Restart)
+    }
+
     type ReadMailStream = ReceiverStream<Result<CaughtMail, Status>>;
 
     async fn read_mail(

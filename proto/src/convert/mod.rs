@@ -7,6 +7,7 @@ mod hosts;
 mod jobs;
 mod mail;
 mod network;
+mod odoo;
 mod report;
 mod secrets;
 mod size;
@@ -18,6 +19,7 @@ use uuid::Uuid;
 
 pub use self::hosts::{HostsPart, MAX_ADDRESSES_PER_PART, host_addresses};
 pub use self::mail::mail;
+pub use self::odoo::settings;
 pub use self::report::{LeftOut, MAX_MESSAGE, containers, parse_report, shortened};
 use crate::{
     echo::{echo, harmless},
@@ -266,6 +268,7 @@ impl From<&TenantPlan> for agent::TenantPlan {
             wal_spool: t.wal_spool.map(jobs::spool_to_wire),
             signup: t.signup,
             mail: t.mail.as_ref().map(Into::into),
+            odoo_settings: odoo::texts(&t.odoo),
         }
     }
 }
@@ -318,6 +321,7 @@ impl TryFrom<agent::TenantPlan> for TenantPlan {
             wal_spool: wire.wal_spool.map(jobs::spool),
             signup: wire.signup,
             mail: mail::optional("mail", wire.mail)?,
+            odoo: settings("odoo_settings", wire.odoo_settings)?,
         })
     }
 }
@@ -428,6 +432,7 @@ mod tests {
                 per_day: 1_000,
                 ..Mail::by(Via::Catcher)
             }),
+            odoo: settings("x", [("log_level".into(), "warn".into())].into()).unwrap(),
         };
         HostPlan {
             generation: 3.into(),

@@ -191,6 +191,11 @@ impl fmt::Display for Name {
 pub struct OdooSettings(BTreeMap<Name, String>);
 
 impl OdooSettings {
+    /// None.
+    pub const fn none() -> Self {
+        Self(BTreeMap::new())
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

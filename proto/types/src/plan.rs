@@ -18,6 +18,7 @@ use crate::{
     ids::{HostName, TenantName},
     mail::Mail,
     network::{DnsName, MailRelay, NetworkPolicy},
+    odoo::OdooSettings,
     spec::{Country, ImageRef, Language, Login, Module, Size, TimeZone},
 };
 
@@ -316,6 +317,9 @@ pub struct TenantPlan {
     /// How its Odoo sends mail; `None`: nothing is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mail: Option<Mail>,
+    /// Settings of its Odoo that somebody has chosen.
+    #[serde(default, skip_serializing_if = "OdooSettings::is_empty")]
+    pub odoo: OdooSettings,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]

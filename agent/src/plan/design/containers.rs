@@ -195,7 +195,7 @@ pub(super) fn odoo(plan: &TenantPlan, host: &HostFacts, images: &Images) -> Cont
         name: plan.name.odoo_container(),
         image: plan.odoo_image.to_string(),
         command: odoo_command(images, &[]),
-        env: BTreeMap::new(),
+        env: conf::environment(plan),
         labels: labels(plan, host, "odoo"),
         mounts: vec![
             Mount {

@@ -93,8 +93,10 @@ fn with_hash(mut spec: ContainerSpec, contents: &str) -> ContainerSpec {
 /// anew that has them published (the other way round is one: diff).
 fn leave_ports(odoo: &mut ContainerSpec) {
     odoo.ports.clear();
+    // As it was chosen, perhaps.
     odoo.env
-        .insert(SOCKET_TIMEOUT.to_owned(), SOCKET_TIMEOUT_S.to_string());
+        .entry(SOCKET_TIMEOUT.to_owned())
+        .or_insert(SOCKET_TIMEOUT_S.to_string());
     odoo.labels
         .insert(LABEL_PORTS.to_owned(), PORTS_RELAYED.to_owned());
 }

@@ -10,6 +10,7 @@ use isyone_types::{
     identity::{CertificateInfo, Identity, OperatorRole},
     ids::{HostName, ShortName, TenantName},
     mail::Mail,
+    odoo::{self, OdooSettings},
     plan::UnixMs,
     report::HostReport,
     spec::{Domain, ImageRef, LabelKey, LabelValue, Size, TenantSpec},
@@ -85,6 +86,8 @@ pub enum Command {
     },
     /// Change how a tenant's Odoo sends mail.
     SetMail(Box<SetMail>),
+    /// Change settings of a tenant's Odoo.
+    SetOdoo(Box<SetOdoo>),
     /// Put a tenant into quarantine; with `purge`, remove one that is in quarantine.
     DeleteTenant {
         name: TenantName,
@@ -246,6 +249,7 @@ impl Command {
             Self::ResizeTenant { .. } => "resize-tenant",
             Self::UpgradeTenant { .. } => "upgrade-tenant",
             Self::SetMail(_) => "set-mail",
+            Self::SetOdoo(_) => "set-odoo",
             Self::DeleteTenant { .. } => "delete-tenant",
             Self::UndeleteTenant { .. } => "undelete-tenant",
             Self::MoveTenant { .. } => "move-tenant",
@@ -299,6 +303,7 @@ impl Command {
             Self::CreateTenant(create) => Some(&create.name),
             Self::AddDomains(add) => Some(&add.name),
             Self::SetMail(set) => Some(&set.name),
+            Self::SetOdoo(set) => Some(&set.name),
             Self::RestartTenant { name, .. }
             | Self::SuspendTenant { name, .. }
             | Self::ResumeTenant { name, .. }
@@ -342,6 +347,17 @@ pub struct SetMail {
     pub mail: Option<Mail>,
     /// Its passwords as they were, and with that of its mail server, sealed. `None`: they stay.
     pub secrets: Option<(Sealed, Sealed)>,
+    pub request_id: Option<String>,
+}
+
+/// Arguments of [`Command::SetOdoo`].
+#[derive(Debug, Clone)]
+pub struct SetOdoo {
+    pub name: TenantName,
+    /// Added to its own.
+    pub set: OdooSettings,
+    /// Taken away from them, before that.
+    pub unset: Vec<odoo::Name>,
     pub request_id: Option<String>,
 }
 

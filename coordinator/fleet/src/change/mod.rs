@@ -40,7 +40,7 @@ use self::operators::following;
 pub use self::{
     command::{
         AccessChange, AddDomains, AskedWith, Command, CreateTenant, Enroll, Outcome, RenewOperator,
-        SetMail, Stamp, User,
+        SetMail, SetOdoo, Stamp, User,
     },
     domains::domain_refused,
     error::{ChangeError, WrongAddress},
@@ -138,6 +138,7 @@ impl Edit<'_> {
                 request_id,
             } => self.upgrade_tenant(&name, odoo, postgres, request_id),
             Command::SetMail(set) => self.set_mail(*set),
+            Command::SetOdoo(set) => self.set_odoo(*set),
             Command::DeleteTenant {
                 name,
                 purge,

@@ -67,6 +67,7 @@ fn asked(command: &Command) -> Option<Value> {
         Command::SetMail(set) => of(&set.request_id, &set.name, &|| {
             json!([set.mail, set.secrets.is_some()])
         }),
+        Command::SetOdoo(set) => of(&set.request_id, &set.name, &|| json!([set.set, set.unset])),
         Command::AddDomains(add) => of(&add.request_id, &add.name, &|| {
             json!([add.domains, add.primary])
         }),

@@ -24,7 +24,7 @@ use isyone_types::{
 };
 use uuid::Uuid;
 
-pub use self::plan::{Fetching, MailSource, host_plan, is_fetching, mail, mail_relays};
+pub use self::plan::{Fetching, SettingSource, chosen, host_plan, is_fetching, mail, mail_relays};
 use crate::{
     desired::{Tenant, VisitorAccess},
     liveness::HostState,

@@ -9,6 +9,7 @@ use isyone_types::{
     ids::{HostName, ShortName, TenantName},
     mail::Mail,
     network::{MailRelay, NetworkPolicy},
+    odoo::OdooSettings,
     plan::{
         DesiredState, Firewall, HostPlan, JobOrder, JobWork, Lifecycle, PeerGrant, Seed,
         TenantPlan, TenantSecrets, UnixMs,
@@ -220,28 +221,58 @@ fn tenant_plan(
         wal_spool: None, // nothing ships it yet
         signup: spec.signup,
         mail: mail(settings, tenant).map(|(mail, _)| mail.clone()),
+        odoo: odoo_settings(settings, tenant),
     }
 }
 
-/// Where a tenant's settings of mail are from.
+/// Where a tenant's settings are from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MailSource {
+pub enum SettingSource {
     Fleet,
     Plan,
     Tenant,
 }
 
 /// How a tenant's Odoo sends mail: as it says itself, else its plan, else the fleet.
-pub fn mail<'a>(settings: &'a Settings, tenant: &'a Tenant) -> Option<(&'a Mail, MailSource)> {
+pub fn mail<'a>(settings: &'a Settings, tenant: &'a Tenant) -> Option<(&'a Mail, SettingSource)> {
     if let Some(own) = tenant.mail.as_deref() {
-        return Some((own, MailSource::Tenant));
+        return Some((own, SettingSource::Tenant));
     }
     let rules = &settings.mail;
     if let Some(plans) = rules.plans.get(&tenant.spec.plan) {
-        return Some((&plans.mail, MailSource::Plan));
+        return Some((&plans.mail, SettingSource::Plan));
     }
     let fleets = rules.fleet.as_ref()?;
-    Some((&fleets.mail, MailSource::Fleet))
+    Some((&fleets.mail, SettingSource::Fleet))
+}
+
+fn layers<'a>(settings: &'a Settings, tenant: &'a Tenant) -> [(&'a OdooSettings, SettingSource); 3] {
+    static NONE: OdooSettings = OdooSettings::none();
+    let plans = settings.odoo.plans.get(&tenant.spec.plan);
+    [
+        (&settings.odoo.fleet, SettingSource::Fleet),
+        (plans.unwrap_or(&NONE), SettingSource::Plan),
+        (&tenant.odoo, SettingSource::Tenant),
+    ]
+}
+
+/// The settings of a tenant's Odoo that somebody has chosen.
+fn odoo_settings(settings: &Settings, tenant: &Tenant) -> OdooSettings {
+    let layers = layers(settings, tenant).into_iter();
+    layers.fold(OdooSettings::none(), |all, (layer, _)| all.under(layer))
+}
+
+/// The same with whose choice each is, sorted by name.
+pub fn chosen<'a>(
+    settings: &'a Settings,
+    tenant: &'a Tenant,
+) -> Vec<(&'static str, &'a str, SettingSource)> {
+    let mut all: BTreeMap<&'static str, (&'a str, SettingSource)> = BTreeMap::new();
+    for (layer, source) in layers(settings, tenant) {
+        all.extend(layer.iter().map(|(name, value)| (name.as_str(), (value, source))));
+    }
+    let rows = all.into_iter();
+    rows.map(|(name, (value, source))| (name, value, source)).collect()
 }
 
 /// Mail servers that tenants may reach wherever they are: those that are declared, and those that tenants are to send by.

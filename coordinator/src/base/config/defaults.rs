@@ -53,6 +53,7 @@ impl Default for Config {
             egress_allow: Vec::new(),
             egress_smtp: false,
             mail: None,
+            odoo: Default::default(),
         };
         let edition = |odoo, postgres| Edition {
             odoo: literal(odoo),
@@ -75,6 +76,7 @@ impl Default for Config {
             probes: Probes::default(),
             dns: Dns::default(),
             mail: MailConfig::default(),
+            odoo: Default::default(),
             placement: Placement::default(),
             defaults: Defaults::default(),
             lifecycle: Lifecycle::default(),

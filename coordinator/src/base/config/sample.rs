@@ -163,6 +163,10 @@ hosts = [@HOSTS@]
 #= from_filter = []
 #= per_day = 0
 
+# Settings of tenants' Odoos, in place of what isyone sets (docs/odoo.md#settings lists them), such as limit_time_real = 300,
+# log_handler = ["odoo.sql_db:DEBUG"]. The same in [plans.<plan>.odoo]; there, each counts before the one here.
+[odoo]
+
 # Reserved CPU may exceed a machine's by cpu_overcommit; the reserves are kept free on each host.
 [placement]
 #= cpu_overcommit = 4.0

@@ -45,6 +45,7 @@ impl Config {
             sleep_after_ms: self.sleep_after_ms(),
             network_rules: self.network_rules(),
             mail: self.mail_rules(),
+            odoo: self.odoo_rules(),
             editions: self.editions.clone(),
             defaults: settings::Defaults {
                 plan: self.default_plan.clone(),

@@ -109,6 +109,7 @@ pub(super) const TABLE: &[(&str, Permission)] = &[
     ("/isyone.v1.TenantService/ResumeTenant", From(Operator)),
     ("/isyone.v1.TenantService/SetAccess", From(Operator)),
     ("/isyone.v1.TenantService/SetMail", From(Operator)),
+    ("/isyone.v1.TenantService/SetOdooSettings", From(Operator)),
     // Odoo logs links that reset passwords: who reads them can be anybody there.
     ("/isyone.v1.TenantService/StreamLogs", From(Operator)),
     ("/isyone.v1.TenantService/SuspendTenant", From(Operator)),

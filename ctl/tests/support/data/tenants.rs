@@ -92,6 +92,7 @@ pub(crate) fn tenant(name: &str) -> Tenant {
         }),
         modules_cut_off: 0,
         mail: mail(name),
+        odoo_settings: settings(name),
         strain: Some(Strain {
             busy_permille: Some(120),
             waits_per_minute: Some(0),
@@ -99,6 +100,21 @@ pub(crate) fn tenant(name: &str) -> Tenant {
             throttled_permille: 40,
         }),
     }
+}
+
+/// Those of `posts`.
+fn settings(tenant: &str) -> Vec<OdooSetting> {
+    let setting = |name: &str, value: &str, source: SettingSource| OdooSetting {
+        name: name.into(),
+        value: value.into(),
+        source: source.into(),
+    };
+    let all = [
+        setting("limit_time_real", "300", SettingSource::Tenant),
+        setting("log_level", "warn", SettingSource::Plan),
+        setting("unaccent", "False", SettingSource::Fleet),
+    ];
+    all.into_iter().filter(|_| tenant == "posts").collect()
 }
 
 /// `posts` sends by a relay of its own, `caught` is; of others nothing is set.
@@ -124,7 +140,7 @@ fn mail(tenant: &str) -> Option<TenantMail> {
     Some(TenantMail {
         has_password: !settings.user.is_empty(),
         settings: Some(settings),
-        source: MailSource::Tenant.into(),
+        source: SettingSource::Tenant.into(),
     })
 }
 

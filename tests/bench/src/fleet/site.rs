@@ -316,6 +316,7 @@ fn tenant(running: &Running, settings: &Settings, host: &Host, slot: usize) -> R
         postgres_restarts: 0,
         settings_asked: 0,
         mail: None,
+        odoo: Default::default(),
         images_asked: Default::default(),
         created_at: now_ms(),
         operation: Uuid::now_v7(),

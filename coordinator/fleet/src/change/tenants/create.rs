@@ -224,6 +224,7 @@ impl Edit<'_> {
             postgres_restarts: 0,
             settings_asked: 0,
             mail: None,
+            odoo: Default::default(),
             images_asked: ImagesAsked::default(),
             secrets: create.secrets,
             created_at: self.stamp.now,

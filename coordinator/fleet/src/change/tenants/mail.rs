@@ -86,7 +86,7 @@ mod tests {
         desired::{Sealed, Tenant},
         settings::ConfiguredMail,
         testing::{Bench, name, resources},
-        views::MailSource,
+        views::SettingSource,
     };
 
     fn configured(per_day: u32) -> ConfiguredMail {
@@ -108,7 +108,7 @@ mod tests {
         })))
     }
 
-    fn seen(bench: &Bench) -> Option<(u32, MailSource)> {
+    fn seen(bench: &Bench) -> Option<(u32, SettingSource)> {
         let alfa: TenantName = name("alfa");
         let tenant = &bench.state.fleet.tenants[&alfa];
         let found = views::mail(&bench.settings, tenant);
@@ -125,10 +125,10 @@ mod tests {
         bench.report(&name("h1"), resources(8, 32, 100), vec![report]);
         assert_eq!(seen(&bench), None);
         bench.settings.mail.fleet = Some(configured(1));
-        assert_eq!(seen(&bench), Some((1, MailSource::Fleet)));
+        assert_eq!(seen(&bench), Some((1, SettingSource::Fleet)));
         let plans = &mut bench.settings.mail.plans;
         plans.insert(name("small"), configured(2));
-        assert_eq!(seen(&bench), Some((2, MailSource::Plan)));
+        assert_eq!(seen(&bench), Some((2, SettingSource::Plan)));
         let was = bench.state.fleet.tenants[&alfa].secrets.clone();
         let own = Mail::by(Via::Nobody);
         assert!(set(&mut bench, Some(own.clone()), "another").is_err());
@@ -138,7 +138,7 @@ mod tests {
         let changed = bench.state.fleet.tenants[&alfa].clone();
         assert_eq!(changed.secrets.0.as_ref(), "anew");
         assert!(changed.generation > generation, "its host is told");
-        assert_eq!(seen(&bench), Some((0, MailSource::Tenant)));
+        assert_eq!(seen(&bench), Some((0, SettingSource::Tenant)));
         let open = |_: &Tenant| Ok::<_, ()>(TenantSecrets::default());
         let plan = views::host_plan(&bench.state, &bench.settings, &name("h1"), open).unwrap();
         assert_eq!(plan.unwrap().tenants[0].mail, Some(own));

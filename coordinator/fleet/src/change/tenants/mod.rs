@@ -6,6 +6,7 @@ mod create;
 mod delete;
 mod lifecycle;
 mod mail;
+mod odoo;
 mod relocate;
 mod upgrade;
 
