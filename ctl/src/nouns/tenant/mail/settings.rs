@@ -192,7 +192,7 @@ async fn set(client: &Client, doing: &str, message: SetMailRequest) -> Result<Op
 }
 
 /// `isyctl tenant mail show`.
-pub async fn show(app: &App, name: String) -> Outcome {
+pub(super) async fn show(app: &App, name: String) -> Outcome {
     let tenant = get(&app.client()?, &name).await?;
     let found = tenant.mail.unwrap_or_default();
     let text = |_| match found == TenantMail::default() {
