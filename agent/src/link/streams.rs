@@ -17,8 +17,7 @@ use isyone_proto::{
         },
         v1::{
             CaughtMail, ContainerRole, ExecRequest, ExecResponse, ExecStart, LogChunk,
-            ReadMailRequest, StreamLogsRequest,
-            exec_request, exec_response,
+            ReadMailRequest, StreamLogsRequest, exec_request, exec_response,
         },
     },
     tls::MAX_MESSAGE_BYTES,

@@ -150,7 +150,10 @@ fn conf(plan: &TenantPlan, image: &ImageFacts, master_hash: &str, limits: Lines)
 
 /// What somebody has chosen takes the place of ours; `db_maxconn` has been heeded already.
 fn choose(plan: &TenantPlan, lines: &mut Lines) {
-    let chosen = plan.odoo.iter().filter(|(name, _)| name.as_str() != "db_maxconn");
+    let chosen = plan
+        .odoo
+        .iter()
+        .filter(|(name, _)| name.as_str() != "db_maxconn");
     for (name, value) in chosen {
         let ours = lines.iter_mut().find(|(key, _)| *key == name.as_str());
         match (name.place(), ours) {
@@ -168,7 +171,10 @@ fn choose(plan: &TenantPlan, lines: &mut Lines) {
 fn more(list: &str, added: &str) -> String {
     let has = |one: &str| list.split(',').any(|other| other == one);
     let new = added.split(',').filter(|one| !has(one));
-    std::iter::once(list).chain(new).collect::<Vec<_>>().join(",")
+    std::iter::once(list)
+        .chain(new)
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 /// How Odoo's module `queue_job` is told of its channels, in every version.
@@ -231,20 +237,34 @@ mod tests {
             ] {
                 assert_eq!(has(&text, line), 1, "{line} in\n{text}");
             }
-            let mut keys: Vec<&str> = text.lines().filter_map(|l| l.split_once(" = ")).map(|(k, _)| k).collect();
+            let mut keys: Vec<&str> = text
+                .lines()
+                .filter_map(|l| l.split_once(" = "))
+                .map(|(k, _)| k)
+                .collect();
             let count = keys.len();
             keys.dedup();
             assert_eq!(keys.len(), count, "{text}");
-            assert!(!text.contains("ODOO_") && !text.contains("channels"), "{text}");
+            assert!(
+                !text.contains("ODOO_") && !text.contains("channels"),
+                "{text}"
+            );
         }
         let environment = environment(&plan);
         let of = |name: &str| environment.get(name).map(String::as_str);
-        assert_eq!((of(CHANNELS), of("ODOO_MAX_HTTP_THREADS")), (Some("root:2"), Some("32")));
+        assert_eq!(
+            (of(CHANNELS), of("ODOO_MAX_HTTP_THREADS")),
+            (Some("root:2"), Some("32"))
+        );
         assert_eq!(request_seconds(&plan), 300);
         // Its workers' connections fit PostgreSQL, whatever was asked for.
         assert!(db_maxconn(&plan) * (plan.size.workers + 2) <= 200);
         assert_eq!(db_maxconn(&with(&[("db_maxconn", "10")])), 10);
-        let none = odoo_conf(&with(&[("server_wide_modules", "queue_job")]), &ImageFacts::default(), "h");
+        let none = odoo_conf(
+            &with(&[("server_wide_modules", "queue_job")]),
+            &ImageFacts::default(),
+            "h",
+        );
         assert_eq!(has(&none, "server_wide_modules = base,web,queue_job"), 1);
     }
 

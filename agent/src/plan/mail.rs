@@ -143,7 +143,9 @@ mod tests {
     fn added(mail: Mail) -> String {
         let text = |plan: &TenantPlan| odoo_conf(plan, &ImageFacts::default(), "hash");
         let (with, without) = (text(&with(Some(mail))), text(&with(None)));
-        let new = with.lines().filter(|line| !without.lines().any(|old| old == *line));
+        let new = with
+            .lines()
+            .filter(|line| !without.lines().any(|old| old == *line));
         new.collect::<Vec<_>>().join("\n")
     }
 
@@ -151,7 +153,9 @@ mod tests {
     fn a_relay_stands_in_odoos_options_and_its_encryption_in_ours() {
         let mut mail = relay("smtp.example.com", MailTls::Starttls);
         mail.sender_domain = Some("isy.one".parse().unwrap());
-        mail.from_filter = ["isy.one", "a@b.example"].map(|s| s.parse().unwrap()).to_vec();
+        mail.from_filter = ["isy.one", "a@b.example"]
+            .map(|s| s.parse().unwrap())
+            .to_vec();
         mail.per_day = 500;
         assert_eq!(
             added(mail),
@@ -171,7 +175,10 @@ mod tests {
     #[test]
     fn a_catcher_is_at_the_tenants_gateway_and_nobody_is_no_server() {
         let mut mail = Mail::by(Via::Catcher);
-        assert_eq!(added(mail.clone()), "smtp_port = 7484\nsmtp_server = 10.200.0.17");
+        assert_eq!(
+            added(mail.clone()),
+            "smtp_port = 7484\nsmtp_server = 10.200.0.17"
+        );
         assert!(is_caught(&with(Some(mail.clone()))) && !is_caught(&with(None)));
         mail.via = Via::Nobody;
         mail.per_day = 5;
@@ -183,7 +190,10 @@ mod tests {
         let digest = |plan: &TenantPlan| crate::plan::sql::settings_digest(plan);
         let mut mail = Mail::by(Via::Catcher);
         let plan = with(Some(mail.clone()));
-        assert_eq!((aliases(&plan), digest(&plan)), (String::new(), digest(&with(None))));
+        assert_eq!(
+            (aliases(&plan), digest(&plan)),
+            (String::new(), digest(&with(None)))
+        );
         mail.alias_domain = Some("in.isy.one".parse().unwrap());
         let plan = with(Some(mail.clone()));
         let sql = crate::plan::sql::update(&plan);

@@ -13,8 +13,8 @@ use isyone_relay::{
 };
 
 use super::{
-    container::{Container, LABEL_PORTS, PORTS_RELAYED},
     conf::request_seconds,
+    container::{Container, LABEL_PORTS, PORTS_RELAYED},
     stack::{GEVENT_PORT, HTTP_PORT, db_maxconn, default_pids, split_memory},
 };
 

@@ -119,17 +119,24 @@ mod tests {
     fn a_password_is_read_from_a_private_file_and_leaves_only_a_mark() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("p");
-        let text = "[mail]\nkind = \"relay\"\nhost = \"host\"\nuser = \"u\"\npassword_file = \"p\"\n";
+        let text =
+            "[mail]\nkind = \"relay\"\nhost = \"host\"\nuser = \"u\"\npassword_file = \"p\"\n";
         let mut config = Config::parse("f", text).unwrap();
         config.data_dir = dir.path().to_owned();
-        assert!(matches!(MailPasswords::read(&config), Err(ConfigError::Io { .. })));
+        assert!(matches!(
+            MailPasswords::read(&config),
+            Err(ConfigError::Io { .. })
+        ));
         let write = |text: &str, mode| {
             std::fs::write(&path, text).unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
             MailPasswords::read(&config)
         };
         let said = write("hunter2\n", 0o644).unwrap_err().to_string();
-        assert!(said.contains("mail.password_file") && said.contains("chmod 600"), "{said}");
+        assert!(
+            said.contains("mail.password_file") && said.contains("chmod 600"),
+            "{said}"
+        );
         let said = write("hunter2\nmore\n", 0o600).unwrap_err().to_string();
         assert!(!said.contains("hunter2"), "{said}");
         let mark = |text: &str| {

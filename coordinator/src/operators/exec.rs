@@ -195,7 +195,9 @@ fn told(start: &v1::ExecStart) -> String {
 }
 
 /// The agent's next message, or the error that ended the stream.
-pub(super) async fn next(up: &mut Streaming<AttachUp>) -> Option<Result<attach_up::Message, Status>> {
+pub(super) async fn next(
+    up: &mut Streaming<AttachUp>,
+) -> Option<Result<attach_up::Message, Status>> {
     match up.message().await {
         Ok(Some(AttachUp {
             message: Some(attach_up::Message::Error(why)),

@@ -192,12 +192,19 @@ mod tests {
         assert_eq!(decide(Some(&was), None).unwrap(), known);
         let anew = decide(Some(&was), Some("other")).unwrap();
         assert_eq!(anew.expose(), "other");
-        for other in [relay("smtp.evil.example", "u"), relay("smtp.example.com", "v")] {
+        for other in [
+            relay("smtp.evil.example", "u"),
+            relay("smtp.example.com", "v"),
+        ] {
             let said = decide(Some(&other), None).unwrap_err();
             assert_eq!(said.field, "password");
             assert!(decide(Some(&other), Some("x")).is_ok());
         }
-        for none in [None, Some(&Mail::by(Via::Catcher)), Some(&relay("smtp.example.com", ""))] {
+        for none in [
+            None,
+            Some(&Mail::by(Via::Catcher)),
+            Some(&relay("smtp.example.com", "")),
+        ] {
             assert!(decide(none, None).unwrap().is_empty());
             assert!(decide(none, Some("x")).is_err());
         }

@@ -13,7 +13,7 @@ use isyone_fleet::{
     procedures,
     settings::Settings,
     state::State,
-    views::{self, SettingSource, Phase},
+    views::{self, Phase, SettingSource},
 };
 use isyone_proto::{
     convert::{containers, timestamp},

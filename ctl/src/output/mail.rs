@@ -1,6 +1,6 @@
 //! How a tenant sends mail, in words. Pure.
 
-use isyone_proto::pb::v1::{MailKind, MailSettings, SettingSource, MailTls, Tenant, TenantMail};
+use isyone_proto::pb::v1::{MailKind, MailSettings, MailTls, SettingSource, Tenant, TenantMail};
 
 use super::table::{Cell, Paint};
 
@@ -64,9 +64,15 @@ pub fn details(mail: &TenantMail) -> Vec<(&'static str, Cell)> {
         most => format!("{most}, each recipient counted"),
     };
     pairs.extend([
-        ("Sender domain", or(&settings.sender_domain, "Odoo's own choice").into()),
+        (
+            "Sender domain",
+            or(&settings.sender_domain, "Odoo's own choice").into(),
+        ),
         ("Senders", or(&senders, "any").into()),
-        ("Alias domain", or(&settings.alias_domain, "none is set").into()),
+        (
+            "Alias domain",
+            or(&settings.alias_domain, "none is set").into(),
+        ),
         ("Messages a day", per_day.into()),
     ]);
     pairs

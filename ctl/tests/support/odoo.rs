@@ -46,6 +46,11 @@ pub(super) fn caught(id: &str) -> Vec<CaughtMail> {
     };
     match id {
         "" => vec![mail(1), mail(0)],
-        _ => ["X-Isyone-From: caught@isy.one\r\nSubject: Fat", "ura\r\n\r\n\u{1b}[31mHello\r\n"].map(piece).to_vec(),
+        _ => [
+            "X-Isyone-From: caught@isy.one\r\nSubject: Fat",
+            "ura\r\n\r\n\u{1b}[31mHello\r\n",
+        ]
+        .map(piece)
+        .to_vec(),
     }
 }

@@ -247,7 +247,8 @@ impl TenantService for Fake {
         let asked = request.into_inner();
         find(&asked.name)?;
         if asked.set.contains_key("admin_passwd") {
-            let problem = "`admin_passwd` is no setting that may be chosen; these are: db_maxconn, log_level";
+            let problem =
+                "`admin_passwd` is no setting that may be chosen; these are: db_maxconn, log_level";
             return Err(FieldError::new("set", problem).into());
         }
         start(&asked.name, OperationKind::Restart)

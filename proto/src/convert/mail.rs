@@ -191,7 +191,9 @@ mod tests {
         let changes: [(&str, Change); 8] = [
             ("kind", |m| m.kind = 9),
             ("kind", |m| m.kind = 0),
-            ("host", |m| m.host = "smtp.example.com\nadmin_passwd = x".to_owned()),
+            ("host", |m| {
+                m.host = "smtp.example.com\nadmin_passwd = x".to_owned()
+            }),
             ("port", |m| m.port = 70_000),
             ("tls", |m| m.tls = 7),
             ("user", |m| m.user = "a\nb".to_owned()),

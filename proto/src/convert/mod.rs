@@ -26,9 +26,7 @@ use crate::{
     error::FieldError,
     ids::TenantName,
     pb::{agent::v1 as agent, v1},
-    plan::{
-        DesiredState, Firewall, HostPlan, ImagesAsked, TenantPlan, UnixMs,
-    },
+    plan::{DesiredState, Firewall, HostPlan, ImagesAsked, TenantPlan, UnixMs},
     spec::{LabelKey, LabelValue, MAX_LABELS},
 };
 

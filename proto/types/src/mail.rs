@@ -287,8 +287,11 @@ fn is_value(text: &str) -> Result<(), &'static str> {
 
 /// Whether a text can be the password at a mail server. The error does not repeat it.
 pub fn check_password(text: &str) -> Result<(), ValueError> {
-    is_value(text)
-        .map_err(|problem| ValueError(format!("cannot be a mail server's password here: {problem}")))
+    is_value(text).map_err(|problem| {
+        ValueError(format!(
+            "cannot be a mail server's password here: {problem}"
+        ))
+    })
 }
 
 macro_rules! from_string {
@@ -318,7 +321,15 @@ mod tests {
         for text in ["smtp.example.com", "192.0.2.25", "host"] {
             assert_eq!(text.parse::<MailHost>().unwrap().to_string(), text);
         }
-        for bad in ["", "localhost", "a b.c", "[::1]", "smtp.example.com:25", "x\ny.z", "1.2.3"] {
+        for bad in [
+            "",
+            "localhost",
+            "a b.c",
+            "[::1]",
+            "smtp.example.com:25",
+            "x\ny.z",
+            "1.2.3",
+        ] {
             let said = bad.parse::<MailHost>().unwrap_err().to_string();
             assert!(said.contains("smtp.example.com"), "{said}");
         }
@@ -327,7 +338,10 @@ mod tests {
     #[test]
     fn no_text_leaves_its_line_of_a_configuration() {
         for good in ["apikey", "a@b.c", "two words", "SG.x;#=%(x)s", "TrueNorth"] {
-            assert!(good.parse::<MailUser>().is_ok() && check_password(good).is_ok(), "{good}");
+            assert!(
+                good.parse::<MailUser>().is_ok() && check_password(good).is_ok(),
+                "{good}"
+            );
         }
         let long = "x".repeat(255);
         for bad in ["", " a", "a ", "a\nb", "a\rb", "é", "True", "none", &long] {
@@ -342,7 +356,15 @@ mod tests {
         for good in ["example.com", "books@example.com", "a+b@x.example.com"] {
             assert!(good.parse::<Sender>().is_ok(), "{good}");
         }
-        for bad in ["", "example", "@example.com", "a b@example.com", "a@b@", "x,y.com", "a\n@b.com"] {
+        for bad in [
+            "",
+            "example",
+            "@example.com",
+            "a b@example.com",
+            "a@b@",
+            "x,y.com",
+            "a\n@b.com",
+        ] {
             assert!(bad.parse::<Sender>().is_err(), "{bad:?}");
         }
     }

@@ -53,22 +53,66 @@ const LEVELS: [&str; 5] = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"];
 /// All settings that there are, sorted by name. Bounds keep a tenant from settings under which it could not start.
 const KNOWN: &[(&str, Place, Kind)] = &[
     ("MALLOC_ARENA_MAX", Place::Environment, Kind::Number(1, 64)),
-    ("ODOO_BUS_PUBLIC_SAMESITE_WS", Place::Environment, Kind::Flag),
-    ("ODOO_HTTP_SOCKET_TIMEOUT", Place::Environment, Kind::Number(1, 600)),
-    ("ODOO_LIMIT_LITEVAL_BUFFER", Place::Environment, Kind::Number(10_240, 16 << 20)),
-    ("ODOO_MAX_HTTP_THREADS", Place::Environment, Kind::Number(4, 1_024)),
-    ("ODOO_NOTIFY_PAYLOAD_MAX_LENGTH", Place::Environment, Kind::Number(1_000, 8_000)),
+    (
+        "ODOO_BUS_PUBLIC_SAMESITE_WS",
+        Place::Environment,
+        Kind::Flag,
+    ),
+    (
+        "ODOO_HTTP_SOCKET_TIMEOUT",
+        Place::Environment,
+        Kind::Number(1, 600),
+    ),
+    (
+        "ODOO_LIMIT_LITEVAL_BUFFER",
+        Place::Environment,
+        Kind::Number(10_240, 16 << 20),
+    ),
+    (
+        "ODOO_MAX_HTTP_THREADS",
+        Place::Environment,
+        Kind::Number(4, 1_024),
+    ),
+    (
+        "ODOO_NOTIFY_PAYLOAD_MAX_LENGTH",
+        Place::Environment,
+        Kind::Number(1_000, 8_000),
+    ),
     ("db_maxconn", Place::Option, Kind::Number(4, 190)),
-    ("limit_memory_hard", Place::Option, Kind::Number(256 << 20, 1 << 40)),
+    (
+        "limit_memory_hard",
+        Place::Option,
+        Kind::Number(256 << 20, 1 << 40),
+    ),
     ("limit_memory_soft", Place::Option, Kind::Number(0, 1 << 40)),
-    ("limit_request", Place::Option, Kind::Number(100, 10_000_000)),
+    (
+        "limit_request",
+        Place::Option,
+        Kind::Number(100, 10_000_000),
+    ),
     ("limit_time_cpu", Place::Option, Kind::Number(30, 86_400)),
     ("limit_time_real", Place::Option, Kind::Number(60, 86_400)),
-    ("limit_time_real_cron", Place::Option, Kind::Number(0, 604_800)),
-    ("limit_time_worker_cron", Place::Option, Kind::Number(0, 604_800)),
+    (
+        "limit_time_real_cron",
+        Place::Option,
+        Kind::Number(0, 604_800),
+    ),
+    (
+        "limit_time_worker_cron",
+        Place::Option,
+        Kind::Number(0, 604_800),
+    ),
     ("log_handler", Place::Option, Kind::Handlers),
-    ("log_level", Place::Option, Kind::Word(&["debug", "info", "warn", "error", "critical"])),
-    ("osv_memory_count_limit", Place::Option, Kind::Number(0, 10_000_000)),
+    (
+        "log_level",
+        Place::Option,
+        Kind::Word(&["debug", "info", "warn", "error", "critical"]),
+    ),
+    (
+        "osv_memory_count_limit",
+        Place::Option,
+        Kind::Number(0, 10_000_000),
+    ),
     ("queue_job_channels", Place::Channels, Kind::Channels),
     ("server_wide_modules", Place::More, Kind::Modules),
     ("transient_age_limit", Place::Option, Kind::Number(1, 720)),
@@ -94,7 +138,9 @@ impl Name {
     fn known(self) -> (Place, Kind) {
         let found = KNOWN.iter().find(|(name, ..)| *name == self.0);
         // Names are made of the list only.
-        found.map_or((Place::Option, Kind::Flag), |(_, place, kind)| (*place, *kind))
+        found.map_or((Place::Option, Kind::Flag), |(_, place, kind)| {
+            (*place, *kind)
+        })
     }
 
     /// All names.
@@ -104,9 +150,8 @@ impl Name {
 
     /// The value as Odoo reads it.
     pub fn value(self, text: &str) -> Result<String, ValueError> {
-        let wrong = |what: String| {
-            ValueError(format!("{} is {what}, not `{}`", self.0, echo(text)))
-        };
+        let wrong =
+            |what: String| ValueError(format!("{} is {what}, not `{}`", self.0, echo(text)));
         if text.len() > MAX_TEXT {
             return Err(wrong(format!("at most {MAX_TEXT} characters long")));
         }
@@ -114,7 +159,8 @@ impl Name {
             Kind::Number(least, most) => {
                 let number = text.parse::<u64>().ok();
                 let number = number.filter(|number| (least..=most).contains(number));
-                let number = number.ok_or_else(|| wrong(format!("a number from {least} to {most}")))?;
+                let number =
+                    number.ok_or_else(|| wrong(format!("a number from {least} to {most}")))?;
                 Ok(number.to_string())
             }
             Kind::Flag => match text.to_ascii_lowercase().as_str() {
@@ -124,12 +170,17 @@ impl Name {
             },
             Kind::Word(words) if words.contains(&text) => Ok(text.to_owned()),
             Kind::Word(words) => Err(wrong(format!("one of {}", words.join(", ")))),
-            Kind::Handlers => list(text, is_handler)
-                .ok_or_else(|| wrong("loggers with levels such as `odoo.sql_db:DEBUG`, at most 16".to_owned())),
-            Kind::Modules => list(text, |part| part.parse::<Module>().is_ok())
-                .ok_or_else(|| wrong("names of modules such as `queue_job`, at most 16".to_owned())),
-            Kind::Channels => list(text, is_channel)
-                .ok_or_else(|| wrong("channels with capacities such as `root:4,root.mail:1`, at most 16".to_owned())),
+            Kind::Handlers => list(text, is_handler).ok_or_else(|| {
+                wrong("loggers with levels such as `odoo.sql_db:DEBUG`, at most 16".to_owned())
+            }),
+            Kind::Modules => list(text, |part| part.parse::<Module>().is_ok()).ok_or_else(|| {
+                wrong("names of modules such as `queue_job`, at most 16".to_owned())
+            }),
+            Kind::Channels => list(text, is_channel).ok_or_else(|| {
+                wrong(
+                    "channels with capacities such as `root:4,root.mail:1`, at most 16".to_owned(),
+                )
+            }),
         }
     }
 }
@@ -142,7 +193,8 @@ fn list(text: &str, fits: impl Fn(&str) -> bool) -> Option<String> {
 }
 
 fn is_dotted(text: &str) -> bool {
-    text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+    text.bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 }
 
 fn is_handler(part: &str) -> bool {
@@ -209,7 +261,8 @@ impl OdooSettings {
     /// The value of a setting, if it is among them.
     pub fn get(&self, name: &str) -> Option<&str> {
         let mut all = self.iter();
-        all.find(|(known, _)| known.0 == name).map(|(_, value)| value)
+        all.find(|(known, _)| known.0 == name)
+            .map(|(_, value)| value)
     }
 
     /// A number among them.
@@ -231,7 +284,8 @@ impl OdooSettings {
     /// These, with others in their place where those say something.
     pub fn under(mut self, others: &Self) -> Self {
         let others = others.0.iter();
-        self.0.extend(others.map(|(name, value)| (*name, value.clone())));
+        self.0
+            .extend(others.map(|(name, value)| (*name, value.clone())));
         self
     }
 }
@@ -259,8 +313,23 @@ mod tests {
     fn the_list_is_sorted_and_has_nothing_that_is_not_a_customers() {
         assert!(KNOWN.is_sorted_by_key(|(name, ..)| *name));
         for never in [
-            "admin_passwd", "db_name", "dbfilter", "list_db", "proxy_mode", "addons_path", "data_dir", "http_interface",
-            "smtp_password", "workers", "logfile", "PGPASSWORD", "PATH", "LD_PRELOAD", "PYTHONPATH", "ODOO_RC", "dev_mode",
+            "admin_passwd",
+            "db_name",
+            "dbfilter",
+            "list_db",
+            "proxy_mode",
+            "addons_path",
+            "data_dir",
+            "http_interface",
+            "smtp_password",
+            "workers",
+            "logfile",
+            "PGPASSWORD",
+            "PATH",
+            "LD_PRELOAD",
+            "PYTHONPATH",
+            "ODOO_RC",
+            "dev_mode",
         ] {
             let said = never.parse::<Name>().unwrap_err().to_string();
             assert!(said.contains("log_level"), "{said}");
@@ -274,9 +343,21 @@ mod tests {
             ("limit_memory_soft", "0", "0"),
             ("unaccent", "false", "False"),
             ("log_level", "warn", "warn"),
-            ("log_handler", ":INFO, odoo.sql_db:DEBUG", ":INFO,odoo.sql_db:DEBUG"),
-            ("server_wide_modules", "queue_job, dbfilter_from_header", "queue_job,dbfilter_from_header"),
-            ("queue_job_channels", "root:4, root.mail:1", "root:4,root.mail:1"),
+            (
+                "log_handler",
+                ":INFO, odoo.sql_db:DEBUG",
+                ":INFO,odoo.sql_db:DEBUG",
+            ),
+            (
+                "server_wide_modules",
+                "queue_job, dbfilter_from_header",
+                "queue_job,dbfilter_from_header",
+            ),
+            (
+                "queue_job_channels",
+                "root:4, root.mail:1",
+                "root:4,root.mail:1",
+            ),
             ("ODOO_MAX_HTTP_THREADS", "32", "32"),
         ] {
             assert_eq!(value(name, text).unwrap(), read, "{name}");
@@ -311,7 +392,10 @@ mod tests {
         let json = serde_json::to_string(&both).unwrap();
         assert_eq!(json, r#"{"limit_time_real":"600","unaccent":"True"}"#);
         assert_eq!(read(&json).unwrap(), both);
-        assert_eq!((both.number("limit_time_real"), both.get("db_maxconn")), (Some(600), None));
+        assert_eq!(
+            (both.number("limit_time_real"), both.get("db_maxconn")),
+            (Some(600), None)
+        );
         assert!(own.remove("limit_time_real".parse().unwrap()) && own.is_empty());
         assert!(read(r#"{"admin_passwd":"x"}"#).is_err() && read(r#"{"unaccent":"x"}"#).is_err());
     }

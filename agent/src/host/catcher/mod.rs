@@ -57,7 +57,10 @@ const CHUNK: usize = 16 << 10;
 
 /// Where a tenant's messages are kept.
 pub fn directory(host: &Host, tenant: &TenantName) -> PathBuf {
-    host.data.tenants().join(tenant.as_str()).join(store::DIRECTORY)
+    host.data
+        .tenants()
+        .join(tenant.as_str())
+        .join(store::DIRECTORY)
 }
 
 /// The tenant in whose network an address is, if its mail is to be caught.
@@ -109,7 +112,8 @@ impl Catcher {
                         }
                     }
                     Err(e) => {
-                        let warning = format!("{address} cannot be listened on, so no mail is caught: {e}");
+                        let warning =
+                            format!("{address} cannot be listened on, so no mail is caught: {e}");
                         self.host.board.set_warning("catcher", &warning);
                         sleep(LISTEN_RETRY).await;
                     }
@@ -333,7 +337,13 @@ mod tests {
         let of = |address: &str| whose(&plan, address.parse().unwrap()).map(TenantName::as_str);
         assert_eq!(of("10.200.0.18"), Some("alfa"));
         assert_eq!(of("::ffff:10.200.0.18"), Some("alfa"));
-        for other in ["10.200.0.34", "10.200.0.2", "127.0.0.1", "203.0.113.9", "::1"] {
+        for other in [
+            "10.200.0.34",
+            "10.200.0.2",
+            "127.0.0.1",
+            "203.0.113.9",
+            "::1",
+        ] {
             assert_eq!(of(other), None, "{other}");
         }
     }
@@ -375,7 +385,10 @@ mod tests {
     }
 
     fn lines(lines: &[&str]) -> Vec<Vec<u8>> {
-        lines.iter().map(|line| format!("{line}\r\n").into_bytes()).collect()
+        lines
+            .iter()
+            .map(|line| format!("{line}\r\n").into_bytes())
+            .collect()
     }
 
     const ENVELOPE: [&str; 4] = ["EHLO odoo", "MAIL FROM:<a@b.c>", "RCPT TO:<d@e.f>", "DATA"];
@@ -400,19 +413,29 @@ mod tests {
         said.push(large);
         said.extend(lines(&["QUIT"]));
         let (heard, kept) = told(said).await;
-        assert!(heard.contains("552") && heard.ends_with("bye\r\n"), "{heard}");
+        assert!(
+            heard.contains("552") && heard.ends_with("bye\r\n"),
+            "{heard}"
+        );
         assert!(kept.is_empty());
     }
 
     /// Fails if a second message can be smuggled in the first one's text, or before its answer.
     #[tokio::test]
     async fn what_comes_before_it_is_asked_for_is_no_request() {
-        let smuggled = "MAIL FROM:<x@y.z>\r\nRCPT TO:<d@e.f>\r\nDATA\r\nSubject: smuggled\r\n\r\nx\r\n.";
+        let smuggled =
+            "MAIL FROM:<x@y.z>\r\nRCPT TO:<d@e.f>\r\nDATA\r\nSubject: smuggled\r\n\r\nx\r\n.";
         for end in ["\n.\n", "\n.\r\n", "\r\n.\r\n", "\r.\r"] {
             let mut said = lines(&ENVELOPE);
-            said.extend(lines(&[&format!("Subject: one\r\n\r\nx{end}{smuggled}"), "QUIT"]));
+            said.extend(lines(&[
+                &format!("Subject: one\r\n\r\nx{end}{smuggled}"),
+                "QUIT",
+            ]));
             let (_, kept) = told(said).await;
-            assert!(kept.len() <= 1 && !kept.iter().any(|s| s == "smuggled"), "{end:?}: {kept:?}");
+            assert!(
+                kept.len() <= 1 && !kept.iter().any(|s| s == "smuggled"),
+                "{end:?}: {kept:?}"
+            );
         }
     }
 }

@@ -167,9 +167,20 @@ mod tests {
         .map(|line| code(&say(&mut session, line)));
         assert_eq!(codes, ["250", "250", "250", "250", "354"]);
         let envelope = session.envelope();
-        assert_eq!((envelope.from.as_str(), envelope.to.len()), ("alfa@isy.one", 2));
-        assert_eq!(code(&say(&mut session, "DATA")), "503", "one message, one envelope");
-        assert_eq!(code(&say(&mut session, "MAIL FROM:<>")), "250", "of a bounce");
+        assert_eq!(
+            (envelope.from.as_str(), envelope.to.len()),
+            ("alfa@isy.one", 2)
+        );
+        assert_eq!(
+            code(&say(&mut session, "DATA")),
+            "503",
+            "one message, one envelope"
+        );
+        assert_eq!(
+            code(&say(&mut session, "MAIL FROM:<>")),
+            "250",
+            "of a bounce"
+        );
         assert!(matches!(say(&mut session, "QUIT"), Next::End(_)));
     }
 
@@ -180,9 +191,14 @@ mod tests {
             assert_eq!(code(&say(&mut session, line)), "503", "{line}");
         }
         say(&mut session, "HELO x");
-        assert_eq!(code(&say(&mut session, "MAIL FROM:<a@b.c> SIZE=99999999")), "552");
+        assert_eq!(
+            code(&say(&mut session, "MAIL FROM:<a@b.c> SIZE=99999999")),
+            "552"
+        );
         say(&mut session, "MAIL FROM:<a@b.c>");
-        let codes: Vec<_> = (0..102).map(|_| code(&say(&mut session, "RCPT TO:<a@b.c>"))).collect();
+        let codes: Vec<_> = (0..102)
+            .map(|_| code(&say(&mut session, "RCPT TO:<a@b.c>")))
+            .collect();
         assert_eq!((codes[99], codes[100], codes[101]), ("250", "452", "452"));
         for line in ["STARTTLS", "AUTH PLAIN AHgAeA==", "VRFY x", "BDAT 5 LAST"] {
             assert_eq!(code(&say(&mut session, line)), "502", "{line}");

@@ -118,7 +118,13 @@ fn shown(id: String, size: u64, text: &[u8]) -> CaughtMail {
     let line = |text: &[u8], word: &str| {
         let line = text.split(|b| *b == b'\n').next().unwrap_or_default();
         let line = String::from_utf8_lossy(line).into_owned();
-        (line.strip_prefix(word).unwrap_or_default().trim().to_owned(), line.len() + 1)
+        (
+            line.strip_prefix(word)
+                .unwrap_or_default()
+                .trim()
+                .to_owned(),
+            line.len() + 1,
+        )
     };
     let (from, first) = line(text, FROM);
     let rest = text.get(first..).unwrap_or_default();
@@ -130,7 +136,11 @@ fn shown(id: String, size: u64, text: &[u8]) -> CaughtMail {
     CaughtMail {
         time: time(&id).map(timestamp),
         from: shortened(from, MAX_SUBJECT),
-        to: all.iter().take(NAMED).map(|one| shortened((*one).to_owned(), MAX_SUBJECT)).collect(),
+        to: all
+            .iter()
+            .take(NAMED)
+            .map(|one| shortened((*one).to_owned(), MAX_SUBJECT))
+            .collect(),
         recipients: u32::try_from(all.len()).unwrap_or(u32::MAX),
         subject: shortened(subject.unwrap_or_default().to_owned(), MAX_SUBJECT),
         size_bytes: size,
@@ -155,7 +165,8 @@ mod tests {
         }
     }
 
-    const TEXT: &[u8] = b"From: A <a@b.c>\r\nSubject: =?utf-8?q?Fatura_n=C2=BA_7?=\r\nX: y\r\n\r\nHello\r\n";
+    const TEXT: &[u8] =
+        b"From: A <a@b.c>\r\nSubject: =?utf-8?q?Fatura_n=C2=BA_7?=\r\nX: y\r\n\r\nHello\r\n";
 
     #[test]
     fn what_was_kept_is_listed_and_read() {
@@ -168,7 +179,10 @@ mod tests {
         assert_eq!(found[0].id, second);
         let mail = &found[1];
         assert_eq!((&mail.id, came(mail)), (&first, 1_000));
-        assert_eq!((mail.subject.as_str(), mail.from.as_str()), ("Fatura nº 7", "alfa@isy.one"));
+        assert_eq!(
+            (mail.subject.as_str(), mail.from.as_str()),
+            ("Fatura nº 7", "alfa@isy.one")
+        );
         assert_eq!((mail.to.len(), mail.recipients), (10, 12));
         let (_, text) = read(&place, &first).unwrap().unwrap();
         assert!(text.ends_with(TEXT) && text.starts_with(b"X-Isyone-From: alfa@isy.one\r\n"));
@@ -185,7 +199,10 @@ mod tests {
             keep(place, ms, &envelope(), TEXT).unwrap();
         }
         let found = list(place).unwrap();
-        assert_eq!((found.len(), came(&found[0]), came(&found[199])), (200, 209, 10));
+        assert_eq!(
+            (found.len(), came(&found[0]), came(&found[199])),
+            (200, 209, 10)
+        );
         let large = vec![b'x'; 12 << 20];
         for ms in 300..306 {
             keep(place, ms, &envelope(), &large).unwrap();
@@ -197,7 +214,14 @@ mod tests {
     #[test]
     fn whatever_a_message_says_it_is_listed() {
         let dir = tempfile::tempdir().unwrap();
-        for text in [&b""[..], b"\r\n", b"\xff\xfe", b"Subject: x", b"Subject:\r\n x\x1b[2J\r\n\r\n", b":::\r\n\r\n"] {
+        for text in [
+            &b""[..],
+            b"\r\n",
+            b"\xff\xfe",
+            b"Subject: x",
+            b"Subject:\r\n x\x1b[2J\r\n\r\n",
+            b":::\r\n\r\n",
+        ] {
             keep(dir.path(), 1, &Envelope::default(), text).unwrap();
         }
         assert_eq!(list(dir.path()).unwrap().len(), 6);

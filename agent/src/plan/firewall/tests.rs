@@ -49,9 +49,16 @@ fn the_catcher_is_open_to_those_who_are_caught_and_to_nobody_else() {
     let text = render(&plan, &around);
     let caught = plan.tenants[1].subnet.trunc();
     let opened = format!("ip saddr {{ {caught} }} fib daddr type local tcp dport 7484 accept");
-    let closed = at(&text, "fib daddr type local counter drop comment \"this host\"");
+    let closed = at(
+        &text,
+        "fib daddr type local counter drop comment \"this host\"",
+    );
     assert!(at(&text, &opened) < closed);
-    assert_eq!(text.matches("7484").count(), 2, "there, and closed on other hosts");
+    assert_eq!(
+        text.matches("7484").count(),
+        2,
+        "there, and closed on other hosts"
+    );
     assert!(!alone(&host_plan(1, vec![tenant_plan("alfa")])).contains("7484 accept"));
 }
 

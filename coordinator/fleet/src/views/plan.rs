@@ -246,7 +246,10 @@ pub fn mail<'a>(settings: &'a Settings, tenant: &'a Tenant) -> Option<(&'a Mail,
     Some((&fleets.mail, SettingSource::Fleet))
 }
 
-fn layers<'a>(settings: &'a Settings, tenant: &'a Tenant) -> [(&'a OdooSettings, SettingSource); 3] {
+fn layers<'a>(
+    settings: &'a Settings,
+    tenant: &'a Tenant,
+) -> [(&'a OdooSettings, SettingSource); 3] {
     static NONE: OdooSettings = OdooSettings::none();
     let plans = settings.odoo.plans.get(&tenant.spec.plan);
     [
@@ -269,10 +272,15 @@ pub fn chosen<'a>(
 ) -> Vec<(&'static str, &'a str, SettingSource)> {
     let mut all: BTreeMap<&'static str, (&'a str, SettingSource)> = BTreeMap::new();
     for (layer, source) in layers(settings, tenant) {
-        all.extend(layer.iter().map(|(name, value)| (name.as_str(), (value, source))));
+        all.extend(
+            layer
+                .iter()
+                .map(|(name, value)| (name.as_str(), (value, source))),
+        );
     }
     let rows = all.into_iter();
-    rows.map(|(name, (value, source))| (name, value, source)).collect()
+    rows.map(|(name, (value, source))| (name, value, source))
+        .collect()
 }
 
 /// Mail servers that tenants may reach wherever they are: those that are declared, and those that tenants are to send by.

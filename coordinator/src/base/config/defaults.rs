@@ -10,8 +10,8 @@ use isyone_proto::{network, spec};
 
 use super::{
     Advertise, Bytes, Certificates, Config, Cpus, Defaults, Dns, Edge, FrameOptions, Images, Join,
-    Lifecycle, Listen, Liveness, Log, LogFormat, MailConfig, Monitoring, Network, Placement, Plan, Probes,
-    Span, Tls, UrlScheme,
+    Lifecycle, Listen, Liveness, Log, LogFormat, MailConfig, Monitoring, Network, Placement, Plan,
+    Probes, Span, Tls, UrlScheme,
 };
 
 /// Parses one of the literals below; a unit test covers all of them.

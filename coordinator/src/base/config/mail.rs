@@ -107,9 +107,9 @@ impl MailConfig {
             "must be 1 to 65535".to_owned()
         })?;
         let mail = self.mail();
-        let closed = mail.relay().is_some_and(|relay| {
-            relay.place().is_none() && relay.port == MailTls::None.port()
-        });
+        let closed = mail
+            .relay()
+            .is_some_and(|relay| relay.place().is_none() && relay.port == MailTls::None.port());
         ensure(!closed, &at("port"), || {
             "25 is closed to tenants: give the server's IPv4 address as its host, and it is open to them, or another port".to_owned()
         })?;
@@ -130,7 +130,8 @@ impl MailConfig {
 
 pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     let all = config.mails();
-    all.into_iter().try_for_each(|(_, key, mail)| mail.check(&key))
+    all.into_iter()
+        .try_for_each(|(_, key, mail)| mail.check(&key))
 }
 
 impl Config {
@@ -186,11 +187,19 @@ mod tests {
 
     #[test]
     fn a_relay_is_encrypted_and_verified_unless_it_is_said_otherwise() {
-        let fleets = rules(&format!("{RELAY}user = \"u\"\npassword_file = \"p\"\nper_day = 9"));
+        let fleets = rules(&format!(
+            "{RELAY}user = \"u\"\npassword_file = \"p\"\nper_day = 9"
+        ));
         let mail = fleets.fleet.unwrap().mail;
         let relay = mail.relay().unwrap();
-        assert_eq!((relay.port, relay.tls, relay.unverified), (587, MailTls::Starttls, false));
-        assert_eq!((relay.user.as_ref().unwrap().as_str(), mail.per_day), ("u", 9));
+        assert_eq!(
+            (relay.port, relay.tls, relay.unverified),
+            (587, MailTls::Starttls, false)
+        );
+        assert_eq!(
+            (relay.user.as_ref().unwrap().as_str(), mail.per_day),
+            ("u", 9)
+        );
         let fleets = rules(&format!("{RELAY}tls = \"tls\"\nverify = false"));
         let mail = fleets.fleet.unwrap().mail;
         let relay = mail.relay().unwrap();
@@ -211,16 +220,26 @@ mod tests {
             ("[mail]\nhost = \"host\"", "mail.host"),
             ("[mail]\nkind = \"catcher\"\nport = 25", "mail.port"),
             (&format!("{RELAY}user = \"u\""), "mail.password_file"),
-            (&format!("{RELAY}password_file = \"p\""), "mail.password_file"),
+            (
+                &format!("{RELAY}password_file = \"p\""),
+                "mail.password_file",
+            ),
             (&format!("{RELAY}per_day = 90000000"), "mail.per_day"),
             (&format!("{RELAY}tls = \"none\""), "mail.port"),
-            (&format!("{SMALL}[plans.small.mail]\nverify = true"), "plans.small.mail.verify"),
+            (
+                &format!("{SMALL}[plans.small.mail]\nverify = true"),
+                "plans.small.mail.verify",
+            ),
         ] {
             let config = Config::parse("f", text).unwrap();
             let said = config.check().unwrap_err().to_string();
             assert!(said.starts_with(key), "{said}");
         }
-        for text in ["[mail]\nhost = \"localhost\"", "[mail]\npassword = \"x\"", "[mail]\nuser = \"a\\nb\""] {
+        for text in [
+            "[mail]\nhost = \"localhost\"",
+            "[mail]\npassword = \"x\"",
+            "[mail]\nuser = \"a\\nb\"",
+        ] {
             assert!(Config::parse("f", text).is_err(), "{text}");
         }
     }

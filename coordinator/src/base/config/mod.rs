@@ -115,7 +115,10 @@ pub struct Config {
     /// How tenants' Odoos send mail.
     pub mail: MailConfig,
     /// Settings of tenants' Odoos.
-    #[serde(deserialize_with = "odoo::settings", skip_serializing_if = "OdooSettings::is_empty")]
+    #[serde(
+        deserialize_with = "odoo::settings",
+        skip_serializing_if = "OdooSettings::is_empty"
+    )]
     pub odoo: OdooSettings,
     /// How much of a host tenants may take.
     pub placement: Placement,

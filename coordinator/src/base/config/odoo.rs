@@ -63,19 +63,28 @@ mod tests {
         let rules = config.settings().odoo;
         let texts: Vec<&str> = rules.fleet.iter().map(|(_, value)| value).collect();
         assert_eq!(texts, ["300", ":INFO,odoo.sql_db:DEBUG", "root:2", "False"]);
-        assert_eq!(rules.plans["small"].number("ODOO_MAX_HTTP_THREADS"), Some(32));
+        assert_eq!(
+            rules.plans["small"].number("ODOO_MAX_HTTP_THREADS"),
+            Some(32)
+        );
         assert_eq!(Config::parse("x", &config.to_toml()).unwrap(), config);
     }
 
     #[test]
     fn what_may_not_be_set_or_is_out_of_bounds_is_found_with_its_line() {
         for (text, said) in [
-            ("[odoo]\nadmin_passwd = \"x\"", "no setting that may be chosen"),
+            (
+                "[odoo]\nadmin_passwd = \"x\"",
+                "no setting that may be chosen",
+            ),
             ("[odoo]\nlimit_time_real = 5", "a number from 60"),
             ("[odoo]\nlog_level = \"debug_rpc\"", "one of debug"),
         ] {
             let error = Config::parse("f", text).unwrap_err().to_string();
-            assert!(error.starts_with("f line ") && error.contains(said), "{error}");
+            assert!(
+                error.starts_with("f line ") && error.contains(said),
+                "{error}"
+            );
         }
     }
 }

@@ -85,7 +85,11 @@ pub struct Plan {
     #[serde(default)]
     pub mail: Option<MailConfig>,
     /// Settings of its tenants' Odoos.
-    #[serde(default, deserialize_with = "odoo::settings", skip_serializing_if = "OdooSettings::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "odoo::settings",
+        skip_serializing_if = "OdooSettings::is_empty"
+    )]
     pub odoo: OdooSettings,
 }
 

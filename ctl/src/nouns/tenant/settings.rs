@@ -121,7 +121,10 @@ fn table(settings: &[OdooSetting]) -> String {
 impl Set {
     async fn run(self, app: &App) -> Outcome {
         let count = self.settings.len();
-        let pairs = self.settings.into_iter().map(|Pair(name, value)| (name, value));
+        let pairs = self
+            .settings
+            .into_iter()
+            .map(|Pair(name, value)| (name, value));
         let message = SetOdooSettingsRequest {
             name: self.name.clone(),
             set: pairs.collect(),

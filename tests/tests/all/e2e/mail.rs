@@ -58,14 +58,22 @@ impl Server {
 
     /// All that it has taken.
     fn inbox(&self) -> String {
-        let words = ["exec", SERVER, "sh", "-c", "cat /inbox/new/* 2>/dev/null || true"];
+        let words = [
+            "exec",
+            SERVER,
+            "sh",
+            "-c",
+            "cat /inbox/new/* 2>/dev/null || true",
+        ];
         Self::docker(&words).ok()
     }
 
     fn wait_for(&self, subject: &str) -> String {
         let line = format!("Subject: {subject}");
         let has = |inbox: String| inbox.contains(&line).then_some(inbox);
-        wait_for(&format!("`{subject}` in the inbox"), MINUTE, || has(self.inbox()))
+        wait_for(&format!("`{subject}` in the inbox"), MINUTE, || {
+            has(self.inbox())
+        })
     }
 }
 
@@ -97,26 +105,51 @@ fn invoice(cell: &Cell, subject: &str) -> String {
     let line = printed.lines().find(|line| line.contains("posted"));
     let line = line.unwrap_or_else(|| panic!("{printed}")).to_owned();
     println!("{line}");
-    assert!(line.contains("posted posted pdf b'%PDF-' True"), "{printed}");
+    assert!(
+        line.contains("posted posted pdf b'%PDF-' True"),
+        "{printed}"
+    );
     line
 }
 
 fn set(cell: &Cell, more: &[&str], password: &str) -> Output {
     let mut command = cell.isyctl_command("admin.toml");
-    command.args(["tenant", "mail", "set", "books", "--host", GATEWAY, "--sender-domain", "isy.one"]);
-    command.args(["--user", LOGIN, "--password-stdin"]).args(more);
+    command.args([
+        "tenant",
+        "mail",
+        "set",
+        "books",
+        "--host",
+        GATEWAY,
+        "--sender-domain",
+        "isy.one",
+    ]);
+    command
+        .args(["--user", LOGIN, "--password-stdin"])
+        .args(more);
     run_with_input(&mut command, &format!("{password}\n"))
 }
 
 #[test]
 fn an_invoice_is_printed_and_sent_through_a_server_of_debians_and_a_refusal_is_said() {
-    if !enabled("an_invoice_is_printed_and_sent_through_a_server_of_debians_and_a_refusal_is_said") {
+    if !enabled("an_invoice_is_printed_and_sent_through_a_server_of_debians_and_a_refusal_is_said")
+    {
         return;
     }
     let _alone = alone();
     let server = Server::start();
     let cell = Cell::start(&SHAPE);
-    let options = ["tenant", "create", "books", "--country", "BR", "--modules", "account", "--lang", "pt_BR"];
+    let options = [
+        "tenant",
+        "create",
+        "books",
+        "--country",
+        "BR",
+        "--modules",
+        "account",
+        "--lang",
+        "pt_BR",
+    ];
     cell.isyctl(&options).ok();
     a_caught_invoice(&cell);
     let Some(server) = server else {
@@ -134,7 +167,9 @@ fn an_invoice_is_printed_and_sent_through_a_server_of_debians_and_a_refusal_is_s
 fn caught(cell: &Cell) -> Vec<Value> {
     let list = cell.json(&["tenant", "mail", "list", "books"]);
     let rows = list.as_array().unwrap().iter();
-    rows.filter(|row| row["state"] == "caught").cloned().collect()
+    rows.filter(|row| row["state"] == "caught")
+        .cloned()
+        .collect()
 }
 
 fn a_caught_invoice(cell: &Cell) {
@@ -144,10 +179,18 @@ fn a_caught_invoice(cell: &Cell) {
     let row = row.unwrap_or_else(|| panic!("{rows:?}"));
     assert_eq!(row["to"], "cliente@example.com");
     let id = row["id"].as_str().unwrap();
-    let text = cell.isyctl(&["tenant", "mail", "read", "books", id, "--raw"]).ok();
-    assert!(text.contains("application/pdf") && text.contains("Fatura.pdf"), "{text}");
+    let text = cell
+        .isyctl(&["tenant", "mail", "read", "books", id, "--raw"])
+        .ok();
+    assert!(
+        text.contains("application/pdf") && text.contains("Fatura.pdf"),
+        "{text}"
+    );
     let shown = cell.isyctl(&["tenant", "mail", "show", "books"]).ok();
-    assert!(shown.contains("caught on its host") && shown.contains("as all tenants"), "{shown}");
+    assert!(
+        shown.contains("caught on its host") && shown.contains("as all tenants"),
+        "{shown}"
+    );
 }
 
 fn sent_with_tls_and_login(cell: &Cell, server: &Server) {
@@ -155,13 +198,19 @@ fn sent_with_tls_and_login(cell: &Cell, server: &Server) {
     for (subject, more) in [
         ("Fatura dois", &["--port", STARTTLS, "--no-verify"][..]),
         // What odoo.conf by itself could not say.
-        ("Fatura tres", &["--port", TLS, "--tls", "tls", "--no-verify"]),
+        (
+            "Fatura tres",
+            &["--port", TLS, "--tls", "tls", "--no-verify"],
+        ),
     ] {
         set(cell, more, PASSWORD).ok();
         assert!(invoice(cell, subject).contains("mail sent"));
         let inbox = server.wait_for(subject);
         // What it says of a message that came over TLS and from whom has logged in.
-        assert!(inbox.contains("ESMTPSA") && inbox.contains("Fatura.pdf"), "{inbox}");
+        assert!(
+            inbox.contains("ESMTPSA") && inbox.contains("Fatura.pdf"),
+            "{inbox}"
+        );
         let test = ["tenant", "mail", "test", "books", "--to", "ana@example.com"];
         let said = cell.isyctl(&test).ok();
         assert!(said.contains("with TLS and login"), "{said}");
@@ -174,7 +223,11 @@ fn a_certificate_that_nobody_knows(cell: &Cell) {
     let refused = cell.isyctl(&["tenant", "mail", "test", "books", "--to", "ana@example.com"]);
     println!("{}", refused.stderr);
     assert_eq!(refused.code, 1);
-    assert!(refused.stderr.contains("CERTIFICATE_VERIFY_FAILED"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("CERTIFICATE_VERIFY_FAILED"),
+        "{}",
+        refused.stderr
+    );
 }
 
 fn a_days_limit(cell: &Cell) {
@@ -184,7 +237,11 @@ fn a_days_limit(cell: &Cell) {
     cell.isyctl(&test).ok();
     let refused = cell.isyctl(&test);
     println!("{}", refused.stderr);
-    assert!(refused.stderr.contains("1 of 1 messages"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("1 of 1 messages"),
+        "{}",
+        refused.stderr
+    );
 }
 
 /// The mail has failed, Odoo's page counts it, and `tenant show` says so.
@@ -194,12 +251,23 @@ fn a_server_that_refuses(cell: &Cell) {
     let line = invoice(cell, "Fatura quatro");
     assert!(line.contains("mail exception"), "{line}");
     let list = cell.json(&["tenant", "mail", "list", "books"]);
-    let row = list.as_array().unwrap().iter().find(|row| row["subject"] == "Fatura quatro");
-    assert_eq!(row.map(|row| &row["state"]), Some(&json!("exception")), "{list}");
+    let row = list
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|row| row["subject"] == "Fatura quatro");
+    assert_eq!(
+        row.map(|row| &row["state"]),
+        Some(&json!("exception")),
+        "{list}"
+    );
     println!("{}", row.unwrap()["why"]);
     let said = wait_for("`tenant show` to say so", 3 * MINUTE, || {
         let shown = cell.isyctl(&["tenant", "show", "books"]).ok();
-        shown.lines().find(|line| line.starts_with("Mail failed")).map(ToOwned::to_owned)
+        shown
+            .lines()
+            .find(|line| line.starts_with("Mail failed"))
+            .map(ToOwned::to_owned)
     });
     println!("{said}");
 }
@@ -213,6 +281,11 @@ fn nobody_else_knows_the_password(cell: &Cell) {
     assert!(!cell.logs().contains(PASSWORD), "a log");
     let processes = docker.run(&["top", "odoo_books", "-eo", "args"]).ok();
     assert!(!processes.contains(PASSWORD), "{processes}");
-    let shown = cell.isyctl(&["tenant", "mail", "show", "books", "-o", "json"]).ok();
-    assert!(shown.contains("has_password") && !shown.contains(PASSWORD), "{shown}");
+    let shown = cell
+        .isyctl(&["tenant", "mail", "show", "books", "-o", "json"])
+        .ok();
+    assert!(
+        shown.contains("has_password") && !shown.contains(PASSWORD),
+        "{shown}"
+    );
 }

@@ -9,9 +9,7 @@ use super::{
     super::{ChangeError, Edit, Outcome},
     wrong_state,
 };
-use crate::{
-    change::SetMail, desired::Tenant, event::EventKind, operation::OperationKind, views,
-};
+use crate::{change::SetMail, desired::Tenant, event::EventKind, operation::OperationKind, views};
 
 impl Edit<'_> {
     pub(in crate::change) fn set_mail(&mut self, set: SetMail) -> Result<Outcome, ChangeError> {
@@ -53,9 +51,9 @@ impl Edit<'_> {
         let relay = mail.relay()?;
         let rules = self.settings.network_rules.get(&tenant.spec.plan);
         let sends_anywhere = rules.is_some_and(|rules| rules.smtp);
-        let declared = relay.place().is_some_and(|place| {
-            views::mail_relays(self.settings).contains(&place)
-        });
+        let declared = relay
+            .place()
+            .is_some_and(|place| views::mail_relays(self.settings).contains(&place));
         match &relay.host {
             _ if declared => None,
             MailHost::OwnHost => Some(format!(

@@ -66,7 +66,11 @@ mod tests {
         settings
     }
 
-    fn set(bench: &mut Bench, pairs: &[(&str, &str)], unset: &[&str]) -> Result<Outcome, ChangeError> {
+    fn set(
+        bench: &mut Bench,
+        pairs: &[(&str, &str)],
+        unset: &[&str],
+    ) -> Result<Outcome, ChangeError> {
         bench.apply(Command::SetOdoo(Box::new(SetOdoo {
             name: name("alfa"),
             set: settings(pairs),
@@ -86,14 +90,28 @@ mod tests {
         bench.host("h1", resources(8, 32, 100));
         bench.create("alfa", "small").unwrap();
         well(&mut bench);
-        bench.settings.odoo.fleet = settings(&[("log_level", "warn"), ("limit_request", "1000"), ("unaccent", "true")]);
+        bench.settings.odoo.fleet = settings(&[
+            ("log_level", "warn"),
+            ("limit_request", "1000"),
+            ("unaccent", "true"),
+        ]);
         let plans = &mut bench.settings.odoo.plans;
-        plans.insert(name("small"), settings(&[("limit_request", "2000"), ("unaccent", "false")]));
-        set(&mut bench, &[("unaccent", "true"), ("limit_time_real", "300")], &[]).unwrap();
+        plans.insert(
+            name("small"),
+            settings(&[("limit_request", "2000"), ("unaccent", "false")]),
+        );
+        set(
+            &mut bench,
+            &[("unaccent", "true"), ("limit_time_real", "300")],
+            &[],
+        )
+        .unwrap();
         let alfa: TenantName = name("alfa");
         let chosen = |bench: &Bench| -> Vec<(String, String, SettingSource)> {
             let rows = views::chosen(&bench.settings, &bench.state.fleet.tenants[&alfa]);
-            rows.into_iter().map(|(n, v, s)| (n.to_owned(), v.to_owned(), s)).collect()
+            rows.into_iter()
+                .map(|(n, v, s)| (n.to_owned(), v.to_owned(), s))
+                .collect()
         };
         let row = |name: &str, value: &str, source| (name.to_owned(), value.to_owned(), source);
         let mut rows = vec![
@@ -113,7 +131,9 @@ mod tests {
         rows[3] = row("unaccent", "False", SettingSource::Plan);
         assert_eq!(chosen(&bench), rows);
         well(&mut bench);
-        let said = set(&mut bench, &[], &["log_level"]).unwrap_err().to_string();
+        let said = set(&mut bench, &[], &["log_level"])
+            .unwrap_err()
+            .to_string();
         assert!(said.contains("no setting `log_level` of its own"), "{said}");
     }
 }

@@ -36,7 +36,11 @@ pub struct Read {
 }
 
 /// What was caught, the newest first.
-pub(super) async fn list(client: &Client, doing: &str, name: &str) -> Result<Vec<CaughtMail>, Failure> {
+pub(super) async fn list(
+    client: &Client,
+    doing: &str,
+    name: &str,
+) -> Result<Vec<CaughtMail>, Failure> {
     let mut found = Vec::new();
     fetch(client, doing, (name, ""), |mail| {
         found.push(mail);

@@ -152,7 +152,9 @@ impl Set {
             false => access::typed(doing, &format!("Password of {}: ", clean(user)))?,
         };
         if password.is_empty() {
-            return Err(Failure::usage(format!("cannot {doing}: the password is empty")));
+            return Err(Failure::usage(format!(
+                "cannot {doing}: the password is empty"
+            )));
         }
         Ok(Some(password))
     }
@@ -167,7 +169,14 @@ impl Set {
         };
         let client = app.client()?;
         let operation = set(&client, &doing, message).await?;
-        settle(app, &client, operation, self.waiting, "given its mail settings").await
+        settle(
+            app,
+            &client,
+            operation,
+            self.waiting,
+            "given its mail settings",
+        )
+        .await
     }
 }
 
@@ -181,13 +190,22 @@ impl Clear {
         };
         let client = app.client()?;
         let operation = set(&client, &doing, message).await?;
-        settle(app, &client, operation, self.waiting, "given the mail settings of its plan or fleet").await
+        settle(
+            app,
+            &client,
+            operation,
+            self.waiting,
+            "given the mail settings of its plan or fleet",
+        )
+        .await
     }
 }
 
 async fn set(client: &Client, doing: &str, message: SetMailRequest) -> Result<Operation, Failure> {
     client
-        .change(doing, message, |c, r| async move { c.tenants().set_mail(r).await })
+        .change(doing, message, |c, r| async move {
+            c.tenants().set_mail(r).await
+        })
         .await
 }
 
