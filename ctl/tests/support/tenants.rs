@@ -7,17 +7,14 @@ use std::sync::atomic::Ordering;
 
 use isyone_proto::{
     error::{self, FieldError},
-    pb::v1::{
-        exec_request::Message as In, exec_response::Message as Out,
-        tenant_service_server::TenantService, *,
-    },
+    pb::v1::{exec_request::Message as In, tenant_service_server::TenantService, *},
 };
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{
     coordinator::{Answers, Fake, page, stream},
-    data, odoo, operations,
+    data, odoo, operations, programs,
     refusals::{busy, no_host_fits, occupied, other_edition},
     values,
 };
@@ -462,78 +459,7 @@ impl TenantService for Fake {
         };
         find(&start.name)?;
         let (to, from) = tokio::sync::mpsc::channel(4);
-        tokio::spawn(async move {
-            let answer = |message| {
-                Ok(ExecResponse {
-                    message: Some(message),
-                })
-            };
-            let arguments: Vec<&str> = start.arguments.iter().map(String::as_str).collect();
-            let code = match arguments[..] {
-                ["exit", code] => {
-                    let _ = to.send(answer(Out::Stderr(b"leaving\n".to_vec()))).await;
-                    code.parse().unwrap()
-                }
-                ["vanish"] => return,
-                ["what"] => {
-                    let text = format!(
-                        "kind {} tty {} size {}x{}{}\r\n",
-                        start.kind,
-                        start.tty,
-                        start.columns,
-                        start.rows,
-                        if start.root { " as root" } else { "" }
-                    );
-                    let _ = to.send(answer(Out::Stdout(text.into_bytes()))).await;
-                    0
-                }
-                [] if start.kind() == ExecKind::OdooShell && !start.tty => {
-                    let script = match requests.next().await {
-                        Some(Ok(ExecRequest {
-                            message: Some(In::Stdin(script)),
-                        })) => String::from_utf8(script).unwrap(),
-                        other => panic!("no script: {other:?}"),
-                    };
-                    let said = odoo::said(&script);
-                    let _ = to.send(answer(Out::Stdout(said.into()))).await;
-                    0
-                }
-                ["-XAtqc", query] if query.contains("from mail_mail") => {
-                    let _ = to.send(answer(Out::Stdout(odoo::MAILS.into()))).await;
-                    0
-                }
-                _ => echo(&mut requests, &to).await,
-            };
-            let _ = to.send(answer(Out::ExitCode(code))).await;
-        });
+        tokio::spawn(programs::run(start, requests, to));
         Ok(Response::new(ReceiverStream::new(from)))
     }
-}
-
-/// Echoes its input until it ends or contains a `q`; reports a new window size.
-async fn echo(
-    requests: &mut Streaming<ExecRequest>,
-    to: &tokio::sync::mpsc::Sender<Result<ExecResponse, Status>>,
-) -> i32 {
-    while let Some(Ok(ExecRequest {
-        message: Some(message),
-    })) = requests.next().await
-    {
-        let bytes = match message {
-            In::Stdin(bytes) => bytes,
-            In::Resize(size) => format!("now {}x{}\r\n", size.columns, size.rows).into_bytes(),
-            In::StdinEof(_) => return 0,
-            In::Start(_) => return 99,
-        };
-        let quit = bytes.contains(&b'q');
-        let _ = to
-            .send(Ok(ExecResponse {
-                message: Some(Out::Stdout(bytes)),
-            }))
-            .await;
-        if quit {
-            return 5;
-        }
-    }
-    98
 }
