@@ -7,7 +7,11 @@ use std::{net::Ipv4Addr, path::Path, time::Instant};
 use ipnet::Ipv4Net;
 use isyone_proto::report::{HostResources, Pressure};
 
-use crate::{base::kernel, host::cgroup::ControlGroups, plan::container::Limits};
+use crate::{
+    base::{kernel, netlink},
+    host::cgroup::ControlGroups,
+    plan::container::Limits,
+};
 
 #[derive(Clone, Copy)]
 struct CpuSample {
@@ -134,6 +138,28 @@ pub fn host_networks(own: &[Ipv4Net]) -> Vec<Ipv4Net> {
 /// Interfaces of this machine, each with an IPv4 network that it leads to; without the default route.
 pub fn interfaces() -> Vec<(String, Ipv4Net)> {
     routes(&kernel::text("/proc/net/route").unwrap_or_default())
+}
+
+/// Largest packet of the interface that leads to everywhere else.
+pub fn default_mtu() -> Option<u16> {
+    let text = kernel::text("/proc/net/route").ok()?;
+    let name = default_interface(&text)?;
+    let links = netlink::links().ok()?;
+    let uplink = links.iter().find(|link| link.name == name)?;
+    u16::try_from(uplink.mtu).ok()
+}
+
+/// Of several, the kernel takes the one with the lowest metric, which is column 7.
+fn default_interface(text: &str) -> Option<&str> {
+    let parse = |line| {
+        let fields: Vec<&str> = str::split_ascii_whitespace(line).collect();
+        let everywhere = fields.get(1) == Some(&"00000000") && fields.get(7) == Some(&"00000000");
+        let metric: u32 = fields.get(6)?.parse().ok()?;
+        let interface = fields.first().filter(|name| **name != "*")?;
+        everywhere.then_some((metric, *interface))
+    };
+    let all = text.lines().skip(1).filter_map(parse);
+    all.min().map(|(_, interface)| interface)
 }
 
 /// The networks alone, sorted, each once.
@@ -314,6 +340,14 @@ mod tests {
                     docker0 000011AC 00000000 0001 0 0 0 0000FFFF 0 0 0\n";
         let found: Vec<String> = parse_routes(text).iter().map(ToString::to_string).collect();
         assert_eq!(found, ["10.0.2.0/24", "172.17.0.0/16"]);
+        assert_eq!(default_interface(text), Some("eth0"));
+        let more = format!("{text}tun0 00000000 0100080A 0003 0 0 50 00000000 0 0 0\n");
+        assert_eq!(default_interface(&more), Some("eth0"));
+        assert_eq!(
+            default_interface(&more.replace("0 0 0 0000", "0 0 100 0000")),
+            Some("tun0")
+        );
+        assert_eq!(default_interface("Iface\n"), None);
     }
 
     #[test]

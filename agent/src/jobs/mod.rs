@@ -207,6 +207,8 @@ impl Task {
             let outcome = AssertUnwindSafe(attempt).catch_unwind().await;
             drop(turn);
             (self.record.bytes_done, self.record.bytes_total) = progress.bytes();
+            let (made, fault) = progress.take_backup();
+            (self.record.backup, self.record.fault) = (made.map(Box::new), fault);
             let outcome = outcome.unwrap_or_else(|_panic| {
                 Err(JobError::Again("the agent's own error; see its log".into()))
             });

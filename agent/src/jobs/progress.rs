@@ -5,6 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+use isyone_proto::backup::{BackupMade, Fault};
 use uuid::Uuid;
 
 use crate::{base::throttle::Throttle, host::Host};
@@ -17,6 +18,7 @@ pub struct Progress {
     done: AtomicU64,
     total: AtomicU64,
     note: Mutex<String>,
+    backup: Mutex<(Option<BackupMade>, Option<Fault>)>,
 }
 
 impl Progress {
@@ -29,6 +31,7 @@ impl Progress {
             done: AtomicU64::new(0),
             total: AtomicU64::new(0),
             note: Mutex::default(),
+            backup: Mutex::default(),
         }
     }
 
@@ -70,6 +73,31 @@ impl Progress {
     /// What whoever reads of the job should know once it is done; replaces what was noted before.
     pub fn note(&self, note: String) {
         *self.note.lock().unwrap_or_else(PoisonError::into_inner) = note;
+    }
+
+    /// The snapshot that the job has made.
+    pub fn made(&self, made: BackupMade) {
+        self.backup.lock().unwrap_or_else(PoisonError::into_inner).0 = Some(made);
+    }
+
+    /// For programs, why the attempt fails.
+    pub fn failed(&self, fault: Fault) {
+        self.backup.lock().unwrap_or_else(PoisonError::into_inner).1 = Some(fault);
+    }
+
+    /// The snapshot, as far as there is one.
+    #[cfg(test)]
+    pub(crate) fn made_so_far(&self) -> Option<BackupMade> {
+        self.backup
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+            .clone()
+    }
+
+    /// Both, of the attempt that has ended.
+    pub(super) fn take_backup(&self) -> (Option<BackupMade>, Option<Fault>) {
+        std::mem::take(&mut *self.backup.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(super) fn noted(&self) -> String {

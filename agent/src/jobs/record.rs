@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, io, path::Path};
 
 use isyone_proto::{
+    backup::{BackupMade, Fault},
     plan::{JobOrder, MAX_JOBS_PER_HOST},
     report::{JobReport, JobState},
 };
@@ -42,6 +43,12 @@ pub(super) struct Record {
     pub(super) bytes_done: u64,
     pub(super) bytes_total: u64,
     pub(super) message: String,
+    /// The snapshot that it made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) backup: Option<Box<BackupMade>>,
+    /// For programs, why the last attempt failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) fault: Option<Fault>,
 }
 
 impl Record {
@@ -53,6 +60,8 @@ impl Record {
             bytes_done: 0,
             bytes_total: 0,
             message: String::new(),
+            backup: None,
+            fault: None,
         }
     }
 
@@ -72,6 +81,8 @@ impl Record {
             bytes_done: self.bytes_done,
             bytes_total: self.bytes_total,
             message: self.message.clone(),
+            backup: self.backup.clone(),
+            fault: self.fault,
         }
     }
 }

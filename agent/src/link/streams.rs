@@ -1,8 +1,7 @@
 //! Logs, interactive commands and other hosts' connections, on streams of their own that the agent opens when asked.
 //!
-//! A command whose client goes away is ended in the container, not left behind. The engine has no call for that, so the
-//! agent signals the command's process group from the host, after making sure that it is the container's. Not here: which
-//! command (command), who may do this (coordinator), what another host's connection may have (peer).
+//! A command whose client goes away is ended in the container, not left behind. Not here: how (host::ended), which command
+//! (command), who may do this (coordinator), what another host's connection may have (peer).
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -22,11 +21,10 @@ use isyone_proto::{
     },
     tls::MAX_MESSAGE_BYTES,
 };
-use rustix::process::{Pid, Signal};
 use tokio::{
     io::AsyncWriteExt as _,
     sync::{SemaphorePermit, mpsc},
-    time::{sleep, timeout},
+    time::timeout,
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, transport::Channel};
@@ -35,10 +33,9 @@ use crate::{
     base::{
         bulk::{AnyConnection, Pieces},
         fsutil::blocking,
-        kernel,
     },
     docker::{DockerError, ExecSession, LogQuery},
-    host::{Host, catcher},
+    host::{Host, catcher, ended::end_command},
     link::command::Wanted,
     plan::container::LABEL_UID,
 };
@@ -53,8 +50,6 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Log lines shown by default, and at most.
 const TAIL: (u32, u32) = (200, 100_000);
-/// Between SIGHUP and SIGKILL to a command whose client has gone.
-const KILL_GRACE: Duration = Duration::from_secs(2);
 
 type Up = mpsc::Sender<AttachUp>;
 type Input = std::pin::Pin<Box<dyn tokio::io::AsyncWrite + Send>>;
@@ -276,7 +271,7 @@ async fn exec(
         }
     };
     if !finished {
-        end_command(host, &container, &id).await;
+        end_command(&*host.docker, &container, &id).await;
         return Ok(());
     }
     let code = host
@@ -348,30 +343,6 @@ async fn send(up: &Up, message: exec_response::Message) -> bool {
     .is_ok()
 }
 
-/// Ends a command whose client has gone: SIGHUP, then SIGKILL if it is still running.
-async fn end_command(host: &Host, container: &str, id: &str) {
-    for (signal, grace) in [(Signal::HUP, KILL_GRACE), (Signal::KILL, Duration::ZERO)] {
-        let (state, found) =
-            match tokio::join!(host.docker.exec_state(id), host.docker.container(container)) {
-                (Ok(state), Ok(Some(found))) if state.running => (state, found),
-                _ => return,
-            };
-        // The pid may be another machine's (remote engine) or reused: signal only a process of this very container.
-        let Some(pid) = Pid::from_raw(state.pid).filter(|_| kernel::belongs(state.pid, &found.id))
-        else {
-            return tracing::warn!(
-                container,
-                "a command left behind by its client could not be ended"
-            );
-        };
-        // The engine starts each command in a session of its own, so its process group includes its children.
-        if rustix::process::kill_process_group(pid, signal).is_err() {
-            let _ = rustix::process::kill_process(pid, signal); // it may have ended in between
-        }
-        sleep(grace).await;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use isyone_proto::pb::v1::ExecKind;
@@ -405,7 +376,9 @@ mod tests {
         let plan = tenant_plan("alfa");
         let stack = world::render(&plan);
         let network = &stack.network;
-        fake.create_network(network, &stack.subnet).await.unwrap();
+        fake.create_network(network, &stack.subnet, None)
+            .await
+            .unwrap();
         for mut spec in [stack.odoo.clone(), stack.postgres.clone()] {
             spec.mounts.clear();
             fake.create(&spec).await.unwrap();

@@ -179,6 +179,8 @@ struct Logging {
 #[derive(Serialize)]
 struct NetworkEntry<'a> {
     name: &'a str,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    driver_opts: BTreeMap<&'static str, String>,
     ipam: Ipam<'a>,
     labels: &'a BTreeMap<String, String>,
 }
@@ -297,6 +299,7 @@ fn compose(plan: &TenantPlan, stack: &Stack) -> String {
             "default",
             NetworkEntry {
                 name: &stack.network.name,
+                driver_opts: stack.network_options(),
                 ipam: Ipam {
                     config: [Subnet {
                         subnet: &stack.subnet,
@@ -341,13 +344,10 @@ mod tests {
         let mut plan = tenant_plan("my-co");
         plan.modules = vec!["crm".parse().unwrap(), "sale_management".parse().unwrap()];
         let host = HostFacts {
-            advertise: "192.0.2.7".parse().unwrap(),
-            cpus: 4,
             tenants_dir: "/var/lib/isyone/tenants".into(),
             addons_dir: "/var/lib/isyone/addons".into(),
-            data_device: None,
-            relays: false,
             home: Some("/var/lib/docker/isyone/tenants/my-co".into()),
+            ..crate::testing::world::host()
         };
         let images = Images {
             odoo: ImageFacts {

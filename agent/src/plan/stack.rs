@@ -2,7 +2,7 @@
 //!
 //! Not here: building a stack from a plan (design), the text of its files (render).
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use isyone_proto::{
     ids::TenantName,
@@ -10,7 +10,7 @@ use isyone_proto::{
     spec::Size,
 };
 
-use crate::plan::container::{ContainerSpec, NamedSpec};
+use crate::plan::container::{ContainerSpec, MTU_OPTION, NamedSpec};
 
 /// Odoo's port for HTTP in the container.
 pub const HTTP_PORT: u16 = 8069;
@@ -45,6 +45,8 @@ pub struct Stack {
     pub network: NamedSpec,
     /// CIDR of `network`.
     pub subnet: String,
+    /// Its largest packet, where it is not Docker's usual one.
+    pub mtu: Option<u16>,
     /// PostgreSQL's data.
     pub postgres_volume: NamedSpec,
     /// Filestore and sessions.
@@ -59,6 +61,8 @@ pub struct Stack {
     pub install: Option<ContainerSpec>,
     /// The same container's other use: finishes the installation of an app that was cut off.
     pub finish: ContainerSpec,
+    /// And another one: takes from a database what would reach others.
+    pub neutralise: ContainerSpec,
     /// Files in the tenant's directory.
     pub files: Vec<RenderedFile>,
     /// There is no database to fill.
@@ -73,6 +77,11 @@ impl Stack {
             Role::Odoo => &self.odoo,
             Role::Postgres => &self.postgres,
         }
+    }
+    /// Docker's options for the network.
+    pub fn network_options(&self) -> BTreeMap<&'static str, String> {
+        let mtu = self.mtu.map(|mtu| (MTU_OPTION, mtu.to_string()));
+        mtu.into_iter().collect()
     }
     pub fn volume(&self, role: Role) -> &NamedSpec {
         match role {

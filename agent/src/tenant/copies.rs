@@ -112,7 +112,7 @@ pub async fn find(host: &Host, plan: &TenantPlan) -> io::Result<Copy> {
     blocking(move || {
         Ok(match state_file::load(&directory, &plan) {
             Some(state) if state.database == Database::Incoming => Copy::Incoming,
-            Some(state) if state.is_ready() => Copy::Complete(state.copied_by),
+            Some(state) if state.is_whole() => Copy::Complete(state.copied_by),
             Some(_) => Copy::Closed,
             None => Copy::Unrecorded,
         })
@@ -120,8 +120,32 @@ pub async fn find(host: &Host, plan: &TenantPlan) -> io::Result<Copy> {
     .await
 }
 
+/// The highest timeline that a restore in its place has begun. Blocking.
+pub fn newest_timeline(host: &Host, plan: &TenantPlan) -> u32 {
+    let state = state_file::load(&host.directory(plan), plan);
+    state.map_or(0, |state| state.timeline)
+}
+
+/// Whether a copy waits for data now. Blocking.
+pub fn is_incoming(host: &Host, plan: &TenantPlan) -> bool {
+    let _turn = host.copies.lock().unwrap_or_else(PoisonError::into_inner);
+    let state = state_file::load(&host.directory(plan), plan);
+    state.is_some_and(|state| state.database == Database::Incoming)
+}
+
 /// Records durably that `job` has completed a copy; `false` when it is not incoming any more.
 pub fn complete(host: &Host, plan: &TenantPlan, job: Uuid) -> io::Result<bool> {
+    let whole = Database::Ready { synced: true };
+    complete_as(host, plan, job, (whole, None))
+}
+
+/// Likewise, and what it has made of it: with which timeline its log goes on, where it is another than before.
+pub fn complete_as(
+    host: &Host,
+    plan: &TenantPlan,
+    job: Uuid,
+    (whole, timeline): (Database, Option<u32>),
+) -> io::Result<bool> {
     let _turn = host.copies.lock().unwrap_or_else(PoisonError::into_inner);
     let directory = host.directory(plan);
     let Some(mut state) =
@@ -129,8 +153,9 @@ pub fn complete(host: &Host, plan: &TenantPlan, job: Uuid) -> io::Result<bool> {
     else {
         return Ok(false);
     };
-    state.database = Database::Ready { synced: true };
+    state.database = whole;
     state.copied_by = Some(job);
+    state.timeline = state.timeline.max(timeline.unwrap_or_default());
     state_file::save(&state, &directory, true)?;
     Ok(true)
 }
@@ -151,9 +176,10 @@ pub(super) fn save(
         .as_ref()
         .and_then(|_turn| state_file::load(&directory, plan));
     change(state);
-    if let Some(recorded) = recorded.filter(TenantState::is_ready) {
+    if let Some(recorded) = recorded.filter(TenantState::is_whole) {
         state.database = recorded.database;
         state.copied_by = recorded.copied_by;
+        state.timeline = recorded.timeline;
     }
     fsutil::private_dir(&directory)?;
     state_file::save(state, &directory, durable)

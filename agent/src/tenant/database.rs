@@ -1,17 +1,16 @@
 //! A tenant's database: filled from a golden snapshot or by `odoo -i`, then made the tenant's own.
 //!
 //! Before each change of the volumes, `state.json` records what they hold, so that after a crash at any point the right
-//! thing happens: scrap is wiped and filled again, a ready database is never touched. Not here: the SQL (sql), the
-//! snapshots' files (golden).
+//! thing happens: scrap is wiped and filled again, a ready database is never touched. Not here: the SQL (sql), how it
+//! is run (psql), the snapshots' files (golden).
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use crate::{
     base::{clock::now_ms, failpoints, fsutil::blocking, tree},
-    docker::{DockerError, POSTGRES_USER},
     host::golden::{Restored, Volumes},
     plan::{
         anew,
@@ -26,13 +25,13 @@ use crate::{
     tenant::{
         Result, Tenant, TenantError, TenantView,
         containers::{boosted, settled},
+        psql::{number, psql},
         ready,
-        turn::ASK,
     },
 };
 
-/// psql's exit code for "could not connect": the server is still recovering.
-const PSQL_NO_CONNECTION: i32 = 2;
+/// The longest that Odoo may take to neutralise a database: it loads no module, and updates some tables.
+const NEUTRALISING: Duration = Duration::from_secs(600);
 /// Lines of `odoo -i`'s log quoted in an error.
 const LOG_LINES: u32 = 15;
 
@@ -284,22 +283,34 @@ fn new_identity() -> DatabaseIdentity {
 }
 
 /// Gives the filled database this tenant's keys, records that durably, and only then lets Odoo in.
-pub(super) async fn rekey(tenant: &Tenant) -> Result<String> {
+pub(super) async fn rekey(tenant: &Tenant, view: &TenantView, stack: &Stack) -> Result<String> {
     let state = tenant.state();
-    let Database::Filled { source } = state.database else {
-        return Err(TenantError::Program(
-            "the database is not filled yet".to_owned(),
-        ));
+    let (source, restored) = match state.database {
+        Database::Filled { source } => (source, None),
+        Database::Restored { source, neutralise } => (source, Some(neutralise)),
+        _ => {
+            return Err(TenantError::Program(
+                "the database is not filled yet".to_owned(),
+            ));
+        }
     };
     let identity = new_identity();
     let plan = tenant.plan.clone();
+    let rekeyed = match restored {
+        Some(_) => sql::rekey_restored,
+        None => sql::rekey,
+    };
     // Hashing is slow on purpose, so it does not run on the runtime's threads.
-    let script = tokio::task::spawn_blocking(move || sql::rekey(&plan, &source, identity)).await;
+    let script = tokio::task::spawn_blocking(move || rekeyed(&plan, &source, identity)).await;
     psql(
         tenant,
         script.map_err(|e| TenantError::Program(e.to_string()))?,
     )
     .await?;
+    failpoints::reached("rekeyed");
+    if restored == Some(true) {
+        neutralise(tenant, view, stack).await?;
+    }
     // Leaves the settings unrecorded: if the agent dies before Odoo is let in, `update_settings` runs and lets it in
     // too.
     tenant.remember(true, |s| {
@@ -309,7 +320,60 @@ pub(super) async fn rekey(tenant: &Tenant) -> Result<String> {
     psql(tenant, sql::open(&tenant.plan)).await?;
     let settings = sql::settings_digest(&tenant.plan);
     tenant.remember(false, |s| s.settings = settings)?;
-    Ok("own keys, administrator, company and address".to_owned())
+    Ok(match restored {
+        None => "own keys, administrator, company and address",
+        Some(true) => {
+            "own keys, administrator and address; neutralised: no mail, no scheduled jobs"
+        }
+        Some(false) => "own keys, administrator and address; it is live",
+    }
+    .to_owned())
+}
+
+/// Runs Odoo's own program for it, each module's part, before Odoo is let in; then looks whether that is so.
+async fn neutralise(tenant: &Tenant, view: &TenantView, stack: &Stack) -> Result<()> {
+    let docker = &tenant.host.docker;
+    let image = view.observed.odoo_image.as_ref();
+    let id = image.map(|image| image.id.clone()).unwrap_or_default();
+    let name = &stack.neutralise.name;
+    docker.remove(name).await?;
+    docker.create(&settled(&stack.neutralise, &id)).await?;
+    docker.start(name).await?;
+    let code = tokio::select! {
+        code = timeout(NEUTRALISING, docker.wait(name)) => code,
+        () = tenant.interrupted() => {
+            docker.remove(name).await?;
+            return Err(TenantError::Interrupted);
+        }
+    };
+    let log = match code {
+        Ok(Ok(0)) => String::new(),
+        _ => docker.log_tail(name, LOG_LINES).await.unwrap_or_default(),
+    };
+    docker.remove(name).await?;
+    match code {
+        Ok(code) => match code? {
+            0 => {}
+            code => {
+                return Err(TenantError::Program(format!(
+                    "`odoo neutralize` ended with code {code}. Last log lines:\n{}",
+                    log.trim_end()
+                )));
+            }
+        },
+        Err(_) => {
+            return Err(TenantError::Program(
+                "`odoo neutralize` has not ended in time".to_owned(),
+            ));
+        }
+    }
+    let printed = psql(tenant, sql::count_lively(&tenant.plan)).await?;
+    match sql::lively(&String::from_utf8_lossy(&printed)) {
+        None => Ok(()),
+        Some(left) => Err(TenantError::Program(format!(
+            "it is not started, because it is not neutralised: {left}"
+        ))),
+    }
 }
 
 /// Writes a changed address or role password; where that was asked for, all that makes the database this tenant's.
@@ -368,90 +432,8 @@ pub(super) async fn end_sessions(tenant: &Tenant) -> Result<String> {
     Ok(format!("{} connections ended", number(&printed)?))
 }
 
-/// The one number that a script prints.
-fn number(printed: &[u8]) -> Result<u32> {
-    let text = String::from_utf8_lossy(printed);
-    let number = text.trim().parse();
-    number.map_err(|_| TenantError::Program("psql printed no number".to_owned()))
-}
-
 /// A stand-in image has no database.
 pub(super) fn skip(tenant: &Tenant) -> Result<String> {
     tenant.remember(false, |s| s.database = Database::Ready { synced: true })?;
     Ok("stand-in image: no database".to_owned())
-}
-
-/// Fraction (one in this many) of [`crate::host::Pace::sql_timeout`] that psql gets on top, to end in its container and
-/// report that.
-const PSQL_END: u32 = 4;
-
-/// Runs a script as the cluster's superuser, through standard input, so that none of it is in an argument list.
-/// Bounded, because a tenant's own code may run within it: that must not hold up the tenant's suspension, nor keep a turn
-/// among others. Returns what it prints.
-async fn psql(tenant: &Tenant, script: String) -> Result<Vec<u8>> {
-    let pace = &tenant.host.pace;
-    let most = pace.sql_timeout + pace.sql_timeout / PSQL_END + pace.start_timeout;
-    let asked = timeout(most, run_psql(tenant, script));
-    match tenant.turn.at_most(ASK, asked).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(TenantError::Program(format!(
-            "psql has not ended after {} s",
-            most.as_secs()
-        ))),
-    }
-}
-
-async fn run_psql(tenant: &Tenant, script: String) -> Result<Vec<u8>> {
-    let limit = tenant.host.pace.sql_timeout.as_secs().max(1).to_string();
-    // `timeout` ends it in the container too: it would run on there after we stop waiting.
-    let command = [
-        "timeout",
-        "-k",
-        "5",
-        &limit,
-        "psql",
-        "-X",
-        "-q",
-        "-v",
-        "ON_ERROR_STOP=1",
-        "-U",
-        "postgres",
-        "-d",
-        "postgres",
-    ]
-    .map(str::to_owned);
-    let name = tenant.name().postgres_container();
-    let begin = Instant::now();
-    loop {
-        let output = match tenant
-            .host
-            .docker
-            .exec(&name, POSTGRES_USER, &command, script.clone().into_bytes())
-            .await
-        {
-            Err(DockerError::Conflict(why)) => {
-                return Err(TenantError::Program(format!(
-                    "PostgreSQL is not running: {why}"
-                )));
-            }
-            output => output?,
-        };
-        if output.code == 0 {
-            return Ok(output.stdout);
-        }
-        if output.code != PSQL_NO_CONNECTION || begin.elapsed() > tenant.host.pace.start_timeout {
-            // psql's errors quote a position, and for a bad value its text: report only the first line, which names the
-            // error.
-            let text = String::from_utf8_lossy(&output.stderr);
-            let first = text
-                .lines()
-                .find(|l| !l.trim().is_empty())
-                .unwrap_or("no message");
-            return Err(TenantError::Program(format!(
-                "psql ended with code {}: {first}",
-                output.code
-            )));
-        }
-        sleep(tenant.host.pace.poll).await;
-    }
 }

@@ -23,7 +23,7 @@ use crate::plan::{
     pins::Wanted,
     sql,
     stack::Stack,
-    state::{Database, TenantState},
+    state::{Aside, Database, TenantState},
 };
 
 /// A host of four CPUs.
@@ -34,6 +34,7 @@ pub fn host() -> HostFacts {
         tenants_dir: "/t".into(),
         addons_dir: "/a".into(),
         data_device: None,
+        mtu: None,
         relays: false,
         home: Some("/r/tenants/alfa".into()),
     }
@@ -209,6 +210,22 @@ impl World {
                     Role::Postgres => self.observed.postgres_volume = None,
                 }
             }
+            Action::SetAside(restore) => {
+                assert!(self.observed.postgres.is_none(), "data in use");
+                self.state.database = Database::Incoming;
+                self.state.copied_by = None;
+                self.state.aside = Some(Aside {
+                    restore,
+                    moving: false,
+                });
+            }
+            Action::BringBack(_) => {
+                assert!(self.observed.postgres.is_none(), "data in use");
+                self.state.database = Database::Ready { synced: true };
+                self.state.copied_by = None;
+                self.state.aside = None;
+            }
+            Action::RemoveAside(_) => self.state.aside = None,
             Action::RemoveDirectory => {
                 (self.observed.directory, self.observed.files_current) = (false, false)
             }
@@ -321,6 +338,7 @@ impl World {
                 self.observed.network = Some(Network {
                     subnet: stack.subnet.clone(),
                     labels: labels(&stack.network.labels),
+                    mtu: stack.mtu,
                 });
             }
             Action::CreateContainer(role) => {

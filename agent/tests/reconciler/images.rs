@@ -31,6 +31,20 @@ fn pulled() -> TenantPlan {
     plan
 }
 
+/// Alfa of the registry's image, as it is to be.
+async fn alfa(fake: &Arc<FakeDocker>, dir: &Path) -> (Life, TenantPlan) {
+    let plan = pulled();
+    let life = Life::begin(fake, dir, std::slice::from_ref(&plan));
+    life.converged(&plan).await;
+    (life, plan)
+}
+
+/// Its tag has moved, and somebody has pruned the image that it has; a registry has that one under this reference.
+fn lose_image(fake: &FakeDocker, by: &str) {
+    fake.move_tag("odoo:18.0", NEW, Some("sha256:new-digest"));
+    fake.remove_image(OLD, by);
+}
+
 /// Another number of workers, which takes a new container.
 async fn resized(life: &mut Life, plan: &mut TenantPlan) {
     plan.size.workers += 1;
@@ -85,11 +99,8 @@ async fn a_tag_that_moves_changes_no_tenant_and_an_update_does() {
 async fn an_image_that_was_removed_is_fetched_by_its_digest() {
     let dir = tempfile::tempdir().unwrap();
     let fake = FakeDocker::new(dir.path(), 1);
-    let mut plan = pulled();
-    let mut life = Life::begin(&fake, dir.path(), std::slice::from_ref(&plan));
-    life.converged(&plan).await;
-    fake.move_tag("odoo:18.0", NEW, Some("sha256:new-digest"));
-    fake.remove_image(OLD, "odoo@sha256:odoo:18.0-pulled");
+    let (mut life, mut plan) = alfa(&fake, dir.path()).await;
+    lose_image(&fake, "odoo@sha256:odoo:18.0-pulled");
     resized(&mut life, &mut plan).await;
     assert_eq!(fake.image_of("odoo_alfa").as_deref(), Some(OLD));
     assert_one_running_stack(&fake, "alfa");
@@ -102,14 +113,11 @@ async fn an_image_that_is_gone_for_good_is_put_back_or_another_is_accepted() {
     for accepts in [false, true] {
         let dir = tempfile::tempdir().unwrap();
         let fake = FakeDocker::new(dir.path(), 1);
-        let mut plan = pulled();
-        let mut life = Life::begin(&fake, dir.path(), std::slice::from_ref(&plan));
-        life.converged(&plan).await;
+        let (mut life, mut plan) = alfa(&fake, dir.path()).await;
         plan.desired = DesiredState::Suspended;
         order(&mut life, &mut plan);
         life.converged(&plan).await;
-        fake.move_tag("odoo:18.0", NEW, Some("sha256:new-digest"));
-        fake.remove_image(OLD, "nowhere@any.more");
+        lose_image(&fake, "nowhere@any.more");
         plan.desired = DesiredState::Running;
         order(&mut life, &mut plan);
         let message = refusal(&life, &plan).await;
@@ -170,11 +178,8 @@ async fn postgresqls_tag_moves_no_tenant_either() {
 async fn another_image_under_the_same_digest_is_not_taken_for_the_one_that_ran() {
     let dir = tempfile::tempdir().unwrap();
     let fake = FakeDocker::new(dir.path(), 1);
-    let mut plan = pulled();
-    let mut life = Life::begin(&fake, dir.path(), std::slice::from_ref(&plan));
-    life.converged(&plan).await;
-    fake.move_tag("odoo:18.0", NEW, Some("sha256:new-digest"));
-    fake.remove_image(OLD, "nowhere@any.more");
+    let (mut life, mut plan) = alfa(&fake, dir.path()).await;
+    lose_image(&fake, "nowhere@any.more");
     fake.publish("odoo@sha256:odoo:18.0-pulled", "sha256:forged");
     plan.size.workers += 1;
     order(&mut life, &mut plan);
@@ -186,11 +191,9 @@ async fn another_image_under_the_same_digest_is_not_taken_for_the_one_that_ran()
 
 /// A running tenant of the registry's `odoo:18.0`, whose registry has another image under that tag by now.
 async fn published(fake: &Arc<FakeDocker>, dir: &Path) -> (Life, TenantPlan) {
-    let plan = pulled();
-    let life = Life::begin(fake, dir, std::slice::from_ref(&plan));
-    life.converged(&plan).await;
+    let begun = alfa(fake, dir).await;
     fake.publish("odoo:18.0", NEW);
-    (life, plan)
+    begun
 }
 
 /// Gives the agent another plan, under an operation of its own.

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::{IpNet, Ipv4Net};
 use isyone_types::{
+    backup::Place,
     ids::ShortName,
     mail::Mail,
     network::{DnsName, MailRelay, NetworkRules},
@@ -17,7 +18,7 @@ use isyone_types::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::shards::Shards;
+use crate::{backups::Policy, shards::Shards};
 
 /// An Odoo image and a PostgreSQL image that belong together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +42,9 @@ pub struct Network {
     pub closed: Vec<IpNet>,
     /// Mail servers that tenants may reach wherever they are.
     pub mail_relays: Vec<MailRelay>,
+    /// Largest packet of tenants' networks; `None`: as their hosts' own are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u16>,
 }
 
 /// Who reaches tenants, and what tenants must not reach.
@@ -122,6 +126,63 @@ pub struct OdooRules {
     pub plans: BTreeMap<ShortName, OdooSettings>,
 }
 
+/// How a destination of backups is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupDestination {
+    pub at: Place,
+    /// Most bytes per second from each host; 0: the host's own limit.
+    pub rate_bytes_per_s: u64,
+}
+
+/// Tenants' backups.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backups {
+    pub destinations: BTreeMap<ShortName, BackupDestination>,
+    /// By plan; `None`: of its tenants none are made.
+    pub policies: BTreeMap<ShortName, Option<Policy>>,
+    /// For tenants of plans that are no longer there; `None`: no backups are made at all.
+    pub standard: Option<Policy>,
+}
+
+/// What a policy that is in no plan any more would have kept.
+const KEPT_AFTER_DELETE_MS: i64 = 30 * 86_400_000;
+
+impl Backups {
+    /// The policy of a plan, and the plan under which it is known; `None`: nothing is made.
+    pub fn of<'a>(&'a self, plan: &ShortName) -> Option<(Option<&'a ShortName>, &'a Policy)> {
+        match self.policies.get_key_value(plan) {
+            Some((name, policy)) => policy.as_ref().map(|policy| (Some(name), policy)),
+            None => self.standard.as_ref().map(|policy| (None, policy)),
+        }
+    }
+
+    /// The policy of a plan; `None`: nothing is made.
+    pub fn policy(&self, plan: &ShortName) -> Option<&Policy> {
+        self.of(plan).map(|(_, policy)| policy)
+    }
+
+    /// For how long the key of a deleted tenant of a plan is kept, milliseconds. Also where no backups are made any more: they
+    /// were, or there would be no key.
+    pub fn kept_after_delete_ms(&self, plan: &ShortName) -> i64 {
+        let policy = self.policy(plan);
+        policy.map_or(KEPT_AFTER_DELETE_MS, |policy| policy.keep.on_purpose_ms)
+    }
+
+    /// What hosts' plans have of it: where each plan's tenants' log goes, and how often.
+    fn in_plans(&self) -> (&BTreeMap<ShortName, BackupDestination>, Vec<Shipped<'_>>) {
+        fn shipped(policy: Option<&Policy>) -> Option<(&[ShortName], i64)> {
+            policy.map(|policy| (&policy.destinations[..], policy.ship_every_ms()))
+        }
+        let policies = self.policies.iter();
+        let of_plans = policies.map(|(plan, policy)| (Some(plan), shipped(policy.as_ref())));
+        let others = (None, shipped(self.standard.as_ref()));
+        (&self.destinations, of_plans.chain([others]).collect())
+    }
+}
+
+/// A plan, or all that are not named; and where and how often the log of its tenants goes.
+type Shipped<'a> = (Option<&'a ShortName>, Option<(&'a [ShortName], i64)>);
+
 /// All settings of the core.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
@@ -163,6 +224,7 @@ pub struct Settings {
     pub domains_are_watched: bool,
     /// Hosts that join by a token for any name need nobody's approval.
     pub auto_approve: bool,
+    pub backups: Backups,
 }
 
 impl Settings {
@@ -179,6 +241,7 @@ impl Settings {
             &self.network_rules,
             &self.mail,
             &self.odoo,
+            self.backups.in_plans(),
         );
         // Plain data: serialising it cannot fail.
         hex::encode(Sha256::digest(

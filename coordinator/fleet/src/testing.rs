@@ -77,6 +77,7 @@ pub fn settings() -> Settings {
             last_port: 29_999,
             closed: Vec::new(),
             mail_relays: Vec::new(),
+            mtu: None,
         },
         edge: Edge {
             addresses: Vec::new(),
@@ -105,6 +106,7 @@ pub fn settings() -> Settings {
         dashboard_hostname: None,
         domains_are_watched: true,
         auto_approve: false,
+        backups: crate::settings::Backups::default(),
     }
 }
 
@@ -308,6 +310,7 @@ impl Bench {
             tenants,
             complete: true,
             jobs: Vec::new(),
+            condition: Default::default(),
         };
         self.apply(Command::Report {
             host: host.clone(),
@@ -379,6 +382,7 @@ impl Bench {
             modules_cut_off: 0,
             installs_finished: 0,
             disk: None,
+            backup: None,
         }
     }
 }

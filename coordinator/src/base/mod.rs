@@ -3,6 +3,7 @@
 //!
 //! Not here: the Fleet, and anything that knows more of it than its types.
 
+pub mod backup_keys;
 pub mod clock;
 pub mod config;
 pub mod files;

@@ -33,7 +33,7 @@ use crate::{
 const MAX_SCAN: usize = 20_000;
 
 impl Api {
-    async fn operation(
+    pub(super) async fn operation(
         &self,
         actor: String,
         command: Command,

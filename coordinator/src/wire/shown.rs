@@ -256,6 +256,7 @@ fn kind(kind: OperationKind) -> v1::OperationKind {
         OperationKind::Undelete => v1::OperationKind::Undelete,
         OperationKind::Purge => v1::OperationKind::Purge,
         OperationKind::Move => v1::OperationKind::Move,
+        OperationKind::Restore => v1::OperationKind::Restore,
         OperationKind::Upgrade => v1::OperationKind::Upgrade,
     }
 }
@@ -305,6 +306,9 @@ pub(crate) fn host(state: &State, settings: &Settings, host: &Host, now: UnixMs)
         plan_generation: host.plan_generation.get(),
         accepted_generation: seen.map_or(0, |s| s.accepted_generation.get()),
         certificate_expire_time: newest.map(|s| timestamp(s.saturating_mul(1000))),
+        findings: seen.map_or_else(Vec::new, |s| {
+            s.condition.findings.iter().map(Into::into).collect()
+        }),
     }
 }
 

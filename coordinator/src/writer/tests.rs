@@ -47,6 +47,7 @@ pub(super) fn report() -> Box<isyone_proto::report::HostReport> {
         tenants: Vec::new(),
         complete: true,
         jobs: Vec::new(),
+        condition: Default::default(),
     })
 }
 

@@ -217,6 +217,15 @@ word!(
     /// An edge's state as one lower-case word.
     edge_state, v1::EdgeState, "EDGE_STATE_");
 word!(
+    /// What a backup holds, as one lower-case word.
+    backup_work, v1::BackupWork, "BACKUP_WORK_");
+word!(
+    /// Why a backup was made, as one lower-case word.
+    backup_purpose, v1::BackupPurpose, "BACKUP_PURPOSE_");
+word!(
+    /// Whether a tenant can be restored as its plan promises, as one lower-case word.
+    standing, v1::Standing, "STANDING_");
+word!(
     /// An operator's role as one lower-case word.
     role, v1::Role, "ROLE_");
 

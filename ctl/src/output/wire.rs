@@ -47,7 +47,11 @@ named!(
     SetAccessResponse,
     Domain,
     AddDomainResponse,
-    RemoveDomainResponse
+    RemoveDomainResponse,
+    Backup,
+    Protection,
+    Pruned,
+    RepositoryKey
 );
 
 /// A message that serialises as described above.

@@ -3,6 +3,8 @@
 //!
 //! Not here: whether a named thing exists; the coordinator and the agent check that.
 
+mod backup;
+mod condition;
 mod hosts;
 mod jobs;
 mod mail;
@@ -11,22 +13,28 @@ mod odoo;
 mod report;
 mod secrets;
 mod size;
+mod store;
 
 use std::{collections::BTreeMap, str::FromStr};
 
-use ipnet::{IpNet, Ipv4Net};
 use uuid::Uuid;
 
 pub use self::hosts::{HostsPart, MAX_ADDRESSES_PER_PART, host_addresses};
 pub use self::mail::mail;
 pub use self::odoo::settings;
 pub use self::report::{LeftOut, MAX_MESSAGE, containers, parse_report, shortened};
+pub use self::store::{
+    MAX_CHUNK_BYTES, MAX_LIST_PAGE, MAX_OTHER_BYTES, MAX_PACK_BYTES, PutHead, StoreFile,
+    StoreFileKind, repository, repository_to_wire, store_file, store_file_to_wire, store_kind,
+    store_kind_to_wire,
+};
 use crate::{
+    backup::BackupPlan,
     echo::{echo, harmless},
     error::FieldError,
     ids::TenantName,
     pb::{agent::v1 as agent, v1},
-    plan::{DesiredState, Firewall, HostPlan, ImagesAsked, TenantPlan, UnixMs},
+    plan::{DesiredState, HostPlan, ImagesAsked, TenantPlan, UnixMs},
     spec::{LabelKey, LabelValue, MAX_LABELS},
 };
 
@@ -185,51 +193,6 @@ impl TryFrom<agent::Plan> for HostPlan {
     }
 }
 
-impl From<&Firewall> for agent::Firewall {
-    fn from(f: &Firewall) -> Self {
-        Self {
-            tenant_range: f.tenant_range.to_string(),
-            first_port: f.first_port.into(),
-            last_port: f.last_port.into(),
-            edges: f.edges.iter().map(ToString::to_string).collect(),
-            edge_ports: f.edge_ports.iter().map(|p| u32::from(*p)).collect(),
-            protected_addresses: network::texts(&f.protected_addresses),
-            protected_names: network::texts(&f.protected_names),
-            public_addresses: network::texts(&f.public_addresses),
-            closed_networks: network::texts(&f.closed),
-            mail_relays: network::texts(&f.mail_relays),
-            policies: f.policies.iter().map(Into::into).collect(),
-        }
-    }
-}
-
-impl TryFrom<agent::Firewall> for Firewall {
-    type Error = FieldError;
-    fn try_from(wire: agent::Firewall) -> Result<Self, FieldError> {
-        Ok(Self {
-            tenant_range: parse::<Ipv4Net>("tenant_range", &wire.tenant_range)?,
-            first_port: port("first_port", wire.first_port)?,
-            last_port: port("last_port", wire.last_port)?,
-            edges: wire
-                .edges
-                .iter()
-                .map(|e| parse::<IpNet>("edges", e))
-                .collect::<Result<_, _>>()?,
-            edge_ports: wire
-                .edge_ports
-                .iter()
-                .map(|p| port("edge_ports", *p))
-                .collect::<Result<_, _>>()?,
-            protected_addresses: network::values("protected_addresses", &wire.protected_addresses)?,
-            protected_names: network::values("protected_names", &wire.protected_names)?,
-            public_addresses: network::values("public_addresses", &wire.public_addresses)?,
-            closed: network::values("closed_networks", &wire.closed_networks)?,
-            mail_relays: network::values("mail_relays", &wire.mail_relays)?,
-            policies: network::policies(wire.policies)?,
-        })
-    }
-}
-
 impl From<&TenantPlan> for agent::TenantPlan {
     fn from(t: &TenantPlan) -> Self {
         Self {
@@ -260,10 +223,12 @@ impl From<&TenantPlan> for agent::TenantPlan {
             quarantine_expire_time: t.quarantine_until.map(timestamp),
             purge_now: t.purge_now,
             leftover: t.leftover,
+            before: t.before.map(jobs::before_to_wire),
             activated: !t.seed.may_fill(),
             upload_limit_bytes: t.upload_limit_bytes,
             seed: jobs::seed_to_wire(&t.seed),
             wal_spool: t.wal_spool.map(jobs::spool_to_wire),
+            backup: t.backup.as_ref().map(Into::into),
             signup: t.signup,
             mail: t.mail.as_ref().map(Into::into),
             odoo_settings: odoo::texts(&t.odoo),
@@ -314,9 +279,15 @@ impl TryFrom<agent::TenantPlan> for TenantPlan {
             quarantine_until: wire.quarantine_expire_time.as_ref().map(unix_ms),
             purge_now: wire.purge_now,
             leftover: wire.leftover,
+            before: wire.before.map(jobs::before).transpose()?,
             seed: jobs::seed(wire.seed, wire.activated)?,
             upload_limit_bytes: wire.upload_limit_bytes,
             wal_spool: wire.wal_spool.map(jobs::spool),
+            backup: wire
+                .backup
+                .map(BackupPlan::try_from)
+                .transpose()
+                .map_err(|e| e.within("backup"))?,
             signup: wire.signup,
             mail: mail::optional("mail", wire.mail)?,
             odoo: settings("odoo_settings", wire.odoo_settings)?,
@@ -330,7 +301,7 @@ mod tests {
     use crate::{
         mail::{Mail, Via},
         network::{Egress, NetworkPolicy, NetworkRules},
-        plan::{JobOrder, JobWork, PeerGrant, Secret, Seed, TenantSecrets, WalSpool},
+        plan::{Firewall, JobOrder, JobWork, PeerGrant, Secret, Seed, TenantSecrets, WalSpool},
         spec::{Bounds, Size},
     };
 
@@ -365,6 +336,7 @@ mod tests {
                     ..NetworkRules::default()
                 },
             }],
+            mtu: Some(1400),
         }
     }
 
@@ -419,12 +391,14 @@ mod tests {
             quarantine_until: Some(5),
             purge_now: false,
             leftover: true,
+            before: Some(crate::plan::Before::Return(Uuid::from_u128(9))),
             seed: Seed::Peer("h7".parse().unwrap()),
             upload_limit_bytes: 1 << 30,
             wal_spool: Some(WalSpool {
                 limit_bytes: 1 << 29,
                 switch_s: 60,
             }),
+            backup: Some(backup::sample()),
             signup: true,
             mail: Some(Mail {
                 per_day: 1_000,

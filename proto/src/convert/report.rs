@@ -25,7 +25,7 @@ const MAX_CONTAINERS: usize = 8;
 /// The agent has ten named steps.
 const MAX_STEPS: usize = 64;
 /// Longest container state, name or digest, bytes.
-const MAX_WORD: usize = 256;
+pub(super) const MAX_WORD: usize = 256;
 
 /// Cuts a text to at most `max` bytes, at a character boundary, and drops control characters other than line breaks.
 pub fn shortened(mut text: String, max: usize) -> String {
@@ -83,6 +83,10 @@ pub fn parse_report(
         tenants,
         complete: wire.complete,
         jobs: super::jobs::reports(wire.jobs)?,
+        condition: wire
+            .condition
+            .map(super::condition::parsed)
+            .unwrap_or_default(),
     };
     Ok((report, left_out))
 }
@@ -171,6 +175,13 @@ fn tenant(
         modules_cut_off: status.modules_cut_off,
         installs_finished: u32::try_from(status.installs_finished).unwrap_or(u32::MAX),
         disk: status.disk.and_then(super::size::disk),
+        backup: match status.backup {
+            Some(backup) => {
+                let backup = super::backup::report(backup, now);
+                Some(Box::new(backup.map_err(|e| e.within("backup"))?))
+            }
+            None => None,
+        },
         name,
     })
 }
@@ -236,6 +247,7 @@ impl From<&HostReport> for agent::Report {
             tenants: report.tenants.iter().map(Into::into).collect(),
             complete: report.complete,
             jobs: report.jobs.iter().map(Into::into).collect(),
+            condition: Some((&report.condition).into()),
         }
     }
 }
@@ -287,6 +299,7 @@ impl From<&TenantReport> for agent::TenantStatus {
             traffic: report.traffic.map(Into::into),
             strain: report.strain.map(Into::into),
             disk: report.disk.map(Into::into),
+            backup: report.backup.as_deref().map(Into::into),
         }
     }
 }

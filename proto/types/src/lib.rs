@@ -5,8 +5,10 @@
 
 #![warn(missing_docs)]
 
+pub mod backup;
 pub mod disk;
 pub mod echo;
+pub mod finding;
 pub mod generation;
 pub mod identity;
 pub mod ids;

@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::{
+    backup::{BackupPlan, MakeBackup, RestoreOrder},
     generation::Generation,
     ids::{HostName, TenantName},
     mail::Mail,
@@ -27,7 +28,7 @@ pub type UnixMs = i64;
 
 /// Raise this when plans are rendered differently or get new fields. An upgraded coordinator then gives all plans new
 /// generations, so an upgraded agent takes them again in full: its predecessor kept only the fields that it knew.
-pub const PLAN_FORMAT: u32 = 9;
+pub const PLAN_FORMAT: u32 = 8;
 
 /// Everything that one host must run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +87,9 @@ pub struct Firewall {
     /// coordinators of before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<NetworkPolicy>,
+    /// Largest packet of tenants' networks; `None`: as the host's own are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u16>,
 }
 
 /// What is wanted of a tenant as a whole, wherever its copies are.
@@ -195,6 +199,18 @@ impl From<SeedFields> for Seed {
     }
 }
 
+/// What becomes of the data that a tenant had before a restore took its place; each names that restore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Before {
+    /// It is set aside when the restore begins, and kept.
+    Keep(Uuid),
+    /// It is the tenant's again; what was restored in its place goes.
+    Return(Uuid),
+    /// It goes.
+    Remove(Uuid),
+}
+
 /// Most jobs in one host's plan; more wait at the coordinator.
 pub const MAX_JOBS_PER_HOST: usize = 256;
 
@@ -226,6 +242,10 @@ pub enum JobWork {
         /// Where that host's agent listens for other agents; `None`: it cannot be reached, go through the coordinator.
         address: Option<SocketAddr>,
     },
+    /// Makes a backup for one destination; the job's id is the backup's.
+    Backup(MakeBackup),
+    /// Fills the tenant's empty volumes from a backup, and has PostgreSQL recover them to the moment that is asked for.
+    Restore(Box<RestoreOrder>),
 }
 
 /// Leave for another host's agent to fetch a tenant's data from this host.
@@ -302,6 +322,9 @@ pub struct TenantPlan {
     /// host where it has lived since refuses that.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub leftover: bool,
+    /// What becomes of the data of before a restore; `None`: nothing is said of any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Before>,
     /// Where its data comes from.
     #[serde(flatten)]
     pub seed: Seed,
@@ -311,6 +334,9 @@ pub struct TenantPlan {
     /// Set where its write-ahead log is shipped; `None`: PostgreSQL archives nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wal_spool: Option<WalSpool>,
+    /// Where its backups go; `None`: none are made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupPlan>,
     /// Whether visitors may make accounts for themselves, when the database is made.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub signup: bool,

@@ -5,10 +5,13 @@
 
 use std::fmt;
 
+use ipnet::Ipv4Net;
 use uuid::Uuid;
 
 use crate::{
+    backup::{BackupMade, BackupReport, Fault},
     disk::Disk,
+    finding::Finding,
     ids::TenantName,
     operation::Step,
     plan::{Role, UnixMs},
@@ -289,6 +292,9 @@ pub struct TenantReport {
     pub installs_finished: u32,
     /// Its disk against its plan; `None` until its host has measured it, and from agents that do not.
     pub disk: Option<Disk>,
+    /// Its backups; `None` where its plan has none, until its host has looked, and from agents that make none. In a box: most of a
+    /// fleet's reports are kept without a change for minutes.
+    pub backup: Option<Box<BackupReport>>,
 }
 
 /// How far a job is.
@@ -319,6 +325,36 @@ pub struct JobReport {
     pub bytes_total: u64,
     /// For people: why it failed or is tried again; while it runs, what is unusual about how it goes. Empty otherwise.
     pub message: String,
+    /// The snapshot that it made.
+    pub backup: Option<Box<BackupMade>>,
+    /// For programs, why a backup failed or is tried again.
+    pub fault: Option<Fault>,
+}
+
+/// Something on a host that was not as it must be, and is again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mended {
+    /// What it was, such as `packet filter`.
+    pub subject: Box<str>,
+    /// When it was last mended, by the host's clock.
+    pub at: UnixMs,
+    /// What was found and done, for people.
+    pub message: Box<str>,
+}
+
+/// How a host itself is, besides what it has and uses.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HostCondition {
+    /// Docker does not answer, so what is known of its tenants is old. Never from agents that do not say.
+    pub docker_away: bool,
+    /// What its agent has mended by itself since it began, each subject once.
+    pub mended: Vec<Mended>,
+    /// The networks that the host uses now, without those of its tenants; `None`: as it said when it connected.
+    pub networks: Option<Vec<Ipv4Net>>,
+    /// That the disk of its tenants' data is full, in words; empty: it is not.
+    pub full: Box<str>,
+    /// What its doctor has found to be wrong, the worst first.
+    pub findings: Vec<Finding>,
 }
 
 /// A host's report.
@@ -334,6 +370,8 @@ pub struct HostReport {
     pub complete: bool,
     /// All jobs of the plan.
     pub jobs: Vec<JobReport>,
+    /// How the host itself is.
+    pub condition: HostCondition,
 }
 
 #[cfg(test)]

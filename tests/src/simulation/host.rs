@@ -41,6 +41,8 @@ pub struct Data {
 pub struct Copy {
     pub world: World,
     pub data: Option<Data>,
+    /// What was set aside for a restore.
+    pub aside: Option<Data>,
     /// How often the database was initialised; more than once for one set of volumes means lost data.
     pub initialisations: u32,
 }
@@ -228,6 +230,7 @@ impl SimHost {
             .or_insert_with(|| Copy {
                 world: World::empty(plan),
                 data: None,
+                aside: None,
                 initialisations: 0,
             });
         heed(copy, plan, stale);
@@ -290,6 +293,7 @@ impl SimHost {
                 .collect(),
             complete: true,
             jobs: self.jobs.values().map(JobReport::from).collect(),
+            condition: Default::default(),
         }
     }
 
@@ -343,6 +347,7 @@ impl SimHost {
             modules_cut_off: 0,
             installs_finished: 0,
             disk: None,
+            backup: None,
         }
     }
 }
@@ -379,6 +384,9 @@ fn carry_out(copy: &mut Copy, plan: &TenantPlan, action: Action) {
                 value: 0,
             });
         }
+        Action::SetAside(_) => copy.aside = copy.data.take(),
+        Action::BringBack(_) => copy.data = copy.aside.take(),
+        Action::RemoveAside(_) => copy.aside = None,
         Action::RemoveVolume(Role::Postgres) => {
             copy.data = None;
             copy.initialisations = 0;

@@ -1,15 +1,16 @@
-//! Modelled jobs: copying a stopped tenant's data from another host, with the leave of that host's plan.
+//! Modelled jobs: copying a stopped tenant's data from another host, with the leave of that host's plan; backups, and filling a new
+//! tenant from one.
 //!
 //! Not here: the agents' real jobs and streams, which have tests of their own.
 
 use isyone_agent::plan::state::Database;
 use isyone_proto::{
+    backup::{BackupMade, Counts, RestoreOrder, SnapshotName},
     ids::HostName,
     plan::{JobOrder, JobWork},
     report::{JobReport, JobState},
 };
 use rand::RngExt as _;
-use uuid::Uuid;
 
 use super::{
     Simulation,
@@ -29,6 +30,27 @@ pub struct SimJob {
     pub began_with: Option<Data>,
 }
 
+impl SimJob {
+    /// The snapshot that it has made.
+    fn made(&self) -> Option<BackupMade> {
+        let JobWork::Backup(make) = &self.order.work else {
+            return None;
+        };
+        (self.state == JobState::Done).then(|| BackupMade {
+            snapshot: SnapshotName([7; 32]),
+            work: make.work,
+            at: 1,
+            ended_at: 1,
+            read_bytes: PIECES << 20,
+            stored_bytes: PIECES << 20,
+            files: 1,
+            left_out: 0,
+            segments: None,
+            counts: Counts::default(),
+        })
+    }
+}
+
 impl From<&SimJob> for JobReport {
     fn from(job: &SimJob) -> Self {
         Self {
@@ -41,6 +63,8 @@ impl From<&SimJob> for JobReport {
                 JobState::Retrying => "the other host is not reached".to_owned(),
                 _ => String::new(),
             },
+            backup: job.made().map(Box::new),
+            fault: None,
         }
     }
 }
@@ -100,11 +124,24 @@ impl Simulation {
 
     /// The job after one more piece.
     fn copied(&mut self, host: &HostName, job: SimJob) -> SimJob {
-        let JobWork::Fetch { from, .. } = &job.order.work;
         let retry = |job: SimJob| SimJob {
             state: JobState::Retrying,
             ..job
         };
+        let from = match &job.order.work {
+            JobWork::Fetch { from, .. } => from.clone(),
+            JobWork::Restore(restore) => {
+                let restore = restore.clone();
+                return self.restored(host, job, &restore);
+            }
+            JobWork::Backup(_) => {
+                return SimJob {
+                    state: JobState::Done,
+                    ..job
+                };
+            }
+        };
+        let from = &from;
         let reached = self.peers_reach && self.hosts.contains_key(from);
         let Some(source) = self.hosts.get(from).filter(|_| reached) else {
             return retry(job);
@@ -130,7 +167,8 @@ impl Simulation {
         }
         let pieces = job.pieces + 1;
         let whole = pieces >= PIECES;
-        if whole && !self.complete(host, &job.order, job.order.id, held) {
+        let ready = Database::Ready { synced: true };
+        if whole && !self.complete(host, &job.order, held, ready) {
             return retry(job);
         }
         SimJob {
@@ -145,13 +183,50 @@ impl Simulation {
         }
     }
 
+    /// One more piece of a backup, of whatever was in it: it is the new tenant's from now on.
+    fn restored(&mut self, host: &HostName, job: SimJob, restore: &RestoreOrder) -> SimJob {
+        let pieces = job.pieces + 1;
+        let copies = self.hosts.get(host).map(|sim| &sim.copies);
+        let copy = copies.and_then(|copies| copies.get(&job.order.tenant));
+        // In its place: as much as was there. What a restore to an earlier moment leaves out was asked for.
+        let aside = copy.and_then(|copy| copy.aside);
+        let held = Some(aside.unwrap_or(Data {
+            uid: job.order.uid,
+            value: 0,
+        }));
+        let database = match restore.rekey {
+            true => Database::Restored {
+                source: "odoo_alfa".to_owned(),
+                neutralise: restore.neutralise,
+            },
+            false => Database::Ready { synced: true },
+        };
+        let whole = pieces >= PIECES;
+        if whole && !self.complete(host, &job.order, held, database) {
+            // Not made yet: as the agent does, it is begun anew.
+            return SimJob {
+                state: JobState::Retrying,
+                pieces: 0,
+                ..job
+            };
+        }
+        SimJob {
+            state: match whole {
+                true => JobState::Done,
+                false => JobState::Running,
+            },
+            pieces,
+            ..job
+        }
+    }
+
     /// Records that a copy is complete; false while its volumes are not there.
     fn complete(
         &mut self,
         host: &HostName,
         order: &JobOrder,
-        job: Uuid,
         data: Option<Data>,
+        database: Database,
     ) -> bool {
         let copies = self.hosts.get_mut(host).map(|sim| &mut sim.copies);
         let Some(copy) = copies.and_then(|copies| copies.get_mut(&order.tenant)) else {
@@ -162,8 +237,8 @@ impl Simulation {
             return false;
         }
         let state = &mut copy.world.state;
-        state.database = Database::Ready { synced: true };
-        state.copied_by = Some(job);
+        state.database = database;
+        state.copied_by = Some(order.id);
         state.settings = "of the copy".to_owned();
         copy.data = data;
         true

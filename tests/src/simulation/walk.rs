@@ -6,11 +6,20 @@
 use std::{collections::BTreeSet, fmt};
 
 use isyone_fleet::{
-    change::{Command, Outcome},
+    backups::{Policy, Turn, Wanted, Work},
+    change::{Command, Outcome, RestoreTenant, backups::NewKey},
+    desired::Sealed,
+    observed::Hello,
     operation::{OperationKind, Stage},
+    settings::BackupDestination,
     testing::{self, Bench, name},
 };
-use isyone_proto::{ids::TenantName, operation::OperationState, plan::Lifecycle};
+use isyone_proto::{
+    backup::Place,
+    ids::{ShortName, TenantName},
+    operation::OperationState,
+    plan::Lifecycle,
+};
 use uuid::Uuid;
 
 use super::{Shape, Simulation, host::Worked, invariants};
@@ -56,20 +65,44 @@ struct Run {
     stages: BTreeSet<Stage>,
 }
 
+/// What is done: an operation of a kind, or the other form of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Errand {
+    kind: OperationKind,
+    /// A restore that takes the tenant's place.
+    in_place: bool,
+}
+
+/// All of them.
+fn errands() -> impl Iterator<Item = Errand> {
+    let plain = |kind| Errand {
+        kind,
+        in_place: false,
+    };
+    let in_place = Errand {
+        kind: OperationKind::Restore,
+        in_place: true,
+    };
+    OperationKind::ALL
+        .into_iter()
+        .map(plain)
+        .chain(std::iter::once(in_place))
+}
+
 /// Walks all kinds, each left alone and cancelled at each of its stages, with every `stride`-th death.
 pub fn walk(stride: usize) -> Walked {
     let mut walked = Walked::default();
-    for kind in OperationKind::ALL {
-        let alone = run(kind, None, Death::Nobody);
+    for errand in errands() {
+        let alone = run(errand, None, Death::Nobody);
         let cancels = alone.stages.iter().copied().map(Some);
         for cancel_at in std::iter::once(None).chain(cancels) {
-            let plain = run(kind, cancel_at, Death::Nobody);
+            let plain = run(errand, cancel_at, Death::Nobody);
             walked.stages.extend(plain.stages.iter().copied());
             walked.operations += 1;
             let coordinator = (1..=plain.commits).map(Death::Coordinator);
             let agent = (1..=plain.steps).map(Death::Agent);
             for death in coordinator.chain(agent).step_by(stride) {
-                run(kind, cancel_at, death);
+                run(errand, cancel_at, death);
                 walked.deaths += 1;
             }
         }
@@ -96,9 +129,14 @@ fn before(kind: OperationKind) -> &'static [OperationKind] {
         K::Create => &[],
         K::Resume => &[K::Create, K::Suspend],
         K::Purge | K::Undelete => &[K::Create, K::Delete],
-        K::Update | K::Restart | K::Suspend | K::Resize | K::Delete | K::Move | K::Upgrade => {
-            &[K::Create]
-        }
+        K::Update
+        | K::Restart
+        | K::Suspend
+        | K::Resize
+        | K::Delete
+        | K::Move
+        | K::Restore
+        | K::Upgrade => &[K::Create],
     }
 }
 
@@ -111,8 +149,9 @@ fn creation(plan: &str, kind: OperationKind) -> Command {
 }
 
 /// What begins an operation of this kind.
-fn order(kind: OperationKind) -> Command {
+fn order(errand: Errand) -> Command {
     use OperationKind as K;
+    let kind = errand.kind;
     let (name, request_id) = (alfa(), Some(format!("the {}", kind.word())));
     match kind {
         K::Create => creation("small", kind),
@@ -152,7 +191,65 @@ fn order(kind: OperationKind) -> Command {
             to: testing::name("h1"),
             request_id,
         },
+        K::Restore => Command::RestoreTenant(Box::new(RestoreTenant {
+            source: name.clone(),
+            wanted: Wanted::Latest,
+            destination: None,
+            name: if errand.in_place { name } else { beta() },
+            uid: Uuid::from_u128(8),
+            secrets: Sealed("sealed".into()),
+            host: (!errand.in_place).then(|| testing::name("h1")),
+            live: false,
+            request_id,
+        })),
     }
+}
+
+/// What is restored.
+fn beta() -> TenantName {
+    name("beta")
+}
+
+/// A backup of the tenant, at one destination.
+fn back_up(sim: &mut Simulation) {
+    let destination: ShortName = name("own");
+    let reached = BackupDestination {
+        at: Place::Coordinator,
+        rate_bytes_per_s: 0,
+    };
+    let backups = &mut sim.settings.backups;
+    backups.destinations.insert(destination.clone(), reached);
+    backups.standard = Some(Policy::standard(vec![destination.clone()]));
+    let hosts: Vec<_> = sim.hosts.keys().cloned().collect();
+    for host in hosts {
+        let accepted_generation = sim.state.fleet.hosts[&host].plan_generation;
+        sim.submit(Command::Greet {
+            hello: Hello {
+                makes_backups: true,
+                peer_port: Some(7483),
+                ..Hello::default()
+            },
+            host,
+            accepted_generation,
+        });
+    }
+    let (uid, host) = {
+        let tenant = &sim.state.fleet.tenants[&alfa()];
+        (tenant.uid, tenant.placement.host.clone())
+    };
+    sim.submit(Command::PutBackupKeys(vec![NewKey {
+        name: alfa(),
+        uid,
+        key: Sealed("key".into()),
+    }]));
+    sim.submit(Command::OrderBackups(vec![Turn {
+        tenant: uid,
+        host,
+        destination,
+        work: Work::Base,
+    }]));
+    let created = sim.state.fleet.tenants[&alfa()].operation;
+    settle(sim, created, None, Death::Nobody, &mut Run::new());
 }
 
 /// A fleet in which operations of this kind can begin: two hosts, and the tenant on the first.
@@ -173,8 +270,18 @@ fn prepared(kind: OperationKind) -> Simulation {
         cordon(&mut sim, host.as_str(), true);
     }
     for earlier in before(kind) {
-        let id = begin(&mut sim, order(*earlier)).expect("it begins");
+        let id = begin(
+            &mut sim,
+            order(Errand {
+                kind: *earlier,
+                in_place: false,
+            }),
+        )
+        .expect("it begins");
         settle(&mut sim, id, None, Death::Nobody, &mut Run::new());
+    }
+    if kind == OperationKind::Restore {
+        back_up(&mut sim);
     }
     cordon(&mut sim, "h1", false);
     sim
@@ -214,7 +321,8 @@ fn begin(sim: &mut Simulation, command: Command) -> Option<Uuid> {
     None
 }
 
-fn run(kind: OperationKind, cancel_at: Option<Stage>, death: Death) -> Run {
+fn run(errand: Errand, cancel_at: Option<Stage>, death: Death) -> Run {
+    let kind = errand.kind;
     let mut sim = prepared(kind);
     let before = sim.state.fleet.tenants.get(&alfa()).cloned();
     let mut run = Run::new();
@@ -223,10 +331,10 @@ fn run(kind: OperationKind, cancel_at: Option<Stage>, death: Death) -> Run {
         _ => None,
     });
     let commits = sim.commits();
-    let id = begin(&mut sim, order(kind)).expect("answered at last");
+    let id = begin(&mut sim, order(errand)).expect("answered at last");
     settle(&mut sim, id, cancel_at, death, &mut run);
     run.commits = sim.commits() - commits;
-    let at = format!("{kind:?}, cancelled at {cancel_at:?}, {death:?}");
+    let at = format!("{errand:?}, cancelled at {cancel_at:?}, {death:?}");
     let operation = &sim.state.fleet.operations[&id];
     let cancelled = operation.state == OperationState::Cancelled;
     assert!(
@@ -266,6 +374,13 @@ fn run(kind: OperationKind, cancel_at: Option<Stage>, death: Death) -> Run {
         }
         (true, None, Some(_)) => panic!("{at}: the tenant is gone"),
     }
+    let restored = sim.state.fleet.tenants.get(&beta());
+    let is_there = restored.is_some_and(|tenant| !tenant.is_deleted());
+    assert_eq!(
+        is_there,
+        kind == OperationKind::Restore && !errand.in_place && !cancelled,
+        "{at}"
+    );
     invariants::check(&sim);
     invariants::check_quiet(&sim);
     run

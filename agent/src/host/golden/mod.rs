@@ -134,6 +134,26 @@ impl GoldenStore {
         .await
     }
 
+    /// Makes room: removes all spares, and with `snapshots` these as well. The next tenant of a kind takes longer.
+    pub async fn give_way(&self, snapshots: bool) -> io::Result<()> {
+        let writer = self.access.clone().write_owned().await;
+        let (spares, dir) = (self.spares.clone(), self.dir.clone());
+        blocking(move || {
+            let _writer = writer; // held even if the caller is dropped
+            spares.give_way()?;
+            let all = match snapshots {
+                true => fsutil::list(&dir)?,
+                false => Vec::new(),
+            };
+            // Not what is being taken just now.
+            let all = all.into_iter().filter(|e| Meta::read(&e.path).is_some());
+            all.map(|entry| entry.path)
+                .filter(|path| path.extension().is_none_or(|e| e != "tmp"))
+                .try_for_each(|path| fsutil::remove_tree(&path))
+        })
+        .await
+    }
+
     /// Allows one maker per key at a time: a second tenant of a new kind waits for the first one's snapshot instead of
     /// initialising the same again.
     pub async fn maker(&self, key: &str) -> OwnedMutexGuard<()> {

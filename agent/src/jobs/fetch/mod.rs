@@ -28,11 +28,10 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, async_trait, transport::Channel};
 
-pub use self::room::Reserve;
+pub use self::room::{Reserve, Room};
 use self::{
     manifest::{Builder, Facts, Manifest},
     pace::{Came, Pace},
-    room::Room,
     target::{Asks, Differ, GiveUp, Piece, Target},
     words::{again, disk, skipped, stalled, told},
 };
@@ -61,7 +60,9 @@ pub struct Fetch {
 #[async_trait]
 impl Work for Fetch {
     async fn attempt(&self, order: &JobOrder, progress: &Progress) -> Attempt<()> {
-        let JobWork::Fetch { from, .. } = &order.work;
+        let JobWork::Fetch { from, .. } = &order.work else {
+            return Err(JobError::Never("no order to copy".to_owned()));
+        };
         let tenant = self.tenant(order)?;
         match copies::find(&self.host, &tenant).await.map_err(disk)? {
             Copy::Incoming => {}
@@ -182,7 +183,9 @@ impl Fetch {
 
     /// Connects to the host that has the copy, and shows which way that took.
     async fn source(&self, order: &JobOrder, progress: &Progress) -> Attempt<Source> {
-        let JobWork::Fetch { from, address } = &order.work;
+        let JobWork::Fetch { from, address } = &order.work else {
+            return Err(JobError::Never("no order to copy".to_owned()));
+        };
         let route = Route {
             operation: order.operation,
             tenant: order.tenant.clone(),

@@ -15,7 +15,7 @@ use crate::plan::{
         ContainerSpec, DeviceLimits, LABEL_ROLE, LABEL_TENANT, LABEL_UID, Limits, Mount,
         MountSource, PublishedPort,
     },
-    facts::{HostFacts, Images},
+    facts::{HostFacts, ImageFacts, Images},
     home, postgres, render,
     stack::{
         ADDON_NAME, ADDONS_TARGET, EXTRA_ADDONS_TARGET, GEVENT_PORT, HTTP_PORT, MAX_CONNECTIONS,
@@ -115,11 +115,21 @@ fn file_mount(host: &HostFacts, plan: &TenantPlan, file: &str, target: &str) -> 
 }
 
 /// Since 18, the official image keeps its clusters one level higher, in one directory per major version.
-fn postgres_data(images: &Images) -> &'static str {
-    if has_levels(&images.postgres.postgres_major) {
+pub fn postgres_target(image: &ImageFacts) -> &'static str {
+    if has_levels(&image.postgres_major) {
         "/var/lib/postgresql"
     } else {
         "/var/lib/postgresql/data"
+    }
+}
+
+/// Where in its volume an image's PostgreSQL has its cluster; `None`: not in it.
+pub fn cluster_in_volume(image: &ImageFacts) -> Option<String> {
+    let place = image.pgdata.as_deref()?;
+    let within = place.strip_prefix(postgres_target(image))?;
+    match within.strip_prefix('/') {
+        Some(within) => Some(within.to_owned()),
+        None => within.is_empty().then(String::new),
     }
 }
 
@@ -154,7 +164,7 @@ pub(super) fn postgres(plan: &TenantPlan, host: &HostFacts, images: &Images) -> 
     let mut mounts = vec![
         Mount {
             source: MountSource::Volume(plan.name.postgres_volume()),
-            target: postgres_data(images).to_owned(),
+            target: postgres_target(&images.postgres).to_owned(),
         },
         file_mount(host, plan, render::PASSWORD_FILE, render::PASSWORD_TARGET),
     ];
@@ -290,6 +300,12 @@ pub(super) fn install(
 pub(super) fn finish(plan: &TenantPlan, host: &HostFacts, images: &Images) -> ContainerSpec {
     let arguments = loading(plan, "base".to_owned());
     one_off(plan, host, images, ("finish", &arguments))
+}
+
+/// Runs each installed module's statements that keep a copy from reaching anybody.
+pub(super) fn neutralise(plan: &TenantPlan, host: &HostFacts, images: &Images) -> ContainerSpec {
+    let arguments = ["neutralize", "-d", &plan.name.database()].map(str::to_owned);
+    one_off(plan, host, images, ("neutralise", &arguments))
 }
 
 /// Both 18 (any text means none) and 19 (a boolean) understand `=True`. Limits are off: this is one long request.

@@ -5,7 +5,7 @@
 
 mod containers;
 
-pub use self::containers::default_pgdata;
+pub use self::containers::{cluster_in_volume, default_pgdata, postgres_target};
 
 use std::collections::BTreeMap;
 
@@ -141,6 +141,7 @@ pub fn stack(plan: &TenantPlan, host: &HostFacts, images: &Images, master_hash: 
     let mut stack = Stack {
         network: named(plan, plan.name.project(), "network", "default"),
         subnet: plan.subnet.trunc().to_string(),
+        mtu: host.mtu,
         postgres_volume: volume(plan, Role::Postgres),
         odoo_volume: volume(plan, Role::Odoo),
         postgres,
@@ -148,6 +149,7 @@ pub fn stack(plan: &TenantPlan, host: &HostFacts, images: &Images, master_hash: 
         init: containers::init(plan, host, images),
         install: containers::install(plan, host, images),
         finish: containers::finish(plan, host, images),
+        neutralise: containers::neutralise(plan, host, images),
         files: Vec::new(),
         standin: images.odoo.standin || images.postgres.standin,
         golden_key: golden_key(plan, images),

@@ -23,6 +23,7 @@ fn host() -> HostFacts {
         tenants_dir: "/var/lib/isyone/tenants".into(),
         addons_dir: "/var/lib/isyone/addons".into(),
         data_device: None,
+        mtu: None,
         relays: false,
         home: Some("/srv/isyone/tenants/alfa".into()),
     }

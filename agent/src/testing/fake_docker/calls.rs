@@ -19,12 +19,20 @@ use crate::{
 
 #[async_trait]
 impl Docker for FakeDocker {
+    async fn ping(&self) -> Result<()> {
+        if self.world().mute {
+            std::future::pending::<()>().await;
+        }
+        self.up().map(drop)
+    }
+
     async fn info(&self) -> Result<EngineInfo> {
-        drop(self.up()?);
+        let daemon = self.up()?.daemon.clone();
         Ok(EngineInfo {
             version: "fake".to_owned(),
             root_dir: self.dir.display().to_string(),
             cpus: 4,
+            ..daemon
         })
     }
 
@@ -200,6 +208,16 @@ impl Docker for FakeDocker {
 
     async fn start(&self, name: &str) -> Result<()> {
         let fate = self.before(format!("start {name}")).await?;
+        {
+            let mut world = self.world();
+            let id = world.find(name)?.id;
+            if world.half_left.contains(&id) {
+                return Err(DockerError::Refused(format!(
+                    "failed to create task for container: failed to start shim: mkdir \
+                     /run/containerd/io.containerd.runtime.v2.task/moby/id{id}: file exists: unknown"
+                )));
+            }
+        }
         self.begin(name)?;
         self.tell(name, "start");
         self.after(fate, ()).await
@@ -251,7 +269,12 @@ impl Docker for FakeDocker {
         Ok(self.up()?.networks.get(name).cloned())
     }
 
-    async fn create_network(&self, network: &NamedSpec, subnet: &str) -> Result<()> {
+    async fn create_network(
+        &self,
+        network: &NamedSpec,
+        subnet: &str,
+        mtu: Option<u16>,
+    ) -> Result<()> {
         let fate = self
             .before(format!("create-network {}", network.name))
             .await?;
@@ -268,6 +291,7 @@ impl Docker for FakeDocker {
                 Network {
                     subnet: subnet.to_owned(),
                     labels,
+                    mtu,
                 },
             );
         }
@@ -445,7 +469,11 @@ impl Docker for FakeDocker {
     }
 
     async fn exec_state(&self, _id: &str) -> Result<ExecState> {
-        Ok(ExecState::default())
+        let code = self.world().ends_with;
+        Ok(ExecState {
+            code,
+            ..ExecState::default()
+        })
     }
 }
 

@@ -24,7 +24,7 @@ use tokio::sync::{broadcast, watch};
 
 use crate::{
     base::clock::now_ms,
-    docker::{DockerError, EngineEvent, Image, Result, tenant_of_volume},
+    docker::{DockerError, EngineEvent, EngineInfo, Image, Result, tenant_of_volume},
     plan::container::{
         Container, ContainerSpec, LABEL_STANDIN, LABEL_TENANT, Limits, MountSource, Network,
     },
@@ -94,10 +94,16 @@ struct World {
     calls: u64,
     dies_at: Option<u64>,
     down: bool,
+    /// How it is set up, but for what is its own anyway.
+    daemon: EngineInfo,
+    /// It takes questions whether it answers, and does not.
+    mute: bool,
     next_id: u64,
     unhealthy: BTreeSet<String>,
     /// Where containers are; those that are not here are at 127.0.0.1.
     places: BTreeMap<String, Ipv4Addr>,
+    /// Containers of which containerd has kept half, by their number.
+    half_left: BTreeSet<u64>,
     /// Containers that do not end when they are told to.
     stubborn: BTreeSet<String>,
     /// Connections to a tenant's PostgreSQL that came over the network.
@@ -106,6 +112,8 @@ struct World {
     pending: BTreeMap<String, (u32, u32)>,
     /// Tenants whose modules take for ever to load.
     slow: BTreeSet<String>,
+    /// The code with which interactive commands end.
+    ends_with: i32,
     modules: modules::Modules,
     violations: Vec<String>,
     log: Vec<String>,
@@ -223,6 +231,31 @@ impl FakeDocker {
         self.world().down = down;
     }
 
+    /// The daemon is set up like this, from its next start on.
+    pub fn set_up(&self, daemon: EngineInfo) {
+        self.world().daemon = daemon;
+    }
+
+    /// The largest packet of a network, where it was made with one.
+    pub fn mtu_of(&self, network: &str) -> Option<u16> {
+        self.world().networks.get(network)?.mtu
+    }
+
+    /// The daemon was killed while it started this container, which is not up: this very one never starts again.
+    pub fn leave_half(&self, name: &str) {
+        let mut world = self.world();
+        if let Ok(container) = world.find(name) {
+            container.state = "exited";
+            let id = container.id;
+            world.half_left.insert(id);
+        }
+    }
+
+    /// The daemon takes questions whether it answers, and says nothing; or answers again.
+    pub fn set_mute(&self, mute: bool) {
+        self.world().mute = mute;
+    }
+
     /// From now on a container of this name has that address while it runs.
     pub fn put_at(&self, name: &str, address: Ipv4Addr) {
         self.world().places.insert(name.to_owned(), address);
@@ -311,6 +344,11 @@ impl FakeDocker {
             device: None,
         };
         self.world().volumes.insert(name.to_owned(), volume);
+    }
+
+    /// Interactive commands end with this code from now on.
+    pub fn end_commands_with(&self, code: i32) {
+        self.world().ends_with = code;
     }
 
     /// Somebody's own container uses this volume from now on.

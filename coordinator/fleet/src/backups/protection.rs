@@ -8,11 +8,12 @@
 use std::{collections::BTreeMap, fmt};
 
 use isyone_types::{ids::ShortName, plan::UnixMs};
+use serde::{Deserialize, Serialize};
 
 use super::policy::Policy;
 
 /// What was last reported of a tenant at one destination.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Repository {
     /// The newest base that is complete.
     pub base_at: Option<UnixMs>,

@@ -6,19 +6,23 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use isyone_types::{
+    backup::SnapshotName,
     generation::Generation,
     identity::{CertificateInfo, Identity, OperatorRole},
     ids::{HostName, ShortName, TenantName},
-    mail::Mail,
-    odoo::{self, OdooSettings},
     plan::UnixMs,
     report::HostReport,
     spec::{Domain, ImageRef, LabelKey, LabelValue, Size, TenantSpec},
 };
 use uuid::Uuid;
 
-use super::reseal::Resealed;
+use super::{
+    backups::{AskForBackup, JudgedBackups, NewKey, RestoreTenant},
+    reseal::Resealed,
+    tenants::{SetMail, SetOdoo},
+};
 use crate::{
+    backups::Turn,
     desired::{
         Certificate, Host, Operator, Rate, Sealed, Tenant, Token,
         certificates::{AcmeAccount, CertificateTrouble, EdgeCertificate},
@@ -101,6 +105,13 @@ pub enum Command {
     MoveTenant {
         name: TenantName,
         to: HostName,
+        request_id: Option<String>,
+    },
+    /// Bring a tenant back from a backup, as a new one or in its place.
+    RestoreTenant(Box<RestoreTenant>),
+    /// Put back what a tenant was before it was restored in its place.
+    ReturnTenant {
+        name: TenantName,
         request_id: Option<String>,
     },
     /// Take a tenant out of quarantine.
@@ -198,6 +209,25 @@ pub enum Command {
     PutAcmeAccount(Box<AcmeAccount>),
     /// Stored secrets were sealed by another key.
     Reseal(Vec<Resealed>),
+    /// Tenants get keys for their backups.
+    PutBackupKeys(Vec<NewKey>),
+    /// These have their turn to be backed up.
+    OrderBackups(Vec<Turn>),
+    /// Nobody carries these orders out any more: the tenants' uids, and theirs.
+    EndBackupOrders(Vec<(Uuid, Uuid)>),
+    /// An operator wants backups now.
+    AskForBackup(Box<AskForBackup>),
+    /// A repository was pruned: these snapshots are no longer in it.
+    SnapshotsForgotten {
+        /// The tenant's uid.
+        tenant: Uuid,
+        destination: ShortName,
+        names: Vec<SnapshotName>,
+    },
+    /// Nothing is left of the repositories of these tenants, by uid, whose keys are deleted.
+    RepositoriesRemoved(Vec<Uuid>),
+    /// Whether tenants can be restored as was promised, of those where that has changed.
+    BackupsJudged(Vec<JudgedBackups>),
     /// Add domains to a tenant, or make one of its domains the primary.
     AddDomains(Box<AddDomains>),
     /// Remove a domain from a tenant.
@@ -253,6 +283,8 @@ impl Command {
             Self::DeleteTenant { .. } => "delete-tenant",
             Self::UndeleteTenant { .. } => "undelete-tenant",
             Self::MoveTenant { .. } => "move-tenant",
+            Self::RestoreTenant(_) => "restore-tenant",
+            Self::ReturnTenant { .. } => "return-tenant",
             Self::EdgesRun { .. } => "edges-run",
             Self::SetAccess { .. } => "set-access",
             Self::CancelOperation { .. } => "cancel-operation",
@@ -276,6 +308,13 @@ impl Command {
             Self::CertificateTrouble(_) => "certificate-trouble",
             Self::PutAcmeAccount(_) => "put-acme-account",
             Self::Reseal(_) => "reseal",
+            Self::PutBackupKeys(_) => "put-backup-keys",
+            Self::OrderBackups(_) => "order-backups",
+            Self::EndBackupOrders(_) => "end-backup-orders",
+            Self::AskForBackup(_) => "ask-for-backup",
+            Self::SnapshotsForgotten { .. } => "snapshots-forgotten",
+            Self::RepositoriesRemoved(_) => "repositories-removed",
+            Self::BackupsJudged(_) => "backups-judged",
             Self::AddDomains(_) => "add-domains",
             Self::RemoveDomain { .. } => "remove-domain",
             Self::DomainUnreachable(_) => "domain-unreachable",
@@ -301,6 +340,7 @@ impl Command {
     pub fn tenant(&self) -> Option<&TenantName> {
         match self {
             Self::CreateTenant(create) => Some(&create.name),
+            Self::RestoreTenant(restore) => Some(&restore.name),
             Self::AddDomains(add) => Some(&add.name),
             Self::SetMail(set) => Some(&set.name),
             Self::SetOdoo(set) => Some(&set.name),
@@ -312,6 +352,7 @@ impl Command {
             | Self::UpgradeTenant { name, .. }
             | Self::DeleteTenant { name, .. }
             | Self::UndeleteTenant { name, .. }
+            | Self::ReturnTenant { name, .. }
             | Self::MoveTenant { name, .. }
             | Self::SetAccess { name, .. }
             | Self::RemoveDomain { name, .. }
@@ -337,28 +378,6 @@ pub struct CreateTenant {
     pub force: bool,
     /// Only decide; change nothing.
     pub dry_run: bool,
-}
-
-/// Arguments of [`Command::SetMail`].
-#[derive(Debug, Clone)]
-pub struct SetMail {
-    pub name: TenantName,
-    /// Its own settings; `None`: those of its plan or the fleet again.
-    pub mail: Option<Mail>,
-    /// Its passwords as they were, and with that of its mail server, sealed. `None`: they stay.
-    pub secrets: Option<(Sealed, Sealed)>,
-    pub request_id: Option<String>,
-}
-
-/// Arguments of [`Command::SetOdoo`].
-#[derive(Debug, Clone)]
-pub struct SetOdoo {
-    pub name: TenantName,
-    /// Added to its own.
-    pub set: OdooSettings,
-    /// Taken away from them, before that.
-    pub unset: Vec<odoo::Name>,
-    pub request_id: Option<String>,
 }
 
 /// What [`Command::SetAccess`] changes. Fields that are not set stay as they are.

@@ -71,6 +71,17 @@ pub enum ChangeError {
         /// For how long it has been at that stage.
         for_s: i64,
     },
+    #[error("tenant `{name}` cannot be backed up: {problem}")]
+    NoBackups {
+        name: TenantName,
+        problem: &'static str,
+    },
+    #[error("tenant `{source_name}` cannot be restored: {problem}")]
+    NotRestorable {
+        /// The tenant that was backed up.
+        source_name: TenantName,
+        problem: String,
+    },
     /// A field that can be set only at creation.
     #[error("tenant `{name}`: {}", never(.fields))]
     Immutable {

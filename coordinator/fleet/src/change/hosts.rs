@@ -148,6 +148,8 @@ impl Edit<'_> {
         accepted_generation: Generation,
     ) -> Result<Outcome, ChangeError> {
         let host = self.host(name)?;
+        self.heard(&host, accepted_generation);
+        let host = self.host(name)?;
         let mut seen = self
             .state
             .observed
@@ -155,6 +157,12 @@ impl Edit<'_> {
             .get(name)
             .map(|h| (**h).clone())
             .unwrap_or_default();
+        if host.makes_backups != hello.makes_backups {
+            let mut host = (*host).clone();
+            host.makes_backups = hello.makes_backups;
+            self.put_host(host);
+            self.touch_host(name); // its plan has them, or no more
+        }
         seen.hello = hello;
         seen.accepted_generation = accepted_generation;
         let trouble = generations::ahead(&host, accepted_generation).unwrap_or_default();

@@ -87,6 +87,8 @@ impl Edit<'_> {
                 labels,
                 cordoned: false,
                 pending,
+                makes_backups: false,
+                unheard: false,
                 plan_generation: self.first_generation(),
                 joined_at: self.stamp.now,
                 certificates: vec![enroll.certificate],

@@ -41,6 +41,7 @@ fn asked(command: &Command) -> Option<Value> {
             request_id,
         } => of(request_id, name, &|| json!(cancel_running)),
         Command::ResumeTenant { name, request_id }
+        | Command::ReturnTenant { name, request_id }
         | Command::UndeleteTenant { name, request_id } => of(request_id, name, &|| Value::Null),
         Command::ResizeTenant {
             name,
@@ -68,6 +69,10 @@ fn asked(command: &Command) -> Option<Value> {
             json!([set.mail, set.secrets.is_some()])
         }),
         Command::SetOdoo(set) => of(&set.request_id, &set.name, &|| json!([set.set, set.unset])),
+        Command::RestoreTenant(r) => of(&r.request_id, &r.name, &|| {
+            let (source, to) = (&r.source, format!("{:?}", r.wanted));
+            json!([source, to, r.destination, r.host, r.live])
+        }),
         Command::AddDomains(add) => of(&add.request_id, &add.name, &|| {
             json!([add.domains, add.primary])
         }),

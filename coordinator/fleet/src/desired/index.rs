@@ -15,7 +15,7 @@ use isyone_types::{
 };
 use uuid::Uuid;
 
-use super::{CopyRole, Fleet, Tenant, TenantPlacement};
+use super::{CopyRole, Fleet, Tenant, TenantPlacement, backups::BackupKey};
 use crate::operation::Operation;
 
 /// What is placed on a host.
@@ -116,7 +116,7 @@ impl Tenant {
 
     /// Its entry in [`Fleet::fenced`].
     fn fenced(&self) -> Option<(UnixMs, TenantName)> {
-        let until = self.fenced_until().filter(|_| !self.is_deleted())?;
+        let until = self.lets_go_at().filter(|_| !self.is_deleted())?;
         Some((until, self.name.clone()))
     }
 
@@ -180,6 +180,28 @@ impl Fleet {
         }
         if let Some(entry) = tenant.fenced() {
             self.fenced.remove(&entry);
+        }
+    }
+
+    /// Inserts or replaces the key of a tenant's backups and updates the index.
+    pub fn put_backup_key(&mut self, key: Arc<BackupKey>) {
+        let end = key.delete_at.map(|at| (at, key.tenant));
+        if let Some(old) = self.backup_keys.insert(key.tenant, key) {
+            self.forget_end(&old);
+        }
+        self.key_ends.extend(end);
+    }
+
+    /// Removes the key of a tenant's backups and its index entry.
+    pub fn remove_backup_key(&mut self, tenant: Uuid) {
+        if let Some(old) = self.backup_keys.remove(&tenant) {
+            self.forget_end(&old);
+        }
+    }
+
+    fn forget_end(&mut self, key: &BackupKey) {
+        if let Some(at) = key.delete_at {
+            self.key_ends.remove(&(at, key.tenant));
         }
     }
 

@@ -53,6 +53,13 @@ macro_rules! kinds {
 }
 
 kinds! {
+    BackupAsked => "backup.asked",
+    BackupFailed => "backup.failed",
+    BackupKeyDeleted => "backup.key_deleted",
+    BackupKeyRead => "backup.key_read",
+    BackupLate => "backup.late",
+    BackupPruneFailed => "backup.prune_failed",
+    BackupRecovered => "backup.recovered",
     CertificateAccount => "certificate.account",
     CertificateFailed => "certificate.failed",
     CertificateIssued => "certificate.issued",
@@ -75,6 +82,7 @@ kinds! {
     HostDegraded => "host.degraded",
     HostJoined => "host.joined",
     HostLost => "host.lost",
+    HostMended => "host.mended",
     HostPlanAhead => "host.plan_ahead",
     HostPlanRefused => "host.plan_refused",
     HostReachable => "host.reachable",
@@ -119,6 +127,7 @@ kinds! {
     TenantRecovered => "tenant.recovered",
     TenantResized => "tenant.resized",
     TenantRestarted => "tenant.restarted",
+    TenantRestoreOrdered => "tenant.restore_ordered",
     TenantUndeleted => "tenant.undeleted",
     TenantResumed => "tenant.resumed",
     TenantSettingsChanged => "tenant.settings_changed",
@@ -203,6 +212,13 @@ mod tests {
 
     /// Programs match on these words: a change here breaks them.
     const WORDS: &[&str] = &[
+        "backup.asked",
+        "backup.failed",
+        "backup.key_deleted",
+        "backup.key_read",
+        "backup.late",
+        "backup.prune_failed",
+        "backup.recovered",
         "certificate.account",
         "certificate.failed",
         "certificate.issued",
@@ -225,6 +241,7 @@ mod tests {
         "host.degraded",
         "host.joined",
         "host.lost",
+        "host.mended",
         "host.plan_ahead",
         "host.plan_refused",
         "host.reachable",
@@ -268,6 +285,7 @@ mod tests {
         "tenant.recovered",
         "tenant.resized",
         "tenant.restarted",
+        "tenant.restore_ordered",
         "tenant.undeleted",
         "tenant.resumed",
         "tenant.settings_changed",

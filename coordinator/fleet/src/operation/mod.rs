@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub use self::routes::RoutesDue;
-use crate::event::is_the_platform;
+use crate::{backups::RestorePoint, event::is_the_platform};
 
 /// What an operation is for, in the words of whoever asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -48,12 +48,15 @@ pub enum OperationKind {
     Purge,
     /// Takes it to another host.
     Move,
+    /// Brings it back from a backup, as a new tenant. Not `restore`, which records of before say of an undelete.
+    #[serde(rename = "restore_backup")]
+    Restore,
     /// Changes its images, or finds out anew what they are.
     Upgrade,
 }
 
 impl OperationKind {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Create,
         Self::Update,
         Self::Restart,
@@ -64,6 +67,7 @@ impl OperationKind {
         Self::Undelete,
         Self::Purge,
         Self::Move,
+        Self::Restore,
         Self::Upgrade,
     ];
 
@@ -80,18 +84,20 @@ impl OperationKind {
             Self::Undelete => "undelete",
             Self::Purge => "purge",
             Self::Move => "move",
+            Self::Restore => "restore",
             Self::Upgrade => "upgrade",
         }
     }
 }
 
 /// How long an operation usually takes at most, milliseconds. A create may have to fetch images of some GB over a slow
-/// line, as may an upgrade, and install a hundred modules; a move copies data at a bounded rate; everything else is a matter of minutes.
+/// line, as may an upgrade, and install a hundred modules; a move or a restore brings data at a bounded rate; everything else is a
+/// matter of minutes.
 pub fn deadline_ms(kind: OperationKind) -> i64 {
     const MINUTE: i64 = 60_000;
     match kind {
         OperationKind::Create | OperationKind::Update | OperationKind::Upgrade => 60 * MINUTE,
-        OperationKind::Move => 24 * 60 * MINUTE,
+        OperationKind::Move | OperationKind::Restore => 24 * 60 * MINUTE,
         OperationKind::Restart
         | OperationKind::Suspend
         | OperationKind::Resume
@@ -180,6 +186,24 @@ pub enum MoveStage {
     Back,
 }
 
+/// The stages of a restore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RestoreStage {
+    /// In its place: the host stops the tenant.
+    Stop,
+    /// The host makes room: volumes that are empty.
+    Prepare,
+    /// The host fetches the backup and the log, and its PostgreSQL recovers them.
+    Fetch,
+    /// The host starts the tenant.
+    Start,
+    /// The edges take up its route.
+    Route,
+    /// It was cancelled or failed: the host removes what it has made.
+    Back,
+}
+
 /// A tenant's host brings it to a generation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Converge {
@@ -210,12 +234,35 @@ pub struct Relocation {
     pub copying_since: Option<UnixMs>,
 }
 
+/// A tenant is filled from another one's backup, and started. Until it has started, going back removes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restoration {
+    /// The host that does so.
+    pub host: HostName,
+    /// What is restored is called, or was, and its uid.
+    pub source: TenantName,
+    pub source_uid: Uuid,
+    /// From where, and how far.
+    pub point: RestorePoint,
+    /// What comes is another tenant's, and gets this one's keys and address.
+    pub rekey: bool,
+    /// It is neutralised before it is used.
+    pub neutralise: bool,
+    /// It takes the place of what the tenant has, which is set aside on the same host.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_place: bool,
+    /// The generation that the host must report.
+    pub generation: u64,
+    pub stage: RestoreStage,
+}
+
 /// Work as a machine: which one, and at which stage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Procedure {
     Converge(Converge),
     Move(Relocation),
+    Restore(Box<Restoration>),
 }
 
 /// A stage of any procedure.
@@ -223,11 +270,12 @@ pub enum Procedure {
 pub enum Stage {
     Converge(ConvergeStage),
     Move(MoveStage),
+    Restore(RestoreStage),
 }
 
 impl Stage {
     /// All stages of all procedures: tests walk them, so that a new one is covered without being named there.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 16] = [
         Self::Converge(ConvergeStage::Host),
         Self::Converge(ConvergeStage::Route),
         Self::Converge(ConvergeStage::Back),
@@ -238,19 +286,30 @@ impl Stage {
         Self::Move(MoveStage::Start),
         Self::Move(MoveStage::Route),
         Self::Move(MoveStage::Back),
+        Self::Restore(RestoreStage::Stop),
+        Self::Restore(RestoreStage::Prepare),
+        Self::Restore(RestoreStage::Fetch),
+        Self::Restore(RestoreStage::Start),
+        Self::Restore(RestoreStage::Route),
+        Self::Restore(RestoreStage::Back),
     ];
 
     /// Its name for people and programs.
     pub fn word(self) -> &'static str {
         match self {
             Self::Converge(ConvergeStage::Host) => "host",
-            Self::Move(MoveStage::Prepare) => "prepare",
-            Self::Move(MoveStage::Stop) => "stop",
+            Self::Move(MoveStage::Prepare) | Self::Restore(RestoreStage::Prepare) => "prepare",
+            Self::Move(MoveStage::Stop) | Self::Restore(RestoreStage::Stop) => "stop",
             Self::Move(MoveStage::Copy) => "copy",
             Self::Move(MoveStage::Fence) => "fence",
-            Self::Move(MoveStage::Start) => "start",
-            Self::Converge(ConvergeStage::Route) | Self::Move(MoveStage::Route) => "route",
-            Self::Converge(ConvergeStage::Back) | Self::Move(MoveStage::Back) => "back",
+            Self::Restore(RestoreStage::Fetch) => "fetch",
+            Self::Move(MoveStage::Start) | Self::Restore(RestoreStage::Start) => "start",
+            Self::Converge(ConvergeStage::Route)
+            | Self::Move(MoveStage::Route)
+            | Self::Restore(RestoreStage::Route) => "route",
+            Self::Converge(ConvergeStage::Back)
+            | Self::Move(MoveStage::Back)
+            | Self::Restore(RestoreStage::Back) => "back",
         }
     }
 
@@ -258,7 +317,9 @@ impl Stage {
     pub fn is_route(self) -> bool {
         matches!(
             self,
-            Self::Converge(ConvergeStage::Route) | Self::Move(MoveStage::Route)
+            Self::Converge(ConvergeStage::Route)
+                | Self::Move(MoveStage::Route)
+                | Self::Restore(RestoreStage::Route)
         )
     }
 
@@ -266,7 +327,9 @@ impl Stage {
     pub fn is_back(self) -> bool {
         matches!(
             self,
-            Self::Converge(ConvergeStage::Back) | Self::Move(MoveStage::Back)
+            Self::Converge(ConvergeStage::Back)
+                | Self::Move(MoveStage::Back)
+                | Self::Restore(RestoreStage::Back)
         )
     }
 }
@@ -276,6 +339,7 @@ impl Procedure {
         match self {
             Self::Converge(converge) => Stage::Converge(converge.stage),
             Self::Move(relocation) => Stage::Move(relocation.stage),
+            Self::Restore(restoration) => Stage::Restore(restoration.stage),
         }
     }
 
@@ -284,6 +348,8 @@ impl Procedure {
         match self {
             Self::Converge(converge) => converge.back != WayBack::None,
             Self::Move(relocation) => relocation.stage < MoveStage::Fence,
+            // Nothing else was there before.
+            Self::Restore(_) => true,
         }
     }
 
@@ -292,6 +358,7 @@ impl Procedure {
         match self {
             Self::Converge(converge) => &converge.host,
             Self::Move(relocation) => &relocation.to,
+            Self::Restore(restoration) => &restoration.host,
         }
     }
 
@@ -300,6 +367,7 @@ impl Procedure {
         match self {
             Self::Converge(converge) => converge.generation,
             Self::Move(relocation) => relocation.generation,
+            Self::Restore(restoration) => restoration.generation,
         }
     }
 }

@@ -2,11 +2,12 @@
 //! stage, with what that changes in the Fleet; go back; or be done.
 //!
 //! Whoever calls it, however often and after whatever crash, gets the same answer from the same state. Each procedure has
-//! a file: `converge`, `relocate`.
+//! a file: `converge`, `relocate`, `restore`.
 //! Not here: the record (operation), calling this and applying what it says (change/operations).
 
 mod converge;
 mod relocate;
+mod restore;
 mod waiting;
 
 use isyone_types::{
@@ -40,13 +41,17 @@ const UNHEALTHY_PATIENCE_MS: i64 = 240_000;
 pub enum Effect {
     /// Stop the tenant where it lives, although it should run.
     Halt,
-    /// Give both hosts of a move new plans: a job and a grant appear in them, or disappear.
+    /// Give the hosts of a move or a restore new plans: a job and a grant appear in them, or disappear.
     TouchHosts,
     /// The point of no return: the tenant lives in its incoming place from now on, and the old copy is fenced.
     TakeOver {
         /// What did not come along, in words; empty when everything did. The old copy has it for as long as it is kept.
         left_behind: String,
     },
+    /// What a halted tenant has is set aside on its host, for a restore that takes its place.
+    SetAside,
+    /// It is well with what was restored: what was set aside is kept for its time, and a new backup is made.
+    KeepAside,
     /// Let a tenant that was halted run again.
     Release,
 }
@@ -93,6 +98,7 @@ pub fn advance(state: &State, settings: &Settings, operation: &Operation, now: U
     match &operation.procedure {
         Procedure::Converge(converge) => converge::advance(&scene, converge),
         Procedure::Move(relocation) => relocate::advance(&scene, relocation),
+        Procedure::Restore(restoration) => restore::advance(&scene, restoration),
     }
 }
 
@@ -139,7 +145,7 @@ pub fn steps(state: &State, operation: &Operation, waiting: Option<&Waiting>) ->
             steps.extend(host_steps(state, operation, &converge.host));
             true
         }
-        Procedure::Converge(_) | Procedure::Move(_) => false,
+        Procedure::Converge(_) | Procedure::Move(_) | Procedure::Restore(_) => false,
     };
     // What a host does, it tells in steps of its own.
     if !hosts || stage.is_back() {

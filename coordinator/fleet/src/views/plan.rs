@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use isyone_types::{
+    backup::RepositoryKey,
     ids::{HostName, ShortName, TenantName},
     mail::Mail,
     network::{MailRelay, NetworkPolicy},
@@ -17,22 +18,24 @@ use isyone_types::{
 };
 use uuid::Uuid;
 
+use super::backups;
 #[cfg(feature = "planted")]
 use crate::planted;
 use crate::{
-    desired::{CopyRole, Tenant, TenantPlacement},
+    desired::{CopyRole, Tenant, TenantPlacement, backups::BackupKey},
     operation::{MoveStage, Operation, Procedure, Relocation},
     settings::Settings,
     state::State,
 };
 
 /// Everything that a host must run; `None` for a host that is not there or that nobody has let in. `open` unseals a
-/// tenant's passwords.
+/// tenant's passwords, `open_key` the key of its backups.
 pub fn host_plan<E>(
     state: &State,
     settings: &Settings,
     host: &HostName,
     mut open: impl FnMut(&Tenant) -> Result<TenantSecrets, E>,
+    mut open_key: impl FnMut(&BackupKey) -> Result<RepositoryKey, E>,
 ) -> Result<Option<HostPlan>, E> {
     let record = state.fleet.hosts.get(host);
     let Some(record) = record.filter(|record| !record.pending) else {
@@ -57,8 +60,24 @@ pub fn host_plan<E>(
             continue;
         };
         let secrets = open(tenant)?;
-        plan.tenants
-            .push(tenant_plan(tenant, place, role, settings, secrets));
+        let mut told_of = tenant_plan(tenant, place, role, settings, secrets);
+        // Of what lies elsewhere, nothing is backed up.
+        if role.is_none()
+            && let Some(told) = backups::told(state, settings, tenant, &mut open_key)?
+        {
+            told_of.backup = Some(told.plan);
+            told_of.wal_spool = told.spool;
+            plan.jobs.extend(told.job);
+        }
+        plan.tenants.push(told_of);
+        if role.is_none() {
+            plan.jobs.extend(backups::restore_job(
+                state,
+                settings,
+                tenant,
+                &mut open_key,
+            )?);
+        }
         if let Some((operation, relocation)) = copying(state, tenant) {
             if relocation.to == *host {
                 plan.jobs.push(fetch(operation, relocation, tenant));
@@ -160,6 +179,7 @@ fn grant(operation: &Operation, relocation: &Relocation, tenant: &Tenant) -> Pee
 /// What a copy must be: the tenant's wish where it lives, and what its role says elsewhere.
 fn desired(tenant: &Tenant, role: Option<&CopyRole>) -> DesiredState {
     match (role, tenant.desired) {
+        (None, Lifecycle::Running) if tenant.is_being_filled() => DesiredState::Standby,
         (None, Lifecycle::Running) if tenant.halted => DesiredState::Suspended,
         (None, wanted) => wanted.into(),
         (Some(CopyRole::Discarded), _) | (Some(_), Lifecycle::Purged) => DesiredState::Purged,
@@ -175,8 +195,8 @@ fn desired(tenant: &Tenant, role: Option<&CopyRole>) -> DesiredState {
 fn seed(tenant: &Tenant, role: Option<&CopyRole>) -> Seed {
     match role {
         Some(CopyRole::Incoming) => Seed::Peer(tenant.placement.host.clone()),
-        _ if tenant.activated_at.is_some() => Seed::Existing,
-        _ => Seed::Fresh,
+        _ if tenant.activated_at.is_some() && !tenant.is_being_filled() => Seed::Existing,
+        _ => tenant.from_backup.map_or(Seed::Fresh, Seed::Backup),
     }
 }
 
@@ -216,9 +236,14 @@ fn tenant_plan(
         // A discarded copy is one of several: nothing is lost with it.
         purge_now: tenant.purge_now || role == Some(&CopyRole::Discarded),
         leftover: role == Some(&CopyRole::Discarded),
+        // It lies where the tenant lived then, whatever its role there.
+        before: { tenant.before.as_ref() }
+            .filter(|before| before.host == place.host)
+            .map(|before| before.wish),
         seed: seed(tenant, role),
         upload_limit_bytes: settings.edge.upload_limit_bytes,
-        wal_spool: None, // nothing ships it yet
+        wal_spool: None,
+        backup: None,
         signup: spec.signup,
         mail: mail(settings, tenant).map(|(mail, _)| mail.clone()),
         odoo: odoo_settings(settings, tenant),
@@ -311,5 +336,6 @@ fn firewall(settings: &Settings) -> Firewall {
         closed: settings.network.closed.clone(),
         mail_relays: mail_relays(settings),
         policies: Vec::new(),
+        mtu: settings.network.mtu,
     }
 }

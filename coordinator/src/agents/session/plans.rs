@@ -133,10 +133,16 @@ fn render(shared: &Shared, host: &HostName) -> Result<HostPlan, Status> {
     let state = shared.handle.snapshot();
     let plan = timed(&shared.handle.timings().plan_render, || {
         let settings = shared.handle.settings();
-        views::host_plan(&state, settings, host, |tenant| {
-            let secrets = shared.sealer.open_secrets(tenant)?;
-            Ok(shared.mail.complete(settings, tenant, secrets))
-        })
+        views::host_plan(
+            &state,
+            settings,
+            host,
+            |tenant| {
+                let secrets = shared.sealer.open_secrets(tenant)?;
+                Ok(shared.mail.complete(settings, tenant, secrets))
+            },
+            |key| shared.sealer.open_backup_key(key),
+        )
     });
     let plan = plan.map_err(|error| {
         tracing::error!(%host, %error, "no plan can be made for this host");

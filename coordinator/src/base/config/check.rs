@@ -1,10 +1,10 @@
 //! Constraints between keys, and between a key and the outside world.
 //!
-//! Not here: sections with a file of their own (edge, dns, plans, probes, tls), and parsing.
+//! Not here: sections with a file of their own (backup, edge, dns, plans, probes, tls), and parsing.
 
 use isyone_proto::{ids::ShortName, known, spec::ValueError};
 
-use super::{Config, ConfigError, Images, Network, Span, edge, mail, network, plans, tls};
+use super::{Config, ConfigError, Images, Network, Span, backup, edge, mail, network, plans, tls};
 
 /// With a shorter interval, reports rather than tenants would be a host's load.
 const MIN_REPORT_INTERVAL: Span = Span::seconds(1);
@@ -40,6 +40,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     config.dns.check(&config.edge)?;
     Images::check(config)?;
     mail::check(config)?;
+    backup::check(config)?;
     for (name, plan) in &config.plans {
         plans::check(name, plan)?;
     }

@@ -1,6 +1,6 @@
 //! Default values of the configuration.
 //!
-//! Not here: defaults of the sections with a file of their own (dns, probes, tls), and the sample that shows all of
+//! Not here: defaults of the sections with a file of their own (backup, dns, probes, tls), and the sample that shows all of
 //! them.
 
 use std::{collections::BTreeMap, path::PathBuf};
@@ -9,9 +9,9 @@ use isyone_fleet::settings::Edition;
 use isyone_proto::{network, spec};
 
 use super::{
-    Advertise, Bytes, Certificates, Config, Cpus, Defaults, Dns, Edge, FrameOptions, Images, Join,
-    Lifecycle, Listen, Liveness, Log, LogFormat, MailConfig, Monitoring, Network, Placement, Plan,
-    Probes, Span, Tls, UrlScheme,
+    Advertise, Backup, Bytes, Certificates, Config, Cpus, Defaults, Dns, Edge, FrameOptions,
+    Images, Join, Lifecycle, Listen, Liveness, Log, LogFormat, MailConfig, Monitoring, Network,
+    Placement, Plan, Probes, Span, Tls, UrlScheme,
 };
 
 /// Parses one of the literals below; a unit test covers all of them.
@@ -52,6 +52,7 @@ impl Default for Config {
             egress: network::Egress::Open,
             egress_allow: Vec::new(),
             egress_smtp: false,
+            backup: None,
             mail: None,
             odoo: Default::default(),
         };
@@ -80,6 +81,7 @@ impl Default for Config {
             placement: Placement::default(),
             defaults: Defaults::default(),
             lifecycle: Lifecycle::default(),
+            backup: Backup::default(),
             liveness: Liveness::default(),
             certificates: Certificates::default(),
             log: Log::default(),
@@ -125,6 +127,7 @@ impl Default for Network {
             last_port: 29_999,
             closed_networks: CLOSED_NETWORKS.into_iter().map(literal).collect(),
             mail_relays: Vec::new(),
+            mtu: None,
         }
     }
 }
@@ -220,7 +223,7 @@ impl Default for Log {
     fn default() -> Self {
         Self {
             format: LogFormat::Human,
-            filter: "info".to_owned(),
+            filter: "info,rustic_core=warn".to_owned(),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! The structs below mirror the file field for field; an unknown key is an error. [`Config::settings`] is the part that
 //! the pure core gets. Not here: defaults (defaults), checks across fields (check), the commented sample (sample).
 
+mod backup;
 mod check;
 mod defaults;
 mod dns;
@@ -35,6 +36,7 @@ use isyone_proto::{
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    backup::{Backup, PlanBackup},
     dns::Dns,
     edge::{Dashboard, FrameOptions},
     images::{ImagePattern, Images},
@@ -128,6 +130,8 @@ pub struct Config {
     pub lifecycle: Lifecycle,
     /// Report interval, and when silence counts.
     pub liveness: Liveness,
+    /// Tenants' backups.
+    pub backup: Backup,
     /// How long certificates are valid.
     pub certificates: Certificates,
     /// What is logged, and how.
@@ -195,6 +199,8 @@ pub struct Network {
     pub closed_networks: Vec<IpNet>,
     /// Mail servers that tenants may reach wherever they are.
     pub mail_relays: Vec<MailRelay>,
+    /// Largest packet of tenants' networks; without it, as their hosts' own are.
+    pub mtu: Option<u16>,
 }
 
 /// `[edge]`: where the edges are, and what all of them do.

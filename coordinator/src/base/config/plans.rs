@@ -9,7 +9,7 @@ use isyone_proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Bytes, ConfigError, Cpus, MailConfig, Span, check::ensure, odoo};
+use super::{Bytes, ConfigError, Cpus, MailConfig, PlanBackup, Span, check::ensure, odoo};
 
 /// A user whose visit woke the tenant needs time to log in.
 const MIN_SLEEP_AFTER: Span = Span::seconds(60);
@@ -81,6 +81,9 @@ pub struct Plan {
     /// Whether TCP port 25 is open.
     #[serde(default)]
     pub egress_smtp: bool,
+    /// What `[backup]` says otherwise of its tenants.
+    #[serde(default)]
+    pub backup: Option<PlanBackup>,
     /// How its tenants send mail, in place of `[mail]`.
     #[serde(default)]
     pub mail: Option<MailConfig>,

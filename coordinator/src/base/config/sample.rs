@@ -65,7 +65,8 @@ hosts = [@HOSTS@]
 # Tenants' networks are cut out of tenant_range (choose one that your machines do not use); their ports are published
 # between first_port and last_port. closed_networks: where tenants may not go, besides the control plane, other hosts, each other
 # and clouds' metadata services. mail_relays: mail servers that they may reach wherever they are: "10.0.0.25:587", or "host:25" for
-# one on their own host.
+# one on their own host. Optional: mtu (largest packet of tenants' networks; without it each host takes Docker's, or its own network's
+# where that is below 1500).
 [network]
 #= tenant_range = "10.200.0.0/14"
 #= subnet_prefix = 28
@@ -184,6 +185,32 @@ hosts = [@HOSTS@]
 [lifecycle]
 #= quarantine = "7d"
 
+# Tenants' backups: a base backup each night of those `length` hours, the log of what is written after it as often as `rpo` asks (what
+# may be lost with a host), a portable dump each dump_nights nights. time_zone: whose night (defaults.time_zone when not set).
+# keep_…: how many states are kept; every_second: for how long back every second can be restored; on_purpose: how long what was
+# made on order or before a deletion is kept, and all of a deleted tenant. A plan may say otherwise in [plans.<name>.backup], and
+# which destinations. host_rate: most bytes per second that are taken from one host.
+[backup]
+#= enabled = true
+#= rpo = "11m"
+#= begin = "01:00"
+#= length = "4h"
+#= dump_nights = 7
+#= keep_last = 2
+#= keep_daily = 7
+#= keep_weekly = 4
+#= keep_monthly = 12
+#= every_second = "7d"
+#= on_purpose = "30d"
+#= host_rate = "100MiB"
+
+# Where to, at most four: each gets everything. path: a directory of this machine, below the data directory unless it begins with "/"
+# (then it must be there: a disk that is not mounted is not filled by mistake). reserve is kept free there. Optional: rate = "20MiB"
+# (most bytes per second from each host). Naming one here replaces the whole list.
+#= [backup.destinations.coordinator]
+#= path = "backups"
+#= reserve = "5GiB"
+
 # How often hosts report; after how much silence they get no new tenants, and count as lost.
 [liveness]
 #= report_interval = "5s"
@@ -198,7 +225,7 @@ hosts = [@HOSTS@]
 # format: "human" or "json"; filter: as RUST_LOG.
 [log]
 #= format = "human"
-#= filter = "info"
+#= filter = "info,rustic_core=warn"
 
 # Sizes. memory and cpu: limit of both containers together; disk: what placement counts on, and the tenant is held to; workers:
 # Odoo's HTTP workers, 0 is one threaded process. Optional: pids, nofile, device_read_bps = "100MiB", device_write_bps,

@@ -62,6 +62,7 @@ impl Config {
                 last_port: self.network.last_port,
                 closed: self.network.closed_networks.clone(),
                 mail_relays: self.network.mail_relays.clone(),
+                mtu: self.network.mtu,
             },
             edge: settings::Edge {
                 addresses: self.edge.addresses.clone(),
@@ -91,6 +92,7 @@ impl Config {
             dashboard_hostname: self.dashboard_hostname(),
             domains_are_watched: self.dns.watches(),
             auto_approve: self.join.auto_approve,
+            backups: self.backups(),
         }
     }
 

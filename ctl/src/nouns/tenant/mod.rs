@@ -11,6 +11,7 @@ pub mod logs;
 pub mod mail;
 pub mod moving;
 pub mod read;
+pub mod restore;
 pub mod settings;
 pub mod upgrade;
 pub mod verify;
@@ -71,9 +72,8 @@ pub enum TenantCommand {
         after_help = "Examples:\n  isyctl tenant list --deleted     what is kept; `show` says until when\n  isyctl tenant undelete alfa"
     )]
     Undelete(change::Plain),
-    /// What `undelete` was called once
-    #[command(hide = true, after_help = "Example:\n  isyctl tenant undelete alfa")]
-    Restore(change::Restore),
+    /// Bring a tenant back from a backup: in its place, or as another one (--as)
+    Restore(restore::Restore),
     /// Who gets in to a tenant, at the edge
     #[command(subcommand)]
     Access(access::AccessCommand),
@@ -134,7 +134,7 @@ impl TenantCommand {
             Self::Move(command) => command.run(app).await,
             Self::Delete(command) => command.run(app).await,
             Self::Undelete(command) => change::undelete(app, command).await,
-            Self::Restore(command) => command.run(),
+            Self::Restore(command) => command.run(app).await,
             Self::Access(command) => command.run(app).await,
             Self::Mail(command) => command.run(app).await,
             Self::Settings(command) => command.run(app).await,

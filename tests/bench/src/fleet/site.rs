@@ -81,6 +81,7 @@ impl Site {
             data_dir: dir.path().join("data"),
             ..Config::default()
         };
+        config.backup.enabled = false;
         config.listen.grpc = free()?;
         config.listen.enroll = free()?;
         config.listen.http = free()?;
@@ -259,6 +260,8 @@ fn host(running: &Running, index: usize) -> Result<(Host, Identity)> {
         pending: false,
         plan_generation: 1.into(),
         joined_at: now_ms(),
+        makes_backups: false,
+        unheard: false,
         certificates: vec![certificate],
     };
     Ok((
@@ -330,6 +333,9 @@ fn tenant(running: &Running, settings: &Settings, host: &Host, slot: usize) -> R
         copies: Vec::new(),
         halted: false,
         last_epoch: 0,
+        from_backup: None,
+        before: None,
+        rests_since: None,
         started_at: None,
     })
 }

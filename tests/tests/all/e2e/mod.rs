@@ -2,12 +2,14 @@
 
 mod access;
 mod adversary;
+mod backups;
 mod bad_input;
 mod bombard;
 mod browser;
 mod crashes;
 mod data;
 mod fleet;
+mod hosts;
 mod https;
 mod isolation;
 mod mail;

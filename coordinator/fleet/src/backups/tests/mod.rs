@@ -3,6 +3,7 @@
 mod nights;
 mod policies;
 mod protections;
+mod restores;
 
 use isyone_types::ids::{HostName, ShortName};
 use uuid::Uuid;

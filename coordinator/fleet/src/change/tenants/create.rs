@@ -210,7 +210,7 @@ impl Edit<'_> {
     }
 
     /// A new tenant that should run, and that no host knows of yet.
-    fn fresh(&self, create: CreateTenant, placement: TenantPlacement) -> Tenant {
+    pub(super) fn fresh(&self, create: CreateTenant, placement: TenantPlacement) -> Tenant {
         Tenant {
             name: create.name,
             uid: create.uid,
@@ -240,6 +240,9 @@ impl Edit<'_> {
             copies: Vec::new(),
             halted: false,
             last_epoch: 0,
+            from_backup: None,
+            before: None,
+            rests_since: None,
         }
     }
 }

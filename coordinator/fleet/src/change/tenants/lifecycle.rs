@@ -39,6 +39,7 @@ impl Edit<'_> {
                 format!("is suspended; `isyctl tenant resume {name}` starts it"),
             ));
         }
+        self.check_disk(&tenant)?;
         tenant.odoo_restarts += 1;
         tenant.postgres_restarts += u64::from(database);
         tenant.settings_asked += u64::from(settings);

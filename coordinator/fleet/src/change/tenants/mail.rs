@@ -3,13 +3,32 @@
 //! Not here: sealing the password (the coordinator's operators), what becomes of the settings on its host (its agent, which makes
 //! Odoo's container anew where they differ).
 
-use isyone_types::mail::{Mail, MailHost, MailTls};
+use isyone_types::{
+    ids::TenantName,
+    mail::{Mail, MailHost, MailTls},
+};
 
 use super::{
     super::{ChangeError, Edit, Outcome},
     wrong_state,
 };
-use crate::{change::SetMail, desired::Tenant, event::EventKind, operation::OperationKind, views};
+use crate::{
+    desired::{Sealed, Tenant},
+    event::EventKind,
+    operation::OperationKind,
+    views,
+};
+
+/// Arguments of [`crate::change::Command::SetMail`].
+#[derive(Debug, Clone)]
+pub struct SetMail {
+    pub name: TenantName,
+    /// Its own settings; `None`: those of its plan or the fleet again.
+    pub mail: Option<Mail>,
+    /// Its passwords as they were, and with that of its mail server, sealed. `None`: they stay.
+    pub secrets: Option<(Sealed, Sealed)>,
+    pub request_id: Option<String>,
+}
 
 impl Edit<'_> {
     pub(in crate::change) fn set_mail(&mut self, set: SetMail) -> Result<Outcome, ChangeError> {
@@ -73,15 +92,13 @@ impl Edit<'_> {
 #[cfg(test)]
 mod tests {
     use isyone_types::{
-        ids::TenantName,
-        mail::{Mail, MailTls, Relay, Via},
+        mail::{Relay, Via},
         plan::TenantSecrets,
     };
 
     use super::*;
     use crate::{
         change::Command,
-        desired::{Sealed, Tenant},
         settings::ConfiguredMail,
         testing::{Bench, name, resources},
         views::SettingSource,
@@ -138,7 +155,14 @@ mod tests {
         assert!(changed.generation > generation, "its host is told");
         assert_eq!(seen(&bench), Some((0, SettingSource::Tenant)));
         let open = |_: &Tenant| Ok::<_, ()>(TenantSecrets::default());
-        let plan = views::host_plan(&bench.state, &bench.settings, &name("h1"), open).unwrap();
+        let plan = views::host_plan(
+            &bench.state,
+            &bench.settings,
+            &name("h1"),
+            open,
+            |_| Err(()),
+        );
+        let plan = plan.unwrap();
         assert_eq!(plan.unwrap().tenants[0].mail, Some(own));
     }
 

@@ -3,11 +3,27 @@
 //! Not here: which there are, their types and bounds (isyone_types::odoo), what becomes of them on its host (its agent, which makes
 //! Odoo's container anew where they differ).
 
+use isyone_types::{
+    ids::TenantName,
+    odoo::{self, OdooSettings},
+};
+
 use super::{
     super::{ChangeError, Edit, Outcome},
     wrong_state,
 };
-use crate::{change::SetOdoo, event::EventKind, operation::OperationKind};
+use crate::{event::EventKind, operation::OperationKind};
+
+/// Arguments of [`crate::change::Command::SetOdoo`].
+#[derive(Debug, Clone)]
+pub struct SetOdoo {
+    pub name: TenantName,
+    /// Added to its own.
+    pub set: OdooSettings,
+    /// Taken away from them, before that.
+    pub unset: Vec<odoo::Name>,
+    pub request_id: Option<String>,
+}
 
 impl Edit<'_> {
     pub(in crate::change) fn set_odoo(&mut self, asked: SetOdoo) -> Result<Outcome, ChangeError> {
@@ -48,7 +64,7 @@ impl Edit<'_> {
 
 #[cfg(test)]
 mod tests {
-    use isyone_types::{ids::TenantName, odoo::OdooSettings, plan::TenantSecrets};
+    use isyone_types::plan::TenantSecrets;
 
     use super::*;
     use crate::{
@@ -122,7 +138,14 @@ mod tests {
         ];
         assert_eq!(chosen(&bench), rows);
         let open = |_: &Tenant| Ok::<_, ()>(TenantSecrets::default());
-        let plan = views::host_plan(&bench.state, &bench.settings, &name("h1"), open).unwrap();
+        let plan = views::host_plan(
+            &bench.state,
+            &bench.settings,
+            &name("h1"),
+            open,
+            |_| Err(()),
+        );
+        let plan = plan.unwrap();
         let plan = plan.unwrap().tenants.remove(0).odoo;
         assert_eq!(plan.iter().count(), 4);
         assert_eq!(plan.get("unaccent"), Some("True"));

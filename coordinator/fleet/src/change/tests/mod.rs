@@ -3,6 +3,9 @@
 //! Not here: what holds after any sequence of commands (properties), and domains and sleep, which have tests of their
 //! own.
 
+mod backups;
+mod conditions;
+mod gone;
 mod hopeless;
 mod joining;
 mod lifecycle;

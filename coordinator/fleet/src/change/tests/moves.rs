@@ -3,10 +3,13 @@
 //! Not here: what survives crashes between any two steps (the workspace's simulation).
 
 use isyone_types::{
+    backup::RepositoryKey,
     plan::{DesiredState, HostPlan, TenantSecrets},
     report::{JobReport, JobState},
 };
 use uuid::Uuid;
+
+use crate::desired::backups::BackupKey;
 
 use super::{
     operations::{ended, settled, start, word},
@@ -15,7 +18,8 @@ use super::{
 
 pub(super) fn plan_of(bench: &Bench, host: &HostName) -> HostPlan {
     let open = |_: &Tenant| Ok::<_, std::convert::Infallible>(TenantSecrets::default());
-    views::host_plan(&bench.state, &bench.settings, host, open)
+    let open_key = |_: &BackupKey| Ok(RepositoryKey::from(&[7; 64]));
+    views::host_plan(&bench.state, &bench.settings, host, open, open_key)
         .unwrap()
         .unwrap()
 }
@@ -65,11 +69,14 @@ pub(super) fn job(bench: &mut Bench, host: &HostName, id: Uuid, state: JobState)
             state,
             bytes_done: 5 << 20,
             bytes_total: 10 << 20,
+            backup: None,
+            fault: None,
             message: match state {
                 JobState::Running => String::new(),
                 _ => "no route".to_owned(),
             },
         }],
+        condition: Default::default(),
     };
     let report = Box::new(report);
     bench

@@ -13,20 +13,22 @@ fn keyed(create: CreateTenant) -> Command {
     }))
 }
 
+fn begun_by(outcome: Outcome) -> Uuid {
+    match outcome {
+        Outcome::Operation(operation) => operation.id,
+        Outcome::Domains { operation, .. } => operation.unwrap().id,
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn a_request_id_stands_for_one_request_with_all_its_parameters() {
-    let fresh = || {
-        let (mut bench, host, _) = running();
-        bench.edges_run();
-        bench.host("h2", resources(8, 32, 100));
-        (bench, host)
-    };
     let alfa = || name::<TenantName>("alfa");
     let key = || Some("r1".to_owned());
-    let restart = |database| Command::RestartTenant {
+    let restart = |database, settings| Command::RestartTenant {
         name: alfa(),
         database,
-        settings: false,
+        settings,
         request_id: key(),
     };
     let resize = |plan: &str| Command::ResizeTenant {
@@ -66,7 +68,8 @@ fn a_request_id_stands_for_one_request_with_all_its_parameters() {
         cancel_running,
     };
     let cases = [
-        (restart(false), restart(true)),
+        (restart(false, false), restart(true, false)),
+        (restart(false, false), restart(false, true)),
         (resize("large"), resize("small")),
         (upgrade(None), upgrade(Some("odoo:18.0"))),
         (delete(false), delete(true)),
@@ -75,14 +78,15 @@ fn a_request_id_stands_for_one_request_with_all_its_parameters() {
         (domain("a.example.com", true), domain("b.example.com", true)),
     ];
     for (first, second) in cases {
-        let (mut bench, _) = fresh();
-        let id = |outcome| match outcome {
-            Outcome::Operation(operation) => operation.id,
-            Outcome::Domains { operation, .. } => operation.unwrap().id,
-            other => panic!("{other:?}"),
-        };
-        let begun = id(bench.apply(first.clone()).unwrap());
-        assert_eq!(id(bench.apply(first.clone()).unwrap()), begun, "{first:?}");
+        let (mut bench, ..) = running();
+        bench.edges_run();
+        bench.host("h2", resources(8, 32, 100));
+        let begun = begun_by(bench.apply(first.clone()).unwrap());
+        assert_eq!(
+            begun_by(bench.apply(first.clone()).unwrap()),
+            begun,
+            "{first:?}"
+        );
         let refused = bench.apply(second.clone()).unwrap_err();
         assert_eq!(refused, ChangeError::RequestIdReused(begun), "{second:?}");
     }

@@ -76,9 +76,15 @@ fn plan(bench: &Bench) -> isyone_types::plan::HostPlan {
             mail_password: secret(),
         })
     };
-    views::host_plan(&bench.state, &bench.settings, &name("h1"), open)
-        .unwrap()
-        .unwrap()
+    views::host_plan(
+        &bench.state,
+        &bench.settings,
+        &name("h1"),
+        open,
+        |_| Err(()),
+    )
+    .unwrap()
+    .unwrap()
 }
 
 fn primary(bench: &Bench) -> Option<String> {

@@ -6,6 +6,8 @@
 //! Everything above a role's directory is root's alone, and what is below is the tenant's: nothing here follows a link.
 //! Blocking. Not here: when any of this is done (tenant::data), where data lies (plan::home).
 
+mod aside;
+
 use std::{
     io,
     path::{Path, PathBuf},
@@ -120,6 +122,7 @@ impl Homes {
         let facts = |role| self.facts(&path, role, pointers.volume(role));
         let (postgres, odoo) = (facts(Role::Postgres), facts(Role::Odoo));
         Ok(Home {
+            aside: aside::found(&path, &owner),
             postgres,
             odoo,
             owner,

@@ -1,65 +1,28 @@
-//! SQL that makes a freshly filled database the tenant's own, and Odoo's password hashes. Pure.
+//! SQL that makes a freshly filled database the tenant's own. Pure.
 //!
 //! The SQL goes to `psql` through standard input, so no value is ever an argument. Not here: running it
 //! (tenant::database).
 
-use base64::Engine as _;
+mod passwords;
+mod restored;
+
 use isyone_proto::plan::TenantPlan;
-use sha2::{Digest as _, Sha256, Sha512};
+use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+pub use self::{
+    passwords::{metrics_token, monitor_password, password_hash, superuser_password},
+    restored::{count_lively, lively, rekey_restored},
+};
 use crate::plan::{fresh, mail, postgres, stack::split_memory};
-
-/// Passwords are random with at least 128 bits, so stretching adds nothing; Odoo re-hashes at the first login anyway.
-const ROUNDS: u32 = 25_000;
 
 /// Quotes a text as a PostgreSQL literal, whatever `standard_conforming_strings` says.
 pub fn literal(text: &str) -> String {
     format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
-/// Hashes a password in passlib's format, as Odoo stores it. The salt is derived from tenant and purpose: the same
-/// input gives the same text, so a rendered file does not change by itself.
-pub fn password_hash(password: &str, uid: Uuid, purpose: &str) -> String {
-    let salt = &Sha256::digest(format!("isyone {purpose} {uid}"))[..16];
-    let mut key = [0u8; 64];
-    pbkdf2::pbkdf2_hmac::<Sha512>(password.as_bytes(), salt, ROUNDS, &mut key);
-    let ab64 = |bytes: &[u8]| {
-        base64::engine::general_purpose::STANDARD_NO_PAD
-            .encode(bytes)
-            .replace('+', ".")
-    };
-    format!("$pbkdf2-sha512${ROUNDS}${}${}", ab64(salt), ab64(&key))
-}
-
-/// The cluster's superuser has this password from its creation until [`rekey`] removes it: after that, nobody can log
-/// in as superuser over the network. Odoo cannot compute it, because it knows only a hash of the master password.
-pub fn superuser_password(tenant: &TenantPlan) -> String {
-    derived(tenant, "superuser")
-}
-
 /// The role that may see PostgreSQL's statistics and no customer's data.
 pub const MONITOR_ROLE: &str = "isyone_monitor";
-
-/// Derives a separate password for one purpose from the secret that neither Odoo nor PostgreSQL knows: nothing more to
-/// store, and the same after a lost disk.
-fn derived(tenant: &TenantPlan, purpose: &str) -> String {
-    let secret = tenant.secrets.master_password.expose();
-    hex::encode(Sha256::digest(format!(
-        "isyone {purpose} {} {secret}",
-        tenant.uid
-    )))
-}
-
-/// [`MONITOR_ROLE`]'s password. It is in no file of the host: PostgreSQL keeps its hash, the agent derives it.
-pub fn monitor_password(tenant: &TenantPlan) -> String {
-    derived(tenant, "monitor")
-}
-
-/// The token that Odoo's module isyone_metrics requires before it answers; in a file that only Odoo and we can read.
-pub fn metrics_token(tenant: &TenantPlan) -> String {
-    derived(tenant, "metrics")
-}
 
 /// Digest of what [`update`] sets: when it changes, `update` must run again.
 pub fn settings_digest(tenant: &TenantPlan) -> String {
@@ -307,15 +270,6 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn hashes_are_as_passlib_makes_them() {
-        // Computed with passlib 1.7.4: pbkdf2_sha512.using(rounds=25000, salt=…).hash('secret').
-        let hash = password_hash("secret", Uuid::nil(), "test");
-        assert_eq!(hash, include_str!("../../golden/passlib.txt").trim());
-        assert_eq!(hash, password_hash("secret", Uuid::nil(), "test"));
-        assert_ne!(hash, password_hash("secret", Uuid::nil(), "other"));
-    }
-
-    #[test]
     fn the_master_password_does_not_enter_the_database() {
         let plan = tenant_plan("alfa");
         let identity = DatabaseIdentity {
@@ -407,6 +361,7 @@ mod tests {
             rekey(&plan, "odoo_beta", identity),
             open(&plan),
             update(&plan),
+            rekey_restored(&plan, "odoo_beta", identity),
         ];
         for script in scripts {
             // Each session of a script begins with it, before any other name is used.
@@ -421,7 +376,11 @@ mod tests {
             }
             assert!(!script.contains("current_schema"), "{script}");
         }
-        for script in [rekey(&plan, "odoo_beta", identity), update(&plan)] {
+        for script in [
+            rekey(&plan, "odoo_beta", identity),
+            update(&plan),
+            rekey_restored(&plan, "odoo_beta", identity),
+        ] {
             let (before, after) = script
                 .split_once("GRANT CONNECT ON DATABASE postgres TO odoo, isyone_monitor;\nREVOKE CONNECT, TEMPORARY ON DATABASE postgres, template1 FROM PUBLIC;\nREVOKE CREATE ON SCHEMA public FROM PUBLIC;\n")
                 .unwrap();
