@@ -101,6 +101,7 @@ const OURS: &[&str] = &[
     "reverse",
     "rows",
     "settings",
+    "settings.kind",
     "stdin",
     "stdin_eof",
     "tty",
