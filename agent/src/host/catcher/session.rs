@@ -184,6 +184,25 @@ mod tests {
         assert!(matches!(say(&mut session, "QUIT"), Next::End(_)));
     }
 
+    /// As Python's library writes them, which Odoo uses.
+    #[test]
+    fn what_odoo_says_is_understood() {
+        let mut session = Session::default();
+        for (line, answer) in [
+            ("ehlo [10.200.0.18]", "250"),
+            ("mail FROM:<alfa@isy.one> size=158", "250"),
+            ("rcpt TO:<ana@example.com>", "250"),
+            ("data", "354"),
+            ("rset", "250"),
+            ("ehlo odoo-alfa.example.com", "250"),
+            ("mail FROM:<joão@example.com> size=9 SMTPUTF8 BODY=8BITMIME", "250"),
+            ("noop", "250"),
+            ("quit", "221"),
+        ] {
+            assert_eq!(code(&say(&mut session, line)), answer, "{line}");
+        }
+    }
+
     #[test]
     fn what_comes_too_early_too_large_or_too_often_is_refused() {
         let mut session = Session::default();
