@@ -7,6 +7,7 @@
 
 mod answers;
 mod calls;
+mod ends;
 mod fates;
 mod modules;
 mod programs;
@@ -23,7 +24,6 @@ use isyone_proto::plan::UnixMs;
 use tokio::sync::{broadcast, watch};
 
 use crate::{
-    base::clock::now_ms,
     docker::{DockerError, EngineEvent, EngineInfo, Image, Result, tenant_of_volume},
     plan::container::{
         Container, ContainerSpec, LABEL_STANDIN, LABEL_TENANT, Limits, MountSource, Network,
@@ -259,44 +259,6 @@ impl FakeDocker {
     /// From now on a container of this name has that address while it runs.
     pub fn put_at(&self, name: &str, address: Ipv4Addr) {
         self.world().places.insert(name.to_owned(), address);
-    }
-
-    /// A container's program ends by itself.
-    pub fn kill(&self, name: &str, code: i32) {
-        if let Ok(container) = self.world().find(name) {
-            (container.state, container.code) = ("exited", code);
-        }
-        self.tell(name, "die");
-    }
-
-    /// A container's program ends, and the engine starts it again.
-    pub fn crash(&self, name: &str) {
-        if let Ok(container) = self.world().find(name) {
-            container.restarted_ms = Some(now_ms());
-        }
-        self.tell(name, "die");
-        self.tell(name, "start");
-    }
-
-    /// The program in this container does not end when it is told to, or does again.
-    pub fn set_stubborn(&self, name: &str, stubborn: bool) {
-        let mut world = self.world();
-        if stubborn {
-            world.stubborn.insert(name.to_owned())
-        } else {
-            world.stubborn.remove(name)
-        };
-    }
-
-    /// The program in this container stops answering, or answers again; `odoo_alfa:8072` is Odoo's websocket process
-    /// alone.
-    pub fn set_unhealthy(&self, name: &str, unhealthy: bool) {
-        let mut world = self.world();
-        if unhealthy {
-            world.unhealthy.insert(name.to_owned())
-        } else {
-            world.unhealthy.remove(name)
-        };
     }
 
     /// So many connect to a tenant's PostgreSQL over the network, and stay until they are ended.
