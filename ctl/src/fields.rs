@@ -40,16 +40,6 @@ pub fn flag_of(field: &str) -> Option<&'static str> {
         "put_user" | "put_user.name" => "--user",
         // Never typed as an option.
         "put_user.password" | "password" => "the password",
-        "port" => "--port",
-        "tls" => "--tls",
-        "unverified" => "--no-verify",
-        "user" => "--user",
-        "sender_domain" => "--sender-domain",
-        "from_filter" => "--from-filter",
-        "alias_domain" => "--alias-domain",
-        "per_day" => "--per-day",
-        "set" => "SETTING=VALUE",
-        "unset" => "--unset",
         "remove_users" => "--remove-user",
         "remove_all_users" => "--no-users",
         "rate" | "rate.average" | "rate.burst" => "--rate",
@@ -82,6 +72,23 @@ pub fn flag_of(field: &str) -> Option<&'static str> {
         "filter" => "--filter",
         "order" => "--sort",
         "limit" => "--rows",
+        _ => return settings_flag_of(name),
+    })
+}
+
+/// The same of a tenant's settings: how it sends mail, and its Odoo's.
+fn settings_flag_of(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "port" => "--port",
+        "tls" => "--tls",
+        "unverified" => "--no-verify",
+        "user" => "--user",
+        "sender_domain" => "--sender-domain",
+        "from_filter" => "--from-filter",
+        "alias_domain" => "--alias-domain",
+        "per_day" => "--per-day",
+        "set" => "SETTING=VALUE",
+        "unset" => "--unset",
         _ => return None,
     })
 }

@@ -70,15 +70,7 @@ pub fn settings() -> Settings {
             time_zone: name("UTC"),
             admin_login: name("admin"),
         },
-        network: Network {
-            tenant_range: name("10.200.0.0/14"),
-            subnet_prefix: 28,
-            first_port: 20_000,
-            last_port: 29_999,
-            closed: Vec::new(),
-            mail_relays: Vec::new(),
-            mtu: None,
-        },
+        network: network(),
         edge: Edge {
             addresses: Vec::new(),
             ports: vec![80, 443],
@@ -107,6 +99,18 @@ pub fn settings() -> Settings {
         domains_are_watched: true,
         auto_approve: false,
         backups: crate::settings::Backups::default(),
+    }
+}
+
+fn network() -> Network {
+    Network {
+        tenant_range: name("10.200.0.0/14"),
+        subnet_prefix: 28,
+        first_port: 20_000,
+        last_port: 29_999,
+        closed: Vec::new(),
+        mail_relays: Vec::new(),
+        mtu: None,
     }
 }
 

@@ -355,6 +355,15 @@ mod tests {
         }
     }
 
+    fn secrets() -> TenantSecrets {
+        TenantSecrets {
+            database_password: Secret::new("a".repeat(32)),
+            admin_password: Secret::new("b".repeat(24)),
+            master_password: Secret::new("c".repeat(32)),
+            mail_password: Secret::new("a b;#%"),
+        }
+    }
+
     fn plan() -> HostPlan {
         let tenant = |name: &str| TenantPlan {
             name: name.parse().unwrap(),
@@ -375,12 +384,7 @@ mod tests {
             time_zone: "America/Sao_Paulo".parse().unwrap(),
             modules: vec!["crm".parse().unwrap()],
             admin_login: "admin".parse().unwrap(),
-            secrets: TenantSecrets {
-                database_password: Secret::new("a".repeat(32)),
-                admin_password: Secret::new("b".repeat(24)),
-                master_password: Secret::new("c".repeat(32)),
-                mail_password: Secret::new("a b;#%"),
-            },
+            secrets: secrets(),
             odoo_restarts: 0,
             postgres_restarts: 0,
             settings_asked: 3,

@@ -149,19 +149,7 @@ fn tenant(
             memory_bytes: usage.memory_bytes,
             disk_bytes: usage.disk_bytes,
         }),
-        traffic: status.traffic.map(|traffic| Traffic {
-            requests_per_minute: traffic.requests_per_minute,
-            errors_per_minute: traffic.errors_per_minute,
-            latency_p95_ms: traffic.latency_p95_ms,
-            websockets: traffic.websockets,
-            active_users: traffic.active_users,
-            // The tenant reports this itself: nobody was active in the future.
-            last_active_at: traffic
-                .last_active_time
-                .as_ref()
-                .map(|at| unix_ms(at).min(now)),
-            mails_failed: traffic.mails_failed.map(short),
-        }),
+        traffic: status.traffic.map(|traffic| visitors(&traffic, now)),
         strain: status.strain.as_ref().map(strain),
         operation: parse_optional("operation_id", &status.operation_id)?,
         steps: status
@@ -184,6 +172,20 @@ fn tenant(
         },
         name,
     })
+}
+
+fn visitors(traffic: &v1::Traffic, now: UnixMs) -> Traffic {
+    let last_active = traffic.last_active_time.as_ref();
+    Traffic {
+        requests_per_minute: traffic.requests_per_minute,
+        errors_per_minute: traffic.errors_per_minute,
+        latency_p95_ms: traffic.latency_p95_ms,
+        websockets: traffic.websockets,
+        active_users: traffic.active_users,
+        // The tenant reports this itself: nobody was active in the future.
+        last_active_at: last_active.map(|at| unix_ms(at).min(now)),
+        mails_failed: traffic.mails_failed.map(short),
+    }
 }
 
 /// What is too large for few bytes is as large as fits.
