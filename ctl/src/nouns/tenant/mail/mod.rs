@@ -8,9 +8,9 @@ mod settings;
 use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 
-use isyone_proto::pb::v1::{CaughtMail, MailKind};
+use isyone_proto::pb::v1::{CaughtMail, GetTenantRequest, MailKind};
 
-use super::{Name, get, inside};
+use super::{Name, inside};
 use crate::{
     app::App,
     client::Client,
@@ -246,7 +246,14 @@ impl Row {
 async fn list(app: &App, name: &str) -> Outcome {
     let client = app.client()?;
     let doing = format!("list the mails of tenant `{name}`");
-    let tenant = get(&client, name).await?;
+    let asked = GetTenantRequest {
+        name: name.to_owned(),
+    };
+    let tenant = client
+        .read(&doing, asked, |c, r| async move {
+            c.tenants().get_tenant(r).await
+        })
+        .await?;
     let settings = tenant.mail.and_then(|mail| mail.settings);
     let is_caught = settings.is_some_and(|settings| settings.kind() == MailKind::Catcher);
     let in_odoo = in_odoo(&client, &doing, name).await;

@@ -48,16 +48,16 @@ pub struct Set {
     #[arg(long, group = "server")]
     no_server: bool,
     /// The server's port; the usual one unless it is named
-    #[arg(long, requires = "host")]
+    #[arg(long, requires = "host", conflicts_with_all = ["catch", "no_server"])]
     port: Option<u16>,
     /// Whether the connection is encrypted
-    #[arg(long, value_enum, requires = "host", default_value_t = Encryption::Starttls)]
+    #[arg(long, value_enum, requires = "host", conflicts_with_all = ["catch", "no_server"], default_value_t = Encryption::Starttls)]
     tls: Encryption,
     /// Take any certificate; whoever stands between reads all of it
-    #[arg(long, requires = "host")]
+    #[arg(long, requires = "host", conflicts_with_all = ["catch", "no_server"])]
     no_verify: bool,
     /// Log in by this name
-    #[arg(long, value_name = "LOGIN", requires = "host")]
+    #[arg(long, value_name = "LOGIN", requires = "host", conflicts_with_all = ["catch", "no_server"])]
     user: Option<String>,
     /// Read the password from standard input, without asking
     #[arg(long, requires = "user", conflicts_with = "keep_password")]
