@@ -2,7 +2,7 @@
 
 use prost::Message as _;
 
-const FILES: [&str; 14] = [
+const FILES: [&str; 16] = [
     "isyone/v1/access.proto",
     "isyone/v1/tenant.proto",
     "isyone/v1/host.proto",
@@ -14,6 +14,8 @@ const FILES: [&str; 14] = [
     "isyone/v1/top.proto",
     "isyone/v1/domain.proto",
     "isyone/v1/backup.proto",
+    "isyone/v1/mail.proto",
+    "isyone/v1/settings.proto",
     "isyone/agent/v1/agent.proto",
     "isyone/agent/v1/backup.proto",
     "isyone/agent/v1/peer.proto",

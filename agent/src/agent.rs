@@ -29,7 +29,7 @@ use crate::{
     docker::Docker,
     doctor,
     host::{
-        Gate, Host, Pace, chores, disk,
+        Gate, Host, Pace, catcher, chores, disk,
         firewall::{Nft, Sources},
         hosts::Hosts,
         identity::{IdentityError, LiveIdentity},
@@ -174,6 +174,7 @@ impl Agent {
             stop: &stop,
         };
         ports.visitors(parts.relay);
+        tasks.spawn(catcher::run(host.clone(), in_force.clone(), stop.clone()));
         // Whoever wants nothing left free has no room of his own to set aside.
         ports.measures(nft, parts.copy_reserve != Reserve::NONE);
         let reconciler = tokio::spawn(reconcile::run(host.clone(), in_force.clone(), stop.clone()));

@@ -8,6 +8,7 @@ pub fn flag_of(field: &str) -> Option<&'static str> {
     let bare = bare(field);
     let name = bare.strip_prefix("start.").unwrap_or(&bare);
     let name = name.strip_prefix("spec.").unwrap_or(name);
+    let name = name.strip_prefix("settings.").unwrap_or(name);
     Some(match name {
         "name" => "NAME",
         "id" => "ID",
@@ -38,7 +39,7 @@ pub fn flag_of(field: &str) -> Option<&'static str> {
         "networks" | "networks.networks" => "--allow",
         "put_user" | "put_user.name" => "--user",
         // Never typed as an option.
-        "put_user.password" => "the password",
+        "put_user.password" | "password" => "the password",
         "remove_users" => "--remove-user",
         "remove_all_users" => "--no-users",
         "rate" | "rate.average" | "rate.burst" => "--rate",
@@ -71,6 +72,23 @@ pub fn flag_of(field: &str) -> Option<&'static str> {
         "filter" => "--filter",
         "order" => "--sort",
         "limit" => "--rows",
+        _ => return settings_flag_of(name),
+    })
+}
+
+/// The same of a tenant's settings: how it sends mail, and its Odoo's.
+fn settings_flag_of(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "port" => "--port",
+        "tls" => "--tls",
+        "unverified" => "--no-verify",
+        "user" => "--user",
+        "sender_domain" => "--sender-domain",
+        "from_filter" => "--from-filter",
+        "alias_domain" => "--alias-domain",
+        "per_day" => "--per-day",
+        "set" => "SETTING=VALUE",
+        "unset" => "--unset",
         _ => return None,
     })
 }
@@ -89,6 +107,8 @@ const OURS: &[&str] = &[
     "resize.rows",
     "reverse",
     "rows",
+    "settings",
+    "settings.kind",
     "stdin",
     "stdin_eof",
     "tty",

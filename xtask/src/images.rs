@@ -38,6 +38,8 @@ pub(crate) const POSTGRES_17: &str = "postgres:17";
 pub(crate) const STANDIN: &str = "isyone/standin:4";
 /// The same image under a second name.
 pub(crate) const STANDIN_POSTGRES: &str = "isyone/standin-postgres:4";
+/// A mail server of Debian's, for tests.
+pub(crate) const MAIL: &str = "isyone/mail:1";
 /// Traefik as an image; the demo uses the binary.
 pub(crate) const TRAEFIK: &str = "traefik:3.7";
 
@@ -84,6 +86,11 @@ const ITEMS: &[Item] = &[
         name: ODOO,
         script: "odoo/build.sh",
         kind: ItemKind::Public,
+    },
+    Item {
+        name: MAIL,
+        script: "mail/build.sh",
+        kind: ItemKind::Own,
     },
     Item {
         name: "traefik",

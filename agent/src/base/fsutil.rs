@@ -151,6 +151,18 @@ pub fn read_small(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     Err(io::ErrorKind::InvalidData.into())
 }
 
+/// At most the first `most` bytes of a file.
+pub fn read_head(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(fs::File::open(path)?, most), &mut head)?;
+    Ok(head)
+}
+
+/// Bytes of a file, or of a link itself.
+pub fn size(path: &Path) -> io::Result<u64> {
+    Ok(fs::symlink_metadata(path)?.len())
+}
+
 /// A text file's content.
 pub fn read_text(path: &Path) -> io::Result<String> {
     fs::read_to_string(path)

@@ -28,6 +28,7 @@ const FILES: &[(&str, &[u8])] = files![
     "guard/__init__.py",
     "guard/away.py",
     "guard/cron.py",
+    "guard/mail.py",
     "guard/memory.py",
     "guard/pool.py",
     "guard/sessions.py",

@@ -6,6 +6,7 @@ pub mod addon;
 pub mod addresses;
 pub mod answers;
 pub mod board;
+pub mod catcher;
 pub mod cgroup;
 pub mod chores;
 mod departed;

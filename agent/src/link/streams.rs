@@ -15,8 +15,8 @@ use isyone_proto::{
             attach_down, attach_up, open_stream,
         },
         v1::{
-            ContainerRole, ExecRequest, ExecResponse, ExecStart, LogChunk, StreamLogsRequest,
-            exec_request, exec_response,
+            CaughtMail, ContainerRole, ExecRequest, ExecResponse, ExecStart, LogChunk,
+            ReadMailRequest, StreamLogsRequest, exec_request, exec_response,
         },
     },
     tls::MAX_MESSAGE_BYTES,
@@ -30,9 +30,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, transport::Channel};
 
 use crate::{
-    base::bulk::{AnyConnection, Pieces},
+    base::{
+        bulk::{AnyConnection, Pieces},
+        fsutil::blocking,
+    },
     docker::{DockerError, ExecSession, LogQuery},
-    host::{Host, ended::end_command},
+    host::{Host, catcher, ended::end_command},
     link::command::Wanted,
     plan::container::LABEL_UID,
 };
@@ -76,6 +79,7 @@ pub async fn serve(
     let outcome = match open.target {
         Some(open_stream::Target::Logs(request)) => logs(&host, request, &up, &mut down).await,
         Some(open_stream::Target::Exec(start)) => exec(&host, start, &up, &mut down).await,
+        Some(open_stream::Target::Mail(asked)) => mail(&host, asked, &up).await,
         Some(open_stream::Target::Peer(caller)) => match room(&peers) {
             Ok(place) => {
                 tracing::info!(peer = %caller.host.escape_debug(), "connects through the coordinator");
@@ -182,6 +186,33 @@ async fn logs(
             }
         }
     }
+}
+
+/// What its catcher has kept of a tenant's: a list, or one message with its text.
+async fn mail(host: &Host, asked: ReadMailRequest, up: &Up) -> Result<(), String> {
+    let directory = catcher::directory(host, &tenant(&asked.name)?);
+    let told = |e: io::Error| format!("what was caught cannot be read: {e}");
+    let mut messages = Vec::new();
+    if asked.id.is_empty() {
+        let found = blocking(move || catcher::store::list(&directory));
+        messages = found.await.map_err(told)?;
+    } else {
+        let id = asked.id.clone();
+        let found = blocking(move || catcher::store::read(&directory, &id));
+        let found = found.await.map_err(told)?;
+        let (head, text) = found.ok_or_else(|| format!("there is no message {}", asked.id))?;
+        messages.extend(text.chunks(CHUNK).map(|piece| CaughtMail {
+            data: piece.to_vec(),
+            ..head.clone()
+        }));
+    }
+    for message in messages {
+        let message = Some(attach_up::Message::Mail(message));
+        if up.send(AttachUp { message }).await.is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
 }
 
 fn size(columns: u32, rows: u32) -> (u16, u16) {

@@ -33,6 +33,7 @@ pub struct Reading {
     websockets: f64,
     active_users: f64,
     last_active_s: Option<f64>,
+    mails_failed: Option<f64>,
 }
 
 impl Reading {
@@ -76,6 +77,9 @@ impl Reading {
                 }
                 "odoo_pool_waits_total" => reading.pool_waits += value,
                 "odoo_longpolling_connections" => reading.websockets += value,
+                "odoo_mail_queue" if label(labels, "state") == Some("exception") => {
+                    reading.mails_failed = Some(reading.mails_failed.unwrap_or(0.0) + value);
+                }
                 "odoo_active_users" => reading.active_users += value,
                 "odoo_last_activity_time_seconds" if value.is_finite() => {
                     reading.last_active_s = Some(reading.last_active_s.unwrap_or(0.0).max(value));
@@ -191,6 +195,7 @@ fn between(first: &Reading, last: &Reading, seconds: f64) -> Figures {
         active_users: last.active_users.max(0.0) as u32,
         // `as` saturates.
         last_active_at: last.last_active_s.map(|seconds| (seconds * 1000.0) as i64),
+        mails_failed: last.mails_failed.map(|mails| mails as u16),
     };
     Figures {
         traffic,
@@ -235,6 +240,7 @@ mod tests {
              odoo_http_request_duration_seconds_sum{{route=\"websocket\"}} {requests}000\n\
              odoo_pool_waits_total {}\n\
              odoo_longpolling_connections 3\nodoo_active_users 2\n\
+             odoo_mail_queue{{datname=\"a\",state=\"outgoing\"}} 9\nodoo_mail_queue{{datname=\"a\",state=\"exception\"}} 4\n\
              odoo_last_activity_time_seconds{{datname=\"a\"}} 1.7e9\n",
             requests - errors,
             requests * 100,
@@ -266,6 +272,7 @@ mod tests {
             websockets: 3,
             active_users: 2,
             last_active_at: Some(1_700_000_000_000),
+            mails_failed: Some(4),
         };
         assert_eq!(figures.traffic, wanted);
     }

@@ -8,7 +8,7 @@ use isyone_proto::plan::{TenantPlan, UnixMs};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::plan::render;
+use crate::plan::conf;
 
 /// Beyond the longest request, seconds: an installation by its page is one. One from a command line changes a module every few
 /// minutes at the latest.
@@ -74,7 +74,7 @@ impl Pending {
 
     /// How many modules an installation has left behind; 0 as long as one may be under way.
     pub fn cut_off(self, plan: &TenantPlan) -> u32 {
-        let longest = (render::request_seconds(plan) + SLACK_S).max(LEAST_S);
+        let longest = (conf::request_seconds(plan) + SLACK_S).max(LEAST_S);
         match self.seconds >= longest {
             true => self.modules,
             false => 0,

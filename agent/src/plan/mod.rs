@@ -5,6 +5,7 @@
 //! anything out.
 
 pub mod anew;
+pub mod conf;
 pub mod container;
 pub mod design;
 pub mod diff;
@@ -14,6 +15,7 @@ pub mod fresh;
 pub mod held;
 pub mod home;
 pub mod installs;
+pub mod mail;
 pub mod names;
 pub mod pins;
 pub mod postgres;

@@ -4,7 +4,11 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use isyone_proto::{ids::TenantName, plan::Role, spec::Size};
+use isyone_proto::{
+    ids::TenantName,
+    plan::{Role, TenantPlan},
+    spec::Size,
+};
 
 use crate::plan::container::{ContainerSpec, MTU_OPTION, NamedSpec};
 
@@ -106,14 +110,21 @@ pub fn default_pids(size: &Size) -> u32 {
     }
 }
 
-/// Connections of one Odoo process, so that those of all processes together fit PostgreSQL.
-pub fn db_maxconn(size: &Size) -> u32 {
+/// Connections of one Odoo process, so that those of all processes together fit PostgreSQL: what was chosen, or 32 at most.
+pub fn db_maxconn(plan: &TenantPlan) -> u32 {
+    let chosen = plan.odoo.number("db_maxconn");
+    let most = most_connections(&plan.size);
+    most.min(chosen.map_or(32, |chosen| u32::try_from(chosen).unwrap_or(most)))
+}
+
+/// Connections that one Odoo process may have.
+fn most_connections(size: &Size) -> u32 {
     let processes = if size.workers == 0 {
         1
     } else {
         size.workers + CRON_THREADS + 1
     };
-    ((MAX_CONNECTIONS - RESERVED_CONNECTIONS) / processes).clamp(1, 32)
+    ((MAX_CONNECTIONS - RESERVED_CONNECTIONS) / processes).max(1)
 }
 
 /// What an Odoo needs in memory before it does anything for anybody, and for what it does beside an upload: 120 MiB at rest, and as

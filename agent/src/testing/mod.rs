@@ -61,6 +61,7 @@ pub fn tenant_plan(name: &str) -> TenantPlan {
             database_password: Secret::new("DatabasePassword0123456789abcdef"),
             admin_password: Secret::new("AdminPassword0123456789"),
             master_password: Secret::new("MasterPassword0123456789abcdefgh"),
+            mail_password: Secret::default(),
         },
         odoo_restarts: 0,
         images_asked: Default::default(),
@@ -75,6 +76,8 @@ pub fn tenant_plan(name: &str) -> TenantPlan {
         wal_spool: None,
         backup: None,
         signup: false,
+        mail: None,
+        odoo: Default::default(),
     }
 }
 

@@ -9,7 +9,9 @@ use ipnet::{IpNet, Ipv4Net};
 use isyone_types::{
     backup::Place,
     ids::ShortName,
+    mail::Mail,
     network::{DnsName, MailRelay, NetworkRules},
+    odoo::OdooSettings,
     plan::PLAN_FORMAT,
     spec::{Country, ImageRef, Language, Login, Size, TimeZone},
 };
@@ -98,6 +100,32 @@ pub struct Defaults {
     pub admin_login: Login,
 }
 
+/// How tenants' Odoos send mail, as it is configured.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct MailRules {
+    /// Of all tenants; `None`: nothing is set.
+    pub fleet: Option<ConfiguredMail>,
+    /// Of a plan's, in place of that.
+    pub plans: BTreeMap<ShortName, ConfiguredMail>,
+}
+
+/// Settings of mail that have a password, perhaps, which is not among them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfiguredMail {
+    pub mail: Mail,
+    /// Another one for another password; it tells nothing about it. Empty without one.
+    pub password_mark: String,
+}
+
+/// Settings of tenants' Odoos, as they are configured.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct OdooRules {
+    /// Of all tenants.
+    pub fleet: OdooSettings,
+    /// Of a plan's; where it says nothing, the fleet's count.
+    pub plans: BTreeMap<ShortName, OdooSettings>,
+}
+
 /// How a destination of backups is reached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackupDestination {
@@ -170,6 +198,10 @@ pub struct Settings {
     pub sleep_after_ms: BTreeMap<ShortName, i64>,
     /// What tenants' networks may do, by plan. Tenants of plans that are no longer there have the defaults.
     pub network_rules: BTreeMap<ShortName, NetworkRules>,
+    /// How tenants' Odoos send mail.
+    pub mail: MailRules,
+    /// Settings of tenants' Odoos.
+    pub odoo: OdooRules,
     /// Images by edition.
     pub editions: BTreeMap<ShortName, Edition>,
     pub defaults: Defaults,
@@ -207,6 +239,8 @@ impl Settings {
             &self.network,
             &self.edge,
             &self.network_rules,
+            &self.mail,
+            &self.odoo,
             self.backups.in_plans(),
         );
         // Plain data: serialising it cannot fail.

@@ -70,15 +70,7 @@ pub fn settings() -> Settings {
             time_zone: name("UTC"),
             admin_login: name("admin"),
         },
-        network: Network {
-            tenant_range: name("10.200.0.0/14"),
-            subnet_prefix: 28,
-            first_port: 20_000,
-            last_port: 29_999,
-            closed: Vec::new(),
-            mail_relays: Vec::new(),
-            mtu: None,
-        },
+        network: network(),
         edge: Edge {
             addresses: Vec::new(),
             ports: vec![80, 443],
@@ -87,6 +79,8 @@ pub fn settings() -> Settings {
             public_addresses: Vec::new(),
             upload_limit_bytes: 1 << 30,
         },
+        mail: crate::settings::MailRules::default(),
+        odoo: crate::settings::OdooRules::default(),
         shards: crate::shards::Shards::default(),
         placement: PlacementSettings {
             cpu_overcommit_permille: 4_000,
@@ -105,6 +99,18 @@ pub fn settings() -> Settings {
         domains_are_watched: true,
         auto_approve: false,
         backups: crate::settings::Backups::default(),
+    }
+}
+
+fn network() -> Network {
+    Network {
+        tenant_range: name("10.200.0.0/14"),
+        subnet_prefix: 28,
+        first_port: 20_000,
+        last_port: 29_999,
+        closed: Vec::new(),
+        mail_relays: Vec::new(),
+        mtu: None,
     }
 }
 

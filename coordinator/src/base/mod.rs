@@ -7,6 +7,7 @@ pub mod backup_keys;
 pub mod clock;
 pub mod config;
 pub mod files;
+pub mod mail;
 pub mod memory;
 pub mod metrics;
 pub mod pki;

@@ -345,6 +345,7 @@ impl Sealer {
             database_password: password(MACHINE_PASSWORD),
             admin_password: password(ADMIN_PASSWORD),
             master_password: password(MACHINE_PASSWORD),
+            mail_password: Secret::default(),
         };
         // Serialising plain data cannot fail.
         let json = Zeroizing::new(serde_json::to_vec(&fresh).unwrap_or_default());

@@ -14,6 +14,7 @@ mod events;
 mod exec;
 mod gate;
 mod hosts;
+mod mail;
 mod operations;
 mod page;
 mod renewals;

@@ -6,14 +6,14 @@
 use std::{collections::BTreeMap, ops::Bound};
 
 use isyone_fleet::{
-    change::{ChangeError, Command, CreateTenant, Outcome, Stamp},
+    change::{ChangeError, Command, CreateTenant, Outcome, SetOdoo, Stamp},
     desired::Tenant,
     placement::{self, Decision, Request as PlacementRequest},
     state::State,
     views,
 };
 use isyone_proto::{
-    convert::{parse, parse_optional},
+    convert::{parse, parse_optional, settings},
     error::FieldError,
     ids::{HostName, ShortName, TenantName},
     known,
@@ -412,6 +412,44 @@ impl TenantService for Api {
     ) -> Result<Response<v1::SetAccessResponse>, Status> {
         let actor = caller(&request)?.to_string();
         self.change_access(actor, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn set_mail(
+        &self,
+        request: Request<v1::SetMailRequest>,
+    ) -> Result<Response<v1::Operation>, Status> {
+        let actor = caller(&request)?.to_string();
+        self.change_mail(actor, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn set_odoo_settings(
+        &self,
+        request: Request<v1::SetOdooSettingsRequest>,
+    ) -> Result<Response<v1::Operation>, Status> {
+        let actor = caller(&request)?.to_string();
+        let asked = request.into_inner();
+        let unset = asked.unset.iter().map(|name| parse("unset", name));
+        let set = SetOdoo {
+            name: tenant_name(&asked.name)?,
+            set: settings("set", asked.set)?,
+            unset: unset.collect::<Result<_, _>>()?,
+            request_id: request_id(asked.request_id)?,
+        };
+        self.operation(actor, Command::SetOdoo(Box::new(set))).await
+    }
+
+    type ReadMailStream = Answers<v1::CaughtMail>;
+
+    async fn read_mail(
+        &self,
+        request: Request<v1::ReadMailRequest>,
+    ) -> Result<Response<Self::ReadMailStream>, Status> {
+        let actor = caller(&request)?.to_string();
+        self.caught_mail(actor, request.into_inner())
             .await
             .map(Response::new)
     }

@@ -108,6 +108,7 @@ fn services(shared: &Shared, addresses: &Addresses) -> (Api, Agents) {
         pki: shared.pki.clone(),
         agent_ttl_s: shared.agent_ttl_s(),
         sealer: shared.sealer.clone(),
+        mail: shared.mail.clone(),
         streams: shared.streams.clone(),
         relays: shared.relays.clone(),
         monitors: shared.monitors.clone(),

@@ -20,6 +20,7 @@ use crate::{
     base::{
         clock,
         config::Config,
+        mail::MailPasswords,
         metrics::{self, Metrics},
         pki::{Pki, PkiConfig, PkiError},
         secrets::Sealer,
@@ -55,6 +56,7 @@ pub(super) struct Shared {
     pub(super) config: Arc<Config>,
     pub(super) pki: Arc<Pki>,
     pub(super) sealer: Arc<Sealer>,
+    pub(super) mail: Arc<MailPasswords>,
     pub(super) streams: Arc<Streams>,
     pub(super) relays: Arc<Relays>,
     pub(super) monitors: Arc<MonitorList>,
@@ -82,6 +84,7 @@ impl Shared {
         config: Config,
         handle: Handle,
         sealer: Sealer,
+        mail: MailPasswords,
     ) -> Result<(Self, mpsc::Receiver<CertificateInfo>), PkiError> {
         let (pki, unpinned) = authority(&config, &handle)?;
         let (streams, stop) = (Arc::<Streams>::default(), CancellationToken::new());
@@ -111,6 +114,7 @@ impl Shared {
             pki,
             trusts,
             sealer,
+            mail: Arc::new(mail),
             connections,
             monitors: Arc::new(MonitorList::new(&handle.snapshot())),
             hosts: Arc::new(HostList::new(&handle.snapshot())),

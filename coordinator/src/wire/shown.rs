@@ -13,7 +13,7 @@ use isyone_fleet::{
     procedures,
     settings::Settings,
     state::State,
-    views::{self, Phase},
+    views::{self, Phase, SettingSource},
 };
 use isyone_proto::{
     convert::{containers, timestamp},
@@ -84,6 +84,36 @@ pub(crate) fn tenant(
         other_images: has_other_images(settings, &tenant.spec),
         disk: observed.and_then(|o| o.report.disk).map(Into::into),
         modules_cut_off: observed.map_or(0, |o| o.report.modules_cut_off),
+        mail: mail(settings, tenant),
+        odoo_settings: odoo_settings(settings, tenant),
+    }
+}
+
+/// With a login there is a password: neither is taken without the other.
+fn mail(settings: &Settings, tenant: &Tenant) -> Option<v1::TenantMail> {
+    let (mail, source) = views::mail(settings, tenant)?;
+    Some(v1::TenantMail {
+        settings: Some(mail.into()),
+        source: whose(source).into(),
+        has_password: mail.relay().is_some_and(|relay| relay.user.is_some()),
+    })
+}
+
+fn odoo_settings(settings: &Settings, tenant: &Tenant) -> Vec<v1::OdooSetting> {
+    let shown = |(name, value, source): (&str, &str, SettingSource)| v1::OdooSetting {
+        name: name.to_owned(),
+        value: value.to_owned(),
+        source: whose(source).into(),
+    };
+    let all = views::chosen(settings, tenant);
+    all.into_iter().map(shown).collect()
+}
+
+fn whose(source: SettingSource) -> v1::SettingSource {
+    match source {
+        SettingSource::Fleet => v1::SettingSource::Fleet,
+        SettingSource::Plan => v1::SettingSource::Plan,
+        SettingSource::Tenant => v1::SettingSource::Tenant,
     }
 }
 

@@ -5,6 +5,7 @@
 mod admission;
 mod blackbox;
 mod domains;
+mod mail;
 mod monitoring;
 mod pages;
 mod published;

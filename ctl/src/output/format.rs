@@ -136,6 +136,15 @@ pub fn or_dash(text: &str) -> &str {
     if text.is_empty() { "-" } else { text }
 }
 
+/// The same as programs write it.
+pub fn utc(time: Option<&Timestamp>) -> String {
+    time.and_then(|t| jiff::Timestamp::from_millisecond(unix_ms(t)).ok())
+        .map_or_else(
+            || "-".to_owned(),
+            |stamp| stamp.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        )
+}
+
 /// `text`, or its beginning and `…` when it has more than `most` characters.
 pub fn shortened(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {

@@ -42,6 +42,8 @@ named!(
     RejectedRoute,
     EdgeHealth,
     TenantAccess,
+    TenantMail,
+    OdooSetting,
     SetAccessResponse,
     Domain,
     AddDomainResponse,

@@ -5,6 +5,7 @@ pub(crate) mod data;
 pub(crate) mod odoo;
 pub(crate) mod operations;
 pub(crate) mod pki;
+pub(crate) mod programs;
 pub(crate) mod pty;
 pub(crate) mod refusals;
 pub(crate) mod run;

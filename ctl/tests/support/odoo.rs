@@ -1,4 +1,8 @@
-//! What the canned coordinator's Odoo says when a script is run in its shell, and its database of mails.
+//! What the canned coordinator's Odoo says when a script is run in its shell, its database of mails, and what was caught of them.
+
+use isyone_proto::pb::v1::CaughtMail;
+
+use super::data::ago;
 
 /// The answer to a script, by what it is about and to whom.
 pub(super) fn said(script: &str) -> &'static str {
@@ -23,3 +27,30 @@ isyone-mail {"state": "failed", "why": "SMTPRecipientsRefused: relay access deni
 "#;
 pub(super) const MAILS: &str = r#"[{"id": 12, "state": "exception", "time": "2026-11-28T10:00:00Z", "to": "ana@example.com", "subject": "Invoice\u001b[31m 7",
  "why": "[Errno 111] Connection refused"}, {"id": 11, "state": "outgoing", "time": null, "to": null, "subject": null, "why": null}]"#;
+
+/// What a host has caught: a list, or a message in two pieces.
+pub(super) fn caught(id: &str) -> Vec<CaughtMail> {
+    let mail = |number: u32| CaughtMail {
+        id: format!("1764460800000-{number:04}"),
+        time: ago(60),
+        from: "caught@isy.one".into(),
+        to: vec!["ana@example.com".into(), "bo@example.com".into()],
+        recipients: 12,
+        subject: "Fatura\u{1b}[31m 7".into(),
+        size_bytes: 2_048,
+        data: Vec::new(),
+    };
+    let piece = |text: &str| CaughtMail {
+        data: text.into(),
+        ..mail(0)
+    };
+    match id {
+        "" => vec![mail(1), mail(0)],
+        _ => [
+            "X-Isyone-From: caught@isy.one\r\nSubject: Fat",
+            "ura\r\n\r\n\u{1b}[31mHello\r\n",
+        ]
+        .map(piece)
+        .to_vec(),
+    }
+}

@@ -499,7 +499,7 @@ class Install(unittest.TestCase):
         tried = {False: [], True: []}
         for evented in tried:
             guard.install(fresh(), lambda name, hook: tried[evented].append(name), evented)
-        self.assertEqual(len(tried[False]), 9)
+        self.assertEqual(len(tried[False]), 10)
         self.assertEqual(tried[True], ["guard_away", "guard_database", "guard_memory", "guard_sessions"])
 
 

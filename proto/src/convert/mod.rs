@@ -7,8 +7,11 @@ mod backup;
 mod condition;
 mod hosts;
 mod jobs;
+mod mail;
 mod network;
+mod odoo;
 mod report;
+mod secrets;
 mod size;
 mod store;
 
@@ -17,6 +20,8 @@ use std::{collections::BTreeMap, str::FromStr};
 use uuid::Uuid;
 
 pub use self::hosts::{HostsPart, MAX_ADDRESSES_PER_PART, host_addresses};
+pub use self::mail::mail;
+pub use self::odoo::settings;
 pub use self::report::{LeftOut, MAX_MESSAGE, containers, parse_report, shortened};
 pub use self::store::{
     MAX_CHUNK_BYTES, MAX_LIST_PAGE, MAX_OTHER_BYTES, MAX_PACK_BYTES, PutHead, StoreFile,
@@ -29,7 +34,7 @@ use crate::{
     error::FieldError,
     ids::TenantName,
     pb::{agent::v1 as agent, v1},
-    plan::{DesiredState, HostPlan, ImagesAsked, Secret, TenantPlan, TenantSecrets, UnixMs},
+    plan::{DesiredState, HostPlan, ImagesAsked, TenantPlan, UnixMs},
     spec::{LabelKey, LabelValue, MAX_LABELS},
 };
 
@@ -209,11 +214,7 @@ impl From<&TenantPlan> for agent::TenantPlan {
             time_zone: t.time_zone.to_string(),
             modules: t.modules.iter().map(ToString::to_string).collect(),
             admin_login: t.admin_login.to_string(),
-            secrets: Some(agent::TenantSecrets {
-                database_password: t.secrets.database_password.expose().to_owned(),
-                admin_password: t.secrets.admin_password.expose().to_owned(),
-                master_password: t.secrets.master_password.expose().to_owned(),
-            }),
+            secrets: Some((&t.secrets).into()),
             odoo_restarts: t.odoo_restarts,
             postgres_restarts: t.postgres_restarts,
             settings_asked: t.settings_asked,
@@ -229,6 +230,8 @@ impl From<&TenantPlan> for agent::TenantPlan {
             wal_spool: t.wal_spool.map(jobs::spool_to_wire),
             backup: t.backup.as_ref().map(Into::into),
             signup: t.signup,
+            mail: t.mail.as_ref().map(Into::into),
+            odoo_settings: odoo::texts(&t.odoo),
         }
     }
 }
@@ -286,27 +289,8 @@ impl TryFrom<agent::TenantPlan> for TenantPlan {
                 .transpose()
                 .map_err(|e| e.within("backup"))?,
             signup: wire.signup,
-        })
-    }
-}
-
-impl TryFrom<agent::TenantSecrets> for TenantSecrets {
-    type Error = FieldError;
-    fn try_from(wire: agent::TenantSecrets) -> Result<Self, FieldError> {
-        let checked = |field: &str, text: String| {
-            if (16..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric()) {
-                Ok(Secret::new(text))
-            } else {
-                Err(FieldError::new(
-                    field,
-                    "must be 16 to 128 letters and digits",
-                ))
-            }
-        };
-        Ok(Self {
-            database_password: checked("secrets.database_password", wire.database_password)?,
-            admin_password: checked("secrets.admin_password", wire.admin_password)?,
-            master_password: checked("secrets.master_password", wire.master_password)?,
+            mail: mail::optional("mail", wire.mail)?,
+            odoo: settings("odoo_settings", wire.odoo_settings)?,
         })
     }
 }
@@ -315,8 +299,9 @@ impl TryFrom<agent::TenantSecrets> for TenantSecrets {
 mod tests {
     use super::*;
     use crate::{
+        mail::{Mail, Via},
         network::{Egress, NetworkPolicy, NetworkRules},
-        plan::{Firewall, JobOrder, JobWork, PeerGrant, Seed, WalSpool},
+        plan::{Firewall, JobOrder, JobWork, PeerGrant, Secret, Seed, TenantSecrets, WalSpool},
         spec::{Bounds, Size},
     };
 
@@ -370,6 +355,15 @@ mod tests {
         }
     }
 
+    fn secrets() -> TenantSecrets {
+        TenantSecrets {
+            database_password: Secret::new("a".repeat(32)),
+            admin_password: Secret::new("b".repeat(24)),
+            master_password: Secret::new("c".repeat(32)),
+            mail_password: Secret::new("a b;#%"),
+        }
+    }
+
     fn plan() -> HostPlan {
         let tenant = |name: &str| TenantPlan {
             name: name.parse().unwrap(),
@@ -390,11 +384,7 @@ mod tests {
             time_zone: "America/Sao_Paulo".parse().unwrap(),
             modules: vec!["crm".parse().unwrap()],
             admin_login: "admin".parse().unwrap(),
-            secrets: TenantSecrets {
-                database_password: Secret::new("a".repeat(32)),
-                admin_password: Secret::new("b".repeat(24)),
-                master_password: Secret::new("c".repeat(32)),
-            },
+            secrets: secrets(),
             odoo_restarts: 0,
             postgres_restarts: 0,
             settings_asked: 3,
@@ -414,6 +404,11 @@ mod tests {
             }),
             backup: Some(backup::sample()),
             signup: true,
+            mail: Some(Mail {
+                per_day: 1_000,
+                ..Mail::by(Via::Catcher)
+            }),
+            odoo: settings("x", [("log_level".into(), "warn".into())].into()).unwrap(),
         };
         HostPlan {
             generation: 3.into(),

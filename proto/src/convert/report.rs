@@ -149,18 +149,7 @@ fn tenant(
             memory_bytes: usage.memory_bytes,
             disk_bytes: usage.disk_bytes,
         }),
-        traffic: status.traffic.map(|traffic| Traffic {
-            requests_per_minute: traffic.requests_per_minute,
-            errors_per_minute: traffic.errors_per_minute,
-            latency_p95_ms: traffic.latency_p95_ms,
-            websockets: traffic.websockets,
-            active_users: traffic.active_users,
-            // The tenant reports this itself: nobody was active in the future.
-            last_active_at: traffic
-                .last_active_time
-                .as_ref()
-                .map(|at| unix_ms(at).min(now)),
-        }),
+        traffic: status.traffic.map(|traffic| visitors(&traffic, now)),
         strain: status.strain.as_ref().map(strain),
         operation: parse_optional("operation_id", &status.operation_id)?,
         steps: status
@@ -185,9 +174,26 @@ fn tenant(
     })
 }
 
+fn visitors(traffic: &v1::Traffic, now: UnixMs) -> Traffic {
+    let last_active = traffic.last_active_time.as_ref();
+    Traffic {
+        requests_per_minute: traffic.requests_per_minute,
+        errors_per_minute: traffic.errors_per_minute,
+        latency_p95_ms: traffic.latency_p95_ms,
+        websockets: traffic.websockets,
+        active_users: traffic.active_users,
+        // The tenant reports this itself: nobody was active in the future.
+        last_active_at: last_active.map(|at| unix_ms(at).min(now)),
+        mails_failed: traffic.mails_failed.map(short),
+    }
+}
+
 /// What is too large for few bytes is as large as fits.
+fn short(value: u32) -> u16 {
+    u16::try_from(value).unwrap_or(u16::MAX)
+}
+
 fn strain(strain: &v1::Strain) -> Strain {
-    let short = |value: u32| u16::try_from(value).unwrap_or(u16::MAX);
     Strain {
         busy_permille: strain.busy_permille.map(short),
         waits_per_minute: strain.waits_per_minute.map(short),
@@ -348,6 +354,7 @@ impl From<Traffic> for v1::Traffic {
             websockets: traffic.websockets,
             active_users: traffic.active_users,
             last_active_time: traffic.last_active_at.map(timestamp),
+            mails_failed: traffic.mails_failed.map(u32::from),
         }
     }
 }

@@ -17,7 +17,9 @@ use crate::{
     backup::{BackupPlan, MakeBackup, RestoreOrder},
     generation::Generation,
     ids::{HostName, TenantName},
+    mail::Mail,
     network::{DnsName, MailRelay, NetworkPolicy},
+    odoo::OdooSettings,
     spec::{Country, ImageRef, Language, Login, Module, Size, TimeZone},
 };
 
@@ -26,7 +28,7 @@ pub type UnixMs = i64;
 
 /// Raise this when plans are rendered differently or get new fields. An upgraded coordinator then gives all plans new
 /// generations, so an upgraded agent takes them again in full: its predecessor kept only the fields that it knew.
-pub const PLAN_FORMAT: u32 = 7;
+pub const PLAN_FORMAT: u32 = 8;
 
 /// Everything that one host must run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -338,6 +340,12 @@ pub struct TenantPlan {
     /// Whether visitors may make accounts for themselves, when the database is made.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub signup: bool,
+    /// How its Odoo sends mail; `None`: nothing is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mail: Option<Mail>,
+    /// Settings of its Odoo that somebody has chosen.
+    #[serde(default, skip_serializing_if = "OdooSettings::is_empty")]
+    pub odoo: OdooSettings,
 }
 
 /// Whether a field is as it is where nothing was said: it is left out then, as records of versions before have it.
@@ -390,6 +398,10 @@ impl Secret {
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
     /// The text itself: for the configuration file and the wire, never for a log or an argument list.
     pub fn expose(&self) -> &str {
         &self.0
@@ -402,7 +414,8 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Passwords of one tenant: `[A-Za-z0-9]` only, so they need no quoting anywhere.
+/// Passwords of one tenant: `[A-Za-z0-9]` only, so they need no quoting anywhere; but for the mail server's, which somebody else has
+/// made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct TenantSecrets {
     /// Password of role `odoo` in PostgreSQL.
@@ -411,6 +424,9 @@ pub struct TenantSecrets {
     pub admin_password: Secret,
     /// Odoo's master password; written to odoo.conf as a hash.
     pub master_password: Secret,
+    /// At its mail server, if that asks for one.
+    #[serde(default, skip_serializing_if = "Secret::is_empty")]
+    pub mail_password: Secret,
 }
 
 /// The role of a tenant's container.

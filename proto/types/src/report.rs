@@ -211,6 +211,8 @@ pub struct Traffic {
     pub active_users: u32,
     /// When a user was last active; 0: never; `None` when its Odoo does not tell.
     pub last_active_at: Option<UnixMs>,
+    /// Mails that its Odoo could not send, and has given up; `None` when it does not tell.
+    pub mails_failed: Option<u16>,
 }
 
 /// What a tenant comes close to the end of, in few bytes because each tenant has one; see `isyone.v1.Strain`.

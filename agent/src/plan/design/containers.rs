@@ -10,6 +10,7 @@ use isyone_proto::{
 };
 
 use crate::plan::{
+    conf,
     container::{
         ContainerSpec, DeviceLimits, LABEL_ROLE, LABEL_TENANT, LABEL_UID, Limits, Mount,
         MountSource, PublishedPort,
@@ -204,7 +205,7 @@ pub(super) fn odoo(plan: &TenantPlan, host: &HostFacts, images: &Images) -> Cont
         name: plan.name.odoo_container(),
         image: plan.odoo_image.to_string(),
         command: odoo_command(images, &[]),
-        env: BTreeMap::new(),
+        env: conf::environment(plan),
         labels: labels(plan, host, "odoo"),
         mounts: vec![
             Mount {
@@ -248,7 +249,7 @@ pub(super) fn odoo(plan: &TenantPlan, host: &HostFacts, images: &Images) -> Cont
         cap_add: Vec::new(),
         init: true, // wkhtmltopdf and friends leave orphans
         // For whoever else stops it, mainly a person with docker compose: no request is cut off.
-        stop_grace_s: u32::try_from(render::request_seconds(plan) + ODOO_END_S).unwrap_or(u32::MAX),
+        stop_grace_s: u32::try_from(conf::request_seconds(plan) + ODOO_END_S).unwrap_or(u32::MAX),
         restart: true,
         nofile: nofile(&plan.size),
         device: device(&plan.size, host),

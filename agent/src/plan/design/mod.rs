@@ -14,6 +14,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::plan::{
+    conf,
     container::{
         ContainerSpec, LABEL_CONFIG_HASH, LABEL_PORTS, LABEL_SETTINGS, LABEL_TENANT, LABEL_UID,
         Limits, Mount, MountSource, NamedSpec, PORTS_RELAYED, SETTINGS_IN_FILES,
@@ -92,8 +93,10 @@ fn with_hash(mut spec: ContainerSpec, contents: &str) -> ContainerSpec {
 /// anew that has them published (the other way round is one: diff).
 fn leave_ports(odoo: &mut ContainerSpec) {
     odoo.ports.clear();
+    // As it was chosen, perhaps.
     odoo.env
-        .insert(SOCKET_TIMEOUT.to_owned(), SOCKET_TIMEOUT_S.to_string());
+        .entry(SOCKET_TIMEOUT.to_owned())
+        .or_insert(SOCKET_TIMEOUT_S.to_string());
     odoo.labels
         .insert(LABEL_PORTS.to_owned(), PORTS_RELAYED.to_owned());
 }
@@ -120,14 +123,14 @@ pub fn golden_key(plan: &TenantPlan, images: &Images) -> String {
 /// Builds the whole stack. `master_hash` is the hashed master password (slow to compute, so computed elsewhere and
 /// kept).
 pub fn stack(plan: &TenantPlan, host: &HostFacts, images: &Images, master_hash: &str) -> Stack {
-    let conf = render::odoo_conf(plan, &images.odoo, master_hash);
+    let conf = conf::odoo_conf(plan, &images.odoo, master_hash);
     let mut postgres = with_hash(containers::postgres(plan, host, images), "");
     // After the hash: a container without it is made anew when PostgreSQL stops for another reason (diff).
     postgres
         .labels
         .insert(LABEL_SETTINGS.to_owned(), SETTINGS_IN_FILES.to_owned());
     // A changed file replaces the mounted one by a rename: a container only sees it when it is started again.
-    let fixed = render::fixed_conf(plan, &images.odoo, master_hash);
+    let fixed = conf::fixed_conf(plan, &images.odoo, master_hash);
     let mut odoo = with_hash(
         containers::odoo(plan, host, images),
         &(fixed + &sql::metrics_token(plan)),

@@ -222,10 +222,10 @@ fn a_container_of_an_agent_before_is_kept() {
     before.mounts.retain(|m| m.source != MountSource::Image);
     assert_eq!(before.mounts.len() + 1, odoo.mounts.len());
     assert_eq!(config_hash(&before, "conf"), config_hash(&odoo, "conf"));
-    let conf = |of: fn(&TenantPlan, &ImageFacts, &str) -> String| {
+    let has = |of: fn(&TenantPlan, &ImageFacts, &str) -> String| {
         of(&plan, &images().odoo, "hash").contains("unaccent = True")
     };
-    assert!(conf(render::odoo_conf) && !conf(render::fixed_conf));
+    assert!(has(conf::odoo_conf) && !has(conf::fixed_conf));
     let now = containers::postgres(&plan, &host(), &images());
     let mut before = now.clone();
     before.mounts.truncate(2);
@@ -342,7 +342,8 @@ proptest! {
         let soft = process_soft_memory(&size, 1 << 30);
         prop_assert!(soft == 0 || soft >= 512 << 20);
         let processes = if workers == 0 { 1 } else { workers + CRON_THREADS + 1 };
-        prop_assert!(processes * db_maxconn(&size) <= MAX_CONNECTIONS);
+        let plan = isyone_proto::plan::TenantPlan { size, ..tenant_plan("alfa") };
+        prop_assert!(processes * db_maxconn(&plan) <= MAX_CONNECTIONS);
         for role in [Role::Odoo, Role::Postgres] {
             prop_assert!(containers::limits(&size, &host(), role).nano_cpus <= 4_000_000_000);
         }

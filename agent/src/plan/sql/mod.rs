@@ -14,7 +14,7 @@ pub use self::{
     passwords::{metrics_token, monitor_password, password_hash, superuser_password},
     restored::{count_lively, lively, rekey_restored},
 };
-use crate::plan::{fresh, postgres, stack::split_memory};
+use crate::plan::{fresh, mail, postgres, stack::split_memory};
 
 /// Quotes a text as a PostgreSQL literal, whatever `standard_conforming_strings` says.
 pub fn literal(text: &str) -> String {
@@ -32,7 +32,7 @@ pub fn settings_digest(tenant: &TenantPlan) -> String {
     let upload = upload_limit(tenant);
     // What temporary files may take follows the plan's disk; the cluster's other settings are the same for all.
     let temporary = temporary_kib(tenant).unwrap_or(0);
-    let archives = postgres::spoken(tenant);
+    let archives = postgres::spoken(tenant) + &mail::spoken(tenant);
     hex::encode(Sha256::digest(format!(
         "monitor 2 {} {} {secret} upload {upload} temporary {temporary}{archives} report {REPORT_URL} asked {}",
         tenant.uid, tenant.base_url, tenant.settings_asked
@@ -140,6 +140,7 @@ fn address(tenant: &TenantPlan) -> String {
     parameter("web.base.url", &tenant.base_url)
         + &parameter("web.base.url.freeze", "True")
         + &parameter("report.url", REPORT_URL)
+        + &mail::aliases(tenant)
 }
 
 /// Memory that Odoo needs in its container besides an uploaded file.

@@ -19,6 +19,7 @@ use uuid::Uuid;
 use super::{
     backups::{AskForBackup, JudgedBackups, NewKey, RestoreTenant},
     reseal::Resealed,
+    tenants::{SetMail, SetOdoo},
 };
 use crate::{
     backups::Turn,
@@ -87,6 +88,10 @@ pub enum Command {
         postgres: Option<ImageRef>,
         request_id: Option<String>,
     },
+    /// Change how a tenant's Odoo sends mail.
+    SetMail(Box<SetMail>),
+    /// Change settings of a tenant's Odoo.
+    SetOdoo(Box<SetOdoo>),
     /// Put a tenant into quarantine; with `purge`, remove one that is in quarantine.
     DeleteTenant {
         name: TenantName,
@@ -273,6 +278,8 @@ impl Command {
             Self::WakeTenant { .. } => "wake-tenant",
             Self::ResizeTenant { .. } => "resize-tenant",
             Self::UpgradeTenant { .. } => "upgrade-tenant",
+            Self::SetMail(_) => "set-mail",
+            Self::SetOdoo(_) => "set-odoo",
             Self::DeleteTenant { .. } => "delete-tenant",
             Self::UndeleteTenant { .. } => "undelete-tenant",
             Self::MoveTenant { .. } => "move-tenant",
@@ -335,6 +342,8 @@ impl Command {
             Self::CreateTenant(create) => Some(&create.name),
             Self::RestoreTenant(restore) => Some(&restore.name),
             Self::AddDomains(add) => Some(&add.name),
+            Self::SetMail(set) => Some(&set.name),
+            Self::SetOdoo(set) => Some(&set.name),
             Self::RestartTenant { name, .. }
             | Self::SuspendTenant { name, .. }
             | Self::ResumeTenant { name, .. }

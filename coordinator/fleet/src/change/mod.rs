@@ -47,6 +47,7 @@ pub use self::{
     domains::domain_refused,
     error::{ChangeError, WrongAddress},
     spec_change::{SpecChange, SpecField},
+    tenants::{SetMail, SetOdoo},
 };
 use crate::{
     desired::{Host, Tenant},
@@ -139,6 +140,8 @@ impl Edit<'_> {
                 postgres,
                 request_id,
             } => self.upgrade_tenant(&name, odoo, postgres, request_id),
+            Command::SetMail(set) => self.set_mail(*set),
+            Command::SetOdoo(set) => self.set_odoo(*set),
             Command::DeleteTenant {
                 name,
                 purge,

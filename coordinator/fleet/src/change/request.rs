@@ -65,6 +65,10 @@ fn asked(command: &Command) -> Option<Value> {
             to,
             request_id,
         } => of(request_id, name, &|| json!(to)),
+        Command::SetMail(set) => of(&set.request_id, &set.name, &|| {
+            json!([set.mail, set.secrets.is_some()])
+        }),
+        Command::SetOdoo(set) => of(&set.request_id, &set.name, &|| json!([set.set, set.unset])),
         Command::RestoreTenant(r) => of(&r.request_id, &r.name, &|| {
             let (source, to) = (&r.source, format!("{:?}", r.wanted));
             json!([source, to, r.destination, r.host, r.live])

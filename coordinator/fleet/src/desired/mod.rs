@@ -18,6 +18,8 @@ use isyone_types::{
     generation::Generation,
     identity::{CertificateInfo, Identity, OperatorRole},
     ids::{HostName, ShortName, TenantName},
+    mail::Mail,
+    odoo::OdooSettings,
     plan::{ImagesAsked, Lifecycle, UnixMs},
     spec::{Domain, LabelKey, LabelValue, Size, TenantSpec},
 };
@@ -67,6 +69,12 @@ pub struct Tenant {
     /// When its images were last asked for anew.
     #[serde(default, skip_serializing_if = "ImagesAsked::is_never")]
     pub images_asked: ImagesAsked,
+    /// How its Odoo sends mail; `None`: as its plan or the fleet does. The password is among its secrets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mail: Option<Box<Mail>>,
+    /// Settings of its Odoo, in place of its plan's and the fleet's.
+    #[serde(default, skip_serializing_if = "OdooSettings::is_empty")]
+    pub odoo: OdooSettings,
     /// Its passwords, sealed for its `uid`.
     pub secrets: Sealed,
     pub created_at: UnixMs,

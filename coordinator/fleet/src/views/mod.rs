@@ -33,7 +33,7 @@ pub use self::{
         repository, rota, stopped_since,
     },
     condition::{disk_is_full, docker_is_away},
-    plan::{Fetching, host_plan, is_fetching},
+    plan::{Fetching, SettingSource, chosen, host_plan, is_fetching, mail, mail_relays},
 };
 use crate::{
     desired::{Tenant, VisitorAccess},

@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use isyone_types::{
     backup::RepositoryKey,
     ids::{HostName, ShortName, TenantName},
-    network::NetworkPolicy,
+    mail::Mail,
+    network::{MailRelay, NetworkPolicy},
+    odoo::OdooSettings,
     plan::{
         DesiredState, Firewall, HostPlan, JobOrder, JobWork, Lifecycle, PeerGrant, Seed,
         TenantPlan, TenantSecrets, UnixMs,
@@ -243,7 +245,82 @@ fn tenant_plan(
         wal_spool: None,
         backup: None,
         signup: spec.signup,
+        mail: mail(settings, tenant).map(|(mail, _)| mail.clone()),
+        odoo: odoo_settings(settings, tenant),
     }
+}
+
+/// Where a tenant's settings are from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SettingSource {
+    Fleet,
+    Plan,
+    Tenant,
+}
+
+/// How a tenant's Odoo sends mail: as it says itself, else its plan, else the fleet.
+pub fn mail<'a>(settings: &'a Settings, tenant: &'a Tenant) -> Option<(&'a Mail, SettingSource)> {
+    if let Some(own) = tenant.mail.as_deref() {
+        return Some((own, SettingSource::Tenant));
+    }
+    let rules = &settings.mail;
+    if let Some(plans) = rules.plans.get(&tenant.spec.plan) {
+        return Some((&plans.mail, SettingSource::Plan));
+    }
+    let fleets = rules.fleet.as_ref()?;
+    Some((&fleets.mail, SettingSource::Fleet))
+}
+
+fn layers<'a>(
+    settings: &'a Settings,
+    tenant: &'a Tenant,
+) -> [(&'a OdooSettings, SettingSource); 3] {
+    static NONE: OdooSettings = OdooSettings::none();
+    let plans = settings.odoo.plans.get(&tenant.spec.plan);
+    [
+        (&settings.odoo.fleet, SettingSource::Fleet),
+        (plans.unwrap_or(&NONE), SettingSource::Plan),
+        (&tenant.odoo, SettingSource::Tenant),
+    ]
+}
+
+/// The settings of a tenant's Odoo that somebody has chosen.
+fn odoo_settings(settings: &Settings, tenant: &Tenant) -> OdooSettings {
+    let layers = layers(settings, tenant).into_iter();
+    layers.fold(OdooSettings::none(), |all, (layer, _)| all.under(layer))
+}
+
+/// The same with whose choice each is, sorted by name.
+pub fn chosen<'a>(
+    settings: &'a Settings,
+    tenant: &'a Tenant,
+) -> Vec<(&'static str, &'a str, SettingSource)> {
+    let mut all: BTreeMap<&'static str, (&'a str, SettingSource)> = BTreeMap::new();
+    for (layer, source) in layers(settings, tenant) {
+        all.extend(
+            layer
+                .iter()
+                .map(|(name, value)| (name.as_str(), (value, source))),
+        );
+    }
+    let rows = all.into_iter();
+    rows.map(|(name, (value, source))| (name, value, source))
+        .collect()
+}
+
+/// Mail servers that tenants may reach wherever they are: those that are declared, and those that tenants are to send by.
+pub fn mail_relays(settings: &Settings) -> Vec<MailRelay> {
+    let rules = &settings.mail;
+    let configured = rules.fleet.iter().chain(rules.plans.values());
+    let places = configured.filter_map(|configured| configured.mail.relay()?.place());
+    let declared = settings.network.mail_relays.iter().copied();
+    let mut all: Vec<MailRelay> = declared.collect();
+    for place in places {
+        if !all.contains(&place) {
+            all.push(place);
+        }
+    }
+    all
 }
 
 fn firewall(settings: &Settings) -> Firewall {
@@ -257,7 +334,7 @@ fn firewall(settings: &Settings) -> Firewall {
         protected_names: settings.edge.protected_names.clone(),
         public_addresses: settings.edge.public_addresses.clone(),
         closed: settings.network.closed.clone(),
-        mail_relays: settings.network.mail_relays.clone(),
+        mail_relays: mail_relays(settings),
         policies: Vec::new(),
         mtu: settings.network.mtu,
     }

@@ -132,11 +132,15 @@ async fn give(
 fn render(shared: &Shared, host: &HostName) -> Result<HostPlan, Status> {
     let state = shared.handle.snapshot();
     let plan = timed(&shared.handle.timings().plan_render, || {
+        let settings = shared.handle.settings();
         views::host_plan(
             &state,
-            shared.handle.settings(),
+            settings,
             host,
-            |tenant| shared.sealer.open_secrets(tenant),
+            |tenant| {
+                let secrets = shared.sealer.open_secrets(tenant)?;
+                Ok(shared.mail.complete(settings, tenant, secrets))
+            },
             |key| shared.sealer.open_backup_key(key),
         )
     });

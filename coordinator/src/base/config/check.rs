@@ -4,7 +4,7 @@
 
 use isyone_proto::{ids::ShortName, known, spec::ValueError};
 
-use super::{Config, ConfigError, Images, Network, Span, backup, edge, network, plans, tls};
+use super::{Config, ConfigError, Images, Network, Span, backup, edge, mail, network, plans, tls};
 
 /// With a shorter interval, reports rather than tenants would be a host's load.
 const MIN_REPORT_INTERVAL: Span = Span::seconds(1);
@@ -39,6 +39,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     config.probes.check(&config.edge)?;
     config.dns.check(&config.edge)?;
     Images::check(config)?;
+    mail::check(config)?;
     backup::check(config)?;
     for (name, plan) in &config.plans {
         plans::check(name, plan)?;

@@ -10,8 +10,8 @@ use isyone_proto::{network, spec};
 
 use super::{
     Advertise, Backup, Bytes, Certificates, Config, Cpus, Defaults, Dns, Edge, FrameOptions,
-    Images, Join, Lifecycle, Listen, Liveness, Log, LogFormat, Monitoring, Network, Placement,
-    Plan, Probes, Span, Tls, UrlScheme,
+    Images, Join, Lifecycle, Listen, Liveness, Log, LogFormat, MailConfig, Monitoring, Network,
+    Placement, Plan, Probes, Span, Tls, UrlScheme,
 };
 
 /// Parses one of the literals below; a unit test covers all of them.
@@ -53,6 +53,8 @@ impl Default for Config {
             egress_allow: Vec::new(),
             egress_smtp: false,
             backup: None,
+            mail: None,
+            odoo: Default::default(),
         };
         let edition = |odoo, postgres| Edition {
             odoo: literal(odoo),
@@ -74,6 +76,8 @@ impl Default for Config {
             monitoring: Monitoring::default(),
             probes: Probes::default(),
             dns: Dns::default(),
+            mail: MailConfig::default(),
+            odoo: Default::default(),
             placement: Placement::default(),
             defaults: Defaults::default(),
             lifecycle: Lifecycle::default(),

@@ -154,6 +154,20 @@ hosts = [@HOSTS@]
 #= interval = "1h"
 #= retry = "10m"
 
+# How tenants' Odoos send mail (docs/odoo.md#mail); what a tenant's administrator sets in Odoo comes before it. kind: "none", "relay"
+# (host = "smtp.example.com", or "host" for one on the tenants' own hosts; port; tls = "starttls", "tls" or "none"; verify = false
+# takes any certificate; user with password_file, mode 0600) or "catcher" (each host keeps what its tenants send, and sends nothing).
+# Optional: sender_domain = "isy.one" (tenants send as <tenant>@isy.one), alias_domain. from_filter: senders that the relay takes.
+# per_day: messages of one tenant, 0 for any number. The same in [plans.<plan>.mail], in place of this as a whole.
+[mail]
+#= kind = "none"
+#= from_filter = []
+#= per_day = 0
+
+# Settings of tenants' Odoos, in place of what isyone sets (docs/odoo.md#settings lists them), such as limit_time_real = 300,
+# log_handler = ["odoo.sql_db:DEBUG"]. The same in [plans.<plan>.odoo]; there, each counts before the one here.
+[odoo]
+
 # Reserved CPU may exceed a machine's by cpu_overcommit; the reserves are kept free on each host.
 [placement]
 #= cpu_overcommit = 4.0

@@ -115,11 +115,15 @@ pub(super) const TABLE: &[(&str, Permission)] = &[
     ("/isyone.v1.TenantService/GetTenant", From(Viewer)),
     ("/isyone.v1.TenantService/ListTenants", From(Viewer)),
     ("/isyone.v1.TenantService/MoveTenant", From(Operator)),
+    // Links that reset passwords are among it.
+    ("/isyone.v1.TenantService/ReadMail", From(Operator)),
     ("/isyone.v1.TenantService/ResizeTenant", From(Operator)),
     ("/isyone.v1.TenantService/RestartTenant", From(Operator)),
     ("/isyone.v1.TenantService/RestoreTenant", From(Operator)),
     ("/isyone.v1.TenantService/ResumeTenant", From(Operator)),
     ("/isyone.v1.TenantService/SetAccess", From(Operator)),
+    ("/isyone.v1.TenantService/SetMail", From(Operator)),
+    ("/isyone.v1.TenantService/SetOdooSettings", From(Operator)),
     // Odoo logs links that reset passwords: who reads them can be anybody there.
     ("/isyone.v1.TenantService/StreamLogs", From(Operator)),
     ("/isyone.v1.TenantService/SuspendTenant", From(Operator)),

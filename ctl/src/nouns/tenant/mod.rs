@@ -31,7 +31,7 @@ pub enum TenantCommand {
     List(read::List),
     /// Show one tenant
     #[command(
-        after_help = "Examples:\n  isyctl tenant show alfa\n  isyctl tenant show alfa -o json"
+        after_help = "Examples:\n  isyctl tenant show alfa\n  isyctl tenant show alfa -o wide    with settings of its Odoo that were chosen\n  isyctl tenant show alfa -o json"
     )]
     Show(Name),
     /// Say why a tenant is where it is, and how each host would score today
@@ -77,10 +77,10 @@ pub enum TenantCommand {
     /// Who gets in to a tenant, at the edge
     #[command(subcommand)]
     Access(access::AccessCommand),
-    /// Whether a tenant can send mail, and what it could not
+    /// By which server a tenant sends mail, whether it can, and what it could not
     #[command(subcommand)]
     Mail(mail::MailCommand),
-    /// What isyone writes into a tenant's database
+    /// Settings of a tenant's Odoo, and what isyone writes into its database
     #[command(subcommand)]
     Settings(settings::SettingsCommand),
     /// The domains by which visitors reach a tenant

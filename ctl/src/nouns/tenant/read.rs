@@ -130,7 +130,7 @@ pub async fn show(app: &App, name: &str) -> Outcome {
     app.ui.emit(
         &Wire::of(&tenant),
         || vec![tenant.name.clone()],
-        |_| sheet::details(&tenant, clock::now_ms()),
+        |wide| sheet::details(&tenant, wide, clock::now_ms()),
     )?;
     Ok(Exit::Done)
 }

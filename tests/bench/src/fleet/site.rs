@@ -318,6 +318,8 @@ fn tenant(running: &Running, settings: &Settings, host: &Host, slot: usize) -> R
         odoo_restarts: 0,
         postgres_restarts: 0,
         settings_asked: 0,
+        mail: None,
+        odoo: Default::default(),
         images_asked: Default::default(),
         created_at: now_ms(),
         operation: Uuid::now_v7(),

@@ -223,6 +223,8 @@ impl Edit<'_> {
             odoo_restarts: 0,
             postgres_restarts: 0,
             settings_asked: 0,
+            mail: None,
+            odoo: Default::default(),
             images_asked: ImagesAsked::default(),
             secrets: create.secrets,
             created_at: self.stamp.now,

@@ -5,6 +5,8 @@
 mod create;
 mod delete;
 mod lifecycle;
+mod mail;
+mod odoo;
 mod relocate;
 mod restore;
 mod upgrade;
@@ -18,6 +20,7 @@ use isyone_types::{
     spec::{Bounds, Size},
 };
 
+pub use self::{mail::SetMail, odoo::SetOdoo};
 use super::{Ask, ChangeError, Edit, Outcome};
 use crate::{
     desired::Tenant,

@@ -73,6 +73,7 @@ fn plan(bench: &Bench) -> isyone_types::plan::HostPlan {
             database_password: secret(),
             admin_password: secret(),
             master_password: secret(),
+            mail_password: secret(),
         })
     };
     views::host_plan(

@@ -1,13 +1,19 @@
-//! `isyctl tenant mail`: whether a tenant's Odoo can send, and what it could not.
+//! `isyctl tenant mail`: by which server a tenant's Odoo sends, whether it can, and what it could not.
 //!
-//! Not here: which server it sends by, which is set in Odoo.
+//! Not here: the settings (settings), what was caught (caught).
+
+mod caught;
+mod settings;
 
 use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 
+use isyone_proto::pb::v1::{CaughtMail, GetTenantRequest, MailKind};
+
 use super::{Name, inside};
 use crate::{
     app::App,
+    client::Client,
     exit::{Exit, Failure, Outcome},
     output::{
         format,
@@ -24,14 +30,25 @@ const MAX_ADDRESS: usize = 254;
 /// `isyctl tenant mail …`.
 #[derive(Debug, Subcommand)]
 pub enum MailCommand {
+    /// Say by which server a tenant sends
+    Set(Box<settings::Set>),
+    /// Show by which server a tenant sends
+    #[command(
+        after_help = "Examples:\n  isyctl tenant mail show alfa\n  isyctl tenant mail show alfa -o json"
+    )]
+    Show(Name),
+    /// Let a tenant send as its plan or the fleet does
+    Clear(settings::Clear),
     /// Have a tenant's Odoo send one message, by the server that it sends by
     Test(Test),
-    /// List mails that wait or have failed, the newest first (50 at most)
+    /// List mails that wait or have failed, the newest first (50 at most), and those that its host has caught (200 at most)
     #[command(
         alias = "ls",
         after_help = "Examples:\n  isyctl tenant mail list alfa\n  isyctl tenant mail list alfa -o json"
     )]
     List(Name),
+    /// Print a message that its host has caught (audited)
+    Read(caught::Read),
 }
 
 /// `isyctl tenant mail test`.
@@ -108,7 +125,11 @@ fn address(text: &str) -> Result<Address, &'static str> {
 impl MailCommand {
     pub async fn run(self, app: &App) -> Outcome {
         match self {
+            Self::Set(command) => command.run(app).await,
+            Self::Show(Name { name }) => settings::show(app, name).await,
+            Self::Clear(command) => command.run(app).await,
             Self::Test(command) => command.run(app).await,
+            Self::Read(command) => command.run(app).await,
             Self::List(Name { name }) => list(app, &name).await,
         }
     }
@@ -150,7 +171,11 @@ impl Test {
             self.name,
             clean(&sent.why)
         ))
-        .hint("the server is set in Odoo: Settings, Technical, Outgoing Mail Servers"))
+        .hint(format!(
+            "`isyctl tenant mail show {}` says by which server; one that is set in Odoo comes before it (Settings, Technical, Outgoing \
+             Mail Servers)",
+            clean(&self.name)
+        )))
     }
 }
 
@@ -174,43 +199,124 @@ fn words(to: &str, sent: &Sent) -> String {
     format!("{server} has taken a message from {from} to {to} ({how}): {id}\n")
 }
 
+/// A row of the list.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Row {
+    /// In Odoo.
+    Odoo(Mail),
+    /// On its host.
+    Caught {
+        id: String,
+        state: &'static str,
+        time: String,
+        from: String,
+        to: String,
+        subject: String,
+        bytes: u64,
+    },
+}
+
+impl Row {
+    fn caught(mail: CaughtMail) -> Self {
+        let more = (mail.recipients as usize).saturating_sub(mail.to.len());
+        let mut to = mail.to.join(", ");
+        if more > 0 {
+            to.push_str(&format!(" and {more} more"));
+        }
+        Self::Caught {
+            id: mail.id,
+            state: "caught",
+            time: format::utc(mail.time.as_ref()),
+            from: mail.from,
+            to,
+            subject: mail.subject,
+            bytes: mail.size_bytes,
+        }
+    }
+
+    fn id(&self) -> String {
+        match self {
+            Self::Odoo(mail) => mail.id.to_string(),
+            Self::Caught { id, .. } => id.clone(),
+        }
+    }
+}
+
 async fn list(app: &App, name: &str) -> Outcome {
     let client = app.client()?;
     let doing = format!("list the mails of tenant `{name}`");
-    let said = inside::query(&client, &doing, name, LIST).await;
+    let asked = GetTenantRequest {
+        name: name.to_owned(),
+    };
+    let tenant = client
+        .read(&doing, asked, |c, r| async move {
+            c.tenants().get_tenant(r).await
+        })
+        .await?;
+    let settings = tenant.mail.and_then(|mail| mail.settings);
+    let is_caught = settings.is_some_and(|settings| settings.kind() == MailKind::Catcher);
+    let in_odoo = in_odoo(&client, &doing, name).await;
+    // Of one without an Odoo that runs, or without mails, what was caught is there all the same.
+    let mut rows: Vec<Row> = match in_odoo {
+        Ok(mails) => mails.into_iter().map(Row::Odoo).collect(),
+        Err(_) if is_caught => Vec::new(),
+        Err(failure) => return Err(failure),
+    };
+    if is_caught {
+        let caught = caught::list(&client, &doing, name).await?;
+        rows.extend(caught.into_iter().map(Row::caught));
+    }
+    let ids = || rows.iter().map(Row::id).collect();
+    app.ui.emit(&rows, ids, |_| table(&rows))?;
+    Ok(Exit::Done)
+}
+
+/// What waits or has failed.
+async fn in_odoo(client: &Client, doing: &str, name: &str) -> Result<Vec<Mail>, Failure> {
+    let said = inside::query(client, doing, name, LIST).await;
     let said = said.map_err(inside::Unsaid::failure)?;
     if said.code != 0 {
         let failure = Failure::failed(format!("cannot {doing}"));
         let hint = "there are mails once a module that sends some is installed (`mail`)";
         return Err(failure.cause(clean(said.err.trim())).hint(hint));
     }
-    let mails: Vec<Mail> = serde_json::from_str(&said.out).map_err(|_| {
+    serde_json::from_str(&said.out).map_err(|_| {
         Failure::failed(format!(
             "cannot {doing}: its database's answer cannot be read"
         ))
-    })?;
-    let ids = || -> Vec<String> { mails.iter().map(|mail| mail.id.to_string()).collect() };
-    app.ui.emit(&mails, ids, |_| table(&mails))?;
-    Ok(Exit::Done)
+    })
 }
 
-fn table(mails: &[Mail]) -> String {
+fn table(rows: &[Row]) -> String {
     let mut table = Table::new(["MAIL", "STATE", "TIME", "TO", "SUBJECT", "WHY"]);
-    let text = |text: &Option<String>, most| {
-        format::shortened(&clean(text.as_deref().unwrap_or("-")), most)
-    };
-    for mail in mails {
-        let state = match mail.state.as_str() {
-            "exception" => Paint::Bad.on("failed"),
-            _ => Paint::Warn.on("waiting"),
+    let text = |text: &str, most| format::shortened(&clean(text), most);
+    let or_dash = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
+    for row in rows {
+        let (state, time, to, subject, why) = match row {
+            Row::Odoo(mail) => {
+                let state = match mail.state.as_str() {
+                    "exception" => Paint::Bad.on("failed"),
+                    _ => Paint::Warn.on("waiting"),
+                };
+                let [time, to, subject, why] =
+                    [&mail.time, &mail.to, &mail.subject, &mail.why].map(or_dash);
+                (state, time, to, subject, why)
+            }
+            Row::Caught {
+                time, to, subject, ..
+            } => {
+                let [time, to, subject] = [time, to, subject].map(Clone::clone);
+                (Paint::word("caught"), time, to, subject, "-".to_owned())
+            }
         };
         table.row([
-            mail.id.to_string().into(),
+            row.id().into(),
             state,
-            text(&mail.time, 20).into(),
-            text(&mail.to, 40).into(),
-            text(&mail.subject, 40).into(),
-            text(&mail.why, 80).into(),
+            text(&time, 20).into(),
+            text(&to, 40).into(),
+            text(&subject, 40).into(),
+            text(&why, 80).into(),
         ]);
     }
     table.render()
