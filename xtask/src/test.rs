@@ -279,6 +279,7 @@ fn long() -> Outcome {
         "e2e::walk",
         "e2e::bombard",
         "e2e::wanted",
+        "e2e::reboot",
         "--test-threads=1",
     ]);
     seal::off(seal::Holder::Test);

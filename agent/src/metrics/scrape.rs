@@ -146,8 +146,8 @@ impl Scraper {
         let target = Target::Odoo(tenant);
         let slot = self.slot(&target);
         let slot = slot.lock().await;
-        let fresh = |(at, _): &(Instant, Page)| at.elapsed() < FRESH;
-        if let (None, Target::Odoo(tenant)) = (slot.as_ref().filter(|p| fresh(p)), &target) {
+        let is_fresh = slot.as_ref().is_some_and(|(at, _)| at.elapsed() < FRESH);
+        if let (false, Target::Odoo(tenant)) = (is_fresh, &target) {
             self.odoo(tenant, Kept::Samples(is_figure)).await;
         }
     }

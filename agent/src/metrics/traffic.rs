@@ -61,6 +61,7 @@ impl Reading {
         for line in text.lines() {
             let end = line.find(['{', ' ']).unwrap_or(0);
             let (name, rest) = line.split_at(end);
+            let rest = rest.strip_prefix('{').unwrap_or(rest);
             if !NAMES.contains(&name) {
                 continue;
             }

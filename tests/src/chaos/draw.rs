@@ -219,7 +219,7 @@ mod tests {
             all.collect()
         };
         let words = ["Delete", "Move(0)", "Move(2)", "Restart", "Suspend"];
-        assert_eq!(every("running"), words.map(str::to_owned).into());
+        assert_eq!(every("running"), BTreeSet::from(words.map(str::to_owned)));
         assert_eq!(every("quarantined").len(), 2);
     }
 }

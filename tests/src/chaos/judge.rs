@@ -209,8 +209,12 @@ mod tests {
             only(|f| f.routed.clear()),
             only(|f| f.answering.clear()),
             only(|f| f.targets.clear()),
-            only(|f| drop(f.targets.insert("beta".to_owned()))),
-            only(|f| drop(f.routed.insert("gama".to_owned()))),
+            only(|f| {
+                f.targets.insert("beta".to_owned());
+            }),
+            only(|f| {
+                f.routed.insert("gama".to_owned());
+            }),
             only(|f| f.open.push("op".to_owned())),
             only(|f| f.firing.push("OdooDown alfa".to_owned())),
             only(|f| f.marks.get_mut("alfa").expect("a mark").found = None),

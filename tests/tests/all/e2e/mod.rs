@@ -19,6 +19,7 @@ mod metrics;
 mod monitoring;
 mod moves;
 mod pages;
+mod reboot;
 mod visitors;
 mod walk;
 mod wanted;

@@ -161,7 +161,7 @@ impl Run {
         };
         let answer = self
             .cell
-            .isyctl(&[&["tenant"], words, &["--no-wait"]].concat());
+            .isyctl(&[&["tenant"][..], words, &["--no-wait"]].concat());
         let refusal = answer.stderr.lines().next().unwrap_or_default();
         match answer.code {
             0 => self.say(&words.join(" ")),
@@ -182,7 +182,7 @@ impl Run {
             if OF_THIS_MACHINE.contains(&alert.0.as_str()) {
                 continue;
             }
-            if self.told.last() != Some(&(at, alert.clone())) {
+            if !self.told.iter().any(|(_, before)| *before == alert) {
                 self.say(&format!("alert: {} {}", alert.0, alert.1));
             }
             self.told.push((at, alert));
