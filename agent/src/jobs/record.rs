@@ -72,6 +72,7 @@ impl Record {
             bytes_done: self.bytes_done,
             bytes_total: self.bytes_total,
             message: self.message.clone(),
+            pause_ms: None,
         }
     }
 }

@@ -272,6 +272,7 @@ mod tests {
             bytes_done: 0,
             bytes_total: 0,
             message: String::new(),
+            pause_ms: None,
         };
         board.set_job(job);
         board.set_job_bytes(uuid::Uuid::from_u128(7), 5, 9);

@@ -250,6 +250,7 @@ mod tests {
             uid: of.uid,
             peer: peer.parse().unwrap(),
             expires_at,
+            live: false,
         }
     }
 

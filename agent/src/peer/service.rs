@@ -128,7 +128,7 @@ impl Peers {
         match copy.map_err(|e| unready(e.to_string()))? {
             Copy::Complete(_) => {}
             Copy::Unrecorded => return Err(tell(guard, &Refusal::Unrecorded)),
-            Copy::Incoming | Copy::Closed => return Err(tell(guard, &Refusal::Incomplete)),
+            Copy::Incoming | Copy::Following | Copy::Closed => return Err(tell(guard, &Refusal::Incomplete)),
         }
         let tenant = &guard.of.tenant;
         let up = copies::is_up(&self.host, tenant).await;

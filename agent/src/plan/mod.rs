@@ -19,5 +19,6 @@ pub mod relay;
 pub mod render;
 pub mod sql;
 pub mod stack;
+pub mod standby;
 pub mod state;
 pub mod steps;

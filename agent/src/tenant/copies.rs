@@ -31,6 +31,8 @@ pub struct Places {
 pub enum Copy {
     /// Its volumes wait for data, and may be written.
     Incoming,
+    /// Its PostgreSQL runs on what has come, and follows the copy that runs elsewhere; its files may be written.
+    Following,
     /// It is complete, by this job where one is known; it is never written again.
     Complete(Option<Uuid>),
     /// It is not for a job to write, and not complete: not filled yet, or nobody knows what it holds.
@@ -112,7 +114,10 @@ pub async fn find(host: &Host, plan: &TenantPlan) -> io::Result<Copy> {
     blocking(move || {
         Ok(match state_file::load(&directory, &plan) {
             Some(state) if state.database == Database::Incoming => Copy::Incoming,
-            Some(state) if state.is_ready() => Copy::Complete(state.copied_by),
+            Some(state) if state.database == (Database::Following { complete: false }) => {
+                Copy::Following
+            }
+            Some(state) if state.is_ready() || state.follows() => Copy::Complete(state.copied_by),
             Some(_) => Copy::Closed,
             None => Copy::Unrecorded,
         })
@@ -122,15 +127,39 @@ pub async fn find(host: &Host, plan: &TenantPlan) -> io::Result<Copy> {
 
 /// Records durably that `job` has completed a copy; `false` when it is not incoming any more.
 pub fn complete(host: &Host, plan: &TenantPlan, job: Uuid) -> io::Result<bool> {
+    let ready = Database::Ready { synced: true };
+    record(host, plan, &Database::Incoming, ready, Some(job))
+}
+
+/// Records durably that what a job has brought so far is a database that follows; `false` when it is not incoming any more.
+pub fn begin_following(host: &Host, plan: &TenantPlan) -> io::Result<bool> {
+    let goes_on = Database::Following { complete: false };
+    record(host, plan, &Database::Incoming, goes_on, None)
+}
+
+/// Records durably that a copy which follows has all that the other one had; `false` when it does not follow any more.
+pub fn complete_following(host: &Host, plan: &TenantPlan, job: Uuid) -> io::Result<bool> {
+    let (from, to) = (
+        Database::Following { complete: false },
+        Database::Following { complete: true },
+    );
+    record(host, plan, &from, to, Some(job))
+}
+
+fn record(
+    host: &Host,
+    plan: &TenantPlan,
+    from: &Database,
+    to: Database,
+    job: Option<Uuid>,
+) -> io::Result<bool> {
     let _turn = host.copies.lock().unwrap_or_else(PoisonError::into_inner);
     let directory = host.directory(plan);
-    let Some(mut state) =
-        state_file::load(&directory, plan).filter(|s| s.database == Database::Incoming)
-    else {
+    let Some(mut state) = state_file::load(&directory, plan).filter(|s| s.database == *from) else {
         return Ok(false);
     };
-    state.database = Database::Ready { synced: true };
-    state.copied_by = Some(job);
+    state.database = to;
+    state.copied_by = job;
     state_file::save(&state, &directory, true)?;
     Ok(true)
 }
@@ -145,13 +174,17 @@ pub(super) fn save(
     change: impl FnOnce(&mut TenantState),
 ) -> io::Result<()> {
     let directory = host.directory(plan);
-    let turn = (state.database == Database::Incoming)
+    let turn = (state.database == Database::Incoming || state.follows())
         .then(|| host.copies.lock().unwrap_or_else(PoisonError::into_inner));
     let recorded = turn
         .as_ref()
         .and_then(|_turn| state_file::load(&directory, plan));
+    let believed = state.database.clone();
     change(state);
-    if let Some(recorded) = recorded.filter(TenantState::is_ready) {
+    let is_further = |recorded: &TenantState| recorded.is_ready() || recorded.follows();
+    // What the change itself decides, such as a promotion, is newer than any record.
+    let recorded = recorded.filter(|recorded| is_further(recorded) && state.database == believed);
+    if let Some(recorded) = recorded {
         state.database = recorded.database;
         state.copied_by = recorded.copied_by;
     }

@@ -313,7 +313,7 @@ const PSQL_END: u32 = 4;
 /// Runs a script as the cluster's superuser, through standard input, so that none of it is in an argument list.
 /// Bounded, because a tenant's own code may run within it: that must not hold up the tenant's suspension, nor keep a turn
 /// among others. Returns what it prints.
-async fn psql(tenant: &Tenant, script: String) -> Result<Vec<u8>> {
+pub(super) async fn psql(tenant: &Tenant, script: String) -> Result<Vec<u8>> {
     let pace = &tenant.host.pace;
     let most = pace.sql_timeout + pace.sql_timeout / PSQL_END + pace.start_timeout;
     let asked = timeout(most, run_psql(tenant, script));

@@ -19,6 +19,7 @@ mod rest;
 mod settle;
 mod show;
 mod state_file;
+mod takeover;
 mod turn;
 mod vigil;
 mod visitors;

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use isyone_proto::{
-    plan::{DesiredState, Firewall, HostPlan, Secret, Seed, TenantPlan, TenantSecrets},
+    plan::{Callers, DesiredState, Firewall, HostPlan, Secret, Seed, TenantPlan, TenantSecrets},
     report::TenantProgress,
     spec::{Bounds, Size},
 };
@@ -71,6 +71,8 @@ pub fn tenant_plan(name: &str) -> TenantPlan {
         seed: Seed::Fresh,
         upload_limit_bytes: 1 << 30,
         wal_spool: None,
+        follows: false,
+        callers: Callers::Refused,
     }
 }
 

@@ -277,6 +277,7 @@ pub(crate) fn grant(tenant: &TenantPlan, peer: &str, expires_at: i64) -> PeerGra
         uid: tenant.uid,
         peer: peer.parse().unwrap(),
         expires_at,
+        live: false,
     }
 }
 

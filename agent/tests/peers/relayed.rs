@@ -194,7 +194,9 @@ async fn a_host_without_an_address_is_copied_from_through_the_coordinator() {
     let pair = Pair::new().await;
     pair.line().leads_to(&pair.source);
     let mut order = order(&pair.alfa, "h1", closed().await);
-    let JobWork::Fetch { address, .. } = &mut order.work;
+    let JobWork::Fetch { address, .. } = &mut order.work else {
+        panic!("it fetches");
+    };
     *address = None;
     let target = pair.target(order).await;
     target.job_is(JobState::Done).await;

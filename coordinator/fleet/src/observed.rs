@@ -25,6 +25,8 @@ pub struct Hello {
     pub networks: Vec<Ipv4Net>,
     /// TCP port on its advertised address where other hosts' agents fetch data; `None` where there is none.
     pub peer_port: Option<u16>,
+    /// It keeps copies up with ones that run, and lets its own be followed.
+    pub follows: bool,
 }
 
 /// The last report on a tenant.

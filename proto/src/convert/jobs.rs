@@ -27,6 +27,15 @@ impl From<&JobOrder> for agent::JobOrder {
                 from_host: from.to_string(),
                 address: address.map(|a| a.to_string()).unwrap_or_default(),
             }),
+            JobWork::Follow {
+                from,
+                address,
+                last,
+            } => job_order::Work::Follow(agent::Follow {
+                from_host: from.to_string(),
+                address: address.map(|a| a.to_string()).unwrap_or_default(),
+                last: *last,
+            }),
         };
         Self {
             id: order.id.to_string(),
@@ -46,6 +55,11 @@ impl TryFrom<agent::JobOrder> for JobOrder {
             Some(job_order::Work::Fetch(fetch)) => JobWork::Fetch {
                 from: parse("fetch.from_host", &fetch.from_host)?,
                 address: parse_optional("fetch.address", &fetch.address)?,
+            },
+            Some(job_order::Work::Follow(follow)) => JobWork::Follow {
+                from: parse("follow.from_host", &follow.from_host)?,
+                address: parse_optional("follow.address", &follow.address)?,
+                last: follow.last,
             },
             None => return Err(FieldError::new("work", "must be set")),
         };
@@ -84,6 +98,7 @@ impl From<&PeerGrant> for agent::PeerGrant {
             tenant_uid: grant.uid.to_string(),
             peer: grant.peer.to_string(),
             expire_time: Some(timestamp(grant.expires_at)),
+            live: grant.live,
         }
     }
 }
@@ -100,6 +115,7 @@ impl TryFrom<agent::PeerGrant> for PeerGrant {
             expires_at: unix_ms(
                 expires.ok_or_else(|| FieldError::new("expire_time", "must be set"))?,
             ),
+            live: wire.live,
         })
     }
 }
@@ -164,6 +180,7 @@ impl From<&JobReport> for agent::JobStatus {
             bytes_done: job.bytes_done,
             bytes_total: job.bytes_total,
             message: job.message.clone(),
+            pause_ms: job.pause_ms,
         }
     }
 }
@@ -189,6 +206,7 @@ pub(super) fn reports(wire: Vec<agent::JobStatus>) -> Result<Vec<JobReport>, Fie
             bytes_done: job.bytes_done,
             bytes_total: job.bytes_total,
             message: shortened(job.message, MAX_MESSAGE),
+            pause_ms: job.pause_ms,
         })
     };
     wire.into_iter().enumerate().map(parse_one).collect()

@@ -3,6 +3,7 @@
 //!
 //! Not here: whether a named thing exists; the coordinator and the agent check that.
 
+mod callers;
 mod hosts;
 mod jobs;
 mod network;
@@ -264,6 +265,8 @@ impl From<&TenantPlan> for agent::TenantPlan {
             upload_limit_bytes: t.upload_limit_bytes,
             seed: jobs::seed_to_wire(&t.seed),
             wal_spool: t.wal_spool.map(jobs::spool_to_wire),
+            follows: t.follows,
+            callers: callers::to_wire(&t.callers),
         }
     }
 }
@@ -313,6 +316,8 @@ impl TryFrom<agent::TenantPlan> for TenantPlan {
             seed: jobs::seed(wire.seed, wire.activated)?,
             upload_limit_bytes: wire.upload_limit_bytes,
             wal_spool: wire.wal_spool.map(jobs::spool),
+            follows: wire.follows,
+            callers: callers::from_wire(wire.callers)?,
         })
     }
 }
@@ -343,7 +348,7 @@ mod tests {
     use super::*;
     use crate::{
         network::{Egress, NetworkPolicy, NetworkRules},
-        plan::{JobOrder, JobWork, PeerGrant, Seed, WalSpool},
+        plan::{Callers, JobOrder, JobWork, PeerGrant, Seed, WalSpool},
         spec::{Bounds, Size},
     };
 
@@ -436,6 +441,8 @@ mod tests {
                 limit_bytes: 1 << 29,
                 switch_s: 60,
             }),
+            follows: true,
+            callers: Callers::Held { most_ms: 7 },
         };
         HostPlan {
             generation: 3.into(),
@@ -458,6 +465,7 @@ mod tests {
                 uid: Uuid::from_u128(1),
                 peer: "h8".parse().unwrap(),
                 expires_at: 9_000,
+                live: true,
             }],
         }
     }

@@ -294,6 +294,9 @@ pub struct JobReport {
     pub bytes_total: u64,
     /// For people: why it failed or is tried again; while it runs, what is unusual about how it goes. Empty otherwise.
     pub message: String,
+    /// Of a copy that is kept up with one that runs: how long the tenant would pause if it came over now, by its host's estimate,
+    /// milliseconds. `None`: it is not that far.
+    pub pause_ms: Option<u32>,
 }
 
 /// A host's report.

@@ -355,6 +355,7 @@ impl Simulation {
                 host: host.clone(),
                 hello: isyone_fleet::observed::Hello {
                     peer_port: Some(7483),
+                    follows: true,
                     ..Default::default()
                 },
                 accepted_generation,

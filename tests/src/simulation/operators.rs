@@ -112,7 +112,8 @@ impl Simulation {
                 cancel_running,
             },
             _ => Command::MoveTenant {
-                to: self.other_host(tenant),
+                to: self.other_host(tenant).into(),
+                max_pause_ms: self.chance(500).then_some(5_000),
                 name,
                 request_id,
             },

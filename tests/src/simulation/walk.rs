@@ -10,7 +10,7 @@ use isyone_fleet::{
     operation::{OperationKind, Stage},
     testing::{self, Bench, name},
 };
-use isyone_proto::{ids::TenantName, operation::OperationState, plan::Lifecycle};
+use isyone_proto::{ids::{HostName, TenantName}, operation::OperationState, plan::Lifecycle};
 use uuid::Uuid;
 
 use super::{Shape, Simulation, host::Worked, invariants};
@@ -59,7 +59,7 @@ struct Run {
 /// Walks all kinds, each left alone and cancelled at each of its stages, with every `stride`-th death.
 pub fn walk(stride: usize) -> Walked {
     let mut walked = Walked::default();
-    for kind in OperationKind::ALL {
+    for kind in cases() {
         let alone = run(kind, None, Death::Nobody);
         let cancels = alone.stages.iter().copied().map(Some);
         for cancel_at in std::iter::once(None).chain(cancels) {
@@ -83,6 +83,23 @@ pub fn walk(stride: usize) -> Walked {
         "stages that were never seen: {missing:?}"
     );
     walked
+}
+
+/// An operation of a kind; of some there are two ways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Case {
+    kind: OperationKind,
+    /// A move of a tenant that runs meanwhile.
+    live: bool,
+}
+
+fn cases() -> impl Iterator<Item = Case> {
+    let all = OperationKind::ALL.into_iter();
+    let plain = all.map(|kind| Case { kind, live: false });
+    plain.chain([Case {
+        kind: OperationKind::Move,
+        live: true,
+    }])
 }
 
 fn alfa() -> TenantName {
@@ -111,7 +128,7 @@ fn creation(plan: &str, kind: OperationKind) -> Command {
 }
 
 /// What begins an operation of this kind.
-fn order(kind: OperationKind) -> Command {
+fn order(Case { kind, live }: Case) -> Command {
     use OperationKind as K;
     let (name, request_id) = (alfa(), Some(format!("the {}", kind.word())));
     match kind {
@@ -148,7 +165,8 @@ fn order(kind: OperationKind) -> Command {
         K::Undelete => Command::UndeleteTenant { name, request_id },
         K::Move => Command::MoveTenant {
             name,
-            to: testing::name("h1"),
+            to: testing::name::<HostName>("h1").into(),
+            max_pause_ms: live.then_some(5_000),
             request_id,
         },
     }
@@ -172,7 +190,11 @@ fn prepared(kind: OperationKind) -> Simulation {
         cordon(&mut sim, host.as_str(), true);
     }
     for earlier in before(kind) {
-        let id = begin(&mut sim, order(*earlier)).expect("it begins");
+        let earlier = Case {
+            kind: *earlier,
+            live: false,
+        };
+        let id = begin(&mut sim, order(earlier)).expect("it begins");
         settle(&mut sim, id, None, Death::Nobody, &mut Run::new());
     }
     cordon(&mut sim, "h1", false);
@@ -213,7 +235,8 @@ fn begin(sim: &mut Simulation, command: Command) -> Option<Uuid> {
     None
 }
 
-fn run(kind: OperationKind, cancel_at: Option<Stage>, death: Death) -> Run {
+fn run(case: Case, cancel_at: Option<Stage>, death: Death) -> Run {
+    let kind = case.kind;
     let mut sim = prepared(kind);
     let before = sim.state.fleet.tenants.get(&alfa()).cloned();
     let mut run = Run::new();
@@ -222,10 +245,10 @@ fn run(kind: OperationKind, cancel_at: Option<Stage>, death: Death) -> Run {
         _ => None,
     });
     let commits = sim.commits();
-    let id = begin(&mut sim, order(kind)).expect("answered at last");
+    let id = begin(&mut sim, order(case)).expect("answered at last");
     settle(&mut sim, id, cancel_at, death, &mut run);
     run.commits = sim.commits() - commits;
-    let at = format!("{kind:?}, cancelled at {cancel_at:?}, {death:?}");
+    let at = format!("{case:?}, cancelled at {cancel_at:?}, {death:?}");
     let operation = &sim.state.fleet.operations[&id];
     let cancelled = operation.state == OperationState::Cancelled;
     assert!(

@@ -11,7 +11,7 @@ mod spool;
 mod target;
 mod words;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use isyone_proto::{
     ids::HostName,
@@ -61,10 +61,14 @@ pub struct Fetch {
 #[async_trait]
 impl Work for Fetch {
     async fn attempt(&self, order: &JobOrder, progress: &Progress) -> Attempt<()> {
-        let JobWork::Fetch { from, .. } = &order.work;
+        let (from, _) = other_end(order)?;
         let tenant = self.tenant(order)?;
         match copies::find(&self.host, &tenant).await.map_err(disk)? {
             Copy::Incoming => {}
+            Copy::Following => {
+                let why = "the copy here follows one that runs, and is not to be overwritten";
+                return Err(JobError::Never(why.to_owned()));
+            }
             Copy::Complete(Some(job)) if job == order.id => {
                 // The agent ended before the job did, and with it what was noted.
                 progress.note(self.left_behind(order, progress).await);
@@ -182,12 +186,12 @@ impl Fetch {
 
     /// Connects to the host that has the copy, and shows which way that took.
     async fn source(&self, order: &JobOrder, progress: &Progress) -> Attempt<Source> {
-        let JobWork::Fetch { from, address } = &order.work;
+        let (from, address) = other_end(order)?;
         let route = Route {
             operation: order.operation,
             tenant: order.tenant.clone(),
             from: from.clone(),
-            address: *address,
+            address,
         };
         let reached = self.reach.connect(&route).await.map_err(again)?;
         if let Some(detour) = reached.detour {
@@ -223,6 +227,17 @@ impl Fetch {
             return Ok(());
         }
         Err(again("the copy is not wanted any more"))
+    }
+}
+
+/// The host that has the copy, and where its agent is. What else a job may be is not for this one.
+fn other_end(order: &JobOrder) -> Attempt<(&HostName, Option<SocketAddr>)> {
+    match &order.work {
+        JobWork::Fetch { from, address } => Ok((from, *address)),
+        JobWork::Follow { .. } => {
+            let why = "this agent keeps no copies up with ones that run";
+            Err(JobError::Never(why.to_owned()))
+        }
     }
 }
 

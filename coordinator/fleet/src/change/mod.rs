@@ -40,7 +40,7 @@ use self::operators::following;
 pub use self::{
     command::{
         AccessChange, AddDomains, AskedWith, Command, CreateTenant, Enroll, Outcome, RenewOperator,
-        Stamp, User,
+        Stamp, User, Whither,
     },
     domains::domain_refused,
     error::{ChangeError, WrongAddress},
@@ -153,8 +153,9 @@ impl Edit<'_> {
             Command::MoveTenant {
                 name,
                 to,
+                max_pause_ms,
                 request_id,
-            } => self.move_tenant(&name, &to, request_id),
+            } => self.move_tenant(&name, to, max_pause_ms, request_id),
             Command::EdgesRun { scopes } => self.edges_run(scopes),
             Command::SetAccess { name, change } => self.set_access(&name, *change),
             Command::CancelOperation { id } => self.cancel_operation(id),

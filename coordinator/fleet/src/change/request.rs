@@ -58,8 +58,14 @@ fn asked(command: &Command) -> Option<Value> {
         Command::MoveTenant {
             name,
             to,
+            max_pause_ms,
             request_id,
-        } => of(request_id, name, &|| json!(to)),
+        } => of(request_id, name, &|| match (to, max_pause_ms) {
+            // As a version before, which may be asked again by whoever asked that.
+            (Whither::Host(to), None) => json!(to),
+            (Whither::Host(to), most) => json!([to, most]),
+            (Whither::AwayFrom(from), most) => json!([null, from, most]),
+        }),
         Command::AddDomains(add) => of(&add.request_id, &add.name, &|| {
             json!([add.domains, add.primary])
         }),

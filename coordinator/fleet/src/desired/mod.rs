@@ -7,6 +7,7 @@
 pub mod certificates;
 pub mod domains;
 mod index;
+mod stragglers;
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
@@ -22,7 +23,7 @@ use isyone_types::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use self::index::HostIndex;
+pub use self::{index::HostIndex, stragglers::Stragglers};
 use crate::{event::EventLog, operation::Operation};
 
 /// Sealed bytes, as base64 so that a JSON record stays readable.
@@ -72,6 +73,9 @@ pub enum CopyRole {
 pub struct TenantCopy {
     pub place: TenantPlacement,
     pub role: CopyRole,
+    /// What becomes of requests that still come there.
+    #[serde(default, skip_serializing_if = "Stragglers::are_refused")]
+    pub stragglers: Stragglers,
 }
 
 /// Most copies of a tenant beside the one that lives: one on its way, and some that are kept or being removed.
@@ -135,6 +139,9 @@ pub struct Tenant {
     /// An operation has stopped it for the time being, although it should run.
     #[serde(default)]
     pub halted: bool,
+    /// Set while it is halted: for how long its requests are held at most, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_ms: Option<u32>,
     /// The highest epoch that a copy of it ever had, also one that is forgotten since: the host that had it refuses lower
     /// ones. 0 in records of before: then the copies' own count.
     #[serde(default)]

@@ -2,10 +2,11 @@
 //! stage, with what that changes in the Fleet; go back; or be done.
 //!
 //! Whoever calls it, however often and after whatever crash, gets the same answer from the same state. Each procedure has
-//! a file: `converge`, `relocate`.
+//! a file: `converge`, `relocate` (with `live`, where the tenant runs meanwhile).
 //! Not here: the record (operation), calling this and applying what it says (change/operations).
 
 mod converge;
+mod live;
 mod relocate;
 mod waiting;
 
@@ -30,6 +31,8 @@ use crate::{
 /// How long an operation waits for edges to say that they run its route, milliseconds. A slower one gets there without
 /// anybody waiting, and the step says that it was not confirmed.
 pub const ROUTE_PATIENCE_MS: i64 = 5_000;
+/// The same while the old route serves, too: an edge that is slower than that is not to find it closed.
+pub const PASSING_PATIENCE_MS: i64 = 30_000;
 
 /// What a transition changes in the Fleet, beside the operation's record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,8 +46,12 @@ pub enum Effect {
         /// What did not come along, in words; empty when everything did. The old copy has it for as long as it is kept.
         left_behind: String,
     },
+    /// Stop it likewise, and hold its requests for so long at most.
+    Hold { most_ms: u32 },
     /// Let a tenant that was halted run again.
     Release,
+    /// Requests that are held at the copy that the tenant has left go on to its new place, and edges go there.
+    PassOn,
 }
 
 /// What comes next for an operation.
@@ -163,7 +170,19 @@ pub fn host_steps(state: &State, operation: &Operation, host: &HostName) -> Vec<
 /// Whether an operation has waited for edges long enough to end without their word.
 pub fn is_out_of_patience(state: &State, operation: &Operation, now: UnixMs) -> bool {
     let since = operation.stage_since.max(state.started_at);
-    now.saturating_sub(since) >= ROUTE_PATIENCE_MS
+    now.saturating_sub(since) >= patience_ms(operation)
+}
+
+fn patience_ms(operation: &Operation) -> i64 {
+    match passes_on(operation) {
+        true => PASSING_PATIENCE_MS,
+        false => ROUTE_PATIENCE_MS,
+    }
+}
+
+/// Whether visitors who come by the old route are served all the same, while it waits for edges.
+pub fn passes_on(operation: &Operation) -> bool {
+    matches!(&operation.procedure, Procedure::Move(to) if to.live.is_some())
 }
 
 /// What a procedure decides on.
@@ -253,7 +272,7 @@ impl<'a> Scene<'a> {
             return Advance::Done {
                 detail: format!(
                     "published; not every edge has said within {} s that it runs it",
-                    ROUTE_PATIENCE_MS / 1000
+                    patience_ms(self.operation) / 1000
                 ),
             };
         }

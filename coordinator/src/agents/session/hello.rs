@@ -57,6 +57,7 @@ pub(super) fn checked(hello: wire::Hello) -> Result<(Hello, Said), Status> {
             .filter_map(|n| n.parse().ok())
             .collect(),
         peer_port: u16::try_from(hello.peer_port).ok().filter(|port| *port > 0),
+        follows: hello.follows,
     };
     Ok((hello, said))
 }

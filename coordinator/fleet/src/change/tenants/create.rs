@@ -236,6 +236,7 @@ impl Edit<'_> {
             started_at: None,
             copies: Vec::new(),
             halted: false,
+            hold_ms: None,
             last_epoch: 0,
         }
     }

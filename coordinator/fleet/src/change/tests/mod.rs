@@ -6,6 +6,7 @@
 mod hopeless;
 mod joining;
 mod lifecycle;
+mod live;
 mod mends;
 mod moves;
 mod operations;
