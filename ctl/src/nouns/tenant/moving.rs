@@ -3,8 +3,12 @@
 //!
 //! Not here: the stages of a move (the coordinator's core), and taking one back (op cancel).
 
+use std::time::Duration;
+
 use clap::Args;
-use isyone_proto::pb::v1::{CopyRole, DesiredState, MoveTenantRequest, Tenant, TenantCopy};
+use isyone_proto::pb::v1::{
+    CopyRole, DesiredState, GetOperationRequest, MoveTenantRequest, Tenant, TenantCopy,
+};
 
 use super::{change, get};
 use crate::{
@@ -12,7 +16,7 @@ use crate::{
     client::Client,
     clock,
     exit::{Exit, Failure, Outcome},
-    options::Waiting,
+    options::{Waiting, duration},
     output::{
         format,
         table::{Table, clean},
@@ -25,7 +29,11 @@ const USUAL_RATE_BYTES_PER_S: u64 = 64 << 20;
 /// `isyctl tenant move`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The tenant is stopped while its data is copied: for the size of its data divided by the copy rate \
+With `--max-pause` the tenant runs while its data is copied and kept up with, and is stopped only when so little is \
+missing that its pause fits: a second or two, whatever its size. Requests wait meanwhile. If no such moment comes, or \
+anything fails before the new host has all of it, it goes on where it was. Both hosts' agents must be able to.
+
+Otherwise the tenant is stopped while its data is copied: for the size of its data divided by the copy rate \
 (64 MiB/s unless agents were told otherwise with `isy-agent run --copy-rate-mib`: 16 s for each GiB), and some seconds \
 for stopping and starting. Visitors see a page that says so. Then it runs on the new host with the same data, passwords, \
 domains and sessions. Ctrl-C only stops waiting.
@@ -39,13 +47,21 @@ is copied, over that copy. A tenant that was created with `--host` is pinned to 
 Examples:
   isyctl tenant move alfa --to h2              asks first when it runs
   isyctl tenant move alfa --to h2 --yes        for scripts
+  isyctl tenant move alfa --away-from h1       to wherever there is most room
+  isyctl tenant move alfa --to h2 --max-pause 5s
   isyctl tenant move alfa --to h2 --no-wait    follow it with `isyctl op watch ID`")]
 pub struct Move {
     /// The tenant's name
     name: String,
     /// The host to take it to
-    #[arg(long, value_name = "HOST")]
-    to: String,
+    #[arg(long, value_name = "HOST", required_unless_present = "away_from")]
+    to: Option<String>,
+    /// Take it from this host to wherever there is most room
+    #[arg(long, value_name = "HOST", conflicts_with = "to")]
+    away_from: Option<String>,
+    /// Let it run while its data is copied, and pause for so long at most (500ms to 10m)
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    max_pause: Option<Duration>,
     /// Do not ask
     #[arg(long, short)]
     yes: bool,
@@ -66,8 +82,10 @@ impl Move {
         }
         let message = MoveTenantRequest {
             name: self.name.clone(),
-            to_host: self.to.clone(),
+            to_host: self.to.clone().unwrap_or_default(),
             request_id: clock::request_id(),
+            away_from_host: self.away_from.clone().unwrap_or_default(),
+            max_pause_ms: self.max_pause.map(milliseconds),
         };
         let operation = client
             .change(
@@ -77,12 +95,28 @@ impl Move {
             )
             .await?;
         let waited = self.waiting.wanted();
-        let done = format!("moved to {}", clean(&self.to));
+        let done = match &self.to {
+            Some(to) => format!("moved to {}", clean(to)),
+            None => "moved".to_owned(),
+        };
+        let id = operation.id.clone();
         let exit = change::settle(app, &client, operation, self.waiting, &done).await?;
+        if waited && self.max_pause.is_some() {
+            tell_of_pause(app, &client, id).await;
+        }
         if waited {
             self.tell_of_old_copy(app, &client).await;
         }
         Ok(exit)
+    }
+
+    /// Where it goes, for people.
+    fn whither(&self) -> String {
+        match (&self.to, &self.away_from) {
+            (Some(to), _) => clean(to),
+            (None, Some(from)) => format!("another host than {}", clean(from)),
+            (None, None) => String::new(), // clap asks for one of them
+        }
     }
 
     /// Only a message: the move stands whatever this call returns.
@@ -101,7 +135,7 @@ impl Move {
     }
 
     fn confirmed(&self, app: &App, tenant: &Tenant) -> Result<bool, Failure> {
-        let (name, to) = (clean(&self.name), clean(&self.to));
+        let (name, to) = (clean(&self.name), self.whither());
         let size = format::measured_disk(tenant.usage.as_ref());
         let facts = Table::pairs([
             ("Tenant", name.as_str().into()),
@@ -115,10 +149,16 @@ impl Move {
             ),
         ]);
         app.ui.note(facts.trim_end());
-        app.ui.note(&format!(
-            "It is stopped while its data is copied: {}.",
-            downtime(size)
-        ));
+        app.ui.note(&match self.max_pause {
+            Some(most) => format!(
+                "It runs while its data is copied, and pauses for {} at most.",
+                humantime::format_duration(most)
+            ),
+            None => format!(
+                "It is stopped while its data is copied: {}.",
+                downtime(size)
+            ),
+        });
         app.ui.note(
             "Data, passwords, domains and sessions stay. `isyctl op cancel` takes it back until the copy is complete.",
         );
@@ -127,6 +167,27 @@ impl Move {
             &format!("Move {name} to {to}?"),
         )
     }
+}
+
+/// The step whose detail says how long the tenant paused.
+const STARTED: &str = "start";
+
+/// Only a message: the move stands whatever this call returns.
+async fn tell_of_pause(app: &App, client: &Client, id: String) {
+    let found = client
+        .operations()
+        .get_operation(GetOperationRequest { id })
+        .await;
+    let steps = found.map_or_else(|_| Vec::new(), |found| found.into_inner().steps);
+    let step = steps.iter().find(|step| step.name == STARTED);
+    if let Some(step) = step.filter(|step| !step.detail.is_empty()) {
+        app.ui.note(&format!("it {}", clean(&step.detail)));
+    }
+}
+
+/// Of a time that nobody waits for, the coordinator says what it takes.
+fn milliseconds(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
 }
 
 /// How long the tenant will be stopped, in words.

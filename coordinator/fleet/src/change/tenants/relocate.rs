@@ -135,7 +135,8 @@ impl Edit<'_> {
             let seen = self.state.observed.hosts.get(host);
             if !seen.is_some_and(|seen| seen.hello.follows) {
                 let problem = format!(
-                    "cannot be moved while it runs: the agent of host {host} keeps no copies up (it is silent, or of a version                      before). `--stop` moves it all the same, and stops it while its data is copied"
+                    "cannot be moved while it runs: the agent of host {host} keeps no copies up (it is silent, or of a version \
+                     before). Without `--max-pause` it is moved all the same, and is stopped while its data is copied"
                 );
                 return Err(wrong_state(&tenant.name, problem));
             }

@@ -220,7 +220,7 @@ fn where_it_cannot_run_meanwhile_that_is_said_and_one_that_is_suspended_is_moved
         })
         .unwrap();
     let refused = bench.apply(order(h2.clone().into())).unwrap_err().to_string();
-    assert!(refused.contains("`--stop` moves it all the same"), "{refused}");
+    assert!(refused.contains("Without `--max-pause` it is moved all the same"), "{refused}");
     start(&mut bench, suspend(&alfa, false));
     bench.settle();
     let id = start(&mut bench, order(h2.into()));
