@@ -38,6 +38,8 @@ use crate::{
     jobs::{
         Jobs,
         fetch::{Fetch, Reserve},
+        follow::Follow,
+        works::Works,
     },
     link::{renew, session::Link},
     metrics::{self, loopback, scrape::Scraper},
@@ -226,8 +228,9 @@ impl Ports<'_> {
         (rate_bytes_per_s, reserve): (u64, Reserve),
     ) {
         let (host, plans) = (self.host, self.plans);
+        let databases = Arc::new(ContainerDatabases(host.clone()));
         if let Some(address) = port {
-            let databases = Arc::new(ContainerDatabases(host.clone()));
+            let databases = databases.clone();
             let peers = Peers::new(host.clone(), plans.clone(), rate_bytes_per_s, databases);
             let port = PeerPort {
                 address,
@@ -242,8 +245,10 @@ impl Ports<'_> {
             tls: self.identity.config(),
             relay: Arc::new(relay),
         };
-        let fetch = Fetch::new(host.clone(), plans.clone(), reach, reserve);
-        let jobs = Jobs::new(host.clone(), Arc::new(fetch), rate_bytes_per_s);
+        let fetch = Arc::new(Fetch::new(host.clone(), plans.clone(), reach, reserve));
+        let follow = Follow::new(fetch.clone(), host.clone(), databases, rate_bytes_per_s);
+        let works = Works { fetch, follow };
+        let jobs = Jobs::new(host.clone(), Arc::new(works), rate_bytes_per_s);
         self.tasks.spawn(jobs.run(plans.clone(), self.stop.clone()));
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use isyone_proto::{
     ids::HostName,
     pb::agent::v1::{
-        ListRequest, ListResponse, PeerVolume, ReadRequest, ReadResponse, TunnelDown, TunnelUp,
+        ListRequest, ListResponse, PeerTenant, PeerVolume, ReadRequest, ReadResponse, TunnelDown, TunnelUp,
         peer_service_server::PeerService, read_request, read_response, tunnel_up,
     },
     plan::Role,
@@ -120,8 +120,8 @@ impl Peers {
         Ok((guard, turn?))
     }
 
-    /// The volumes of a copy that is stopped.
-    async fn roots(&self, guard: &Guard) -> Result<Roots, Status> {
+    /// The volumes of a copy that is stopped; of one that runs, as far as they may be read then.
+    async fn roots(&self, guard: &Guard, wanted: Wanted) -> Result<Roots, Status> {
         let unready = |e: String| tell(guard, &Refusal::Unready(e));
         let plan = guard.tenant().map_err(|why| tell(guard, &why))?;
         let copy = copies::find(&self.host, &plan).await;
@@ -131,8 +131,9 @@ impl Peers {
             Copy::Incoming | Copy::Following | Copy::Closed => return Err(tell(guard, &Refusal::Incomplete)),
         }
         let tenant = &guard.of.tenant;
+        let is_live = wanted == Wanted::LiveFiles;
         let up = copies::is_up(&self.host, tenant).await;
-        if up.map_err(|e| unready(e.to_string()))? {
+        if up.map_err(|e| unready(e.to_string()))? && !is_live {
             return Err(tell(guard, &Refusal::StillUp));
         }
         let refuse = |for_good: bool, why: String| {
@@ -147,12 +148,21 @@ impl Peers {
             .await
             .map_err(|e| unready(e.to_string()))?
             .map_err(|why| refuse(why.is_for_good(), why.to_string()))?;
-        let opened = blocking(move || Roots::open(&places)).await;
+        let opened = blocking(move || Roots::open(&places, is_live)).await;
         opened.map_err(|e| {
             let why = format!("its volumes cannot be opened: {e}");
             refuse(beneath::is_for_good(&e), why)
         })
     }
+}
+
+/// Whose files are asked for, and which.
+fn asked_of(wire: Option<&PeerTenant>) -> (Option<Of>, Wanted) {
+    let wanted = match wire.is_some_and(|wire| wire.live) {
+        true => Wanted::LiveFiles,
+        false => Wanted::Files,
+    };
+    (Of::parse(wire), wanted)
 }
 
 /// Logs a refusal, and says what the peer hears of it.
@@ -229,9 +239,9 @@ impl PeerService for Peers {
     type TunnelStream = ReceiverStream<Result<TunnelDown, Status>>;
 
     async fn list(&self, request: Request<ListRequest>) -> Answer<ListResponse> {
-        let of = Of::parse(request.get_ref().of.as_ref());
-        let (guard, turn) = self.guard(peer_of(&request), of, Wanted::Files)?;
-        let roots = self.roots(&guard).await?;
+        let (of, wanted) = asked_of(request.get_ref().of.as_ref());
+        let (guard, turn) = self.guard(peer_of(&request), of, wanted)?;
+        let roots = self.roots(&guard, wanted).await?;
         let (out, answers) = mpsc::channel(QUEUE);
         let rate = self.rate.clone();
         tokio::spawn(async move {
@@ -251,12 +261,12 @@ impl PeerService for Peers {
         let first = timeout(FIRST, asked.message())
             .await
             .map_err(|_| refused())??;
-        let of = match first.and_then(|m| m.message) {
-            Some(read_request::Message::Of(of)) => Of::parse(Some(&of)),
-            _ => None,
+        let (of, wanted) = match first.and_then(|m| m.message) {
+            Some(read_request::Message::Of(of)) => asked_of(Some(&of)),
+            _ => (None, Wanted::Files),
         };
-        let (guard, turn) = self.guard(peer, of, Wanted::Files)?;
-        let roots = self.roots(&guard).await?;
+        let (guard, turn) = self.guard(peer, of, wanted)?;
+        let roots = self.roots(&guard, wanted).await?;
         let (out, answers) = mpsc::channel(QUEUE);
         let rate = self.rate.clone();
         tokio::spawn(async move {

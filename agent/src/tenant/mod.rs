@@ -19,7 +19,7 @@ mod rest;
 mod settle;
 mod show;
 mod state_file;
-mod takeover;
+pub mod takeover;
 mod turn;
 mod vigil;
 mod visitors;

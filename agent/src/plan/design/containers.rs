@@ -115,15 +115,20 @@ fn file_mount(host: &HostFacts, plan: &TenantPlan, file: &str, target: &str) -> 
 
 /// Since 18, the official image keeps its clusters one level higher, in one directory per major version.
 fn postgres_data(images: &Images) -> &'static str {
-    if has_levels(&images.postgres.postgres_major) {
-        "/var/lib/postgresql"
-    } else {
-        "/var/lib/postgresql/data"
-    }
+    volume_target(&images.postgres.postgres_major)
 }
 
 fn has_levels(major: &str) -> bool {
     major.parse::<u32>().is_ok_and(|major| major >= 18)
+}
+
+/// The same by the major version.
+pub fn volume_target(major: &str) -> &'static str {
+    if has_levels(major) {
+        "/var/lib/postgresql"
+    } else {
+        "/var/lib/postgresql/data"
+    }
 }
 
 /// Where the cluster is that an image's PostgreSQL opens, where the image does not say.

@@ -1,0 +1,73 @@
+//! The way from a standby's container to the other host's PostgreSQL: a socket in the directory of settings that the container sees.
+//!
+//! Not here: what flows through it (peer::tunnel), who may have it (the other host).
+
+use std::path::{Path, PathBuf};
+
+use tokio::net::UnixStream;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::transport::Channel;
+
+use super::{Attempt, disk, sql::Cluster};
+use crate::{
+    base::fsutil::{self, blocking},
+    peer::{Of, tunnel},
+    plan::postgres,
+};
+
+/// Name of the socket's directory, in that of PostgreSQL's settings.
+const DIRECTORY: &str = "peer";
+
+/// The directory as the container sees it: what PostgreSQL's clients are told as the host.
+pub(super) fn host() -> String {
+    format!("{}/{DIRECTORY}", postgres::TARGET)
+}
+
+/// A socket that is served for as long as this lives.
+pub(super) struct Line {
+    socket: PathBuf,
+    /// On this machine.
+    pub(super) directory: PathBuf,
+    /// Where the cluster lies in its volume: empty, or with a slash at its end.
+    pub(super) cluster_at: String,
+    _served: DropGuard,
+}
+
+impl Line {
+    /// Serves the socket of a tenant with this directory.
+    pub(super) async fn open(tenant: &Path, channel: Channel, of: Of) -> Attempt<Self> {
+        let tenant = tenant.to_owned();
+        let made = blocking(move || {
+            fsutil::private_dir(&tenant)?;
+            let settings = tenant.join(postgres::DIRECTORY);
+            let directory = settings.join(DIRECTORY);
+            fsutil::make_directories(&directory)?;
+            // Its container's user goes through both; on the host, nobody gets this far.
+            for open in [&settings, &directory] {
+                fsutil::set_mode(open, 0o755)?;
+            }
+            Ok(directory)
+        });
+        let directory = made.await.map_err(disk)?;
+        let stop = CancellationToken::new();
+        let (at, ends, name) = (directory.clone(), stop.clone(), of.tenant.clone());
+        tokio::spawn(async move {
+            if let Err(e) = tunnel::serve(&at, channel, of, ends).await {
+                tracing::warn!(tenant = %name, "the socket of its far database is not served: {e}");
+            }
+        });
+        Ok(Self {
+            socket: directory.join(tunnel::SOCKET_NAME),
+            directory,
+            cluster_at: String::new(),
+            _served: stop.drop_guard(),
+        })
+    }
+
+    /// The other host's PostgreSQL.
+    pub(super) async fn cluster(&self, database: &str) -> Result<Cluster, String> {
+        let socket = UnixStream::connect(&self.socket).await;
+        let socket = socket.map_err(|e| format!("the way to the other host's database: {e}"))?;
+        Cluster::open(socket, database).await
+    }
+}
