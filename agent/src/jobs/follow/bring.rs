@@ -21,7 +21,7 @@ use crate::{
         container::{
             ContainerSpec, LABEL_ROLE, LABEL_TENANT, LABEL_UID, Limits, Mount, MountSource,
         },
-        design::default_pgdata,
+        design::{default_pgdata, volume_target},
         facts::ImageFacts,
         stack::{init_name, split_memory},
         standby::SLOT,
@@ -65,10 +65,18 @@ impl Follow {
         docker.remove(&spec.name).await.map_err(again)?;
         docker.create(&spec).await.map_err(again)?;
         let taken = self.take(&spec, &image).await;
+        let recorded = match taken {
+            Ok(()) => self.record(tenant).await,
+            Err(why) => Err(why),
+        };
+        // Its end wakes the tenant's loop, which then finds what to start.
         docker.remove(&spec.name).await.map_err(again)?;
-        taken?;
         progress.begin(bytes, bytes);
         progress.tell("");
+        recorded
+    }
+
+    async fn record(&self, tenant: &TenantPlan) -> Attempt<()> {
         let (host, tenant) = (self.host.clone(), tenant.clone());
         let recorded = blocking(move || copies::begin_following(&host, &tenant)).await;
         match recorded.map_err(disk)? {
@@ -77,7 +85,7 @@ impl Follow {
         }
     }
 
-    async fn image(&self, tenant: &TenantPlan) -> Attempt<ImageFacts> {
+    pub(super) async fn image(&self, tenant: &TenantPlan) -> Attempt<ImageFacts> {
         let (images, reference) = (&self.host.images, tenant.postgres_image.as_str());
         if let Some(image) = images
             .facts(reference, Role::Postgres)
@@ -138,7 +146,17 @@ fn pgdata(image: &ImageFacts) -> String {
 
 /// Where the volume is mounted: at the cluster, or above it.
 fn root_of(image: &ImageFacts) -> String {
-    crate::plan::design::volume_target(&image.postgres_major).to_owned()
+    volume_target(&image.postgres_major).to_owned()
+}
+
+/// Where the cluster lies in its volume: empty, or with a slash at its end.
+pub(super) fn cluster_at(image: &ImageFacts) -> String {
+    let pgdata = pgdata(image);
+    let below = pgdata.strip_prefix(&root_of(image)).unwrap_or_default();
+    match below.trim_matches('/') {
+        "" => String::new(),
+        below => format!("{below}/"),
+    }
 }
 
 fn container(tenant: &TenantPlan, line: &Line, image: &ImageFacts) -> ContainerSpec {
@@ -197,6 +215,20 @@ fn ended(what: &str, output: &ExecOutput) -> Attempt<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cluster_is_at_the_top_of_its_volume_or_since_18_in_a_directory_of_its_version() {
+        let of = |major: &str, pgdata: Option<&str>| {
+            cluster_at(&ImageFacts {
+                postgres_major: major.to_owned(),
+                pgdata: pgdata.map(str::to_owned),
+                ..ImageFacts::default()
+            })
+        };
+        assert_eq!(of("15", None), "");
+        assert_eq!(of("15", Some("/var/lib/postgresql/data/own")), "own/");
+        assert_eq!(of("18", None), "18/docker/");
+    }
 
     #[test]
     fn a_program_that_fails_is_quoted_briefly() {

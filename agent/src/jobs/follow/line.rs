@@ -28,8 +28,6 @@ pub(super) struct Line {
     socket: PathBuf,
     /// On this machine.
     pub(super) directory: PathBuf,
-    /// Where the cluster lies in its volume: empty, or with a slash at its end.
-    pub(super) cluster_at: String,
     _served: DropGuard,
 }
 
@@ -59,7 +57,6 @@ impl Line {
         Ok(Self {
             socket: directory.join(tunnel::SOCKET_NAME),
             directory,
-            cluster_at: String::new(),
             _served: stop.drop_guard(),
         })
     }

@@ -99,6 +99,7 @@ impl Work for Follow {
             of: &of,
             way: &way,
             line: &line,
+            at: bring::cluster_at(&self.image(&tenant).await?),
         };
         copy.await_start().await?;
         match is_last {
@@ -132,6 +133,8 @@ struct Standby<'a> {
     of: &'a Of,
     way: &'a Way<'a>,
     line: &'a Line,
+    /// Where the cluster lies in its volume: empty, or with a slash at its end.
+    at: String,
 }
 
 impl Standby<'_> {
@@ -239,7 +242,7 @@ impl Standby<'_> {
 
     /// Where a file of the cluster lies in its volume.
     fn place(&self, file: &str) -> String {
-        format!("{}{file}", self.line.cluster_at)
+        format!("{}{file}", self.at)
     }
 }
 

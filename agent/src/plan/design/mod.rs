@@ -5,7 +5,7 @@
 
 mod containers;
 
-pub use self::containers::default_pgdata;
+pub use self::containers::{default_pgdata, volume_target};
 
 use std::collections::BTreeMap;
 
