@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use isyone_proto::pb::v1::{
-    CopyRole, DesiredState, GetOperationRequest, MoveTenantRequest, Tenant, TenantCopy,
+    CopyRole, DesiredState, MoveTenantRequest, Operation, Tenant, TenantCopy,
 };
 
 use super::{change, get};
@@ -85,7 +85,7 @@ impl Move {
             to_host: self.to.clone().unwrap_or_default(),
             request_id: clock::request_id(),
             away_from_host: self.away_from.clone().unwrap_or_default(),
-            max_pause_ms: self.max_pause.map(milliseconds),
+            max_pause_ms: self.max_pause.map(format::milliseconds),
         };
         let operation = client
             .change(
@@ -99,11 +99,8 @@ impl Move {
             Some(to) => format!("moved to {}", clean(to)),
             None => "moved".to_owned(),
         };
-        let id = operation.id.clone();
-        let exit = change::settle(app, &client, operation, self.waiting, &done).await?;
-        if waited && self.max_pause.is_some() {
-            tell_of_pause(app, &client, id).await;
-        }
+        let told = |ended: &Operation| format!("{done}{}", pause(ended));
+        let exit = change::settle_as(app, &client, operation, self.waiting, told).await?;
         if waited {
             self.tell_of_old_copy(app, &client).await;
         }
@@ -169,25 +166,16 @@ impl Move {
     }
 }
 
-/// The step whose detail says how long the tenant paused.
+/// The step whose detail says how long the tenant paused, where it ran meanwhile.
 const STARTED: &str = "start";
 
-/// Only a message: the move stands whatever this call returns.
-async fn tell_of_pause(app: &App, client: &Client, id: String) {
-    let found = client
-        .operations()
-        .get_operation(GetOperationRequest { id })
-        .await;
-    let steps = found.map_or_else(|_| Vec::new(), |found| found.into_inner().steps);
-    let step = steps.iter().find(|step| step.name == STARTED);
-    if let Some(step) = step.filter(|step| !step.detail.is_empty()) {
-        app.ui.note(&format!("it {}", clean(&step.detail)));
+/// How long it paused, as far as that was told.
+fn pause(operation: &Operation) -> String {
+    let step = operation.steps.iter().find(|step| step.name == STARTED);
+    match step.map(|step| clean(&step.detail)).unwrap_or_default() {
+        told if told.is_empty() => String::new(),
+        told => format!("; {told}"),
     }
-}
-
-/// Of a time that nobody waits for, the coordinator says what it takes.
-fn milliseconds(time: Duration) -> u32 {
-    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
 }
 
 /// How long the tenant will be stopped, in words.
