@@ -2,25 +2,50 @@
 //!
 //! Not here: what flows through it (peer::tunnel), who may have it (the other host).
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use tokio::net::UnixStream;
+use isyone_proto::ids::TenantName;
+use tokio::{net::UnixStream, sync::OwnedMutexGuard, time::timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::Channel;
 
-use super::{Attempt, disk, sql::Cluster};
+use super::{Attempt, again, disk, sql::Cluster};
 use crate::{
     base::fsutil::{self, blocking},
     peer::{Of, tunnel},
     plan::postgres,
 };
 
+/// How long an earlier line may take to end.
+const TURN: Duration = Duration::from_secs(10);
 /// Name of the socket's directory, in that of PostgreSQL's settings.
 const DIRECTORY: &str = "peer";
 
 /// The directory as the container sees it: what PostgreSQL's clients are told as the host.
 pub(super) fn host() -> String {
     format!("{}/{DIRECTORY}", postgres::TARGET)
+}
+
+/// One line for a tenant at a time: an earlier one takes its socket away when it ends, and must not take that of the next.
+#[derive(Default)]
+pub(super) struct Lines(Mutex<BTreeMap<TenantName, Arc<Turn>>>);
+
+type Turn = tokio::sync::Mutex<()>;
+
+impl Lines {
+    async fn turn(&self, tenant: &TenantName) -> OwnedMutexGuard<()> {
+        let turn = {
+            let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+            turns.entry(tenant.clone()).or_default().clone()
+        };
+        turn.lock_owned().await
+    }
 }
 
 /// A socket that is served for as long as this lives.
@@ -33,7 +58,14 @@ pub(super) struct Line {
 
 impl Line {
     /// Serves the socket of a tenant with this directory.
-    pub(super) async fn open(tenant: &Path, channel: Channel, of: Of) -> Attempt<Self> {
+    pub(super) async fn open(
+        lines: &Lines,
+        tenant: &Path,
+        channel: Channel,
+        of: Of,
+    ) -> Attempt<Self> {
+        let turn = timeout(TURN, lines.turn(&of.tenant)).await;
+        let turn = turn.map_err(|_| again("the way of an earlier attempt has not ended"))?;
         let tenant = tenant.to_owned();
         let made = blocking(move || {
             fsutil::private_dir(&tenant)?;
@@ -53,6 +85,7 @@ impl Line {
             if let Err(e) = tunnel::serve(&at, channel, of, ends).await {
                 tracing::warn!(tenant = %name, "the socket of its far database is not served: {e}");
             }
+            drop(turn);
         });
         Ok(Self {
             socket: directory.join(tunnel::SOCKET_NAME),

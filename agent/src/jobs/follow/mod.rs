@@ -16,7 +16,10 @@ use isyone_proto::plan::{JobOrder, JobWork, TenantPlan};
 use tokio::time::{Instant, sleep};
 use tonic::async_trait;
 
-use self::{line::Line, sql::Cluster};
+use self::{
+    line::{Line, Lines},
+    sql::Cluster,
+};
 use super::{
     JobError, Progress, Work,
     fetch::{Fetch, Way},
@@ -55,6 +58,7 @@ pub struct Follow {
     host: Arc<Host>,
     databases: Arc<dyn Databases>,
     rate_bytes_per_s: u64,
+    lines: Lines,
 }
 
 fn again(why: impl ToString) -> JobError {
@@ -76,7 +80,7 @@ impl Work for Follow {
             uid: order.uid,
         };
         let directory = self.host.directory(&tenant);
-        let line = Line::open(&directory, way.channel.clone(), of.clone()).await?;
+        let line = Line::open(&self.lines, &directory, way.channel.clone(), of.clone()).await?;
         match copies::find(&self.host, &tenant).await.map_err(disk)? {
             Copy::Incoming if is_last => {
                 let why = "the tenant was stopped before its copy was here";
@@ -122,6 +126,7 @@ impl Follow {
             host,
             databases,
             rate_bytes_per_s,
+            lines: Lines::default(),
         }
     }
 }
