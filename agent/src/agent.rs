@@ -108,6 +108,8 @@ pub struct AgentParts {
     pub copy_rate_bytes_per_s: u64,
     /// What copies to this host leave free.
     pub copy_reserve: Reserve,
+    /// Keeps copies up with tenants that run elsewhere, and lets its own be followed.
+    pub follows: bool,
     /// Who keeps the relay running at which tenants' visitors arrive; `None`: there is none, and Docker publishes tenants' ports.
     pub relay: Option<Keeper>,
     /// The packet filter, if there should be one.
@@ -154,6 +156,8 @@ impl Agent {
             identity: identity.clone(),
             endpoint: config.endpoint.clone(),
             peer_port: peer.map(|address| address.port()),
+            // Without the relay nobody could hold requests, and without the port nobody follows.
+            follows: parts.follows && parts.relay.is_some() && peer.is_some(),
             peers: peer.map(|_| to_peers),
             connected,
         });

@@ -67,8 +67,6 @@ const COALESCE: Duration = Duration::from_millis(100);
 const REPORT_INTERVAL: (u32, u32) = (100, 300_000);
 /// Longest spread of renewals that the coordinator may ask for; documented in the protocol.
 const RENEW_WITHIN_MS: u32 = 600_000;
-/// Whether this agent keeps copies up with ones that run: its jobs do not yet, so nobody is to ask for it.
-const FOLLOWS: bool = false;
 /// Most concurrent logs and shells; each costs a task and a few buffers.
 const MAX_STREAMS: usize = 64;
 
@@ -88,6 +86,8 @@ pub struct Link {
     pub hosts: Arc<Hosts>,
     /// Where other hosts' agents reach this one, on the advertised address.
     pub peer_port: Option<u16>,
+    /// It keeps copies up with tenants that run elsewhere, and lets its own be followed.
+    pub follows: bool,
     /// Who serves other hosts' connections that come through the coordinator.
     pub peers: ToPeers,
     /// True while a session is open, from its Welcome on; for health and metrics.
@@ -186,7 +186,7 @@ impl Link {
             plan_generation: ledger.generation().get(),
             plan_digest: ledger.digest().to_owned(),
             peer_port: self.peer_port.map_or(0, u32::from),
-            follows: FOLLOWS,
+            follows: self.follows,
             trusted_sha256: self.identity.trusted(),
             hosts_sha256: digest(&self.hosts.known()),
         }

@@ -10,7 +10,11 @@ use std::{
 };
 
 use isyone_proto::ids::TenantName;
-use tokio::{net::UnixStream, sync::OwnedMutexGuard, time::timeout};
+use tokio::{
+    net::UnixStream,
+    sync::OwnedMutexGuard,
+    time::{Instant, sleep, timeout},
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::Channel;
 
@@ -23,6 +27,8 @@ use crate::{
 
 /// How long an earlier line may take to end.
 const TURN: Duration = Duration::from_secs(10);
+/// How long a socket may take to be served.
+const SERVED: Duration = Duration::from_secs(2);
 /// Name of the socket's directory, in that of PostgreSQL's settings.
 const DIRECTORY: &str = "peer";
 
@@ -96,8 +102,15 @@ impl Line {
 
     /// The other host's PostgreSQL.
     pub(super) async fn cluster(&self, database: &str) -> Result<Cluster, String> {
-        let socket = UnixStream::connect(&self.socket).await;
-        let socket = socket.map_err(|e| format!("the way to the other host's database: {e}"))?;
+        let begin = Instant::now();
+        // It is served in a moment.
+        let socket = loop {
+            match UnixStream::connect(&self.socket).await {
+                Ok(socket) => break socket,
+                Err(_) if begin.elapsed() < SERVED => sleep(SERVED / 100).await,
+                Err(e) => return Err(format!("the way to the other host's database: {e}")),
+            }
+        };
         Cluster::open(socket, database).await
     }
 }

@@ -10,6 +10,7 @@ mod data;
 mod fleet;
 mod https;
 mod isolation;
+mod live_moves;
 mod main_job;
 mod many;
 mod metrics;
