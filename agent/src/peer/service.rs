@@ -3,7 +3,7 @@
 //!
 //! Not here: the checks (admit), the disk (source), the database (tunnel).
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use isyone_proto::{
     ids::HostName,
@@ -15,7 +15,7 @@ use isyone_proto::{
 };
 use tokio::{
     sync::{mpsc, watch},
-    time::timeout,
+    time::{Instant, sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, async_trait};
@@ -23,6 +23,7 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 use super::{
     AHEAD, QUEUE, STALL,
     admit::{Guard, Of, PeerIdentity, Refusal, Wanted},
+    cluster::{self, Cluster},
     database::Databases,
     source::{self, Roots, Want},
     tunnel,
@@ -43,9 +44,9 @@ const CALLS: usize = 64;
 /// Of these, of one host: two jobs that list and read, and the connections of one standby.
 const CALLS_PER_HOST: usize = 16;
 /// How long the first message of a call may take.
-const FIRST: std::time::Duration = std::time::Duration::from_secs(10);
+const FIRST: Duration = Duration::from_secs(10);
 /// How long the last word of a call may wait for a slow reader.
-const LAST_WORD: std::time::Duration = std::time::Duration::from_secs(1);
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// The service; clones are the same one.
 #[derive(Clone)]
@@ -153,6 +154,38 @@ impl Peers {
             let why = format!("its volumes cannot be opened: {e}");
             refuse(beneath::is_for_good(&e), why)
         })
+    }
+}
+
+/// How long PostgreSQL may take to notice that a connection has ended, and between looks.
+const NOTICED: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(1));
+
+impl Peers {
+    /// After a connection to a database has ended: when nobody may follow it any more, what holds its log for a follower goes. (What an
+    /// agent that ends now leaves is bounded by PostgreSQL, and goes with the next follower.)
+    async fn forget_follower(&self, of: &Of) {
+        let begin = Instant::now();
+        while begin.elapsed() < NOTICED.0 {
+            let plan = self.plans.borrow().plan.clone();
+            let follows = plan.is_some_and(|plan| {
+                let mut grants = plan.grants.iter();
+                grants.any(|g| g.live && g.tenant == of.tenant && g.uid == of.uid)
+            });
+            if follows {
+                return;
+            }
+            let dropped = async {
+                let socket = self.databases.connect(of).await.map_err(|e| e.to_string())?;
+                let session = Cluster::open(socket, "postgres").await?;
+                session.number(&cluster::drop_slot()).await?;
+                session.number(cluster::SLOTS).await
+            };
+            // One that does not run has no log to hold.
+            match dropped.await {
+                Ok(0) | Err(_) => return,
+                Ok(_) => sleep(NOTICED.1).await,
+            }
+        }
     }
 }
 
@@ -303,9 +336,11 @@ impl PeerService for Peers {
         let socket = self.databases.connect(&guard.of).await;
         let socket = socket.map_err(|e| tell(&guard, &Refusal::Unready(e.to_string())))?;
         let (out, answers) = mpsc::channel(QUEUE);
+        let (of, service) = (guard.of.clone(), self.clone());
         tokio::spawn(async move {
             within(guard, out.clone(), tunnel::exit(socket, up, out)).await;
             drop(turn);
+            service.forget_follower(&of).await;
         });
         Ok(Response::new(ReceiverStream::new(answers)))
     }

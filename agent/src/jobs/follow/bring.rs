@@ -11,12 +11,12 @@ use isyone_proto::plan::{Role, TenantPlan};
 use super::{
     Attempt, Follow, again, disk,
     line::{self, Line},
-    sql,
 };
 use crate::{
     base::fsutil::blocking,
     docker::{ExecOutput, POSTGRES_USER, ROOT_USER},
     jobs::{JobError, Progress},
+    peer::cluster as sql,
     plan::{
         container::{
             ContainerSpec, LABEL_ROLE, LABEL_TENANT, LABEL_UID, Limits, Mount, MountSource,

@@ -18,10 +18,10 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::Channel;
 
-use super::{Attempt, again, disk, sql::Cluster};
+use super::{Attempt, again, disk};
 use crate::{
     base::fsutil::{self, blocking},
-    peer::{Of, tunnel},
+    peer::{Of, cluster::Cluster, tunnel},
     plan::postgres,
 };
 

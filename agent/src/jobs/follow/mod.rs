@@ -8,7 +8,6 @@
 
 mod bring;
 mod line;
-mod sql;
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,10 +15,7 @@ use isyone_proto::plan::{JobOrder, JobWork, TenantPlan};
 use tokio::time::{Instant, sleep};
 use tonic::async_trait;
 
-use self::{
-    line::{Line, Lines},
-    sql::Cluster,
-};
+use self::line::{Line, Lines};
 use super::{
     JobError, Progress, Work,
     fetch::{Fetch, Way},
@@ -27,7 +23,10 @@ use super::{
 use crate::{
     base::{beneath::RelPath, fsutil::blocking},
     host::Host,
-    peer::{Databases, Of},
+    peer::{
+        Databases, Of,
+        cluster::{self as sql, Cluster},
+    },
     plan::standby::{self, CONTROL_FILE, Control, Lsn, PAGE_BYTES, Sequence},
     tenant::{
         copies::{self, Copy},

@@ -1,4 +1,4 @@
-//! What is asked of both PostgreSQLs, through their sockets, as their superuser.
+//! What is asked of a PostgreSQL that is followed, and of the one that follows, through their sockets, as their superuser.
 //!
 //! Who answers is a tenant's program, which need not be PostgreSQL: so much of an answer is read, within a time, and nothing but numbers
 //! and names of files is taken from it. Each statement uses the system's own functions only. Not here: what follows from the answers.
@@ -17,32 +17,37 @@ const MOST_BYTES: u64 = 8 << 20;
 const OPTIONS: &str = "-c statement_timeout=8000 -c lock_timeout=1000 -c search_path=pg_catalog -c jit=off";
 
 /// 1: it is a standby.
-pub(super) const IS_STANDBY: &str = "SELECT pg_catalog.pg_is_in_recovery()::pg_catalog.int4";
+pub const IS_STANDBY: &str = "SELECT pg_catalog.pg_is_in_recovery()::pg_catalog.int4";
 /// Where the log of one that is written ends.
-pub(super) const WRITTEN: &str =
+pub const WRITTEN: &str =
     "SELECT pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), '0/0')";
-/// How far a standby has applied it, and has it.
-pub(super) const APPLIED: &str =
+/// How far a standby has applied it.
+pub const APPLIED: &str =
     "SELECT pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_last_wal_replay_lsn(), '0/0')";
-pub(super) const RECEIVED: &str = "SELECT pg_catalog.pg_wal_lsn_diff(\
+/// How far it has it.
+pub const RECEIVED: &str = "SELECT pg_catalog.pg_wal_lsn_diff(\
     coalesce(pg_catalog.pg_last_wal_receive_lsn(), pg_catalog.pg_last_wal_replay_lsn()), '0/0')";
 /// Which cluster it is.
-pub(super) const SYSTEM: &str =
+pub const SYSTEM: &str =
     "SELECT system_identifier FROM pg_catalog.pg_control_system()";
 /// What all databases take.
-pub(super) const SIZE: &str =
+pub const SIZE: &str =
     "SELECT pg_catalog.sum(pg_catalog.pg_database_size(oid)) FROM pg_catalog.pg_database";
 
+/// How many followers' slots there are.
+pub const SLOTS: &str =
+    "SELECT pg_catalog.count(*) FROM pg_catalog.pg_replication_slots WHERE slot_name = 'isyone_move'";
+
 /// Ends what an earlier copy has left at its source: a slot that nobody reads would keep its log.
-pub(super) fn drop_slot() -> String {
+pub fn drop_slot() -> String {
     format!(
         "SELECT pg_catalog.count(pg_catalog.pg_drop_replication_slot(slot_name)::pg_catalog.text) FROM pg_catalog.pg_replication_slots \
          WHERE slot_name = '{SLOT}' AND NOT active"
     )
 }
 
-/// A session.
-pub(super) struct Cluster {
+/// A session with one of them.
+pub struct Cluster {
     client: Client,
     driver: JoinHandle<()>,
 }
@@ -54,7 +59,8 @@ impl Drop for Cluster {
 }
 
 impl Cluster {
-    pub(super) async fn open(socket: UnixStream, database: &str) -> Result<Self, String> {
+    /// Begins a session through this socket.
+    pub async fn open(socket: UnixStream, database: &str) -> Result<Self, String> {
         let (read, write) = socket.into_split();
         let bounded = tokio::io::join(read.take(MOST_BYTES), write);
         let mut config = Config::new();
@@ -84,7 +90,7 @@ impl Cluster {
     }
 
     /// The one number that a statement answers with.
-    pub(super) async fn number(&self, statement: &str) -> Result<u64, String> {
+    pub async fn number(&self, statement: &str) -> Result<u64, String> {
         let rows = self.rows(statement).await?;
         let value = rows.first().and_then(|row| row.try_get(0).ok().flatten());
         let number = value.and_then(|text| text.parse().ok());
@@ -92,7 +98,7 @@ impl Cluster {
     }
 
     /// Each sequence of this database, with its file in the cluster's directory.
-    pub(super) async fn sequences(&self) -> Result<Vec<(u32, String)>, String> {
+    pub async fn sequences(&self) -> Result<Vec<(u32, String)>, String> {
         let statement = format!(
             "SELECT oid, pg_catalog.pg_relation_filepath(oid) FROM pg_catalog.pg_class WHERE relkind = 'S' ORDER BY oid LIMIT \
              {MAX_SEQUENCES}"
