@@ -166,12 +166,7 @@ impl Peers {
     async fn forget_follower(&self, of: &Of) {
         let begin = Instant::now();
         while begin.elapsed() < NOTICED.0 {
-            let plan = self.plans.borrow().plan.clone();
-            let follows = plan.is_some_and(|plan| {
-                let mut grants = plan.grants.iter();
-                grants.any(|g| g.live && g.tenant == of.tenant && g.uid == of.uid)
-            });
-            if follows {
+            if self.is_followed(of) {
                 return;
             }
             let dropped = async {
@@ -186,6 +181,17 @@ impl Peers {
                 Ok(_) => sleep(NOTICED.1).await,
             }
         }
+    }
+}
+
+impl Peers {
+    /// Whether a tenant that runs here may be followed.
+    fn is_followed(&self, of: &Of) -> bool {
+        let plan = self.plans.borrow().plan.clone();
+        plan.is_some_and(|plan| {
+            let mut grants = plan.grants.iter();
+            grants.any(|g| g.live && g.tenant == of.tenant && g.uid == of.uid)
+        })
     }
 }
 
@@ -337,10 +343,13 @@ impl PeerService for Peers {
         let socket = socket.map_err(|e| tell(&guard, &Refusal::Unready(e.to_string())))?;
         let (out, answers) = mpsc::channel(QUEUE);
         let (of, service) = (guard.of.clone(), self.clone());
+        let was_followed = self.is_followed(&of);
         tokio::spawn(async move {
             within(guard, out.clone(), tunnel::exit(socket, up, out)).await;
             drop(turn);
-            service.forget_follower(&of).await;
+            if was_followed {
+                service.forget_follower(&of).await;
+            }
         });
         Ok(Response::new(ReceiverStream::new(answers)))
     }
