@@ -14,7 +14,8 @@ use crate::plan::standby::{MAX_SEQUENCES, SLOT};
 const ASK: Duration = Duration::from_secs(10);
 /// What is read of all answers of one session: some thousand questions, or the list of all sequences.
 const MOST_BYTES: u64 = 8 << 20;
-const OPTIONS: &str = "-c statement_timeout=8000 -c lock_timeout=1000 -c search_path=pg_catalog -c jit=off";
+const OPTIONS: &str =
+    "-c statement_timeout=8000 -c lock_timeout=1000 -c search_path=pg_catalog -c jit=off";
 
 /// 1: it is a standby.
 pub const IS_STANDBY: &str = "SELECT pg_catalog.pg_is_in_recovery()::pg_catalog.int4";
@@ -28,15 +29,13 @@ pub const APPLIED: &str =
 pub const RECEIVED: &str = "SELECT pg_catalog.pg_wal_lsn_diff(\
     coalesce(pg_catalog.pg_last_wal_receive_lsn(), pg_catalog.pg_last_wal_replay_lsn()), '0/0')";
 /// Which cluster it is.
-pub const SYSTEM: &str =
-    "SELECT system_identifier FROM pg_catalog.pg_control_system()";
+pub const SYSTEM: &str = "SELECT system_identifier FROM pg_catalog.pg_control_system()";
 /// What all databases take.
 pub const SIZE: &str =
     "SELECT pg_catalog.sum(pg_catalog.pg_database_size(oid)) FROM pg_catalog.pg_database";
 
 /// How many followers' slots there are.
-pub const SLOTS: &str =
-    "SELECT pg_catalog.count(*) FROM pg_catalog.pg_replication_slots WHERE slot_name = 'isyone_move'";
+pub const SLOTS: &str = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_replication_slots WHERE slot_name = 'isyone_move'";
 
 /// Ends what an earlier copy has left at its source: a slot that nobody reads would keep its log.
 pub fn drop_slot() -> String {

@@ -8,8 +8,8 @@ use std::{sync::Arc, time::Duration};
 use isyone_proto::{
     ids::HostName,
     pb::agent::v1::{
-        ListRequest, ListResponse, PeerTenant, PeerVolume, ReadRequest, ReadResponse, TunnelDown, TunnelUp,
-        peer_service_server::PeerService, read_request, read_response, tunnel_up,
+        ListRequest, ListResponse, PeerTenant, PeerVolume, ReadRequest, ReadResponse, TunnelDown,
+        TunnelUp, peer_service_server::PeerService, read_request, read_response, tunnel_up,
     },
     plan::Role,
 };
@@ -129,7 +129,9 @@ impl Peers {
         match copy.map_err(|e| unready(e.to_string()))? {
             Copy::Complete(_) => {}
             Copy::Unrecorded => return Err(tell(guard, &Refusal::Unrecorded)),
-            Copy::Incoming | Copy::Following | Copy::Closed => return Err(tell(guard, &Refusal::Incomplete)),
+            Copy::Incoming | Copy::Following | Copy::Closed => {
+                return Err(tell(guard, &Refusal::Incomplete));
+            }
         }
         let tenant = &guard.of.tenant;
         let is_live = wanted == Wanted::LiveFiles;
@@ -170,7 +172,11 @@ impl Peers {
                 return;
             }
             let dropped = async {
-                let socket = self.databases.connect(of).await.map_err(|e| e.to_string())?;
+                let socket = self
+                    .databases
+                    .connect(of)
+                    .await
+                    .map_err(|e| e.to_string())?;
                 let session = Cluster::open(socket, "postgres").await?;
                 session.number(&cluster::drop_slot()).await?;
                 session.number(cluster::SLOTS).await

@@ -180,9 +180,7 @@ pub(super) fn read(roots: &Roots, wants: &mut Receiver<Want>, out: &Out<ReadResp
             // A file that is gone, or changes, says nothing of the others.
             let changed = matches!(
                 e.kind(),
-                io::ErrorKind::NotFound
-                    | io::ErrorKind::Interrupted
-                    | io::ErrorKind::UnexpectedEof
+                io::ErrorKind::NotFound | io::ErrorKind::Interrupted | io::ErrorKind::UnexpectedEof
             );
             if changed && roots.is_live() && say(out, read_response::Message::Gone(true)).is_ok() {
                 continue;

@@ -111,7 +111,9 @@ pub fn promote(database: &str, sequences: &[Sequence]) -> String {
         .map(|s| format!("({}::oid, {}::int8, {})", s.oid, s.last, s.called))
         .collect();
     script.push_str(&rows.join(", "));
-    script.push_str(") AS s (oid, last, called) JOIN pg_class AS c ON c.oid = s.oid AND c.relkind = 'S';\n");
+    script.push_str(
+        ") AS s (oid, last, called) JOIN pg_class AS c ON c.oid = s.oid AND c.relkind = 'S';\n",
+    );
     script
 }
 

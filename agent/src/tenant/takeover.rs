@@ -61,9 +61,11 @@ pub(super) async fn promote(tenant: &Tenant, stack: &Stack) -> Result<String> {
     let begin = Instant::now();
     let directory = tenant.directory();
     let at = directory.clone();
-    let sequences = blocking(move || kept(&at)).await.map_err(TenantError::disk(
-        "what its sequences stood at cannot be read",
-    ))?;
+    let sequences = blocking(move || kept(&at))
+        .await
+        .map_err(TenantError::disk(
+            "what its sequences stood at cannot be read",
+        ))?;
     if !stack.standin {
         let script = standby::promote(&tenant.name().database(), &sequences);
         database::psql(tenant, script).await?;

@@ -101,7 +101,13 @@ pub(super) async fn await_quiet(tenant: &Tenant, most_ms: u32) -> bool {
 async fn is_quiet_within(tenant: &Tenant, most: Duration) -> bool {
     let begin = Instant::now();
     let (mut pause, longest) = LOOKS;
-    while tenant.host.relay.in_flight(tenant.name()).await.is_some_and(|n| n > 0) {
+    while tenant
+        .host
+        .relay
+        .in_flight(tenant.name())
+        .await
+        .is_some_and(|n| n > 0)
+    {
         if begin.elapsed() >= most {
             return false;
         }

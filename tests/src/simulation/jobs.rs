@@ -198,10 +198,13 @@ impl Simulation {
             ..job.clone()
         };
         let is_up = copy.world.observed.is_up(Role::Postgres);
+        let has_volumes = copy.has_volumes();
         let state = &mut copy.world.state;
         match state.database {
             Database::Following { complete: true } => {}
-            Database::Incoming if state.uid != job.order.uid || !copy.has_volumes() => return retry,
+            Database::Incoming if state.uid != job.order.uid || !has_volumes => {
+                return retry;
+            }
             Database::Incoming if running.pieces < PIECES => return running,
             Database::Incoming => {
                 state.database = Database::Following { complete: false };

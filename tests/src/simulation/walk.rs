@@ -10,7 +10,11 @@ use isyone_fleet::{
     operation::{OperationKind, Stage},
     testing::{self, Bench, name},
 };
-use isyone_proto::{ids::{HostName, TenantName}, operation::OperationState, plan::Lifecycle};
+use isyone_proto::{
+    ids::{HostName, TenantName},
+    operation::OperationState,
+    plan::Lifecycle,
+};
 use uuid::Uuid;
 
 use super::{Shape, Simulation, host::Worked, invariants};

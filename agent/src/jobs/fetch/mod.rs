@@ -17,9 +17,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use isyone_proto::{
     ids::HostName,
-    pb::agent::v1::{
-        PeerTenant, ReadFile, ReadRequest, ReadResponse, read_request, read_response,
-    },
+    pb::agent::v1::{PeerTenant, ReadFile, ReadRequest, ReadResponse, read_request, read_response},
     plan::{JobOrder, Role, TenantPlan},
 };
 use tokio::{

@@ -38,7 +38,9 @@ type Client = PeerServiceClient<Channel>;
 /// The host that has the copy, and where its agent is.
 pub(super) fn other_end(order: &JobOrder) -> (&HostName, Option<SocketAddr>) {
     match &order.work {
-        JobWork::Fetch { from, address } | JobWork::Follow { from, address, .. } => (from, *address),
+        JobWork::Fetch { from, address } | JobWork::Follow { from, address, .. } => {
+            (from, *address)
+        }
     }
 }
 

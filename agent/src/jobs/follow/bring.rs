@@ -191,7 +191,9 @@ fn container(tenant: &TenantPlan, line: &Line, image: &ImageFacts) -> ContainerS
             pids: 100,
         },
         shm_bytes: None,
-        cap_add: ["CHOWN", "DAC_OVERRIDE", "FOWNER"].map(str::to_owned).to_vec(),
+        cap_add: ["CHOWN", "DAC_OVERRIDE", "FOWNER"]
+            .map(str::to_owned)
+            .to_vec(),
         init: true,
         stop_grace_s: 1,
         restart: false,
@@ -208,8 +210,14 @@ fn ended(what: &str, output: &ExecOutput) -> Attempt<()> {
     let text = String::from_utf8_lossy(&output.stderr);
     let last = text.lines().rfind(|line| !line.trim().is_empty());
     let plain = last.unwrap_or("no message").chars();
-    let plain: String = plain.filter(|c| !c.is_control()).take(MAX_TOLD_CHARS).collect();
-    Err(again(format!("{what} ended with code {}: {plain}", output.code)))
+    let plain: String = plain
+        .filter(|c| !c.is_control())
+        .take(MAX_TOLD_CHARS)
+        .collect();
+    Err(again(format!(
+        "{what} ended with code {}: {plain}",
+        output.code
+    )))
 }
 
 #[cfg(test)]

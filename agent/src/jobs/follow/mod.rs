@@ -211,7 +211,8 @@ impl Standby<'_> {
     /// Whether the standby has all of the log, to the very end that the other one wrote when it was stopped; then what sequences stood
     /// at. A standby that lacks any of it never gets it: who was to send it has stopped.
     async fn compare(&self) -> Attempt<Vec<Sequence>> {
-        let read = self.way.database_files(&[path(&self.place(CONTROL_FILE))?], PAGE_BYTES as u64);
+        let control = [path(&self.place(CONTROL_FILE))?];
+        let read = self.way.database_files(&control, PAGE_BYTES as u64);
         let files = read.await?;
         let ended = files.first().and_then(|file| standby::control(file));
         let ended = ended.ok_or_else(|| again("the other host's pg_control is too short"))?;

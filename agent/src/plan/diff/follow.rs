@@ -6,7 +6,8 @@
 use isyone_proto::plan::Role;
 
 use super::{
-    Action, Blocked, Inputs, List, Observed, PlannedAction, ROLES, data, own_volume, run, volume_name,
+    Action, Blocked, Inputs, List, Observed, PlannedAction, ROLES, data, own_volume, run,
+    volume_name,
 };
 use crate::plan::{
     container::{LABEL_CONFIG_HASH, LABEL_UID},
@@ -82,7 +83,12 @@ fn make(list: &mut List, inputs: &Inputs<'_>) -> Result<bool, Blocked> {
     let stays = |role| is_kept(inputs, stack, role, fits);
     for role in ROLES.into_iter().filter(|role| !stays(*role)) {
         // As they will be when it runs: starting is then all that is left to do.
-        list.add(4, role as u8, Action::CreateContainer(role), "it is not there");
+        list.add(
+            4,
+            role as u8,
+            Action::CreateContainer(role),
+            "it is not there",
+        );
     }
     if !stays(Role::Postgres) || !observed.is_up(Role::Postgres) {
         let reason = "it follows the copy that lives";

@@ -153,7 +153,8 @@ fn standby(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
     let mut list = List(take_down(inputs.observed, reason));
     if inputs.plan.follows && inputs.state.database == Database::Incoming {
         // A container that brings it is its job's; that it runs is what is wanted.
-        list.0.retain(|planned| planned.action != Action::RemoveInit);
+        list.0
+            .retain(|planned| planned.action != Action::RemoveInit);
     }
     if !list.0.is_empty() {
         return Ok(list.0); // what must not run goes first, whatever is wrong with the volumes

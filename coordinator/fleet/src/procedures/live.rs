@@ -88,7 +88,9 @@ fn too_long(job: Option<&JobReport>, live: &Live) -> String {
              `--max-pause`, or choose a quieter hour",
             seconds(i64::from(ms))
         ),
-        None => "copying took longer than a day; look at the network between the two hosts".to_owned(),
+        None => {
+            "copying took longer than a day; look at the network between the two hosts".to_owned()
+        }
     }
 }
 

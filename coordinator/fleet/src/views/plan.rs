@@ -83,7 +83,9 @@ fn passing_on<'a>(state: &'a State, host: &'a HostName) -> impl Iterator<Item = 
     let copies = coming.flat_map(|tenant| &tenant.copies);
     let sending = copies.filter(|copy| copy.stragglers != Stragglers::Refused);
     let hosts: BTreeSet<&HostName> = sending.map(|copy| &copy.place.host).collect();
-    let known = hosts.into_iter().filter_map(|host| state.fleet.hosts.get(host));
+    let known = hosts
+        .into_iter()
+        .filter_map(|host| state.fleet.hosts.get(host));
     known.map(|host| IpNet::from(host.advertise))
 }
 

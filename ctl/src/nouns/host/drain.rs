@@ -64,7 +64,10 @@ impl Drain {
         let client = app.client()?;
         let name = clean(&self.name);
         let tenants = self.tenants(&client).await?;
-        let question = format!("Move {} away from {name}?", format::plural(tenants.len(), "tenant"));
+        let question = format!(
+            "Move {} away from {name}?",
+            format::plural(tenants.len(), "tenant")
+        );
         let doing = format!("drain host `{name}`");
         if !self.yes && !tenants.is_empty() && !app.ui.confirm(&doing, &question)? {
             app.ui.note("nothing was changed");
@@ -149,8 +152,13 @@ impl Drain {
             })
             .collect();
         let gone = format::plural(fates.len() - blocked.len(), "tenant");
-        let verb = if self.waiting.wanted() { "moved" } else { "to be moved" };
-        app.ui.note(&format!("host {name} is cordoned; {gone} {verb}"));
+        let verb = if self.waiting.wanted() {
+            "moved"
+        } else {
+            "to be moved"
+        };
+        app.ui
+            .note(&format!("host {name} is cordoned; {gone} {verb}"));
         if blocked.is_empty() {
             return Ok(Exit::Done);
         }
@@ -189,7 +197,7 @@ async fn await_end(app: &App, client: &Client, fate: &mut Fate) -> Result<(), Fa
     let Fate::Moves(operation) = &*fate else {
         return Ok(());
     };
-    let last = wait::ended(client, &app.ui, (**operation).clone(), None).await?;
+    let last = wait::ended(client, &app.ui, (**operation).clone(), app.wait_limit()).await?;
     if last.state() != OperationState::Succeeded {
         *fate = Fate::Blocked(match last.error.as_str() {
             "" => "its move was cancelled".to_owned(),

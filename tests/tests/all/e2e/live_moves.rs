@@ -142,10 +142,21 @@ fn a_tenant_that_is_used_moves_and_nobody_notices() {
 /// Once with what a first copy brings, and once over the older copy.
 fn it_moves(cell: &Cell, user: &User, to: &str) {
     sql(cell, "delete from res_partner where name like 'moved-%'");
-    let before: i64 = sql(cell, "select last_value from mark").parse().expect("a number");
+    let before: i64 = sql(cell, "select last_value from mark")
+        .parse()
+        .expect("a number");
     let load = Load::start(user);
     thread::sleep(Duration::from_secs(3));
-    let words = ["tenant", "move", "alfa", "--to", to, "--max-pause", "5s", "--yes"];
+    let words = [
+        "tenant",
+        "move",
+        "alfa",
+        "--to",
+        to,
+        "--max-pause",
+        "5s",
+        "--yes",
+    ];
     let moved = cell.isyctl(&words);
     thread::sleep(Duration::from_secs(3));
     let seen = load.end();
@@ -164,10 +175,15 @@ fn it_moves(cell: &Cell, user: &User, to: &str) {
     stored.dedup();
     assert_eq!(stored.len(), count, "nothing was done twice");
     for name in &seen.acknowledged {
-        assert!(stored.binary_search(&name.as_str()).is_ok(), "{name} is lost");
+        assert!(
+            stored.binary_search(&name.as_str()).is_ok(),
+            "{name} is lost"
+        );
     }
     assert!(seen.acknowledged.len() > 50, "they did something");
-    let next: i64 = sql(cell, "select nextval('mark')").parse().expect("a number");
+    let next: i64 = sql(cell, "select nextval('mark')")
+        .parse()
+        .expect("a number");
     assert_eq!(next, before + 1, "a number was left out");
     let info = user.json("/web/session/get_session_info", &json!({}));
     assert_eq!(info["uid"], 2, "the session of before: {info}");
@@ -176,7 +192,15 @@ fn it_moves(cell: &Cell, user: &User, to: &str) {
 /// While its copy is kept up, before it is stopped: a pause that no tenant can promise.
 fn a_cancelled_one_goes_on(cell: &Cell, user: &User) {
     let words = [
-        "tenant", "move", "alfa", "--to", "h2", "--max-pause", "500ms", "--yes", "--no-wait",
+        "tenant",
+        "move",
+        "alfa",
+        "--to",
+        "h2",
+        "--max-pause",
+        "500ms",
+        "--yes",
+        "--no-wait",
     ];
     let id = cell.json(&words)["id"].as_str().expect("an id").to_owned();
     let waits = wait_for("it to wait for a quieter moment", MINUTE, || {

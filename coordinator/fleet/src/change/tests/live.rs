@@ -50,8 +50,7 @@ fn callers(bench: &Bench, host: &HostName) -> Callers {
 
 fn waits_for(bench: &Bench, id: Uuid) -> String {
     let operation = &bench.state.fleet.operations[&id];
-    let waiting =
-        crate::procedures::waiting(&bench.state, &bench.settings, operation, bench.now);
+    let waiting = crate::procedures::waiting(&bench.state, &bench.settings, operation, bench.now);
     waiting.expect("it waits").to_string()
 }
 
@@ -63,7 +62,7 @@ fn door(bench: &Bench) -> (std::net::IpAddr, u16) {
 #[test]
 fn a_tenant_runs_until_its_pause_is_short_and_its_callers_wait_where_it_was() {
     let (mut bench, id, h1, h2, alfa) = following();
-    let (at_h1, at_h2) = [&h1, &h2].map(|host| bench.state.fleet.hosts[host].advertise).into();
+    let [at_h1, at_h2] = [&h1, &h2].map(|host| bench.state.fleet.hosts[host].advertise);
     let port = bench.state.fleet.tenants[&alfa].placement.http_port;
     assert_eq!(desired_on(&bench, &h1), Some((DesiredState::Running, 1)));
     assert_eq!(desired_on(&bench, &h2), Some((DesiredState::Standby, 2)));
@@ -73,16 +72,26 @@ fn a_tenant_runs_until_its_pause_is_short_and_its_callers_wait_where_it_was() {
     job_with(&mut bench, &h2, id, JobState::Running, Some(7_200));
     assert_eq!(word(&bench, id), "follow");
     let waits = waits_for(&bench, id);
-    assert!(waits.contains("would take 7.2 s now, and 5.0 s are allowed"), "{waits}");
+    assert!(
+        waits.contains("would take 7.2 s now, and 5.0 s are allowed"),
+        "{waits}"
+    );
 
     job_with(&mut bench, &h2, id, JobState::Running, Some(900));
     assert_eq!(word(&bench, id), "stop");
     assert_eq!(desired_on(&bench, &h1), Some((DesiredState::Suspended, 1)));
     assert_eq!(callers(&bench, &h1), Callers::Held { most_ms: 35_000 });
-    assert_eq!(follows(&bench, &h2), Some(false), "it is kept up until the end");
+    assert_eq!(
+        follows(&bench, &h2),
+        Some(false),
+        "it is kept up until the end"
+    );
     let stopped = bench.converged_on(&alfa, &h1);
     bench.report(&h1, resources(8, 32, 100), vec![stopped]);
-    assert_eq!((word(&bench, id), follows(&bench, &h2)), ("copy", Some(true)));
+    assert_eq!(
+        (word(&bench, id), follows(&bench, &h2)),
+        ("copy", Some(true))
+    );
 
     job(&mut bench, &h2, id, JobState::Done);
     assert_eq!(word(&bench, id), "fence");
@@ -90,8 +99,15 @@ fn a_tenant_runs_until_its_pause_is_short_and_its_callers_wait_where_it_was() {
     assert_eq!(callers(&bench, &h1), Callers::Held { most_ms: 35_000 });
     // Its standby must not stop for the moment until it runs.
     let there = plan_of(&bench, &h2).tenants.remove(0);
-    assert_eq!((there.desired, there.follows), (DesiredState::Standby, true));
-    assert_eq!(door(&bench), (at_h1, port), "edges go where callers are held");
+    assert_eq!(
+        (there.desired, there.follows),
+        (DesiredState::Standby, true)
+    );
+    assert_eq!(
+        door(&bench),
+        (at_h1, port),
+        "edges go where callers are held"
+    );
     assert!(plan_of(&bench, &h2).firewall.edges.contains(&at_h1.into()));
 
     let let_go = bench.converged_on(&alfa, &h1);
@@ -115,7 +131,10 @@ fn a_tenant_runs_until_its_pause_is_short_and_its_callers_wait_where_it_was() {
     bench.apply(Command::Tick).unwrap();
     assert_eq!(word(&bench, id), "route");
     bench.edges_run();
-    assert_eq!(ended(&bench, id), (OperationState::Succeeded, String::new()));
+    assert_eq!(
+        ended(&bench, id),
+        (OperationState::Succeeded, String::new())
+    );
     assert_eq!(callers(&bench, &h1), Callers::Refused);
     assert!(plan_of(&bench, &h2).firewall.edges.is_empty());
     let log = &bench.state.fleet.operations[&id].log;
@@ -219,8 +238,14 @@ fn where_it_cannot_run_meanwhile_that_is_said_and_one_that_is_suspended_is_moved
             accepted_generation: bench.state.fleet.hosts[&h2].plan_generation,
         })
         .unwrap();
-    let refused = bench.apply(order(h2.clone().into())).unwrap_err().to_string();
-    assert!(refused.contains("Without `--max-pause` it is moved all the same"), "{refused}");
+    let refused = bench
+        .apply(order(h2.clone().into()))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refused.contains("Without `--max-pause` it is moved all the same"),
+        "{refused}"
+    );
     start(&mut bench, suspend(&alfa, false));
     bench.settle();
     let id = start(&mut bench, order(h2.into()));
@@ -240,7 +265,10 @@ fn away_from_a_host_leads_to_where_there_is_most_room_and_over_no_older_copy() {
     let h3 = bench.host("h3", resources(8, 32, 100));
     let wrong = order(Whither::AwayFrom(h3.clone()));
     let refused = bench.apply(wrong).unwrap_err().to_string();
-    assert!(refused.contains("is on host h1, so it need not move"), "{refused}");
+    assert!(
+        refused.contains("is on host h1, so it need not move"),
+        "{refused}"
+    );
     start(&mut bench, order(Whither::AwayFrom(h1.clone())));
     let copies = &bench.state.fleet.tenants[&alfa].copies;
     assert_eq!(copies[0].place.host, h3);

@@ -124,7 +124,7 @@ fn who_is_not_at_work_says_so_and_what_to_do_next() {
         .apply(Command::MoveTenant {
             name: alfa(),
             to: name("h2").into(),
-        max_pause_ms: None,
+            max_pause_ms: None,
             request_id: None,
         })
         .unwrap();
