@@ -4,6 +4,7 @@
 
 mod copies;
 mod data;
+mod follow;
 mod full;
 mod images;
 
