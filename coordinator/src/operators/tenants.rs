@@ -378,9 +378,23 @@ impl TenantService for Api {
             name: tenant_name(&asked.name)?,
             to: whither(&asked)?,
             max_pause_ms: max_pause(asked.max_pause_ms)?,
-            request_id: request_id(asked.request_id)?,
+            request_id: request_id(asked.request_id)?.filter(|_| !asked.dry_run),
         };
-        self.operation(actor, command).await
+        if !asked.dry_run {
+            return self.operation(actor, command).await;
+        }
+        let stamp = Stamp {
+            now: now(),
+            id: Uuid::now_v7(),
+            actor,
+        };
+        let rehearsed = self.parts.handle.rehearse(&stamp, command);
+        match rehearsed.map_err(status::submit)? {
+            Outcome::Operation(operation) => Ok(Response::new(
+                self.shown_operation(&self.state(), &operation),
+            )),
+            other => Err(unexpected(&other)),
+        }
     }
 
     /// The old name of `undelete_tenant`; see the protocol.

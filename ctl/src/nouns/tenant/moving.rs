@@ -20,6 +20,7 @@ use crate::{
     output::{
         format,
         table::{Table, clean},
+        wire::Wire,
     },
 };
 
@@ -48,6 +49,7 @@ Examples:
   isyctl tenant move alfa --to h2              asks first when it runs
   isyctl tenant move alfa --to h2 --yes        for scripts
   isyctl tenant move alfa --away-from h1       to wherever there is most room
+  isyctl tenant move alfa --away-from h1 --dry-run
   isyctl tenant move alfa --to h2 --max-pause 5s
   isyctl tenant move alfa --to h2 --no-wait    follow it with `isyctl op watch ID`")]
 pub struct Move {
@@ -62,6 +64,9 @@ pub struct Move {
     /// Let it run while its data is copied, and pause for so long at most (500ms to 10m)
     #[arg(long, value_name = "TIME", value_parser = duration)]
     max_pause: Option<Duration>,
+    /// Only say where it would go, and why
+    #[arg(long, conflicts_with_all = ["wait", "no_wait"])]
+    dry_run: bool,
     /// Do not ask
     #[arg(long, short)]
     yes: bool,
@@ -72,7 +77,7 @@ pub struct Move {
 impl Move {
     pub async fn run(self, app: &App) -> Outcome {
         let client = app.client()?;
-        if !self.yes {
+        if !self.yes && !self.dry_run {
             let tenant = get(&client, &self.name).await?;
             let runs = tenant.desired_state == i32::from(DesiredState::Running);
             if runs && !self.confirmed(app, &tenant)? {
@@ -86,6 +91,7 @@ impl Move {
             request_id: clock::request_id(),
             away_from_host: self.away_from.clone().unwrap_or_default(),
             max_pause_ms: self.max_pause.map(format::milliseconds),
+            dry_run: self.dry_run,
         };
         let operation = client
             .change(
@@ -94,6 +100,9 @@ impl Move {
                 |c, r| async move { c.tenants().move_tenant(r).await },
             )
             .await?;
+        if self.dry_run {
+            return planned(app, &operation);
+        }
         let waited = self.waiting.wanted();
         let done = match &self.to {
             Some(to) => format!("moved to {}", clean(to)),
@@ -166,6 +175,25 @@ impl Move {
     }
 }
 
+/// Where a tenant would go.
+fn planned(app: &App, operation: &Operation) -> Outcome {
+    let place = operation.steps.iter().find(|step| step.name == PLACED);
+    let why = place.map(|step| clean(&step.detail)).unwrap_or_default();
+    let facts = [
+        ("Tenant", operation.tenant.as_str().into()),
+        ("To", operation.host.as_str().into()),
+        ("Because", why.as_str().into()),
+    ];
+    app.ui.emit(
+        &Wire::of(operation),
+        || vec![operation.host.clone()],
+        |_| Table::pairs(facts),
+    )?;
+    Ok(Exit::Done)
+}
+
+/// The step whose detail says why a tenant goes where it goes.
+const PLACED: &str = "place";
 /// The step whose detail says how long the tenant paused, where it ran meanwhile.
 const STARTED: &str = "start";
 
