@@ -144,6 +144,7 @@ impl Pair {
         let of = PeerTenant {
             tenant: self.alfa.name.to_string(),
             tenant_uid: self.alfa.uid.to_string(),
+            live: false,
         };
         let mut answers = client
             .list(ListRequest { of: Some(of) })

@@ -26,7 +26,7 @@ use tokio::{
 };
 use tonic::{Streaming, async_trait, transport::Channel};
 
-pub(super) use self::pass::{Passed, Way};
+pub(super) use self::pass::Way;
 pub use self::room::Reserve;
 use self::{
     manifest::{Facts, Manifest},
@@ -40,7 +40,7 @@ use super::{JobError, Progress, Work};
 use crate::{
     base::fsutil::blocking,
     host::{Host, ledger::InForce},
-    peer::{AHEAD, CHUNK, QUEUE, Reach, Route, STALL, WORKING_EVERY, volume_to_wire},
+    peer::{AHEAD, CHUNK, QUEUE, Reach, Route, WORKING_EVERY, volume_to_wire},
     tenant::copies::{self, Copy},
 };
 

@@ -28,27 +28,27 @@ use crate::{
 
 /// One pass over all files.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Passed {
+pub(crate) struct Passed {
     /// How long it took.
-    pub took: Duration,
+    pub(crate) took: Duration,
     /// Files that were gone, or other ones, when they were asked for.
-    pub gone: u64,
+    pub(crate) gone: u64,
     /// What is neither a file nor a directory and did not come along, in words; empty when nothing.
-    pub skipped: String,
+    pub(crate) skipped: String,
 }
 
 /// The way to a copy's source, for as long as one attempt lasts.
-pub struct Way<'a> {
+pub(crate) struct Way<'a> {
     fetch: &'a Fetch,
     order: &'a JobOrder,
     progress: &'a Progress,
     /// The connection, which others use as well.
-    pub channel: Channel,
+    pub(crate) channel: Channel,
 }
 
 impl<'a> Way<'a> {
     /// Connects.
-    pub async fn open(
+    pub(crate) async fn open(
         fetch: &'a Fetch,
         order: &'a JobOrder,
         progress: &'a Progress,
@@ -62,7 +62,7 @@ impl<'a> Way<'a> {
     }
 
     /// The tenant as the plan in force has it.
-    pub fn tenant(&self) -> Attempt<TenantPlan> {
+    pub(crate) fn tenant(&self) -> Attempt<TenantPlan> {
         self.fetch.tenant(self.order)
     }
 
@@ -74,7 +74,7 @@ impl<'a> Way<'a> {
     }
 
     /// Brings the files that have changed since the last time, and takes away what is gone.
-    pub async fn pass(&self) -> Attempt<Passed> {
+    pub(crate) async fn pass(&self) -> Attempt<Passed> {
         let (begin, order) = (Instant::now(), self.order);
         let tenant = self.tenant()?;
         let host = &self.fetch.host;
@@ -108,7 +108,7 @@ impl<'a> Way<'a> {
     }
 
     /// The content of small files of the database, all of `size` bytes, in their order. It must have stopped.
-    pub async fn database_files(&self, paths: &[RelPath], size: u64) -> Attempt<Vec<Vec<u8>>> {
+    pub(crate) async fn database_files(&self, paths: &[RelPath], size: u64) -> Attempt<Vec<Vec<u8>>> {
         let mut source = self.source(false);
         let (ask, asked) = mpsc::channel(AHEAD);
         let messages = std::iter::once(read_request::Message::Of(source.asked_of()));

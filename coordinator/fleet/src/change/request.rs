@@ -6,7 +6,7 @@ use isyone_types::ids::TenantName;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::Command;
+use super::{Command, Whither};
 
 /// How much of a digest is stored: it tells a mistake apart, it keeps nobody out.
 const DIGEST_BYTES: usize = 16;
