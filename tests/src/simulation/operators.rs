@@ -113,7 +113,12 @@ impl Simulation {
             },
             _ => Command::MoveTenant {
                 to: self.other_host(tenant).into(),
-                max_pause_ms: self.chance(500).then_some(5_000),
+                // The shorter one is often too short for messages that are lost: it goes back then.
+                max_pause_ms: match self.rng.random_range(0..6u32) {
+                    0 => Some(5_000),
+                    1 | 2 => Some(60_000),
+                    _ => None,
+                },
                 name,
                 request_id,
             },
