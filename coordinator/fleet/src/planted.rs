@@ -17,8 +17,6 @@ pub enum Bug {
     RouteBeforeEdge,
     /// An operation that was cancelled waits for something that does not come.
     NeverEnds,
-    /// The new host starts before the old one has recorded that it never runs the tenant again.
-    FenceNotAwaited,
     /// The new host runs a tenant before it is recorded that it lives there: whoever goes back loses what it wrote.
     ReleasedEarly,
     /// A copy takes over without a comparison of what it has with what the old host had.
@@ -28,13 +26,12 @@ pub enum Bug {
 }
 
 impl Bug {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 8] = [
         Self::LostStage,
         Self::TwoWriters,
         Self::EpochIgnored,
         Self::RouteBeforeEdge,
         Self::NeverEnds,
-        Self::FenceNotAwaited,
         Self::ReleasedEarly,
         Self::NotCompared,
         Self::ClockDecides,

@@ -123,10 +123,7 @@ fn planted_bugs_are_found() {
         let found = (0..200).find_map(|seed| {
             planted::plant(Some(bug));
             // What epochs are for, and what time must not decide, shows only when an older state comes back.
-            let rebuilds = matches!(
-                bug,
-                Bug::EpochIgnored | Bug::FenceNotAwaited | Bug::ClockDecides
-            );
+            let rebuilds = matches!(bug, Bug::EpochIgnored | Bug::ClockDecides);
             let shape = Shape {
                 hosts: 2 + seed as usize % 3,
                 steps: REBUILT_STEPS,

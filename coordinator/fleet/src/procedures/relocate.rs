@@ -56,10 +56,6 @@ pub(super) fn advance(scene: &Scene<'_>, relocation: &Relocation) -> Advance {
             live::overdue(scene, relocation).unwrap_or_else(|| scene.wait_for(from))
         }
         (MoveStage::Copy, _) => copy(scene, relocation),
-        #[cfg(feature = "planted")]
-        (MoveStage::Fence, _) if planted::has(planted::Bug::FenceNotAwaited) => {
-            next(MoveStage::Start, vec![Effect::Release])
-        }
         // A host that is gone for good was removed, and what it kept with it.
         (MoveStage::Fence, _) if converged(from) || scene.tenant.copy_on(from).is_none() => {
             next(MoveStage::Start, vec![Effect::Release])
