@@ -108,7 +108,11 @@ impl<'a> Way<'a> {
     }
 
     /// The content of small files of the database, all of `size` bytes, in their order. It must have stopped.
-    pub(crate) async fn database_files(&self, paths: &[RelPath], size: u64) -> Attempt<Vec<Vec<u8>>> {
+    pub(crate) async fn database_files(
+        &self,
+        paths: &[RelPath],
+        size: u64,
+    ) -> Attempt<Vec<Vec<u8>>> {
         let mut source = self.source(false);
         let (ask, asked) = mpsc::channel(AHEAD);
         let messages = std::iter::once(read_request::Message::Of(source.asked_of()));

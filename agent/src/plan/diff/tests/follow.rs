@@ -35,7 +35,10 @@ fn a_standby_runs_alone_and_all_that_odoo_needs_is_there() {
     let (plan, mut world) = following();
     assert!(world.converge(&plan, 0, usize::MAX));
     assert!(world.observed.is_up(Role::Postgres) && !world.observed.is_up(Role::Odoo));
-    assert!(world.observed.odoo.is_some(), "to be started when it takes over");
+    assert!(
+        world.observed.odoo.is_some(),
+        "to be started when it takes over"
+    );
     heed(&plan, false, &mut world.state);
     assert_eq!(world.state.database, FOLLOWS);
     // Docker, or a person, has stopped it.
@@ -140,5 +143,8 @@ fn a_standby_that_is_not_wanted_any_more_is_stopped_and_one_whose_data_is_gone_i
         seed: Seed::Existing,
         ..plan
     };
-    assert!(matches!(world.steps(&lives, 0), Err(Blocked::VolumeGone(_))));
+    assert!(matches!(
+        world.steps(&lives, 0),
+        Err(Blocked::VolumeGone(_))
+    ));
 }
