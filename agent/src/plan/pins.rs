@@ -47,6 +47,9 @@ pub struct Pin {
     /// What it has made of the tenant's data, should the image be gone one day. Not in records of agents before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left: Option<Left>,
+    /// The tenant has not been as its plan wants with this image yet. Agents before did not note it: all theirs count as tried.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    untried: bool,
 }
 
 /// What an image leaves in a tenant's data that another one has to fit.
@@ -60,6 +63,9 @@ pub struct Left {
     /// Major version of a PostgreSQL; empty: not known.
     #[serde(default)]
     postgres_major: String,
+    /// Where a PostgreSQL keeps its data; empty: not known.
+    #[serde(default)]
+    pgdata: String,
 }
 
 impl From<&ImageFacts> for Left {
@@ -68,6 +74,7 @@ impl From<&ImageFacts> for Left {
             uid: image.uid,
             odoo_major: image.odoo_major.unwrap_or(0),
             postgres_major: image.postgres_major.clone(),
+            pgdata: image.pgdata.clone().unwrap_or_default(),
         }
     }
 }
@@ -84,6 +91,7 @@ impl Pin {
             id: image.id.clone(),
             digest: (image.digest != image.id).then(|| image.digest.clone()),
             left: Some(image.into()),
+            untried: true,
         }
     }
 
@@ -140,25 +148,37 @@ impl TenantState {
             && self.pins(role).into_iter().flatten().all(otherwise)
     }
 
-    /// Settles which image is meant. The one before is still known: the one that the container is made of, where there is one, and
-    /// not another that was settled since and never used.
-    pub fn pin(
-        &mut self,
-        role: Role,
-        wanted: &Wanted<'_>,
-        image: &ImageFacts,
-        made_of: Option<&str>,
-    ) {
+    /// Settles which image is meant. One before is still known, for a way back: one that the tenant has worked with, and not another that
+    /// was settled since and has not been seen to work.
+    pub fn pin(&mut self, role: Role, wanted: &Wanted<'_>, image: &ImageFacts) {
         let [now, before] = self.pins_mut(role);
-        let is_used = |pin: &Option<Pin>| {
-            let id = pin.as_ref().map(|pin| pin.id.as_str());
-            id.is_some() && id == made_of
-        };
+        let is_it = |pin: &&Pin| pin.is_of(wanted);
+        let comes_back = before.as_ref().filter(is_it).is_some();
+        let known = now.iter().chain(before.iter()).find(is_it);
+        let untried = known.is_none_or(|pin| pin.untried || pin.id != image.id);
+        let works = |pin: &Option<Pin>| pin.as_ref().is_some_and(|pin| !pin.untried);
         let is_another = now.as_ref().is_some_and(|pin| !pin.is_of(wanted));
-        if is_another && (is_used(now) || !is_used(before)) {
+        if is_another && (comes_back || works(now) || !works(before)) {
             *before = now.take();
         }
-        *now = Some(Pin::new(wanted, image));
+        *now = Some(Pin {
+            untried,
+            ..Pin::new(wanted, image)
+        });
+    }
+
+    /// Notes that the tenant is as this plan wants, with the images that it means. Returns whether that is news.
+    pub fn prove(&mut self, plan: &TenantPlan) -> bool {
+        let mut is_news = false;
+        for role in [Role::Odoo, Role::Postgres] {
+            let wanted = Wanted::of(plan, role);
+            for pin in self.pins_mut(role).into_iter().flatten() {
+                if pin.is_of(&wanted) && std::mem::take(&mut pin.untried) {
+                    is_news = true;
+                }
+            }
+        }
+        is_news
     }
 
     /// Notes of a settled image what an agent before has not noted.
@@ -180,6 +200,7 @@ pub fn check_fit(
 ) -> Result<(), Blocked> {
     match role {
         Role::Postgres => {
+            check_pgdata(had, after)?;
             let had = had.map(|left| left.postgres_major.as_str());
             let known = |major: &&str| !major.is_empty();
             let image = Some(after.postgres_major.as_str()).filter(known);
@@ -193,6 +214,19 @@ pub fn check_fit(
         }
         Role::Odoo => had.map_or(Ok(()), |had| check_odoo(had, after)),
     }
+}
+
+/// An image that keeps its data elsewhere begins with an empty cluster, and would be well.
+fn check_pgdata(had: Option<&Left>, after: &ImageFacts) -> Result<(), Blocked> {
+    let had = had.map_or("", |left| left.pgdata.as_str());
+    let image = after.pgdata.as_deref().unwrap_or_default();
+    if had.is_empty() || image.is_empty() || had == image {
+        return Ok(());
+    }
+    Err(Blocked::OtherPgdata {
+        data: had.to_owned(),
+        image: image.to_owned(),
+    })
 }
 
 fn check_odoo(had: &Left, after: &ImageFacts) -> Result<(), Blocked> {
@@ -231,6 +265,14 @@ mod tests {
         asked: 7,
     };
 
+    /// The tenant is as it is to be, with the image that this means.
+    fn works(state: &mut TenantState, wanted: &Wanted<'_>) {
+        let mut plan = tenant_plan("alfa");
+        plan.odoo_image = wanted.reference.parse().unwrap();
+        plan.images_asked.odoo = wanted.asked;
+        assert!(state.prove(&plan) && !state.prove(&plan));
+    }
+
     fn id<'a>(state: &'a TenantState, wanted: &Wanted<'_>) -> Option<&'a str> {
         state.pinned(Role::Odoo, wanted).map(|pin| pin.id.as_str())
     }
@@ -239,12 +281,13 @@ mod tests {
     fn the_same_reference_asked_for_anew_is_another_image_and_the_one_before_comes_back() {
         let mut state = TenantState::new(&tenant_plan("alfa"));
         assert!(!state.asks_anew(Role::Odoo, &NEW), "nothing is settled");
-        state.pin(Role::Odoo, &OLD, &image("a"), None);
+        state.pin(Role::Odoo, &OLD, &image("a"));
+        works(&mut state, &OLD);
         assert!(!state.asks_anew(Role::Odoo, &OLD));
         assert!(state.asks_anew(Role::Odoo, &NEW));
         assert!(!state.asks_anew(Role::Postgres, &NEW), "nothing of its");
         assert_eq!(id(&state, &NEW), None);
-        state.pin(Role::Odoo, &NEW, &image("b"), Some("a"));
+        state.pin(Role::Odoo, &NEW, &image("b"));
         assert_eq!((id(&state, &OLD), id(&state, &NEW)), (Some("a"), Some("b")));
         assert!(!state.asks_anew(Role::Odoo, &NEW) && !state.asks_anew(Role::Odoo, &OLD));
         let earlier = Wanted { asked: 3, ..NEW };
@@ -253,7 +296,7 @@ mod tests {
             "by a rebuilt coordinator"
         );
         // Taken back: the next container is made of it.
-        state.pin(Role::Odoo, &OLD, &image("a"), None);
+        state.pin(Role::Odoo, &OLD, &image("a"));
         assert_eq!(state.held(Role::Odoo, None).unwrap().id, "a");
         assert_eq!(id(&state, &NEW), Some("b"));
         let again = Wanted { asked: 9, ..NEW };
@@ -261,13 +304,35 @@ mod tests {
             state.asks_anew(Role::Odoo, &again),
             "not the one that failed"
         );
-        state.pin(Role::Odoo, &again, &image("c"), Some("a"));
+        state.pin(Role::Odoo, &again, &image("c"));
         assert_eq!(id(&state, &OLD), Some("a"));
         // Settled and never used, because PostgreSQL's could not be had: the one before is not forgotten for it.
         let third = Wanted { asked: 11, ..NEW };
         assert_eq!(state.held(Role::Odoo, Some("a")).unwrap().id, "a");
-        state.pin(Role::Odoo, &third, &image("d"), Some("a"));
+        state.pin(Role::Odoo, &third, &image("d"));
         assert_eq!((id(&state, &OLD), id(&state, &again)), (Some("a"), None));
+    }
+
+    /// Fails where the container's image counts as the one to go back to: it may be one that never answered.
+    #[test]
+    fn the_way_back_leads_to_an_image_that_worked() {
+        let mut state = TenantState::new(&tenant_plan("alfa"));
+        let at = |asked: UnixMs| Wanted { asked, ..NEW };
+        state.pin(Role::Odoo, &OLD, &image("a"));
+        works(&mut state, &OLD);
+        // The container is made of b and hangs; it is cancelled, and another upgrade begins before anybody went back.
+        state.pin(Role::Odoo, &at(5), &image("b"));
+        state.pin(Role::Odoo, &at(9), &image("c"));
+        assert_eq!(id(&state, &OLD), Some("a"));
+        // At rest no container is made anew, and each of these was what the tenant was to have.
+        works(&mut state, &at(9));
+        state.pin(Role::Odoo, &at(12), &image("d"));
+        let known = [&OLD, &at(9), &at(12)].map(|wanted| id(&state, wanted));
+        assert_eq!(known, [None, Some("c"), Some("d")]);
+        // Back on an image that is known to work: it stays so.
+        state.pin(Role::Odoo, &at(9), &image("c"));
+        state.pin(Role::Odoo, &at(15), &image("e"));
+        assert_eq!(id(&state, &at(9)), Some("c"));
     }
 
     #[test]
@@ -352,6 +417,19 @@ mod tests {
             let (before, after) = (postgres(before), postgres(after));
             let judged = check_fit(Role::Postgres, Some(&Left::from(&before)), &after, data);
             assert_eq!(judged.is_ok(), fits, "{before:?} {data:?} {after:?}");
+        }
+        let kept_in = |place: Option<&str>| ImageFacts {
+            pgdata: place.map(str::to_owned),
+            ..postgres("15")
+        };
+        for (had, image, fits) in [
+            (Some("/data/pg"), Some("/data/pg"), true),
+            (None, Some("/data/pg"), true),
+            (Some("/data/pg"), Some("/data/pg/15"), false),
+        ] {
+            let had = Left::from(&kept_in(had));
+            let judged = check_fit(Role::Postgres, Some(&had), &kept_in(image), Some("15"));
+            assert_eq!(judged.is_ok(), fits, "{had:?} {image:?}");
         }
     }
 }

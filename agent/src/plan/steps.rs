@@ -190,6 +190,11 @@ pub fn close(state: &mut TenantState, now: UnixMs) -> bool {
                 step.state = StepState::Skipped;
                 step.detail = "nothing to do".to_owned();
             }
+            // An image could not be had, and what is as planned now is so without it: the plan has changed since.
+            StepState::Retrying if is_image(&step.name) => {
+                step.state = StepState::Skipped;
+                step.end_ms = Some(now);
+            }
             // Left by a run of the agent that ended in the middle; the state that it worked towards has been reached.
             StepState::Running | StepState::Retrying => {
                 step.state = StepState::Succeeded;
@@ -200,6 +205,11 @@ pub fn close(state: &mut TenantState, now: UnixMs) -> bool {
         changed = true;
     }
     changed
+}
+
+fn is_image(name: &str) -> bool {
+    let images = [StepName::ImageOdoo, StepName::ImagePostgres];
+    images.map(StepName::text).contains(&name)
 }
 
 #[cfg(test)]
@@ -233,6 +243,25 @@ mod tests {
         begin(&mut state, StepName::Odoo, 21);
         let names: Vec<_> = state.steps.iter().map(|s| s.name.as_str()).collect();
         assert_eq!(names, ["accept", "odoo", "healthy"]);
+    }
+
+    #[test]
+    fn an_image_that_could_not_be_had_did_not_succeed() {
+        let mut plan = tenant_plan("alfa");
+        let mut state = TenantState::new(&plan);
+        plan.operation = Some(uuid::Uuid::nil());
+        adopt_operation(&mut state, &plan, 1);
+        for name in [StepName::ImageOdoo, StepName::Healthy] {
+            begin(&mut state, name, 2);
+            fail(&mut state, name, "why");
+        }
+        assert!(close(&mut state, 3));
+        let ended = |name: StepName| {
+            let step = state.steps.iter().find(|s| s.name == name.text()).unwrap();
+            (step.state, step.detail.as_str())
+        };
+        assert_eq!(ended(StepName::ImageOdoo), (StepState::Skipped, "why"));
+        assert_eq!(ended(StepName::Healthy).0, StepState::Succeeded);
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub(super) async fn create(
         data::make_spool(tenant, view).await?;
     }
     tenant.remember(false, |s| {
-        s.pin(role, &Wanted::of(&tenant.plan, role), facts, None)
+        s.pin(role, &Wanted::of(&tenant.plan, role), facts)
     })?;
     let mut spec = settled(stack.container(role), &facts.id);
     let state = tenant.state();

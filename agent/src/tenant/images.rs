@@ -103,7 +103,7 @@ async fn settle_anew(
     };
     let data_major = view.observed.data_major.as_deref();
     pins::check_fit(role, had.as_ref(), &facts, data_major)?;
-    tenant.remember(false, |s| s.pin(role, wanted, &facts, made_of))?;
+    tenant.remember(false, |s| s.pin(role, wanted, &facts))?;
     let is = |id: &str| id.chars().take(SHOWN).collect::<String>();
     Ok(match before {
         Some(pin) if pin.id == facts.id && pin.reference == wanted.reference => {
@@ -112,7 +112,11 @@ async fn settle_anew(
             tenant.show_progress(|s| steps::skip(s, step, &detail, now_ms()));
             detail
         }
-        Some(pin) => format!("{how}: {} in the place of {}", is(&facts.id), is(&pin.id)),
+        // In full, where it can be asked for again: its tag may mean another by now.
+        Some(pin) => {
+            let had = pin.by_digest().unwrap_or_else(|| is(&pin.id));
+            format!("{how}: {} in the place of {had}", is(&facts.id))
+        }
         None => how,
     })
 }
@@ -120,8 +124,9 @@ async fn settle_anew(
 /// How much of an image's id is shown: `sha256:` and twelve digits, as Docker does.
 const SHOWN: usize = 19;
 
-/// Has the image that its registry gives for a reference. Where none does, what the host has under that name is what is meant: images
-/// may be built in place. What is named by digest is the same wherever it comes from. Returns how it went.
+/// Has the image that its registry gives for a reference. Where none does, and what the host has under that name comes from no registry
+/// (images may be built in place), that is meant; what once came from one is what the tag meant then. What is named by digest is the same
+/// wherever it comes from. Returns how it went.
 async fn refresh(tenant: &Tenant, role: Role, reference: &str) -> Result<String> {
     let docker = &tenant.host.docker;
     if reference.contains('@') && docker.image(reference).await?.is_some() {
@@ -130,8 +135,10 @@ async fn refresh(tenant: &Tenant, role: Role, reference: &str) -> Result<String>
     match fetch(tenant, role, reference).await {
         Ok(()) => Ok(format!("{reference} pulled")),
         Err(DockerError::Pull { image, why }) => match docker.image(reference).await? {
-            Some(_) => Ok(format!("{reference} is here, no registry gave it ({why})")),
-            None => Err(DockerError::Pull { image, why }.into()),
+            Some(here) if here.digest == here.id => {
+                Ok(format!("{reference} is here, no registry gave it ({why})"))
+            }
+            _ => Err(DockerError::Pull { image, why }.into()),
         },
         Err(e) => Err(e.into()),
     }

@@ -45,6 +45,7 @@ use crate::{
     host::Host,
     plan::{
         diff::{Blocked, Observed},
+        pins::Wanted,
         stack::Stack,
         state::TenantState,
     },
@@ -234,10 +235,14 @@ impl Tenant {
         if ready && stops(self.disk_state()) > stops(self.began) {
             return true;
         }
+        let others = |newest: &TenantPlan| {
+            let wants = |role| Wanted::of(newest, role) != Wanted::of(&self.plan, role);
+            wants(Role::Odoo) || wants(Role::Postgres)
+        };
         let newest = self.newest.borrow();
-        newest
-            .as_ref()
-            .is_none_or(|d| d.plan.desired != self.plan.desired || d.plan.uid != self.plan.uid)
+        newest.as_ref().is_none_or(|d| {
+            d.plan.desired != self.plan.desired || d.plan.uid != self.plan.uid || others(&d.plan)
+        })
     }
 
     /// Its plan has changed, in whatever way.

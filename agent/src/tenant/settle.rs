@@ -143,12 +143,13 @@ impl Tenant {
         let mut state = self.state();
         let adopted = steps::adopt_operation(&mut state, &self.plan, now_ms());
         let unsaved = self.unsaved.load(Ordering::Relaxed);
-        if steps::close(&mut state, now_ms()) || adopted || unsaved || state.epoch < self.plan.epoch
-        {
+        let (progress, message) = self.verdict(view, &state.steps);
+        let proven = progress == TenantProgress::Converged && state.prove(&self.plan);
+        let closed = progress != TenantProgress::Failing && steps::close(&mut state, now_ms());
+        if closed || adopted || proven || unsaved || state.epoch < self.plan.epoch {
             state.epoch = state.epoch.max(self.plan.epoch);
             self.remember(false, |s| *s = state)?;
         }
-        let (progress, message) = self.verdict(view);
         self.show(view, progress, &message);
         self.host.traces.done(self.plan.operation);
         Ok(())

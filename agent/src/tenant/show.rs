@@ -17,7 +17,7 @@ use crate::{
         container::Container,
         diff::{self, Observed},
         facts::ImageFacts,
-        state::TenantState,
+        state::{StepRecord, StepState, TenantState},
     },
 };
 
@@ -62,7 +62,24 @@ fn full(tenant: &TenantName, disk: &Disk) -> String {
 }
 
 impl Tenant {
-    pub(super) fn verdict(&self, view: &TenantView) -> (TenantProgress, String) {
+    /// How the tenant is now that nothing is left to do. Where a step of its operation has not come to its end and it is not well, that
+    /// operation has failed so far: this is said as long as it is so, because only the newest word reaches the coordinator.
+    pub(super) fn verdict(
+        &self,
+        view: &TenantView,
+        steps: &[StepRecord],
+    ) -> (TenantProgress, String) {
+        let is_open =
+            |step: &StepRecord| matches!(step.state, StepState::Running | StepState::Retrying);
+        match self.seen(view) {
+            (TenantProgress::Unhealthy, message) if steps.iter().any(is_open) => {
+                (TenantProgress::Failing, message)
+            }
+            seen => seen,
+        }
+    }
+
+    fn seen(&self, view: &TenantView) -> (TenantProgress, String) {
         if self.stale {
             let why = "stopped: another host holds a newer copy of this tenant".to_owned();
             // What the plan wants is not so, and will not be; for a copy that is to go, it is.

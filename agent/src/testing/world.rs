@@ -161,8 +161,7 @@ impl World {
             id,
             ..ImageFacts::default()
         };
-        let made_of = self.observed.container(role).map(Container::made_of);
-        self.state.pin(role, &wanted, &image, made_of);
+        self.state.pin(role, &wanted, &image);
     }
 
     /// The place of a role's container.

@@ -3,9 +3,10 @@
 //!
 //! Not here: images that a new tenant cannot have (faults).
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use isyone_agent::{
+    host::Pace,
     plan::state::{StepRecord, StepState},
     testing::{
         fake_docker::{FakeDocker, Faults},
@@ -28,6 +29,20 @@ fn pulled() -> TenantPlan {
     let mut plan = tenant_plan("alfa");
     plan.odoo_image = "odoo:18.0".parse().unwrap();
     plan
+}
+
+/// Alfa of the registry's image, as it is to be.
+async fn alfa(fake: &Arc<FakeDocker>, dir: &Path) -> (Life, TenantPlan) {
+    let plan = pulled();
+    let life = Life::begin(fake, dir, std::slice::from_ref(&plan));
+    life.converged(&plan).await;
+    (life, plan)
+}
+
+/// Its tag has moved, and somebody has pruned the image that it has; a registry has that one under this reference.
+fn lose_image(fake: &FakeDocker, by: &str) {
+    fake.move_tag("odoo:18.0", NEW, Some("sha256:new-digest"));
+    fake.remove_image(OLD, by);
 }
 
 /// Another number of workers, which takes a new container.
@@ -84,11 +99,8 @@ async fn a_tag_that_moves_changes_no_tenant_and_an_update_does() {
 async fn an_image_that_was_removed_is_fetched_by_its_digest() {
     let dir = tempfile::tempdir().unwrap();
     let fake = FakeDocker::new(dir.path(), 1);
-    let mut plan = pulled();
-    let mut life = Life::begin(&fake, dir.path(), std::slice::from_ref(&plan));
-    life.converged(&plan).await;
-    fake.move_tag("odoo:18.0", NEW, Some("sha256:new-digest"));
-    fake.remove_image(OLD, "odoo@sha256:odoo:18.0-pulled");
+    let (mut life, mut plan) = alfa(&fake, dir.path()).await;
+    lose_image(&fake, "odoo@sha256:odoo:18.0-pulled");
     resized(&mut life, &mut plan).await;
     assert_eq!(fake.image_of("odoo_alfa").as_deref(), Some(OLD));
     assert_one_running_stack(&fake, "alfa");
@@ -101,18 +113,14 @@ async fn an_image_that_is_gone_for_good_is_put_back_or_another_is_accepted() {
     for accepts in [false, true] {
         let dir = tempfile::tempdir().unwrap();
         let fake = FakeDocker::new(dir.path(), 1);
-        let mut plan = pulled();
-        let mut life = Life::begin(&fake, dir.path(), std::slice::from_ref(&plan));
-        life.converged(&plan).await;
+        let (mut life, mut plan) = alfa(&fake, dir.path()).await;
         plan.desired = DesiredState::Suspended;
         order(&mut life, &mut plan);
         life.converged(&plan).await;
-        fake.move_tag("odoo:18.0", NEW, Some("sha256:new-digest"));
-        fake.remove_image(OLD, "nowhere@any.more");
+        lose_image(&fake, "nowhere@any.more");
         plan.desired = DesiredState::Running;
         order(&mut life, &mut plan);
-        let (message, blocked) = failure(&life, &plan).await;
-        assert!(blocked, "{message}");
+        let message = refusal(&life, &plan).await;
         for part in [
             OLD,
             NEW,
@@ -170,27 +178,22 @@ async fn postgresqls_tag_moves_no_tenant_either() {
 async fn another_image_under_the_same_digest_is_not_taken_for_the_one_that_ran() {
     let dir = tempfile::tempdir().unwrap();
     let fake = FakeDocker::new(dir.path(), 1);
-    let mut plan = pulled();
-    let mut life = Life::begin(&fake, dir.path(), std::slice::from_ref(&plan));
-    life.converged(&plan).await;
-    fake.move_tag("odoo:18.0", NEW, Some("sha256:new-digest"));
-    fake.remove_image(OLD, "nowhere@any.more");
+    let (mut life, mut plan) = alfa(&fake, dir.path()).await;
+    lose_image(&fake, "nowhere@any.more");
     fake.publish("odoo@sha256:odoo:18.0-pulled", "sha256:forged");
     plan.size.workers += 1;
     order(&mut life, &mut plan);
-    let (message, blocked) = failure(&life, &plan).await;
-    assert!(blocked && message.contains(OLD), "{message}");
-    assert_eq!(fake.image_of("odoo_alfa").as_deref(), Some(OLD));
+    let message = refusal(&life, &plan).await;
+    assert!(message.contains(OLD), "{message}");
+    assert_eq!(fake.image_of("odoo_alfa"), None, "of no other image");
     life.end().await;
 }
 
 /// A running tenant of the registry's `odoo:18.0`, whose registry has another image under that tag by now.
 async fn published(fake: &Arc<FakeDocker>, dir: &Path) -> (Life, TenantPlan) {
-    let plan = pulled();
-    let life = Life::begin(fake, dir, std::slice::from_ref(&plan));
-    life.converged(&plan).await;
+    let begun = alfa(fake, dir).await;
     fake.publish("odoo:18.0", NEW);
-    (life, plan)
+    begun
 }
 
 /// Gives the agent another plan, under an operation of its own.
@@ -213,6 +216,16 @@ fn stops(fake: &FakeDocker, since: usize) -> Vec<String> {
 fn step(life: &Life, name: &str) -> Option<StepRecord> {
     let steps = life.status("alfa")?.steps;
     steps.into_iter().find(|step| step.name == name)
+}
+
+/// Waits until a person must act on this plan; returns what it says. An image that was seen just before it went fails another way first.
+async fn refusal(life: &Life, plan: &TenantPlan) -> String {
+    life.wait("a refusal", |l| {
+        l.status("alfa")
+            .is_some_and(|s| s.blocked && s.generation == plan.generation)
+    })
+    .await;
+    life.status("alfa").unwrap().message
 }
 
 /// Waits for the failure of this plan; returns what it says, and whether a person must act.
@@ -375,5 +388,76 @@ async fn a_suspended_tenant_gets_its_image_at_once_and_begins_with_it() {
     life.converged(&plan).await;
     assert_eq!(fake.image_of("odoo_alfa").as_deref(), Some(NEW));
     assert_one_running_stack(&fake, "alfa");
+    life.end().await;
+}
+
+/// Fails where what the host has under a tag takes the place of what its registry would give: an upgrade that says it succeeded, with
+/// the old image.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_registry_that_fails_is_no_upgrade() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = FakeDocker::new(dir.path(), 1);
+    let (mut life, mut plan) = published(&fake, dir.path()).await;
+    plan.images_asked.odoo = 2;
+    order(&mut life, &mut plan);
+    life.converged(&plan).await;
+    fake.unpublish("odoo:18.0");
+    plan.images_asked.odoo = 4;
+    order(&mut life, &mut plan);
+    let (message, blocked) = failure(&life, &plan).await;
+    assert!(!blocked && message.contains("odoo:18.0"), "{message}");
+    assert_eq!(fake.image_of("odoo_alfa").as_deref(), Some(NEW));
+    life.end().await;
+}
+
+/// Fails where that is said once: the coordinator hears the newest word only.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upgrade_that_failed_is_said_to_fail_until_it_is_taken_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = FakeDocker::new(dir.path(), 1);
+    let (mut life, mut plan) = published(&fake, dir.path()).await;
+    fake.set_sick(NEW);
+    plan.images_asked.odoo = 2;
+    order(&mut life, &mut plan);
+    failure(&life, &plan).await;
+    for _ in 0..40 {
+        let status = life.status("alfa").unwrap();
+        let unwell = [TenantProgress::Failing, TenantProgress::Working];
+        assert!(unwell.contains(&status.progress), "{status:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    failure(&life, &plan).await;
+    plan.images_asked.odoo = 0;
+    order(&mut life, &mut plan);
+    life.converged(&plan).await;
+    assert_eq!(fake.image_of("odoo_alfa").as_deref(), Some(OLD));
+    life.end().await;
+}
+
+/// Fails where the new Odoo is awaited to the end after somebody has thought better of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_odoo_that_never_answers_is_not_awaited_when_the_upgrade_is_taken_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = FakeDocker::new(dir.path(), 1);
+    let patient = Pace {
+        start_timeout: Duration::from_secs(60),
+        ..Pace::hasty()
+    };
+    let mut plan = pulled();
+    let mut life = Life::begin_at(patient, &fake, dir.path(), std::slice::from_ref(&plan));
+    life.converged(&plan).await;
+    fake.publish("odoo:18.0", NEW);
+    fake.set_sick(NEW);
+    plan.images_asked.odoo = 2;
+    order(&mut life, &mut plan);
+    life.wait("the new Odoo", |_| {
+        fake.image_of("odoo_alfa").as_deref() == Some(NEW)
+    })
+    .await;
+    plan.images_asked.odoo = 0;
+    order(&mut life, &mut plan);
+    // Gives up long before that Odoo would be given up.
+    life.converged(&plan).await;
+    assert_eq!(fake.image_of("odoo_alfa").as_deref(), Some(OLD));
     life.end().await;
 }

@@ -181,7 +181,8 @@ fn run(cli: &Cli) -> Result<()> {
     }
     if let Some(path) = &cli.page {
         let names: Vec<String> = all.iter().map(|b| b.name()).collect();
-        let text = page::render(&figures::load(&out, &names)?);
+        let before = std::fs::read_to_string(path).unwrap_or_default();
+        let text = page::render(&names, &figures::load(&out, &names)?, &before);
         std::fs::write(path, text).with_context(|| path.display().to_string())?;
     }
     Ok(())

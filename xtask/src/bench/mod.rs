@@ -29,7 +29,7 @@ pub(crate) struct Args {
     /// How often each version runs, with --against
     #[arg(long, value_name = "N", default_value_t = 3, requires = "against", value_parser = clap::value_parser!(u32).range(1..=20))]
     rounds: u32,
-    /// Write docs/benchmarks.md from the results (of this run, and of earlier ones for benches that are not named)
+    /// Write docs/benchmarks.md from the results (of this run and of earlier ones here; a bench without a result keeps its section)
     #[arg(long)]
     write: bool,
 }

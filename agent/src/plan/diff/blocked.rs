@@ -88,6 +88,17 @@ pub enum Blocked {
         /// Version of the image.
         image: String,
     },
+    /// A PostgreSQL that keeps its data elsewhere would begin with none.
+    #[error(
+        "this tenant's PostgreSQL keeps its data in {data}, and the image in {image}: it would begin with an empty database. Take an image \
+         whose PGDATA is {data}"
+    )]
+    OtherPgdata {
+        /// `PGDATA` of the data.
+        data: String,
+        /// `PGDATA` of the image.
+        image: String,
+    },
     /// The very image that the tenant has is gone, here and at its registry.
     #[error(
         "image {had}, which this tenant has as {reference}, is not on this host any more and cannot be had ({why}); {}. Put it back \
@@ -192,6 +203,7 @@ impl Blocked {
             | Self::TwoPlaces { .. }
             | Self::ForeignHome { .. }
             | Self::OtherMajor { .. }
+            | Self::OtherPgdata { .. }
             | Self::ImageGone { .. }
             | Self::OtherOdoo { .. }
             | Self::OtherUser { .. }
@@ -286,6 +298,13 @@ mod tests {
                 },
                 "odoo:18.0 is sha256:2 here now, which nobody has asked for. Put it back (`docker load`), or accept what odoo:18.0 means now: \
                  `isyctl tenant upgrade alfa --odoo-image odoo:18.0`",
+            ),
+            (
+                Blocked::OtherPgdata {
+                    data: "/a".into(),
+                    image: "/b".into(),
+                },
+                "keeps its data in /a, and the image in /b",
             ),
             (
                 Blocked::OtherOdoo {

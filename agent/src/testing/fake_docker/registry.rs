@@ -34,6 +34,11 @@ impl FakeDocker {
         world.published.insert(reference.to_owned(), image);
     }
 
+    /// A registry has nothing under this tag any more.
+    pub fn unpublish(&self, reference: &str) {
+        self.world().registry.remove(reference);
+    }
+
     /// The same of a PostgreSQL of this major version.
     pub fn publish_postgres(&self, reference: &str, major: u32) {
         let image = Image {

@@ -52,6 +52,8 @@ pub(super) fn advance(scene: &Scene<'_>, converge: &Converge) -> Advance {
             scene.wait_for(&converge.host)
         }
         ConvergeStage::Back if has_converged(scene, converge) => Advance::BackDone,
+        // Who was not well before an upgrade is not well after it, either.
+        ConvergeStage::Back if given_up(scene, converge).is_some() => Advance::BackDone,
         ConvergeStage::Back => scene.wait_for(who_is_missing(scene, converge)),
     }
 }
@@ -59,13 +61,16 @@ pub(super) fn advance(scene: &Scene<'_>, converge: &Converge) -> Advance {
 /// Back, where the host says that it cannot have the new images, that they do not fit, or that the tenant does not come up with them:
 /// those that it had are there, and it worked with them.
 fn failed_upgrade(scene: &Scene<'_>, converge: &Converge) -> Option<Advance> {
-    if scene.operation.kind != OperationKind::Upgrade {
-        return None;
-    }
-    let why = scene.failing(&converge.host)?;
+    let why = given_up(scene, converge)?;
     Some(Advance::GoBack(format!(
         "{why}. The tenant keeps the images that it had"
     )))
+}
+
+/// Why an upgrade, or its way back, is waited for no longer. Other operations are retried.
+fn given_up<'a>(scene: &'a Scene<'_>, converge: &Converge) -> Option<&'a str> {
+    let is_upgrade = scene.operation.kind == OperationKind::Upgrade;
+    scene.failing(&converge.host).filter(|_| is_upgrade)
 }
 
 /// The tenant is about to be forgotten: nobody could follow its route any more.

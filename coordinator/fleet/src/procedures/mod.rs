@@ -33,6 +33,9 @@ use crate::{
 pub const ROUTE_PATIENCE_MS: i64 = 5_000;
 /// The same while the old route serves, too: an edge that is slower than that is not to find it closed.
 pub const PASSING_PATIENCE_MS: i64 = 30_000;
+/// How long an upgrade waits for a tenant of which all is done and which does not answer, milliseconds: longer than its host awaits it (180 s)
+/// before it says that it failed.
+const UNHEALTHY_PATIENCE_MS: i64 = 240_000;
 
 /// What a transition changes in the Fleet, beside the operation's record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,13 +121,15 @@ pub fn progress(operation: &Operation, waiting: Option<&Waiting>) -> (OperationS
     if operation.is_over() {
         return (operation.state, operation.error.clone());
     }
+    let going_back = operation.ending.as_ref().map(|ending| &ending.why);
     match waiting.and_then(Waiting::trouble) {
-        Some(why) => (OperationState::Retrying, why.to_owned()),
-        None => {
-            let going_back = operation.ending.as_ref();
-            let why = going_back.map(|ending| ending.why.clone());
-            (operation.state, why.unwrap_or_default())
+        Some(trouble) => {
+            // Why it is taken back, first: people look for what they did.
+            let why = going_back.map(|why| format!("{why}; taking it back: {trouble}"));
+            let why = why.unwrap_or_else(|| trouble.to_owned());
+            (OperationState::Retrying, why)
         }
+        None => (operation.state, going_back.cloned().unwrap_or_default()),
     }
 }
 
@@ -227,12 +232,16 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// Why a host's last attempt at this generation of the tenant failed.
+    /// Why this generation of the tenant is given up: a host's last attempt at it failed, or all is done and it does not answer. Only
+    /// the newest word of a host is known, so a failure may have been missed.
     fn failing(&self, host: &HostName) -> Option<&str> {
-        use isyone_types::report::TenantProgress::Failing;
+        use isyone_types::report::TenantProgress::{Failing, Unhealthy};
+        let since = self.operation.stage_since.max(self.state.started_at);
+        let waited = self.now.saturating_sub(since);
         match views::copy(self.state, self.tenant, host) {
             CopyObserved::Present(seen)
-                if seen.report.progress == Failing
+                if (seen.report.progress == Failing
+                    || seen.report.progress == Unhealthy && waited >= UNHEALTHY_PATIENCE_MS)
                     && seen.report.generation == self.tenant.generation
                     // As with what is blocked.
                     && seen.report.operation.is_none_or(|id| id == self.tenant.operation) =>

@@ -61,8 +61,18 @@ fn done(operation: &Operation) -> String {
     let changed = operation.steps.iter().any(|step| {
         CHANGES.contains(&step.name.as_str()) && step.state() == OperationState::Succeeded
     });
-    match changed {
-        true => "upgraded".to_owned(),
-        false => "has these images already: nothing was changed".to_owned(),
+    // A host that knows of this says at least that it looked.
+    let looked = operation
+        .steps
+        .iter()
+        .any(|step| step.name.starts_with("image-"));
+    match (changed, looked) {
+        (true, _) => "upgraded".to_owned(),
+        (false, true) => "has these images already: nothing was changed".to_owned(),
+        (false, false) => {
+            "is to have these images, and its host has not looked for them: upgrade the agent there, \
+             which then makes the tenant's containers anew"
+                .to_owned()
+        }
     }
 }

@@ -181,6 +181,47 @@ fn a_host_that_fails_has_the_upgrade_taken_back_with_the_reason() {
     }
 }
 
+/// Only the newest word of a host is known: a coordinator that was away when the host said *failing* hears of an Odoo that does not
+/// answer, and nothing else.
+#[test]
+fn a_tenant_that_runs_and_never_answers_has_its_upgrade_taken_back() {
+    let (mut bench, host, alfa) = settled();
+    let before = images(&bench, &alfa);
+    let id = start(&mut bench, upgrade(&alfa, Some("odoo:18.0-1"), None));
+    let unwell = |bench: &Bench| TenantReport {
+        progress: TenantProgress::Unhealthy,
+        message: "Odoo does not answer".into(),
+        ..bench.converged(&alfa)
+    };
+    let sick = unwell(&bench);
+    report(&mut bench, &host, sick);
+    assert_eq!(
+        word(&bench, id),
+        "host",
+        "it may only have missed one question"
+    );
+    bench.now += 240_000;
+    let sick = unwell(&bench);
+    report(&mut bench, &host, sick);
+    bench.apply(Command::Tick).unwrap();
+    assert_eq!(word(&bench, id), "back");
+    assert_eq!(images(&bench, &alfa), before);
+}
+
+#[test]
+fn one_that_was_not_well_before_is_not_waited_for_and_the_reason_is_that_of_the_upgrade() {
+    let (mut bench, host, alfa) = settled();
+    let id = start(&mut bench, upgrade(&alfa, Some("odoo:nowhere"), None));
+    let failed = failing(&bench, &alfa, "manifest unknown");
+    report(&mut bench, &host, failed);
+    assert_eq!(word(&bench, id), "back");
+    let still = failing(&bench, &alfa, "image sha256:1 is gone");
+    report(&mut bench, &host, still);
+    let (state, said) = ended(&bench, id);
+    assert_eq!(state, OperationState::Failed);
+    assert!(said.starts_with("manifest unknown. "), "{said}");
+}
+
 #[test]
 fn whoever_creates_it_again_with_other_images_is_told_of_the_upgrade() {
     let (mut bench, _, alfa) = settled();
