@@ -14,7 +14,7 @@ use std::{
 
 use isyone_agent::plan::container::{ContainerSpec, MountSource};
 
-/// Makes a root below `$1`, says so in `$2`, and becomes the program. `$3` has the sockets; then pairs of source and target up to `--`.
+/// Makes a root below `$1`, says so in `$2`, and becomes the program. `$3` has the sockets; then source, target and `ro` or `rw` of each mount, up to `--`.
 const ENTER: &str = r#"
 set -e; root=$1; ready=$2; sockets=$3; shift 3
 mount -t tmpfs none "$root"; cd "$root"
@@ -27,7 +27,7 @@ cp /etc/passwd /etc/group /etc/ld.so.cache etc/
 mount --bind "$sockets" run/postgresql
 while [ "$1" != -- ]; do
   if [ -d "$1" ]; then mkdir -p "$root$2"; else mkdir -p "$(dirname "$root$2")"; : > "$root$2"; fi
-  mount --bind "$1" "$root$2"; shift 2
+  mount --bind "$1" "$root$2"; [ "$3" = rw ] || mount -o remount,bind,ro "$root$2"; shift 3
 done
 shift; : > "$ready"
 exec chroot "$root" "$@"
@@ -95,16 +95,16 @@ impl Jail {
         enter.args(["-m", "--", "sh", "-c", ENTER, "sh"]);
         enter.args([&root, &ready, &sockets]);
         for mount in &spec.mounts {
-            let source = match &mount.source {
-                MountSource::Volume(name) => volume(name),
-                MountSource::File(path) | MountSource::Directory(path) => path.into(),
+            let (source, rights) = match &mount.source {
+                MountSource::Volume(name) => (volume(name), "rw"),
+                MountSource::Directory(path) => (path.into(), "rw"),
+                MountSource::File(path) => (path.into(), "ro"),
                 MountSource::Image => continue,
             };
-            enter.arg(source).arg(&mount.target);
+            enter.arg(source).args([&mount.target, rights]);
         }
-        let log = fs::File::options();
-        let log = log.clone().create(true).append(true).open(at("log"));
-        let log = log.unwrap();
+        let mut log = fs::File::options();
+        let log = log.create(true).append(true).open(at("log")).unwrap();
         enter.arg("--").args(environment(programs));
         enter.args(as_user("postgres")).args(command);
         enter.stdin(Stdio::null()).stdout(log.try_clone().unwrap());
