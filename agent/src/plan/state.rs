@@ -43,6 +43,12 @@ pub enum Database {
     /// The volumes are for a copy from elsewhere that is not complete: a job may write into them, nothing starts on
     /// them.
     Incoming,
+    /// A copy from elsewhere that its PostgreSQL keeps up with the one that runs: a standby, which nobody writes. It is the tenant's own
+    /// when it is promoted, and that comes only after it is `complete` and the tenant is to run here.
+    Following {
+        /// It has all that the other one had when that was stopped.
+        complete: bool,
+    },
     /// The volumes were there before this record, and nobody knows whether they hold a whole copy: they are neither
     /// written nor started on.
     Doubtful,
@@ -233,6 +239,11 @@ impl TenantState {
     /// Whether what is here is data that nobody fills or wipes: the tenant's own, or what was restored for it.
     pub fn is_whole(&self) -> bool {
         self.is_ready() || matches!(self.database, Database::Restored { .. })
+    }
+
+    /// Whether it is a copy that is kept up with one that runs, or was until it became complete.
+    pub fn follows(&self) -> bool {
+        matches!(self.database, Database::Following { .. })
     }
 
     /// Whether the tenant's own database exists.

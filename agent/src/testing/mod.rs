@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use isyone_proto::{
-    plan::{DesiredState, Firewall, HostPlan, Secret, Seed, TenantPlan, TenantSecrets},
+    plan::{Callers, DesiredState, Firewall, HostPlan, Secret, Seed, TenantPlan, TenantSecrets},
     report::TenantProgress,
     spec::{Bounds, Size},
 };
@@ -75,6 +75,8 @@ pub fn tenant_plan(name: &str) -> TenantPlan {
         wal_spool: None,
         backup: None,
         signup: false,
+        follows: false,
+        callers: Callers::Refused,
     }
 }
 

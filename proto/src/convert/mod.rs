@@ -4,6 +4,7 @@
 //! Not here: whether a named thing exists; the coordinator and the agent check that.
 
 mod backup;
+mod callers;
 mod condition;
 mod hosts;
 mod jobs;
@@ -229,6 +230,8 @@ impl From<&TenantPlan> for agent::TenantPlan {
             wal_spool: t.wal_spool.map(jobs::spool_to_wire),
             backup: t.backup.as_ref().map(Into::into),
             signup: t.signup,
+            follows: t.follows,
+            callers: callers::to_wire(&t.callers),
         }
     }
 }
@@ -286,6 +289,8 @@ impl TryFrom<agent::TenantPlan> for TenantPlan {
                 .transpose()
                 .map_err(|e| e.within("backup"))?,
             signup: wire.signup,
+            follows: wire.follows,
+            callers: callers::from_wire(wire.callers)?,
         })
     }
 }
@@ -316,7 +321,7 @@ mod tests {
     use super::*;
     use crate::{
         network::{Egress, NetworkPolicy, NetworkRules},
-        plan::{Firewall, JobOrder, JobWork, PeerGrant, Seed, WalSpool},
+        plan::{Callers, Firewall, JobOrder, JobWork, PeerGrant, Seed, WalSpool},
         spec::{Bounds, Size},
     };
 
@@ -414,6 +419,8 @@ mod tests {
             }),
             backup: Some(backup::sample()),
             signup: true,
+            follows: true,
+            callers: Callers::Held { most_ms: 7 },
         };
         HostPlan {
             generation: 3.into(),
@@ -436,6 +443,7 @@ mod tests {
                 uid: Uuid::from_u128(1),
                 peer: "h8".parse().unwrap(),
                 expires_at: 9_000,
+                live: true,
             }],
         }
     }

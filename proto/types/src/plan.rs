@@ -26,7 +26,7 @@ pub type UnixMs = i64;
 
 /// Raise this when plans are rendered differently or get new fields. An upgraded coordinator then gives all plans new
 /// generations, so an upgraded agent takes them again in full: its predecessor kept only the fields that it knew.
-pub const PLAN_FORMAT: u32 = 7;
+pub const PLAN_FORMAT: u32 = 8;
 
 /// Everything that one host must run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -244,6 +244,15 @@ pub enum JobWork {
     Backup(MakeBackup),
     /// Fills the tenant's empty volumes from a backup, and has PostgreSQL recover them to the moment that is asked for.
     Restore(Box<RestoreOrder>),
+    /// Keeps a copy here up with one that runs on another host, until that is stopped and the copy has all of it.
+    Follow {
+        /// As in [`JobWork::Fetch`].
+        from: HostName,
+        /// As in [`JobWork::Fetch`].
+        address: Option<SocketAddr>,
+        /// The other copy is stopped: bring what is missing, compare, and end. Before, the job only says how long that would take.
+        last: bool,
+    },
 }
 
 /// Leave for another host's agent to fetch a tenant's data from this host.
@@ -259,6 +268,39 @@ pub struct PeerGrant {
     pub peer: HostName,
     /// The end of the leave.
     pub expires_at: UnixMs,
+    /// Its files may be read while it runs, too: whoever follows it brings what has changed again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub live: bool,
+}
+
+/// What becomes of the requests that come to a copy whose Odoo does not run.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Callers {
+    /// They are refused, and edges show a page.
+    #[default]
+    Refused,
+    /// They wait for so long at most, from when the host begins to hold them; afterwards they get the waiting page.
+    Held {
+        /// Milliseconds.
+        most_ms: u32,
+    },
+    /// They go on to the tenant's new place, until edges go there by themselves.
+    PassedOn {
+        /// Address of the other host.
+        address: IpAddr,
+        /// Its port there that leads to Odoo's HTTP server.
+        http_port: u16,
+        /// Its port there that leads to Odoo's gevent server; `None`: without workers there is none.
+        websocket_port: Option<u16>,
+    },
+}
+
+impl Callers {
+    /// Nothing out of the ordinary.
+    pub fn are_refused(&self) -> bool {
+        *self == Self::Refused
+    }
 }
 
 /// One tenant on one host.
@@ -338,6 +380,12 @@ pub struct TenantPlan {
     /// Whether visitors may make accounts for themselves, when the database is made.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub signup: bool,
+    /// With [`DesiredState::Standby`]: its PostgreSQL runs, and follows the copy that lives. Nothing else of it does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub follows: bool,
+    /// What becomes of requests that still come here.
+    #[serde(default, skip_serializing_if = "Callers::are_refused")]
+    pub callers: Callers,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]

@@ -166,12 +166,14 @@ pub enum ConvergeStage {
     Back,
 }
 
-/// The stages of a move. Until [`MoveStage::Fence`] the tenant lives on the old host, and going back is possible.
+/// The stages of a move; one of a tenant that is stopped for it has no [`MoveStage::Follow`]. Until [`MoveStage::Fence`] the tenant lives on the old host, and going back is possible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MoveStage {
     /// The new host makes room: network, volumes.
     Prepare,
+    /// The tenant runs on, and the new host brings a copy of it and keeps that up.
+    Follow,
     /// The old host stops the tenant.
     Stop,
     /// The new host fetches the data.
@@ -232,6 +234,19 @@ pub struct Relocation {
     /// When the new host was first seen to copy, and not to have it in its queue. Not in records of a version before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copying_since: Option<UnixMs>,
+    /// The tenant runs while it is copied. `None`: it is stopped for as long as that takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub live: Option<Live>,
+}
+
+/// How a tenant moves that runs on while it is copied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Live {
+    /// Longest pause that whoever asked accepts, milliseconds: it is not stopped while the estimate is longer.
+    pub max_pause_ms: u32,
+    /// When it was stopped, and requests began to be held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_at: Option<UnixMs>,
 }
 
 /// A tenant is filled from another one's backup, and started. Until it has started, going back removes it.
@@ -275,11 +290,12 @@ pub enum Stage {
 
 impl Stage {
     /// All stages of all procedures: tests walk them, so that a new one is covered without being named there.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Converge(ConvergeStage::Host),
         Self::Converge(ConvergeStage::Route),
         Self::Converge(ConvergeStage::Back),
         Self::Move(MoveStage::Prepare),
+        Self::Move(MoveStage::Follow),
         Self::Move(MoveStage::Stop),
         Self::Move(MoveStage::Copy),
         Self::Move(MoveStage::Fence),
@@ -299,6 +315,7 @@ impl Stage {
         match self {
             Self::Converge(ConvergeStage::Host) => "host",
             Self::Move(MoveStage::Prepare) | Self::Restore(RestoreStage::Prepare) => "prepare",
+            Self::Move(MoveStage::Follow) => "follow",
             Self::Move(MoveStage::Stop) | Self::Restore(RestoreStage::Stop) => "stop",
             Self::Move(MoveStage::Copy) => "copy",
             Self::Move(MoveStage::Fence) => "fence",
@@ -460,12 +477,16 @@ impl Operation {
         self.request_id.iter().chain(others)
     }
 
-    /// The two hosts between which it copies or is about to, while that keeps its tenant stopped.
+    /// The two hosts between which it copies or is about to, while that keeps its tenant stopped, or keeps one of the new host's few
+    /// jobs at work.
     pub(crate) fn copies_between(&self) -> Option<[&HostName; 2]> {
         match &self.procedure {
             Procedure::Move(relocation)
                 if !self.is_over()
-                    && matches!(relocation.stage, MoveStage::Stop | MoveStage::Copy) =>
+                    && matches!(
+                        relocation.stage,
+                        MoveStage::Follow | MoveStage::Stop | MoveStage::Copy
+                    ) =>
             {
                 Some([&relocation.from, &relocation.to])
             }

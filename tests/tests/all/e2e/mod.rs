@@ -12,6 +12,7 @@ mod fleet;
 mod hosts;
 mod https;
 mod isolation;
+mod live_moves;
 mod main_job;
 mod many;
 mod metrics;

@@ -104,7 +104,7 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
             ("docker", "plan"),
             ("doctor", "base docker host"),
             ("host", "base docker plan"),
-            ("jobs", "base host peer tenant"),
+            ("jobs", "base docker host peer plan tenant"),
             ("link", "base docker host plan"),
             ("metrics", "base host plan"),
             ("peer", "base host plan tenant"),

@@ -146,6 +146,7 @@ fn job(id: Uuid, state: JobState, made: Option<BackupMade>) -> JobReport {
         },
         fault: (state == JobState::Failed).then_some(Fault::Full),
         backup: made.map(Box::new),
+        pause_ms: None,
     }
 }
 
@@ -409,7 +410,8 @@ fn a_host_reaches_what_is_placed_there_and_nothing_else() {
     bench
         .apply(Command::MoveTenant {
             name: alfa.clone(),
-            to: h2.clone(),
+            to: h2.clone().into(),
+            max_pause_ms: None,
             request_id: None,
         })
         .unwrap();
