@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+pub use crate::callers::Callers;
 use crate::{
     backup::{BackupPlan, MakeBackup, RestoreOrder},
     generation::Generation,
@@ -271,36 +272,6 @@ pub struct PeerGrant {
     /// Its files may be read while it runs, too: whoever follows it brings what has changed again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub live: bool,
-}
-
-/// What becomes of the requests that come to a copy whose Odoo does not run.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Callers {
-    /// They are refused, and edges show a page.
-    #[default]
-    Refused,
-    /// They wait for so long at most, from when the host begins to hold them; afterwards they get the waiting page.
-    Held {
-        /// Milliseconds.
-        most_ms: u32,
-    },
-    /// They go on to the tenant's new place, until edges go there by themselves.
-    PassedOn {
-        /// Address of the other host.
-        address: IpAddr,
-        /// Its port there that leads to Odoo's HTTP server.
-        http_port: u16,
-        /// Its port there that leads to Odoo's gevent server; `None`: without workers there is none.
-        websocket_port: Option<u16>,
-    },
-}
-
-impl Callers {
-    /// Nothing out of the ordinary.
-    pub fn are_refused(&self) -> bool {
-        *self == Self::Refused
-    }
 }
 
 /// One tenant on one host.

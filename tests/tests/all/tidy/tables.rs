@@ -14,7 +14,7 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
             ("known", "echo ids spec"),
             ("network", "echo ids spec"),
             ("operation", "plan"),
-            ("plan", "backup generation ids network spec"),
+            ("plan", "backup callers generation ids network spec"),
             ("report", "backup disk finding ids operation plan"),
             ("spec", "echo ids"),
             ("token", "plan spec"),
