@@ -154,8 +154,8 @@ pub struct TenantState {
     /// What it had before it was restored in its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aside: Option<Aside>,
-    /// The highest timeline of PostgreSQL's that a restore in its place has begun here: the next one begins none of before, so that no
-    /// two histories in its backups have segments of the same names.
+    /// The highest timeline of PostgreSQL's that a restore in its place or a promotion has begun here: the next restore begins none of
+    /// before, so that no two histories in its backups have segments of the same names.
     #[serde(default)]
     pub timeline: u32,
     /// Where its data lies, from when it was put there: a host's tenants may later be kept elsewhere.

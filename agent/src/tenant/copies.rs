@@ -135,7 +135,7 @@ pub async fn find(host: &Host, plan: &TenantPlan) -> io::Result<Copy> {
     .await
 }
 
-/// The highest timeline that a restore in its place has begun. Blocking.
+/// The highest timeline that a restore in its place, or a promotion, has begun. Blocking.
 pub fn newest_timeline(host: &Host, plan: &TenantPlan) -> u32 {
     let state = state_file::load(&host.directory(plan), plan);
     state.map_or(0, |state| state.timeline)
@@ -242,12 +242,10 @@ mod tests {
         testing::{fake_docker::FakeDocker, tenant_plan},
     };
 
-    #[tokio::test]
-    async fn the_end_of_a_copy_survives_a_loop_that_does_not_know_of_it_yet() {
-        let dir = tempfile::tempdir().unwrap();
-        let data = DataDir::new(dir.path().join("agent"));
+    fn host_in(dir: &std::path::Path) -> (Host, std::sync::Arc<FakeDocker>) {
+        let data = DataDir::new(dir.join("agent"));
         data.create().unwrap();
-        let docker = FakeDocker::new(dir.path(), 1);
+        let docker = FakeDocker::new(dir, 1);
         let advertise = [127, 0, 0, 1].into();
         let host = Host::new(
             docker.clone(),
@@ -256,7 +254,61 @@ mod tests {
             advertise,
             Pace::hasty(),
         );
-        let host = host.unwrap();
+        (host.unwrap(), docker)
+    }
+
+    /// A copy for which a job may bring data.
+    fn incoming(host: &Host) -> (TenantPlan, TenantState) {
+        let mut plan = tenant_plan("alfa");
+        plan.desired = DesiredState::Standby;
+        plan.seed = Seed::Peer("h1".parse().unwrap());
+        let mut state = TenantState::new(&plan);
+        save(host, &mut state, &plan, true, |s| {
+            s.database = Database::Incoming;
+        })
+        .unwrap();
+        (plan, state)
+    }
+
+    #[tokio::test]
+    async fn what_a_loop_decides_is_newer_than_what_a_job_has_recorded() {
+        let dir = tempfile::tempdir().unwrap();
+        let (host, _docker) = host_in(dir.path());
+        let (plan, mut state) = incoming(&host);
+        let job = Uuid::from_u128(7);
+        assert!(!complete_following(&host, &plan, job).unwrap());
+        assert!(begin_following(&host, &plan).unwrap());
+        assert_eq!(find(&host, &plan).await.unwrap(), Copy::Following);
+        save(&host, &mut state, &plan, false, |s| s.epoch = 7).unwrap();
+        assert_eq!(state.database, Database::Following { complete: false });
+        assert!(complete_following(&host, &plan, job).unwrap());
+        assert_eq!(find(&host, &plan).await.unwrap(), Copy::Complete(Some(job)));
+        save(&host, &mut state, &plan, false, |s| s.epoch = 8).unwrap();
+        assert_eq!(state.database, Database::Following { complete: true });
+        save(&host, &mut state, &plan, true, |s| {
+            s.database = Database::Ready { synced: true };
+            s.timeline = 2;
+        })
+        .unwrap();
+        assert!(state.is_ready() && state.epoch == 8 && state.copied_by == Some(job));
+        assert_eq!(newest_timeline(&host, &plan), 2);
+
+        // A restore is complete, and is given up at the same moment.
+        let (plan, mut state) = incoming(&host);
+        let whole = Database::Ready { synced: true };
+        assert!(complete_as(&host, &plan, job, (whole, Some(3))).unwrap());
+        save(&host, &mut state, &plan, true, |s| {
+            s.database = Database::Doubtful;
+        })
+        .unwrap();
+        assert_eq!(find(&host, &plan).await.unwrap(), Copy::Closed);
+        assert_eq!(state.timeline, 3, "its segments may be somewhere");
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_copy_survives_a_loop_that_does_not_know_of_it_yet() {
+        let dir = tempfile::tempdir().unwrap();
+        let (host, docker) = host_in(dir.path());
         let mut plan = tenant_plan("alfa");
         plan.desired = DesiredState::Standby;
         plan.seed = Seed::Peer("h1".parse().unwrap());

@@ -18,6 +18,7 @@ use crate::{
     event::EventKind,
     operation::{Operation, Procedure, Relocation, Stage},
     procedures::{self, Advance, Effect},
+    views,
 };
 
 /// Transitions that one call makes at most: more than any procedure has stages.
@@ -226,6 +227,9 @@ impl Edit<'_> {
         }
         moved.generation += 1;
         let moved = self.put_tenant(moved);
+        if views::stopped_since(&moved).is_none() {
+            self.back_up_soon(&moved);
+        }
         let left_behind = match left_behind {
             "" => String::new(),
             what => format!(", and has what did not come along: {what}"),
