@@ -42,6 +42,8 @@ use crate::{
     jobs::{
         JobError, Jobs, Progress, Work,
         fetch::{Fetch, Reserve},
+        follow::Follow,
+        works,
     },
     link::{renew, session::Link},
     metrics::{self, loopback, scrape::Scraper},
@@ -110,6 +112,8 @@ pub struct AgentParts {
     pub copy_rate_bytes_per_s: u64,
     /// What copies to this host leave free.
     pub copy_reserve: Reserve,
+    /// Keeps copies up with tenants that run elsewhere, and lets its own be followed.
+    pub follows: bool,
     /// Who keeps the relay running at which tenants' visitors arrive; `None`: there is none, and Docker publishes tenants' ports.
     pub relay: Option<Keeper>,
     /// The packet filter, if there should be one.
@@ -156,6 +160,8 @@ impl Agent {
             identity: identity.clone(),
             endpoint: config.endpoint.clone(),
             peer_port: peer.map(|address| address.port()),
+            // Without the relay nobody could hold requests, and without the port nobody follows.
+            follows: parts.follows && parts.relay.is_some() && peer.is_some(),
             peers: peer.map(|_| to_peers),
             connected,
         });
@@ -222,7 +228,7 @@ struct Ports<'a> {
 
 /// What jobs can be.
 struct Works {
-    fetch: Fetch,
+    copies: works::Works,
     make: Make,
     restore: Restore,
 }
@@ -231,7 +237,9 @@ struct Works {
 impl Work for Works {
     async fn attempt(&self, order: &JobOrder, progress: &Progress) -> Result<(), JobError> {
         match order.work {
-            JobWork::Fetch { .. } => self.fetch.attempt(order, progress).await,
+            JobWork::Fetch { .. } | JobWork::Follow { .. } => {
+                self.copies.attempt(order, progress).await
+            }
             JobWork::Backup(_) => self.make.attempt(order, progress).await,
             JobWork::Restore(_) => self.restore.attempt(order, progress).await,
         }
@@ -254,8 +262,9 @@ impl Ports<'_> {
         (rate_bytes_per_s, reserve): (u64, Reserve),
     ) {
         let (host, plans) = (self.host, self.plans);
+        let databases = Arc::new(ContainerDatabases(host.clone()));
         if let Some(address) = port {
-            let databases = Arc::new(ContainerDatabases(host.clone()));
+            let databases = databases.clone();
             let peers = Peers::new(host.clone(), plans.clone(), rate_bytes_per_s, databases);
             let port = PeerPort {
                 address,
@@ -274,7 +283,8 @@ impl Ports<'_> {
             tls: self.identity.config(),
             relay: Arc::new(relay),
         };
-        let fetch = Fetch::new(host.clone(), plans.clone(), reach, reserve);
+        let fetch = Arc::new(Fetch::new(host.clone(), plans.clone(), reach, reserve));
+        let follow = Follow::new(fetch.clone(), host.clone(), databases, rate_bytes_per_s);
         let backups = backups(host, self.config, plans, self.identity, rate_bytes_per_s);
         let restore = Restore {
             backups: backups.clone(),
@@ -282,7 +292,7 @@ impl Ports<'_> {
             reserve,
         };
         let works = Works {
-            fetch,
+            copies: works::Works { fetch, follow },
             make: Make(backups.clone()),
             restore,
         };

@@ -25,6 +25,8 @@ pub fn flag_of(field: &str) -> Option<&'static str> {
         "postgres_image" => "--postgres-image",
         "host" => "--host",
         "to_host" => "--to",
+        "away_from_host" => "--away-from",
+        "max_pause_ms" => "--max-pause",
         "host_labels" | "labels" => "--label",
         "admin_login" => "--login",
         "signup" => "--signup",

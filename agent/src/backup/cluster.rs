@@ -34,9 +34,10 @@ const ASK: Duration = Duration::from_secs(30);
 const MOST_BYTES: u64 = 64 << 10;
 /// Of each of our sessions: no long statements, no writes, nobody else's functions.
 const OPTIONS: &str = "-c statement_timeout=20000 -c lock_timeout=1000 -c default_transaction_read_only=on -c search_path=pg_catalog -c jit=off";
-/// The position, its timeline, the size of segments, and whether they are archived. The timeline is that of the last checkpoint, which a promotion ends with.
+/// The position, its timeline, the size of segments, and whether they are archived. The timeline is that of the log which is
+/// written: the last checkpoint may be of before a promotion for minutes.
 pub(super) const POSITION: &str = "SELECT pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), '0/0')::pg_catalog.int8, \
-    (SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()), \
+    ('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::pg_catalog.int8, \
     (SELECT setting::pg_catalog.int8 FROM pg_catalog.pg_settings WHERE name = 'wal_segment_size'), \
     (SELECT (setting <> 'off')::pg_catalog.int4 FROM pg_catalog.pg_settings WHERE name = 'archive_mode')";
 const SWITCH: &str = "SELECT pg_catalog.pg_switch_wal()";

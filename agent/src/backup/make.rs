@@ -51,7 +51,7 @@ impl Work for Make {
     async fn attempt(&self, order: &JobOrder, progress: &Progress) -> Result<(), JobError> {
         let made = match &order.work {
             JobWork::Backup(make) => self.0.make(order, make, progress).await,
-            JobWork::Fetch { .. } | JobWork::Restore(_) => {
+            JobWork::Fetch { .. } | JobWork::Follow { .. } | JobWork::Restore(_) => {
                 Err(Problem::for_good(Fault::Other, "no order to back up"))
             }
         };
@@ -80,7 +80,7 @@ impl Work for Make {
 fn target(order: &JobOrder) -> &str {
     match &order.work {
         JobWork::Backup(make) => make.destination.as_str(),
-        JobWork::Fetch { .. } | JobWork::Restore(_) => "",
+        JobWork::Fetch { .. } | JobWork::Follow { .. } | JobWork::Restore(_) => "",
     }
 }
 

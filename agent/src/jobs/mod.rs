@@ -7,8 +7,10 @@
 
 mod decide;
 pub mod fetch;
+pub mod follow;
 mod progress;
 mod record;
+pub mod works;
 
 use std::{
     collections::BTreeMap, panic::AssertUnwindSafe, path::PathBuf, sync::Arc, time::Duration,

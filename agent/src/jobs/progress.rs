@@ -70,6 +70,11 @@ impl Progress {
         self.host.board.set_job_message(self.id, message);
     }
 
+    /// How long the tenant would pause if its copy took over now, milliseconds; `None`: it is not that far.
+    pub fn pause(&self, pause_ms: Option<u32>) {
+        self.host.board.set_job_pause(self.id, pause_ms);
+    }
+
     /// What whoever reads of the job should know once it is done; replaces what was noted before.
     pub fn note(&self, note: String) {
         *self.note.lock().unwrap_or_else(PoisonError::into_inner) = note;

@@ -83,6 +83,7 @@ impl Record {
             message: self.message.clone(),
             backup: self.backup.clone(),
             fault: self.fault,
+            pause_ms: None,
         }
     }
 }

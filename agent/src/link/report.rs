@@ -279,6 +279,7 @@ mod tests {
             backup: None,
             fault: None,
             message: String::new(),
+            pause_ms: None,
         };
         board.set_job(job);
         board.set_job_bytes(uuid::Uuid::from_u128(7), 5, 9);

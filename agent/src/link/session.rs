@@ -88,6 +88,8 @@ pub struct Link {
     pub hosts: Arc<Hosts>,
     /// Where other hosts' agents reach this one, on the advertised address.
     pub peer_port: Option<u16>,
+    /// It keeps copies up with tenants that run elsewhere, and lets its own be followed.
+    pub follows: bool,
     /// Who serves other hosts' connections that come through the coordinator.
     pub peers: ToPeers,
     /// True while a session is open, from its Welcome on; for health and metrics.
@@ -186,6 +188,7 @@ impl Link {
             plan_generation: ledger.generation().get(),
             plan_digest: ledger.digest().to_owned(),
             peer_port: self.peer_port.map_or(0, u32::from),
+            follows: self.follows,
             trusted_sha256: self.identity.trusted(),
             hosts_sha256: digest(&self.hosts.known()),
             makes_backups: true,

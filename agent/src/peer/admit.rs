@@ -49,6 +49,7 @@ impl Of {
         PeerTenant {
             tenant: self.tenant.to_string(),
             tenant_uid: self.uid.to_string(),
+            live: false,
         }
     }
 }
@@ -58,6 +59,8 @@ impl Of {
 pub(super) enum Wanted {
     /// The files of a copy that is stopped.
     Files,
+    /// Odoo's files, also while they change.
+    LiveFiles,
     /// The database of one that runs.
     Database,
 }
@@ -136,8 +139,12 @@ pub(super) fn granted<'a>(
     if grants.peek().is_none() {
         return Err(Refusal::NoGrant);
     }
-    if !grants.any(|g| now < g.expires_at) {
+    let mut live = grants.filter(|g| now < g.expires_at).peekable();
+    if live.peek().is_none() {
         return Err(Refusal::Expired);
+    }
+    if wanted == Wanted::LiveFiles && !live.any(|g| g.live) {
+        return Err(Refusal::NoGrant);
     }
     let tenant = plan
         .tenants
@@ -250,6 +257,7 @@ mod tests {
             uid: of.uid,
             peer: peer.parse().unwrap(),
             expires_at,
+            live: false,
         }
     }
 
@@ -286,6 +294,12 @@ mod tests {
         plan.tenants[0].desired = DesiredState::Running;
         assert_eq!(ask(&plan, &h2, &of, 0), Err(Refusal::Runs));
         assert!(granted(&plan, &h2, &of, Wanted::Database, 0).is_ok());
+        let live = |plan: &HostPlan, now| granted(plan, &h2, &of, Wanted::LiveFiles, now).map(drop);
+        assert_eq!(live(&plan, 0), Err(Refusal::NoGrant), "it runs");
+        plan.grants[0].live = true;
+        assert_eq!(live(&plan, 0), Ok(()));
+        assert_eq!(live(&plan, 1_000), Err(Refusal::Expired));
+        assert_eq!(ask(&plan, &h2, &of, 0), Err(Refusal::Runs));
         plan.tenants[0].uid = Uuid::nil();
         assert_eq!(ask(&plan, &h2, &of, 0), Err(Refusal::NotHere));
     }

@@ -8,6 +8,7 @@
 //! here: what fetching is for (jobs), who is granted what (the coordinator).
 
 mod admit;
+pub mod cluster;
 mod database;
 mod io;
 mod port;

@@ -3,19 +3,19 @@
 //!
 //! Not here: the checks (admit), the disk (source), the database (tunnel).
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use isyone_proto::{
     ids::HostName,
     pb::agent::v1::{
-        ListRequest, ListResponse, PeerVolume, ReadRequest, ReadResponse, TunnelDown, TunnelUp,
-        peer_service_server::PeerService, read_request, read_response, tunnel_up,
+        ListRequest, ListResponse, PeerTenant, PeerVolume, ReadRequest, ReadResponse, TunnelDown,
+        TunnelUp, peer_service_server::PeerService, read_request, read_response, tunnel_up,
     },
     plan::Role,
 };
 use tokio::{
     sync::{mpsc, watch},
-    time::timeout,
+    time::{Instant, sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, async_trait};
@@ -23,6 +23,7 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 use super::{
     AHEAD, QUEUE, STALL,
     admit::{Guard, Of, PeerIdentity, Refusal, Wanted},
+    cluster::{self, Cluster},
     database::Databases,
     source::{self, Roots, Want},
     tunnel,
@@ -43,9 +44,9 @@ const CALLS: usize = 64;
 /// Of these, of one host: two jobs that list and read, and the connections of one standby.
 const CALLS_PER_HOST: usize = 16;
 /// How long the first message of a call may take.
-const FIRST: std::time::Duration = std::time::Duration::from_secs(10);
+const FIRST: Duration = Duration::from_secs(10);
 /// How long the last word of a call may wait for a slow reader.
-const LAST_WORD: std::time::Duration = std::time::Duration::from_secs(1);
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// The service; clones are the same one.
 #[derive(Clone)]
@@ -120,19 +121,22 @@ impl Peers {
         Ok((guard, turn?))
     }
 
-    /// The volumes of a copy that is stopped.
-    async fn roots(&self, guard: &Guard) -> Result<Roots, Status> {
+    /// The volumes of a copy that is stopped; of one that runs, as far as they may be read then.
+    async fn roots(&self, guard: &Guard, wanted: Wanted) -> Result<Roots, Status> {
         let unready = |e: String| tell(guard, &Refusal::Unready(e));
         let plan = guard.tenant().map_err(|why| tell(guard, &why))?;
         let copy = copies::find(&self.host, &plan).await;
         match copy.map_err(|e| unready(e.to_string()))? {
             Copy::Complete(_) => {}
             Copy::Unrecorded => return Err(tell(guard, &Refusal::Unrecorded)),
-            Copy::Incoming | Copy::Closed => return Err(tell(guard, &Refusal::Incomplete)),
+            Copy::Incoming | Copy::Following | Copy::Closed => {
+                return Err(tell(guard, &Refusal::Incomplete));
+            }
         }
         let tenant = &guard.of.tenant;
+        let is_live = wanted == Wanted::LiveFiles;
         let up = copies::is_up(&self.host, tenant).await;
-        if up.map_err(|e| unready(e.to_string()))? {
+        if up.map_err(|e| unready(e.to_string()))? && !is_live {
             return Err(tell(guard, &Refusal::StillUp));
         }
         let refuse = |for_good: bool, why: String| {
@@ -147,12 +151,63 @@ impl Peers {
             .await
             .map_err(|e| unready(e.to_string()))?
             .map_err(|why| refuse(why.is_for_good(), why.to_string()))?;
-        let opened = blocking(move || Roots::open(&places)).await;
+        let opened = blocking(move || Roots::open(&places, is_live)).await;
         opened.map_err(|e| {
             let why = format!("its volumes cannot be opened: {e}");
             refuse(beneath::is_for_good(&e), why)
         })
     }
+}
+
+/// How long PostgreSQL may take to notice that a connection has ended, and between looks.
+const NOTICED: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(1));
+
+impl Peers {
+    /// After a connection to a database has ended: when nobody may follow it any more, what holds its log for a follower goes. (What an
+    /// agent that ends now leaves is bounded by PostgreSQL, and goes with the next follower.)
+    async fn forget_follower(&self, of: &Of) {
+        let begin = Instant::now();
+        while begin.elapsed() < NOTICED.0 {
+            if self.is_followed(of) {
+                return;
+            }
+            let dropped = async {
+                let socket = self
+                    .databases
+                    .connect(of)
+                    .await
+                    .map_err(|e| e.to_string())?;
+                let session = Cluster::open(socket, "postgres").await?;
+                session.number(&cluster::drop_slot()).await?;
+                session.number(cluster::SLOTS).await
+            };
+            // One that does not run has no log to hold.
+            match dropped.await {
+                Ok(0) | Err(_) => return,
+                Ok(_) => sleep(NOTICED.1).await,
+            }
+        }
+    }
+}
+
+impl Peers {
+    /// Whether a tenant that runs here may be followed.
+    fn is_followed(&self, of: &Of) -> bool {
+        let plan = self.plans.borrow().plan.clone();
+        plan.is_some_and(|plan| {
+            let mut grants = plan.grants.iter();
+            grants.any(|g| g.live && g.tenant == of.tenant && g.uid == of.uid)
+        })
+    }
+}
+
+/// Whose files are asked for, and which.
+fn asked_of(wire: Option<&PeerTenant>) -> (Option<Of>, Wanted) {
+    let wanted = match wire.is_some_and(|wire| wire.live) {
+        true => Wanted::LiveFiles,
+        false => Wanted::Files,
+    };
+    (Of::parse(wire), wanted)
 }
 
 /// Logs a refusal, and says what the peer hears of it.
@@ -229,9 +284,9 @@ impl PeerService for Peers {
     type TunnelStream = ReceiverStream<Result<TunnelDown, Status>>;
 
     async fn list(&self, request: Request<ListRequest>) -> Answer<ListResponse> {
-        let of = Of::parse(request.get_ref().of.as_ref());
-        let (guard, turn) = self.guard(peer_of(&request), of, Wanted::Files)?;
-        let roots = self.roots(&guard).await?;
+        let (of, wanted) = asked_of(request.get_ref().of.as_ref());
+        let (guard, turn) = self.guard(peer_of(&request), of, wanted)?;
+        let roots = self.roots(&guard, wanted).await?;
         let (out, answers) = mpsc::channel(QUEUE);
         let rate = self.rate.clone();
         tokio::spawn(async move {
@@ -251,12 +306,12 @@ impl PeerService for Peers {
         let first = timeout(FIRST, asked.message())
             .await
             .map_err(|_| refused())??;
-        let of = match first.and_then(|m| m.message) {
-            Some(read_request::Message::Of(of)) => Of::parse(Some(&of)),
-            _ => None,
+        let (of, wanted) = match first.and_then(|m| m.message) {
+            Some(read_request::Message::Of(of)) => asked_of(Some(&of)),
+            _ => (None, Wanted::Files),
         };
-        let (guard, turn) = self.guard(peer, of, Wanted::Files)?;
-        let roots = self.roots(&guard).await?;
+        let (guard, turn) = self.guard(peer, of, wanted)?;
+        let roots = self.roots(&guard, wanted).await?;
         let (out, answers) = mpsc::channel(QUEUE);
         let rate = self.rate.clone();
         tokio::spawn(async move {
@@ -293,9 +348,14 @@ impl PeerService for Peers {
         let socket = self.databases.connect(&guard.of).await;
         let socket = socket.map_err(|e| tell(&guard, &Refusal::Unready(e.to_string())))?;
         let (out, answers) = mpsc::channel(QUEUE);
+        let (of, service) = (guard.of.clone(), self.clone());
+        let was_followed = self.is_followed(&of);
         tokio::spawn(async move {
             within(guard, out.clone(), tunnel::exit(socket, up, out)).await;
             drop(turn);
+            if was_followed {
+                service.forget_follower(&of).await;
+            }
         });
         Ok(Response::new(ReceiverStream::new(answers)))
     }

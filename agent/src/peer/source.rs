@@ -33,25 +33,35 @@ const EXAMPLES: usize = 20;
 /// While only the digest is worked on, the other side hears of it this often, in bytes.
 pub const WORKING_EVERY: u64 = 64 << 20;
 
-/// Both volumes' handles.
+/// Both volumes' handles; of a copy that runs, Odoo's alone.
 pub(super) struct Roots {
-    postgres: Root,
+    postgres: Option<Root>,
     odoo: Root,
 }
 
 impl Roots {
-    pub(super) fn open(places: &Places) -> io::Result<Self> {
+    /// `is_live`: its files change while they are read.
+    pub(super) fn open(places: &Places, is_live: bool) -> io::Result<Self> {
+        let postgres = (!is_live).then(|| Root::open(&places.postgres));
         Ok(Self {
-            postgres: Root::open(&places.postgres)?,
+            postgres: postgres.transpose()?,
             odoo: Root::open(&places.odoo)?,
         })
     }
 
-    fn of(&self, role: Role) -> &Root {
+    fn of(&self, role: Role) -> io::Result<&Root> {
         match role {
-            Role::Postgres => &self.postgres,
-            Role::Odoo => &self.odoo,
+            Role::Odoo => Ok(&self.odoo),
+            // What a running PostgreSQL has there is in no state that could be copied.
+            Role::Postgres => self.postgres.as_ref().ok_or_else(|| {
+                let why = "the database runs, so its files are not given away".to_owned();
+                io::Error::new(io::ErrorKind::InvalidData, why)
+            }),
         }
+    }
+
+    fn is_live(&self) -> bool {
+        self.postgres.is_none()
     }
 }
 
@@ -80,8 +90,9 @@ fn failed(e: &io::Error) -> Status {
 /// Sends the list of both volumes.
 pub(super) fn list(roots: &Roots, out: &Out<ListResponse>) {
     let mut end = ListEnd::default();
-    let listed = [Role::Postgres, Role::Odoo]
-        .into_iter()
+    let volumes = [Role::Postgres, Role::Odoo].into_iter();
+    let listed = volumes
+        .filter(|volume| *volume == Role::Odoo || !roots.is_live())
         .try_for_each(|volume| list_volume(roots, volume, &mut end, out));
     let last = match listed {
         Ok(()) => Ok(ListResponse {
@@ -105,7 +116,7 @@ fn list_volume(
         out.blocking_send(Ok(message))
             .map_err(|_gone| io::Error::from(io::ErrorKind::BrokenPipe))
     };
-    roots.of(volume).walk(LIMITS, &mut |found| {
+    roots.of(volume)?.walk(LIMITS, &mut |found| {
         if let Kind::Other(what) = found.kind {
             check_skippable(volume, what, &found.path)?;
             end.skipped += 1;
@@ -166,6 +177,14 @@ fn entry(volume: PeerVolume, found: &Found) -> FileEntry {
 pub(super) fn read(roots: &Roots, wants: &mut Receiver<Want>, out: &Out<ReadResponse>) {
     while let Some(want) = wants.blocking_recv() {
         if let Err(e) = send_file(roots, &want, out) {
+            // A file that is gone, or changes, says nothing of the others.
+            let changed = matches!(
+                e.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::Interrupted | io::ErrorKind::UnexpectedEof
+            );
+            if changed && roots.is_live() && say(out, read_response::Message::Gone(true)).is_ok() {
+                continue;
+            }
             let status = match e.kind() {
                 io::ErrorKind::NotFound => Status::aborted(format!("{} is gone", want.path)),
                 _ => failed(&e),
@@ -176,15 +195,17 @@ pub(super) fn read(roots: &Roots, wants: &mut Receiver<Want>, out: &Out<ReadResp
     }
 }
 
-fn send_file(roots: &Roots, want: &Want, out: &Out<ReadResponse>) -> io::Result<()> {
-    let send = |message| {
-        let message = ReadResponse {
-            message: Some(message),
-        };
-        out.blocking_send(Ok(message))
-            .map_err(|_gone| io::Error::from(io::ErrorKind::BrokenPipe))
+fn say(out: &Out<ReadResponse>, message: read_response::Message) -> io::Result<()> {
+    let message = ReadResponse {
+        message: Some(message),
     };
-    let (mut file, size) = roots.of(want.volume).file(&want.path)?;
+    out.blocking_send(Ok(message))
+        .map_err(|_gone| io::Error::from(io::ErrorKind::BrokenPipe))
+}
+
+fn send_file(roots: &Roots, want: &Want, out: &Out<ReadResponse>) -> io::Result<()> {
+    let send = |message| say(out, message);
+    let (mut file, size) = roots.of(want.volume)?.file(&want.path)?;
     if size != want.size || want.offset > size {
         let why = format!("{} has changed since it was listed", want.path);
         return Err(io::Error::new(io::ErrorKind::Interrupted, why));
@@ -240,7 +261,7 @@ mod tests {
         fs::create_dir_all(at.parent().unwrap()).unwrap();
         symlink("/elsewhere", at).unwrap();
         let (out, mut answers) = tokio::sync::mpsc::channel(8);
-        list(&Roots::open(&places).unwrap(), &out);
+        list(&Roots::open(&places, false).unwrap(), &out);
         drop(out);
         let mut end = ListEnd::default();
         while let Some(answer) = answers.blocking_recv() {

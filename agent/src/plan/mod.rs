@@ -24,6 +24,7 @@ pub mod relay;
 pub mod render;
 pub mod sql;
 pub mod stack;
+pub mod standby;
 pub mod starts;
 pub mod state;
 pub mod steps;

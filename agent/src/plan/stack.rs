@@ -24,6 +24,8 @@ pub const POSTGRES_PORT: u16 = 5432;
 pub const ODOO_STOP_S: u32 = 130;
 /// How many seconds Odoo has to stop when its disk is full: it goes on filling meanwhile.
 pub const FULL_STOP_S: u32 = 20;
+/// How many seconds Odoo has to stop when it has no request under way: it holds up everybody who waits for it.
+pub const QUIET_STOP_S: u32 = 5;
 /// Long enough for the checkpoint that PostgreSQL's fast shutdown writes.
 pub const POSTGRES_GRACE_S: u32 = 60;
 /// The same for all sizes, so that a resize never restarts PostgreSQL; `db_maxconn` computes Odoo's share.

@@ -43,6 +43,12 @@ pub enum Database {
     /// The volumes are for a copy from elsewhere that is not complete: a job may write into them, nothing starts on
     /// them.
     Incoming,
+    /// A copy from elsewhere that its PostgreSQL keeps up with the one that runs: a standby, which nobody writes. It is the tenant's own
+    /// when it is promoted, and that comes only after it is `complete` and the tenant is to run here.
+    Following {
+        /// It has all that the other one had when that was stopped.
+        complete: bool,
+    },
     /// The volumes were there before this record, and nobody knows whether they hold a whole copy: they are neither
     /// written nor started on.
     Doubtful,
@@ -148,8 +154,8 @@ pub struct TenantState {
     /// What it had before it was restored in its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aside: Option<Aside>,
-    /// The highest timeline of PostgreSQL's that a restore in its place has begun here: the next one begins none of before, so that no
-    /// two histories in its backups have segments of the same names.
+    /// The highest timeline of PostgreSQL's that a restore in its place or a promotion has begun here: the next restore begins none of
+    /// before, so that no two histories in its backups have segments of the same names.
     #[serde(default)]
     pub timeline: u32,
     /// Where its data lies, from when it was put there: a host's tenants may later be kept elsewhere.
@@ -233,6 +239,11 @@ impl TenantState {
     /// Whether what is here is data that nobody fills or wipes: the tenant's own, or what was restored for it.
     pub fn is_whole(&self) -> bool {
         self.is_ready() || matches!(self.database, Database::Restored { .. })
+    }
+
+    /// Whether it is a copy that is kept up with one that runs, or was until it became complete.
+    pub fn follows(&self) -> bool {
+        matches!(self.database, Database::Following { .. })
     }
 
     /// Whether the tenant's own database exists.

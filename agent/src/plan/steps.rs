@@ -99,7 +99,7 @@ pub fn adopt_operation(state: &mut TenantState, plan: &TenantPlan, now: UnixMs) 
     if plan.operation.is_none() {
         return true;
     }
-    if plan.desired == DesiredState::Running && !state.is_ready() {
+    if plan.desired == DesiredState::Running && !state.is_ready() && !state.follows() {
         state.steps = StepName::ALL.map(record).to_vec();
     }
     begin(state, StepName::Accept, now);

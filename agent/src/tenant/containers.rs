@@ -34,7 +34,8 @@ pub(super) async fn create(
         s.pin(role, &Wanted::of(&tenant.plan, role), facts)
     })?;
     let mut spec = settled(stack.container(role), &facts.id);
-    if !tenant.state().is_ready() {
+    let state = tenant.state();
+    if !state.is_ready() && !state.follows() {
         spec.limits.nano_cpus = boosted(tenant).await?;
     }
     match tenant.host.docker.create(&spec).await {

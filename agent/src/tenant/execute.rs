@@ -3,7 +3,7 @@
 //! Not here: what an operation on the database consists of (database).
 
 use futures_util::future::join_all;
-use isyone_proto::plan::Role;
+use isyone_proto::plan::{Callers, Role};
 use isyone_telemetry::{
     child_span,
     tracing::{Instrument as _, Span, field},
@@ -28,7 +28,7 @@ use crate::{
     tenant::{
         Result, Tenant, TenantError, TenantView, aside,
         containers::{create, no_stack},
-        data, database, images, installs, ready, turn, visitors,
+        data, database, images, installs, ready, takeover, turn, visitors,
     },
 };
 
@@ -180,6 +180,7 @@ async fn act_on_stack(
         Action::UpdateSettings => database::update_settings(tenant).await,
         Action::FinishInstall => installs::finish(tenant, view, stack).await,
         Action::SkipDatabase => database::skip(tenant),
+        Action::Promote => takeover::promote(tenant, stack).await,
         Action::AwaitPostgres => {
             let detail = ready::await_postgres(tenant).await?;
             database::begin_switching(tenant).await;
@@ -316,6 +317,9 @@ async fn remove(tenant: &Tenant, role: Role) -> Result<String> {
 }
 
 async fn stop(tenant: &Tenant, role: Role) -> Result<String> {
+    if let (Role::Odoo, Callers::Held { most_ms }) = (role, &tenant.plan.callers) {
+        return stop_quietly(tenant, *most_ms).await;
+    }
     let grace_s = visitors::wait_for(tenant, role, grace(role)).await;
     let name = tenant.container_name(role);
     let stopped = tenant.host.docker.stop(&name, grace_s).await;
@@ -323,6 +327,15 @@ async fn stop(tenant: &Tenant, role: Role) -> Result<String> {
         visitors::send_away(tenant).await;
     }
     quiet(stopped)
+}
+
+/// Stops Odoo for a move, with its callers held: none of its requests is under way, so it ends within a second.
+async fn stop_quietly(tenant: &Tenant, most_ms: u32) -> Result<String> {
+    if !visitors::await_quiet(tenant, most_ms).await {
+        return Err(TenantError::Interrupted);
+    }
+    let name = tenant.container_name(Role::Odoo);
+    quiet(tenant.host.docker.stop(&name, stack::QUIET_STOP_S).await)
 }
 
 async fn restart(tenant: &Tenant, role: Role) -> Result<String> {

@@ -22,6 +22,7 @@ mod rest;
 mod settle;
 mod show;
 mod state_file;
+pub mod takeover;
 mod turn;
 mod vigil;
 mod visitors;

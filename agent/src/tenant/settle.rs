@@ -91,7 +91,8 @@ impl Tenant {
                 state.epoch = state.epoch.max(self.plan.epoch);
                 self.remember(false, |s| *s = state)?;
             }
-            if self.plan.desired == DesiredState::Running && !self.state().is_ready() {
+            let state = self.state();
+            if self.plan.desired == DesiredState::Running && !state.is_ready() && !state.follows() {
                 self.take_turn_to_create().await;
             }
             last = todo

@@ -4,9 +4,10 @@
 //! Without a relay, and for a container whose ports Docker publishes, nothing is done here. Not here: the relay's routes as a whole
 //! (host::relay), what a route says (plan::relay).
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
-use isyone_proto::plan::{DesiredState, Role};
+use isyone_proto::plan::{Callers, DesiredState, Role};
+use isyone_relay::routes::Ends;
 use tokio::time::{Instant, sleep};
 
 use super::Tenant;
@@ -62,6 +63,84 @@ pub(super) async fn wait_for(tenant: &Tenant, role: Role, grace_s: u32) -> u32 {
     grace_s.saturating_sub(waited).max(LAST_S)
 }
 
+/// How long requests under way are waited for in one attempt, with new ones held: it adds to the pause of a tenant that moves.
+const QUIET: Duration = Duration::from_secs(1);
+/// Between two attempts, in which new requests are served.
+const BREATH: Duration = Duration::from_secs(3);
+
+/// Before Odoo is stopped for a move: holds new requests while those under way end, which takes no longer than one attempt; where they do
+/// not, new ones are served again, and it is tried later. `false`: nobody wants it stopped any more.
+pub(super) async fn await_quiet(tenant: &Tenant, most_ms: u32) -> bool {
+    let (name, routes) = (tenant.name(), &tenant.host.relay);
+    let begin = Instant::now();
+    loop {
+        let now = u64::try_from(now_ms()).unwrap_or(0);
+        let holds = routes.hold(name, now, now + u64::from(most_ms));
+        if !holds || !publish(tenant).await {
+            return true; // there is no relay that could hold them
+        }
+        if is_quiet_within(tenant, QUIET).await {
+            return true;
+        }
+        if begin.elapsed() >= LONGEST {
+            tracing::warn!(tenant = %name, "requests are cut off that take longer than {} s", LONGEST.as_secs());
+            return true;
+        }
+        routes.serve_again(name);
+        publish(tenant).await;
+        let asked_otherwise = tokio::select! {
+            () = tenant.interrupted() => true,
+            () = sleep(BREATH) => false,
+        };
+        if asked_otherwise {
+            return false;
+        }
+    }
+}
+
+async fn is_quiet_within(tenant: &Tenant, most: Duration) -> bool {
+    let begin = Instant::now();
+    let (mut pause, longest) = LOOKS;
+    while tenant
+        .host
+        .relay
+        .in_flight(tenant.name())
+        .await
+        .is_some_and(|n| n > 0)
+    {
+        if begin.elapsed() >= most {
+            return false;
+        }
+        sleep(pause).await;
+        pause = (pause * 3 / 2).min(longest);
+    }
+    true
+}
+
+/// Odoo does not run here, and its callers wait, or go on to where it lives; `false`: they are refused as usual.
+fn care_for_callers(tenant: &Tenant) -> bool {
+    let (name, routes) = (tenant.name(), &tenant.host.relay);
+    match &tenant.plan.callers {
+        Callers::Refused => false,
+        Callers::Held { most_ms } => {
+            let now = u64::try_from(now_ms()).unwrap_or(0);
+            routes.hold(name, now, now + u64::from(*most_ms))
+        }
+        Callers::PassedOn {
+            address,
+            http_port,
+            websocket_port,
+        } => {
+            let at = |port: &u16| SocketAddr::new(*address, *port);
+            let ends = Ends {
+                http: at(http_port),
+                websocket: websocket_port.as_ref().map(at),
+            };
+            routes.pass_on(name, ends)
+        }
+    }
+}
+
 /// After Odoo was stopped, or before it is stopped in haste: edges are refused from now on, unless it is to run again.
 pub(super) async fn send_away(tenant: &Tenant) {
     tenant.host.relay.remove(tenant.name());
@@ -81,10 +160,13 @@ pub(super) async fn follow(tenant: &Tenant, odoo: Option<&Container>) {
     }
     let reached =
         odoo.filter(|c| is_to_run(tenant) && !tenant.stale && c.is_up() && relay::is_relayed(c));
+    let is_up = odoo.is_some_and(Container::is_up);
     match reached.and_then(|c| c.ip) {
         Some(ip) => host
             .relay
             .serve(relay::route(&tenant.plan, host.advertise(), ip)),
+        // Of one that is about to be stopped, whoever stops it decides.
+        None if !is_to_run(tenant) && !is_up && care_for_callers(tenant) => {}
         None => host.relay.remove(tenant.name()),
     }
     publish(tenant).await;

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use isyone_proto::{
-    plan::{DesiredState, Firewall, HostPlan, Secret, Seed, TenantPlan, TenantSecrets},
+    plan::{Callers, DesiredState, Firewall, HostPlan, Secret, Seed, TenantPlan, TenantSecrets},
     report::TenantProgress,
     spec::{Bounds, Size},
 };
@@ -78,6 +78,8 @@ pub fn tenant_plan(name: &str) -> TenantPlan {
         signup: false,
         mail: None,
         odoo: Default::default(),
+        follows: false,
+        callers: Callers::Refused,
     }
 }
 

@@ -403,7 +403,7 @@ impl World {
             Action::StartContainer(role) | Action::RestartContainer(role) => {
                 assert!(
                     role == Role::Postgres || self.closed || self.state.is_ready(),
-                    "Odoo before its keys"
+                    "Odoo before its keys, or on a standby"
                 );
                 self.set_state(role, "running");
                 match role {
@@ -419,6 +419,11 @@ impl World {
                 self.closed = false;
                 self.state.database = Database::Ready { synced: true };
                 self.state.settings = sql::settings_digest(plan);
+            }
+            Action::Promote => {
+                assert_eq!(self.state.database, Database::Following { complete: true });
+                assert!(self.observed.is_up(Role::Postgres) && !self.observed.is_up(Role::Odoo));
+                self.state.database = Database::Ready { synced: true };
             }
             Action::UpdateSettings => {
                 self.state.settings = sql::settings_digest(plan);

@@ -30,6 +30,7 @@ fn of(tenant: &TenantPlan) -> PeerTenant {
     PeerTenant {
         tenant: tenant.name.to_string(),
         tenant_uid: tenant.uid.to_string(),
+        live: false,
     }
 }
 

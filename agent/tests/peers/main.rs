@@ -5,6 +5,9 @@
 
 mod calls;
 mod copies;
+mod engine;
+mod following;
+mod jail;
 mod node;
 mod proxy;
 mod real;

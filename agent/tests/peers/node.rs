@@ -9,6 +9,7 @@ use std::{
 
 use isyone_agent::{
     base::{bulk::AnyConnection, config::DataDir},
+    docker::Docker,
     host::{
         Host, Pace,
         board::TenantStatus,
@@ -18,6 +19,8 @@ use isyone_agent::{
     jobs::{
         Jobs,
         fetch::{Fetch, Reserve},
+        follow::Follow,
+        works::Works,
     },
     peer::{Databases, Of, PeerPort, Peers, Reach},
     tenant::reconcile,
@@ -102,6 +105,19 @@ impl Databases for SocketDatabase {
     }
 }
 
+/// Where an engine with this directory has a tenant's volume.
+pub(crate) fn volume_of(docker: &Path, name: &str) -> PathBuf {
+    let (folder, tenant) = match name.strip_prefix("pgdata_") {
+        Some(tenant) => ("pgdata", tenant),
+        None => ("odoo", name.trim_start_matches("odoo_data_")),
+    };
+    let home = docker.join("isyone/tenants").join(tenant).join(folder);
+    if home.exists() {
+        return home;
+    }
+    docker.join("volumes").join(name).join("_data")
+}
+
 /// A host's place, which survives its agent.
 pub(crate) struct Site {
     /// Its way through a coordinator; leads nowhere at first.
@@ -135,16 +151,7 @@ impl Site {
 
     /// What a tenant's volume holds: a directory in the tenant's home, or Docker's own one of a volume that a test laid out.
     pub(crate) fn volume(&self, name: &str) -> PathBuf {
-        let docker = self.dir.path().join("docker");
-        let (folder, tenant) = match name.strip_prefix("pgdata_") {
-            Some(tenant) => ("pgdata", tenant),
-            None => ("odoo", name.trim_start_matches("odoo_data_")),
-        };
-        let home = docker.join("isyone/tenants").join(tenant).join(folder);
-        if home.exists() {
-            return home;
-        }
-        docker.join("volumes").join(name).join("_data")
+        volume_of(&self.dir.path().join("docker"), name)
     }
 
     /// Starts its agent with this plan.
@@ -155,12 +162,22 @@ impl Site {
 
     /// Likewise, with other databases behind tunnels.
     pub(crate) async fn start_with(&self, plan: HostPlan, databases: Arc<dyn Databases>) -> Node {
+        self.start_on(plan, databases, self.fake.clone()).await
+    }
+
+    /// Likewise, on another engine beside the fake one.
+    pub(crate) async fn start_on(
+        &self,
+        plan: HostPlan,
+        databases: Arc<dyn Databases>,
+        docker: Arc<dyn Docker>,
+    ) -> Node {
         let data = DataDir::new(self.dir.path().join("agent"));
         data.create().unwrap();
         self.pems.store(&data.identity()).unwrap();
         let identity = LiveIdentity::open(data.identity()).unwrap();
         let (fake, advertise) = (self.fake.clone(), [127, 0, 0, 1].into());
-        let host = Host::new(fake.clone(), fake, data, advertise, Pace::hasty()).unwrap();
+        let host = Host::new(docker, fake, data, advertise, Pace::hasty()).unwrap();
         let host = Arc::new(host);
         let (plans, in_force) = watch::channel(force(plan));
         let stop = CancellationToken::new();
@@ -171,7 +188,7 @@ impl Site {
             address,
             tls: identity.peers(),
             plans: in_force.clone(),
-            peers: Peers::new(host.clone(), in_force.clone(), 0, databases),
+            peers: Peers::new(host.clone(), in_force.clone(), 0, databases.clone()),
             relayed,
         };
         let reach = Reach {
@@ -179,7 +196,9 @@ impl Site {
             relay: self.line.clone(),
         };
         let fetch = Fetch::new(host.clone(), in_force.clone(), reach, Reserve::NONE);
-        let jobs = Jobs::new(host.clone(), Arc::new(fetch), 0);
+        let fetch = Arc::new(fetch);
+        let follow = Follow::new(fetch.clone(), host.clone(), databases, 0);
+        let jobs = Jobs::new(host.clone(), Arc::new(Works { fetch, follow }), 0);
         let tasks = vec![
             tokio::spawn(reconcile::run(host.clone(), in_force.clone(), stop.clone())),
             tokio::spawn(jobs.run(in_force, stop.clone())),
@@ -277,6 +296,7 @@ pub(crate) fn grant(tenant: &TenantPlan, peer: &str, expires_at: i64) -> PeerGra
         uid: tenant.uid,
         peer: peer.parse().unwrap(),
         expires_at,
+        live: false,
     }
 }
 

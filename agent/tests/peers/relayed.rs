@@ -144,6 +144,7 @@ impl Pair {
         let of = PeerTenant {
             tenant: self.alfa.name.to_string(),
             tenant_uid: self.alfa.uid.to_string(),
+            live: false,
         };
         let mut answers = client
             .list(ListRequest { of: Some(of) })
@@ -194,9 +195,10 @@ async fn a_host_without_an_address_is_copied_from_through_the_coordinator() {
     let pair = Pair::new().await;
     pair.line().leads_to(&pair.source);
     let mut order = order(&pair.alfa, "h1", closed().await);
-    if let JobWork::Fetch { address, .. } = &mut order.work {
-        *address = None;
-    }
+    let JobWork::Fetch { address, .. } = &mut order.work else {
+        panic!("it fetches");
+    };
+    *address = None;
     let target = pair.target(order).await;
     target.job_is(JobState::Done).await;
     pair.assert_copied();

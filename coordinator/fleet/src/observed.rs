@@ -27,6 +27,8 @@ pub struct Hello {
     pub peer_port: Option<u16>,
     /// It makes backups, as its plan orders. Never from agents of before.
     pub makes_backups: bool,
+    /// It keeps copies up with ones that run, and lets its own be followed.
+    pub follows: bool,
 }
 
 /// The last report on a tenant.

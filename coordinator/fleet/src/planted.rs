@@ -17,17 +17,23 @@ pub enum Bug {
     RouteBeforeEdge,
     /// An operation that was cancelled waits for something that does not come.
     NeverEnds,
+    /// The new host runs a tenant before it is recorded that it lives there: whoever goes back loses what it wrote.
+    ReleasedEarly,
+    /// A copy takes over without a comparison of what it has with what the old host had.
+    NotCompared,
     /// Time alone ends quarantines, and the copies of who is in quarantine, also after a rebuild from an older state.
     ClockDecides,
 }
 
 impl Bug {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::LostStage,
         Self::TwoWriters,
         Self::EpochIgnored,
         Self::RouteBeforeEdge,
         Self::NeverEnds,
+        Self::ReleasedEarly,
+        Self::NotCompared,
         Self::ClockDecides,
     ];
 }

@@ -291,6 +291,7 @@ impl Bench {
         let accepted_generation = self.state.fleet.hosts[host].plan_generation;
         let hello = Hello {
             peer_port: Some(7483),
+            follows: true,
             ..Hello::default()
         };
         self.apply(Command::Greet {

@@ -166,6 +166,11 @@ pub fn labels(labels: &std::collections::HashMap<String, String>) -> String {
     or_dash(&pairs.join(",")).to_owned()
 }
 
+/// In milliseconds; of a time that nobody waits for, the coordinator says what it takes.
+pub fn milliseconds(time: std::time::Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
+}
+
 /// A count with its noun: `1 host`, `2 hosts`.
 pub fn plural(count: usize, one: &str) -> String {
     if count == 1 {

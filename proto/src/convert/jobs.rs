@@ -29,6 +29,15 @@ impl From<&JobOrder> for agent::JobOrder {
             }),
             JobWork::Backup(make) => job_order::Work::Backup(make.into()),
             JobWork::Restore(restore) => job_order::Work::Restore((&**restore).into()),
+            JobWork::Follow {
+                from,
+                address,
+                last,
+            } => job_order::Work::Follow(agent::Follow {
+                from_host: from.to_string(),
+                address: address.map(|a| a.to_string()).unwrap_or_default(),
+                last: *last,
+            }),
         };
         Self {
             id: order.id.to_string(),
@@ -58,6 +67,11 @@ impl TryFrom<agent::JobOrder> for JobOrder {
                 let restore = restore.map_err(|e: FieldError| e.within("restore"))?;
                 JobWork::Restore(Box::new(restore))
             }
+            Some(job_order::Work::Follow(follow)) => JobWork::Follow {
+                from: parse("follow.from_host", &follow.from_host)?,
+                address: parse_optional("follow.address", &follow.address)?,
+                last: follow.last,
+            },
             None => return Err(FieldError::new("work", "must be set")),
         };
         Ok(Self {
@@ -95,6 +109,7 @@ impl From<&PeerGrant> for agent::PeerGrant {
             tenant_uid: grant.uid.to_string(),
             peer: grant.peer.to_string(),
             expire_time: Some(timestamp(grant.expires_at)),
+            live: grant.live,
         }
     }
 }
@@ -111,6 +126,7 @@ impl TryFrom<agent::PeerGrant> for PeerGrant {
             expires_at: unix_ms(
                 expires.ok_or_else(|| FieldError::new("expire_time", "must be set"))?,
             ),
+            live: wire.live,
         })
     }
 }
@@ -177,6 +193,7 @@ impl From<&JobReport> for agent::JobStatus {
             message: job.message.clone(),
             backup: job.backup.as_deref().map(Into::into),
             backup_fault: backup::fault_to_wire(job.fault),
+            pause_ms: job.pause_ms,
         }
     }
 }
@@ -212,6 +229,7 @@ pub(super) fn reports(wire: Vec<agent::JobStatus>) -> Result<Vec<JobReport>, Fie
                 }
                 None => None,
             },
+            pause_ms: job.pause_ms,
         })
     };
     wire.into_iter().enumerate().map(parse_one).collect()

@@ -4,6 +4,7 @@
 //! Not here: whether a named thing exists; the coordinator and the agent check that.
 
 mod backup;
+mod callers;
 mod condition;
 mod hosts;
 mod jobs;
@@ -232,6 +233,8 @@ impl From<&TenantPlan> for agent::TenantPlan {
             signup: t.signup,
             mail: t.mail.as_ref().map(Into::into),
             odoo_settings: odoo::texts(&t.odoo),
+            follows: t.follows,
+            callers: callers::to_wire(&t.callers),
         }
     }
 }
@@ -291,6 +294,8 @@ impl TryFrom<agent::TenantPlan> for TenantPlan {
             signup: wire.signup,
             mail: mail::optional("mail", wire.mail)?,
             odoo: settings("odoo_settings", wire.odoo_settings)?,
+            follows: wire.follows,
+            callers: callers::from_wire(wire.callers)?,
         })
     }
 }
@@ -301,7 +306,9 @@ mod tests {
     use crate::{
         mail::{Mail, Via},
         network::{Egress, NetworkPolicy, NetworkRules},
-        plan::{Firewall, JobOrder, JobWork, PeerGrant, Secret, Seed, TenantSecrets, WalSpool},
+        plan::{
+            Callers, Firewall, JobOrder, JobWork, PeerGrant, Secret, Seed, TenantSecrets, WalSpool,
+        },
         spec::{Bounds, Size},
     };
 
@@ -409,6 +416,8 @@ mod tests {
                 ..Mail::by(Via::Catcher)
             }),
             odoo: settings("x", [("log_level".into(), "warn".into())].into()).unwrap(),
+            follows: true,
+            callers: Callers::Held { most_ms: 7 },
         };
         HostPlan {
             generation: 3.into(),
@@ -431,6 +440,7 @@ mod tests {
                 uid: Uuid::from_u128(1),
                 peer: "h8".parse().unwrap(),
                 expires_at: 9_000,
+                live: true,
             }],
         }
     }

@@ -6,6 +6,7 @@
 #![warn(missing_docs)]
 
 pub mod backup;
+pub mod callers;
 pub mod disk;
 pub mod echo;
 pub mod finding;

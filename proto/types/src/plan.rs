@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+pub use crate::callers::Callers;
 use crate::{
     backup::{BackupPlan, MakeBackup, RestoreOrder},
     generation::Generation,
@@ -246,6 +247,15 @@ pub enum JobWork {
     Backup(MakeBackup),
     /// Fills the tenant's empty volumes from a backup, and has PostgreSQL recover them to the moment that is asked for.
     Restore(Box<RestoreOrder>),
+    /// Keeps a copy here up with one that runs on another host, until that is stopped and the copy has all of it.
+    Follow {
+        /// As in [`JobWork::Fetch`].
+        from: HostName,
+        /// As in [`JobWork::Fetch`].
+        address: Option<SocketAddr>,
+        /// The other copy is stopped: bring what is missing, compare, and end. Before, the job only says how long that would take.
+        last: bool,
+    },
 }
 
 /// Leave for another host's agent to fetch a tenant's data from this host.
@@ -261,6 +271,9 @@ pub struct PeerGrant {
     pub peer: HostName,
     /// The end of the leave.
     pub expires_at: UnixMs,
+    /// Its files may be read while it runs, too: whoever follows it brings what has changed again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub live: bool,
 }
 
 /// One tenant on one host.
@@ -346,6 +359,12 @@ pub struct TenantPlan {
     /// Settings of its Odoo that somebody has chosen.
     #[serde(default, skip_serializing_if = "OdooSettings::is_empty")]
     pub odoo: OdooSettings,
+    /// With [`DesiredState::Standby`]: its PostgreSQL runs, and follows the copy that lives. Nothing else of it does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub follows: bool,
+    /// What becomes of requests that still come here.
+    #[serde(default, skip_serializing_if = "Callers::are_refused")]
+    pub callers: Callers,
 }
 
 /// Whether a field is as it is where nothing was said: it is left out then, as records of versions before have it.

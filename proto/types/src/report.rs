@@ -329,6 +329,9 @@ pub struct JobReport {
     pub backup: Option<Box<BackupMade>>,
     /// For programs, why a backup failed or is tried again.
     pub fault: Option<Fault>,
+    /// Of a copy that is kept up with one that runs: how long the tenant would pause if it came over now, by its host's estimate,
+    /// milliseconds. `None`: it is not that far.
+    pub pause_ms: Option<u32>,
 }
 
 /// Something on a host that was not as it must be, and is again.

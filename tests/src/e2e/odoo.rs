@@ -83,7 +83,7 @@ impl User {
         request(self.edge, &head)
     }
 
-    fn post(&self, path: &str, params: &Value) -> Response {
+    pub fn post(&self, path: &str, params: &Value) -> Response {
         let body = json!({"jsonrpc": "2.0", "method": "call", "params": params}).to_string();
         let head = format!(
             "POST {path} HTTP/1.1\r\n{}Connection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",

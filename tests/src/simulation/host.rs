@@ -50,7 +50,8 @@ pub struct Copy {
 impl Copy {
     /// Whether somebody could write into its database.
     pub fn runs(&self) -> bool {
-        self.world.observed.is_up(Role::Postgres)
+        // Nobody writes into a standby.
+        self.world.observed.is_up(Role::Postgres) && !self.world.state.follows()
     }
 
     /// Whether visitors are served.
@@ -136,6 +137,12 @@ impl SimHost {
         self.held.plan.as_ref().map_or(&[], |plan| &plan.tenants)
     }
 
+    /// Something of a tenant has changed: its loop looks again.
+    pub(super) fn wake(&mut self, tenant: &TenantName) {
+        self.done.remove(tenant);
+        self.blocked.remove(tenant);
+    }
+
     /// Loses its memory; disk and Docker stay.
     pub fn crash(&mut self) {
         self.done.clear();
@@ -195,7 +202,9 @@ impl SimHost {
         }
         let named: Vec<TenantName> = self.tenants().iter().map(|t| t.name.clone()).collect();
         let unnamed = |(name, copy): &(&TenantName, &mut Copy)| {
-            !named.contains(name) && (copy.runs() || copy.world.observed.is_up(Role::Odoo))
+            let observed = &copy.world.observed;
+            let is_up = [Role::Postgres, Role::Odoo].map(|role| observed.is_up(role));
+            !named.contains(name) && is_up != [false; 2]
         };
         let Some((_, copy)) = self.copies.iter_mut().find(unnamed) else {
             return false;
@@ -394,6 +403,11 @@ fn carry_out(copy: &mut Copy, plan: &TenantPlan, action: Action) {
         Action::StartContainer(_) => assert!(
             copy.world.state.database != Database::Incoming,
             "{}: starts on half a copy",
+            plan.name
+        ),
+        Action::Promote => assert!(
+            plan.desired == DesiredState::Running,
+            "{}: takes over unasked",
             plan.name
         ),
         _ => {}

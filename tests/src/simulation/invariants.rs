@@ -228,7 +228,7 @@ fn no_route_to_nowhere(sim: &Simulation) {
     let mut hostnames = BTreeSet::new();
     for route in views::routes(&sim.state, &sim.settings) {
         let tenant = &sim.state.fleet.tenants[&route.tenant];
-        let host = &sim.hosts[&tenant.placement.host];
+        let host = &sim.hosts[&tenant.door().host];
         let copy = host.copies.get(&route.tenant);
         let there = copy.is_some_and(|copy| copy.world.observed.odoo.is_some());
         // After an undelete, a move or another size the containers come (back) on the same port.

@@ -7,27 +7,29 @@ use isyone_agent::plan::state::Database;
 use isyone_proto::{
     backup::{BackupMade, Counts, RestoreOrder, SnapshotName},
     ids::HostName,
-    plan::{JobOrder, JobWork},
+    plan::{JobOrder, JobWork, Role},
     report::{JobReport, JobState},
 };
 use rand::RngExt as _;
 
 use super::{
     Simulation,
-    host::{Data, SimHost},
+    host::{Copy, Data, SimHost},
 };
 
 /// Steps that a copy takes.
 const PIECES: u64 = 4;
 
 /// A job's record.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SimJob {
     pub order: JobOrder,
     pub state: JobState,
     pub pieces: u64,
     /// What the source held when copying began.
     pub began_with: Option<Data>,
+    /// How long the tenant would pause, where it keeps a copy up.
+    pub pause_ms: Option<u32>,
 }
 
 impl SimJob {
@@ -65,6 +67,7 @@ impl From<&SimJob> for JobReport {
             },
             backup: job.made().map(Box::new),
             fault: None,
+            pause_ms: job.pause_ms,
         }
     }
 }
@@ -76,12 +79,17 @@ impl SimHost {
         self.jobs
             .retain(|id, _| orders.iter().any(|order| order.id == *id));
         for order in orders {
-            self.jobs.entry(order.id).or_insert_with(|| SimJob {
+            let job = self.jobs.entry(order.id).or_insert_with(|| SimJob {
                 order: order.clone(),
                 state: JobState::Waiting,
                 pieces: 0,
                 began_with: None,
+                pause_ms: None,
             });
+            // It goes on under other terms, unless it has ended.
+            if !matches!(job.state, JobState::Done | JobState::Failed) {
+                job.order.clone_from(order);
+            }
         }
     }
 
@@ -107,6 +115,7 @@ impl Simulation {
         let Some(job) = self.hosts[host].jobs.values().find(open).cloned() else {
             return false;
         };
+        let before = job.clone();
         let full = self.shape.fault_permille > 0 && !self.healing && self.rng.random_ratio(1, 60);
         let next = if full {
             SimJob {
@@ -114,34 +123,30 @@ impl Simulation {
                 ..job
             }
         } else {
-            self.copied(host, job)
+            match job.order.work.clone() {
+                JobWork::Fetch { from, .. } => self.copied(host, &from, job),
+                JobWork::Follow { from, last, .. } => self.followed(host, &from, last, job),
+                JobWork::Restore(restore) => self.restored(host, job, &restore),
+                JobWork::Backup(_) => SimJob {
+                    state: JobState::Done,
+                    ..job
+                },
+            }
         };
+        // One that only keeps a copy up has nothing to do most of the time.
+        let has_worked = next != before;
         if let Some(sim) = self.hosts.get_mut(host) {
             sim.jobs.insert(next.order.id, next);
         }
-        true
+        has_worked
     }
 
     /// The job after one more piece.
-    fn copied(&mut self, host: &HostName, job: SimJob) -> SimJob {
+    fn copied(&mut self, host: &HostName, from: &HostName, job: SimJob) -> SimJob {
         let retry = |job: SimJob| SimJob {
             state: JobState::Retrying,
             ..job
         };
-        let from = match &job.order.work {
-            JobWork::Fetch { from, .. } => from.clone(),
-            JobWork::Restore(restore) => {
-                let restore = restore.clone();
-                return self.restored(host, job, &restore);
-            }
-            JobWork::Backup(_) => {
-                return SimJob {
-                    state: JobState::Done,
-                    ..job
-                };
-            }
-        };
-        let from = &from;
         let reached = self.peers_reach && self.hosts.contains_key(from);
         let Some(source) = self.hosts.get(from).filter(|_| reached) else {
             return retry(job);
@@ -217,6 +222,78 @@ impl Simulation {
             },
             pieces,
             ..job
+        }
+    }
+
+    /// What the other host has of the tenant, if it is reached and lets it be read.
+    fn source(&self, host: &HostName, from: &HostName, order: &JobOrder) -> Option<&Copy> {
+        let source = self.hosts.get(from).filter(|_| self.peers_reach)?;
+        let copy = source.copies.get(&order.tenant)?;
+        source.grants(order, host, self.now).then_some(copy)
+    }
+
+    /// The job after one more piece of a copy that is kept up: first all of it, then whatever has changed, and at last what was
+    /// written until the other one was stopped.
+    fn followed(&mut self, host: &HostName, from: &HostName, last: bool, job: SimJob) -> SimJob {
+        let retry = SimJob {
+            state: JobState::Retrying,
+            pause_ms: None,
+            ..job.clone()
+        };
+        let pause_ms = match job.pause_ms {
+            Some(short) if short < 5_000 => short,
+            _ => [300, 1_000, 9_000][self.rng.random_range(0..3usize)],
+        };
+        let Some(source) = self.source(host, from, &job.order) else {
+            return retry;
+        };
+        let (held, is_stopped) = (source.data, !source.runs());
+        let copies = self.hosts.get_mut(host).map(|sim| &mut sim.copies);
+        let Some(copy) = copies.and_then(|copies| copies.get_mut(&job.order.tenant)) else {
+            return retry;
+        };
+        let running = SimJob {
+            state: JobState::Running,
+            pieces: (job.pieces + 1).min(PIECES),
+            pause_ms: None,
+            ..job.clone()
+        };
+        let is_up = copy.world.observed.is_up(Role::Postgres);
+        let has_volumes = copy.has_volumes();
+        let state = &mut copy.world.state;
+        match state.database {
+            Database::Following { complete: true } => {}
+            Database::Incoming if state.uid != job.order.uid || !has_volumes => {
+                return retry;
+            }
+            Database::Incoming if running.pieces < PIECES => return running,
+            Database::Incoming => {
+                state.database = Database::Following { complete: false };
+                copy.data = held;
+                if let Some(sim) = self.hosts.get_mut(host) {
+                    sim.wake(&running.order.tenant);
+                }
+                return running;
+            }
+            // Its PostgreSQL is started by the tenant's loop.
+            Database::Following { complete: false } if !is_up => return running,
+            Database::Following { complete: false } => {
+                copy.data = held;
+                if !last || !is_stopped {
+                    return SimJob {
+                        pause_ms: Some(pause_ms),
+                        ..running
+                    };
+                }
+                state.database = Database::Following { complete: true };
+                state.copied_by = Some(job.order.id);
+                state.settings = "of the copy".to_owned();
+            }
+            _ => return retry,
+        }
+        SimJob {
+            state: JobState::Done,
+            ..running
         }
     }
 

@@ -16,7 +16,7 @@ use isyone_fleet::{
 };
 use isyone_proto::{
     backup::Place,
-    ids::{ShortName, TenantName},
+    ids::{HostName, ShortName, TenantName},
     operation::OperationState,
     plan::Lifecycle,
 };
@@ -65,28 +65,38 @@ struct Run {
     stages: BTreeSet<Stage>,
 }
 
-/// What is done: an operation of a kind, or the other form of it.
+/// What is done: an operation of a kind, or another form of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Errand {
     kind: OperationKind,
     /// A restore that takes the tenant's place.
     in_place: bool,
+    /// A move of a tenant that runs meanwhile.
+    live: bool,
+}
+
+impl Errand {
+    fn plain(kind: OperationKind) -> Self {
+        Self {
+            kind,
+            in_place: false,
+            live: false,
+        }
+    }
 }
 
 /// All of them.
 fn errands() -> impl Iterator<Item = Errand> {
-    let plain = |kind| Errand {
-        kind,
-        in_place: false,
-    };
     let in_place = Errand {
-        kind: OperationKind::Restore,
         in_place: true,
+        ..Errand::plain(OperationKind::Restore)
     };
-    OperationKind::ALL
-        .into_iter()
-        .map(plain)
-        .chain(std::iter::once(in_place))
+    let live = Errand {
+        live: true,
+        ..Errand::plain(OperationKind::Move)
+    };
+    let plain = OperationKind::ALL.into_iter().map(Errand::plain);
+    plain.chain([in_place, live])
 }
 
 /// Walks all kinds, each left alone and cancelled at each of its stages, with every `stride`-th death.
@@ -188,7 +198,8 @@ fn order(errand: Errand) -> Command {
         K::Undelete => Command::UndeleteTenant { name, request_id },
         K::Move => Command::MoveTenant {
             name,
-            to: testing::name("h1"),
+            to: testing::name::<HostName>("h1").into(),
+            max_pause_ms: errand.live.then_some(5_000),
             request_id,
         },
         K::Restore => Command::RestoreTenant(Box::new(RestoreTenant {
@@ -270,14 +281,8 @@ fn prepared(kind: OperationKind) -> Simulation {
         cordon(&mut sim, host.as_str(), true);
     }
     for earlier in before(kind) {
-        let id = begin(
-            &mut sim,
-            order(Errand {
-                kind: *earlier,
-                in_place: false,
-            }),
-        )
-        .expect("it begins");
+        let earlier = Errand::plain(*earlier);
+        let id = begin(&mut sim, order(earlier)).expect("it begins");
         settle(&mut sim, id, None, Death::Nobody, &mut Run::new());
     }
     if kind == OperationKind::Restore {

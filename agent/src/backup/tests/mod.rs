@@ -156,6 +156,44 @@ async fn a_hole_is_said_and_the_next_base_makes_it_good() {
     assert_eq!(world.at("own").gap_since, None);
 }
 
+/// A move of a tenant that runs ends with a promotion. Where nothing is known of it, nothing is shipped before its next base anyway; here it
+/// comes back to where it has lived before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_that_comes_with_another_timeline_is_shipped_from_its_next_base_on() {
+    let world = World::new();
+    world.job(BackupWork::Base, "own").await.unwrap();
+    let old = world.tenant.write();
+    world.ship().await.unwrap();
+    assert_eq!(world.at("own").shipped, Some(old));
+    world.tenant.write();
+    world.tenant.promote();
+    let promised = world.at("own").shipped_to;
+    world.ship().await.unwrap();
+    assert_eq!(
+        world.at("own").shipped_to,
+        promised,
+        "what is there does not lead to where it is now"
+    );
+    world.tenant.write();
+    world.ship().await.unwrap();
+    let report = world.at("own");
+    assert!(report.gap_since.is_some(), "{report:?}");
+    let refused = why(world.job(BackupWork::Ship, "own").await);
+    assert!(refused.contains("no base backup"), "{refused}");
+    let made = world.job(BackupWork::Base, "own").await.unwrap();
+    assert_eq!(made.segments.unwrap().first.timeline, 2);
+    let last = world.tenant.write();
+    world.ship().await.unwrap();
+    let report = world.at("own");
+    assert_eq!((report.gap_since, report.shipped), (None, Some(last)));
+    assert!(report.shipped_to > promised, "{report:?}");
+    let names = world.names("own", "wal");
+    assert!(names.contains(&"00000002.history".to_owned()), "{names:?}");
+    let waiting = world.tenant.waiting();
+    let is_new = |name: &String| name.starts_with("00000002");
+    assert!(waiting.iter().all(is_new), "{waiting:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_archiver_that_stands_still_is_said_and_an_idle_one_is_not() {
     let world = World::new();

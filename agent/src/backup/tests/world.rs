@@ -6,7 +6,7 @@ use std::{
     fs,
     io::{self, Read},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering},
 };
 
 use bytes::Bytes;
@@ -53,6 +53,7 @@ pub(super) struct Tenant {
     pub(super) lets_go: AtomicBool,
     /// It was started by a version before, which archives nothing.
     pub(super) is_old: AtomicBool,
+    pub(super) timeline: AtomicU32,
 }
 
 pub(super) fn size() -> SegmentSize {
@@ -72,19 +73,27 @@ impl Tenant {
             dies: AtomicBool::new(false),
             lets_go: AtomicBool::new(false),
             is_old: AtomicBool::new(false),
+            timeline: AtomicU32::new(1),
         }
     }
 
     /// Something is written, and the segment under way finished.
     pub(super) fn write(&self) -> Segment {
         let number = self.segment.fetch_add(1, Ordering::SeqCst);
-        let segment = size().of(1, number * MIB);
+        let segment = size().of(self.timeline.load(Ordering::SeqCst), number * MIB);
         if !self.lets_go.load(Ordering::SeqCst) {
             let mut content = vec![0; MIB as usize];
             content[..8].copy_from_slice(&number.to_le_bytes());
             fs::write(self.spool().join(segment.to_string()), content).unwrap();
         }
         segment
+    }
+
+    /// It begins another timeline, and says where in the spool.
+    pub(super) fn promote(&self) {
+        let next = self.timeline.fetch_add(1, Ordering::SeqCst) + 1;
+        let history = format!("{}\t0/5000028\tno recovery target specified\n", next - 1);
+        fs::write(self.spool().join(format!("{next:08X}.history")), history).unwrap();
     }
 
     pub(super) fn attach(&self, name: &str) {
@@ -161,7 +170,7 @@ impl Tenants for FakeTenants {
         }
         Ok(Position {
             at: now_ms(),
-            timeline: 1,
+            timeline: self.0.timeline.load(Ordering::SeqCst),
             lsn: self.0.segment.load(Ordering::SeqCst) * MIB + 40,
             size: size(),
             archives: !self.0.is_old.load(Ordering::SeqCst),

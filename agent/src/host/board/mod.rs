@@ -442,6 +442,17 @@ impl StatusBoard {
         self.changed.notify_one();
     }
 
+    /// How long the tenant of a job would pause. Wakes the link where that is news.
+    pub fn set_job_pause(&self, id: Uuid, pause_ms: Option<u32>) {
+        let mut news = false;
+        if let Some(job) = self.lock().jobs.get_mut(&id) {
+            news = std::mem::replace(&mut job.pause_ms, pause_ms) != pause_ms;
+        }
+        if news {
+            self.changed.notify_one();
+        }
+    }
+
     /// A job that no plan names any more.
     pub fn remove_job(&self, id: Uuid) {
         self.lock().jobs.remove(&id);

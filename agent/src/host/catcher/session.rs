@@ -195,7 +195,10 @@ mod tests {
             ("data", "354"),
             ("rset", "250"),
             ("ehlo odoo-alfa.example.com", "250"),
-            ("mail FROM:<joão@example.com> size=9 SMTPUTF8 BODY=8BITMIME", "250"),
+            (
+                "mail FROM:<joão@example.com> size=9 SMTPUTF8 BODY=8BITMIME",
+                "250",
+            ),
             ("noop", "250"),
             ("quit", "221"),
         ] {

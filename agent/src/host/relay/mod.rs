@@ -25,7 +25,7 @@ use isyone_proto::{
 use isyone_relay::{
     Settings,
     limits::HostLimits,
-    routes::{Route, Routes, State},
+    routes::{Ends, Route, Routes, State},
 };
 use tokio::{
     sync::watch,
@@ -204,6 +204,23 @@ impl RelayRoutes {
             State::Holding { until_ms } if until_ms > now_ms => {}
             _ => route.state = State::Holding { until_ms },
         }
+        true
+    }
+
+    /// A tenant that was held is served again, where it was.
+    pub fn serve_again(&self, name: &TenantName) {
+        if let Some(route) = self.lock().tenants.get_mut(name) {
+            route.state = State::Serving;
+        }
+    }
+
+    /// Whoever still comes here for a tenant goes on to another host; `false`: nobody can, as it has no route.
+    pub fn pass_on(&self, name: &TenantName, to: Ends) -> bool {
+        let mut inner = self.lock();
+        let Some(route) = inner.tenants.get_mut(name) else {
+            return false;
+        };
+        (route.upstream, route.state) = (to, State::Serving);
         true
     }
 
@@ -419,6 +436,29 @@ mod tests {
         next.remove(&name);
         next.publish().await.unwrap();
         assert!(on_disk(&data).tenants().is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_was_held_is_served_again_or_goes_on_to_another_host() {
+        let (_dir, data) = directory();
+        let routes = RelayRoutes::open(&data, true);
+        let name = routed("alfa").name;
+        let there = Ends {
+            http: "192.0.2.8:20000".parse().unwrap(),
+            websocket: None,
+        };
+        assert!(!routes.pass_on(&name, there), "it has no route");
+        routes.serve(routed("alfa"));
+        routes.hold(&name, 1, 7);
+        routes.serve_again(&name);
+        routes.publish().await.unwrap();
+        assert_eq!(on_disk(&data).tenants(), [routed("alfa")]);
+        routes.hold(&name, 1, 7);
+        assert!(routes.pass_on(&name, there));
+        routes.publish().await.unwrap();
+        let written = on_disk(&data).tenants()[0].clone();
+        assert_eq!((written.upstream, written.state), (there, State::Serving));
+        assert_eq!(written.listen, routed("alfa").listen);
     }
 
     #[tokio::test]

@@ -72,6 +72,14 @@ pub(super) struct Builder {
 }
 
 impl Builder {
+    /// For the list of Odoo's volume alone.
+    pub(super) fn of_odoo() -> Self {
+        Self {
+            begun: place(Role::Odoo),
+            ..Self::default()
+        }
+    }
+
     /// Takes the next entry, or says what is wrong with it.
     pub(super) fn add(&mut self, wire: &FileEntry) -> Result<Entry, String> {
         let volume = volume_of(wire.volume).ok_or("an entry is in no volume")?;

@@ -6,7 +6,9 @@
 
 mod manifest;
 mod pace;
+mod pass;
 mod room;
+mod source;
 mod spool;
 mod target;
 mod words;
@@ -15,23 +17,21 @@ use std::{io, sync::Arc, time::Duration};
 
 use isyone_proto::{
     ids::HostName,
-    pb::agent::v1::{
-        ListEnd, ListRequest, PeerTenant, ReadFile, ReadRequest, ReadResponse,
-        peer_service_client::PeerServiceClient, read_request, read_response,
-    },
-    plan::{JobOrder, JobWork, Role, TenantPlan},
+    pb::agent::v1::{PeerTenant, ReadFile, ReadRequest, ReadResponse, read_request, read_response},
+    plan::{JobOrder, Role, TenantPlan},
 };
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, timeout},
 };
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, async_trait, transport::Channel};
 
+pub(super) use self::pass::Way;
 pub use self::room::{Reserve, Room};
 use self::{
-    manifest::{Builder, Facts, Manifest},
+    manifest::{Facts, Manifest},
     pace::{Came, Pace},
+    source::{Source, other_end},
     target::{Asks, Differ, GiveUp, Piece, Target},
     words::{again, disk, skipped, stalled, told},
 };
@@ -39,14 +39,10 @@ use super::{JobError, Progress, Work};
 use crate::{
     base::fsutil::blocking,
     host::{Host, ledger::InForce},
-    peer::{AHEAD, CHUNK, Of, QUEUE, Reach, Route, STALL, WORKING_EVERY, volume_to_wire},
+    peer::{AHEAD, CHUNK, QUEUE, Reach, Route, WORKING_EVERY, volume_to_wire},
     tenant::copies::{self, Copy},
 };
 
-/// The largest message that is taken: 500 entries with the longest paths.
-const MAX_MESSAGE_BYTES: usize = 2 << 20;
-
-type Client = PeerServiceClient<Channel>;
 type Attempt<T> = Result<T, JobError>;
 
 /// Fetches copies into this host's volumes.
@@ -60,12 +56,14 @@ pub struct Fetch {
 #[async_trait]
 impl Work for Fetch {
     async fn attempt(&self, order: &JobOrder, progress: &Progress) -> Attempt<()> {
-        let JobWork::Fetch { from, .. } = &order.work else {
-            return Err(JobError::Never("no order to copy".to_owned()));
-        };
+        let (from, _) = other_end(order)?;
         let tenant = self.tenant(order)?;
         match copies::find(&self.host, &tenant).await.map_err(disk)? {
             Copy::Incoming => {}
+            Copy::Following => {
+                let why = "the copy here follows one that runs, and is not to be overwritten";
+                return Err(JobError::Never(why.to_owned()));
+            }
             Copy::Complete(Some(job)) if job == order.id => {
                 // The agent ended before the job did, and with it what was noted.
                 progress.note(self.left_behind(order, progress).await);
@@ -183,27 +181,25 @@ impl Fetch {
 
     /// Connects to the host that has the copy, and shows which way that took.
     async fn source(&self, order: &JobOrder, progress: &Progress) -> Attempt<Source> {
-        let JobWork::Fetch { from, address } = &order.work else {
-            return Err(JobError::Never("no order to copy".to_owned()));
-        };
+        let (from, _) = other_end(order)?;
+        let channel = self.connect(order, progress).await?;
+        Ok(Source::over(channel, from, order))
+    }
+
+    /// A connection to the other host's agent.
+    async fn connect(&self, order: &JobOrder, progress: &Progress) -> Attempt<Channel> {
+        let (from, address) = other_end(order)?;
         let route = Route {
             operation: order.operation,
             tenant: order.tenant.clone(),
             from: from.clone(),
-            address: *address,
+            address,
         };
         let reached = self.reach.connect(&route).await.map_err(again)?;
         if let Some(detour) = reached.detour {
             progress.tell(&detour);
         }
-        Ok(Source {
-            client: Client::new(reached.channel).max_decoding_message_size(MAX_MESSAGE_BYTES),
-            from: from.clone(),
-            of: Of {
-                tenant: order.tenant.clone(),
-                uid: order.uid,
-            },
-        })
+        Ok(reached.channel)
     }
 
     /// What a copy that is complete lacks of the source, in words; empty when nothing.
@@ -226,76 +222,6 @@ impl Fetch {
             return Ok(());
         }
         Err(again("the copy is not wanted any more"))
-    }
-}
-
-/// The host that has the copy.
-struct Source {
-    client: Client,
-    from: HostName,
-    of: Of,
-}
-
-impl Source {
-    /// Asks for the list of the copy, checks it, and keeps it in `into`.
-    async fn manifest(&mut self, into: spool::Writer) -> Attempt<(Manifest, ListEnd)> {
-        let (facts, list, end) = self.list(Some(into)).await?;
-        let list = list.ok_or_else(|| again("the list was not kept"))?;
-        let list = blocking(move || list.finish()).await.map_err(disk)?;
-        Ok((Manifest { facts, list }, end))
-    }
-
-    /// Asks for the list of the copy, and checks it.
-    async fn list(
-        &mut self,
-        mut into: Option<spool::Writer>,
-    ) -> Attempt<(Facts, Option<spool::Writer>, ListEnd)> {
-        let from = self.from.clone();
-        let request = ListRequest {
-            of: Some(self.of.to_wire()),
-        };
-        let opened = timeout(STALL, self.client.list(request)).await;
-        let opened = opened.map_err(|_| stalled(&from))?;
-        let mut answers = opened.map_err(|status| told(&from, &status))?.into_inner();
-        let tenant = &self.of.tenant;
-        let refuse =
-            |why: String| JobError::Never(format!("the list of {tenant} on host {from}: {why}"));
-        let (mut builder, mut pace) = (Builder::default(), Pace::of_list());
-        loop {
-            let (answer, after) = next(&mut answers, &pace, &from).await?;
-            let answer =
-                answer.ok_or_else(|| again(format!("the list of host {from} was cut off")))?;
-            pace.came(after, Came::Entries(answer.entries.len()));
-            for entry in &answer.entries {
-                let entry = builder.add(entry).map_err(refuse)?;
-                if let Some(list) = &mut into {
-                    // Into memory; a full buffer goes to the disk's cache.
-                    list.add(&spool::Ask::whole(entry)).map_err(disk)?;
-                }
-            }
-            if let Some(end) = answer.end {
-                self.tell_of_skipped(&end);
-                return Ok((builder.finish().map_err(refuse)?, into, end));
-            }
-        }
-    }
-
-    fn tell_of_skipped(&self, end: &ListEnd) {
-        if end.skipped > 0 {
-            tracing::warn!(tenant = %self.of.tenant, "{}", skipped(end));
-        }
-    }
-
-    /// Asks for files' content; the answers come in the same order.
-    async fn read(
-        &mut self,
-        asked: mpsc::Receiver<ReadRequest>,
-    ) -> Attempt<Streaming<ReadResponse>> {
-        let answers = timeout(STALL, self.client.read(ReceiverStream::new(asked))).await;
-        let answers = answers.map_err(|_| stalled(&self.from))?;
-        Ok(answers
-            .map_err(|status| told(&self.from, &status))?
-            .into_inner())
     }
 }
 
@@ -364,7 +290,7 @@ impl Incoming<'_> {
         let pace = Pace::of_files(asks.list.count, asks.here, WORKING_EVERY);
         let (ask, asked) = mpsc::channel(AHEAD);
         let (come, mut pieces) = mpsc::channel(QUEUE);
-        let (of, list) = (source.of.to_wire(), asks.list.read());
+        let (of, list) = (source.asked_of(), asks.list.read());
         let asker = blocking(move || ask_all(of, list, &ask));
         let target = self.target.clone();
         let writer = blocking(move || target.write(&asks, &mut pieces));
@@ -439,7 +365,9 @@ async fn receive(
             after,
             match &answer.message {
                 Some(read_response::Message::Data(data)) => Came::Bytes(data.len()),
-                Some(read_response::Message::Sha256(_)) => Came::Entries(1),
+                Some(read_response::Message::Sha256(_) | read_response::Message::Gone(_)) => {
+                    Came::Entries(1)
+                }
                 Some(read_response::Message::Working(_)) | None => Came::Working,
             },
         );
@@ -449,6 +377,7 @@ async fn receive(
                 Piece::Data(data)
             }
             Some(read_response::Message::Sha256(digest)) => Piece::Sha256(digest),
+            Some(read_response::Message::Gone(_)) => Piece::Gone,
             Some(read_response::Message::Working(_)) => continue,
             Some(read_response::Message::Data(_)) | None => {
                 return Err(again(format!("host {from} sent what was not asked for")));

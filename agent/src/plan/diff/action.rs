@@ -59,6 +59,8 @@ pub enum Action {
     RestartContainer(Role),
     /// Wait until PostgreSQL answers.
     AwaitPostgres,
+    /// Make a complete standby the tenant's own database.
+    Promote,
     /// Give a filled database this tenant's keys.
     Rekey,
     /// A stand-in has no database.
@@ -95,6 +97,7 @@ impl Action {
             | Self::InitDatabase
             | Self::RemoveInit
             | Self::SkipDatabase
+            | Self::Promote
             | Self::FinishInstall => StepName::Database,
             Self::Rekey | Self::UpdateSettings => StepName::Rekey,
             Self::AwaitOdoo => StepName::Healthy,

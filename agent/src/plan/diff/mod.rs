@@ -8,6 +8,7 @@ mod action;
 mod aside;
 mod blocked;
 mod data;
+mod follow;
 mod full;
 mod observed;
 mod run;
@@ -102,12 +103,16 @@ pub fn diff(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
 
 fn as_desired(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
     match inputs.plan.desired {
+        DesiredState::Running if inputs.state.follows() => follow::take_over(inputs),
         DesiredState::Running => run::run(inputs),
         DesiredState::Suspended => {
             let mut list = List(stop_all(inputs.observed, "suspended"));
             run::get_images(&mut list, inputs, 2, true);
             data::upkeep(&mut list, inputs, 2);
             rests(list, inputs)
+        }
+        DesiredState::Standby if inputs.plan.follows && inputs.state.follows() => {
+            follow::keep_up(inputs)
         }
         DesiredState::Standby => standby(inputs),
         DesiredState::Fenced => {
@@ -164,6 +169,11 @@ fn take_down(observed: &Observed, reason: &str) -> Vec<PlannedAction> {
 fn standby(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
     let reason = "a copy that is being filled or kept";
     let mut list = List(take_down(inputs.observed, reason));
+    if inputs.plan.follows && inputs.state.database == Database::Incoming {
+        // A container that brings it is its job's; that it runs is what is wanted.
+        list.0
+            .retain(|planned| planned.action != Action::RemoveInit);
+    }
     if !list.0.is_empty() {
         return Ok(list.0); // what must not run goes first, whatever is wrong with the volumes
     }

@@ -89,7 +89,14 @@ fn heed_role(plan: &TenantPlan, state: &mut TenantState) -> bool {
 
 fn heed_seed(plan: &TenantPlan, now: &Database) -> Option<Database> {
     match (&plan.seed, now) {
-        (_, Database::Ready { .. } | Database::Restored { .. } | Database::Incoming) => None,
+        // One that follows becomes the tenant's own by being promoted, and by nothing else.
+        (
+            _,
+            Database::Ready { .. }
+            | Database::Restored { .. }
+            | Database::Incoming
+            | Database::Following { .. },
+        ) => None,
         // It has run here: whatever is or is not in its volumes, never fill them.
         (Seed::Existing, _) => Some(Database::Ready { synced: true }),
         // What an interrupted filling left is scrap; the copy replaces it.
@@ -105,7 +112,7 @@ fn heed_seed(plan: &TenantPlan, now: &Database) -> Option<Database> {
 pub(super) fn check(inputs: &Inputs<'_>) -> Result<(), Blocked> {
     match (&inputs.plan.seed, &inputs.state.database) {
         (_, Database::Ready { .. } | Database::Restored { .. }) => Ok(()),
-        (_, Database::Incoming) => Err(Blocked::HalfCopy),
+        (_, Database::Incoming | Database::Following { .. }) => Err(Blocked::HalfCopy),
         (_, Database::Doubtful) => Err(Blocked::DoubtfulCopy),
         (Seed::Fresh | Seed::Existing, _) => Ok(()),
         (Seed::Peer(host), _) => Err(Blocked::NotCopied(host.clone())),

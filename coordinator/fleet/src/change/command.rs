@@ -49,6 +49,20 @@ pub struct Stamp {
 /// longer. `None`: the coordinator itself asks.
 pub type AskedWith = Option<Box<CertificateInfo>>;
 
+/// Where a tenant is to move.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whither {
+    Host(HostName),
+    /// From there to wherever there is most room.
+    AwayFrom(HostName),
+}
+
+impl From<HostName> for Whither {
+    fn from(host: HostName) -> Self {
+        Self::Host(host)
+    }
+}
+
 /// Everything that can change the state.
 #[derive(Debug, Clone)]
 pub enum Command {
@@ -104,7 +118,10 @@ pub enum Command {
     /// Take a tenant to another host.
     MoveTenant {
         name: TenantName,
-        to: HostName,
+        to: Whither,
+        /// It runs meanwhile, if it does, and pauses for so long at most, milliseconds. `None`: it is stopped for as long as copying
+        /// takes.
+        max_pause_ms: Option<u32>,
         request_id: Option<String>,
     },
     /// Bring a tenant back from a backup, as a new one or in its place.

@@ -194,6 +194,7 @@ impl Edit<'_> {
                 kept.from_backup = None;
             }
             kept.halted = false;
+            kept.hold_ms = None;
             kept.generation += 1;
             self.put_tenant(kept);
             // Nothing is waited for: where the move is over, the old host says that it never runs the tenant again.

@@ -42,7 +42,7 @@ pub use self::{
     backups::RestoreTenant,
     command::{
         AccessChange, AddDomains, AskedWith, Command, CreateTenant, Enroll, Outcome, RenewOperator,
-        Stamp, User,
+        Stamp, User, Whither,
     },
     domains::domain_refused,
     error::{ChangeError, WrongAddress},
@@ -159,8 +159,9 @@ impl Edit<'_> {
             Command::MoveTenant {
                 name,
                 to,
+                max_pause_ms,
                 request_id,
-            } => self.move_tenant(&name, &to, request_id),
+            } => self.move_tenant(&name, to, max_pause_ms, request_id),
             Command::ReturnTenant { name, request_id } => self.return_tenant(&name, request_id),
             Command::RestoreTenant(restore) => self.restore_tenant(*restore),
             Command::EdgesRun { scopes } => self.edges_run(scopes),

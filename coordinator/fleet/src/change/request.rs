@@ -6,7 +6,7 @@ use isyone_types::ids::TenantName;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::Command;
+use super::{Command, Whither};
 
 /// How much of a digest is stored: it tells a mistake apart, it keeps nobody out.
 const DIGEST_BYTES: usize = 16;
@@ -63,8 +63,14 @@ fn asked(command: &Command) -> Option<Value> {
         Command::MoveTenant {
             name,
             to,
+            max_pause_ms,
             request_id,
-        } => of(request_id, name, &|| json!(to)),
+        } => of(request_id, name, &|| match (to, max_pause_ms) {
+            // As a version before, which may be asked again by whoever asked that.
+            (Whither::Host(to), None) => json!(to),
+            (Whither::Host(to), most) => json!([to, most]),
+            (Whither::AwayFrom(from), most) => json!([null, from, most]),
+        }),
         Command::SetMail(set) => of(&set.request_id, &set.name, &|| {
             json!([set.mail, set.secrets.is_some()])
         }),

@@ -9,7 +9,7 @@ use isyone_types::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::Tenant;
+use super::{Stragglers, Tenant};
 
 /// Where a tenant runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +47,9 @@ pub enum CopyRole {
 pub struct TenantCopy {
     pub place: TenantPlacement,
     pub role: CopyRole,
+    /// What becomes of requests that still come there.
+    #[serde(default, skip_serializing_if = "Stragglers::are_refused")]
+    pub stragglers: Stragglers,
 }
 
 /// Most copies of a tenant beside the one that lives: one on its way, and some that are kept or being removed.

@@ -9,6 +9,7 @@ pub mod certificates;
 mod copies;
 pub mod domains;
 mod index;
+mod stragglers;
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
@@ -29,6 +30,7 @@ use uuid::Uuid;
 pub use self::{
     copies::{CopyRole, MAX_COPIES, TenantBefore, TenantCopy, TenantPlacement},
     index::HostIndex,
+    stragglers::Stragglers,
 };
 use crate::{event::EventLog, operation::Operation};
 
@@ -109,6 +111,9 @@ pub struct Tenant {
     /// An operation has stopped it for the time being, although it should run.
     #[serde(default)]
     pub halted: bool,
+    /// Set while it is halted: for how long its requests are held at most, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_ms: Option<u32>,
     /// The highest epoch that a copy of it ever had, also one that is forgotten since: the host that had it refuses lower
     /// ones. 0 in records of before: then the copies' own count.
     #[serde(default)]

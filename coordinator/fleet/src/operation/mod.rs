@@ -4,12 +4,11 @@
 //! Not here: what follows a stage (procedures), how an operation begins, is cancelled and ends (change), and what is
 //! waited for at the moment (procedures, from what is observed).
 
+mod relocation;
 mod routes;
 mod stored;
 #[cfg(test)]
 mod tests;
-
-use std::net::SocketAddr;
 
 use isyone_types::{
     ids::{HostName, TenantName},
@@ -20,7 +19,10 @@ use isyone_types::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use self::routes::RoutesDue;
+pub use self::{
+    relocation::{Live, MoveStage, Relocation},
+    routes::RoutesDue,
+};
 use crate::{backups::RestorePoint, event::is_the_platform};
 
 /// What an operation is for, in the words of whoever asked.
@@ -166,26 +168,6 @@ pub enum ConvergeStage {
     Back,
 }
 
-/// The stages of a move. Until [`MoveStage::Fence`] the tenant lives on the old host, and going back is possible.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum MoveStage {
-    /// The new host makes room: network, volumes.
-    Prepare,
-    /// The old host stops the tenant.
-    Stop,
-    /// The new host fetches the data.
-    Copy,
-    /// The point of no return is behind: the old host records that it never runs the tenant again, whoever asks.
-    Fence,
-    /// The new host starts the tenant.
-    Start,
-    /// The edges take up the new route.
-    Route,
-    /// It was cancelled or failed: the old host starts the tenant again, the new one removes its copy.
-    Back,
-}
-
 /// The stages of a restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -214,24 +196,6 @@ pub struct Converge {
     pub stage: ConvergeStage,
     #[serde(default)]
     pub back: WayBack,
-}
-
-/// A tenant goes to another host: it is stopped, copied, and started there.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Relocation {
-    pub from: HostName,
-    pub to: HostName,
-    /// The generation that the stage's hosts must report.
-    pub generation: u64,
-    pub stage: MoveStage,
-    /// Where the old host's agent listens for the new one's. Recorded when copying begins, as plans show it; `None`: the
-    /// data goes through the coordinator.
-    pub source: Option<SocketAddr>,
-    /// Until when the new host may fetch; recorded when the stage `copy` begins, and again when the host begins to copy.
-    pub leave_until: UnixMs,
-    /// When the new host was first seen to copy, and not to have it in its queue. Not in records of a version before.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub copying_since: Option<UnixMs>,
 }
 
 /// A tenant is filled from another one's backup, and started. Until it has started, going back removes it.
@@ -275,11 +239,12 @@ pub enum Stage {
 
 impl Stage {
     /// All stages of all procedures: tests walk them, so that a new one is covered without being named there.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Converge(ConvergeStage::Host),
         Self::Converge(ConvergeStage::Route),
         Self::Converge(ConvergeStage::Back),
         Self::Move(MoveStage::Prepare),
+        Self::Move(MoveStage::Follow),
         Self::Move(MoveStage::Stop),
         Self::Move(MoveStage::Copy),
         Self::Move(MoveStage::Fence),
@@ -299,6 +264,7 @@ impl Stage {
         match self {
             Self::Converge(ConvergeStage::Host) => "host",
             Self::Move(MoveStage::Prepare) | Self::Restore(RestoreStage::Prepare) => "prepare",
+            Self::Move(MoveStage::Follow) => "follow",
             Self::Move(MoveStage::Stop) | Self::Restore(RestoreStage::Stop) => "stop",
             Self::Move(MoveStage::Copy) => "copy",
             Self::Move(MoveStage::Fence) => "fence",
@@ -460,12 +426,16 @@ impl Operation {
         self.request_id.iter().chain(others)
     }
 
-    /// The two hosts between which it copies or is about to, while that keeps its tenant stopped.
+    /// The two hosts between which it copies or is about to, while that keeps its tenant stopped, or keeps one of the new host's few
+    /// jobs at work.
     pub(crate) fn copies_between(&self) -> Option<[&HostName; 2]> {
         match &self.procedure {
             Procedure::Move(relocation)
                 if !self.is_over()
-                    && matches!(relocation.stage, MoveStage::Stop | MoveStage::Copy) =>
+                    && matches!(
+                        relocation.stage,
+                        MoveStage::Follow | MoveStage::Stop | MoveStage::Copy
+                    ) =>
             {
                 Some([&relocation.from, &relocation.to])
             }

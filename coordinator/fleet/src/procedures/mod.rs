@@ -2,10 +2,11 @@
 //! stage, with what that changes in the Fleet; go back; or be done.
 //!
 //! Whoever calls it, however often and after whatever crash, gets the same answer from the same state. Each procedure has
-//! a file: `converge`, `relocate`, `restore`.
+//! a file: `converge`, `relocate` (with `live`, where the tenant runs meanwhile), `restore`.
 //! Not here: the record (operation), calling this and applying what it says (change/operations).
 
 mod converge;
+mod live;
 mod relocate;
 mod restore;
 mod waiting;
@@ -32,6 +33,11 @@ use crate::{
 /// How long an operation waits for edges to say that they run its route, milliseconds. A slower one gets there without
 /// anybody waiting, and the step says that it was not confirmed.
 pub const ROUTE_PATIENCE_MS: i64 = 5_000;
+/// The same while the old route serves, too: an edge that is slower than that is not to find it closed.
+pub const PASSING_PATIENCE_MS: i64 = 30_000;
+/// How long whoever was held may take to come to the new host, milliseconds: the old one sends them there some at a time, by connections
+/// that the new one lets in only for as long as the move lasts.
+pub const LINGER_MS: i64 = 10_000;
 /// How long an upgrade waits for a tenant of which all is done and which does not answer, milliseconds: longer than its host awaits it (180 s)
 /// before it says that it failed.
 const UNHEALTHY_PATIENCE_MS: i64 = 240_000;
@@ -48,12 +54,16 @@ pub enum Effect {
         /// What did not come along, in words; empty when everything did. The old copy has it for as long as it is kept.
         left_behind: String,
     },
+    /// Stop it likewise, and hold its requests for so long at most.
+    Hold { most_ms: u32 },
     /// What a halted tenant has is set aside on its host, for a restore that takes its place.
     SetAside,
     /// It is well with what was restored: what was set aside is kept for its time, and a new backup is made.
     KeepAside,
     /// Let a tenant that was halted run again.
     Release,
+    /// Requests that are held at the copy that the tenant has left go on to its new place, and edges go there.
+    PassOn,
 }
 
 /// What comes next for an operation.
@@ -175,7 +185,24 @@ pub fn host_steps(state: &State, operation: &Operation, host: &HostName) -> Vec<
 /// Whether an operation has waited for edges long enough to end without their word.
 pub fn is_out_of_patience(state: &State, operation: &Operation, now: UnixMs) -> bool {
     let since = operation.stage_since.max(state.started_at);
-    now.saturating_sub(since) >= ROUTE_PATIENCE_MS
+    now.saturating_sub(since) >= patience_ms(operation)
+}
+
+fn patience_ms(operation: &Operation) -> i64 {
+    match passes_on(operation) {
+        true => PASSING_PATIENCE_MS,
+        false => ROUTE_PATIENCE_MS,
+    }
+}
+
+/// Whether somebody who was held may be on the way to the new host.
+pub fn lingers(operation: &Operation, now: UnixMs) -> bool {
+    passes_on(operation) && now.saturating_sub(operation.stage_since) < LINGER_MS
+}
+
+/// Whether visitors who come by the old route are served all the same, while it waits for edges.
+pub fn passes_on(operation: &Operation) -> bool {
+    matches!(&operation.procedure, Procedure::Move(to) if to.live.is_some())
 }
 
 /// What a procedure decides on.
@@ -264,6 +291,9 @@ impl<'a> Scene<'a> {
                 detail: "the edges run it".to_owned(),
             };
         }
+        if lingers(self.operation, self.now) {
+            return Advance::Wait(Waiting::Callers);
+        }
         let own = self.settings.shards.of(self.tenant.name.as_str());
         let own = own.map_or(0, |shard| shard + 1);
         let run = |scope: usize, due: u64| {
@@ -281,7 +311,7 @@ impl<'a> Scene<'a> {
             return Advance::Done {
                 detail: format!(
                     "published; not every edge has said within {} s that it runs it",
-                    ROUTE_PATIENCE_MS / 1000
+                    patience_ms(self.operation) / 1000
                 ),
             };
         }

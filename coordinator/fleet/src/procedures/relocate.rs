@@ -9,10 +9,15 @@
 
 use std::net::SocketAddr;
 
-use isyone_types::{ids::HostName, report::JobState};
+use isyone_types::{
+    ids::HostName,
+    report::{JobReport, JobState},
+};
 use uuid::Uuid;
 
-use super::{Advance, Effect, Scene, Waiting, waiting};
+use super::{Advance, Effect, Scene, Waiting, live, waiting};
+#[cfg(feature = "planted")]
+use crate::planted;
 use crate::{
     operation::{MoveStage, Procedure, Relocation, deadline_ms},
     views,
@@ -29,43 +34,63 @@ pub(super) fn advance(scene: &Scene<'_>, relocation: &Relocation) -> Advance {
         from,
         to,
         generation,
+        live,
         ..
     } = relocation;
     let converged = |host: &HostName| scene.converged(host, *generation).is_some();
-    let next = |stage: MoveStage, effects: Vec<Effect>| Advance::Next {
+    let next = |stage: MoveStage, effects: Vec<Effect>| advance_to(relocation, stage, effects, "");
+    match (relocation.stage, live) {
+        (MoveStage::Prepare, _) if converged(to) => match (queue(scene, relocation), live) {
+            (Some(waiting), _) => Advance::Wait(waiting),
+            (None, Some(_)) => live::begin(scene, relocation),
+            (None, None) => next(MoveStage::Stop, vec![Effect::Halt]),
+        },
+        (MoveStage::Prepare, _) => {
+            hopeless(scene, relocation).unwrap_or_else(|| scene.wait_for(to))
+        }
+        (MoveStage::Follow, Some(live)) => live::follow(scene, relocation, live),
+        // No version has written that.
+        (MoveStage::Follow, None) => next(MoveStage::Stop, vec![Effect::Halt]),
+        (MoveStage::Stop, _) if converged(from) => begin_copying(scene, relocation),
+        (MoveStage::Stop, _) => {
+            live::overdue(scene, relocation).unwrap_or_else(|| scene.wait_for(from))
+        }
+        (MoveStage::Copy, _) => copy(scene, relocation),
+        // A host that is gone for good was removed, and what it kept with it.
+        (MoveStage::Fence, _) if converged(from) || scene.tenant.copy_on(from).is_none() => {
+            next(MoveStage::Start, vec![Effect::Release])
+        }
+        (MoveStage::Fence, _) => scene.wait_for(from),
+        (MoveStage::Start, Some(live)) if converged(to) => live::pass_on(scene, relocation, live),
+        (MoveStage::Start, None) if converged(to) => next(MoveStage::Route, Vec::new()),
+        (MoveStage::Start, _) => scene.wait_for(to),
+        (MoveStage::Route, _) => scene.route(),
+        // The new host may be gone for good; its copy is removed whenever it comes back.
+        (MoveStage::Back, _) if converged(from) => Advance::BackDone,
+        (MoveStage::Back, _) => scene.wait_for(from),
+    }
+}
+
+/// The next stage of a move.
+pub(super) fn advance_to(
+    relocation: &Relocation,
+    stage: MoveStage,
+    effects: Vec<Effect>,
+    detail: &str,
+) -> Advance {
+    Advance::Next {
         procedure: Procedure::Move(Relocation {
             stage,
             ..relocation.clone()
         }),
         effects,
-        detail: String::new(),
-    };
-    match relocation.stage {
-        MoveStage::Prepare if converged(to) => match queue(scene, relocation) {
-            Some(waiting) => Advance::Wait(waiting),
-            None => next(MoveStage::Stop, vec![Effect::Halt]),
-        },
-        MoveStage::Prepare => hopeless(scene, relocation).unwrap_or_else(|| scene.wait_for(to)),
-        MoveStage::Stop if converged(from) => begin_copying(scene, relocation),
-        MoveStage::Stop => scene.wait_for(from),
-        MoveStage::Copy => copy(scene, relocation),
-        // A host that is gone for good was removed, and what it kept with it.
-        MoveStage::Fence if converged(from) || scene.tenant.copy_on(from).is_none() => {
-            next(MoveStage::Start, vec![Effect::Release])
-        }
-        MoveStage::Fence => scene.wait_for(from),
-        MoveStage::Start if converged(to) => next(MoveStage::Route, Vec::new()),
-        MoveStage::Start => scene.wait_for(to),
-        MoveStage::Route => scene.route(),
-        // The new host may be gone for good; its copy is removed whenever it comes back.
-        MoveStage::Back if converged(from) => Advance::BackDone,
-        MoveStage::Back => scene.wait_for(from),
+        detail: detail.to_owned(),
     }
 }
 
 /// Back, where the new host says that its copy can never come unless a person acts there: until then the tenant is better off
 /// where it lives.
-fn hopeless(scene: &Scene<'_>, relocation: &Relocation) -> Option<Advance> {
+pub(super) fn hopeless(scene: &Scene<'_>, relocation: &Relocation) -> Option<Advance> {
     let Relocation { from, to, .. } = relocation;
     let why = scene.blocked(to)?;
     let name = &scene.tenant.name;
@@ -110,7 +135,7 @@ fn takes_a_turn(scene: &Scene<'_>, id: &Uuid, host: &HostName) -> bool {
     !held_up && !is_silent(scene, &other.from)
 }
 
-fn is_silent(scene: &Scene<'_>, host: &HostName) -> bool {
+pub(super) fn is_silent(scene: &Scene<'_>, host: &HostName) -> bool {
     let (judged, _) = views::host_state(scene.state, scene.settings, host, scene.now);
     views::is_silent(judged)
 }
@@ -129,7 +154,7 @@ fn begin_copying(scene: &Scene<'_>, relocation: &Relocation) -> Advance {
     }
 }
 
-fn peer_address(scene: &Scene<'_>, host: &HostName) -> Option<SocketAddr> {
+pub(super) fn peer_address(scene: &Scene<'_>, host: &HostName) -> Option<SocketAddr> {
     let address = scene.state.fleet.hosts.get(host)?.advertise;
     let port = scene.state.observed.hosts.get(host)?.hello.peer_port?;
     Some(SocketAddr::new(address, port))
@@ -137,22 +162,21 @@ fn peer_address(scene: &Scene<'_>, host: &HostName) -> Option<SocketAddr> {
 
 fn copy(scene: &Scene<'_>, relocation: &Relocation) -> Advance {
     let job = scene.state.observed.job(&relocation.to, scene.operation.id);
+    #[cfg(feature = "planted")]
+    if planted::has(planted::Bug::NotCompared) && relocation.live.is_some() {
+        return job.map_or_else(
+            || scene.wait_for(&relocation.to),
+            |job| has_all(relocation, job),
+        );
+    }
     match job {
-        Some(job) if job.state == JobState::Done => Advance::Next {
-            procedure: Procedure::Move(Relocation {
-                stage: MoveStage::Fence,
-                ..relocation.clone()
-            }),
-            effects: vec![Effect::TakeOver {
-                left_behind: job.message.clone(),
-            }],
-            detail: match job.message.as_str() {
-                "" => format!("{} MiB", job.bytes_done >> 20),
-                left => format!("{} MiB; {left}", job.bytes_done >> 20),
-            },
-        },
+        Some(job) if job.state == JobState::Done => has_all(relocation, job),
         Some(job) if job.state == JobState::Failed => {
             Advance::GoBack(format!("copying failed: {}", job.message))
+        }
+        job if relocation.live.is_some() => {
+            let waiting = || Advance::Wait(waiting::for_job(scene, &relocation.to, job));
+            live::overdue(scene, relocation).unwrap_or_else(waiting)
         }
         Some(job) if job.state == JobState::Running && relocation.copying_since.is_none() => {
             count_from_now(scene, relocation)
@@ -177,6 +201,18 @@ fn copy(scene: &Scene<'_>, relocation: &Relocation) -> Advance {
             hopeless(scene, relocation).unwrap_or_else(waiting)
         }
     }
+}
+
+/// The copy has all that the tenant had when it was stopped: it may take over.
+fn has_all(relocation: &Relocation, job: &JobReport) -> Advance {
+    let detail = match job.message.as_str() {
+        "" => format!("{} MiB", job.bytes_done >> 20),
+        left => format!("{} MiB; {left}", job.bytes_done >> 20),
+    };
+    let effects = vec![Effect::TakeOver {
+        left_behind: job.message.clone(),
+    }];
+    advance_to(relocation, MoveStage::Fence, effects, &detail)
 }
 
 /// A day for copying is one from the moment at which the host has begun, however long others came first.

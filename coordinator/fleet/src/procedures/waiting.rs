@@ -9,7 +9,7 @@ use isyone_types::{
     report::{JobReport, JobState, TenantProgress},
 };
 
-use super::Scene;
+use super::{Scene, live};
 use crate::{observed::CopyObserved, views};
 
 /// Why an operation does not go on yet.
@@ -34,10 +34,18 @@ pub enum Waiting {
         /// What is unusual about how it goes; empty otherwise.
         how: String,
     },
+    /// The host has a copy that is kept up, but the tenant would pause for longer than was allowed if it came over now.
+    Pause {
+        host: HostName,
+        estimate_ms: u32,
+        allowed_ms: u32,
+    },
     /// The host copies for others first.
     Queued(HostName),
     /// Edges have not taken up the route yet.
     Edges,
+    /// Whoever was held while a tenant moved is being served.
+    Callers,
 }
 
 impl Waiting {
@@ -48,8 +56,10 @@ impl Waiting {
             Self::Host(_)
             | Self::Silent(..)
             | Self::Copying { .. }
+            | Self::Pause { .. }
             | Self::Queued(_)
-            | Self::Edges => None,
+            | Self::Edges
+            | Self::Callers => None,
         }
     }
 
@@ -91,8 +101,21 @@ impl fmt::Display for Waiting {
                 }
                 Ok(())
             }
+            Self::Pause {
+                host,
+                estimate_ms,
+                allowed_ms,
+            } => {
+                let seconds = |ms: &u32| live::seconds(i64::from(*ms));
+                let (pause, allowed) = (seconds(estimate_ms), seconds(allowed_ms));
+                write!(
+                    f,
+                    "a quieter moment: coming over to host {host} would take {pause} now, and {allowed} are allowed"
+                )
+            }
             Self::Queued(host) => write!(f, "queued: host {host} copies for others first"),
             Self::Edges => f.write_str("edges"),
+            Self::Callers => f.write_str("the requests that waited: they are served now"),
         }
     }
 }

@@ -341,15 +341,16 @@ pub fn route(state: &State, settings: &Settings, tenant: &Tenant) -> Option<Rout
     if tenant.activated_at.is_none() && !odoo_runs(state, tenant) {
         return None;
     }
-    let host = state.fleet.hosts.get(&tenant.placement.host)?;
+    let door = tenant.door();
+    let host = state.fleet.hosts.get(&door.host)?;
     Some(Route {
         tenant: tenant.name.clone(),
         hostnames: tenant.hostnames(&settings.base_domain),
         primary: primary(state, settings, tenant).map(ToString::to_string),
         access: tenant.access.clone(),
         address: host.advertise,
-        http_port: tenant.placement.http_port,
-        websocket_port: (tenant.size.workers > 0).then_some(tenant.placement.websocket_port),
+        http_port: door.http_port,
+        websocket_port: (tenant.size.workers > 0).then_some(door.websocket_port),
         suspended,
         full: observed(state, tenant).is_some_and(|seen| seen.refuses_uploads()),
     })

@@ -3,8 +3,9 @@
 //! Two plans with the same generation are the same: nothing observed is in them.
 //! Not here: sending it (the coordinator's agents/session).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use ipnet::IpNet;
 use isyone_types::{
     backup::RepositoryKey,
     ids::{HostName, ShortName, TenantName},
@@ -12,7 +13,7 @@ use isyone_types::{
     network::{MailRelay, NetworkPolicy},
     odoo::OdooSettings,
     plan::{
-        DesiredState, Firewall, HostPlan, JobOrder, JobWork, Lifecycle, PeerGrant, Seed,
+        Callers, DesiredState, Firewall, HostPlan, JobOrder, JobWork, Lifecycle, PeerGrant, Seed,
         TenantPlan, TenantSecrets, UnixMs,
     },
 };
@@ -22,7 +23,7 @@ use super::backups;
 #[cfg(feature = "planted")]
 use crate::planted;
 use crate::{
-    desired::{CopyRole, Tenant, TenantPlacement, backups::BackupKey},
+    desired::{CopyRole, Stragglers, Tenant, TenantPlacement, backups::BackupKey},
     operation::{MoveStage, Operation, Procedure, Relocation},
     settings::Settings,
     state::State,
@@ -61,6 +62,8 @@ pub fn host_plan<E>(
         };
         let secrets = open(tenant)?;
         let mut told_of = tenant_plan(tenant, place, role, settings, secrets);
+        told_of.follows = follows(state, tenant, role);
+        told_of.callers = callers(state, tenant, role, host);
         // Of what lies elsewhere, nothing is backed up.
         if role.is_none()
             && let Some(told) = backups::told(state, settings, tenant, &mut open_key)?
@@ -80,7 +83,7 @@ pub fn host_plan<E>(
         }
         if let Some((operation, relocation)) = copying(state, tenant) {
             if relocation.to == *host {
-                plan.jobs.push(fetch(operation, relocation, tenant));
+                plan.jobs.push(job(operation, relocation, tenant));
             } else if relocation.from == *host {
                 plan.grants.push(grant(operation, relocation, tenant));
             }
@@ -88,7 +91,60 @@ pub fn host_plan<E>(
     }
     plan.jobs.sort_by_key(|job| job.id);
     plan.firewall.policies = policies(state, settings, &plan.tenants);
+    plan.firewall.edges.extend(passing_on(state, host));
     Ok(Some(plan))
+}
+
+/// Hosts that pass requests on to this one: to it they are edges.
+fn passing_on<'a>(state: &'a State, host: &'a HostName) -> impl Iterator<Item = IpNet> + 'a {
+    let here = state.fleet.by_host.get(host).into_iter();
+    let tenants = here.flat_map(|index| &index.tenants);
+    let tenants = tenants.filter_map(|name| state.fleet.tenants.get(name));
+    let coming = tenants.filter(|tenant| tenant.placement.host == *host);
+    let copies = coming.flat_map(|tenant| &tenant.copies);
+    let sending = copies.filter(|copy| copy.stragglers != Stragglers::Refused);
+    let hosts: BTreeSet<&HostName> = sending.map(|copy| &copy.place.host).collect();
+    let known = hosts
+        .into_iter()
+        .filter_map(|host| state.fleet.hosts.get(host));
+    known.map(|host| IpNet::from(host.advertise))
+}
+
+/// What becomes of requests that come to a copy whose Odoo does not run.
+fn callers(state: &State, tenant: &Tenant, role: Option<&CopyRole>, host: &HostName) -> Callers {
+    if role.is_none() {
+        let held = tenant.hold_ms.filter(|_| tenant.halted);
+        return held.map_or(Callers::Refused, |most_ms| Callers::Held { most_ms });
+    }
+    let copy = tenant.copies.iter().find(|copy| copy.place.host == *host);
+    let place = &tenant.placement;
+    match copy.map(|copy| copy.stragglers).unwrap_or_default() {
+        Stragglers::Refused => Callers::Refused,
+        Stragglers::Held { most_ms } => Callers::Held { most_ms },
+        Stragglers::PassedOn => match state.fleet.hosts.get(&place.host) {
+            None => Callers::Refused,
+            Some(to) => Callers::PassedOn {
+                address: to.advertise,
+                http_port: place.http_port,
+                websocket_port: (tenant.size.workers > 0).then_some(place.websocket_port),
+            },
+        },
+    }
+}
+
+/// Whether a copy that does not live runs its PostgreSQL, to follow the one that does; also when it has just taken over from that,
+/// and must not stop for the moment until it runs.
+fn follows(state: &State, tenant: &Tenant, role: Option<&CopyRole>) -> bool {
+    match role {
+        None => tenant.has_taken_over(),
+        Some(CopyRole::Incoming) => {
+            let operation = state.fleet.operations.get(&tenant.operation);
+            operation.is_some_and(|operation| {
+                matches!(&operation.procedure, Procedure::Move(to) if to.live.is_some())
+            })
+        }
+        Some(CopyRole::Fenced { .. } | CopyRole::Discarded) => false,
+    }
 }
 
 /// What the networks of a host's tenants may do: one policy for each of their plans.
@@ -142,25 +198,31 @@ pub fn is_fetching(state: &State, asked: &Fetching, now: UnixMs) -> bool {
 fn copying<'a>(state: &'a State, tenant: &Tenant) -> Option<(&'a Operation, &'a Relocation)> {
     let operation = state.fleet.operations.get(&tenant.operation)?;
     match &operation.procedure {
-        Procedure::Move(relocation)
-            if relocation.stage == MoveStage::Copy && !operation.is_over() =>
-        {
-            Some((operation, relocation))
-        }
+        Procedure::Move(relocation) if !operation.is_over() => match relocation.stage {
+            MoveStage::Copy | MoveStage::Follow => Some((operation, relocation)),
+            // The copy is kept up while the tenant is being stopped.
+            MoveStage::Stop => relocation.live.as_ref().map(|_| (&**operation, relocation)),
+            _ => None,
+        },
         _ => None,
     }
 }
 
 /// The job has the operation's id: there is one for each.
-fn fetch(operation: &Operation, relocation: &Relocation, tenant: &Tenant) -> JobOrder {
+fn job(operation: &Operation, relocation: &Relocation, tenant: &Tenant) -> JobOrder {
+    let (from, address) = (relocation.from.clone(), relocation.source);
     JobOrder {
         id: operation.id,
         operation: operation.id,
         tenant: tenant.name.clone(),
         uid: tenant.uid,
-        work: JobWork::Fetch {
-            from: relocation.from.clone(),
-            address: relocation.source,
+        work: match &relocation.live {
+            None => JobWork::Fetch { from, address },
+            Some(_) => JobWork::Follow {
+                from,
+                address,
+                last: relocation.stage == MoveStage::Copy,
+            },
         },
         rate_bytes_per_s: 0,
     }
@@ -173,6 +235,7 @@ fn grant(operation: &Operation, relocation: &Relocation, tenant: &Tenant) -> Pee
         uid: tenant.uid,
         peer: relocation.to.clone(),
         expires_at: relocation.leave_until,
+        live: relocation.live.is_some(),
     }
 }
 
@@ -180,9 +243,16 @@ fn grant(operation: &Operation, relocation: &Relocation, tenant: &Tenant) -> Pee
 fn desired(tenant: &Tenant, role: Option<&CopyRole>) -> DesiredState {
     match (role, tenant.desired) {
         (None, Lifecycle::Running) if tenant.is_being_filled() => DesiredState::Standby,
+        (None, Lifecycle::Running) if tenant.has_taken_over() => DesiredState::Standby,
         (None, Lifecycle::Running) if tenant.halted => DesiredState::Suspended,
         (None, wanted) => wanted.into(),
         (Some(CopyRole::Discarded), _) | (Some(_), Lifecycle::Purged) => DesiredState::Purged,
+        #[cfg(feature = "planted")]
+        (Some(CopyRole::Incoming), wanted)
+            if tenant.hold_ms.is_some() && planted::has(planted::Bug::ReleasedEarly) =>
+        {
+            wanted.into()
+        }
         (Some(CopyRole::Incoming), _) => DesiredState::Standby,
         #[cfg(feature = "planted")]
         (Some(CopyRole::Fenced { .. }), wanted) if planted::has(planted::Bug::TwoWriters) => {
@@ -247,6 +317,8 @@ fn tenant_plan(
         signup: spec.signup,
         mail: mail(settings, tenant).map(|(mail, _)| mail.clone()),
         odoo: odoo_settings(settings, tenant),
+        follows: false,
+        callers: Callers::Refused,
     }
 }
 

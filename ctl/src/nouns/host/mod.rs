@@ -1,5 +1,6 @@
 //! `isyctl host`: the fleet's machines.
 
+mod drain;
 mod token;
 
 use clap::{Args, Subcommand};
@@ -41,6 +42,8 @@ pub enum HostCommand {
     /// Let tenants be placed on a host again
     #[command(after_help = "Examples:\n  isyctl host uncordon h1")]
     Uncordon(Name),
+    /// Move all tenants of a host elsewhere, and place no new ones on it
+    Drain(drain::Drain),
     /// Forget an empty host and refuse its agent from now on
     Remove(Remove),
 }
@@ -83,6 +86,7 @@ impl HostCommand {
             Self::Approve(Name { name }) => approve(app, name).await,
             Self::Cordon(Name { name }) => cordon(app, name).await,
             Self::Uncordon(Name { name }) => uncordon(app, name).await,
+            Self::Drain(command) => command.run(app).await,
             Self::Remove(command) => command.run(app).await,
         }
     }

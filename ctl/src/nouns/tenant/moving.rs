@@ -3,8 +3,12 @@
 //!
 //! Not here: the stages of a move (the coordinator's core), and taking one back (op cancel).
 
+use std::time::Duration;
+
 use clap::Args;
-use isyone_proto::pb::v1::{CopyRole, DesiredState, MoveTenantRequest, Tenant, TenantCopy};
+use isyone_proto::pb::v1::{
+    CopyRole, DesiredState, MoveTenantRequest, Operation, Tenant, TenantCopy,
+};
 
 use super::{change, get};
 use crate::{
@@ -12,10 +16,11 @@ use crate::{
     client::Client,
     clock,
     exit::{Exit, Failure, Outcome},
-    options::Waiting,
+    options::{Waiting, duration},
     output::{
         format,
         table::{Table, clean},
+        wire::Wire,
     },
 };
 
@@ -25,7 +30,11 @@ const USUAL_RATE_BYTES_PER_S: u64 = 64 << 20;
 /// `isyctl tenant move`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The tenant is stopped while its data is copied: for the size of its data divided by the copy rate \
+With `--max-pause` the tenant runs while its data is copied and kept up with, and is stopped only when so little is \
+missing that its pause fits: a second or two, whatever its size. Requests wait meanwhile. If no such moment comes, or \
+anything fails before the new host has all of it, it goes on where it was. Both hosts' agents must be able to.
+
+Otherwise the tenant is stopped while its data is copied: for the size of its data divided by the copy rate \
 (64 MiB/s unless agents were told otherwise with `isy-agent run --copy-rate-mib`: 16 s for each GiB), and some seconds \
 for stopping and starting. Visitors see a page that says so. Then it runs on the new host with the same data, passwords, \
 domains and sessions. Ctrl-C only stops waiting.
@@ -39,13 +48,25 @@ is copied, over that copy. A tenant that was created with `--host` is pinned to 
 Examples:
   isyctl tenant move alfa --to h2              asks first when it runs
   isyctl tenant move alfa --to h2 --yes        for scripts
+  isyctl tenant move alfa --away-from h1       to wherever there is most room
+  isyctl tenant move alfa --away-from h1 --dry-run
+  isyctl tenant move alfa --to h2 --max-pause 5s
   isyctl tenant move alfa --to h2 --no-wait    follow it with `isyctl op watch ID`")]
 pub struct Move {
     /// The tenant's name
     name: String,
     /// The host to take it to
-    #[arg(long, value_name = "HOST")]
-    to: String,
+    #[arg(long, value_name = "HOST", required_unless_present = "away_from")]
+    to: Option<String>,
+    /// Take it from this host to wherever there is most room
+    #[arg(long, value_name = "HOST", conflicts_with = "to")]
+    away_from: Option<String>,
+    /// Let it run while its data is copied, and pause for so long at most (500ms to 10m)
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    max_pause: Option<Duration>,
+    /// Only say where it would go, and why
+    #[arg(long, conflicts_with_all = ["wait", "no_wait"])]
+    dry_run: bool,
     /// Do not ask
     #[arg(long, short)]
     yes: bool,
@@ -56,7 +77,7 @@ pub struct Move {
 impl Move {
     pub async fn run(self, app: &App) -> Outcome {
         let client = app.client()?;
-        if !self.yes {
+        if !self.yes && !self.dry_run {
             let tenant = get(&client, &self.name).await?;
             let runs = tenant.desired_state == i32::from(DesiredState::Running);
             if runs && !self.confirmed(app, &tenant)? {
@@ -66,8 +87,11 @@ impl Move {
         }
         let message = MoveTenantRequest {
             name: self.name.clone(),
-            to_host: self.to.clone(),
+            to_host: self.to.clone().unwrap_or_default(),
             request_id: clock::request_id(),
+            away_from_host: self.away_from.clone().unwrap_or_default(),
+            max_pause_ms: self.max_pause.map(format::milliseconds),
+            dry_run: self.dry_run,
         };
         let operation = client
             .change(
@@ -76,13 +100,29 @@ impl Move {
                 |c, r| async move { c.tenants().move_tenant(r).await },
             )
             .await?;
+        if self.dry_run {
+            return planned(app, &operation);
+        }
         let waited = self.waiting.wanted();
-        let done = format!("moved to {}", clean(&self.to));
-        let exit = change::settle(app, &client, operation, self.waiting, &done).await?;
+        let done = match &self.to {
+            Some(to) => format!("moved to {}", clean(to)),
+            None => "moved".to_owned(),
+        };
+        let told = |ended: &Operation| format!("{done}{}", pause(ended));
+        let exit = change::settle_as(app, &client, operation, self.waiting, told).await?;
         if waited {
             self.tell_of_old_copy(app, &client).await;
         }
         Ok(exit)
+    }
+
+    /// Where it goes, for people.
+    fn whither(&self) -> String {
+        match (&self.to, &self.away_from) {
+            (Some(to), _) => clean(to),
+            (None, Some(from)) => format!("another host than {}", clean(from)),
+            (None, None) => String::new(), // clap asks for one of them
+        }
     }
 
     /// Only a message: the move stands whatever this call returns.
@@ -101,7 +141,7 @@ impl Move {
     }
 
     fn confirmed(&self, app: &App, tenant: &Tenant) -> Result<bool, Failure> {
-        let (name, to) = (clean(&self.name), clean(&self.to));
+        let (name, to) = (clean(&self.name), self.whither());
         let size = format::measured_disk(tenant.usage.as_ref());
         let facts = Table::pairs([
             ("Tenant", name.as_str().into()),
@@ -115,10 +155,16 @@ impl Move {
             ),
         ]);
         app.ui.note(facts.trim_end());
-        app.ui.note(&format!(
-            "It is stopped while its data is copied: {}.",
-            downtime(size)
-        ));
+        app.ui.note(&match self.max_pause {
+            Some(most) => format!(
+                "It runs while its data is copied, and pauses for {} at most.",
+                humantime::format_duration(most)
+            ),
+            None => format!(
+                "It is stopped while its data is copied: {}.",
+                downtime(size)
+            ),
+        });
         app.ui.note(
             "Data, passwords, domains and sessions stay. `isyctl op cancel` takes it back until the copy is complete.",
         );
@@ -126,6 +172,37 @@ impl Move {
             &format!("move tenant `{name}`"),
             &format!("Move {name} to {to}?"),
         )
+    }
+}
+
+/// Where a tenant would go.
+fn planned(app: &App, operation: &Operation) -> Outcome {
+    let place = operation.steps.iter().find(|step| step.name == PLACED);
+    let why = place.map(|step| clean(&step.detail)).unwrap_or_default();
+    let facts = [
+        ("Tenant", operation.tenant.as_str().into()),
+        ("To", operation.host.as_str().into()),
+        ("Because", why.as_str().into()),
+    ];
+    app.ui.emit(
+        &Wire::of(operation),
+        || vec![operation.host.clone()],
+        |_| Table::pairs(facts),
+    )?;
+    Ok(Exit::Done)
+}
+
+/// The step whose detail says why a tenant goes where it goes.
+const PLACED: &str = "place";
+/// The step whose detail says how long the tenant paused, where it ran meanwhile.
+const STARTED: &str = "start";
+
+/// How long it paused, as far as that was told.
+fn pause(operation: &Operation) -> String {
+    let step = operation.steps.iter().find(|step| step.name == STARTED);
+    match step.map(|step| clean(&step.detail)).unwrap_or_default() {
+        told if told.is_empty() => String::new(),
+        told => format!("; {told}"),
     }
 }
 

@@ -147,6 +147,7 @@ fn reports_survive_the_wire() {
         message: String::new(),
         backup: Some(Box::new(made())),
         fault: Some(Fault::WrongKey),
+        pause_ms: Some(7),
     };
     let wire = vec![agent::JobStatus::from(&job)];
     assert_eq!(crate::convert::jobs::reports(wire).unwrap(), [job]);

@@ -332,6 +332,7 @@ fn tenant(running: &Running, settings: &Settings, host: &Host, slot: usize) -> R
         last_active_at: None,
         copies: Vec::new(),
         halted: false,
+        hold_ms: None,
         last_epoch: 0,
         from_backup: None,
         before: None,

@@ -13,6 +13,7 @@ mod fleet;
 mod hosts;
 mod https;
 mod isolation;
+mod live_moves;
 mod mail;
 mod main_job;
 mod many;

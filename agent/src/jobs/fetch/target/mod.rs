@@ -10,7 +10,7 @@ use std::{
     os::fd::OwnedFd,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -34,15 +34,18 @@ use crate::{
 /// are flushed at once.
 const FLUSH_EVERY: u64 = 32 << 20;
 
-/// Both volumes, held against other jobs.
+/// Both volumes, held against other jobs; of a copy that is kept up with one that runs, Odoo's alone.
 pub(super) struct Target {
-    postgres: Root,
+    /// `None`: a PostgreSQL runs on it, which nobody else may touch.
+    postgres: Option<Root>,
     odoo: Root,
     /// The volumes' own directories, locked, open since before anything was written. The locks end with the last user of
     /// this, also when the job was cancelled meanwhile.
-    held: [OwnedFd; 2],
+    held: Vec<OwnedFd>,
     /// The job has been dropped: what still runs in the background stops soon.
     given_up: AtomicBool,
+    /// Files that were gone, or other ones, when they were asked for.
+    gone: AtomicU64,
 }
 
 /// Tells the blocking work of a job that was dropped.
@@ -79,6 +82,8 @@ pub(super) enum Piece {
     Data(Vec<u8>),
     /// The end of a file: the digest of all of it.
     Sha256(Vec<u8>),
+    /// Instead of that: it is gone, or another one, where it was listed.
+    Gone,
 }
 
 fn invalid(why: String) -> io::Error {
@@ -89,24 +94,44 @@ impl Target {
     /// Opens and locks both volumes; `WouldBlock` while an earlier attempt is ending.
     pub(super) fn open(places: &Places) -> io::Result<Self> {
         let (postgres, odoo) = (Root::open(&places.postgres)?, Root::open(&places.odoo)?);
-        let hold = |root: &Root| {
+        Self::hold(Some(postgres), odoo)
+    }
+
+    /// The same of a copy whose PostgreSQL runs: only Odoo's files come, and those that have not changed since the last time are not
+    /// looked into.
+    pub(super) fn open_beside(places: &Places) -> io::Result<Self> {
+        Self::hold(None, Root::open(&places.odoo)?)
+    }
+
+    fn hold(postgres: Option<Root>, odoo: Root) -> io::Result<Self> {
+        let mut held = Vec::new();
+        for root in postgres.iter().chain([&odoo]) {
             let handle = root.directory(&RelPath::root())?;
             flock(&handle, FlockOperation::NonBlockingLockExclusive)?;
-            Ok::<_, io::Error>(handle)
-        };
+            held.push(handle);
+        }
         Ok(Self {
-            held: [hold(&postgres)?, hold(&odoo)?],
+            held,
             postgres,
             odoo,
             given_up: AtomicBool::new(false),
+            gone: AtomicU64::new(0),
         })
     }
 
-    fn root(&self, volume: Role) -> &Root {
+    fn root(&self, volume: Role) -> io::Result<&Root> {
         match volume {
-            Role::Postgres => &self.postgres,
-            Role::Odoo => &self.odoo,
+            Role::Odoo => Ok(&self.odoo),
+            Role::Postgres => self
+                .postgres
+                .as_ref()
+                .ok_or_else(|| invalid("files of the database came, which runs".to_owned())),
         }
+    }
+
+    /// Files that were gone, or other ones, when they were asked for.
+    pub(super) fn gone(&self) -> u64 {
+        self.gone.load(Relaxed)
     }
 
     fn go_on(&self) -> io::Result<()> {
@@ -118,7 +143,9 @@ impl Target {
 
     /// Free bytes, and the size of the file system, of the fuller volume.
     pub(super) fn space(&self) -> io::Result<(u64, u64)> {
-        Ok(self.postgres.space()?.min(self.odoo.space()?))
+        let odoo = self.odoo.space()?;
+        let postgres = self.postgres.as_ref().map(Root::space).transpose()?;
+        Ok(postgres.map_or(odoo, |space| space.min(odoo)))
     }
 
     /// Removes what the list does not name, makes its directories, and looks at what is here of its files. The list and
@@ -133,13 +160,14 @@ impl Target {
             here: 0,
         };
         preparing.step()?;
-        for volume in [Role::Postgres, Role::Odoo] {
+        let volumes = [Role::Postgres, Role::Odoo].into_iter();
+        for volume in volumes.filter(|v| *v == Role::Odoo || self.postgres.is_some()) {
             // Twice the bounds of a list: what is here may be another one's scrap.
             let limits = Limits {
                 entries: 2 * LIMITS.entries,
                 path_bytes: 2 * LIMITS.path_bytes,
             };
-            let walked = self.root(volume);
+            let walked = self.root(volume)?;
             walked.walk(limits, &mut |found| preparing.met(volume, &found))?;
         }
         while preparing.next.is_some() {
@@ -154,7 +182,7 @@ impl Target {
 
     /// The digest of what is here of a file, and how much that is.
     fn digest_of(&self, entry: &Entry) -> io::Result<(Sha256, u64)> {
-        let (mut file, size) = self.root(entry.volume).file(&entry.path)?;
+        let (mut file, size) = self.root(entry.volume)?.file(&entry.path)?;
         let (mut digest, mut offset) = (Sha256::new(), 0u64);
         let mut piece = vec![0; CHUNK];
         while offset < size {
@@ -177,13 +205,19 @@ impl Target {
         for ask in asks.list.read() {
             let ask = ask?;
             let entry = &ask.entry;
-            let file = self.root(entry.volume).writable(&entry.path)?;
+            let root = self.root(entry.volume)?;
+            let file = root.writable(&entry.path)?;
             let mut writer = Writer::begin(file, &ask, &asks.parts)?;
             let same = loop {
                 self.go_on()?;
                 match pieces.blocking_recv() {
                     Some(Piece::Data(data)) => writer.write(&data)?,
                     Some(Piece::Sha256(theirs)) => break writer.end(&theirs)?,
+                    Some(Piece::Gone) => {
+                        root.remove(&entry.path)?;
+                        self.gone.fetch_add(1, Relaxed);
+                        break true;
+                    }
                     None => return Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
                 }
             };
@@ -210,7 +244,7 @@ impl Target {
     /// Gives the directories their owners, rights and times, and brings everything to disk.
     pub(super) fn finish(&self, manifest: &Manifest) -> io::Result<()> {
         let set = |entry: &Entry| {
-            let directory = self.root(entry.volume).directory(&entry.path)?;
+            let directory = self.root(entry.volume)?.directory(&entry.path)?;
             set_meta(directory, &entry.meta)
         };
         // Inner ones first, as the outer one's rights may close them; there are as many open as the tree is deep.
@@ -266,11 +300,14 @@ impl Preparing<'_> {
                 Some(Ordering::Less) => self.take(0)?,
                 Some(Ordering::Equal) => break,
                 Some(Ordering::Greater) | None => {
-                    return self.target.root(volume).remove(&found.path);
+                    return self.target.root(volume)?.remove(&found.path);
                 }
             }
         }
         let directory = self.next.as_ref().is_some_and(|next| next.size.is_none());
+        if self.is_unchanged(found) {
+            return self.step();
+        }
         match found.kind {
             Kind::Directory if directory => self.step(),
             // One with other names is never written: it makes way.
@@ -279,10 +316,20 @@ impl Preparing<'_> {
                 linked: false,
             } if !directory => self.take(size),
             _ => {
-                self.target.root(volume).remove(&found.path)?;
+                self.target.root(volume)?.remove(&found.path)?;
                 self.take(0)
             }
         }
+    }
+
+    /// Whether the next entry is a file that came before and has the size and time that it had: while its source runs that must do, as
+    /// nobody could look into all files while a tenant waits. What a file's name stands for, Odoo never changes.
+    fn is_unchanged(&self, found: &Found) -> bool {
+        let (Kind::File { size, linked }, Some(next)) = (&found.kind, &self.next) else {
+            return false;
+        };
+        let is_quick = self.target.postgres.is_none() && !linked;
+        is_quick && next.size == Some(*size) && next.meta == found.meta
     }
 
     /// Deals with the next entry, of which so many bytes are here.
@@ -292,7 +339,10 @@ impl Preparing<'_> {
             return Ok(());
         };
         match entry.size {
-            None => self.target.root(entry.volume).make_directory(&entry.path)?,
+            None => self
+                .target
+                .root(entry.volume)?
+                .make_directory(&entry.path)?,
             Some(size) => {
                 let ask = self.ask(entry, size, here)?;
                 self.here = self.here.saturating_add(ask.offset);

@@ -5,6 +5,7 @@
 mod aside;
 mod copies;
 mod data;
+mod follow;
 mod full;
 mod images;
 

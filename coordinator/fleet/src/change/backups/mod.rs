@@ -216,16 +216,22 @@ impl Edit<'_> {
     }
 
     /// The log of before leads no further: a tenant that was restored in its place, or has returned, is backed up anew, before all
-    /// others.
+    /// others. So is one that has moved: its new host does not know of the log of before, and one that ran meanwhile has begun another
+    /// timeline there.
     pub(in crate::change) fn back_up_soon(&mut self, tenant: &Tenant) {
         let policy = self.settings.backups.policy(&tenant.spec.plan);
         let of = self.state.fleet.backups.get(&tenant.uid).cloned();
         if let (Some(policy), Some(of)) = (policy, of) {
-            let wish = Asked {
+            // What somebody waits for already is made of it, with its labels.
+            let asked = of.asked.clone().unwrap_or_else(|| Asked {
                 at: self.stamp.now,
                 by: self.stamp.actor.clone(),
                 labels: Vec::new(),
+                left: Vec::new(),
+            });
+            let wish = Asked {
                 left: policy.destinations.clone(),
+                ..asked
             };
             self.put_backups(TenantBackups {
                 asked: Some(wish),

@@ -31,8 +31,20 @@ impl Edit<'_> {
             }
         }
         kept.halted = false;
+        kept.hold_ms = None;
         kept.generation += 1;
         self.put_tenant(kept);
+    }
+
+    /// Nobody is held or passed on for an operation that is over.
+    fn let_stragglers_go(&mut self, operation: &Operation) {
+        let Some(tenant) = self.subject(operation) else {
+            return;
+        };
+        let mut left = (*tenant).clone();
+        if left.let_go() {
+            self.put_tenant(left);
+        }
     }
 
     /// Begins the way back; an error when there is none.
@@ -238,6 +250,9 @@ impl Edit<'_> {
         if let Procedure::Converge(converge) = &mut ended.procedure {
             // Nobody goes back from here: the record need not keep what the tenant was.
             converge.back = WayBack::None;
+        }
+        if matches!(ended.procedure, Procedure::Move(_)) {
+            self.let_stragglers_go(&ended);
         }
         self.state.routes_due.remove(&ended.id);
         self.state.told_overdue.remove(&ended.id);

@@ -14,10 +14,11 @@ use super::{ChangeError, Edit, Outcome, done_step};
 #[cfg(feature = "planted")]
 use crate::planted;
 use crate::{
-    desired::{CopyRole, Tenant, TenantBefore, TenantCopy, TenantPlacement},
+    desired::{CopyRole, Stragglers, Tenant, TenantBefore, TenantCopy, TenantPlacement},
     event::EventKind,
     operation::{Operation, Procedure, Relocation, Stage},
     procedures::{self, Advance, Effect},
+    views,
 };
 
 /// Transitions that one call makes at most: more than any procedure has stages.
@@ -134,11 +135,21 @@ impl Edit<'_> {
             return;
         };
         match (effect, &operation.procedure) {
-            (Effect::Halt, _) => {
+            (Effect::Halt | Effect::Hold { .. }, _) => {
                 let mut halted = (*tenant).clone();
                 halted.halted = true;
+                halted.hold_ms = match effect {
+                    Effect::Hold { most_ms } => Some(*most_ms),
+                    _ => None,
+                };
                 halted.generation += 1;
                 self.put_tenant(halted);
+            }
+            (Effect::PassOn, _) => {
+                // Neither copy has anything to become by it, so no generation is waited for.
+                let mut passing = (*tenant).clone();
+                passing.pass_on();
+                self.put_tenant(passing);
             }
             (Effect::TakeOver { left_behind }, Procedure::Move(relocation)) => {
                 self.take_over(&tenant, relocation, left_behind);
@@ -205,6 +216,10 @@ impl Edit<'_> {
         moved.copies.push(TenantCopy {
             place: left,
             role: CopyRole::Fenced { until: None },
+            stragglers: match moved.hold_ms.take() {
+                Some(most_ms) => Stragglers::Held { most_ms },
+                None => Stragglers::Refused,
+            },
         });
         // Whoever pinned it has moved it since: the newer wish counts.
         if let Some(pinned) = &mut moved.spec.host {
@@ -212,6 +227,9 @@ impl Edit<'_> {
         }
         moved.generation += 1;
         let moved = self.put_tenant(moved);
+        if views::stopped_since(&moved).is_none() {
+            self.back_up_soon(&moved);
+        }
         let left_behind = match left_behind {
             "" => String::new(),
             what => format!(", and has what did not come along: {what}"),
@@ -270,9 +288,19 @@ impl Edit<'_> {
         let state = &*self.state;
         let waits_no_longer = |(_, id): &(u64, Uuid)| {
             let operation = state.fleet.operations.get(id);
-            operation.is_none_or(|o| procedures::is_out_of_patience(state, o, self.stamp.now))
+            operation.is_none_or(|o| match procedures::passes_on(o) {
+                true => !procedures::lingers(o, self.stamp.now),
+                false => procedures::is_out_of_patience(state, o, self.stamp.now),
+            })
         };
-        let over = (state.routes_due.oldest_first()).take_while(waits_no_longer);
+        // Some wait for longer than others, and keep nobody.
+        let is_patient = |(_, id): &(u64, Uuid)| {
+            let operation = state.fleet.operations.get(id);
+            operation.is_some_and(|o| procedures::passes_on(o))
+        };
+        let over = (state.routes_due.oldest_first())
+            .take_while(|due| is_patient(due) || waits_no_longer(due))
+            .filter(|due| waits_no_longer(due));
         let over: Vec<Uuid> = over.take(IMPATIENT).map(|(_, id)| id).collect();
         for id in over {
             self.drive(id);

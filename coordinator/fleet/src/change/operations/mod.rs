@@ -165,7 +165,7 @@ impl Edit<'_> {
         if before.is_deleted() && !tenant.is_deleted() {
             tenant.keep_copies_until_well();
         }
-        tenant.halted = current.halted;
+        (tenant.halted, tenant.hold_ms) = (current.halted, current.hold_ms);
         tenant.generation = current.generation + 1;
         tenant.operation = self.stamp.id;
         let procedure = Procedure::Converge(Converge {

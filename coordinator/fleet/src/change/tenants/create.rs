@@ -239,6 +239,7 @@ impl Edit<'_> {
             started_at: None,
             copies: Vec::new(),
             halted: false,
+            hold_ms: None,
             last_epoch: 0,
             from_backup: None,
             before: None,

@@ -13,10 +13,11 @@ use super::{
     wrong_state,
 };
 use crate::{
-    desired::{CopyRole, MAX_COPIES, Tenant, TenantCopy, TenantPlacement},
+    change::Whither,
+    desired::{CopyRole, MAX_COPIES, Stragglers, Tenant, TenantCopy, TenantPlacement},
     event::EventKind,
     observed::CopyObserved,
-    operation::{MoveStage, OperationKind, Procedure, Relocation},
+    operation::{Live, MoveStage, OperationKind, Procedure, Relocation},
     placement::{self, Judgement, Rejection, Request},
     views,
 };
@@ -25,7 +26,8 @@ impl Edit<'_> {
     pub(in crate::change) fn move_tenant(
         &mut self,
         name: &TenantName,
-        to: &HostName,
+        to: Whither,
+        max_pause_ms: Option<u32>,
         request_id: Option<String>,
     ) -> Result<Outcome, ChangeError> {
         if let Some(operation) =
@@ -39,6 +41,7 @@ impl Edit<'_> {
             let problem = "has never run: there is nothing to move yet";
             return Err(wrong_state(name, problem.to_owned()));
         }
+        let to = &self.destination(&tenant, to)?;
         let kept = self.kept_place(&tenant, to)?;
         if kept.is_none() && tenant.copies.len() >= MAX_COPIES {
             let problem = format!("has {MAX_COPIES} older copies that are kept for a while");
@@ -47,6 +50,7 @@ impl Edit<'_> {
         for host in [&tenant.placement.host, to] {
             self.check_peer(&tenant.name, host)?;
         }
+        let live = self.live(&tenant, to, max_pause_ms)?;
         let place = self.incoming_place(&tenant, to, kept.as_ref())?;
         let log = vec![done_step("place", place.reason.to_string(), self.stamp.now)];
         let from = tenant.placement.host.clone();
@@ -55,9 +59,11 @@ impl Edit<'_> {
         tenant.copies.push(TenantCopy {
             place,
             role: CopyRole::Incoming,
+            stragglers: Stragglers::Refused,
         });
         tenant.generation += 1;
         self.make_way(&tenant, OperationKind::Move);
+        tenant.let_go(); // as who gave way has, by now
         tenant.operation = self.stamp.id;
         let procedure = Procedure::Move(Relocation {
             from: from.clone(),
@@ -67,6 +73,7 @@ impl Edit<'_> {
             source: None,
             leave_until: self.stamp.now,
             copying_since: None,
+            live,
         });
         let operation = self.begin(OperationKind::Move, &tenant, procedure, request_id, log);
         let tenant = self.put_tenant(tenant);
@@ -78,6 +85,66 @@ impl Edit<'_> {
             format!("from {from} to {to}"),
         );
         Ok(Outcome::Operation(operation))
+    }
+
+    /// The host that it is to move to.
+    fn destination(&self, tenant: &Tenant, to: Whither) -> Result<HostName, ChangeError> {
+        let from = match to {
+            Whither::Host(host) => return Ok(host),
+            Whither::AwayFrom(host) => host,
+        };
+        let name = &tenant.name;
+        if tenant.placement.host != from {
+            let problem = format!(
+                "is on host {}, so it need not move away from host {from}",
+                tenant.placement.host
+            );
+            return Err(wrong_state(name, problem));
+        }
+        let request = Request {
+            size: tenant.size,
+            host: None,
+            labels: &tenant.spec.host_labels,
+        };
+        let inputs = self.state.placement_inputs(self.settings);
+        let decision = placement::choose(inputs, request, self.stamp.now);
+        // Best first; where an older copy lies, only who names that host writes over it.
+        let mut fitting = decision.hosts.iter().filter(|judged| judged.fits());
+        let other = fitting.find(|judged| tenant.place_on(&judged.host).is_none());
+        match other {
+            Some(judged) => Ok(judged.host.clone()),
+            None => Err(ChangeError::NoHostFits {
+                name: name.clone(),
+                decision: Box::new(decision),
+            }),
+        }
+    }
+
+    /// How it moves while it runs; `None`: it does not run, or is to be stopped for it.
+    fn live(
+        &self,
+        tenant: &Tenant,
+        to: &HostName,
+        max_pause_ms: Option<u32>,
+    ) -> Result<Option<Live>, ChangeError> {
+        let Some(max_pause_ms) = max_pause_ms.filter(|_| tenant.desired == Lifecycle::Running)
+        else {
+            return Ok(None);
+        };
+        for host in [&tenant.placement.host, to] {
+            let seen = self.state.observed.hosts.get(host);
+            if !seen.is_some_and(|seen| seen.hello.follows) {
+                let problem = format!(
+                    "cannot be moved while it runs: the agent of host {host} keeps no copies up (it is silent, or of a version \
+                     before). Without `--max-pause` it is moved all the same, and is stopped while its data is copied"
+                );
+                return Err(wrong_state(&tenant.name, problem));
+            }
+        }
+        Ok(Some(Live {
+            max_pause_ms,
+            held_at: None,
+        }))
     }
 
     /// The place of an older copy on that host, which is overwritten by the one that comes: then it is no more a copy to

@@ -126,7 +126,8 @@ fn a_host_whose_agent_serves_no_others_gets_no_move_and_no_tenant_stops_for_it()
         .insert(h2.clone(), std::sync::Arc::new(seen));
     let order = Command::MoveTenant {
         name: alfa.clone(),
-        to: h2,
+        to: h2.into(),
+        max_pause_ms: None,
         request_id: None,
     };
     let refused = bench.apply(order).unwrap_err().to_string();

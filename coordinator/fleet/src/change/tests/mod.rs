@@ -9,6 +9,7 @@ mod gone;
 mod hopeless;
 mod joining;
 mod lifecycle;
+mod live;
 mod mends;
 mod moves;
 mod operations;

@@ -51,7 +51,8 @@ pub(super) fn moving() -> (Bench, Uuid, HostName, HostName, TenantName) {
     let h2 = bench.host("h2", resources(8, 32, 100));
     let order = Command::MoveTenant {
         name: alfa.clone(),
-        to: h2.clone(),
+        to: h2.clone().into(),
+        max_pause_ms: None,
         request_id: None,
     };
     let id = start(&mut bench, order);
@@ -59,6 +60,16 @@ pub(super) fn moving() -> (Bench, Uuid, HostName, HostName, TenantName) {
 }
 
 pub(super) fn job(bench: &mut Bench, host: &HostName, id: Uuid, state: JobState) {
+    job_with(bench, host, id, state, None);
+}
+
+pub(super) fn job_with(
+    bench: &mut Bench,
+    host: &HostName,
+    id: Uuid,
+    state: JobState,
+    pause_ms: Option<u32>,
+) {
     let report = isyone_types::report::HostReport {
         resources: resources(8, 32, 100),
         docker_error: String::new(),
@@ -75,6 +86,7 @@ pub(super) fn job(bench: &mut Bench, host: &HostName, id: Uuid, state: JobState)
                 JobState::Running => String::new(),
                 _ => "no route".to_owned(),
             },
+            pause_ms,
         }],
         condition: Default::default(),
     };
@@ -235,7 +247,8 @@ fn a_deleted_tenant_takes_all_its_copies_along() {
 pub(super) fn order(to: &HostName) -> Command {
     Command::MoveTenant {
         name: name("alfa"),
-        to: to.clone(),
+        to: to.clone().into(),
+        max_pause_ms: None,
         request_id: None,
     }
 }

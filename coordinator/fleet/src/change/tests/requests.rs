@@ -50,7 +50,8 @@ fn a_request_id_stands_for_one_request_with_all_its_parameters() {
     };
     let relocate = |to: &str| Command::MoveTenant {
         name: alfa(),
-        to: name(to),
+        to: Whither::Host(name(to)),
+        max_pause_ms: None,
         request_id: key(),
     };
     let domain = |domain: &str, primary| {
@@ -127,7 +128,8 @@ fn who_is_not_at_work_says_so_and_what_to_do_next() {
     bench
         .apply(Command::MoveTenant {
             name: alfa(),
-            to: name("h2"),
+            to: Whither::Host(name("h2")),
+            max_pause_ms: None,
             request_id: None,
         })
         .unwrap();

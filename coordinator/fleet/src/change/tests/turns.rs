@@ -16,7 +16,8 @@ const TENANTS: [&str; 6] = ["alfa", "beta", "gama", "delta", "echo", "fox"];
 fn order(tenant: &str, to: &HostName) -> Command {
     Command::MoveTenant {
         name: name(tenant),
-        to: to.clone(),
+        to: to.clone().into(),
+        max_pause_ms: None,
         request_id: None,
     }
 }

@@ -146,6 +146,7 @@ fn job(id: Uuid, state: JobState, made: Option<BackupMade>) -> JobReport {
         },
         fault: (state == JobState::Failed).then_some(Fault::Full),
         backup: made.map(Box::new),
+        pause_ms: None,
     }
 }
 
@@ -391,6 +392,36 @@ fn an_order_that_nobody_carries_out_ends() {
     );
 }
 
+/// What its new host knows of its log begins with a base.
+#[test]
+fn a_tenant_that_has_moved_is_backed_up_anew_and_at_once() {
+    let (mut bench, _, alfa) = backed_up(&["main"]);
+    let h2 = bench.host("h2", resources(8, 32, 100));
+    greet(&mut bench, &h2, true);
+    let moving = Command::MoveTenant {
+        name: alfa.clone(),
+        to: h2.clone().into(),
+        max_pause_ms: None,
+        request_id: None,
+    };
+    let id = operation_of(bench.apply(moving).unwrap()).id;
+    bench.settle();
+    bench.settle();
+    assert_eq!(of(&bench, &alfa).asked, None);
+    report(&mut bench, &h2, vec![job(id, JobState::Done, None)], None);
+    let asked = of(&bench, &alfa).asked.unwrap();
+    let left: Vec<&str> = asked.left.iter().map(|name| name.as_str()).collect();
+    assert_eq!(left, ["main"]);
+    assert_eq!(pass(&mut bench), [], "not while it moves");
+    for _ in 0..3 {
+        bench.settle();
+    }
+    let begun = pass(&mut bench);
+    assert_eq!(begun.len(), 1);
+    let order = of(&bench, &alfa).order.unwrap();
+    assert_eq!((order.host, order.make.work), (h2, BackupWork::Base));
+}
+
 #[test]
 fn a_host_reaches_what_is_placed_there_and_nothing_else() {
     let (mut bench, h1, alfa) = backed_up(&["main"]);
@@ -409,7 +440,8 @@ fn a_host_reaches_what_is_placed_there_and_nothing_else() {
     bench
         .apply(Command::MoveTenant {
             name: alfa.clone(),
-            to: h2.clone(),
+            to: h2.clone().into(),
+            max_pause_ms: None,
             request_id: None,
         })
         .unwrap();

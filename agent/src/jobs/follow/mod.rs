@@ -1,0 +1,301 @@
+//! Keeps a copy up with a tenant that runs on another host: a base backup first, then PostgreSQL follows by streaming, and files come in
+//! passes. How long the tenant would pause if its copy took over is told after each of these. When the tenant is stopped, what is missing
+//! comes, both ends are compared, and the copy is complete; or it is said that it never can be.
+//!
+//! The tunnel to the other host's PostgreSQL is a socket in the directory of settings that the container sees anyway, so that the
+//! standby is the tenant's own container from the beginning. An attempt that is dropped leaves what the next goes on from. Not here: the
+//! container that follows and its promotion (tenant), files (fetch), when the tenant is stopped (the coordinator).
+
+mod bring;
+mod line;
+
+use std::{sync::Arc, time::Duration};
+
+use isyone_proto::plan::{JobOrder, JobWork, TenantPlan};
+use tokio::time::{Instant, sleep};
+use tonic::async_trait;
+
+use self::line::{Line, Lines};
+use super::{
+    JobError, Progress, Work,
+    fetch::{Fetch, Way},
+};
+use crate::{
+    base::{beneath::RelPath, fsutil::blocking},
+    host::Host,
+    peer::{
+        Databases, Of,
+        cluster::{self as sql, Cluster},
+    },
+    plan::standby::{self, CONTROL_FILE, Control, Lsn, PAGE_BYTES, Sequence},
+    tenant::{
+        copies::{self, Copy},
+        takeover,
+    },
+};
+
+type Attempt<T> = Result<T, JobError>;
+
+/// How long a standby may take to answer once its container may start.
+const START: Duration = Duration::from_secs(120);
+/// How long one that has everything may take to apply it, after the other one was stopped.
+const APPLY: Duration = Duration::from_secs(20);
+/// First and longest pause between looks at a standby.
+const LOOKS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+/// Shortest pause between passes over the files, and how many times as long as a pass it is: a tenant with many files is not read all the
+/// time.
+const BETWEEN: (Duration, u32) = (Duration::from_secs(3), 5);
+/// What a pause takes whatever there is to copy, milliseconds: two containers stop, messages go to and fro, one starts. By hand it was
+/// 1.8 to 2.5 s with everything.
+const LEAST_PAUSE_MS: u64 = 2_000;
+/// Bytes of log that a standby applies in a millisecond, at least.
+const APPLIED_PER_MS: u64 = 16 << 10;
+
+/// Keeps copies of this host up with tenants of others.
+pub struct Follow {
+    fetch: Arc<Fetch>,
+    host: Arc<Host>,
+    databases: Arc<dyn Databases>,
+    rate_bytes_per_s: u64,
+    lines: Lines,
+}
+
+fn again(why: impl ToString) -> JobError {
+    JobError::Again(why.to_string())
+}
+
+fn disk(e: std::io::Error) -> JobError {
+    again(format!("this host's disk: {e}"))
+}
+
+#[async_trait]
+impl Work for Follow {
+    async fn attempt(&self, order: &JobOrder, progress: &Progress) -> Attempt<()> {
+        let is_last = matches!(order.work, JobWork::Follow { last: true, .. });
+        let way = Way::open(&self.fetch, order, progress).await?;
+        let tenant = way.tenant()?;
+        let of = Of {
+            tenant: order.tenant.clone(),
+            uid: order.uid,
+        };
+        let directory = self.host.directory(&tenant);
+        let line = Line::open(&self.lines, &directory, way.channel.clone(), of.clone()).await?;
+        match copies::find(&self.host, &tenant).await.map_err(disk)? {
+            Copy::Incoming if is_last => {
+                let why = "the tenant was stopped before its copy was here";
+                return Err(JobError::Never(why.to_owned()));
+            }
+            Copy::Incoming => self.bring(&tenant, &line, progress).await?,
+            Copy::Following => {}
+            Copy::Complete(Some(job)) if job == order.id => return Ok(()),
+            Copy::Complete(_) => {
+                let why = "the copy here is complete, and is never written again";
+                return Err(JobError::Never(why.to_owned()));
+            }
+            Copy::Closed | Copy::Unrecorded => {
+                return Err(again("the volumes for it are not made yet"));
+            }
+        }
+        let copy = Standby {
+            work: self,
+            tenant: &tenant,
+            of: &of,
+            way: &way,
+            line: &line,
+            at: bring::cluster_at(&self.image(&tenant).await?),
+        };
+        copy.await_start().await?;
+        match is_last {
+            true => copy.complete(order, progress).await,
+            false => copy.keep_up(progress).await,
+        }
+    }
+}
+
+impl Follow {
+    /// `rate_bytes_per_s`: how fast a base backup may come; 0: as fast as it does.
+    pub fn new(
+        fetch: Arc<Fetch>,
+        host: Arc<Host>,
+        databases: Arc<dyn Databases>,
+        rate_bytes_per_s: u64,
+    ) -> Self {
+        Self {
+            fetch,
+            host,
+            databases,
+            rate_bytes_per_s,
+            lines: Lines::default(),
+        }
+    }
+}
+
+/// A copy whose PostgreSQL follows.
+struct Standby<'a> {
+    work: &'a Follow,
+    tenant: &'a TenantPlan,
+    of: &'a Of,
+    way: &'a Way<'a>,
+    line: &'a Line,
+    /// Where the cluster lies in its volume: empty, or with a slash at its end.
+    at: String,
+}
+
+impl Standby<'_> {
+    /// Our own end's PostgreSQL.
+    async fn here(&self, database: &str) -> Attempt<Cluster> {
+        let socket = self.work.databases.connect(self.of).await;
+        let socket = socket.map_err(|e| again(format!("the standby here: {e}")))?;
+        Cluster::open(socket, database).await.map_err(again)
+    }
+
+    /// Waits until the standby answers: the tenant's loop starts it.
+    async fn await_start(&self) -> Attempt<()> {
+        let begin = Instant::now();
+        let (mut pause, longest) = LOOKS;
+        loop {
+            let asked = async {
+                let cluster = self.here("postgres").await?;
+                cluster.number(sql::IS_STANDBY).await.map_err(again)
+            };
+            match asked.await {
+                Ok(1) => return Ok(()),
+                Ok(_) => {
+                    let why = "what runs here is no standby: its own writes would be lost";
+                    return Err(JobError::Never(why.to_owned()));
+                }
+                Err(why) if begin.elapsed() >= START => return Err(why),
+                Err(_) => {}
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(longest);
+        }
+    }
+
+    /// Brings what changes, and tells how long the tenant would pause; until the order is another one.
+    async fn keep_up(&self, progress: &Progress) -> Attempt<()> {
+        let there = self.line.cluster("postgres").await.map_err(again)?;
+        let here = self.here("postgres").await?;
+        loop {
+            let passed = self.way.pass().await?;
+            let written = there.number(sql::WRITTEN).await.map_err(again)?;
+            let applied = here.number(sql::APPLIED).await.map_err(again)?;
+            let pause = estimate_ms(passed.took, written.saturating_sub(applied));
+            progress.pause(Some(pause));
+            sleep(BETWEEN.0.max(passed.took * BETWEEN.1)).await;
+        }
+    }
+
+    /// The tenant has stopped: brings the rest, compares, and records that the copy is complete.
+    async fn complete(&self, order: &JobOrder, progress: &Progress) -> Attempt<()> {
+        let (passed, compared) = tokio::join!(self.way.pass(), self.compare());
+        let (passed, sequences) = (passed?, compared?);
+        if passed.gone > 0 {
+            return Err(again(format!(
+                "{} files changed although the tenant is stopped",
+                passed.gone
+            )));
+        }
+        progress.note(passed.skipped);
+        let (host, tenant, id) = (self.work.host.clone(), self.tenant.clone(), order.id);
+        let recorded = blocking(move || {
+            takeover::keep(&host.directory(&tenant), &sequences)?;
+            copies::complete_following(&host, &tenant, id)
+        });
+        match recorded.await.map_err(disk)? {
+            true => Ok(()),
+            false => Err(again("the copy is not wanted any more")),
+        }
+    }
+
+    /// Whether the standby has all of the log, to the very end that the other one wrote when it was stopped; then what sequences stood
+    /// at. A standby that lacks any of it never gets it: who was to send it has stopped.
+    async fn compare(&self) -> Attempt<Vec<Sequence>> {
+        let control = [path(&self.place(CONTROL_FILE))?];
+        let read = self.way.database_files(&control, PAGE_BYTES as u64);
+        let files = read.await?;
+        let ended = files.first().and_then(|file| standby::control(file));
+        let ended = ended.ok_or_else(|| again("the other host's pg_control is too short"))?;
+        if !ended.is_shut_down {
+            let why = "PostgreSQL on the other host was not shut down cleanly";
+            return Err(JobError::Never(why.to_owned()));
+        }
+        let here = self.here("postgres").await?;
+        let system = here.number(sql::SYSTEM).await.map_err(again)?;
+        if system != ended.system {
+            let why = "the standby here is of another database cluster";
+            return Err(JobError::Never(why.to_owned()));
+        }
+        await_end(&here, &ended).await?;
+        self.sequences().await
+    }
+
+    async fn sequences(&self) -> Attempt<Vec<Sequence>> {
+        let database = self.tenant.name.database();
+        let here = self.here(&database).await?;
+        let found = here.sequences().await.map_err(again)?;
+        let paths = found.iter().map(|(_, file)| path(&self.place(file)));
+        let paths = paths.collect::<Attempt<Vec<_>>>()?;
+        let pages = self.way.database_files(&paths, PAGE_BYTES as u64).await?;
+        let read = found.iter().zip(&pages);
+        let read = read.map(|((oid, file), page)| {
+            let why = || JobError::Never(format!("{file} on the other host is no sequence's"));
+            standby::sequence(*oid, page).ok_or_else(why)
+        });
+        read.collect()
+    }
+
+    /// Where a file of the cluster lies in its volume.
+    fn place(&self, file: &str) -> String {
+        format!("{}{file}", self.at)
+    }
+}
+
+fn path(text: &str) -> Attempt<RelPath> {
+    RelPath::parse(text.as_bytes()).map_err(|e| JobError::Never(format!("{text}: {e}")))
+}
+
+/// Waits until a standby has applied the checkpoint with which its source ended.
+async fn await_end(here: &Cluster, ended: &Control) -> Attempt<()> {
+    let begin = Instant::now();
+    let (mut pause, longest) = LOOKS;
+    loop {
+        let applied = Lsn(here.number(sql::APPLIED).await.map_err(again)?);
+        if applied > ended.checkpoint {
+            return Ok(());
+        }
+        let received = Lsn(here.number(sql::RECEIVED).await.map_err(again)?);
+        let lacks = received <= ended.checkpoint && begin.elapsed() >= longest;
+        if lacks || begin.elapsed() >= APPLY {
+            return Err(JobError::Never(format!(
+                "the standby has {received} of the other host's log and has applied {applied}, which ends after {}",
+                ended.checkpoint
+            )));
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(longest);
+    }
+}
+
+/// How long a tenant would pause.
+fn estimate_ms(pass: Duration, behind_bytes: u64) -> u32 {
+    let pass = u64::try_from(pass.as_millis()).unwrap_or(u64::MAX);
+    let whole = LEAST_PAUSE_MS
+        .saturating_add(pass)
+        .saturating_add(behind_bytes / APPLIED_PER_MS);
+    u32::try_from(whole).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_grows_with_what_is_missing() {
+        let none = Duration::ZERO;
+        assert_eq!(estimate_ms(none, 0), 2_000);
+        assert_eq!(estimate_ms(Duration::from_millis(300), 0), 2_300);
+        assert_eq!(estimate_ms(none, 160 << 20), 12_240);
+        assert_eq!(estimate_ms(Duration::MAX, u64::MAX), u32::MAX);
+    }
+}

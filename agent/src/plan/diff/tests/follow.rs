@@ -1,0 +1,150 @@
+//! Copies that are kept up with a tenant that runs elsewhere, and their taking over.
+//!
+//! Not here: copies of stopped tenants (copies).
+
+use isyone_proto::plan::{DesiredState, Role, Seed};
+
+use super::*;
+use crate::plan::state::Database;
+
+const FOLLOWS: Database = Database::Following { complete: false };
+const COMPLETE: Database = Database::Following { complete: true };
+
+fn standby() -> TenantPlan {
+    TenantPlan {
+        seed: Seed::Peer("h1".parse().unwrap()),
+        desired: DesiredState::Standby,
+        follows: true,
+        ..tenant_plan("alfa")
+    }
+}
+
+/// A copy whose base backup has come.
+fn following() -> (TenantPlan, World) {
+    let plan = standby();
+    let mut world = World::empty(&plan);
+    heed(&plan, false, &mut world.state);
+    assert!(world.converge(&plan, 0, usize::MAX));
+    assert!(world.observed.postgres.is_none(), "nothing has come yet");
+    world.state.database = FOLLOWS;
+    (plan, world)
+}
+
+#[test]
+fn a_standby_runs_alone_and_all_that_odoo_needs_is_there() {
+    let (plan, mut world) = following();
+    assert!(world.converge(&plan, 0, usize::MAX));
+    assert!(world.observed.is_up(Role::Postgres) && !world.observed.is_up(Role::Odoo));
+    assert!(
+        world.observed.odoo.is_some(),
+        "to be started when it takes over"
+    );
+    heed(&plan, false, &mut world.state);
+    assert_eq!(world.state.database, FOLLOWS);
+    // Docker, or a person, has stopped it.
+    world.set_state(Role::Postgres, "exited");
+    assert!(world.converge(&plan, 0, usize::MAX));
+    assert!(world.observed.is_up(Role::Postgres));
+    world.set_state(Role::Odoo, "running");
+    let steps = world.steps(&plan, 0).unwrap();
+    assert_eq!(steps[0].action, Action::StopContainer(Role::Odoo));
+}
+
+#[test]
+fn a_container_that_brings_a_copy_is_left_alone_until_it_has() {
+    let plan = standby();
+    let mut world = World::empty(&plan);
+    heed(&plan, false, &mut world.state);
+    assert!(world.converge(&plan, 0, usize::MAX));
+    world.observed.init = Some(Container::default());
+    assert_eq!(world.steps(&plan, 0).unwrap(), []);
+    world.state.database = FOLLOWS;
+    assert!(world.converge(&plan, 0, usize::MAX));
+    assert!(world.observed.init.is_none());
+}
+
+#[test]
+fn it_takes_over_only_when_it_has_everything_and_the_tenant_is_to_run_here() {
+    let (mut plan, mut world) = following();
+    assert!(world.converge(&plan, 0, usize::MAX));
+    let lives = TenantPlan {
+        desired: DesiredState::Running,
+        seed: Seed::Existing,
+        follows: false,
+        generation: plan.generation + 1,
+        ..plan.clone()
+    };
+    heed(&lives, false, &mut world.state);
+    assert_eq!(world.steps(&lives, 0), Err(Blocked::HalfCopy));
+    world.state.database = COMPLETE;
+    // It lives here from now on, and is not to run yet: nothing stops for that.
+    (plan.seed, plan.generation) = (Seed::Existing, lives.generation);
+    heed(&plan, false, &mut world.state);
+    assert_eq!(world.state.database, COMPLETE);
+    assert_eq!(world.steps(&plan, 0).unwrap(), []);
+    heed(&lives, false, &mut world.state);
+    let actions: Vec<_> = world.steps(&lives, 0).unwrap();
+    let actions: Vec<_> = actions.iter().map(|step| step.action).collect();
+    assert_eq!(actions, [Action::AwaitPostgres, Action::Promote]);
+    for action in actions {
+        world.apply(&lives, action);
+    }
+    let made_anew = |step: &PlannedAction| {
+        matches!(
+            step.action,
+            Action::CreateContainer(_) | Action::RemoveContainer(_) | Action::StopContainer(_)
+        )
+    };
+    let steps = world.steps(&lives, 0).unwrap();
+    assert!(!steps.iter().any(made_anew), "{steps:?}");
+    assert!(world.converge(&lives, 0, usize::MAX));
+    assert!(world.observed.is_up(Role::Odoo) && world.state.is_ready());
+}
+
+/// Whatever it dies at, it goes on from there.
+#[test]
+fn taking_over_is_gone_on_with_after_a_death_at_any_step() {
+    for budget in 0..30 {
+        let (plan, mut world) = following();
+        world.converge(&plan, 0, budget);
+        world.state.database = COMPLETE;
+        let lives = TenantPlan {
+            desired: DesiredState::Running,
+            seed: Seed::Existing,
+            follows: false,
+            ..plan
+        };
+        heed(&lives, false, &mut world.state);
+        world.converge(&lives, 0, budget);
+        assert!(world.converge(&lives, 0, usize::MAX));
+        assert!(world.observed.is_up(Role::Odoo));
+    }
+}
+
+#[test]
+fn a_standby_that_is_not_wanted_any_more_is_stopped_and_one_whose_data_is_gone_is_not_made_up() {
+    let (plan, mut world) = following();
+    assert!(world.converge(&plan, 0, usize::MAX));
+    for desired in [DesiredState::Suspended, DesiredState::Fenced] {
+        let mut world = world.clone();
+        let other = TenantPlan {
+            desired,
+            follows: false,
+            ..plan.clone()
+        };
+        assert!(world.converge(&other, 0, usize::MAX));
+        assert!(!world.observed.is_up(Role::Postgres));
+    }
+    *world.volume(Role::Postgres) = None;
+    assert!(matches!(world.steps(&plan, 0), Err(Blocked::VolumeGone(_))));
+    world.state.database = COMPLETE;
+    let lives = TenantPlan {
+        desired: DesiredState::Running,
+        seed: Seed::Existing,
+        ..plan
+    };
+    assert!(matches!(
+        world.steps(&lives, 0),
+        Err(Blocked::VolumeGone(_))
+    ));
+}

@@ -1,0 +1,208 @@
+//! `isyctl host drain`: cordons a host and orders a move away for each of its tenants. The coordinator queues moves, two at a time for each
+//! host, and goes on with them whatever becomes of this program; typed again, the command finds those under way and orders the rest. What
+//! cannot be moved is listed with the reason.
+//!
+//! Not here: where a tenant goes (placement), the stages of a move.
+
+use std::time::Duration;
+
+use clap::Args;
+use isyone_proto::pb::v1::{
+    CordonHostRequest, ListOperationsRequest, ListTenantsRequest, MoveTenantRequest, Operation,
+    OperationKind, OperationState, Tenant,
+};
+
+use crate::{
+    app::App,
+    client::Client,
+    clock,
+    exit::{Exit, Failure, Outcome},
+    options::{Waiting, duration},
+    output::{
+        format,
+        table::{Table, clean},
+    },
+    wait,
+};
+
+/// `isyctl host drain`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The host is cordoned first. Then each of its tenants is moved to wherever there is most room. A tenant that runs is \
+stopped while its data is copied; with `--max-pause` it runs meanwhile, and pauses for so long at most. Two at a time \
+are moved; the others run on until it is their turn. Ctrl-C only stops waiting: what was ordered goes on.
+
+What cannot be moved is listed with the reason, and the exit code is 1 then. Make room (or delete it), and type the \
+command again: it goes on with the rest.
+
+Examples:
+  isyctl host drain h1
+  isyctl host drain h1 --max-pause 5s --yes
+  isyctl host drain h1 --no-wait               follow it with `isyctl op list`")]
+pub struct Drain {
+    /// The host's name
+    name: String,
+    /// Let tenants run while their data is copied, and pause for so long at most (500ms to 10m)
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    max_pause: Option<Duration>,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+    #[command(flatten)]
+    waiting: Waiting,
+}
+
+/// What has become of a tenant.
+enum Fate {
+    /// It is being moved, by this operation.
+    Moves(Box<Operation>),
+    Blocked(String),
+}
+
+impl Drain {
+    pub async fn run(self, app: &App) -> Outcome {
+        let client = app.client()?;
+        let name = clean(&self.name);
+        let tenants = self.tenants(&client).await?;
+        let question = format!(
+            "Move {} away from {name}?",
+            format::plural(tenants.len(), "tenant")
+        );
+        let doing = format!("drain host `{name}`");
+        if !self.yes && !tenants.is_empty() && !app.ui.confirm(&doing, &question)? {
+            app.ui.note("nothing was changed");
+            return Ok(Exit::Failed);
+        }
+        let request = CordonHostRequest {
+            name: self.name.clone(),
+        };
+        client
+            .read(&doing, request, |c, r| async move {
+                c.hosts().cordon_host(r).await
+            })
+            .await?;
+        let mut fates = Vec::new();
+        for tenant in &tenants {
+            fates.push((clean(&tenant.name), self.order(&client, tenant).await));
+        }
+        if self.waiting.wanted() {
+            for (_, fate) in &mut fates {
+                await_end(app, &client, fate).await?;
+            }
+        }
+        self.tell(app, &fates)
+    }
+
+    /// All that are placed there, also deleted ones, which keep the host from being removed.
+    async fn tenants(&self, client: &Client) -> Result<Vec<Tenant>, Failure> {
+        client
+            .pages(None, |page_size, page_token| {
+                let request = ListTenantsRequest {
+                    page_size,
+                    page_token,
+                    host: self.name.clone(),
+                    show_deleted: true,
+                    phase: 0,
+                };
+                async move {
+                    let page = client
+                        .read("list tenants", request, |c, r| async move {
+                            c.tenants().list_tenants(r).await
+                        })
+                        .await?;
+                    Ok((page.tenants, page.next_page_token))
+                }
+            })
+            .await
+    }
+
+    /// Orders its move, or finds the one under way.
+    async fn order(&self, client: &Client, tenant: &Tenant) -> Fate {
+        match moving(client, &tenant.name).await {
+            Ok(Some(operation)) => return Fate::Moves(Box::new(operation)),
+            Ok(None) => {}
+            Err(failure) => return Fate::Blocked(failure.message),
+        }
+        let message = MoveTenantRequest {
+            name: tenant.name.clone(),
+            request_id: clock::request_id(),
+            away_from_host: self.name.clone(),
+            max_pause_ms: self.max_pause.map(format::milliseconds),
+            ..MoveTenantRequest::default()
+        };
+        let doing = format!("move tenant `{}`", clean(&tenant.name));
+        let ordered = client
+            .change(&doing, message, |c, r| async move {
+                c.tenants().move_tenant(r).await
+            })
+            .await;
+        match ordered {
+            Ok(operation) => Fate::Moves(Box::new(operation)),
+            Err(failure) => Fate::Blocked(failure.message),
+        }
+    }
+
+    fn tell(&self, app: &App, fates: &[(String, Fate)]) -> Outcome {
+        let name = clean(&self.name);
+        let blocked: Vec<_> = fates
+            .iter()
+            .filter_map(|(tenant, fate)| match fate {
+                Fate::Blocked(why) => Some((tenant.as_str(), why.as_str())),
+                Fate::Moves(_) => None,
+            })
+            .collect();
+        let gone = format::plural(fates.len() - blocked.len(), "tenant");
+        let verb = if self.waiting.wanted() {
+            "moved"
+        } else {
+            "to be moved"
+        };
+        app.ui
+            .note(&format!("host {name} is cordoned; {gone} {verb}"));
+        if blocked.is_empty() {
+            return Ok(Exit::Done);
+        }
+        let mut table = Table::new(vec!["TENANT", "STAYS BECAUSE"]);
+        for (tenant, why) in &blocked {
+            table.row(vec![(*tenant).into(), (*why).into()]);
+        }
+        app.ui.note(table.render().trim_end());
+        app.ui.note(&format!(
+            "{} left on {name}: type the command again when that has changed",
+            format::plural(blocked.len(), "tenant")
+        ));
+        Ok(Exit::Failed)
+    }
+}
+
+/// The move of a tenant that is under way.
+async fn moving(client: &Client, tenant: &str) -> Result<Option<Operation>, Failure> {
+    let request = ListOperationsRequest {
+        page_size: 1,
+        page_token: String::new(),
+        tenant: tenant.to_owned(),
+        active_only: true,
+    };
+    let page = client
+        .read("list operations", request, |c, r| async move {
+            c.operations().list_operations(r).await
+        })
+        .await?;
+    let mut operations = page.operations.into_iter();
+    Ok(operations.find(|operation| operation.kind() == OperationKind::Move))
+}
+
+/// Waits until it has moved, or cannot.
+async fn await_end(app: &App, client: &Client, fate: &mut Fate) -> Result<(), Failure> {
+    let Fate::Moves(operation) = &*fate else {
+        return Ok(());
+    };
+    let last = wait::ended(client, &app.ui, (**operation).clone(), app.wait_limit()).await?;
+    if last.state() != OperationState::Succeeded {
+        *fate = Fate::Blocked(match last.error.as_str() {
+            "" => "its move was cancelled".to_owned(),
+            why => clean(why),
+        });
+    }
+    Ok(())
+}
