@@ -23,8 +23,13 @@ fn begun_by(outcome: Outcome) -> Uuid {
 
 #[test]
 fn a_request_id_stands_for_one_request_with_all_its_parameters() {
-    let alfa = || name::<TenantName>("alfa");
-    let key = || Some("r1".to_owned());
+    let fresh = || {
+        let (mut bench, host, _) = running();
+        bench.edges_run();
+        bench.host("h2", resources(8, 32, 100));
+        (bench, host)
+    };
+    let (alfa, key) = (|| name::<TenantName>("alfa"), || Some("r1".to_owned()));
     let restart = |database, settings| Command::RestartTenant {
         name: alfa(),
         database,
@@ -79,9 +84,7 @@ fn a_request_id_stands_for_one_request_with_all_its_parameters() {
         (domain("a.example.com", true), domain("b.example.com", true)),
     ];
     for (first, second) in cases {
-        let (mut bench, ..) = running();
-        bench.edges_run();
-        bench.host("h2", resources(8, 32, 100));
+        let (mut bench, _) = fresh();
         let begun = begun_by(bench.apply(first.clone()).unwrap());
         assert_eq!(
             begun_by(bench.apply(first.clone()).unwrap()),
