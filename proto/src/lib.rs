@@ -16,5 +16,6 @@ pub mod tls;
 
 /// Re-exported so that programs get the checked types together with the border that makes them.
 pub use isyone_types::{
-    backup, disk, echo, generation, identity, ids, network, operation, plan, report, spec, token,
+    backup, disk, echo, generation, identity, ids, network, operation, plan, proof, report, spec,
+    token,
 };

@@ -29,6 +29,7 @@ impl From<&JobOrder> for agent::JobOrder {
             }),
             JobWork::Backup(make) => job_order::Work::Backup(make.into()),
             JobWork::Restore(restore) => job_order::Work::Restore((&**restore).into()),
+            JobWork::Verify(verify) => job_order::Work::Verify((&**verify).into()),
         };
         Self {
             id: order.id.to_string(),
@@ -57,6 +58,11 @@ impl TryFrom<agent::JobOrder> for JobOrder {
                 let restore = restore.try_into();
                 let restore = restore.map_err(|e: FieldError| e.within("restore"))?;
                 JobWork::Restore(Box::new(restore))
+            }
+            Some(job_order::Work::Verify(verify)) => {
+                let verify = verify.try_into();
+                let verify = verify.map_err(|e: FieldError| e.within("verify"))?;
+                JobWork::Verify(Box::new(verify))
             }
             None => return Err(FieldError::new("work", "must be set")),
         };
@@ -177,6 +183,7 @@ impl From<&JobReport> for agent::JobStatus {
             message: job.message.clone(),
             backup: job.backup.as_deref().map(Into::into),
             backup_fault: backup::fault_to_wire(job.fault),
+            proof: job.proof.as_deref().map(Into::into),
         }
     }
 }
@@ -209,6 +216,15 @@ pub(super) fn reports(wire: Vec<agent::JobStatus>) -> Result<Vec<JobReport>, Fie
                         .try_into()
                         .map_err(|e: FieldError| e.within(&at("backup")))?;
                     Some(Box::new(made))
+                }
+                None => None,
+            },
+            proof: match job.proof {
+                Some(proof) => {
+                    let proof = proof
+                        .try_into()
+                        .map_err(|e: FieldError| e.within(&at("proof")))?;
+                    Some(Box::new(proof))
                 }
                 None => None,
             },

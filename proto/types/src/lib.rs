@@ -14,6 +14,7 @@ pub mod ids;
 pub mod network;
 pub mod operation;
 pub mod plan;
+pub mod proof;
 pub mod report;
 pub mod spec;
 pub mod token;

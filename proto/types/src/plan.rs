@@ -18,6 +18,7 @@ use crate::{
     generation::Generation,
     ids::{HostName, TenantName},
     network::{DnsName, MailRelay, NetworkPolicy},
+    proof::VerifyOrder,
     spec::{Country, ImageRef, Language, Login, Module, Size, TimeZone},
 };
 
@@ -241,6 +242,8 @@ pub enum JobWork {
     Backup(MakeBackup),
     /// Fills the tenant's empty volumes from a backup, and has PostgreSQL recover them to the moment that is asked for.
     Restore(Box<RestoreOrder>),
+    /// Restores a backup where nobody uses it, looks whether it is whole, and throws it away. The tenant need not be on this host.
+    Verify(Box<VerifyOrder>),
 }
 
 /// Leave for another host's agent to fetch a tenant's data from this host.

@@ -13,6 +13,7 @@ use crate::{
     ids::TenantName,
     operation::Step,
     plan::{Role, UnixMs},
+    proof::Proof,
 };
 
 /// Pressure stall information: share of time, per mille, over 10 s.
@@ -302,6 +303,8 @@ pub struct JobReport {
     pub backup: Option<Box<BackupMade>>,
     /// For programs, why a backup failed or is tried again.
     pub fault: Option<Fault>,
+    /// What it has found, where it proves a backup.
+    pub proof: Option<Box<Proof>>,
 }
 
 /// A host's report.

@@ -41,6 +41,22 @@ fn made() -> BackupMade {
     }
 }
 
+/// What a proof has found that has found everything.
+pub(super) fn proof() -> crate::proof::Proof {
+    crate::proof::Proof {
+        base: SnapshotName([1; 32]),
+        base_at: 1,
+        reached: Some(2),
+        ended_at: 3,
+        damages: vec!["table public.x, block 7".to_owned()],
+        more: 4,
+        left_out: vec!["its pages carry no checksums".to_owned()],
+        relations: 5,
+        attachments: 6,
+        bytes: 7,
+    }
+}
+
 fn range(first: u32, last: u32) -> Segments {
     let segment = |number| Segment {
         timeline: 1,
@@ -147,6 +163,7 @@ fn reports_survive_the_wire() {
         message: String::new(),
         backup: Some(Box::new(made())),
         fault: Some(Fault::WrongKey),
+        proof: Some(Box::new(proof())),
     };
     let wire = vec![agent::JobStatus::from(&job)];
     assert_eq!(crate::convert::jobs::reports(wire).unwrap(), [job]);
