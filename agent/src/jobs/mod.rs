@@ -207,8 +207,10 @@ impl Task {
             let outcome = AssertUnwindSafe(attempt).catch_unwind().await;
             drop(turn);
             (self.record.bytes_done, self.record.bytes_total) = progress.bytes();
-            let (made, fault) = progress.take_backup();
-            (self.record.backup, self.record.fault) = (made.map(Box::new), fault);
+            let ended = progress.take_ended();
+            self.record.backup = ended.backup.map(Box::new);
+            self.record.proof = ended.proof.map(Box::new);
+            self.record.fault = ended.fault;
             let outcome = outcome.unwrap_or_else(|_panic| {
                 Err(JobError::Again("the agent's own error; see its log".into()))
             });

@@ -274,6 +274,7 @@ mod tests {
             bytes_total: 0,
             backup: None,
             fault: None,
+            proof: None,
             message: String::new(),
         };
         board.set_job(job);

@@ -15,6 +15,7 @@ pub mod installs;
 pub mod names;
 pub mod pins;
 pub mod postgres;
+pub mod proof;
 pub mod recovery;
 pub mod relay;
 pub mod render;

@@ -27,6 +27,8 @@ pub struct Hello {
     pub peer_port: Option<u16>,
     /// It makes backups, as its plan orders. Never from agents of before.
     pub makes_backups: bool,
+    /// It proves backups. Never from agents of before.
+    pub proves_backups: bool,
 }
 
 /// The last report on a tenant.

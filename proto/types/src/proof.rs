@@ -40,6 +40,8 @@ pub struct Proof {
     pub reached: Option<i64>,
     /// When it ended.
     pub ended_at: i64,
+    /// The database comes back whole, and to the end of its log: what is damaged are files of attachments at most.
+    pub is_restorable: bool,
     /// What is damaged, each by its name; at most [`MAX_DAMAGES`]. Empty: everything is as it was written.
     pub damages: Vec<String>,
     /// Damages beyond those.

@@ -15,7 +15,7 @@ use isyone_backup::{
     Existing, Job, Owner as Owned, Purpose, Reader, Repository, Snapshot, Store, Target,
 };
 use isyone_proto::{
-    backup::{Fault, RestoreOrder, RestoreTo, Segment, Segments},
+    backup::{Counts, Fault, RestoreOrder, RestoreTo, Segment, Segments},
     ids::TenantName,
     plan::UnixMs,
 };
@@ -59,6 +59,8 @@ pub(super) struct Manifest {
     pub at: UnixMs,
     pub segments: Option<Segments>,
     segment_bytes: Option<u64>,
+    #[serde(default)]
+    counts: Counts,
     pub tenant: Whose,
 }
 
@@ -93,13 +95,20 @@ pub struct Ground {
 }
 
 /// What was filled.
-pub(super) struct Filled {
+pub(in crate::backup) struct Filled {
     /// The database's name in the cluster.
     pub database: String,
     /// The moment that the base stands for.
     pub base_at: UnixMs,
     /// How far the log leads; `None`: none follows.
     pub followed: Option<Followed>,
+    /// The size of its segments, where that is known.
+    pub size: Option<SegmentSize>,
+    /// What was counted when it was made.
+    pub counts: Counts,
+    /// It was stopped then: nothing is to be recovered.
+    pub was_stopped: bool,
+    pub bytes: u64,
     /// The timeline that its log goes on with; `None`: it goes on with the one that it has.
     pub timeline: Option<u32>,
     /// The volumes, open since before anything was written, and held against other attempts.
@@ -186,6 +195,10 @@ pub(super) fn fill(
         timeline: needs.map(begins),
         database: fetching.manifest.tenant.name.database(),
         base_at: fetching.manifest.at,
+        size: fetching.size,
+        counts: fetching.manifest.counts,
+        was_stopped: has(&fetching.base, "database"),
+        bytes: fetching.bytes,
         followed,
         held,
     })

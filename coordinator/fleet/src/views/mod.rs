@@ -5,6 +5,7 @@
 
 mod backups;
 mod plan;
+mod proofs;
 
 use std::{
     collections::BTreeSet,
@@ -31,6 +32,7 @@ pub use self::{
         repository, rota, stopped_since,
     },
     plan::{Fetching, host_plan, is_fetching},
+    proofs::{ProofRota, Verdict, Verified, has_backup, no_proof, proof_rota, verdict, verified},
 };
 use crate::{
     desired::{Tenant, VisitorAccess},

@@ -48,6 +48,7 @@ impl From<&Proof> for agent::BackupProof {
             relations: proof.relations,
             attachments: proof.attachments,
             bytes: proof.bytes,
+            restorable: proof.is_restorable,
         }
     }
 }
@@ -74,6 +75,7 @@ impl TryFrom<agent::BackupProof> for Proof {
             relations: wire.relations,
             attachments: wire.attachments,
             bytes: wire.bytes,
+            is_restorable: wire.restorable,
         })
     }
 }

@@ -71,6 +71,7 @@ pub(super) fn job(bench: &mut Bench, host: &HostName, id: Uuid, state: JobState)
             bytes_total: 10 << 20,
             backup: None,
             fault: None,
+            proof: None,
             message: match state {
                 JobState::Running => String::new(),
                 _ => "no route".to_owned(),
