@@ -360,6 +360,7 @@ impl Simulation {
                 hello: isyone_fleet::observed::Hello {
                     peer_port: Some(7483),
                     makes_backups: true,
+                    proves_backups: true,
                     ..Default::default()
                 },
                 accepted_generation,

@@ -180,8 +180,8 @@ pub enum ProofWait {
     NoHost,
 }
 
-/// The host on which a backup is proven. With most room, because what is restored there is one more copy; after a failure where the
-/// tenant lives, because its image is there. `Err`: why on none.
+/// The host on which a backup is proven. Where the tenant lives, if there is room: no other host learns the key of its backups then, and
+/// its image is there; it is waited for. Else, and after each first failure there, on the one with most room. `Err`: why on none.
 pub fn choose_prover(
     subject: &ProofSubject,
     needs: u64,
@@ -193,13 +193,18 @@ pub fn choose_prover(
     if most < needs {
         return Err(ProofWait::Room { needs, most });
     }
-    let fits = provers.iter().filter(|p| p.room_bytes() >= needs);
-    let free = fits.filter(|p| !busy.contains(&p.host));
-    let best = free.min_by_key(|prover| {
-        let is_away = subject.failures > 0 && prover.host != subject.home;
-        let room = std::cmp::Reverse(prover.room_bytes());
-        (is_away, room, prover.host.clone())
-    });
+    let fits = || provers.iter().filter(|p| p.room_bytes() >= needs);
+    let is_free = |prover: &&Prover| !busy.contains(&prover.host);
+    let home = fits().find(|p| p.host == subject.home);
+    let others = || fits().filter(|p| p.host != subject.home);
+    let is_homes_turn = subject.failures % 2 == 0 || others().next().is_none();
+    let best = match home {
+        Some(home) if is_homes_turn => Some(home).filter(is_free),
+        _ => others().filter(is_free).min_by_key(|prover| {
+            let room = std::cmp::Reverse(prover.room_bytes());
+            (room, prover.host.clone())
+        }),
+    };
     best.map(|prover| prover.host.clone())
         .ok_or(ProofWait::Hosts)
 }

@@ -14,7 +14,7 @@ const GB: u64 = 1_000_000_000;
 fn subject(number: usize) -> ProofSubject {
     ProofSubject {
         tenant: tenant(number),
-        home: host(number % 4),
+        home: host(number % 3),
         destination: short("main"),
         newest: Some(provable(T0)),
         since: Some(T0 - 30 * DAY),
@@ -106,14 +106,14 @@ fn who_asks_comes_first_and_what_is_damaged_again_with_the_next_backup() {
     }
     damaged.newest = Some(provable(T0 + DAY));
     assert_eq!(proof_due(&damaged, T0 + DAY), Some(ProofDue::Anew));
-    let mut asked = subject(2);
+    let mut asked = subject(4); // of the same host
     asked.is_asked_for = true;
     asked.last = Some((T0, T0, true));
     assert_eq!(proof_due(&asked, T0 + 1), Some(ProofDue::Asked));
     let all = [damaged, asked];
-    let provers = [prover(0, 50)];
+    let provers = [prover(1, 50)];
     let (begun, waiting) = proof_turns(all.iter(), &provers, &[], ProofLimits::default(), T0 + DAY);
-    assert_eq!(begun[0].tenant, tenant(2));
+    assert_eq!(begun[0].tenant, tenant(4));
     assert_eq!(waiting[0].1, ProofWait::Hosts);
     let mut empty = subject(3);
     empty.newest = None;
@@ -122,7 +122,7 @@ fn who_asks_comes_first_and_what_is_damaged_again_with_the_next_backup() {
 }
 
 #[test]
-fn what_could_not_be_carried_out_is_tried_again_later_and_at_home() {
+fn what_could_not_be_carried_out_is_tried_again_later_and_elsewhere_first() {
     let mut failed = subject(1);
     (failed.failures, failed.failed_at) = (1, Some(T0));
     assert_eq!(proof_due(&failed, T0 + RETRY_MS - 1), None);
@@ -131,39 +131,58 @@ fn what_could_not_be_carried_out_is_tried_again_later_and_at_home() {
     failed.failures = 30;
     assert!(proof_due(&failed, T0 + LONGEST_RETRY_MS).is_some());
     let provers = [prover(0, 90), prover(1, 50), prover(2, 60)];
-    let none = BTreeSet::new();
-    assert_eq!(choose_prover(&failed, GB, &provers, &none), Ok(host(1)));
-    failed.failures = 0;
-    assert_eq!(choose_prover(&failed, GB, &provers, &none), Ok(host(0)));
-    let busy = BTreeSet::from([host(0)]);
-    assert_eq!(choose_prover(&failed, GB, &provers, &busy), Ok(host(2)));
+    let chosen = |failures, busy: &[usize], provers: &[Prover]| {
+        let subject = ProofSubject {
+            failures,
+            ..failed.clone()
+        };
+        let busy = busy.iter().map(|n| host(*n)).collect();
+        choose_prover(&subject, GB, provers, &busy)
+    };
+    assert_eq!(chosen(0, &[], &provers), Ok(host(1)), "its own");
+    let waits = Err(ProofWait::Hosts);
+    assert_eq!(
+        chosen(0, &[1], &provers),
+        waits,
+        "nobody else learns its key"
+    );
+    assert_eq!(chosen(1, &[], &provers), Ok(host(0)));
+    assert_eq!(chosen(1, &[0], &provers), Ok(host(2)));
+    assert_eq!(chosen(2, &[], &provers), Ok(host(1)));
+    assert_eq!(
+        chosen(1, &[], &provers[1..2]),
+        Ok(host(1)),
+        "there is no other"
+    );
 }
 
 #[test]
 fn nothing_is_proven_where_there_is_no_room_and_that_is_said_in_numbers() {
+    // Its own host, 1, has less room than the other.
     let provers = [prover(0, 7), prover(1, 6)];
-    let none = BTreeSet::new();
-    let refused = choose_prover(&subject(0), 3 * GB, &provers, &none).unwrap_err();
-    assert_eq!(
-        refused,
-        ProofWait::Room {
-            needs: 3 * GB,
-            most: 2 * GB
-        }
-    );
+    let chosen = |needs, busy: &[usize], provers: &[Prover]| {
+        let busy = busy.iter().map(|n| host(*n)).collect();
+        choose_prover(&subject(1), needs, provers, &busy)
+    };
+    let refused = chosen(3 * GB, &[], &provers).unwrap_err();
+    let room = ProofWait::Room {
+        needs: 3 * GB,
+        most: 2 * GB,
+    };
+    assert_eq!(refused, room);
     let said = no_room(refused).unwrap();
     assert!(
         said.contains("3000 MB") && said.contains("2000 MB"),
         "{said}"
     );
+    assert_eq!(chosen(2 * GB, &[], &provers), Ok(host(0)), "elsewhere");
+    let waits = Err(ProofWait::Hosts);
     assert_eq!(
-        choose_prover(&subject(0), 2 * GB, &provers, &none),
-        Ok(host(0))
+        chosen(2 * GB, &[0], &provers),
+        waits,
+        "not where there is no room"
     );
-    let busy = BTreeSet::from([host(0)]);
-    let waits = choose_prover(&subject(0), 2 * GB, &provers, &busy);
-    assert_eq!(waits, Err(ProofWait::Hosts), "not where there is no room");
-    let nobody = choose_prover(&subject(0), GB, &[], &none).unwrap_err();
+    let nobody = chosen(GB, &[], &[]).unwrap_err();
     assert!(no_room(nobody).unwrap().contains("no host can prove"));
     assert_eq!(provable(T0).needs_bytes(), GB + GB / 4 + (1 << 30));
 }

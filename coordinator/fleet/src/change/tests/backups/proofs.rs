@@ -127,30 +127,25 @@ fn what_is_asked_for_is_ordered_proven_and_remembered() {
 }
 
 #[test]
-fn any_host_with_room_proves_and_may_read_what_it_proves_and_nothing_else() {
+fn another_host_proves_what_could_not_be_proven_at_home_and_may_read_that_and_nothing_else() {
     let (mut bench, home, alfa) = with_a_backup();
     let other: HostName = bench.host("h9", resources(8, 32, 500));
     greet(&mut bench, &other, true);
-    let all = HostReport {
-        resources: resources(8, 32, 500),
-        docker_error: String::new(),
-        tenants: Vec::new(),
-        complete: true,
-        jobs: Vec::new(),
-    };
-    let report_of = Command::Report {
-        host: other.clone(),
-        report: Box::new(all),
-    };
-    bench.apply(report_of).unwrap();
+    report(&mut bench, &other, Vec::new(), None);
     let uid = bench.state.fleet.tenants[&alfa].uid;
     let may = |bench: &Bench| {
         views::may_read_repository(&bench.state, &bench.settings, &other, uid, &name("main"))
     };
-    assert!(!may(&bench));
     ask(&mut bench, &alfa);
-    let begun = proofs(&mut bench);
-    assert_eq!(begun[0].host, other, "it has most room");
+    assert_eq!(proofs(&mut bench)[0].host, home, "its key stays there");
+    let (order, _) = verifying(&bench, &home).remove(0);
+    report(&mut bench, &home, vec![ended(order.id, None)], None);
+    bench.now += 2 * HOUR;
+    for host in [&home, &other] {
+        report(&mut bench, host, Vec::new(), None);
+    }
+    assert!(!may(&bench));
+    assert_eq!(proofs(&mut bench)[0].host, other);
     assert!(may(&bench) && verifying(&bench, &home).is_empty());
     assert_eq!(verifying(&bench, &other).len(), 1);
     assert!(plan_of(&bench, &other).tenants.is_empty());
@@ -159,7 +154,7 @@ fn any_host_with_room_proves_and_may_read_what_it_proves_and_nothing_else() {
     assert!(verifying(&bench, &other).is_empty());
     proofs(&mut bench);
     let of = of(&bench, &alfa);
-    assert!(!may(&bench) && of.made[&name::<_>("main")].proofs.failures == 1);
+    assert!(!may(&bench) && of.made[&name::<_>("main")].proofs.failures == 2);
 }
 
 #[test]
