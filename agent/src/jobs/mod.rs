@@ -1,4 +1,4 @@
-//! Long work beside the tenants' loops: copies now, dumps and checks later. The plan says which; each job has a record,
+//! Long work beside the tenants' loops: copies, backups, restores and proofs. The plan says which; each job has a record,
 //! counts its bytes, and is tried again from where it stopped until it is done, fails for good, or the plan drops it.
 //!
 //! What a cancelled job has copied stays where it is: the volumes are removed with their tenant and by nothing else, and
@@ -16,11 +16,11 @@ use std::{
 
 use futures_util::FutureExt as _;
 use isyone_proto::{
-    plan::JobOrder,
+    plan::{JobOrder, JobWork},
     report::{JobReport, JobState},
 };
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
     time::sleep,
 };
@@ -199,8 +199,7 @@ impl Task {
         let progress = Progress::new(self.host.clone(), id, [self.rate.clone(), Arc::new(own)]);
         progress.restore(self.record.bytes_done, self.record.bytes_total);
         loop {
-            // Semaphores are never closed: `ok` only drops an error that cannot happen.
-            let turn = self.turns.clone().acquire_owned().await.ok();
+            let turn = self.turn().await;
             self.tell(JobState::Running, "");
             tracing::info!(job = %id, tenant = %self.record.order.tenant, "begun");
             let attempt = self.work.attempt(&self.record.order, &progress);
@@ -235,6 +234,15 @@ impl Task {
             failures = failures.saturating_add(1);
             sleep(wait / 2 + jitter(wait / 2)).await;
         }
+    }
+
+    /// A place among those at work. A proof takes none: nobody waits for it, and it is the only one on its host.
+    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        if matches!(self.record.order.work, JobWork::Verify(_)) {
+            return None;
+        }
+        // Semaphores are never closed: `ok` only drops an error that cannot happen.
+        self.turns.clone().acquire_owned().await.ok()
     }
 
     /// Records and shows how an attempt ended; a job is not reported as ended before the record is on disk.

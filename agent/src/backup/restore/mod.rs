@@ -6,6 +6,7 @@
 //! coordinator), the stages before and after.
 
 pub(super) mod choose;
+mod described;
 pub(super) mod fill;
 pub(super) mod recover;
 pub mod server;

@@ -32,7 +32,8 @@ use super::{
         restore::{ContainerServers, Launch, Restore, Server, Servers},
         words::Problem,
     },
-    restored::{Local, Site},
+    local::Local,
+    restored::Site,
     world::World,
 };
 use crate::{

@@ -3,33 +3,23 @@
 //!
 //! Not here: containers and Odoo (the end-to-end tests), choosing snapshots (restore::choose).
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
-use isyone_backup::{
-    Stop,
-    source::{Producer, Program},
-    store::Name,
-};
+use isyone_backup::store::Name;
 use isyone_proto::{
     backup::{BackupWork, Fault, RestoreOrder, RestoreTo, SnapshotName},
     plan::TenantPlan,
 };
 use tokio::time::sleep;
-use tonic::async_trait;
 use uuid::Uuid;
 
 use super::{
     super::{
         destination,
-        restore::{Brought, Ground, Launch, Restore, Server, Servers, told},
+        restore::{Brought, Ground, Restore, told},
         words::Problem,
     },
+    local::Local,
     real::{Cluster, Real, programs},
     world::World,
 };
@@ -38,135 +28,10 @@ use crate::{
     jobs::{Progress, fetch::Reserve},
     plan::{
         facts::ImageFacts,
-        recovery::{self, Look, Purpose},
         sql::{self, DatabaseIdentity},
     },
     testing::tenant_plan,
 };
-
-/// Of the one that recovers: the tenant's own may run beside it.
-const PORT: &str = "5433";
-
-/// Runs what recovers as a process of this machine.
-pub(super) struct Local(pub(super) Arc<Cluster>);
-
-struct Process {
-    cluster: Arc<Cluster>,
-    child: Mutex<Child>,
-    log: PathBuf,
-}
-
-#[async_trait]
-impl Servers for Local {
-    async fn look(&self, launch: &Launch, look: Look, _: &Stop) -> Result<(i32, String), Problem> {
-        self.let_in(launch);
-        let words = look.words(&launch.volume.display().to_string());
-        // Without `timeout` and its arguments.
-        let output = self
-            .0
-            .command(&words[4])
-            .args(&words[5..])
-            .output()
-            .unwrap();
-        let said = [output.stdout, output.stderr].concat();
-        let said = String::from_utf8(said).unwrap();
-        Ok((output.status.code().unwrap(), said))
-    }
-
-    async fn clear(&self, _: &Purpose) -> Result<(), Problem> {
-        Ok(())
-    }
-
-    async fn start(&self, launch: &Launch) -> Result<Box<dyn Server>, Problem> {
-        if matches!(launch.purpose, Purpose::Proof { .. }) {
-            self.let_in(launch);
-        }
-        let log = self.0.dir.join("recovering.log");
-        let file = fs::File::create(&log).unwrap();
-        let mut command = self.0.command("postgres");
-        command
-            .arg("-D")
-            .arg(&launch.volume)
-            .arg("-k")
-            .arg(&self.0.dir)
-            .args(["-p", PORT]);
-        for setting in recovery::settings(launch.extent, &launch.log.display().to_string()) {
-            command.arg("-c").arg(setting);
-        }
-        command
-            .stdin(Stdio::null())
-            .stdout(file.try_clone().unwrap())
-            .stderr(file);
-        Ok(Box::new(Process {
-            cluster: self.0.clone(),
-            child: Mutex::new(command.spawn().unwrap()),
-            log,
-        }))
-    }
-}
-
-impl Local {
-    /// As the image's own program does, and Docker: it is PostgreSQL's, wherever it lies.
-    fn let_in(&self, launch: &Launch) {
-        for place in [&launch.volume, &launch.log] {
-            if !place.exists() {
-                continue;
-            }
-            for above in place.ancestors().skip(1).take(6) {
-                let _ = Command::new("chmod").arg("a+x").arg(above).status();
-            }
-            let owned = Command::new("chown")
-                .args(["-R", "postgres:postgres"])
-                .arg(place)
-                .status();
-            assert!(owned.unwrap().success());
-        }
-        let _ = Command::new("chmod")
-            .arg("700")
-            .arg(&launch.volume)
-            .status();
-    }
-}
-
-#[async_trait]
-impl Server for Process {
-    async fn ended(&self) -> Result<Option<String>, Problem> {
-        let ended = self.child.lock().unwrap().try_wait().unwrap();
-        Ok(ended.map(|_| fs::read_to_string(&self.log).unwrap()))
-    }
-
-    async fn words(&self) -> Result<String, Problem> {
-        Ok(fs::read_to_string(&self.log).unwrap())
-    }
-
-    async fn run(&self, words: Vec<String>, _: &Stop) -> Result<Box<dyn Producer>, Problem> {
-        // Without `timeout` and its arguments.
-        let mut command = self.cluster.command(&words[4]);
-        command
-            .args(&words[5..])
-            .env("PGPORT", PORT)
-            .stderr(Stdio::null());
-        Ok(Box::new(Program::start(&mut command).unwrap()))
-    }
-
-    async fn stop(&self) -> Result<(), Problem> {
-        let mut child = self.child.lock().unwrap();
-        let interrupted = Command::new("kill")
-            .args(["-INT", &child.id().to_string()])
-            .status();
-        assert!(interrupted.unwrap().success());
-        assert!(child.wait().unwrap().success());
-        Ok(())
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = child.kill();
-        let _ = child.wait();
-    }
-}
 
 /// A cluster with a tenant's database, and its repository.
 pub(super) struct Site {

@@ -32,7 +32,9 @@ pub use self::{
         repository, rota, stopped_since,
     },
     plan::{Fetching, host_plan, is_fetching},
-    proofs::{ProofRota, Verdict, Verified, has_backup, no_proof, proof_rota, verdict, verified},
+    proofs::{
+        ProofRota, Verdict, Verified, has_backup, no_proof, proof_rota, provers, verdict, verified,
+    },
 };
 use crate::{
     desired::{Tenant, VisitorAccess},

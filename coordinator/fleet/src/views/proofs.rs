@@ -84,7 +84,8 @@ fn is_provable(state: &State, tenant: &Tenant, of: &TenantBackups) -> bool {
         && state.fleet.backup_keys.contains_key(&of.tenant)
 }
 
-fn provers(state: &State, settings: &Settings, now: UnixMs) -> Vec<Prover> {
+/// Hosts that can prove, with their room.
+pub fn provers(state: &State, settings: &Settings, now: UnixMs) -> Vec<Prover> {
     let hosts = state.fleet.hosts.values();
     let able = hosts.filter(|host| {
         host.proves_backups
@@ -172,11 +173,12 @@ fn is_dead(
     !is_told || !works && age > UNHEARD_MS && (job.is_none() || !ready) || age > LONGEST_ORDER_MS
 }
 
-/// Why no backup of a tenant can be proven now; `None`: one can, or will be when a host is free.
+/// Why no backup of a tenant can be proven now by these; `None`: one can, or will be when a host is free.
 pub fn no_proof(
     state: &State,
     settings: &Settings,
     tenant: &Tenant,
+    provers: &[Prover],
     now: UnixMs,
 ) -> Option<String> {
     if let Some(why) = super::backups::no_backups(state, settings, tenant) {
@@ -184,7 +186,6 @@ pub fn no_proof(
     }
     let of = state.fleet.backups.get(&tenant.uid)?;
     let policy = settings.backups.policy(&tenant.spec.plan)?;
-    let provers = provers(state, settings, now);
     let mut is_there = false;
     for name in &policy.destinations {
         let subject = subject(state, tenant, of, name, now);
@@ -192,12 +193,7 @@ pub fn no_proof(
             continue;
         };
         is_there = true;
-        let chosen = choose_prover(
-            &subject,
-            newest.needs_bytes(),
-            &provers,
-            &Default::default(),
-        );
+        let chosen = choose_prover(&subject, newest.needs_bytes(), provers, &Default::default());
         if let Some(why) = chosen.err().and_then(no_room) {
             return Some(why);
         }
@@ -336,8 +332,9 @@ pub fn verdict(made: Option<&Made>) -> Verdict {
     }
 }
 
-/// Whether there is a backup of a tenant at a destination.
-pub fn has_backup(state: &State, tenant: &Tenant, destination: &ShortName, now: UnixMs) -> bool {
-    let (seen, _) = repository(state, tenant, destination, now);
-    seen.is_some_and(|seen| seen.base_at.is_some())
+/// Whether a backup of a tenant is known at a destination.
+pub fn has_backup(state: &State, tenant: &Tenant, destination: &ShortName) -> bool {
+    let of = state.fleet.backups.get(&tenant.uid);
+    let made = of.and_then(|of| of.made.get(destination));
+    made.is_some_and(|made| newest(made, None).is_some())
 }

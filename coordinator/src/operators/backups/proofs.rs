@@ -27,12 +27,13 @@ impl Api {
         let which = (&asked.tenants[..], asked.all, &asked.host_labels);
         let (wanted, must) = chosen(&state, which)?;
         let (settings, now) = (self.parts.handle.settings(), now());
+        let provers = views::provers(&state, settings, now);
         let (mut tenants, mut refused) = (Vec::new(), Vec::new());
         for tenant in wanted {
             // Of one that was named, the core says why it cannot.
             let problem = match must {
                 true => None,
-                false => views::no_proof(&state, settings, &tenant, now),
+                false => views::no_proof(&state, settings, &tenant, &provers, now),
             };
             match problem {
                 Some(reason) => refused.push(v1::BackupRefused {

@@ -95,10 +95,12 @@ impl Edit<'_> {
         tenants: &[TenantName],
     ) -> Result<Outcome, ChangeError> {
         let now = self.stamp.now;
+        let provers = views::provers(self.state, self.settings, now);
         let mut asked = Vec::new();
         for name in tenants {
             let tenant = self.tenant(name)?;
-            if let Some(problem) = views::no_proof(self.state, self.settings, &tenant, now) {
+            let problem = views::no_proof(self.state, self.settings, &tenant, &provers, now);
+            if let Some(problem) = problem {
                 return Err(ChangeError::NotProvable {
                     name: name.clone(),
                     problem,
@@ -109,7 +111,7 @@ impl Edit<'_> {
             let (Some(policy), Some(of)) = (policy, of) else {
                 continue; // it would have been a problem
             };
-            let there = |name: &&_| views::has_backup(self.state, &tenant, name, now);
+            let there = |name: &&_| views::has_backup(self.state, &tenant, name);
             let wish = Asked {
                 at: now,
                 by: self.stamp.actor.clone(),
