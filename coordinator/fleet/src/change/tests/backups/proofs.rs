@@ -111,7 +111,7 @@ fn what_is_asked_for_is_ordered_proven_and_remembered() {
         None,
     );
     let of = of(&bench, &alfa);
-    let proofs_of = &of.made[&name::<_>("main")].proofs;
+    let proofs_of = &of.made["main"].proofs;
     assert_eq!(proofs_of.last.as_ref().unwrap().found, good);
     assert!(of.proving.is_none() && of.proof_asked.is_none());
     assert_eq!(proofs_of.good_at, Some(bench.now));
@@ -154,7 +154,7 @@ fn another_host_proves_what_could_not_be_proven_at_home_and_may_read_that_and_no
     assert!(verifying(&bench, &other).is_empty());
     proofs(&mut bench);
     let of = of(&bench, &alfa);
-    assert!(!may(&bench) && of.made[&name::<_>("main")].proofs.failures == 2);
+    assert!(!may(&bench) && of.made["main"].proofs.failures == 2);
 }
 
 #[test]
@@ -208,7 +208,7 @@ fn what_is_not_carried_out_is_a_failure_and_no_proof_and_keeps_nobody_up() {
     proofs(&mut bench);
     let (order, _) = verifying(&bench, &host).remove(0);
     report(&mut bench, &host, vec![ended(order.id, None)], None);
-    let failed = |bench: &Bench| of(bench, &alfa).made[&name::<_>("main")].proofs.clone();
+    let failed = |bench: &Bench| of(bench, &alfa).made["main"].proofs.clone();
     assert_eq!((failed(&bench).failures, failed(&bench).last), (1, None));
     assert_eq!(events(&bench, &EventKind::BackupProofFailed), 1);
     assert_eq!(proofs(&mut bench), [], "it waits before it is tried again");
