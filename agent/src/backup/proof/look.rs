@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use isyone_proto::backup::{Counts, Segment};
+use isyone_proto::backup::Segment;
 
 use super::{
     super::{
@@ -151,6 +151,7 @@ impl Proving {
                 ));
             }
         }
+        self.counts(&*server, filled, found).await;
         self.shown.say("its tables and indexes are looked into");
         let files = self.tables(&*server, &filled.database, found).await;
         self.shown.say("its attachments' files are looked at");
@@ -176,7 +177,7 @@ impl Proving {
         files
     }
 
-    /// Attachments' files, and what the manifest counts.
+    /// Attachments' files.
     async fn attachments(
         &self,
         server: &dyn Server,
@@ -198,25 +199,34 @@ impl Proving {
                 None
             }
         };
-        let mut counts = Counts::default();
-        let who = ("odoo", filled.database.as_str());
         if let Some(looked) = looked {
             found.attachments = looked.named - looked.missing - looked.altered;
             name_files("is missing", looked.missing, looked.examples, found);
             let what = "is not what its name says";
             name_files(what, looked.altered, looked.altered_examples, found);
-            let counted = recover::ask(server, who, proof::ATTACHMENTS, stop).await;
-            counts.attachments = counted.ok().and_then(|n| n.parse().ok()).unwrap_or(0);
         }
-        let counted = recover::ask(server, who, proof::RELATIONS, stop).await;
-        let counted = counted.ok().and_then(|n| n.parse().ok());
-        counts.relations = counted.unwrap_or(0);
+        Ok(())
+    }
+
+    /// What the manifest counts, counted again; before anything is made in it to look into it. What cannot be counted is not compared.
+    async fn counts(&self, server: &dyn Server, filled: &Filled, found: &mut Found) {
+        let who = ("odoo", filled.database.as_str());
+        let mut counts = filled.counts;
+        let questions = [
+            (proof::RELATIONS, &mut counts.relations),
+            (proof::ATTACHMENTS, &mut counts.attachments),
+        ];
+        for (question, count) in questions {
+            let said = recover::ask(server, who, question, &self.stop).await;
+            if let Some(counted) = said.ok().and_then(|said| said.parse().ok()) {
+                *count = counted;
+            }
+        }
         found.relations = counts.relations;
         let is_quiet = found.reached.is_none_or(|last| last <= filled.base_at);
         for odd in proof::differs(filled.counts, counts, is_quiet) {
             found.flaw(odd);
         }
-        Ok(())
     }
 }
 
