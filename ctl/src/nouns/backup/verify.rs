@@ -29,9 +29,10 @@ const PAUSE: Duration = Duration::from_secs(1);
 #[command(
     group(ArgGroup::new("which").args(["tenants", "all", "label"]).required(true)),
     after_help = "\
-The newest backup is restored on a host with room, where nobody uses it and nothing reaches it, and thrown away: PostgreSQL follows its
-log to the end, every page, table, index and attachment's file is looked at, and what is not as it was written is named. The tenant goes
-on serving. Each tenant's is proven once a week without being asked for. Exit code 1: one is damaged, incomplete, or was not proven.
+The newest backup is restored on a host with room, where nobody uses it and nothing reaches it, and
+thrown away. PostgreSQL follows its log to the end; every page, table, index and attachment's file
+is looked at, and what is not as it was written is named. The tenant goes on serving. Each is proven
+once a week by itself. Exit code 1: one is damaged, incomplete, or could not be proven.
 
 Examples:
   isyctl backup verify alfa
