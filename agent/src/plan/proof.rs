@@ -255,7 +255,7 @@ pub fn log_damage(said: &str) -> Option<LogDamage> {
         let words = || line.split(|c: char| !(c.is_ascii_hexdigit() || c == '/'));
         let segment = words().find_map(|word| word.parse::<Segment>().ok());
         // Where two positions are named, the record's own comes last.
-        let at = words().filter_map(position).last();
+        let at = words().filter_map(position).next_back();
         segment.map(LogDamage::In).or(at.map(LogDamage::At))
     })
 }

@@ -197,7 +197,7 @@ pub fn choose_prover(
     let is_free = |prover: &&Prover| !busy.contains(&prover.host);
     let home = fits().find(|p| p.host == subject.home);
     let others = || fits().filter(|p| p.host != subject.home);
-    let is_homes_turn = subject.failures % 2 == 0 || others().next().is_none();
+    let is_homes_turn = subject.failures.is_multiple_of(2) || others().next().is_none();
     let best = match home {
         Some(home) if is_homes_turn => Some(home).filter(is_free),
         _ => others().filter(is_free).min_by_key(|prover| {
