@@ -99,7 +99,9 @@ impl Docker for FakeDocker {
             state: c.state.to_owned(),
             tenant: c.spec.labels.get(LABEL_TENANT).cloned().unwrap_or_default(),
         };
-        Ok(world.containers.iter().map(summary).collect())
+        let all = world.containers.iter();
+        let ours = all.filter(|(_, c)| c.spec.labels.contains_key(LABEL_TENANT));
+        Ok(ours.map(summary).collect())
     }
 
     async fn survey(&self) -> Result<Survey> {
