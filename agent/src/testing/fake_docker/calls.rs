@@ -138,10 +138,8 @@ impl Docker for FakeDocker {
 
     async fn container(&self, name: &str) -> Result<Option<Container>> {
         let world = self.up()?;
-        Ok(world
-            .containers
-            .get(name)
-            .map(|c| self.view(name, c, &world)))
+        let found = world.containers.iter().find(|(own, c)| c.is(own, name));
+        Ok(found.map(|(own, c)| self.view(own, c, &world)))
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<()> {
@@ -241,7 +239,7 @@ impl Docker for FakeDocker {
 
     async fn remove(&self, name: &str) -> Result<()> {
         let fate = self.before(format!("remove {name}")).await?;
-        self.world().containers.remove(name);
+        self.world().containers.retain(|own, c| !c.is(own, name));
         self.after(fate, ()).await
     }
 
