@@ -20,7 +20,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::async_trait;
 
 use crate::{
-    backup::{Backups, ContainerServers, CoordinatorStores, HostTenants, Make, Restore, Shipper},
+    backup::{
+        Backups, ContainerServers, CoordinatorStores, HostTenants, Make, Restore, Shipper, Verify,
+    },
     base::{
         beneath,
         bulk::AnyConnection,
@@ -231,6 +233,7 @@ struct Works {
     copies: works::Works,
     make: Make,
     restore: Restore,
+    verify: Verify,
 }
 
 #[async_trait]
@@ -242,6 +245,7 @@ impl Work for Works {
             }
             JobWork::Backup(_) => self.make.attempt(order, progress).await,
             JobWork::Restore(_) => self.restore.attempt(order, progress).await,
+            JobWork::Verify(_) => self.verify.attempt(order, progress).await,
         }
     }
 
@@ -291,10 +295,13 @@ impl Ports<'_> {
             servers: Arc::new(ContainerServers(host.clone())),
             reserve,
         };
+        let verify = Verify::new(restore.clone());
+        self.tasks.spawn(verify.clone().sweep(self.stop.clone()));
         let works = Works {
             copies: works::Works { fetch, follow },
             make: Make(backups.clone()),
             restore,
+            verify,
         };
         let jobs = Jobs::new(host.clone(), Arc::new(works), rate_bytes_per_s);
         let shipper = Shipper::new(backups);

@@ -51,9 +51,10 @@ impl Work for Make {
     async fn attempt(&self, order: &JobOrder, progress: &Progress) -> Result<(), JobError> {
         let made = match &order.work {
             JobWork::Backup(make) => self.0.make(order, make, progress).await,
-            JobWork::Fetch { .. } | JobWork::Follow { .. } | JobWork::Restore(_) => {
-                Err(Problem::for_good(Fault::Other, "no order to back up"))
-            }
+            JobWork::Fetch { .. }
+            | JobWork::Follow { .. }
+            | JobWork::Restore(_)
+            | JobWork::Verify(_) => Err(Problem::for_good(Fault::Other, "no order to back up")),
         };
         match made {
             Ok(made) => {
@@ -80,7 +81,10 @@ impl Work for Make {
 fn target(order: &JobOrder) -> &str {
     match &order.work {
         JobWork::Backup(make) => make.destination.as_str(),
-        JobWork::Fetch { .. } | JobWork::Follow { .. } | JobWork::Restore(_) => "",
+        JobWork::Fetch { .. }
+        | JobWork::Follow { .. }
+        | JobWork::Restore(_)
+        | JobWork::Verify(_) => "",
     }
 }
 

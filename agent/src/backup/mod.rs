@@ -16,6 +16,7 @@ mod files;
 mod make;
 mod manifest;
 mod producer;
+mod proof;
 mod put;
 mod record;
 mod remote;
@@ -47,6 +48,7 @@ use uuid::Uuid;
 
 pub use self::{
     make::Make,
+    proof::Verify,
     restore::{ContainerServers, Restore},
     shipper::Shipper,
     source::{HostTenants, Tenants},

@@ -73,11 +73,14 @@ pub(super) fn problem(error: &Error) -> Problem {
             Fault::Damaged,
             format!("{file} in the repository is damaged: {fault}"),
         ),
-        Error::Content { file, fault, .. } => {
+        Error::Content {
+            path, file, fault, ..
+        } => {
             let place = file.map_or_else(String::new, |file| format!(" ({file})"));
+            let what = named(path).unwrap_or_else(|| "content of a snapshot".to_owned());
             Problem::new(
                 Fault::Damaged,
-                format!("content of a snapshot cannot be read{place}: {fault}"),
+                format!("{what} cannot be read{place}: {fault}"),
             )
         }
         // The path is one of the parts', or below it: a file's name is a hash, but may be anything.
@@ -109,6 +112,31 @@ pub(super) fn problem(error: &Error) -> Problem {
             Problem::new(Fault::Other, word)
         }
     }
+}
+
+/// What a path in a snapshot is, where it is one that we or PostgreSQL have given, or a hash: a name that a person has chosen is not
+/// repeated.
+fn named(path: &str) -> Option<String> {
+    let (part, rest) = path.split_once('/').unwrap_or((path, ""));
+    let is_ours = |name: &str| {
+        let digits = name.split(['.', '_']).next().unwrap_or_default();
+        matches!(
+            name,
+            "base" | "global" | "pg_wal" | "pg_xact" | "pg_multixact"
+        ) || !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_hexdigit())
+    };
+    let rest = Some(rest).filter(|rest| rest.split('/').all(is_ours));
+    Some(match (part, rest) {
+        ("database.tar", _) => "the database".to_owned(),
+        ("manifest.json", _) => "the manifest".to_owned(),
+        ("wal", Some(segment)) => format!("segment {segment} of the log"),
+        ("wal", None) => "the log".to_owned(),
+        ("filestore", Some(file)) => format!("file {file}"),
+        ("filestore", None) => "a file of the filestore".to_owned(),
+        ("database", Some(file)) => format!("file {file} of the database"),
+        ("database", None) => "a file of the database".to_owned(),
+        _ => return None,
+    })
 }
 
 fn of_store(error: &StoreError) -> Problem {
@@ -168,6 +196,26 @@ mod tests {
             said: secret.to_owned(),
         };
         assert!(!problem(&library).message.contains(secret));
+    }
+
+    #[test]
+    fn what_is_damaged_is_named_but_not_by_what_a_person_has_called_it() {
+        let named = |path: &str| named(path).unwrap_or_default();
+        assert_eq!(
+            named("wal/000000010000000000000003"),
+            "segment 000000010000000000000003 of the log"
+        );
+        assert_eq!(named("filestore/ab/abcd"), "file ab/abcd");
+        assert_eq!(
+            named("database/base/16384/2619_fsm"),
+            "file base/16384/2619_fsm of the database"
+        );
+        assert_eq!(named("database.tar"), "the database");
+        assert_eq!(
+            named("filestore/ab/customer's secret"),
+            "a file of the filestore"
+        );
+        assert_eq!(named("secret"), "");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Long work beside the tenants' loops: copies now, dumps and checks later. The plan says which; each job has a record,
+//! Long work beside the tenants' loops: copies, backups, restores and proofs. The plan says which; each job has a record,
 //! counts its bytes, and is tried again from where it stopped until it is done, fails for good, or the plan drops it.
 //!
 //! What a cancelled job has copied stays where it is: the volumes are removed with their tenant and by nothing else, and
@@ -18,11 +18,11 @@ use std::{
 
 use futures_util::FutureExt as _;
 use isyone_proto::{
-    plan::JobOrder,
+    plan::{JobOrder, JobWork},
     report::{JobReport, JobState},
 };
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
     time::sleep,
 };
@@ -207,16 +207,17 @@ impl Task {
         progress.restore(self.record.bytes_done, self.record.bytes_total);
         let most = self.work.most_attempts(&self.record.order);
         loop {
-            // Semaphores are never closed: `ok` only drops an error that cannot happen.
-            let turn = self.turns.clone().acquire_owned().await.ok();
+            let turn = self.turn().await;
             self.tell(JobState::Running, "");
             tracing::info!(job = %id, tenant = %self.record.order.tenant, "begun");
             let attempt = self.work.attempt(&self.record.order, &progress);
             let outcome = AssertUnwindSafe(attempt).catch_unwind().await;
             drop(turn);
             (self.record.bytes_done, self.record.bytes_total) = progress.bytes();
-            let (made, fault) = progress.take_backup();
-            (self.record.backup, self.record.fault) = (made.map(Box::new), fault);
+            let ended = progress.take_ended();
+            self.record.backup = ended.backup.map(Box::new);
+            self.record.proof = ended.proof.map(Box::new);
+            self.record.fault = ended.fault;
             let outcome = outcome.unwrap_or_else(|_panic| {
                 Err(JobError::Again("the agent's own error; see its log".into()))
             });
@@ -246,6 +247,15 @@ impl Task {
             failures = failures.saturating_add(1);
             sleep(wait / 2 + jitter(wait / 2)).await;
         }
+    }
+
+    /// A place among those at work. A proof takes none: nobody waits for it, and it is the only one on its host.
+    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        if matches!(self.record.order.work, JobWork::Verify(_)) {
+            return None;
+        }
+        // Semaphores are never closed: `ok` only drops an error that cannot happen.
+        self.turns.clone().acquire_owned().await.ok()
     }
 
     /// Records and shows how an attempt ended; a job is not reported as ended before the record is on disk.

@@ -1,14 +1,25 @@
 //! How far a job is, and what slows it down. Not here: the job.
 
 use std::sync::{
-    Arc, Mutex, PoisonError,
+    Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
 
-use isyone_proto::backup::{BackupMade, Fault};
+use isyone_proto::{
+    backup::{BackupMade, Fault},
+    proof::Proof,
+};
 use uuid::Uuid;
 
 use crate::{base::throttle::Throttle, host::Host};
+
+/// What is left of an attempt beside its bytes.
+#[derive(Debug, Default)]
+pub(super) struct Ended {
+    pub(super) backup: Option<BackupMade>,
+    pub(super) proof: Option<Proof>,
+    pub(super) fault: Option<Fault>,
+}
 
 /// A job's bytes, shown on the board as they come.
 pub struct Progress {
@@ -18,7 +29,7 @@ pub struct Progress {
     done: AtomicU64,
     total: AtomicU64,
     note: Mutex<String>,
-    backup: Mutex<(Option<BackupMade>, Option<Fault>)>,
+    ended: Mutex<Ended>,
 }
 
 impl Progress {
@@ -31,7 +42,7 @@ impl Progress {
             done: AtomicU64::new(0),
             total: AtomicU64::new(0),
             note: Mutex::default(),
-            backup: Mutex::default(),
+            ended: Mutex::default(),
         }
     }
 
@@ -82,27 +93,38 @@ impl Progress {
 
     /// The snapshot that the job has made.
     pub fn made(&self, made: BackupMade) {
-        self.backup.lock().unwrap_or_else(PoisonError::into_inner).0 = Some(made);
+        self.ended().backup = Some(made);
+    }
+
+    /// What the job has found of a backup that it proves.
+    pub fn proven(&self, proof: Proof) {
+        self.ended().proof = Some(proof);
     }
 
     /// For programs, why the attempt fails.
     pub fn failed(&self, fault: Fault) {
-        self.backup.lock().unwrap_or_else(PoisonError::into_inner).1 = Some(fault);
+        self.ended().fault = Some(fault);
     }
 
     /// The snapshot, as far as there is one.
     #[cfg(test)]
     pub(crate) fn made_so_far(&self) -> Option<BackupMade> {
-        self.backup
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .0
-            .clone()
+        self.ended().backup.clone()
     }
 
-    /// Both, of the attempt that has ended.
-    pub(super) fn take_backup(&self) -> (Option<BackupMade>, Option<Fault>) {
-        std::mem::take(&mut *self.backup.lock().unwrap_or_else(PoisonError::into_inner))
+    /// What the proof has found, as far as it has ended.
+    #[cfg(test)]
+    pub(crate) fn proven_so_far(&self) -> Option<Proof> {
+        self.ended().proof.clone()
+    }
+
+    /// Of the attempt that has ended.
+    pub(super) fn take_ended(&self) -> Ended {
+        std::mem::take(&mut *self.ended())
+    }
+
+    fn ended(&self) -> MutexGuard<'_, Ended> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn noted(&self) -> String {

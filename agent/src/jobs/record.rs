@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, io, path::Path};
 use isyone_proto::{
     backup::{BackupMade, Fault, RepositoryKey},
     plan::{JobOrder, JobWork, MAX_JOBS_PER_HOST},
+    proof::Proof,
     report::{JobReport, JobState},
 };
 use serde::{Deserialize, Serialize};
@@ -49,6 +50,9 @@ pub(super) struct Record {
     /// For programs, why the last attempt failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) fault: Option<Fault>,
+    /// What it has found of a backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) proof: Option<Box<Proof>>,
 }
 
 impl Record {
@@ -62,6 +66,7 @@ impl Record {
             message: String::new(),
             backup: None,
             fault: None,
+            proof: None,
         }
     }
 
@@ -84,6 +89,7 @@ impl Record {
             backup: self.backup.clone(),
             fault: self.fault,
             pause_ms: None,
+            proof: self.proof.clone(),
         }
     }
 }

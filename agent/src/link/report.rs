@@ -278,6 +278,7 @@ mod tests {
             bytes_total: 0,
             backup: None,
             fault: None,
+            proof: None,
             message: String::new(),
             pause_ms: None,
         };

@@ -192,6 +192,7 @@ impl Link {
             trusted_sha256: self.identity.trusted(),
             hosts_sha256: digest(&self.hosts.known()),
             makes_backups: true,
+            proves_backups: true,
         }
     }
 

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub const LABEL_TENANT: &str = "one.isy.tenant";
 /// Label: the tenant's uid.
 pub const LABEL_UID: &str = "one.isy.uid";
-/// Label: `odoo`, `postgres`, `init`, `finish`, `neutralise` or `restore`.
+/// Label: `odoo`, `postgres`, `init`, `finish`, `neutralise`, `restore` or `proof`.
 pub const LABEL_ROLE: &str = "one.isy.role";
 /// Label: hash over what cannot change without a new container.
 pub const LABEL_CONFIG_HASH: &str = "one.isy.config-hash";

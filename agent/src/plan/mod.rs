@@ -19,6 +19,7 @@ pub mod mail;
 pub mod names;
 pub mod pins;
 pub mod postgres;
+pub mod proof;
 pub mod recovery;
 pub mod relay;
 pub mod render;

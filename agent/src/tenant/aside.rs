@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::{
     base::{failpoints, fsutil::blocking},
     plan::{
-        recovery,
+        recovery::Purpose,
         state::{Aside, Database},
     },
     tenant::{Result, Tenant, TenantError, TenantView, data},
@@ -68,7 +68,8 @@ pub(super) async fn bring_back(tenant: &Tenant, view: &TenantView, id: Uuid) -> 
     failpoints::reached("return-noted");
     // A job that was cut off may have asked for its PostgreSQL just now: it would begin on what comes back.
     let docker = &tenant.host.docker;
-    docker.remove(&recovery::name(&tenant.plan)).await?;
+    let restoring = Purpose::restore(&tenant.plan.name, tenant.plan.uid);
+    docker.remove(&restoring.server()).await?;
     tracing::warn!(tenant = %tenant.name(), restore = %id, "what was restored is removed, and what was set aside takes its place");
     let moved = blocking(move || homes.bring_back(&path, uid, id)).await;
     moved.map_err(TenantError::disk(

@@ -29,6 +29,8 @@ pub struct Hello {
     pub makes_backups: bool,
     /// It keeps copies up with ones that run, and lets its own be followed.
     pub follows: bool,
+    /// It proves backups. Never from agents of before.
+    pub proves_backups: bool,
 }
 
 /// The last report on a tenant.

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     places::{Places, Space},
     rota::Standings,
+    verified::{Of, Proofs},
 };
 use crate::base::metrics::Families;
 
@@ -74,6 +75,21 @@ struct TenantLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RepositoryLabel {
+    tenant: String,
+    destination: String,
+}
+
+impl RepositoryLabel {
+    fn of((tenant, destination): &Of) -> Self {
+        Self {
+            tenant: tenant.to_string(),
+            destination: destination.to_string(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DestinationLabel {
     destination: String,
 }
@@ -81,7 +97,9 @@ struct DestinationLabel {
 impl Collector for BackupCollector {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut families = Families(encoder);
-        tenants(&mut families, &self.standings.load())?;
+        let standings = self.standings.load();
+        tenants(&mut families, &standings)?;
+        proofs(&mut families, &standings.proofs)?;
         let reserve = |name: &ShortName| {
             let place = self.places.get(name);
             place.map_or(0, |place| place.reserve_bytes)
@@ -119,6 +137,55 @@ fn tenants(families: &mut Families<'_>, standings: &Standings) -> fmt::Result {
         "Backups that are due and wait for a place at a host or destination",
         None,
         standings.waiting,
+    )
+}
+
+/// What proofs say of each tenant's repositories.
+fn proofs(families: &mut Families<'_>, proofs: &Proofs) -> fmt::Result {
+    let verified = proofs.verified.iter();
+    families.gauges(
+        "backup_last_verified_timestamp",
+        "When a backup of the tenant there was last restored and found to be whole; of the 20000 for which that is longest ago",
+        Some(&Unit::Seconds),
+        verified.map(|(of, at)| (RepositoryLabel::of(of), at / 1000)),
+    )?;
+    let lists = [
+        (
+            "backup_unverified",
+            "1 for a repository that nobody has proven for 10 days; of the first 200 by tenant",
+            &proofs.late,
+        ),
+        (
+            "backup_damaged",
+            "1 for a repository whose newest backup was found to be damaged; of the first 200 by tenant",
+            &proofs.damaged,
+        ),
+        (
+            "backup_incomplete",
+            "1 for a repository whose backup comes back without all files of attachments; of the first 200 by tenant",
+            &proofs.incomplete,
+        ),
+        (
+            "backup_proof_failing",
+            "1 for a repository whose proof could not be carried out three times in a row; of the first 200 by tenant",
+            &proofs.failing,
+        ),
+    ];
+    for (name, help, list) in lists {
+        let all = list.iter().map(|of| (RepositoryLabel::of(of), 1));
+        families.gauges(name, help, None, all)?;
+    }
+    families.gauge(
+        "backup_proofs",
+        "Proofs that hosts make now",
+        None,
+        proofs.running,
+    )?;
+    families.gauge(
+        "backup_proofs_waiting",
+        "Proofs that are due and wait for a host with room or a destination",
+        None,
+        proofs.waiting,
     )
 }
 
@@ -178,6 +245,12 @@ mod tests {
         let mut standings = Standings::default();
         standings.by_standing.insert("protected", 7);
         standings.worst.push(("alfa".parse().unwrap(), None));
+        let of: Of = ("alfa".parse().unwrap(), "a".parse().unwrap());
+        standings.proofs.verified.push((of.clone(), 7_000));
+        standings.proofs.late.push(of.clone());
+        standings.proofs.damaged.push(of.clone());
+        standings.proofs.incomplete.push(of.clone());
+        standings.proofs.failing.push(of);
         let space = Space {
             total_bytes: 100,
             free_bytes: 40,
@@ -194,6 +267,12 @@ mod tests {
         for line in [
             "isyone_backup_tenants{standing=\"protected\"} 7",
             "isyone_backup_unprotected{tenant=\"alfa\"} 1",
+            "isyone_backup_last_verified_timestamp_seconds{tenant=\"alfa\",destination=\"a\"} 7",
+            "isyone_backup_unverified{tenant=\"alfa\",destination=\"a\"} 1",
+            "isyone_backup_damaged{tenant=\"alfa\",destination=\"a\"} 1",
+            "isyone_backup_incomplete{tenant=\"alfa\",destination=\"a\"} 1",
+            "isyone_backup_proof_failing{tenant=\"alfa\",destination=\"a\"} 1",
+            "isyone_backup_proofs_waiting 0",
             "isyone_backup_destination_up{destination=\"a\"} 1",
             "isyone_backup_destination_up{destination=\"b\"} 0",
             "isyone_backup_destination_size_bytes{destination=\"a\"} 100",

@@ -14,3 +14,4 @@ pub mod rota;
 pub mod service;
 pub mod shares;
 pub mod upkeep;
+pub mod verified;

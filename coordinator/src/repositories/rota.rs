@@ -1,8 +1,8 @@
-//! The loop that has tenants backed up: makes keys for those that have none, orders what has its turn, ends orders that nobody carries
-//! out, and tells when a tenant cannot be restored as was promised.
+//! The loop that has tenants backed up and their backups proven: makes keys for those that have none, orders what has its turn, ends
+//! orders that nobody carries out, and tells when a tenant cannot be restored as was promised.
 //!
 //! Each pass looks at a snapshot and decides purely; the core looks again before it does anything. Not here: whose turn it is and
-//! what a tenant would lose (isyone_fleet), making backups (agents).
+//! what a tenant would lose (isyone_fleet), making and proving backups (agents), how proofs stand (verified).
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -24,6 +24,7 @@ use isyone_proto::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::verified::{self, Proofs};
 use crate::{
     base::{clock, config::Config, secrets::Sealer},
     writer::Handle,
@@ -34,7 +35,7 @@ use crate::{
 const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_EACH: Duration = Duration::from_micros(50);
 /// How much one pass does of each, so that a command stays short.
-const BATCH: usize = 200;
+pub(super) const BATCH: usize = 200;
 /// After a start, hosts have so long to say how far they are before anything is said of them, milliseconds.
 const SILENCE_MS: i64 = 300_000;
 /// A first backup may take its time: a host with many tenants makes one after the other, milliseconds.
@@ -52,6 +53,7 @@ pub struct Standings {
     pub orders: i64,
     /// Due, and waiting for a place.
     pub waiting: i64,
+    pub proofs: Proofs,
 }
 
 /// What the loop needs.
@@ -129,6 +131,8 @@ impl Rota {
             backups::turns(subjects.into_iter(), &rota.running, Limits::default(), now);
         begun.truncate(BATCH);
         let (mut standings, judged) = judge(&state, settings, now);
+        standings.proofs = verified::stand(&state, settings, now);
+        commands.extend(verified::pass(&state, settings, now, &mut standings.proofs));
         standings.orders = count(rota.running.len() + begun.len());
         standings.waiting = count(waiting.len());
         self.standings.store(Arc::new(standings));
@@ -154,7 +158,7 @@ fn ahead_s(zone: &jiff::tz::TimeZone, at: UnixMs) -> i32 {
     at.map_or(0, |at| zone.to_offset(at).seconds())
 }
 
-fn count(number: usize) -> i64 {
+pub(super) fn count(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 

@@ -13,7 +13,7 @@ use isyone_fleet::{
     procedures,
     settings::Settings,
     state::State,
-    views::{self, Phase, SettingSource},
+    views::{self, Phase, SettingSource, Verdict},
 };
 use isyone_proto::{
     convert::{containers, timestamp},
@@ -86,6 +86,7 @@ pub(crate) fn tenant(
         modules_cut_off: observed.map_or(0, |o| o.report.modules_cut_off),
         mail: mail(settings, tenant),
         odoo_settings: odoo_settings(settings, tenant),
+        verified: verified(state, settings, tenant, now),
     }
 }
 
@@ -115,6 +116,27 @@ fn whose(source: SettingSource) -> v1::SettingSource {
         SettingSource::Plan => v1::SettingSource::Plan,
         SettingSource::Tenant => v1::SettingSource::Tenant,
     }
+}
+
+/// What proofs of all of a tenant's repositories say together; `None` where no backups are made.
+fn verified(
+    state: &State,
+    settings: &Settings,
+    tenant: &Tenant,
+    now: UnixMs,
+) -> Option<v1::BackupVerified> {
+    let all = views::verified(state, settings, tenant, now);
+    if all.is_empty() {
+        return None;
+    }
+    let has = |verdict| all.iter().any(|(_, one)| one.verdict == verdict);
+    // Unset sorts before any time: one that never was is the longest ago.
+    let oldest = all.iter().map(|(_, one)| one.good_at).min().flatten();
+    Some(v1::BackupVerified {
+        time: oldest.map(timestamp),
+        damaged: has(Verdict::Damaged),
+        incomplete: has(Verdict::Incomplete),
+    })
 }
 
 fn has_other_images(settings: &Settings, spec: &TenantSpec) -> bool {

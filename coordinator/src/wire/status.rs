@@ -62,6 +62,7 @@ fn change(error: &ChangeError) -> Status {
             return with_detail(bare, PLACEMENT_TYPE, &placement);
         }
         E::NoBackups { .. } => (Code::FailedPrecondition, "NO_BACKUPS"),
+        E::NotProvable { .. } => (Code::FailedPrecondition, "NOT_PROVABLE"),
         E::NotRestorable { .. } => (Code::FailedPrecondition, "NOT_RESTORABLE"),
         E::DomainTaken { .. } => (Code::AlreadyExists, "DOMAIN_TAKEN"),
         E::TooManyDomains(_) => (Code::ResourceExhausted, "TOO_MANY_DOMAINS"),

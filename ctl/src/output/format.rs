@@ -228,6 +228,21 @@ word!(
     /// Why a backup was made, as one lower-case word.
     backup_purpose, v1::BackupPurpose, "BACKUP_PURPOSE_");
 word!(
+    /// What a proof has found, as one lower-case word.
+    proof_verdict, v1::ProofVerdict, "PROOF_VERDICT_");
+/// When backups were last found to be whole; that they are damaged, or that files are missing.
+pub fn verified(
+    now_ms: i64,
+    oldest: Option<&prost_types::Timestamp>,
+    (damaged, incomplete): (bool, bool),
+) -> String {
+    match (damaged, incomplete) {
+        (true, _) => "damaged".to_owned(),
+        (false, true) => format!("{}, incomplete", age(now_ms, oldest)),
+        (false, false) => age(now_ms, oldest),
+    }
+}
+word!(
     /// Whether a tenant can be restored as its plan promises, as one lower-case word.
     standing, v1::Standing, "STANDING_");
 word!(

@@ -38,6 +38,7 @@ impl From<&JobOrder> for agent::JobOrder {
                 address: address.map(|a| a.to_string()).unwrap_or_default(),
                 last: *last,
             }),
+            JobWork::Verify(verify) => job_order::Work::Verify((&**verify).into()),
         };
         Self {
             id: order.id.to_string(),
@@ -72,6 +73,11 @@ impl TryFrom<agent::JobOrder> for JobOrder {
                 address: parse_optional("follow.address", &follow.address)?,
                 last: follow.last,
             },
+            Some(job_order::Work::Verify(verify)) => {
+                let verify = verify.try_into();
+                let verify = verify.map_err(|e: FieldError| e.within("verify"))?;
+                JobWork::Verify(Box::new(verify))
+            }
             None => return Err(FieldError::new("work", "must be set")),
         };
         Ok(Self {
@@ -194,6 +200,7 @@ impl From<&JobReport> for agent::JobStatus {
             backup: job.backup.as_deref().map(Into::into),
             backup_fault: backup::fault_to_wire(job.fault),
             pause_ms: job.pause_ms,
+            proof: job.proof.as_deref().map(Into::into),
         }
     }
 }
@@ -230,6 +237,15 @@ pub(super) fn reports(wire: Vec<agent::JobStatus>) -> Result<Vec<JobReport>, Fie
                 None => None,
             },
             pause_ms: job.pause_ms,
+            proof: match job.proof {
+                Some(proof) => {
+                    let proof = proof
+                        .try_into()
+                        .map_err(|e: FieldError| e.within(&at("proof")))?;
+                    Some(Box::new(proof))
+                }
+                None => None,
+            },
         })
     };
     wire.into_iter().enumerate().map(parse_one).collect()

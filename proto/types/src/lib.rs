@@ -19,6 +19,7 @@ pub mod network;
 pub mod odoo;
 pub mod operation;
 pub mod plan;
+pub mod proof;
 pub mod report;
 pub mod spec;
 pub mod token;

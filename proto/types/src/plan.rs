@@ -21,6 +21,7 @@ use crate::{
     mail::Mail,
     network::{DnsName, MailRelay, NetworkPolicy},
     odoo::OdooSettings,
+    proof::VerifyOrder,
     spec::{Country, ImageRef, Language, Login, Module, Size, TimeZone},
 };
 
@@ -256,6 +257,8 @@ pub enum JobWork {
         /// The other copy is stopped: bring what is missing, compare, and end. Before, the job only says how long that would take.
         last: bool,
     },
+    /// Restores a backup where nobody uses it, looks whether it is whole, and throws it away. The tenant need not be on this host.
+    Verify(Box<VerifyOrder>),
 }
 
 /// Leave for another host's agent to fetch a tenant's data from this host.

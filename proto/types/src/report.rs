@@ -15,6 +15,7 @@ use crate::{
     ids::TenantName,
     operation::Step,
     plan::{Role, UnixMs},
+    proof::Proof,
 };
 
 /// Pressure stall information: share of time, per mille, over 10 s.
@@ -332,6 +333,8 @@ pub struct JobReport {
     /// Of a copy that is kept up with one that runs: how long the tenant would pause if it came over now, by its host's estimate,
     /// milliseconds. `None`: it is not that far.
     pub pause_ms: Option<u32>,
+    /// What it has found, where it proves a backup.
+    pub proof: Option<Box<Proof>>,
 }
 
 /// Something on a host that was not as it must be, and is again.

@@ -1,5 +1,5 @@
-//! Modelled jobs: copying a stopped tenant's data from another host, with the leave of that host's plan; backups, and filling a new
-//! tenant from one.
+//! Modelled jobs: copying a stopped tenant's data from another host, with the leave of that host's plan; backups, proofs of them, and
+//! filling a new tenant from one.
 //!
 //! Not here: the agents' real jobs and streams, which have tests of their own.
 
@@ -8,6 +8,7 @@ use isyone_proto::{
     backup::{BackupMade, Counts, RestoreOrder, SnapshotName},
     ids::HostName,
     plan::{JobOrder, JobWork, Role},
+    proof::Proof,
     report::{JobReport, JobState},
 };
 use rand::RngExt as _;
@@ -53,6 +54,28 @@ impl SimJob {
     }
 }
 
+impl SimJob {
+    /// What it has found of a backup: nothing is damaged.
+    fn proven(&self) -> Option<Proof> {
+        let JobWork::Verify(verify) = &self.order.work else {
+            return None;
+        };
+        (self.state == JobState::Done).then(|| Proof {
+            base: verify.restore.base,
+            base_at: 1,
+            reached: None,
+            ended_at: 1,
+            is_restorable: true,
+            damages: Vec::new(),
+            more: 0,
+            left_out: Vec::new(),
+            relations: 1,
+            attachments: 1,
+            bytes: PIECES << 20,
+        })
+    }
+}
+
 impl From<&SimJob> for JobReport {
     fn from(job: &SimJob) -> Self {
         Self {
@@ -67,7 +90,6 @@ impl From<&SimJob> for JobReport {
             },
             backup: job.made().map(Box::new),
             fault: None,
-            pause_ms: job.pause_ms,
         }
     }
 }
@@ -127,7 +149,7 @@ impl Simulation {
                 JobWork::Fetch { from, .. } => self.copied(host, &from, job),
                 JobWork::Follow { from, last, .. } => self.followed(host, &from, last, job),
                 JobWork::Restore(restore) => self.restored(host, job, &restore),
-                JobWork::Backup(_) => SimJob {
+                JobWork::Backup(_) | JobWork::Verify(_) => SimJob {
                     state: JobState::Done,
                     ..job
                 },

@@ -361,6 +361,7 @@ impl Simulation {
                     peer_port: Some(7483),
                     makes_backups: true,
                     follows: true,
+                    proves_backups: true,
                     ..Default::default()
                 },
                 accepted_generation,

@@ -237,6 +237,7 @@ fn back_up(sim: &mut Simulation) {
         sim.submit(Command::Greet {
             hello: Hello {
                 makes_backups: true,
+                proves_backups: true,
                 peer_port: Some(7483),
                 ..Hello::default()
             },

@@ -61,7 +61,7 @@ pub(super) fn wanted(
 
 /// The log as it lies there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Followed {
+pub(in crate::backup) struct Followed {
     /// The last segment that all before it lead to.
     pub last: Segment,
     /// The first one that is missing, although a later one is there.

@@ -5,7 +5,7 @@
 //! recovering the database (recover).
 
 use std::{
-    io::{self, Write},
+    io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
@@ -15,12 +15,11 @@ use isyone_backup::{
     Existing, Job, Owner as Owned, Purpose, Reader, Repository, Snapshot, Store, Target,
 };
 use isyone_proto::{
-    backup::{Fault, RestoreOrder, RestoreTo, Segment, Segments},
+    backup::{Counts, Fault, RestoreOrder, RestoreTo, Segment, Segments},
     ids::TenantName,
     plan::UnixMs,
 };
 use rustix::fs::{FlockOperation, flock};
-use serde::Deserialize;
 
 use super::{
     super::{
@@ -29,6 +28,7 @@ use super::{
         words::{Problem, problem},
     },
     choose::{self, Followed, Shipped},
+    described::{Bounded, Manifest},
     recover::pass_over,
     unpack::{Site, own, unpack},
 };
@@ -41,32 +41,12 @@ use crate::{
     jobs::fetch::{Reserve, Room},
 };
 
-/// A manifest is some kilobytes.
-const MOST_MANIFEST: u64 = 1 << 20;
 /// Files and folders of one part.
 const MOST_ENTRIES: u64 = 4_000_000;
-/// Formats of manifests that this program reads.
-const FORMAT: u32 = 1;
 /// What tells PostgreSQL to recover from a log.
 const SIGNAL: &str = "recovery.signal";
 /// What would have it do something else, or nothing.
 const LEFT_OVER: [&str; 3] = ["standby.signal", SIGNAL, "postmaster.pid"];
-
-/// A manifest, as far as a restore needs it.
-#[derive(Debug, Clone, Deserialize)]
-pub(super) struct Manifest {
-    format: u32,
-    pub at: UnixMs,
-    pub segments: Option<Segments>,
-    segment_bytes: Option<u64>,
-    pub tenant: Whose,
-}
-
-/// Whose backup it is.
-#[derive(Debug, Clone, Deserialize)]
-pub(super) struct Whose {
-    pub name: TenantName,
-}
 
 /// Where everything goes.
 #[derive(Clone)]
@@ -93,13 +73,20 @@ pub struct Ground {
 }
 
 /// What was filled.
-pub(super) struct Filled {
+pub(in crate::backup) struct Filled {
     /// The database's name in the cluster.
     pub database: String,
     /// The moment that the base stands for.
     pub base_at: UnixMs,
     /// How far the log leads; `None`: none follows.
     pub followed: Option<Followed>,
+    /// The size of its segments, where that is known.
+    pub size: Option<SegmentSize>,
+    /// What was counted when it was made.
+    pub counts: Counts,
+    /// It was stopped then: nothing is to be recovered.
+    pub was_stopped: bool,
+    pub bytes: u64,
     /// The timeline that its log goes on with; `None`: it goes on with the one that it has.
     pub timeline: Option<u32>,
     /// The volumes, open since before anything was written, and held against other attempts.
@@ -186,6 +173,10 @@ pub(super) fn fill(
         timeline: needs.map(begins),
         database: fetching.manifest.tenant.name.database(),
         base_at: fetching.manifest.at,
+        size: fetching.size,
+        counts: fetching.manifest.counts,
+        was_stopped: has(&fetching.base, "database"),
+        bytes: fetching.bytes,
         followed,
         held,
     })
@@ -255,18 +246,10 @@ impl Source<'_> {
     }
 
     fn manifest(&self, snapshot: &Snapshot) -> Result<Manifest, Problem> {
-        let mut json = Bounded(Vec::new());
+        let mut json = Bounded::default();
         let copied = self.reader.copy(snapshot, "manifest.json", &mut json);
         copied.map_err(|e| problem(&e))?;
-        let manifest: Manifest =
-            serde_json::from_slice(&json.0).map_err(|_| never("its manifest cannot be read"))?;
-        if manifest.format != FORMAT {
-            return Err(never(format!(
-                "it is of format {}, and this agent knows {FORMAT}: upgrade the agent",
-                manifest.format
-            )));
-        }
-        Ok(manifest)
+        Manifest::read(&json).map_err(never)
     }
 
     /// The parts that are brought, and their bytes.
@@ -477,22 +460,5 @@ fn restoring(error: &isyone_backup::Error) -> Problem {
             here("what was backed up cannot be written")(source.kind().into())
         }
         e => problem(e),
-    }
-}
-
-/// Takes so many bytes and no more.
-struct Bounded(Vec<u8>);
-
-impl Write for Bounded {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if (self.0.len() + bytes.len()) as u64 > MOST_MANIFEST {
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
-        self.0.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

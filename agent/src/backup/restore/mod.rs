@@ -5,9 +5,10 @@
 //! one's keys before its first start, and neutralised, by the tenant's own loop (tenant::database). Not here: which backup (the
 //! coordinator), the stages before and after.
 
-mod choose;
-mod fill;
-mod recover;
+pub(super) mod choose;
+mod described;
+pub(super) mod fill;
+pub(super) mod recover;
 pub mod server;
 mod unpack;
 
@@ -43,7 +44,12 @@ use crate::{
     },
     host::homes::aside::RESTORE_LOG,
     jobs::{JobError, Progress, Work, fetch::Reserve},
-    plan::{design, facts::ImageFacts, recovery::Extent, state::Database},
+    plan::{
+        design,
+        facts::ImageFacts,
+        recovery::{Extent, Purpose},
+        state::Database,
+    },
     tenant::copies::{self, Copy},
 };
 
@@ -53,6 +59,7 @@ const SHOW: Duration = Duration::from_secs(1);
 const PROCESSORS: usize = 2;
 
 /// Carries out orders to restore.
+#[derive(Clone)]
 pub struct Restore {
     pub backups: Arc<Backups>,
     pub servers: Arc<dyn Servers>,
@@ -165,7 +172,7 @@ impl Restore {
     }
 
     /// An image, which is pulled where it is not here: the tenant's own loop does not while nothing of it is to run.
-    async fn image(&self, reference: &str, role: Role) -> Result<ImageFacts, Problem> {
+    pub(super) async fn image(&self, reference: &str, role: Role) -> Result<ImageFacts, Problem> {
         let host = &self.backups.host;
         if let Some(facts) = host.images.facts(reference, role).await? {
             return usable(facts, role);
@@ -188,10 +195,13 @@ impl Restore {
     ) -> Result<Brought, Problem> {
         let stop = Stop::default();
         let _stops = StopWhenDropped(stop.clone());
-        let filled = self.fetch(plan, restore, ground, &stop, progress).await?;
+        let cache = Records::of(&self.backups.host.data, plan.uid).cache(&restore.destination.name);
+        let show = |done, total| progress.begin(done, total);
+        let filled = self.fetch(cache, restore, ground, &stop, &show).await?;
         progress.tell("its PostgreSQL recovers it");
         let launch = Launch {
-            plan: plan.clone(),
+            purpose: Purpose::restore(&plan.name, plan.uid),
+            memory_bytes: plan.size.memory_bytes,
             image,
             volume: ground.postgres.clone(),
             log: ground.log.clone(),
@@ -221,16 +231,17 @@ impl Restore {
         Ok(brought)
     }
 
-    async fn fetch(
+    /// Fills the ground. `cache`: where copies of the repository's small files are kept; `show` is told how many bytes have come, and
+    /// how many come.
+    pub(super) async fn fetch(
         &self,
-        plan: &TenantPlan,
+        cache: PathBuf,
         restore: &RestoreOrder,
         ground: &Ground,
         stop: &Stop,
-        progress: &Progress,
+        show: &(dyn Fn(u64, u64) + Send + Sync),
     ) -> Result<fill::Filled, Problem> {
         let backups = &self.backups;
-        let cache = Records::of(&backups.host.data, plan.uid).cache(&restore.destination.name);
         let store = backups
             .stores
             .store(restore.source, &restore.destination, cache, stop)?;
@@ -254,14 +265,14 @@ impl Restore {
             tokio::select! {
                 filled = &mut work => {
                     let read = counter.read.load(Ordering::Relaxed);
-                    progress.begin(read, total.load(Ordering::Relaxed).max(read));
+                    show(read, total.load(Ordering::Relaxed).max(read));
                     // A panic is logged by the runtime.
                     return filled.map_err(|_| Problem::stopped())?;
                 }
                 () = sleep(SHOW) => {
                     let whole = total.load(Ordering::Relaxed);
                     let read = counter.read.load(Ordering::Relaxed);
-                    progress.begin(if whole == 0 { 0 } else { read }, whole);
+                    show(if whole == 0 { 0 } else { read }, whole);
                 }
             }
         }

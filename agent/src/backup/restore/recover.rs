@@ -5,12 +5,14 @@
 //! long as there is no hole in it. Not here: the PostgreSQL itself (server), getting the data (fill).
 
 use std::{
+    fs,
     io::{self, BufRead as _, BufReader, Read as _},
     time::Duration,
 };
 
 use isyone_backup::{Stop, source::Producer};
 use isyone_proto::{backup::Fault, plan::UnixMs};
+use sha1::{Digest as _, Sha1};
 use tokio::time::{Instant, sleep};
 
 use super::{
@@ -33,12 +35,18 @@ const LONGEST: Duration = Duration::from_secs(6 * 3_600);
 const LOOKS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(3));
 /// An answer to one of our questions is a number.
 const MOST_ANSWER: u64 = 4 << 10;
+/// A list of relations: of a hundred thousand, a line each.
+const MOST_LIST: u64 = 32 << 20;
 /// Longest line of a list of files: a name has 43 bytes.
 const MOST_LINE: u64 = 4 << 10;
 /// Each restore in a tenant's place begins a timeline.
 const MOST_TIMELINES: u32 = 10_000;
 /// Files that are named when they are missing.
 const NAMED: usize = 5;
+/// What is read of a file at once.
+const PIECE: usize = 256 << 10;
+/// Who is asked what is no tenant's, and where.
+pub(in crate::backup) const POSTGRES: (&str, &str) = ("postgres", "postgres");
 /// How long a question may take, seconds.
 const ASK_S: &str = "60";
 /// How long the list of all attachments may take, seconds.
@@ -70,6 +78,9 @@ pub struct Attachments {
     pub missing: u64,
     /// Some of them.
     pub examples: Vec<String>,
+    /// That are there and are not what their names say; only where that was looked at.
+    pub altered: u64,
+    pub altered_examples: Vec<String>,
 }
 
 /// What was reached.
@@ -90,21 +101,28 @@ pub(super) async fn recover(
     stop: &Stop,
 ) -> Result<Reached, Problem> {
     let (server, extent) = become_ready(servers, launch, followed, stop).await?;
-    let last = match extent {
-        Extent::AsItIs => None,
-        _ => {
-            let statement = recovery::REACHED;
-            let said = ask(&*server, ("postgres", "postgres"), statement, stop).await?;
-            said.parse().ok()
-        }
-    };
-    let attachments = attachments(&*server, database, filestore, stop).await?;
+    let last = last(&*server, extent, stop).await?;
+    let of = (database, filestore, Depth::Names);
+    let attachments = attachments(&*server, of, stop).await?;
     server.stop().await?;
     Ok(Reached { last, attachments })
 }
 
+/// The commit of the last transaction that the log brought back.
+pub(in crate::backup) async fn last(
+    server: &dyn Server,
+    extent: Extent,
+    stop: &Stop,
+) -> Result<Option<UnixMs>, Problem> {
+    if extent == Extent::AsItIs {
+        return Ok(None);
+    }
+    let said = ask(server, POSTGRES, recovery::REACHED, stop).await?;
+    Ok(said.parse().ok())
+}
+
 /// Until it takes connections: then it is what was asked for.
-async fn become_ready(
+pub(in crate::backup) async fn become_ready(
     servers: &dyn Servers,
     mut launch: Launch,
     followed: Option<Followed>,
@@ -145,7 +163,7 @@ async fn become_ready(
 async fn until_ready(server: &dyn Server, stop: &Stop) -> Result<Option<String>, Problem> {
     let (begun, mut wait) = (Instant::now(), LOOKS.0);
     loop {
-        let asked = ask(server, ("postgres", "postgres"), recovery::RECOVERING, stop).await;
+        let asked = ask(server, POSTGRES, recovery::RECOVERING, stop).await;
         if asked.is_ok_and(|said| said == "0") {
             return Ok(None);
         }
@@ -189,28 +207,52 @@ fn psql((role, database): (&str, &str), statement: &str, limit_s: &str) -> Vec<S
 }
 
 /// The one value that a statement gives.
-async fn ask(
+pub(in crate::backup) async fn ask(
     server: &dyn Server,
     who: (&str, &str),
     statement: &str,
     stop: &Stop,
 ) -> Result<String, Problem> {
-    let mut client = server.run(psql(who, statement, ASK_S), stop).await?;
+    let client = server.run(psql(who, statement, ASK_S), stop).await?;
+    let said = answer(client, MOST_ANSWER).await?;
+    Ok(said.trim().to_owned())
+}
+
+/// The lines that a statement gives, which may take its time.
+pub(in crate::backup) async fn list(
+    server: &dyn Server,
+    who: (&str, &str),
+    statement: &str,
+    stop: &Stop,
+) -> Result<String, Problem> {
+    let client = server.run(psql(who, statement, LIST_S), stop).await?;
+    answer(client, MOST_LIST).await
+}
+
+async fn answer(mut client: Box<dyn Producer>, most: u64) -> Result<String, Problem> {
     let said = blocking(move || {
         let mut said = Vec::new();
-        (&mut client).take(MOST_ANSWER).read_to_end(&mut said)?;
+        (&mut client).take(most).read_to_end(&mut said)?;
         client.finish()?;
-        Ok(String::from_utf8_lossy(&said).trim().to_owned())
+        Ok(String::from_utf8_lossy(&said).into_owned())
     });
     let failed = |_| Problem::new(Fault::Other, "the restored PostgreSQL does not answer");
     said.await.map_err(failed)
 }
 
+/// How attachments' files are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::backup) enum Depth {
+    /// Whether they are there.
+    Names,
+    /// And whether they are what their names say.
+    Contents,
+}
+
 /// Compares what the database names with what lies there.
-async fn attachments(
+pub(in crate::backup) async fn attachments(
     server: &dyn Server,
-    database: &str,
-    filestore: Option<Root>,
+    (database, filestore, depth): (&str, Option<Root>, Depth),
     stop: &Stop,
 ) -> Result<Option<Attachments>, Problem> {
     let is_odoos =
@@ -227,7 +269,7 @@ async fn attachments(
     }
     let words = psql(("odoo", database), recovery::ATTACHMENTS, LIST_S);
     let client = server.run(words, stop).await?;
-    let compared = blocking(move || compare(client, filestore.as_ref())).await;
+    let compared = blocking(move || compare(client, filestore.as_ref(), depth)).await;
     let failed = |_| {
         Problem::new(
             Fault::Other,
@@ -237,7 +279,11 @@ async fn attachments(
     compared.map(Some).map_err(failed)
 }
 
-fn compare(client: Box<dyn Producer>, filestore: Option<&Root>) -> io::Result<Attachments> {
+fn compare(
+    client: Box<dyn Producer>,
+    filestore: Option<&Root>,
+    depth: Depth,
+) -> io::Result<Attachments> {
     let mut found = Attachments::default();
     let mut lines = BufReader::new(client);
     loop {
@@ -250,16 +296,47 @@ fn compare(client: Box<dyn Producer>, filestore: Option<&Root>) -> io::Result<At
         let name = line.strip_suffix(b"\n").unwrap_or(&line);
         found.named += 1;
         let path = RelPath::parse(name).ok().filter(|path| !path.is_root());
-        let is_there = path.and_then(|path| filestore?.file(&path).ok()).is_some();
-        if !is_there {
-            found.missing += 1;
-            if found.examples.len() < NAMED {
-                let name = String::from_utf8_lossy(name);
-                found
-                    .examples
-                    .push(isyone_proto::echo::echo(&name).to_string());
+        let there = path.and_then(|path| filestore?.file(&path).ok());
+        let (count, examples) = match there {
+            None => (&mut found.missing, &mut found.examples),
+            Some((file, _)) if depth == Depth::Contents && !is_as_named(&file, name)? => {
+                (&mut found.altered, &mut found.altered_examples)
             }
+            Some(_) => continue,
+        };
+        *count += 1;
+        if examples.len() < NAMED {
+            let name = String::from_utf8_lossy(name);
+            examples.push(isyone_proto::echo::echo(&name));
         }
+    }
+}
+
+/// Whether a file's content has the hash that it is called by. Odoo calls them so; what has another name is not judged.
+fn is_as_named(file: &fs::File, name: &[u8]) -> io::Result<bool> {
+    let last = name.rsplit(|b| *b == b'/').next().unwrap_or(name);
+    let mut named = [0; 20];
+    if hex::decode_to_slice(last, &mut named).is_err() {
+        return Ok(true);
+    }
+    let mut hash = Sha1::new();
+    io::copy(
+        &mut BufReader::with_capacity(PIECE, file),
+        &mut Hashing(&mut hash),
+    )?;
+    Ok(hash.finalize().as_slice() == named)
+}
+
+struct Hashing<'a>(&'a mut Sha1);
+
+impl io::Write for Hashing<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -296,13 +373,40 @@ mod tests {
                 code,
             )
         };
-        let found = compare(Box::new(said(0)), Some(&root)).unwrap();
+        let found = compare(Box::new(said(0)), Some(&root), Depth::Names).unwrap();
         assert_eq!((found.named, found.missing), (4, 3));
         assert_eq!(found.examples[0], "cd/cdef");
         assert!(
-            compare(Box::new(said(1)), Some(&root)).is_err(),
+            compare(Box::new(said(1)), Some(&root), Depth::Names).is_err(),
             "it did not end well"
         );
-        assert_eq!(compare(Box::new(said(0)), None).unwrap().missing, 4);
+        let without = compare(Box::new(said(0)), None, Depth::Names).unwrap();
+        assert_eq!(without.missing, 4);
+    }
+
+    #[test]
+    fn a_file_that_is_not_what_its_name_says_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("a9")).unwrap();
+        let write =
+            |name: &str, content: &str| std::fs::write(dir.path().join(name), content).unwrap();
+        // SHA-1 of "abc", which the second one is not.
+        let (good, bad) = (
+            "a9/a9993e364706816aba3e25717850c26c9cd0d89d",
+            "a9/a9993e364706816aba3e25717850c26c9cd0d89e",
+        );
+        write(good, "abc");
+        write(bad, "abc");
+        write("a9/other", "abc");
+        let said = Said(
+            io::Cursor::new(
+                b"a9/a9993e364706816aba3e25717850c26c9cd0d89d\na9/a9993e364706816aba3e25717850c26c9cd0d89e\na9/other\n",
+            ),
+            0,
+        );
+        let root = Root::open(dir.path()).unwrap();
+        let found = compare(Box::new(said), Some(&root), Depth::Contents).unwrap();
+        assert_eq!((found.named, found.missing, found.altered), (3, 0, 1));
+        assert_eq!(found.altered_examples, [bad]);
     }
 }

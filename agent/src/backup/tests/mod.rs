@@ -2,6 +2,8 @@
 //!
 //! Not here: those (world), the service (remote), PostgreSQL (the end-to-end tests).
 
+mod local;
+mod proven;
 mod real;
 mod restored;
 mod world;

@@ -3,33 +3,23 @@
 //!
 //! Not here: containers and Odoo (the end-to-end tests), choosing snapshots (restore::choose).
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
-use isyone_backup::{
-    Stop,
-    source::{Producer, Program},
-    store::Name,
-};
+use isyone_backup::store::Name;
 use isyone_proto::{
     backup::{BackupWork, Fault, RestoreOrder, RestoreTo, SnapshotName},
     plan::TenantPlan,
 };
 use tokio::time::sleep;
-use tonic::async_trait;
 use uuid::Uuid;
 
 use super::{
     super::{
         destination,
-        restore::{Brought, Ground, Launch, Restore, Server, Servers, told},
+        restore::{Brought, Ground, Restore, told},
         words::Problem,
     },
+    local::Local,
     real::{Cluster, Real, programs},
     world::World,
 };
@@ -38,92 +28,16 @@ use crate::{
     jobs::{Progress, fetch::Reserve},
     plan::{
         facts::ImageFacts,
-        recovery,
         sql::{self, DatabaseIdentity},
     },
     testing::tenant_plan,
 };
 
-/// Of the one that recovers: the tenant's own may run beside it.
-const PORT: &str = "5433";
-
-/// Runs what recovers as a process of this machine.
-struct Local(Arc<Cluster>);
-
-struct Process {
-    cluster: Arc<Cluster>,
-    child: Mutex<Child>,
-    log: PathBuf,
-}
-
-#[async_trait]
-impl Servers for Local {
-    async fn start(&self, launch: &Launch) -> Result<Box<dyn Server>, Problem> {
-        let log = self.0.dir.join("recovering.log");
-        let file = fs::File::create(&log).unwrap();
-        let mut command = self.0.command("postgres");
-        command
-            .arg("-D")
-            .arg(&launch.volume)
-            .arg("-k")
-            .arg(&self.0.dir)
-            .args(["-p", PORT]);
-        for setting in recovery::settings(launch.extent, &launch.log.display().to_string()) {
-            command.arg("-c").arg(setting);
-        }
-        command
-            .stdin(Stdio::null())
-            .stdout(file.try_clone().unwrap())
-            .stderr(file);
-        Ok(Box::new(Process {
-            cluster: self.0.clone(),
-            child: Mutex::new(command.spawn().unwrap()),
-            log,
-        }))
-    }
-}
-
-#[async_trait]
-impl Server for Process {
-    async fn ended(&self) -> Result<Option<String>, Problem> {
-        let ended = self.child.lock().unwrap().try_wait().unwrap();
-        Ok(ended.map(|_| fs::read_to_string(&self.log).unwrap()))
-    }
-
-    async fn run(&self, words: Vec<String>, _: &Stop) -> Result<Box<dyn Producer>, Problem> {
-        // Without `timeout` and its arguments.
-        let mut command = self.cluster.command(&words[4]);
-        command
-            .args(&words[5..])
-            .env("PGPORT", PORT)
-            .stderr(Stdio::null());
-        Ok(Box::new(Program::start(&mut command).unwrap()))
-    }
-
-    async fn stop(&self) -> Result<(), Problem> {
-        let mut child = self.child.lock().unwrap();
-        let interrupted = Command::new("kill")
-            .args(["-INT", &child.id().to_string()])
-            .status();
-        assert!(interrupted.unwrap().success());
-        assert!(child.wait().unwrap().success());
-        Ok(())
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = child.kill();
-        let _ = child.wait();
-    }
-}
-
 /// A cluster with a tenant's database, and its repository.
-struct Site {
-    cluster: Arc<Cluster>,
-    world: World,
-    base: SnapshotName,
+pub(super) struct Site {
+    pub(super) cluster: Arc<Cluster>,
+    pub(super) world: World,
+    pub(super) base: SnapshotName,
     /// Last: servers are ended by what lies in it.
     _dir: tempfile::TempDir,
 }
@@ -143,7 +57,7 @@ const TABLES: &str = "
     INSERT INTO ir_cron VALUES (1, true), (2, true);";
 
 impl Site {
-    async fn new() -> Option<Self> {
+    pub(super) async fn new() -> Option<Self> {
         let programs = programs()?;
         let dir = tempfile::tempdir().unwrap();
         let cluster = Arc::new(Cluster::make(programs, dir.path()));
@@ -167,7 +81,7 @@ impl Site {
         })
     }
 
-    fn odoo(&self, statement: &str) -> String {
+    pub(super) fn odoo(&self, statement: &str) -> String {
         let words = [
             "-X",
             "-A",
@@ -183,11 +97,11 @@ impl Site {
         self.cluster.run("psql", &words)
     }
 
-    async fn ship(&self) {
+    pub(super) async fn ship(&self) {
         self.world.job(BackupWork::Ship, "own").await.unwrap();
     }
 
-    fn order(&self, to: RestoreTo) -> RestoreOrder {
+    pub(super) fn order(&self, to: RestoreTo) -> RestoreOrder {
         let own = destination(&self.world.plan, &"own".parse().unwrap());
         RestoreOrder {
             source: self.world.plan.uid,

@@ -98,6 +98,11 @@ impl Homes {
         self.root.join("spares")
     }
 
+    /// Where backups are restored to be looked at and thrown away.
+    pub fn proofs(&self) -> PathBuf {
+        self.root.join("proofs")
+    }
+
     /// A tenant's home, as it is, unless its disk is not mounted. Data stays where the records and the agent's memory say that it is, even while it is not
     /// there, such as when its disk is not mounted: another root, or a copy that somebody has made of it there, concerns
     /// only tenants without a home.

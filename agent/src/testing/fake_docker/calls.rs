@@ -107,7 +107,9 @@ impl Docker for FakeDocker {
             state: c.state.to_owned(),
             tenant: c.spec.labels.get(LABEL_TENANT).cloned().unwrap_or_default(),
         };
-        Ok(world.containers.iter().map(summary).collect())
+        let all = world.containers.iter();
+        let ours = all.filter(|(_, c)| c.spec.labels.contains_key(LABEL_TENANT));
+        Ok(ours.map(summary).collect())
     }
 
     async fn survey(&self) -> Result<Survey> {
@@ -144,10 +146,8 @@ impl Docker for FakeDocker {
 
     async fn container(&self, name: &str) -> Result<Option<Container>> {
         let world = self.up()?;
-        Ok(world
-            .containers
-            .get(name)
-            .map(|c| self.view(name, c, &world)))
+        let found = world.containers.iter().find(|(own, c)| c.is(own, name));
+        Ok(found.map(|(own, c)| self.view(own, c, &world)))
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<()> {
@@ -172,7 +172,9 @@ impl Docker for FakeDocker {
                     spec.image
                 )));
             }
-            if !world.networks.contains_key(&spec.network) {
+            // Docker's own, which is always there.
+            let is_dockers = spec.network == "none";
+            if !is_dockers && !world.networks.contains_key(&spec.network) {
                 return Err(DockerError::NotFound(format!(
                     "network {} not found",
                     spec.network
@@ -255,7 +257,7 @@ impl Docker for FakeDocker {
 
     async fn remove(&self, name: &str) -> Result<()> {
         let fate = self.before(format!("remove {name}")).await?;
-        self.world().containers.remove(name);
+        self.world().containers.retain(|own, c| !c.is(own, name));
         self.after(fate, ()).await
     }
 

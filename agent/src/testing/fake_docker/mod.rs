@@ -62,6 +62,13 @@ struct FakeContainer {
     restarted_ms: Option<UnixMs>,
 }
 
+impl FakeContainer {
+    /// Whether somebody means this one, called `own`, by a name or an id.
+    fn is(&self, own: &str, name: &str) -> bool {
+        own == name || format!("id{}", self.id) == name
+    }
+}
+
 struct FakeVolume {
     labels: HashMap<String, String>,
     /// The directory that it is a record of.
@@ -131,7 +138,7 @@ impl World {
     /// By its name or its id.
     fn find(&mut self, name: &str) -> Result<&mut FakeContainer> {
         let mut all = self.containers.iter_mut();
-        all.find(|(n, c)| *n == name || format!("id{}", c.id) == name)
+        all.find(|(own, c)| c.is(own, name))
             .map(|(_, container)| container)
             .ok_or_else(|| DockerError::NotFound(format!("No such container: {name}")))
     }

@@ -23,7 +23,7 @@ pub struct Repository {
     pub gap_since: Option<UnixMs>,
     /// Since when shipping fails.
     pub failing_since: Option<UnixMs>,
-    /// When the newest base was last proven, and whether it was good.
+    /// When the newest base was last proven, and whether it was restorable: what may be missing then are files of attachments.
     pub proven: Option<(UnixMs, bool)>,
 }
 

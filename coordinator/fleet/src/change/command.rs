@@ -22,7 +22,7 @@ use super::{
     tenants::{SetMail, SetOdoo},
 };
 use crate::{
-    backups::Turn,
+    backups::{ProofTurn, Turn},
     desired::{
         Certificate, Host, Operator, Rate, Sealed, Tenant, Token,
         certificates::{AcmeAccount, CertificateTrouble, EdgeCertificate},
@@ -243,6 +243,12 @@ pub enum Command {
     },
     /// Nothing is left of the repositories of these tenants, by uid, whose keys are deleted.
     RepositoriesRemoved(Vec<Uuid>),
+    /// These have their turn to be proven.
+    OrderProofs(Vec<ProofTurn>),
+    /// Nobody carries these proofs out any more: the tenants' uids, and theirs.
+    EndProofOrders(Vec<(Uuid, Uuid)>),
+    /// An operator wants the backups of these tenants to be proven now.
+    AskForProofs(Vec<TenantName>),
     /// Whether tenants can be restored as was promised, of those where that has changed.
     BackupsJudged(Vec<JudgedBackups>),
     /// Add domains to a tenant, or make one of its domains the primary.
@@ -331,6 +337,9 @@ impl Command {
             Self::AskForBackup(_) => "ask-for-backup",
             Self::SnapshotsForgotten { .. } => "snapshots-forgotten",
             Self::RepositoriesRemoved(_) => "repositories-removed",
+            Self::OrderProofs(_) => "order-proofs",
+            Self::EndProofOrders(_) => "end-proof-orders",
+            Self::AskForProofs(_) => "ask-for-proofs",
             Self::BackupsJudged(_) => "backups-judged",
             Self::AddDomains(_) => "add-domains",
             Self::RemoveDomain { .. } => "remove-domain",

@@ -76,6 +76,8 @@ pub enum ChangeError {
         name: TenantName,
         problem: &'static str,
     },
+    #[error("no backup of tenant `{name}` can be proven: {problem}")]
+    NotProvable { name: TenantName, problem: String },
     #[error("tenant `{source_name}` cannot be restored: {problem}")]
     NotRestorable {
         /// The tenant that was backed up.

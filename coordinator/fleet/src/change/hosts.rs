@@ -157,9 +157,10 @@ impl Edit<'_> {
             .get(name)
             .map(|h| (**h).clone())
             .unwrap_or_default();
-        if host.makes_backups != hello.makes_backups {
+        let able = (hello.makes_backups, hello.proves_backups);
+        if (host.makes_backups, host.proves_backups) != able {
             let mut host = (*host).clone();
-            host.makes_backups = hello.makes_backups;
+            (host.makes_backups, host.proves_backups) = able;
             self.put_host(host);
             self.touch_host(name); // its plan has them, or no more
         }

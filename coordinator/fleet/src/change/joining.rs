@@ -88,6 +88,7 @@ impl Edit<'_> {
                 cordoned: false,
                 pending,
                 makes_backups: false,
+                proves_backups: false,
                 unheard: false,
                 plan_generation: self.first_generation(),
                 joined_at: self.stamp.now,

@@ -226,6 +226,9 @@ impl Edit<'_> {
                 names,
             } => self.snapshots_forgotten(tenant, &destination, &names),
             Command::RepositoriesRemoved(tenants) => self.repositories_removed(&tenants),
+            Command::OrderProofs(turns) => self.order_proofs(&turns),
+            Command::EndProofOrders(orders) => self.end_proof_orders(&orders),
+            Command::AskForProofs(tenants) => self.ask_for_proofs(&tenants),
             Command::BackupsJudged(judged) => self.backups_judged(judged),
             Command::AddDomains(add) => self.add_domains(*add),
             Command::RemoveDomain {

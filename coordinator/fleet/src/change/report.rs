@@ -54,6 +54,7 @@ impl Edit<'_> {
         // A job has its operation's id, or is a backup's.
         jobs.iter().for_each(|job| self.drive(job.id));
         self.backup_jobs(host, &jobs);
+        self.proof_jobs(host, &jobs);
         for tenant in report.tenants {
             self.tenant_report(host, tenant);
         }

@@ -8,9 +8,10 @@
 use std::collections::BTreeMap;
 
 use isyone_types::{
-    backup::{BackupPurpose, BackupWork, MakeBackup, SnapshotName},
+    backup::{BackupPurpose, BackupWork, MakeBackup, RestoreTo, SnapshotName},
     ids::{HostName, ShortName, TenantName},
     plan::UnixMs,
+    proof::Proof,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -72,6 +73,41 @@ fn is_false(value: &bool) -> bool {
     !*value
 }
 
+/// What a proof has found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proven {
+    /// The host that has looked.
+    pub host: HostName,
+    /// When it was ordered, by our own clock.
+    pub begun_at: UnixMs,
+    pub found: Proof,
+}
+
+/// The proofs of a repository.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proofs {
+    /// The last one that was carried out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Box<Proven>>,
+    /// When one was last over that found the backup restorable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub good_at: Option<UnixMs>,
+    /// Proofs that could not be carried out since one was, and the last of them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub failures: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_at: Option<UnixMs>,
+    /// Why; for people.
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    pub failure: Box<str>,
+}
+
+impl Proofs {
+    fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// What there is of a tenant at one destination.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Made {
@@ -93,6 +129,8 @@ pub struct Made {
     /// When snapshots were last forgotten and contents pruned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pruned_at: Option<UnixMs>,
+    #[serde(default, skip_serializing_if = "Proofs::is_none")]
+    pub proofs: Proofs,
     /// When this record was last written: what is only a little newer waits.
     #[serde(default)]
     pub written_at: UnixMs,
@@ -132,7 +170,20 @@ pub struct BackupOrder {
     pub since: UnixMs,
 }
 
-/// A backup that an operator asked for, until it was made everywhere.
+/// What a host was ordered to prove.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProofOrder {
+    pub id: Uuid,
+    /// It is carried out there, wherever the tenant lives.
+    pub host: HostName,
+    pub destination: ShortName,
+    /// The backup to begin with, and how far the log is followed.
+    pub base: SnapshotName,
+    pub to: RestoreTo,
+    pub since: UnixMs,
+}
+
+/// A backup or a proof that an operator asked for, until there is one everywhere.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Asked {
     pub at: UnixMs,
@@ -160,6 +211,11 @@ pub struct TenantBackups {
     pub order: Option<BackupOrder>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked: Option<Asked>,
+    /// A proof under way: at most one at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proving: Option<ProofOrder>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof_asked: Option<Asked>,
     /// When its key was deleted. What is left of its repositories is noise, and is removed; then this record goes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shredded_at: Option<UnixMs>,
@@ -173,6 +229,8 @@ impl TenantBackups {
             made: BTreeMap::new(),
             order: None,
             asked: None,
+            proving: None,
+            proof_asked: None,
             shredded_at: None,
         }
     }

@@ -212,6 +212,9 @@ pub struct Host {
     /// Its agent makes backups: one of a version before is ordered none. Stored because plans depend on it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub makes_backups: bool,
+    /// Likewise, it proves backups.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub proves_backups: bool,
     /// Not heard since the coordinator was rebuilt: until then its plan's number stands still, so that it cannot pass the host's.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unheard: bool,
@@ -327,6 +330,8 @@ pub struct Fleet {
     pub quarantines: OrdSet<(UnixMs, TenantName)>,
     /// Computed: keys of backups of tenants that are gone, ordered by the time when they are deleted.
     pub key_ends: OrdSet<(UnixMs, Uuid)>,
+    /// Computed: proofs under way, by their host and the tenant's uid.
+    pub proving: OrdSet<(HostName, Uuid)>,
 }
 
 /// Why a certificate is refused although our CA signed it.

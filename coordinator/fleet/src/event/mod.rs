@@ -54,10 +54,14 @@ macro_rules! kinds {
 
 kinds! {
     BackupAsked => "backup.asked",
+    BackupDamaged => "backup.damaged",
     BackupFailed => "backup.failed",
+    BackupIncomplete => "backup.incomplete",
     BackupKeyDeleted => "backup.key_deleted",
     BackupKeyRead => "backup.key_read",
     BackupLate => "backup.late",
+    BackupProofAsked => "backup.proof_asked",
+    BackupProofFailed => "backup.proof_failed",
     BackupPruneFailed => "backup.prune_failed",
     BackupRecovered => "backup.recovered",
     CertificateAccount => "certificate.account",

@@ -57,8 +57,11 @@ impl Family {
             | EventKind::TenantDiskFull
             | EventKind::TenantDatabaseStopped
             | EventKind::TenantDiskFreed => Self::Disk,
-            EventKind::BackupFailed
+            EventKind::BackupDamaged
+            | EventKind::BackupFailed
+            | EventKind::BackupIncomplete
             | EventKind::BackupLate
+            | EventKind::BackupProofFailed
             | EventKind::BackupPruneFailed
             | EventKind::BackupRecovered => Self::Backups,
             EventKind::TenantUnreachable | EventKind::TenantReachable => Self::Answers,

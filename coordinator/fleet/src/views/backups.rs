@@ -14,7 +14,7 @@ use isyone_types::{
 };
 use uuid::Uuid;
 
-use super::{copy, docker_is_away, host_state};
+use super::{copy, docker_is_away, host_state, proofs::is_proving};
 use crate::{
     backups::{
         Candidate, Facts, Offer, Policy, Protection, Repository, Running, Subject, is_believable,
@@ -257,7 +257,7 @@ pub fn may_reach_repository(
     has_place && is_in && policy.is_some_and(|policy| policy.destinations.contains(destination))
 }
 
-/// Whether a host may read a repository: its own tenants', and one from which it restores just now.
+/// Whether a host may read a repository: its own tenants', and one from which it restores, or which it proves, just now.
 pub fn may_read_repository(
     state: &State,
     settings: &Settings,
@@ -279,7 +279,9 @@ pub fn may_read_repository(
     let mut placed = placed.into_iter().flat_map(|index| &index.tenants);
     let is_in = fleet.hosts.get(host).is_some_and(|host| !host.pending);
     may_reach_repository(state, settings, host, of, destination)
-        || is_in && fleet.backup_keys.contains_key(&of) && placed.any(reads)
+        || is_in
+            && fleet.backup_keys.contains_key(&of)
+            && (is_proving(state, host, of, destination) || placed.any(reads))
 }
 
 /// The operation that fills a tenant from a backup at present.
@@ -417,7 +419,7 @@ fn destinations(settings: &Settings, policy: &Policy) -> Vec<Destination> {
     all
 }
 
-fn destination(settings: &Settings, name: &ShortName) -> Option<Destination> {
+pub(super) fn destination(settings: &Settings, name: &ShortName) -> Option<Destination> {
     let reached = settings.backups.destinations.get(name)?;
     Some(Destination {
         name: name.clone(),

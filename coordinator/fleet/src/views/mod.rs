@@ -6,6 +6,7 @@
 mod backups;
 mod condition;
 mod plan;
+mod proofs;
 
 use std::{
     collections::BTreeSet,
@@ -34,6 +35,9 @@ pub use self::{
     },
     condition::{disk_is_full, docker_is_away},
     plan::{Fetching, SettingSource, chosen, host_plan, is_fetching, mail, mail_relays},
+    proofs::{
+        ProofRota, Verdict, Verified, has_backup, no_proof, proof_rota, provers, verdict, verified,
+    },
 };
 use crate::{
     desired::{Tenant, VisitorAccess},

@@ -19,7 +19,7 @@ use isyone_types::{
 };
 use uuid::Uuid;
 
-use super::backups;
+use super::{backups, proofs};
 #[cfg(feature = "planted")]
 use crate::planted;
 use crate::{
@@ -49,14 +49,9 @@ pub fn host_plan<E>(
         jobs: Vec::new(),
         grants: Vec::new(),
     };
-    let Some(index) = state.fleet.by_host.get(host) else {
-        return Ok(Some(plan));
-    };
-    for tenant in index
-        .tenants
-        .iter()
-        .filter_map(|name| state.fleet.tenants.get(name))
-    {
+    let index = state.fleet.by_host.get(host);
+    let tenants = index.into_iter().flat_map(|index| &index.tenants);
+    for tenant in tenants.filter_map(|name| state.fleet.tenants.get(name)) {
         let Some((place, role)) = tenant.copy_on(host) else {
             continue;
         };
@@ -89,6 +84,9 @@ pub fn host_plan<E>(
             }
         }
     }
+    // What is proven here need not live here.
+    plan.jobs
+        .extend(proofs::proof_jobs(state, settings, host, &mut open_key)?);
     plan.jobs.sort_by_key(|job| job.id);
     plan.firewall.policies = policies(state, settings, &plan.tenants);
     plan.firewall.edges.extend(passing_on(state, host));

@@ -64,6 +64,7 @@ fn put(before: &Fleet, after: &Fleet, writes: &mut Vec<Write>) {
         fenced: _,
         quarantines: _,
         key_ends: _,
+        proving: _,
     } = after;
     let was = before;
     differing(&was.tenants, tenants, RecordValue::Tenant, writes);

@@ -415,8 +415,7 @@ pub fn fleet(contents: Contents) -> Result<Fleet, UnreadableRecord> {
             }
             RecordKind::BackupKey => fleet.put_backup_key(read::<BackupKey>(record)?),
             RecordKind::Backups => {
-                let of = read::<TenantBackups>(record)?;
-                fleet.backups.insert(of.tenant, of);
+                fleet.put_backups(read::<TenantBackups>(record)?);
             }
             RecordKind::Meta => match record.id.as_str() {
                 PLAN_DIGEST => fleet.plan_digest = (*read::<String>(record)?).clone(),

@@ -58,6 +58,7 @@ pub(super) const TABLE: &[(&str, Permission)] = &[
     ("/isyone.v1.BackupService/PruneBackups", From(Operator)),
     ("/isyone.v1.BackupService/RestoreBackup", From(Operator)),
     ("/isyone.v1.BackupService/ReturnTenant", From(Operator)),
+    ("/isyone.v1.BackupService/VerifyBackups", From(Operator)),
     (
         "/isyone.v1.CertificateService/AddCertificate",
         From(Operator),

@@ -1,12 +1,13 @@
-//! `BackupService`: what each tenant would lose now, what backups there are, a backup on order, and pruning by hand, and restoring.
+//! `BackupService`: what each tenant would lose now, what backups there are, a backup or a proof on order, pruning by hand, and restoring.
 //!
 //! Not here: what is due and kept (isyone_fleet::backups), pruning itself (repositories/upkeep).
 
 mod key;
+mod proofs;
 mod restore;
 mod shown;
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use isyone_fleet::{
     change::{Command, backups::AskForBackup},
@@ -142,7 +143,7 @@ impl BackupService for Api {
         let asked = request.into_inner();
         let labels = notes(&asked.notes)?;
         let state = self.state();
-        let (wanted, must) = chosen(&state, &asked)?;
+        let (wanted, must) = chosen(&state, (&asked.tenants, asked.all, &asked.host_labels))?;
         let (mut tenants, mut refused) = (Vec::new(), Vec::new());
         for tenant in wanted {
             match views::no_backups(&state, self.parts.handle.settings(), &tenant) {
@@ -170,6 +171,14 @@ impl BackupService for Api {
             refused,
             refused_count,
         }))
+    }
+
+    async fn verify_backups(
+        &self,
+        request: Request<v1::VerifyBackupsRequest>,
+    ) -> Result<Response<v1::VerifyBackupsResponse>, Status> {
+        let actor = caller(&request)?.to_string();
+        self.verify(actor, request.into_inner()).await
     }
 
     async fn prune_backups(
@@ -297,30 +306,26 @@ fn notes(given: &[String]) -> Result<Vec<ShortName>, FieldError> {
 /// The tenants that a request means, and whether each of them must be backed up.
 fn chosen(
     state: &State,
-    asked: &v1::CreateBackupsRequest,
+    (tenants, all, host_labels): (&[String], bool, &HashMap<String, String>),
 ) -> Result<(Vec<Arc<Tenant>>, bool), Status> {
-    let ways = [
-        !asked.tenants.is_empty(),
-        asked.all,
-        !asked.host_labels.is_empty(),
-    ];
+    let ways = [!tenants.is_empty(), all, !host_labels.is_empty()];
     if ways.iter().filter(|way| **way).count() != 1 {
         let problem = "name tenants, or all, or labels of hosts";
         return Err(FieldError::new("tenants", problem).into());
     }
-    if asked.tenants.len() > MAX_TENANTS {
+    if tenants.len() > MAX_TENANTS {
         let problem = format!("at most {MAX_TENANTS} at once; `all` for all");
         return Err(FieldError::new("tenants", problem).into());
     }
-    if !asked.tenants.is_empty() {
-        let named = asked.tenants.iter().enumerate();
+    if !tenants.is_empty() {
+        let named = tenants.iter().enumerate();
         let named = named.map(|(at, name)| find(state, &format!("tenants[{at}]"), name));
         let mut named: Vec<_> = named.collect::<Result<_, _>>()?;
         named.sort_by(|a, b| a.name.cmp(&b.name));
         named.dedup_by(|a, b| a.name == b.name);
         return Ok((named, true));
     }
-    let wanted = parse_labels("host_labels", &asked.host_labels)?;
+    let wanted = parse_labels("host_labels", host_labels)?;
     let has_all = |tenant: &&Arc<Tenant>| {
         let host = state.fleet.hosts.get(&tenant.placement.host);
         wanted

@@ -7,7 +7,7 @@ use isyone_fleet::{
     backups::{Protection, Standing},
     desired::{
         Tenant,
-        backups::{Made, SnapshotMade, TenantBackups},
+        backups::{Asked, Made, Proofs, SnapshotMade, TenantBackups},
     },
     state::State,
     views,
@@ -20,7 +20,10 @@ use isyone_proto::{
     plan::UnixMs,
 };
 
-use super::super::{Api, now};
+use super::{
+    super::{Api, now},
+    proofs::{proof, proving},
+};
 use crate::repositories::upkeep::Verdict;
 
 /// Snapshots that an answer names; what is beyond is counted.
@@ -56,16 +59,20 @@ impl Api {
             destinations: destinations(state, tenant, &protection, now),
             spool: spool(state, tenant),
             order: of.and_then(|of| order(state, of)),
-            asked: of
-                .and_then(|of| of.asked.as_ref())
-                .map(|asked| v1::BackupAsked {
-                    create_time: Some(timestamp(asked.at)),
-                    actor: asked.by.clone(),
-                    notes: texts(&asked.labels),
-                    destinations: texts(&asked.left),
-                }),
+            asked: of.and_then(|of| Some(asked(of.asked.as_ref()?))),
+            proving: of.and_then(|of| proving(state, of)),
+            proof_asked: of.and_then(|of| Some(asked(of.proof_asked.as_ref()?))),
             ..bare
         }
+    }
+}
+
+fn asked(asked: &Asked) -> v1::BackupAsked {
+    v1::BackupAsked {
+        create_time: Some(timestamp(asked.at)),
+        actor: asked.by.clone(),
+        notes: texts(&asked.labels),
+        destinations: texts(&asked.left),
     }
 }
 
@@ -179,6 +186,8 @@ fn destination(
     let trouble = said.and_then(|said| said.trouble.as_ref());
     let failure = trouble.map(|trouble| trouble.message.as_str());
     let failed = made.map(|made| &*made.failure);
+    let none = Proofs::default();
+    let proofs = made.map_or(&none, |made| &made.proofs);
     v1::DestinationProtection {
         name: name.to_string(),
         base_time: seen.base_at.map(timestamp),
@@ -192,6 +201,10 @@ fn destination(
             u32::try_from(made.snapshots.len()).unwrap_or(u32::MAX)
         }),
         prune_time: made.and_then(|made| made.pruned_at).map(timestamp),
+        proof: made.and_then(proof),
+        verify_time: proofs.good_at.map(timestamp),
+        proof_failures: proofs.failures,
+        proof_failure: proofs.failure.to_string(),
     }
 }
 

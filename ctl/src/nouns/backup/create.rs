@@ -5,9 +5,7 @@
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
-use isyone_proto::pb::v1::{
-    CreateBackupsRequest, CreateBackupsResponse, GetProtectionRequest, Protection,
-};
+use isyone_proto::pb::v1::{BackupRefused, CreateBackupsRequest, GetProtectionRequest, Protection};
 
 use crate::{
     app::App,
@@ -68,7 +66,7 @@ impl Create {
                 c.backups().create_backups(r).await
             })
             .await?;
-        refused(app, &asked);
+        left_out(app, &asked.refused, asked.refused_count);
         if asked.tenants.is_empty() {
             return Err(Failure::failed("no tenant can be backed up"));
         }
@@ -106,7 +104,7 @@ impl Create {
     }
 }
 
-async fn limit(app: &App) {
+pub(super) async fn limit(app: &App) {
     match app.wait_limit() {
         Some(limit) => tokio::time::sleep(limit).await,
         None => std::future::pending().await,
@@ -118,20 +116,21 @@ fn going_on(mut failure: Failure, what: &str) -> Failure {
     failure.hint("`isyctl backup status TENANT` tells how far they are")
 }
 
-fn refused(app: &App, asked: &CreateBackupsResponse) {
-    for refused in &asked.refused {
+/// Tells which of all are not among those that were asked for, and why.
+pub(super) fn left_out(app: &App, refused: &[BackupRefused], count: u32) {
+    for refused in refused {
         let (tenant, why) = (clean(&refused.tenant), clean(&refused.reason));
         app.ui
             .note(&format!("tenant `{tenant}` is left out: {why}"));
     }
-    let told = u32::try_from(asked.refused.len()).unwrap_or(u32::MAX);
-    if asked.refused_count > told {
-        let more = asked.refused_count - told;
+    let told = u32::try_from(refused.len()).unwrap_or(u32::MAX);
+    if count > told {
+        let more = count - told;
         app.ui.note(&format!("and {more} more are left out"));
     }
 }
 
-fn named(tenants: &[String]) -> String {
+pub(super) fn named(tenants: &[String]) -> String {
     let mut names: Vec<_> = tenants.iter().take(NAMED).map(|name| clean(name)).collect();
     if tenants.len() > NAMED {
         names.push(format!("{} more", tenants.len() - NAMED));
@@ -139,7 +138,7 @@ fn named(tenants: &[String]) -> String {
     names.join(", ")
 }
 
-async fn look(client: &Client, tenant: &str) -> Result<Protection, Failure> {
+pub(super) async fn look(client: &Client, tenant: &str) -> Result<Protection, Failure> {
     let doing = format!("show the backups of tenant `{}`", clean(tenant));
     let request = GetProtectionRequest {
         tenant: tenant.to_owned(),
@@ -151,7 +150,7 @@ async fn look(client: &Client, tenant: &str) -> Result<Protection, Failure> {
         .await
 }
 
-async fn looks(client: &Client, tenants: &[String]) -> Result<Vec<Protection>, Failure> {
+pub(super) async fn looks(client: &Client, tenants: &[String]) -> Result<Vec<Protection>, Failure> {
     let mut all = Vec::new();
     for tenant in tenants {
         all.push(look(client, tenant).await?);

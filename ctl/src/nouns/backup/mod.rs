@@ -1,10 +1,11 @@
-//! `isyctl backup`: what each tenant would lose now, what backups there are, a backup on order, and pruning.
+//! `isyctl backup`: what each tenant would lose now, what backups there are, a backup or a proof on order, and pruning.
 //!
-//! Not here: how it is shown (show), waiting for what was asked for (create).
+//! Not here: how it is shown (show), waiting for what was asked for (create, verify).
 
 mod create;
 mod key;
 mod show;
+mod verify;
 
 use clap::{Args, Subcommand};
 use isyone_proto::pb::v1::{
@@ -32,6 +33,8 @@ pub enum BackupCommand {
     Show(Show),
     /// What each tenant would lose if its host died now
     Status(Status),
+    /// Restore backups where nobody uses them, and look whether they are whole
+    Verify(verify::Verify),
     /// Forget what its plan does not keep any more, and free the room
     Prune(Prune),
     /// What stock restic needs to read a tenant's repositories (audited)
@@ -122,6 +125,7 @@ impl BackupCommand {
             Self::List(command) => command.run(app).await,
             Self::Show(command) => command.run(app).await,
             Self::Status(command) => command.run(app).await,
+            Self::Verify(command) => command.run(app).await,
             Self::Prune(command) => command.run(app).await,
             Self::Key(command) => command.run(app).await,
         }

@@ -2,7 +2,9 @@
 
 use isyone_proto::{
     convert::unix_ms,
-    pb::v1::{Backup, DestinationProtection, Protection, Pruned, Standing},
+    pb::v1::{
+        Backup, BackupProof, DestinationProtection, ProofVerdict, Protection, Pruned, Standing,
+    },
 };
 
 use crate::output::{
@@ -136,7 +138,7 @@ pub(super) fn protections(all: &[Protection], wide: bool, now_ms: i64) -> String
         "FROM",
     ];
     if wide {
-        head.extend(["PLAN", "SPOOL", "NOW", "SUMMARY"]);
+        head.extend(["PLAN", "SPOOL", "VERIFIED", "NOW", "SUMMARY"]);
     }
     let mut table = Table::new(head);
     for shown in all {
@@ -153,6 +155,7 @@ pub(super) fn protections(all: &[Protection], wide: bool, now_ms: i64) -> String
             row.extend([
                 shown.plan.as_str().into(),
                 spool.unwrap_or_else(|| "-".to_owned()).into(),
+                verified(shown, now_ms).into(),
                 now(shown).into(),
                 shown.summary.as_str().into(),
             ]);
@@ -169,6 +172,44 @@ fn rpo(shown: &Protection) -> String {
     }
 }
 
+/// When its backups were last found to be whole, the longest ago of them; or that they are not.
+fn verified(shown: &Protection, now_ms: i64) -> String {
+    let verdict = |d: &DestinationProtection| d.proof.as_ref().map(BackupProof::verdict);
+    let has = |one| { shown.destinations.iter() }.any(|d| verdict(d) == Some(one));
+    let times = shown.destinations.iter().map(|d| d.verify_time.as_ref());
+    let oldest = times.min_by_key(|time| time.map(unix_ms)).flatten();
+    format::verified(
+        now_ms,
+        oldest,
+        (has(ProofVerdict::Damaged), has(ProofVerdict::Incomplete)),
+    )
+}
+
+/// What a proof has found, in a line.
+pub(super) fn proof(proof: &BackupProof) -> String {
+    let took = format::between(proof.begin_time.as_ref(), proof.end_time.as_ref());
+    let mut text = format!(
+        "{} (backup {} of {}, {} tables and indexes, {} files, {} on {} in {took})",
+        format::proof_verdict(proof.verdict),
+        short(&proof.backup_id),
+        format::local(proof.backup_time.as_ref()),
+        proof.relations,
+        proof.attachments,
+        format::bytes(proof.bytes),
+        clean(&proof.host),
+    );
+    for damage in &proof.damages {
+        text += &format!("\n  damaged: {}", clean(damage));
+    }
+    if proof.more_damages > 0 {
+        text += &format!("\n  and {} more", proof.more_damages);
+    }
+    for what in &proof.left_out {
+        text += &format!("\n  not looked at: {}", clean(what));
+    }
+    text
+}
+
 /// What is being made, or was asked for.
 fn now(shown: &Protection) -> String {
     if let Some(order) = &shown.order {
@@ -183,9 +224,20 @@ fn now(shown: &Protection) -> String {
         let work = format::backup_work(order.work);
         return format!("{work} to {} ({done}{again})", order.destination);
     }
-    match &shown.asked {
-        Some(asked) => format!("waits: asked for by {}", asked.actor),
-        None => "-".to_owned(),
+    if let Some(proving) = &shown.proving {
+        let doing = match proving.message.as_str() {
+            "" => String::new(),
+            message => format!(": {message}"),
+        };
+        return format!(
+            "proof of {} on {}{doing}",
+            proving.destination, proving.host
+        );
+    }
+    match (&shown.asked, &shown.proof_asked) {
+        (Some(asked), _) => format!("waits: asked for by {}", asked.actor),
+        (None, Some(asked)) => format!("waits: proof asked for by {}", asked.actor),
+        (None, None) => "-".to_owned(),
     }
 }
 
@@ -199,6 +251,7 @@ pub(super) fn protection(shown: &Protection, now_ms: i64) -> String {
         ("would lose", loses(shown, now_ms)),
         ("may lose", rpo(shown)),
         ("now", clean(&now(shown))),
+        ("verified", verified(shown, now_ms)),
     ];
     if let Some(spool) = &shown.spool {
         let since = match &spool.oldest_time {
@@ -213,10 +266,21 @@ pub(super) fn protection(shown: &Protection, now_ms: i64) -> String {
         }
     }
     let table = destinations(&shown.destinations, now_ms);
-    match table.is_empty() {
+    let mut text = match table.is_empty() {
         true => sheet(&lines),
         false => format!("{}\n{table}", sheet(&lines)),
+    };
+    for place in &shown.destinations {
+        let name = clean(&place.name);
+        if let Some(found) = &place.proof {
+            text += &format!("\n{name}: {}\n", proof(found));
+        }
+        if place.proof_failures > 0 {
+            let (times, why) = (place.proof_failures, clean(&place.proof_failure));
+            text += &format!("\n{name}: not proven, {times} times in a row: {why}\n");
+        }
     }
+    text
 }
 
 fn destinations(all: &[DestinationProtection], now_ms: i64) -> String {

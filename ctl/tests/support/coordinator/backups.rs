@@ -90,6 +90,28 @@ impl BackupService for Fake {
             refused_count: 3,
         }))
     }
+    async fn verify_backups(
+        &self,
+        request: Request<VerifyBackupsRequest>,
+    ) -> Result<Response<VerifyBackupsResponse>, Status> {
+        let asked = request.into_inner();
+        if !asked.all {
+            let tenants = asked.tenants;
+            return Ok(Response::new(VerifyBackupsResponse {
+                tenants,
+                ..VerifyBackupsResponse::default()
+            }));
+        }
+        let refused = BackupRefused {
+            tenant: "gama".into(),
+            reason: "there is no backup yet: `isyctl backup create` makes one".into(),
+        };
+        Ok(Response::new(VerifyBackupsResponse {
+            tenants: vec!["alfa".into(), "beta".into()],
+            refused: vec![refused],
+            refused_count: 1,
+        }))
+    }
     async fn prune_backups(
         &self,
         request: Request<PruneBackupsRequest>,

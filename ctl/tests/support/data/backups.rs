@@ -52,6 +52,23 @@ pub(crate) fn backups() -> Vec<Backup> {
     ]
 }
 
+/// One that found nothing.
+fn proof() -> BackupProof {
+    BackupProof {
+        verdict: ProofVerdict::Proven.into(),
+        backup_id: "3f2a9c01".repeat(8),
+        backup_time: ago(2 * 86_400 + 3600),
+        reached_time: ago(2 * 86_400 + 60),
+        begin_time: ago(2 * 86_400),
+        end_time: after(2 * 86_400, 41_000),
+        host: "h2".into(),
+        relations: 871,
+        attachments: 2_000,
+        bytes: 1_482 * MIB,
+        ..BackupProof::default()
+    }
+}
+
 /// One that is well, one that is not, one that never ran, and one of which none are made.
 #[expect(
     clippy::too_many_lines,
@@ -74,6 +91,8 @@ pub(crate) fn protections() -> Vec<Protection> {
         shipped_time: ago(190),
         backups: 21,
         prune_time: ago(5 * 3600),
+        proof: Some(proof()),
+        verify_time: ago(2 * 86_400),
         ..DestinationProtection::default()
     };
     let alfa = Protection {
@@ -97,6 +116,16 @@ pub(crate) fn protections() -> Vec<Protection> {
         failing_time: ago(9 * 3600),
         failures: 4,
         failure: "the destination is full".into(),
+        proof: Some(BackupProof {
+            verdict: ProofVerdict::Damaged.into(),
+            damages: vec![
+                "table public.res_partner, block 7".into(),
+                "file ab/abcd is missing".into(),
+            ],
+            more_damages: 3,
+            left_out: vec!["tables and indexes: amcheck did not end well".into()],
+            ..proof()
+        }),
         ..place
     };
     let beta = Protection {

@@ -99,6 +99,11 @@ pub(crate) fn tenant(name: &str) -> Tenant {
             memory_permille: 610,
             throttled_permille: 40,
         }),
+        verified: Some(BackupVerified {
+            time: ago(2 * 86_400),
+            damaged: false,
+            incomplete: false,
+        }),
     }
 }
 

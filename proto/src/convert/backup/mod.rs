@@ -1,6 +1,8 @@
 //! Backups as they are ordered and reported: wire messages to checked types and back.
 //!
-//! Not here: what calls of `BackupStore` are about (store).
+//! Not here: proofs (proof), what calls of `BackupStore` are about (store).
+
+mod proof;
 
 use std::collections::BTreeSet;
 

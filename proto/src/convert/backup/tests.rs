@@ -41,6 +41,23 @@ fn made() -> BackupMade {
     }
 }
 
+/// What a proof has found that has found everything.
+pub(super) fn proof() -> crate::proof::Proof {
+    crate::proof::Proof {
+        base: SnapshotName([1; 32]),
+        base_at: 1,
+        reached: Some(2),
+        ended_at: 3,
+        is_restorable: true,
+        damages: vec!["file ab/abcd is missing".to_owned()],
+        more: 4,
+        left_out: vec!["its pages carry no checksums".to_owned()],
+        relations: 5,
+        attachments: 6,
+        bytes: 7,
+    }
+}
+
 fn range(first: u32, last: u32) -> Segments {
     let segment = |number| Segment {
         timeline: 1,
@@ -148,6 +165,7 @@ fn reports_survive_the_wire() {
         backup: Some(Box::new(made())),
         fault: Some(Fault::WrongKey),
         pause_ms: Some(7),
+        proof: Some(Box::new(proof())),
     };
     let wire = vec![agent::JobStatus::from(&job)];
     assert_eq!(crate::convert::jobs::reports(wire).unwrap(), [job]);

@@ -261,6 +261,7 @@ fn host(running: &Running, index: usize) -> Result<(Host, Identity)> {
         plan_generation: 1.into(),
         joined_at: now_ms(),
         makes_backups: false,
+        proves_backups: false,
         unheard: false,
         certificates: vec![certificate],
     };

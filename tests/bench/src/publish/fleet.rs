@@ -160,6 +160,7 @@ fn store(config: &Config, tenants: usize) -> Result<(MemoryStore, Vec<TenantName
             plan_generation: 1.into(),
             joined_at: 0,
             makes_backups: false,
+            proves_backups: false,
             unheard: false,
             certificates: Vec::new(),
         };

@@ -238,6 +238,7 @@ async fn join(config: &Config, hosts: usize) -> Result<Vec<(String, Arc<ClientCo
             plan_generation: 1.into(),
             joined_at: now_s * 1000,
             makes_backups: false,
+            proves_backups: false,
             unheard: false,
             certificates: vec![issued.record()],
             name: name.clone(),

@@ -121,6 +121,7 @@ fn fleet(hosts: usize, tenants: usize) -> Result<Bench> {
             plan_generation: 1.into(),
             joined_at: 0,
             makes_backups: false,
+            proves_backups: false,
             unheard: false,
             certificates: vec![Certificate {
                 serial: format!("{n:032x}"),

@@ -278,6 +278,97 @@ fn as_it_was_and_neutral(cell: &Cell) {
     }
 }
 
+/// The largest file of content in alfa's repository.
+fn largest_pack(cell: &Cell) -> std::path::PathBuf {
+    let key = cell.json(&["backup", "key", "alfa"]);
+    let path = key["places"][0]["path"].as_str().expect("a path");
+    let data = std::path::Path::new(path).join("data");
+    let folders = std::fs::read_dir(data).expect("its content").flatten();
+    let packs = folders.flat_map(|folder| std::fs::read_dir(folder.path()).into_iter().flatten());
+    let sized = packs
+        .flatten()
+        .map(|pack| (pack.metadata().map_or(0, |m| m.len()), pack.path()));
+    sized.max().expect("a pack").1
+}
+
+/// A proof: the newest backup is restored where nobody uses it and found to be whole; after a byte of the repository was flipped it is
+/// found to be damaged; nothing is left of either, also when the agent is killed in between.
+#[test]
+fn a_backup_is_proven_and_a_flipped_byte_is_named() {
+    if !enabled("a_backup_is_proven_and_a_flipped_byte_is_named") {
+        return;
+    }
+    let _alone = alone();
+    let mut cell = Cell::start(&Shape {
+        hosts: 1,
+        config: CONFIG,
+        ..Shape::default()
+    });
+    cell.isyctl(&["tenant", "create", "alfa"]).ok();
+    answers(&cell, "alfa");
+    let early = cell.isyctl(&["backup", "verify", "alfa"]);
+    assert_ne!(early.code, 0, "there is no backup: {early:?}");
+    attach(&User::admin(&cell, "alfa"), "one");
+    cell.isyctl(&["backup", "create", "alfa"]).ok();
+    let nothing_left = |cell: &Cell| {
+        let docker = &cell.hosts[0].docker;
+        let left = || docker.run(&["ps", "-aq", "--filter", "label=one.isy.role=proof"]);
+        wait_for("nothing to be left", MINUTE, || {
+            let scratch = docker.homes().with_file_name("proofs").join("h1");
+            (left().stdout.trim().is_empty() && !scratch.exists()).then_some(())
+        });
+    };
+    let begun = std::time::Instant::now();
+    let said = cell.isyctl(&["backup", "verify", "alfa"]).ok();
+    println!("proven in {:.1} s: {said}", begun.elapsed().as_secs_f64());
+    let proof = |cell: &Cell| {
+        let shown = cell.json(&["backup", "status", "alfa"]);
+        shown["destinations"][0]["proof"].clone()
+    };
+    let found = proof(&cell);
+    assert_eq!(found["verdict"], "proven", "{found}");
+    assert_eq!(found["left_out"], json!([]), "{found}");
+    assert!(found["relations"].as_u64() > Some(100), "{found}");
+    let wide = cell.isyctl(&["tenant", "list", "-o", "wide"]).ok();
+    assert!(wide.contains("VERIFIED"), "{wide}");
+    nothing_left(&cell);
+
+    // Its agent is killed in the middle; the next one removes what is left and proves it.
+    cell.isyctl(&["backup", "verify", "alfa", "--no-wait"]).ok();
+    let scratch = cell.hosts[0]
+        .docker
+        .homes()
+        .with_file_name("proofs")
+        .join("h1");
+    wait_for("a proof to be under way", MINUTE, || {
+        scratch.join("pgdata").exists().then_some(())
+    });
+    cell.end_agent(0);
+    cell.start_agent(0, &[]);
+    cell.wait_host("h1", "ready");
+    wait_for("it to be proven", 5 * MINUTE, || {
+        let shown = cell.json(&["backup", "status", "alfa"]);
+        shown["proof_asked"].is_null().then_some(())
+    });
+    assert_eq!(proof(&cell)["verdict"], "proven");
+    nothing_left(&cell);
+
+    let pack = largest_pack(&cell);
+    let mut content = std::fs::read(&pack).expect("a pack");
+    let middle = content.len() / 2;
+    content[middle] ^= 0x55;
+    std::fs::write(&pack, content).expect("a pack");
+    let refused = cell.isyctl(&["backup", "verify", "alfa"]);
+    assert_ne!(refused.code, 0, "{refused:?}");
+    let found = proof(&cell);
+    assert_eq!(found["verdict"], "damaged", "{found}");
+    println!("named: {}", found["damages"]);
+    let shown = cell.json(&["backup", "status", "alfa"]);
+    assert_eq!(shown["standing"], "not_protected", "{shown}");
+    nothing_left(&cell);
+    answers(&cell, "alfa");
+}
+
 /// In its place: it is itself as it was at that second, and one command returns to what it was before; backups go on after both.
 fn in_its_place_and_back(cell: &Cell) {
     let restore = |to: &str| cell.isyctl(&["tenant", "restore", "delta", "--to", to, "--yes"]);

@@ -18,9 +18,10 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
             ("operation", "plan"),
             (
                 "plan",
-                "backup callers generation ids mail network odoo spec",
+                "backup callers generation ids mail network odoo proof spec",
             ),
-            ("report", "backup disk finding ids operation plan"),
+            ("proof", "backup spec"),
+            ("report", "backup disk finding ids operation plan proof"),
             ("spec", "echo ids"),
             ("token", "plan spec"),
         ],

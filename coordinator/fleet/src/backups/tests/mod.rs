@@ -2,6 +2,7 @@
 
 mod nights;
 mod policies;
+mod proofs;
 mod protections;
 mod restores;
 

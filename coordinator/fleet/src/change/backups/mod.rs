@@ -5,6 +5,7 @@
 //! [`WRITE_EVERY_MS`], whatever it says.
 //! Not here: whose turn it is (backups, views/backups), pruning and removing repositories (the coordinator's `repositories`).
 
+mod proofs;
 mod said;
 
 use std::sync::Arc;
@@ -321,10 +322,21 @@ impl Edit<'_> {
             });
         }
         let of = self.state.fleet.backups.get(&tenant.uid).cloned();
-        if let Some(of) = of.filter(|of| of.order.is_some() || of.asked.is_some()) {
+        let is_wanted = |of: &TenantBackups| {
+            of.order.is_some()
+                || of.asked.is_some()
+                || of.proving.is_some()
+                || of.proof_asked.is_some()
+        };
+        if let Some(of) = of.filter(|of| is_wanted(of)) {
+            if let Some(order) = &of.proving {
+                self.touch_host(&order.host);
+            }
             self.put_backups(TenantBackups {
                 order: None,
                 asked: None,
+                proving: None,
+                proof_asked: None,
                 ..(*of).clone()
             });
         }
@@ -366,7 +378,7 @@ impl Edit<'_> {
         for tenant in tenants {
             let of = self.state.fleet.backups.get(tenant);
             if of.is_some_and(|of| of.shredded_at.is_some()) {
-                self.state.fleet.backups.remove(tenant);
+                self.state.fleet.remove_backups(*tenant);
                 let gone = Write::Delete(RecordKind::Backups, tenant.to_string());
                 self.effects.writes.push(gone);
             }
@@ -387,7 +399,7 @@ impl Edit<'_> {
         self.effects
             .writes
             .push(Write::Put(RecordValue::Backups(of.clone())));
-        self.state.fleet.backups.insert(of.tenant, of);
+        self.state.fleet.put_backups(of);
     }
 }
 

@@ -122,12 +122,12 @@ impl Edit<'_> {
     }
 }
 
-fn has_ended(job: &JobReport) -> bool {
+pub(super) fn has_ended(job: &JobReport) -> bool {
     matches!(job.state, JobState::Done | JobState::Failed)
 }
 
 /// A wish after it was fulfilled at a destination; none when that was the last.
-fn served(mut asked: Asked, destination: &ShortName) -> Option<Asked> {
+pub(super) fn served(mut asked: Asked, destination: &ShortName) -> Option<Asked> {
     asked.left.retain(|left| left != destination);
     (!asked.left.is_empty()).then_some(asked)
 }

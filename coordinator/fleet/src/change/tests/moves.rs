@@ -82,6 +82,7 @@ pub(super) fn job_with(
             bytes_total: 10 << 20,
             backup: None,
             fault: None,
+            proof: None,
             message: match state {
                 JobState::Running => String::new(),
                 _ => "no route".to_owned(),

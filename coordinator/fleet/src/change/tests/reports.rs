@@ -180,6 +180,7 @@ fn the_last_report_of_a_hosts_jobs_is_all_that_is_known_of_them() {
         bytes_total: 9,
         backup: None,
         fault: None,
+        proof: None,
         message: String::new(),
         pause_ms: None,
     };

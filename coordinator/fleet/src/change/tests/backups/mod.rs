@@ -2,6 +2,7 @@
 
 mod any_order;
 mod end;
+mod proofs;
 mod restore;
 mod said;
 
@@ -36,6 +37,7 @@ pub(super) fn greet(bench: &mut Bench, host: &HostName, makes_backups: bool) {
     let accepted_generation = bench.state.fleet.hosts[host].plan_generation;
     let hello = Hello {
         makes_backups,
+        proves_backups: makes_backups,
         peer_port: Some(7483),
         ..Hello::default()
     };
@@ -147,6 +149,7 @@ fn job(id: Uuid, state: JobState, made: Option<BackupMade>) -> JobReport {
         fault: (state == JobState::Failed).then_some(Fault::Full),
         backup: made.map(Box::new),
         pause_ms: None,
+        proof: None,
     }
 }
 
