@@ -252,7 +252,10 @@ impl Work for Works {
     fn most_attempts(&self, order: &JobOrder) -> Option<u32> {
         match order.work {
             JobWork::Backup(_) => self.make.most_attempts(order),
-            JobWork::Fetch { .. } | JobWork::Restore(_) => None,
+            JobWork::Fetch { .. }
+            | JobWork::Follow { .. }
+            | JobWork::Restore(_)
+            | JobWork::Verify(_) => None,
         }
     }
 }

@@ -21,7 +21,7 @@ impl Work for Works {
         match &order.work {
             JobWork::Fetch { .. } => self.fetch.attempt(order, progress).await,
             JobWork::Follow { .. } => self.follow.attempt(order, progress).await,
-            JobWork::Backup(_) | JobWork::Restore(_) => {
+            JobWork::Backup(_) | JobWork::Restore(_) | JobWork::Verify(_) => {
                 Err(JobError::Never("no order to copy".to_owned()))
             }
         }

@@ -90,6 +90,8 @@ impl From<&SimJob> for JobReport {
             },
             backup: job.made().map(Box::new),
             fault: None,
+            pause_ms: job.pause_ms,
+            proof: job.proven().map(Box::new),
         }
     }
 }

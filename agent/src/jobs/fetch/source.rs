@@ -41,7 +41,7 @@ pub(super) fn other_end(order: &JobOrder) -> Attempt<(&HostName, Option<SocketAd
         JobWork::Fetch { from, address } | JobWork::Follow { from, address, .. } => {
             Ok((from, *address))
         }
-        JobWork::Backup(_) | JobWork::Restore(_) => {
+        JobWork::Backup(_) | JobWork::Restore(_) | JobWork::Verify(_) => {
             Err(JobError::Never("no order to copy".to_owned()))
         }
     }

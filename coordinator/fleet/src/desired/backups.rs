@@ -93,7 +93,7 @@ pub struct Proofs {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub good_at: Option<UnixMs>,
     /// Proofs that could not be carried out since one was, and the last of them.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "isyone_types::plan::is_default")]
     pub failures: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_at: Option<UnixMs>,
