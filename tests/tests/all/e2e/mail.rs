@@ -88,7 +88,7 @@ fn invoice(cell: &Cell, subject: &str) -> String {
     let script = format!(
         "customer = env['res.partner'].create({{'name': 'Cliente Ltda', 'email': 'cliente@example.com'}})\n\
          journal = env['account.journal'].search([('type', '=', 'sale')], limit=1)\n\
-         if 'l10n_latam_use_documents' in journal._fields: journal.l10n_latam_use_documents = False\n\
+         if 'l10n_latam_use_documents' in journal._fields and journal.l10n_latam_use_documents: journal.l10n_latam_use_documents = False\n\
          lines = [(0, 0, {{'name': 'Serviço', 'quantity': 2, 'price_unit': 100.0, 'tax_ids': [(5,)]}})]\n\
          move = env['account.move'].create({{'move_type': 'out_invoice', 'partner_id': customer.id, 'journal_id': journal.id, 'invoice_line_ids': lines}})\n\
          move.action_post()\n\
