@@ -68,7 +68,7 @@ impl UsageMemory {
 
     /// `None`: it has ended.
     fn read(&mut self, container: &ContainerStatus) -> Option<ContainerUse> {
-        if let Some(gauge) = self.gauges.get_mut(&container.id) {
+        if let Some(gauge) = self.gauges.get(&container.id) {
             if let Some(now) = gauge.read(&mut self.buffer) {
                 return Some(now);
             }
@@ -76,7 +76,7 @@ impl UsageMemory {
             self.gauges.remove(&container.id);
         }
         let groups = resources::groups_of(container.pid, &container.id)?;
-        let mut gauge = Gauge::open(&groups)?;
+        let gauge = Gauge::open(&groups)?;
         let now = gauge.read(&mut self.buffer)?;
         if self.gauges.len() < self.most {
             self.gauges.insert(container.id.clone(), gauge);
