@@ -133,8 +133,8 @@ mod tests {
 
     #[test]
     fn gauges_take_a_share_of_the_files_that_may_be_open() {
-        assert_eq!(UsageMemory::new(65_536).most, 4096);
-        assert_eq!(UsageMemory::new(1024).most, 64);
+        assert_eq!(UsageMemory::new(65_536).most, 3276);
+        assert_eq!(UsageMemory::new(1024).most, 51);
     }
 
     #[test]
