@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// Between readings of all control groups: three small files per container. Twice as often as usage is reported to the
+/// Between readings of all control groups: four small files per container. Twice as often as usage is reported to the
 /// coordinator without other news (report).
 const EVERY: Duration = Duration::from_secs(15);
 /// The share of the files that this process may have open which gauges may take; beyond that they are opened for each reading.

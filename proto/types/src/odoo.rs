@@ -467,6 +467,9 @@ mod tests {
             (Some(600), None)
         );
         assert!(own.remove("limit_time_real".parse().unwrap()) && own.is_empty());
-        assert!(read(r#"{"admin_passwd":"x"}"#).is_err() && read(r#"{"unaccent":"x"}"#).is_err());
+        for stray in [r#"{"admin_passwd":"x"}"#, r#"{"unaccent":"x"}"#] {
+            let read = read(stray).unwrap();
+            assert!(read.iter().next().is_none(), "it counts for nothing");
+        }
     }
 }
