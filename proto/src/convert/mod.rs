@@ -293,7 +293,7 @@ impl TryFrom<agent::TenantPlan> for TenantPlan {
                 .map_err(|e| e.within("backup"))?,
             signup: wire.signup,
             mail: mail::optional("mail", wire.mail)?,
-            odoo: settings("odoo_settings", wire.odoo_settings)?,
+            odoo: odoo::planned(wire.odoo_settings),
             follows: wire.follows,
             callers: callers::from_wire(wire.callers)?,
         })
