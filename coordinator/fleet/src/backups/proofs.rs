@@ -55,6 +55,18 @@ impl Provable {
     }
 }
 
+/// The last proof of a repository that was carried out. Of what its host has said there is only the verdict: a host that has not come
+/// to the backup's own moment says none, and whoever says a wrong one would have its turn again and again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastProof {
+    /// When it was ordered.
+    pub begun_at: UnixMs,
+    /// The backup that was ordered to be proven, and its moment.
+    pub base: SnapshotName,
+    pub base_at: UnixMs,
+    pub is_restorable: bool,
+}
+
 /// What is known of one tenant's repository at one destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProofSubject {
@@ -66,8 +78,7 @@ pub struct ProofSubject {
     pub newest: Option<Provable>,
     /// Since when it could have been proven.
     pub since: Option<UnixMs>,
-    /// The last proof: when it was begun, of a backup of which moment, and whether that was restorable.
-    pub last: Option<(UnixMs, UnixMs, bool)>,
+    pub last: Option<LastProof>,
     /// An operator wants one, at once.
     pub is_asked_for: bool,
     /// Nobody proves or removes it now.
@@ -105,13 +116,12 @@ fn wanted(subject: &ProofSubject, newest: Provable, now: UnixMs) -> Option<Proof
     if subject.is_asked_for {
         return Some(ProofDue::Asked);
     }
-    if let Some((_, of, is_good)) = subject.last
-        && !is_good
-    {
-        return (newest.base_at > of).then_some(ProofDue::Anew);
+    if let Some(last) = subject.last.filter(|last| !last.is_restorable) {
+        let is_newer = newest.base != last.base && newest.base_at > last.base_at;
+        return is_newer.then_some(ProofDue::Anew);
     }
     let place = last_place(subject, now);
-    let proven = subject.last.map(|(begun, ..)| begun);
+    let proven = subject.last.map(|last| last.begun_at);
     let waits_since = proven.or(subject.since)?;
     (waits_since < place).then_some(ProofDue::Weekly(place))
 }

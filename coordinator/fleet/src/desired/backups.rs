@@ -80,6 +80,9 @@ pub struct Proven {
     pub host: HostName,
     /// When it was ordered, by our own clock.
     pub begun_at: UnixMs,
+    /// The moment of the backup that was ordered to be proven, as it was known here. Records of before have none: 0.
+    #[serde(default)]
+    pub base_at: UnixMs,
     pub found: Proof,
 }
 
@@ -179,6 +182,8 @@ pub struct ProofOrder {
     pub destination: ShortName,
     /// The backup to begin with, and how far the log is followed.
     pub base: SnapshotName,
+    #[serde(default)]
+    pub base_at: UnixMs,
     pub to: RestoreTo,
     pub since: UnixMs,
 }

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     backups::{
-        ProofSubject, Provable, Prover, Repository, Running, choose_prover, no_room,
+        LastProof, ProofSubject, Provable, Prover, Repository, Running, choose_prover, no_room,
         proofs::LATE_MS,
     },
     desired::{
@@ -121,9 +121,11 @@ fn subject(
         destination: name.clone(),
         newest: made.and_then(|made| newest(made, repository(state, tenant, name, now).0)),
         since: tenant.activated_at.max(key.map(|key| key.made_at)),
-        last: last.map(|last| {
-            let found = &last.found;
-            (last.begun_at, found.base_at, found.is_restorable)
+        last: last.map(|last| LastProof {
+            begun_at: last.begun_at,
+            base: last.found.base,
+            base_at: last.base_at,
+            is_restorable: last.found.is_restorable,
         }),
         is_asked_for: asked.is_some_and(|asked| asked.left.contains(name)),
         is_free: of.proving.is_none(),

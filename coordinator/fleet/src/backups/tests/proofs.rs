@@ -35,6 +35,15 @@ fn provable(at: i64) -> Provable {
     }
 }
 
+fn proven(begun_at: i64, of: Provable, is_restorable: bool) -> Option<LastProof> {
+    Some(LastProof {
+        begun_at,
+        base: of.base,
+        base_at: of.base_at,
+        is_restorable,
+    })
+}
+
 fn prover(number: usize, free: u64) -> Prover {
     Prover {
         host: host(number),
@@ -48,7 +57,7 @@ fn prover(number: usize, free: u64) -> Prover {
 fn each_is_proven_once_a_week_one_at_a_time_on_a_host_and_spread() {
     let mut subjects: Vec<ProofSubject> = (0..200).map(subject).collect();
     for subject in &mut subjects {
-        subject.last = Some((T0 - 8 * DAY, T0 - 8 * DAY, true));
+        subject.last = proven(T0 - 8 * DAY, provable(T0 - 8 * DAY), true);
     }
     let provers = [0, 1, 2].map(|n| prover(n, 50));
     let mut running: Vec<(i64, Running)> = Vec::new();
@@ -66,7 +75,7 @@ fn each_is_proven_once_a_week_one_at_a_time_on_a_host_and_spread() {
                 .iter_mut()
                 .find(|s| s.tenant == turn.tenant)
                 .unwrap();
-            own.last = Some((now, turn.of.base_at, true));
+            own.last = proven(now, turn.of, true);
             own.newest = Some(provable(now));
             if step >= 7 * 24 * 6 {
                 *by_day.entry((now - T0) / DAY).or_default() += 1;
@@ -96,7 +105,7 @@ fn each_is_proven_once_a_week_one_at_a_time_on_a_host_and_spread() {
 #[test]
 fn who_asks_comes_first_and_what_is_damaged_again_with_the_next_backup() {
     let mut damaged = subject(1);
-    damaged.last = Some((T0 + HOUR, T0, false));
+    damaged.last = proven(T0 + HOUR, provable(T0), false);
     for days in 0..20 {
         assert_eq!(
             proof_due(&damaged, T0 + days * DAY),
@@ -104,11 +113,15 @@ fn who_asks_comes_first_and_what_is_damaged_again_with_the_next_backup() {
             "the same backup"
         );
     }
-    damaged.newest = Some(provable(T0 + DAY));
+    let mut same = provable(T0 + DAY);
+    damaged.newest = Some(same);
+    assert_eq!(proof_due(&damaged, T0 + DAY), None, "the same, said anew");
+    same.base = SnapshotName([2; 32]);
+    damaged.newest = Some(same);
     assert_eq!(proof_due(&damaged, T0 + DAY), Some(ProofDue::Anew));
     let mut asked = subject(4); // of the same host
     asked.is_asked_for = true;
-    asked.last = Some((T0, T0, true));
+    asked.last = proven(T0, provable(T0), true);
     assert_eq!(proof_due(&asked, T0 + 1), Some(ProofDue::Asked));
     let all = [damaged, asked];
     let provers = [prover(1, 50)];

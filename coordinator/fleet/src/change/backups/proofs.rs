@@ -63,6 +63,7 @@ impl Edit<'_> {
             host: turn.host.clone(),
             destination: turn.destination.clone(),
             base: turn.of.base,
+            base_at: turn.of.base_at,
             to: turn.of.to,
             since: self.stamp.now,
         };
@@ -202,6 +203,7 @@ fn proven(made: &mut Made, order: &ProofOrder, found: &Proof, now: i64) {
     proofs.last = Some(Box::new(Proven {
         host: order.host.clone(),
         begun_at: order.since,
+        base_at: order.base_at,
         found: found.clone(),
     }));
 }
