@@ -41,6 +41,7 @@ use crate::{
     base::{
         clock::now_ms,
         fsutil::{self, blocking},
+        tree,
     },
     jobs::{JobError, Progress, Work},
     plan::{design, facts::ImageFacts, recovery::Purpose},
@@ -159,8 +160,9 @@ impl Restore {
     async fn clear(&self) -> Result<(), Problem> {
         self.servers.clear(&self.purpose()).await?;
         let scratch = self.scratch().await?;
+        // Its files are a tenant's, nested as deep as that one has liked.
         let removed = blocking(move || match fsutil::exists(&scratch) {
-            true => fsutil::remove_tree(&scratch),
+            true => tree::remove_all(&scratch),
             false => Ok(()),
         });
         let failed = |e| Problem::disk("what a proof has restored cannot be removed", &e);
