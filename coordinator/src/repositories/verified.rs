@@ -58,6 +58,10 @@ pub fn pass(state: &State, settings: &Settings, now: UnixMs, proofs: &mut Proofs
         let dead = rota.dead.iter().take(BATCH).copied().collect();
         commands.push(Command::EndProofOrders(dead));
     }
+    if !rota.anew.is_empty() {
+        let anew = rota.anew.into_iter().take(BATCH).collect();
+        commands.push(Command::ProofsBegin(anew));
+    }
     if !begun.is_empty() {
         commands.push(Command::OrderProofs(begun));
     }

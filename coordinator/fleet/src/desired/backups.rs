@@ -89,6 +89,10 @@ pub struct Proven {
 /// The proofs of a repository.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proofs {
+    /// When there was first something to prove and a host that can: a repository of before there were proofs, or at a destination that
+    /// was added later, is not late on its first day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<UnixMs>,
     /// The last one that was carried out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<Box<Proven>>,

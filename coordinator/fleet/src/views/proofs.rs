@@ -45,6 +45,8 @@ pub struct ProofRota {
     pub running: Vec<Running>,
     /// Orders that nobody carries out: the tenant's uid, and theirs.
     pub dead: Vec<(Uuid, Uuid)>,
+    /// Repositories that can be proven from now on: the tenant's uid, and the destination.
+    pub anew: Vec<(Uuid, ShortName)>,
 }
 
 /// Everything that may be proven.
@@ -72,7 +74,11 @@ pub fn proof_rota(state: &State, settings: &Settings, now: UnixMs) -> ProofRota 
             continue;
         };
         for name in &policy.destinations {
-            rota.subjects.push(subject(state, tenant, of, name, now));
+            let subject = subject(state, tenant, of, name, now);
+            if subject.newest.is_some() && subject.since.is_none() && !rota.provers.is_empty() {
+                rota.anew.push((of.tenant, name.clone()));
+            }
+            rota.subjects.push(subject);
         }
     }
     rota
@@ -113,14 +119,13 @@ fn subject(
     let made = of.made.get(name);
     let proofs = made.map(|made| &made.proofs);
     let last = proofs.and_then(|proofs| proofs.last.as_ref());
-    let key = state.fleet.backup_keys.get(&of.tenant);
     let asked = of.proof_asked.as_ref();
     ProofSubject {
         tenant: of.tenant,
         home: tenant.placement.host.clone(),
         destination: name.clone(),
         newest: made.and_then(|made| newest(made, repository(state, tenant, name, now).0)),
-        since: tenant.activated_at.max(key.map(|key| key.made_at)),
+        since: proofs.and_then(|proofs| proofs.since),
         last: last.map(|last| LastProof {
             begun_at: last.begun_at,
             base: last.found.base,
@@ -306,11 +311,10 @@ pub fn verified<'a>(
     let (Some(policy), Some(of)) = (policy, of) else {
         return Vec::new();
     };
-    let key = fleet.backup_keys.get(&tenant.uid);
-    let since = tenant.activated_at.max(key.map(|key| key.made_at));
     let one = |name: &'a ShortName| {
         let proofs = of.made.get(name).map(|made| &made.proofs);
         let good_at = proofs.and_then(|proofs| proofs.good_at);
+        let since = proofs.and_then(|proofs| proofs.since);
         let waits = good_at.max(since).filter(|_| tenant.activated_at.is_some());
         let verified = Verified {
             verdict: verdict(of.made.get(name)),

@@ -20,6 +20,7 @@ fn proofs(bench: &mut Bench) -> Vec<ProofTurn> {
     let settings = bench.settings.clone();
     let rota = views::proof_rota(&bench.state, &settings, bench.now);
     bench.apply(Command::EndProofOrders(rota.dead)).unwrap();
+    bench.apply(Command::ProofsBegin(rota.anew)).unwrap();
     let subjects = rota.subjects.iter();
     let limits = ProofLimits::default();
     let (begun, _) = proof_turns(subjects, &rota.provers, &rota.running, limits, bench.now);
@@ -235,6 +236,30 @@ fn a_damage_that_is_met_while_it_is_fetched_is_not_proven_again_before_the_next_
     let uid = of.tenant;
     bench.state.fleet.backups.insert(uid, Arc::new(of));
     assert_eq!(proofs(&mut bench).len(), 1);
+}
+
+/// Fails if a fleet that has made backups for long is late with all proofs on the day it learns to prove.
+#[test]
+fn nobody_is_late_before_there_was_time_to_prove() {
+    let (mut bench, host, alfa) = with_a_backup();
+    bench.now += 2 * LATE_MS;
+    greet(&mut bench, &host, false);
+    report(&mut bench, &host, Vec::new(), None);
+    assert_eq!(proofs(&mut bench), []);
+    assert!(!verdict_of(&bench, &alfa).is_late, "no host can");
+    greet(&mut bench, &host, true);
+    report(&mut bench, &host, Vec::new(), None);
+    assert_eq!(proofs(&mut bench), [], "its place in the week comes");
+    let begun = bench.now;
+    assert!(!verdict_of(&bench, &alfa).is_late);
+    bench.now += LATE_MS;
+    report(&mut bench, &host, Vec::new(), None);
+    assert_eq!(proofs(&mut bench).len(), 1);
+    assert_eq!(of(&bench, &alfa).made["main"].proofs.since, Some(begun));
+    assert!(!verdict_of(&bench, &alfa).is_late);
+    bench.now += 1;
+    assert!(verdict_of(&bench, &alfa).is_late);
+    assert_eq!(restart(&bench).fleet, bench.state.fleet);
 }
 
 #[test]
