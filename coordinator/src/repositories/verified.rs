@@ -47,7 +47,7 @@ pub struct Proofs {
 /// What is to be ordered and ended.
 pub fn pass(state: &State, settings: &Settings, now: UnixMs, proofs: &mut Proofs) -> Vec<Command> {
     let rota = views::proof_rota(state, settings, now);
-    let limits = ProofLimits::default();
+    let limits = ProofLimits::of(rota.provers.len());
     let subjects = rota.subjects.iter();
     let (mut begun, waiting) = proof_turns(subjects, &rota.provers, &rota.running, limits, now);
     begun.truncate(BATCH);

@@ -158,9 +158,18 @@ pub struct ProofLimits {
     pub per_destination: usize,
 }
 
-impl Default for ProofLimits {
-    fn default() -> Self {
-        Self { per_destination: 4 }
+impl ProofLimits {
+    /// The most at a destination of a small fleet, and the hosts of a larger one for which there is one more place: a week has room for
+    /// all of a fleet's tenants only if it grows with the fleet.
+    const FEW: usize = 4;
+    const HOSTS_EACH: usize = 8;
+
+    /// With so many hosts that can prove.
+    #[must_use]
+    pub fn of(provers: usize) -> Self {
+        Self {
+            per_destination: Self::FEW.max(provers / Self::HOSTS_EACH),
+        }
     }
 }
 

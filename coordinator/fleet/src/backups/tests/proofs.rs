@@ -67,7 +67,7 @@ fn each_is_proven_once_a_week_one_at_a_time_on_a_host_and_spread() {
         let now = T0 + step * 10 * MINUTE;
         running.retain(|(until, _)| *until > now);
         let busy: Vec<Running> = running.iter().map(|(_, job)| job.clone()).collect();
-        let limits = ProofLimits::default();
+        let limits = ProofLimits::of(3);
         let (begun, _) = proof_turns(subjects.iter(), &provers, &busy, limits, now);
         for turn in begun {
             assert!(busy.iter().all(|job| job.host != turn.host));
@@ -125,7 +125,7 @@ fn who_asks_comes_first_and_what_is_damaged_again_with_the_next_backup() {
     assert_eq!(proof_due(&asked, T0 + 1), Some(ProofDue::Asked));
     let all = [damaged, asked];
     let provers = [prover(1, 50)];
-    let (begun, waiting) = proof_turns(all.iter(), &provers, &[], ProofLimits::default(), T0 + DAY);
+    let (begun, waiting) = proof_turns(all.iter(), &provers, &[], ProofLimits::of(3), T0 + DAY);
     assert_eq!(begun[0].tenant, tenant(4));
     assert_eq!(waiting[0].1, ProofWait::Hosts);
     let mut empty = subject(3);
@@ -198,4 +198,24 @@ fn nothing_is_proven_where_there_is_no_room_and_that_is_said_in_numbers() {
     let nobody = chosen(GB, &[], &[]).unwrap_err();
     assert!(no_room(nobody).unwrap().contains("no host can prove"));
     assert_eq!(provable(T0).needs_bytes(), GB + GB / 4 + (1 << 30));
+}
+
+/// Fails if a large fleet does not come round in a week because of the number of proofs at one destination.
+#[test]
+fn a_larger_fleet_proves_more_at_a_time_at_one_destination() {
+    let places = |provers| ProofLimits::of(provers).per_destination;
+    assert_eq!([0, 1, 39, 40, 100].map(places), [4, 4, 4, 5, 12]);
+    let subjects: Vec<ProofSubject> = (0..100).map(subject).collect();
+    let provers: Vec<Prover> = (0..100).map(|number| prover(number, 50)).collect();
+    let elsewhere: Vec<ProofSubject> = subjects
+        .into_iter()
+        .enumerate()
+        .map(|(number, subject)| ProofSubject {
+            home: host(number),
+            ..subject
+        })
+        .collect();
+    let limits = ProofLimits::of(provers.len());
+    let (begun, _) = proof_turns(elsewhere.iter(), &provers, &[], limits, T0);
+    assert_eq!(begun.len(), 12);
 }

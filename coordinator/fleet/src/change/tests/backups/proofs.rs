@@ -22,7 +22,7 @@ fn proofs(bench: &mut Bench) -> Vec<ProofTurn> {
     bench.apply(Command::EndProofOrders(rota.dead)).unwrap();
     bench.apply(Command::ProofsBegin(rota.anew)).unwrap();
     let subjects = rota.subjects.iter();
-    let limits = ProofLimits::default();
+    let limits = ProofLimits::of(rota.provers.len());
     let (begun, _) = proof_turns(subjects, &rota.provers, &rota.running, limits, bench.now);
     bench.apply(Command::OrderProofs(begun.clone())).unwrap();
     begun
