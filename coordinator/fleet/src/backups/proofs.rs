@@ -140,6 +140,8 @@ pub struct Prover {
     /// Of the disk of tenants' data, as last reported.
     pub free_bytes: u64,
     pub total_bytes: u64,
+    /// It is to get nothing new: it proves its own tenants' backups alone.
+    pub is_cordoned: bool,
 }
 
 impl Prover {
@@ -207,12 +209,15 @@ pub fn choose_prover(
     provers: &[Prover],
     busy: &BTreeSet<HostName>,
 ) -> Result<HostName, ProofWait> {
-    let most = provers.iter().map(Prover::room_bytes).max();
+    let takes = |prover: &&Prover| !prover.is_cordoned || prover.host == subject.home;
+    let most = { provers.iter().filter(takes) }
+        .map(Prover::room_bytes)
+        .max();
     let most = most.ok_or(ProofWait::NoHost)?;
     if most < needs {
         return Err(ProofWait::Room { needs, most });
     }
-    let fits = || provers.iter().filter(|p| p.room_bytes() >= needs);
+    let fits = || { provers.iter().filter(takes) }.filter(|p| p.room_bytes() >= needs);
     let is_free = |prover: &&Prover| !busy.contains(&prover.host);
     let home = fits().find(|p| p.host == subject.home);
     let others = || fits().filter(|p| p.host != subject.home);
@@ -282,7 +287,7 @@ pub fn no_room(wait: ProofWait) -> Option<String> {
     let mb = |bytes: u64| bytes.div_ceil(1_000_000);
     match wait {
         ProofWait::NoHost => Some(
-            "no host can prove backups now: none reports, or agents are of a version before"
+            "no host can prove backups now: none reports, agents are of a version before, or hosts are cordoned"
                 .to_owned(),
         ),
         ProofWait::Room { needs, most } => Some(format!(

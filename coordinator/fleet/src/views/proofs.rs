@@ -104,6 +104,7 @@ pub fn provers(state: &State, settings: &Settings, now: UnixMs) -> Vec<Prover> {
             host: host.name.clone(),
             free_bytes: seen.resources.disk_available_bytes,
             total_bytes: seen.resources.disk_total_bytes,
+            is_cordoned: host.cordoned,
         })
     };
     able.filter_map(prover).collect()

@@ -49,6 +49,7 @@ fn prover(number: usize, free: u64) -> Prover {
         host: host(number),
         free_bytes: free * GB,
         total_bytes: 100 * GB,
+        is_cordoned: false,
     }
 }
 
@@ -218,4 +219,29 @@ fn a_larger_fleet_proves_more_at_a_time_at_one_destination() {
     let limits = ProofLimits::of(provers.len());
     let (begun, _) = proof_turns(elsewhere.iter(), &provers, &[], limits, T0);
     assert_eq!(begun.len(), 12);
+}
+
+/// Fails if a host that is being emptied gets others' backups to prove.
+#[test]
+fn who_is_cordoned_proves_its_own_alone() {
+    let mut provers = [prover(0, 90), prover(1, 50), prover(2, 60)];
+    let cordon = |provers: &mut [Prover], number: usize| provers[number].is_cordoned = true;
+    let chosen = |failures, provers: &[Prover]| {
+        let subject = ProofSubject {
+            failures,
+            ..subject(1)
+        };
+        choose_prover(&subject, GB, provers, &BTreeSet::new())
+    };
+    cordon(&mut provers, 0);
+    assert_eq!(
+        chosen(1, &provers),
+        Ok(host(2)),
+        "not the one with most room"
+    );
+    cordon(&mut provers, 1);
+    assert_eq!(chosen(0, &provers), Ok(host(1)), "its own");
+    cordon(&mut provers, 2);
+    assert_eq!(chosen(1, &provers), Ok(host(1)), "there is no other");
+    assert_eq!(chosen(0, &provers[..1]), Err(ProofWait::NoHost));
 }
