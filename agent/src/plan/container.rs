@@ -102,6 +102,9 @@ pub struct ContainerSpec {
     pub image: String,
     /// Arguments; if empty, the image's own.
     pub command: Vec<String>,
+    /// Whom it runs as, in numbers; empty: as the image says.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub user: String,
     /// Never contains a secret.
     pub env: BTreeMap<String, String>,
     pub labels: BTreeMap<String, String>,

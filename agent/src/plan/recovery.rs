@@ -208,7 +208,17 @@ impl Cell<'_> {
             "" => volume.to_owned(),
             within => format!("{volume}/{within}"),
         };
-        self.container(self.purpose.program(), look.words(&cluster))
+        let spec = self.container(self.purpose.program(), look.words(&cluster));
+        let (user, group) = (self.image.uid, self.image.gid);
+        if user == 0 {
+            return spec; // the image names no user of PostgreSQL's
+        }
+        // It reads what was a tenant's: it can do no more than the owner of these files.
+        ContainerSpec {
+            user: format!("{user}:{group}"),
+            cap_add: Vec::new(),
+            ..spec
+        }
     }
 
     fn container(&self, name: String, command: Vec<String>) -> ContainerSpec {
@@ -220,6 +230,7 @@ impl Cell<'_> {
             command,
             env: Default::default(),
             labels: { self.purpose.labels().into_iter() }
+            user: String::new(),
                 .map(|(key, value)| (key.to_owned(), value))
                 .collect(),
             mounts: vec![
@@ -361,3 +372,18 @@ mod tests {
         );
     }
 }
+        assert!(spec.user.is_empty() && !spec.cap_add.is_empty());
+        let named = ImageFacts {
+            uid: 999,
+            gid: 998,
+            ..image.clone()
+        };
+        let cell = Cell {
+            image: &named,
+            ..of(&proof)
+        };
+        let program = cell.program(Look::Manifest);
+        assert_eq!(program.user, "999:998");
+        assert!(program.cap_add.is_empty(), "no root over hostile files");
+        // The image's own program begins as root, and drops to its user.
+        assert!(cell.server(Extent::AsItIs).user.is_empty());

@@ -262,9 +262,12 @@ impl Proving {
             }
             folders
                 .iter()
-                .try_for_each(|place| fsutil::private_dir(place))
+                .try_for_each(|place| fsutil::private_dir(place))?;
+            // As all in it is: what looks at it before PostgreSQL starts is no root.
+            fsutil::give_directory(&folders[0], owner)
         });
         let failed = |e| Problem::disk("there is no place to restore it to", &e);
+        let owner = ground.postgres_owner;
         made.await.map_err(failed)?;
         Ok(ground)
     }

@@ -48,6 +48,7 @@ pub(super) fn create_body(spec: &ContainerSpec) -> m::ContainerCreateBody {
     m::ContainerCreateBody {
         image: Some(spec.image.clone()),
         cmd: (!spec.command.is_empty()).then(|| spec.command.clone()),
+        user: (!spec.user.is_empty()).then(|| spec.user.clone()),
         env: Some(spec.env.iter().map(|(k, v)| format!("{k}={v}")).collect()),
         labels: Some(spec.labels.clone().into_iter().collect()),
         exposed_ports: Some(
