@@ -6,6 +6,7 @@
 //! where, is the coordinator's to say. Not here: what is looked at (look), when a proof is due (the coordinator).
 
 mod look;
+mod room;
 
 use std::{
     panic::AssertUnwindSafe,
@@ -32,6 +33,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::async_trait;
 
+use self::room::Watched;
 use super::{
     put::StopWhenDropped,
     restore::{Ground, Restore},
@@ -100,21 +102,32 @@ impl Verify {
         let turn = self.turn.clone().lock_owned().await;
         let stop = Stop::default();
         let _stops = StopWhenDropped(stop.clone());
+        let mut room = Watched::new(self.restore.scratch().await?, self.restore.reserve);
         let proving = Proving {
             restore: self.restore.clone(),
             order: order.clone(),
             tenant: tenant.clone(),
-            stop,
+            stop: stop.clone(),
             shown: Arc::default(),
         };
         let shown = proving.shown.clone();
         // A task of its own: it cleans up also when nobody waits for it any more.
         let mut work = tokio::spawn(proving.run(turn));
+        let mut over = None;
         loop {
             tokio::select! {
                 // A panic is caught where it happens: what comes here is an answer.
-                proven = &mut work => return proven.map_err(|_| Problem::stopped())?,
+                proven = &mut work => {
+                    let proven = proven.map_err(|_| Problem::stopped())?;
+                    return proven.map_err(|problem| over.unwrap_or(problem));
+                }
                 () = sleep(SHOW) => shown.tell(progress),
+            }
+            if over.is_none() {
+                over = room.look(shown.total.load(Ordering::Relaxed)).await;
+                if over.is_some() {
+                    stop.stop();
+                }
             }
         }
     }
