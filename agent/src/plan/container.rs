@@ -159,6 +159,8 @@ pub struct Container {
     pub image_id: String,
     /// Exit code of the last run.
     pub exit_code: i32,
+    /// The kernel has ended a process of its last run for want of memory.
+    pub is_out_of_memory: bool,
     /// Restarts by the engine.
     pub restarts: u32,
     /// Start of the current or last run.

@@ -235,11 +235,8 @@ impl Proving {
         let looked = self.look(&ground, image, scratch, &mut found).await;
         match looked {
             _ if self.stop.is_stopped() => return Err(Problem::stopped()),
-            Ok(()) => {}
-            Err(problem) if found.is_damaged() || is_damage(&problem) => {
-                found.damage(problem.message);
-            }
-            Err(problem) => return Err(problem),
+            Ok(()) => found.judge(None)?,
+            Err(problem) => found.judge(Some(problem))?,
         }
         Ok(found.proof(&self.order))
     }
@@ -268,6 +265,7 @@ impl Proving {
             still: Arc::new(|| true),
         };
         let folders = [ground.postgres.clone(), ground.odoo.clone()];
+        let owner = ground.postgres_owner;
         let made = blocking(move || {
             for place in scratch.parent().into_iter().chain([scratch.as_path()]) {
                 fsutil::make_directories(place)?;
@@ -280,7 +278,6 @@ impl Proving {
             fsutil::give_directory(&folders[0], owner)
         });
         let failed = |e| Problem::disk("there is no place to restore it to", &e);
-        let owner = ground.postgres_owner;
         made.await.map_err(failed)?;
         Ok(ground)
     }
@@ -304,11 +301,23 @@ struct Found {
     relations: u64,
     attachments: u64,
     bytes: u64,
+    /// What has kept a part from being looked at: without a damage it is no proof then.
+    kept_from: Option<Problem>,
 }
 
 impl Found {
-    fn is_damaged(&self) -> bool {
-        !self.damages.is_empty()
+    /// Whether it is a proof. What is known to be broken stays so whatever the host does; else the host's own trouble, or the way's, is no
+    /// word on the backup.
+    fn judge(&mut self, ended: Option<Problem>) -> Result<(), Problem> {
+        match ended.or(self.kept_from.take()) {
+            None => {}
+            Some(problem) if is_damage(&problem) => self.damage(problem.message),
+            Some(problem) if self.is_broken => {
+                self.leave_out(&format!("the rest: {}", problem.message));
+            }
+            Some(problem) => return Err(problem),
+        }
+        Ok(())
     }
 
     /// Something without which what is restored is not what was backed up.
@@ -374,8 +383,13 @@ fn shortened(mut text: String) -> String {
 fn told(proof: &Proof) -> String {
     let mut said = match proof.is_good() {
         true => format!(
-            "proven: {} tables and indexes, {} attachments' files",
-            proof.relations, proof.attachments
+            "{}: {} tables and indexes, {} attachments' files",
+            match proof.left_out.is_empty() {
+                true => "proven",
+                false => "proven in part",
+            },
+            proof.relations,
+            proof.attachments
         ),
         false if proof.is_restorable => format!("incomplete: {}", proof.damages.join("; ")),
         false => format!("damaged: {}", proof.damages.join("; ")),
@@ -392,6 +406,27 @@ fn told(proof: &Proof) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Fails if Docker that is away, or our own disk, makes a backup a damaged one.
+    #[test]
+    fn the_hosts_trouble_is_no_word_on_a_backup() {
+        let away = || Problem::new(Fault::Source, "Docker does not answer");
+        let mut found = Found::default();
+        found.flaw("file ab/abcd is missing");
+        assert_eq!(found.judge(Some(away())), Err(away()));
+        found.kept_from = Some(away());
+        assert_eq!(found.judge(None), Err(away()));
+        assert!(!found.is_broken && found.damages.len() == 1);
+        found.damage("table public.rows, block 7");
+        found.kept_from = Some(away());
+        assert_eq!(found.judge(None), Ok(()));
+        assert_eq!(found.damages.len(), 2, "it is no damage of its own");
+        assert!(found.left_out[0].contains("Docker"), "{:?}", found.left_out);
+        let mut found = Found::default();
+        let damage = Problem::new(Fault::Damaged, "content cannot be read");
+        assert_eq!(found.judge(Some(damage)), Ok(()));
+        assert!(found.is_broken);
+    }
 
     #[test]
     fn damages_are_named_once_bounded_and_counted() {
