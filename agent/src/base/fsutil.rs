@@ -119,6 +119,12 @@ pub fn private_dir(path: &Path) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o700))
 }
 
+/// Gives a directory of ours to a user.
+pub fn give_directory(path: &Path, (user, group): Owner) -> io::Result<()> {
+    let held = open_directory(path)?;
+    std::os::unix::fs::fchown(held, Some(user), Some(group))
+}
+
 /// What is in a directory, sorted by name.
 pub struct Own {
     pub name: OsString,

@@ -5,6 +5,7 @@
 //! one's keys before its first start, and neutralised, by the tenant's own loop (tenant::database). Not here: which backup (the
 //! coordinator), the stages before and after.
 
+pub(super) mod ask;
 pub(super) mod choose;
 mod described;
 pub(super) mod fill;

@@ -39,7 +39,8 @@ impl Reserve {
         }
     }
 
-    fn of(self, total: u64) -> u64 {
+    /// Of a file system of so many bytes.
+    pub fn of(self, total: u64) -> u64 {
         (total / 100 * self.percent).clamp(self.bytes.0, self.bytes.1)
     }
 }

@@ -166,6 +166,7 @@ fn container(tenant: &TenantPlan, line: &Line, image: &ImageFacts) -> ContainerS
         name: init_name(&tenant.name),
         image: image.id.clone(),
         command: vec!["sleep".to_owned(), LONGEST_S.to_owned()],
+        user: String::new(),
         env: BTreeMap::new(),
         labels: BTreeMap::from([
             label(LABEL_TENANT, tenant.name.to_string()),

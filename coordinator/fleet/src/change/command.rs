@@ -245,6 +245,8 @@ pub enum Command {
     RepositoriesRemoved(Vec<Uuid>),
     /// These have their turn to be proven.
     OrderProofs(Vec<ProofTurn>),
+    /// These repositories can be proven from now on: the tenants' uids, and destinations.
+    ProofsBegin(Vec<(Uuid, ShortName)>),
     /// Nobody carries these proofs out any more: the tenants' uids, and theirs.
     EndProofOrders(Vec<(Uuid, Uuid)>),
     /// An operator wants the backups of these tenants to be proven now.
@@ -338,6 +340,7 @@ impl Command {
             Self::SnapshotsForgotten { .. } => "snapshots-forgotten",
             Self::RepositoriesRemoved(_) => "repositories-removed",
             Self::OrderProofs(_) => "order-proofs",
+            Self::ProofsBegin(_) => "proofs-begin",
             Self::EndProofOrders(_) => "end-proof-orders",
             Self::AskForProofs(_) => "ask-for-proofs",
             Self::BackupsJudged(_) => "backups-judged",

@@ -227,6 +227,7 @@ impl Edit<'_> {
             } => self.snapshots_forgotten(tenant, &destination, &names),
             Command::RepositoriesRemoved(tenants) => self.repositories_removed(&tenants),
             Command::OrderProofs(turns) => self.order_proofs(&turns),
+            Command::ProofsBegin(repositories) => self.proofs_begin(&repositories),
             Command::EndProofOrders(orders) => self.end_proof_orders(&orders),
             Command::AskForProofs(tenants) => self.ask_for_proofs(&tenants),
             Command::BackupsJudged(judged) => self.backups_judged(judged),
