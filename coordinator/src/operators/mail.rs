@@ -46,13 +46,18 @@ impl Api {
             Some(settings) => Some(convert::mail(settings).map_err(|e| e.within("settings"))?),
             None => None,
         };
+        let request_id = request_id(asked.request_id)?;
+        let given = asked.password.filter(|text| !text.is_empty());
+        if let Some(text) = &given {
+            check_password(text).map_err(|e| FieldError::new("password", e.to_string()))?;
+        }
         let state = self.state();
         let tenant = self.tenant(&state, &name)?;
         let command = SetMail {
-            secrets: self.with_password(tenant, mail.as_ref(), asked.password)?,
+            secrets: self.with_password(tenant, mail.as_ref(), given)?,
             name,
             mail,
-            request_id: request_id(asked.request_id)?,
+            request_id,
         };
         let command = Command::SetMail(Box::new(command));
         let outcome = self.parts.handle.submit(actor, command).await;
@@ -118,7 +123,7 @@ impl Api {
     }
 }
 
-/// The password that goes with settings. One that is there stays only at the same server, port and login, no less encrypted than before:
+/// The password that goes with settings, of which `given` is checked and not empty. One that is there stays only at the same server, port and login, no less encrypted than before:
 /// whoever may change settings must not have it sent elsewhere, or where others read it.
 fn password(
     was: Option<&Mail>,
@@ -130,14 +135,10 @@ fn password(
         let relay = mail?.relay()?;
         relay.user.is_some().then(|| relay.clone())
     };
-    let given = given.filter(|text| !text.is_empty());
     match (known_to(mail), given) {
         (None, None) => Ok(Secret::default()),
         (None, Some(_)) => Err(FieldError::new("password", "only with settings.user")),
-        (Some(_), Some(text)) => {
-            check_password(&text).map_err(|e| FieldError::new("password", e.to_string()))?;
-            Ok(Secret::new(text))
-        }
+        (Some(_), Some(text)) => Ok(Secret::new(text)),
         (Some(now), None)
             if !known.is_empty() && known_to(was).is_some_and(|was| is_as_safe(&was, &now)) =>
         {
