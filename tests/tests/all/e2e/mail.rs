@@ -215,6 +215,8 @@ fn sent_with_tls_and_login(cell: &Cell, server: &Server) {
         let said = cell.isyctl(&test).ok();
         assert!(said.contains("with TLS and login"), "{said}");
     }
+    // What was caught is listed where mail is caught, which it is again.
+    cell.isyctl(&["tenant", "mail", "clear", "books"]).ok();
     assert_eq!(caught(cell).len(), before, "none of it is caught");
 }
 
