@@ -493,15 +493,16 @@ impl TenantService for Api {
     }
 }
 
-/// Where a tenant is to move: one of two fields says it.
+/// Where a tenant is to move: one of three fields says it.
 fn whither(asked: &v1::MoveTenantRequest) -> Result<Whither, FieldError> {
-    match (asked.to_host.as_str(), asked.away_from_host.as_str()) {
-        (to, "") => Ok(Whither::Host(parse("to_host", to)?)),
-        ("", from) => Ok(Whither::AwayFrom(parse("away_from_host", from)?)),
-        _ => Err(FieldError::new(
-            "away_from_host",
-            "`to_host` says already where it is to go",
-        )),
+    let twice = |field| FieldError::new(field, "another field says already where it is to go");
+    let (to, live) = (asked.to_host.as_str(), asked.to_host_live.as_str());
+    match (to, live, asked.away_from_host.as_str()) {
+        (to, "", "") => Ok(Whither::Host(parse("to_host", to)?)),
+        ("", live, "") => Ok(Whither::Host(parse("to_host_live", live)?)),
+        ("", "", from) => Ok(Whither::AwayFrom(parse("away_from_host", from)?)),
+        (_, _, "") => Err(twice("to_host_live")),
+        _ => Err(twice("away_from_host")),
     }
 }
 
