@@ -305,7 +305,8 @@ impl Preparing<'_> {
             }
         }
         let directory = self.next.as_ref().is_some_and(|next| next.size.is_none());
-        if self.is_unchanged(found) {
+        if let Some(size) = self.unchanged(found) {
+            self.here = self.here.saturating_add(size);
             return self.step();
         }
         match found.kind {
@@ -322,14 +323,14 @@ impl Preparing<'_> {
         }
     }
 
-    /// Whether the next entry is a file that came before and has the size and time that it had: while its source runs that must do, as
-    /// nobody could look into all files while a tenant waits. What a file's name stands for, Odoo never changes.
-    fn is_unchanged(&self, found: &Found) -> bool {
+    /// The bytes of the next entry if it is a file that came before and has the size and time that it had: while its source runs that
+    /// must do, as nobody could look into all files while a tenant waits. What a file's name stands for, Odoo never changes.
+    fn unchanged(&self, found: &Found) -> Option<u64> {
         let (Kind::File { size, linked }, Some(next)) = (&found.kind, &self.next) else {
-            return false;
+            return None;
         };
         let is_quick = self.target.postgres.is_none() && !linked;
-        is_quick && next.size == Some(*size) && next.meta == found.meta
+        (is_quick && next.size == Some(*size) && next.meta == found.meta).then_some(*size)
     }
 
     /// Deals with the next entry, of which so many bytes are here.
