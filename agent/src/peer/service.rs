@@ -129,7 +129,8 @@ impl Peers {
         match copy.map_err(|e| unready(e.to_string()))? {
             Copy::Complete(_) => {}
             Copy::Unrecorded => return Err(tell(guard, &Refusal::Unrecorded)),
-            Copy::Incoming | Copy::Following | Copy::Closed => {
+            // One that was never promoted would start as a standby elsewhere, too, of a database that has gone.
+            Copy::Incoming | Copy::Following | Copy::Followed(_) | Copy::Closed => {
                 return Err(tell(guard, &Refusal::Incomplete));
             }
         }

@@ -69,7 +69,7 @@ impl Work for Fetch {
                 progress.note(self.left_behind(order, progress).await);
                 return Ok(());
             }
-            Copy::Complete(_) => {
+            Copy::Complete(_) | Copy::Followed(_) => {
                 let why = "the copy here is complete, and is never written again";
                 return Err(JobError::Never(why.to_owned()));
             }

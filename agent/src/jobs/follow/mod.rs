@@ -87,8 +87,10 @@ impl Work for Follow {
             }
             Copy::Incoming => self.bring(&tenant, &line, progress).await?,
             Copy::Following => {}
-            Copy::Complete(Some(job)) if job == order.id => return Ok(()),
-            Copy::Complete(_) => {
+            Copy::Complete(Some(job)) | Copy::Followed(Some(job)) if job == order.id => {
+                return Ok(());
+            }
+            Copy::Complete(_) | Copy::Followed(_) => {
                 let why = "the copy here is complete, and is never written again";
                 return Err(JobError::Never(why.to_owned()));
             }
