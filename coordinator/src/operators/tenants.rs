@@ -31,8 +31,8 @@ use crate::{
 /// Most tenants examined for one page, so that a rare filter on a large fleet stays a short call; the client continues
 /// with the token.
 const MAX_SCAN: usize = 20_000;
-/// Shortest and longest pause that a move may be allowed, milliseconds.
-const PAUSE_MS: (u32, u32) = (500, 600_000);
+/// Shortest and longest pause that a move may be allowed, milliseconds. Agents never estimate less than 2 s, plus a pass over the files.
+const PAUSE_MS: (u32, u32) = (3_000, 600_000);
 
 impl Api {
     pub(super) async fn operation(

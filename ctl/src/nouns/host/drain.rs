@@ -42,7 +42,7 @@ Examples:
 pub struct Drain {
     /// The host's name
     name: String,
-    /// Let tenants run while their data is copied, and pause for so long at most (500ms to 10m)
+    /// Let tenants run while their data is copied, and pause for so long at most (3s to 10m); while the estimate is longer, none is stopped
     #[arg(long, value_name = "TIME", value_parser = duration)]
     max_pause: Option<Duration>,
     /// Do not ask

@@ -61,7 +61,7 @@ pub struct Move {
     /// Take it from this host to wherever there is most room
     #[arg(long, value_name = "HOST", conflicts_with = "to")]
     away_from: Option<String>,
-    /// Let it run while its data is copied, and pause for so long at most (500ms to 10m)
+    /// Let it run while its data is copied, and pause for so long at most (3s to 10m); it is not stopped while the estimate is longer
     #[arg(long, value_name = "TIME", value_parser = duration)]
     max_pause: Option<Duration>,
     /// Only say where it would go, and why
