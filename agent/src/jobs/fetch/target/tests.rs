@@ -153,6 +153,21 @@ fn files_that_have_not_changed_count_as_here() {
     assert_eq!((asks.list.count, asks.here), (0, 7));
 }
 
+/// A restore in its place must not begin one again that its log has had before the move.
+#[test]
+fn the_timeline_of_what_came_is_known() {
+    for at in ["", "18/docker/"] {
+        let site = Site::new();
+        let target = Target::open(&site.places).unwrap();
+        assert_eq!(target.timeline(), None);
+        let mut control = [0u8; 80];
+        control[48] = 4;
+        fs::create_dir_all(site.at(&format!("{at}global"))).unwrap();
+        fs::write(site.at(&format!("{at}global/pg_control")), control).unwrap();
+        assert_eq!(target.timeline(), Some(4));
+    }
+}
+
 /// Written in place, its other name, which may be listed too, would change as well.
 #[test]
 fn a_file_with_another_name_makes_way() {
