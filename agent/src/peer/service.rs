@@ -36,7 +36,7 @@ use crate::{
         beneath::{self, RelPath},
         fsutil::blocking,
         shares::{Share, Shares},
-        throttle::Throttle,
+        throttle::{Meter, Throttle},
     },
     host::{Host, ledger::InForce},
     tenant::copies::{self, Copy},
@@ -376,8 +376,9 @@ impl PeerService for Peers {
         let (out, answers) = mpsc::channel(QUEUE);
         let (of, service) = (guard.of.clone(), self.clone());
         let was_followed = self.is_followed(&of);
+        let meter = Meter::new(vec![self.rate.clone()]);
         tokio::spawn(async move {
-            within(guard, out.clone(), tunnel::exit(socket, up, out)).await;
+            within(guard, out.clone(), tunnel::exit(socket, &meter, up, out)).await;
             drop(turn);
             if was_followed {
                 service.forget_follower(&of).await;
