@@ -158,10 +158,10 @@ async fn fits(tenant: &TenantPlan, line: &Line, image: &ImageFacts) -> Attempt<u
     there.number(sql::SIZE).await.map_err(again)
 }
 
-/// A standby of another major version does not start.
+/// A standby of another major version does not start. Of an image that does not say which it has nothing is known.
 fn check_major(version: u64, ours: &str) -> Attempt<()> {
     let theirs = version / 10_000;
-    if theirs.to_string() == ours {
+    if ours.is_empty() || theirs.to_string() == ours {
         return Ok(());
     }
     Err(JobError::Never(format!(
@@ -278,6 +278,7 @@ mod tests {
     #[test]
     fn a_database_of_another_major_version_is_not_followed() {
         assert_eq!(check_major(150_004, "15"), Ok(()));
+        assert_eq!(check_major(150_004, ""), Ok(()));
         let why = check_major(160_001, "15").unwrap_err();
         assert!(matches!(why, JobError::Never(why) if why.contains("PostgreSQL 16,")));
     }
