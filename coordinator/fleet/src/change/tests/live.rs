@@ -245,6 +245,7 @@ fn moves_that_wait_for_a_quieter_moment_keep_nobody_waiting() {
         JobState::Running,
         Some(ALLOWED_MS + 1),
     );
+    bench.apply(Command::Tick).unwrap();
     assert_eq!(words(&bench), ["follow", "follow", "follow"]);
     job_with(&mut bench, &h2, ids[0], JobState::Running, Some(ALLOWED_MS));
     assert_eq!(word(&bench, ids[0]), "stop");
