@@ -24,7 +24,7 @@ pub fn flag_of(field: &str) -> Option<&'static str> {
         "odoo_image" => "--odoo-image",
         "postgres_image" => "--postgres-image",
         "host" => "--host",
-        "to_host" => "--to",
+        "to_host" | "to_host_live" => "--to",
         "away_from_host" => "--away-from",
         "max_pause_ms" => "--max-pause",
         "host_labels" | "labels" => "--label",

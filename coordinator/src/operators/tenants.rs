@@ -31,8 +31,8 @@ use crate::{
 /// Most tenants examined for one page, so that a rare filter on a large fleet stays a short call; the client continues
 /// with the token.
 const MAX_SCAN: usize = 20_000;
-/// Shortest and longest pause that a move may be allowed, milliseconds.
-const PAUSE_MS: (u32, u32) = (500, 600_000);
+/// Shortest and longest pause that a move may be allowed, milliseconds. Agents never estimate less than 2 s, plus a pass over the files.
+const PAUSE_MS: (u32, u32) = (3_000, 600_000);
 
 impl Api {
     pub(super) async fn operation(
@@ -493,15 +493,16 @@ impl TenantService for Api {
     }
 }
 
-/// Where a tenant is to move: one of two fields says it.
+/// Where a tenant is to move: one of three fields says it.
 fn whither(asked: &v1::MoveTenantRequest) -> Result<Whither, FieldError> {
-    match (asked.to_host.as_str(), asked.away_from_host.as_str()) {
-        (to, "") => Ok(Whither::Host(parse("to_host", to)?)),
-        ("", from) => Ok(Whither::AwayFrom(parse("away_from_host", from)?)),
-        _ => Err(FieldError::new(
-            "away_from_host",
-            "`to_host` says already where it is to go",
-        )),
+    let twice = |field| FieldError::new(field, "another field says already where it is to go");
+    let (to, live) = (asked.to_host.as_str(), asked.to_host_live.as_str());
+    match (to, live, asked.away_from_host.as_str()) {
+        (to, "", "") => Ok(Whither::Host(parse("to_host", to)?)),
+        ("", live, "") => Ok(Whither::Host(parse("to_host_live", live)?)),
+        ("", "", from) => Ok(Whither::AwayFrom(parse("away_from_host", from)?)),
+        (_, _, "") => Err(twice("to_host_live")),
+        _ => Err(twice("away_from_host")),
     }
 }
 

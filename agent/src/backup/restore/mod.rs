@@ -107,7 +107,7 @@ impl Restore {
                 progress.note("it was restored before the agent ended".to_owned());
                 return Ok(());
             }
-            Copy::Following | Copy::Complete(_) => {
+            Copy::Following | Copy::Followed(_) | Copy::Complete(_) => {
                 let why = "what is here is complete, and is never written again";
                 return Err(Problem::for_good(Fault::Other, why));
             }

@@ -79,16 +79,24 @@ impl Work for Follow {
             uid: order.uid,
         };
         let directory = self.host.directory(&tenant);
-        let line = Line::open(&self.lines, &directory, way.channel.clone(), of.clone()).await?;
+        let line = Line::open(
+            &self.lines,
+            &directory,
+            (way.channel.clone(), progress.meter()),
+            of.clone(),
+        );
+        let line = line.await?;
         match copies::find(&self.host, &tenant).await.map_err(disk)? {
             Copy::Incoming if is_last => {
                 let why = "the tenant was stopped before its copy was here";
                 return Err(JobError::Never(why.to_owned()));
             }
-            Copy::Incoming => self.bring(&tenant, &line, progress).await?,
+            Copy::Incoming => self.bring(&way, &tenant, &line, progress).await?,
             Copy::Following => {}
-            Copy::Complete(Some(job)) if job == order.id => return Ok(()),
-            Copy::Complete(_) => {
+            Copy::Complete(Some(job)) | Copy::Followed(Some(job)) if job == order.id => {
+                return Ok(());
+            }
+            Copy::Complete(_) | Copy::Followed(_) => {
                 let why = "the copy here is complete, and is never written again";
                 return Err(JobError::Never(why.to_owned()));
             }
@@ -107,7 +115,11 @@ impl Work for Follow {
         copy.await_start().await?;
         match is_last {
             true => copy.complete(order, progress).await,
-            false => copy.keep_up(progress).await,
+            false => tokio::select! {
+                kept = copy.keep_up(progress) => kept,
+                // Its log is applied and goes; what it has written may only leave room enough.
+                full = way.is_out_of_room(|| 0) => Err(full),
+            },
         }
     }
 }
@@ -128,6 +140,15 @@ impl Follow {
             lines: Lines::default(),
         }
     }
+}
+
+/// Sessions with both ends, begun anew after a question that failed.
+#[derive(Default)]
+struct Sessions {
+    there: Option<Cluster>,
+    here: Option<Cluster>,
+    /// The last question failed, and that is told.
+    has_failed: bool,
 }
 
 /// A copy whose PostgreSQL follows.
@@ -174,16 +195,55 @@ impl Standby<'_> {
 
     /// Brings what changes, and tells how long the tenant would pause; until the order is another one.
     async fn keep_up(&self, progress: &Progress) -> Attempt<()> {
-        let there = self.line.cluster("postgres").await.map_err(again)?;
-        let here = self.here("postgres").await?;
+        let mut sessions = Sessions::default();
         loop {
             let passed = self.way.pass().await?;
-            let written = there.number(sql::WRITTEN).await.map_err(again)?;
-            let applied = here.number(sql::APPLIED).await.map_err(again)?;
-            let pause = estimate_ms(passed.took, written.saturating_sub(applied));
-            progress.pause(Some(pause));
+            match self.behind(&mut sessions).await {
+                Ok(behind) => {
+                    progress.pause(Some(estimate_ms(passed.took, behind)));
+                    if sessions.has_failed {
+                        progress.tell("");
+                    }
+                    sessions.has_failed = false;
+                }
+                Err(JobError::Never(why)) => return Err(JobError::Never(why)),
+                // The standby follows on through the line, so that stays; only nobody is stopped by what is not known.
+                Err(JobError::Again(why)) => {
+                    progress.pause(None);
+                    progress.tell(&why);
+                    sessions = Sessions {
+                        has_failed: true,
+                        ..Sessions::default()
+                    };
+                }
+            }
             sleep(BETWEEN.0.max(passed.took * BETWEEN.1)).await;
         }
+    }
+
+    /// Bytes of log that the standby has not applied yet.
+    async fn behind(&self, sessions: &mut Sessions) -> Attempt<u64> {
+        let there = match sessions.there.take() {
+            Some(there) => there,
+            None => self.line.cluster("postgres").await.map_err(again)?,
+        };
+        if there.number(sql::KEPT).await.map_err(again)? == 0 {
+            let why = "the other host's database has thrown away log that the copy here lacks: begin the move again, or move it stopped";
+            return Err(JobError::Never(why.to_owned()));
+        }
+        let here = match sessions.here.take() {
+            Some(here) => here,
+            None => self.here("postgres").await?,
+        };
+        if here.number(sql::STREAMING).await.map_err(again)? == 0 {
+            return Err(again(
+                "the standby here does not receive the other host's log now",
+            ));
+        }
+        let written = there.number(sql::WRITTEN).await.map_err(again)?;
+        let applied = here.number(sql::APPLIED).await.map_err(again)?;
+        (sessions.there, sessions.here) = (Some(there), Some(here));
+        Ok(written.saturating_sub(applied))
     }
 
     /// The tenant has stopped: brings the rest, compares, and records that the copy is complete.
