@@ -13,6 +13,7 @@ pub mod disk;
 pub mod ended;
 pub mod events;
 pub mod firewall;
+pub mod gauge;
 pub mod golden;
 pub mod homes;
 pub mod hosts;
@@ -156,6 +157,9 @@ const OLD_SPARES_DIR: &str = "isyone-spares";
 /// Health checks start at this many moments per probe interval: about one a second. Without that alignment the checks
 /// of 200 tenants woke the agent some hundred times a second, which cost more than the checks.
 const PROBE_MOMENTS: u32 = 16;
+/// Full comparisons of settled tenants start at this many moments per interval: those of one moment share a survey of Docker's, where
+/// each by itself would ask half a dozen things.
+const RESYNC_MOMENTS: u32 = 8;
 /// How long new tenants wait at the agent's start for the packet filter to be in force.
 const GATE_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -292,6 +296,16 @@ impl Host {
     /// Extends a pause before a health check so that it ends together with others.
     pub fn aligned(&self, pause: Duration) -> Duration {
         clock::aligned(self.born.elapsed(), pause, self.pace.probe / PROBE_MOMENTS)
+    }
+
+    /// A pause before a settled tenant's next full comparison, not all at the same moment nor each at its own.
+    pub fn until_resync(&self) -> Duration {
+        let pause = self.pace.resync + clock::jitter(self.pace.resync / 4);
+        clock::aligned(
+            self.born.elapsed(),
+            pause,
+            self.pace.resync / RESYNC_MOMENTS,
+        )
     }
 
     /// Waits until no tenant is being created, for at least a moment.

@@ -207,21 +207,6 @@ fn parse_pressure(text: &str) -> Option<u32> {
     Some((value * 10.0) as u32)
 }
 
-/// What a container has used.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ContainerUse {
-    /// CPU time since its start, microseconds.
-    pub cpu_us: u64,
-    /// Memory without reclaimable page cache, as `docker stats` counts.
-    pub memory: u64,
-    /// Its limit, 0 without.
-    pub memory_limit: u64,
-    /// Scheduling periods in which it wanted to run.
-    pub periods: u64,
-    /// Of these, those in which its CPU was used up.
-    pub throttled: u64,
-}
-
 /// Where the control groups are mounted.
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
@@ -233,6 +218,13 @@ pub fn groups_of(pid: i32, id: &str) -> Option<ControlGroups> {
     let text = kernel::text(&format!("/proc/{pid}/cgroup")).ok()?;
     text.contains(id)
         .then(|| ControlGroups::parse(&text, CGROUP_ROOT))?
+}
+
+/// Those of this process.
+#[cfg(test)]
+pub(super) fn groups_of_self() -> Option<ControlGroups> {
+    let text = kernel::text("/proc/self/cgroup").ok()?;
+    ControlGroups::parse(&text, CGROUP_ROOT)
 }
 
 /// The limits in force, zero where there is no limit; `None` when the container has ended.
@@ -266,45 +258,6 @@ pub fn limits_of(groups: &ControlGroups) -> Option<Limits> {
         nano_cpus: (number(quota) * 1_000_000_000).checked_div(number(period))?,
         pids: u32::try_from(number(&text("pids", "pids.max")?)).ok()?,
     })
-}
-
-/// Reads only CPU and memory, four small files; `None` when the container has ended.
-pub fn container_use(groups: &ControlGroups) -> Option<ContainerUse> {
-    let text = |controller: &str, file: &str| {
-        kernel::text(&format!("{}/{file}", groups.directory(controller)?)).ok()
-    };
-    let number = |controller: &str, file: &str| text(controller, file)?.trim().parse::<u64>().ok();
-    let stat = text("cpu", "cpu.stat")?;
-    let (cpu_us, current, limit, inactive) = if groups.is_v2() {
-        (
-            field(&stat, "usage_usec")?,
-            "memory.current",
-            "memory.max",
-            "inactive_file",
-        )
-    } else {
-        (
-            number("cpuacct", "cpuacct.usage")? / 1000,
-            "memory.usage_in_bytes",
-            "memory.limit_in_bytes",
-            "total_inactive_file",
-        )
-    };
-    let inactive = field(&text("memory", "memory.stat")?, inactive)?;
-    Some(ContainerUse {
-        cpu_us,
-        memory: number("memory", current)?.saturating_sub(inactive),
-        // "max" is no number.
-        memory_limit: number("memory", limit).unwrap_or(0),
-        // Kernels that cannot limit CPU do not count them.
-        periods: field(&stat, "nr_periods").unwrap_or(0),
-        throttled: field(&stat, "nr_throttled").unwrap_or(0),
-    })
-}
-
-fn field(text: &str, key: &str) -> Option<u64> {
-    text.lines()
-        .find_map(|l| l.strip_prefix(key)?.strip_prefix(' ')?.parse().ok())
 }
 
 #[cfg(test)]

@@ -20,6 +20,24 @@ const WEBSOCKET: &str = "websocket";
 /// More buckets than any sensible histogram has.
 const MAX_BUCKETS: usize = 64;
 
+/// The samples that are read; the rest of a page is not looked at.
+pub const NAMES: [&str; 7] = [
+    REQUESTS,
+    BUCKETS,
+    SECONDS,
+    WAITS,
+    WEBSOCKETS,
+    ACTIVE_USERS,
+    LAST_ACTIVE,
+];
+const REQUESTS: &str = "odoo_http_requests_total";
+const BUCKETS: &str = "odoo_http_request_duration_seconds_bucket";
+const SECONDS: &str = "odoo_http_request_duration_seconds_sum";
+const WAITS: &str = "odoo_pool_waits_total";
+const WEBSOCKETS: &str = "odoo_longpolling_connections";
+const ACTIVE_USERS: &str = "odoo_active_users";
+const LAST_ACTIVE: &str = "odoo_last_activity_time_seconds";
+
 /// One reading of Odoo's page.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Reading {
@@ -40,17 +58,22 @@ impl Reading {
     pub fn parse(text: &str) -> Option<Self> {
         let mut reading = Self::default();
         let mut counts_requests = false;
-        for line in text.lines().filter(|l| l.starts_with("odoo_")) {
-            let Some((series, value)) = line.rsplit_once(' ') else {
+        for line in text.lines() {
+            let end = line.find(['{', ' ']).unwrap_or(0);
+            let (name, rest) = line.split_at(end);
+            let rest = rest.strip_prefix('{').unwrap_or(rest);
+            if !NAMES.contains(&name) {
+                continue;
+            }
+            let Some((labels, Ok(value))) = rest
+                .rsplit_once(' ')
+                .map(|(labels, value)| (labels, value.parse::<f64>()))
+            else {
                 continue;
             };
-            let Ok(value) = value.parse::<f64>() else {
-                continue;
-            };
-            let (name, labels) = series.split_once('{').unwrap_or((series, ""));
             let route = label(labels, "route");
             match name {
-                "odoo_http_requests_total" => {
+                REQUESTS => {
                     counts_requests = true;
                     if route == Some(HEALTH) {
                         continue;
@@ -60,7 +83,7 @@ impl Reading {
                         reading.errors += value;
                     }
                 }
-                "odoo_http_request_duration_seconds_bucket" => {
+                BUCKETS => {
                     if let Some(bound) = label(labels, "le").and_then(bound_us)
                         && route.is_none_or(|r| r != HEALTH && r != WEBSOCKET)
                         && (reading.buckets.len() < MAX_BUCKETS
@@ -69,15 +92,13 @@ impl Reading {
                         *reading.buckets.entry(bound).or_default() += value;
                     }
                 }
-                "odoo_http_request_duration_seconds_sum"
-                    if route.is_none_or(|r| r != HEALTH && r != WEBSOCKET) =>
-                {
+                SECONDS if route.is_none_or(|r| r != HEALTH && r != WEBSOCKET) => {
                     reading.worked_s += value;
                 }
-                "odoo_pool_waits_total" => reading.pool_waits += value,
-                "odoo_longpolling_connections" => reading.websockets += value,
-                "odoo_active_users" => reading.active_users += value,
-                "odoo_last_activity_time_seconds" if value.is_finite() => {
+                WAITS => reading.pool_waits += value,
+                WEBSOCKETS => reading.websockets += value,
+                ACTIVE_USERS => reading.active_users += value,
+                LAST_ACTIVE if value.is_finite() => {
                     reading.last_active_s = Some(reading.last_active_s.unwrap_or(0.0).max(value));
                 }
                 _ => {}

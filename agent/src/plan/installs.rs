@@ -22,6 +22,12 @@ const BETWEEN_MS: i64 = 600_000;
 /// More modules than any Odoo has: the number is the tenant's word.
 const MOST_MODULES: f64 = 100_000.0;
 
+/// The samples of a page that are read.
+pub const NAMES: [&str; 3] = [MODULES, SECONDS, ADDRESS];
+const MODULES: &str = "odoo_modules_pending";
+const SECONDS: &str = "odoo_modules_pending_seconds";
+const ADDRESS: &str = "odoo_address_digest";
+
 /// Modules that are to be installed, upgraded or removed, as Odoo's page of metrics has them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Pending {
@@ -47,19 +53,22 @@ impl Pending {
     pub fn parse(page: &str) -> Option<Self> {
         let value = |name: &str| {
             let of = |line: &str| {
-                let (series, value) = line.rsplit_once(' ')?;
-                let is_it = series.split('{').next() == Some(name);
-                is_it.then(|| value.parse::<f64>().ok())?
+                let rest = line.strip_prefix(name)?;
+                let value = match rest.strip_prefix('{') {
+                    Some(labels) => labels.rsplit_once(' ')?.1,
+                    None => rest.strip_prefix(' ')?,
+                };
+                value.parse::<f64>().ok()
             };
             page.lines().find_map(of).filter(|v| *v >= 0.0)
         };
-        let modules = value("odoo_modules_pending")?.min(MOST_MODULES);
-        let seconds = value("odoo_modules_pending_seconds")?;
+        let modules = value(MODULES)?.min(MOST_MODULES);
+        let seconds = value(SECONDS)?;
         // `as` saturates; 48 bits are exact.
         Some(Self {
             modules: modules as u32,
             seconds: seconds as u64,
-            address: value("odoo_address_digest").map(|digest| digest as u64),
+            address: value(ADDRESS).map(|digest| digest as u64),
             address_before: None,
         })
     }

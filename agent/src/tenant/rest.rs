@@ -92,7 +92,7 @@ async fn rest(
     wake: &Notify,
 ) -> Woken {
     let host = &tenant.host;
-    let until = Instant::now() + host.pace.resync + jitter(host.pace.resync / 4);
+    let until = Instant::now() + host.until_resync();
     let was_healthy = host
         .board
         .get(tenant.name())
@@ -113,6 +113,8 @@ async fn rest(
             // Its connections are looked at each time.
             return nap(host.aligned(host.pace.probe), desired, wake).await;
         }
+        // Together with others, and not at its own next check.
+        let pause = pause.min(until.saturating_duration_since(Instant::now()));
         match timeout(pause, nap(host.pace.resync * 2, desired, wake)).await {
             Ok(woken) => return woken,
             Err(_) if Instant::now() >= until => return Woken::Again,
