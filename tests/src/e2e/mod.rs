@@ -1,5 +1,5 @@
 //! Real components for end-to-end tests: the built binaries, real Docker Engines, real Traefik and Prometheus, all on
-//! this machine, each started and stopped by the test that uses it.
+//! this machine, each started and stopped by the test that uses it. Two such tests run side by side (lane).
 //!
 //! Runs if `ISYONE_E2E=1` (`cargo xtask test` sets it, with `ISYONE_BIN` and `ISYONE_CACHE`). Not here: what is tested.
 
@@ -10,8 +10,10 @@ pub mod bombard;
 pub mod browser;
 pub mod cell;
 pub mod docker;
+pub mod host;
 pub mod http;
 pub mod https;
+pub mod lane;
 pub mod odoo;
 pub mod process;
 pub mod replies;
@@ -19,9 +21,10 @@ pub mod upload;
 pub mod watch;
 pub mod websocket;
 
+pub use lane::{alone, beside};
+
 use std::{
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -32,12 +35,6 @@ pub fn enabled(test: &str) -> bool {
         println!("{test}: not run, ISYONE_E2E is not 1 (use `cargo xtask test`)");
     }
     on
-}
-
-/// Only one end-to-end test at a time: two cores, one Docker Engine, fixed ports.
-pub fn alone() -> MutexGuard<'static, ()> {
-    static ONE: Mutex<()> = Mutex::new(());
-    ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 pub fn root() -> PathBuf {
