@@ -7,7 +7,7 @@
 
 use crate::cmd::{cargo, cmd, output, run, run_within, say, succeeds, took};
 use crate::totals::{Totals, count};
-use crate::{bench, images, paths, seal, setup};
+use crate::{bench, images, paths, seal, setup, times};
 use anyhow::{Context as _, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -82,6 +82,9 @@ const STEPS: [Step; 11] = [
 const PYTHON_PACKAGES: &str = "docs/python-client/requirements.txt";
 /// The packages are some 10 MB, prebuilt.
 const PIP_LIMIT: Duration = Duration::from_secs(300);
+
+/// The tests that have the machine to themselves, because they start hosts, and the few of what helps them.
+const REAL: &str = "e2e::";
 
 /// For how long chaos lasts.
 const CHAOS_MINUTES: &str = "ISYONE_CHAOS_MINUTES";
@@ -324,37 +327,57 @@ fn real_parts(command: &mut Command) {
         .env("ISYONE_CACHE", paths::cache());
 }
 
-/// Runs the tests, showing their output, and adds up cargo's `test result:` lines.
+/// Runs the tests, showing their output, and adds up cargo's `test result:` lines. Those with real parts come last: they have
+/// the machine to themselves, and say how long each took.
 fn tests(fast: bool) -> Outcome {
-    if !fast {
-        seal::on(seal::Holder::Test)?;
-    }
-    let mut command = cargo(&["test", "--workspace", "--no-fail-fast"]);
-    real_parts(&mut command);
     if fast {
-        command.env("ISYONE_E2E", "0");
+        let mut command = test_command(&["--no-fail-fast"]);
+        let (totals, success) = count(command.env("ISYONE_E2E", "0"))?;
+        let note = format!("{totals}, without the real components (--fast)");
+        return if success { Ok(note) } else { bail!("{note}") };
     }
+    seal::on(seal::Holder::Test)?;
+    let counted = all_tests();
+    seal::off(seal::Holder::Test);
+    let (note, success) = counted?;
+    if !success {
+        bail!("{note}");
+    }
+    Ok(note)
+}
+
+fn all_tests() -> Result<(String, bool)> {
+    let mut others = test_command(&["--no-fail-fast", "--", "--skip", REAL]);
+    let (mut totals, others_passed) = count(&mut others)?;
+    let times = times::new_file();
+    // All of them at once: each waits until it may run.
+    let real = [
+        "--no-fail-fast",
+        "--lib",
+        "--test",
+        "all",
+        "--",
+        REAL,
+        "--test-threads=100",
+    ];
+    let (real, real_passed) = count(test_command(&real).env(times::VARIABLE, &times))?;
+    totals.add_up(real);
+    let noted = std::fs::read_to_string(&times).unwrap_or_default();
+    let note = totals.to_string() + &times::longest(&noted);
+    Ok((note, others_passed && real_passed))
+}
+
+/// `cargo test --workspace …`, with the real parts and whatever could be had.
+fn test_command(more: &[&str]) -> Command {
+    let mut command = cargo(&[&["test", "--workspace"], more].concat());
+    real_parts(&mut command);
     if has_grpc(&interpreter()) {
         command.env("ISYONE_PYTHON", interpreter());
     }
     if setup::has_browser() {
         command.env("ISYONE_BROWSER", "1");
     }
-    let counted = count(&mut command);
-    if !fast {
-        seal::off(seal::Holder::Test);
-    }
-    let (totals, success) = counted?;
-    let note = totals.to_string()
-        + if fast {
-            ", without the real components (--fast)"
-        } else {
-            ""
-        };
-    if !success {
-        bail!("{note}");
-    }
-    Ok(note)
+    command
 }
 
 #[cfg(test)]
