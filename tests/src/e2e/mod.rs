@@ -28,6 +28,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// Between two questions of [`wait_for`], at first and after some seconds.
+const OFTEN: Duration = Duration::from_millis(50);
+const SELDOM: Duration = Duration::from_millis(400);
+
 /// Whether end-to-end tests run; prints a notice if not.
 pub fn enabled(test: &str) -> bool {
     let on = std::env::var("ISYONE_E2E").is_ok_and(|value| value == "1");
@@ -58,17 +62,16 @@ pub fn tool(name: &str) -> PathBuf {
     cache.join("bin").join(name)
 }
 
-/// Waits until `condition` returns a value; panics with `what` after `limit`.
+/// Waits until `condition` returns a value; panics with `what` after `limit`. Most conditions start a program of ours, a tenth of a
+/// second of a core as tests have it built: so the longer it has waited, the more seldom it asks.
 pub fn wait_for<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
     let begin = Instant::now();
     loop {
         if let Some(value) = condition() {
             return value;
         }
-        assert!(
-            begin.elapsed() < limit,
-            "gave up after {limit:?} waiting for {what}"
-        );
-        std::thread::sleep(Duration::from_millis(50));
+        let waited = begin.elapsed();
+        assert!(waited < limit, "gave up after {limit:?} waiting for {what}");
+        std::thread::sleep((waited / 8).clamp(OFTEN, SELDOM));
     }
 }
