@@ -9,7 +9,7 @@ use std::{
 };
 
 use isyone_tests::e2e::{
-    alone, binary,
+    beside, binary,
     cell::{Cell, Shape},
     enabled,
     http::get,
@@ -185,7 +185,7 @@ fn a_tenant_comes_back_as_it_was_at_a_chosen_second() {
     if !enabled(NAME) {
         return;
     }
-    let _alone = alone();
+    let _beside = beside();
     let mut cell = Cell::start(&Shape {
         hosts: 2,
         config: CONFIG,
