@@ -371,6 +371,17 @@ mod tests {
         }
     }
 
+    fn caught() -> Mail {
+        Mail {
+            per_day: 1_000,
+            ..Mail::by(Via::Catcher)
+        }
+    }
+
+    fn chosen() -> crate::odoo::OdooSettings {
+        settings("x", [("log_level".into(), "warn".into())].into()).unwrap()
+    }
+
     fn plan() -> HostPlan {
         let tenant = |name: &str| TenantPlan {
             name: name.parse().unwrap(),
@@ -411,11 +422,8 @@ mod tests {
             }),
             backup: Some(backup::sample()),
             signup: true,
-            mail: Some(Mail {
-                per_day: 1_000,
-                ..Mail::by(Via::Catcher)
-            }),
-            odoo: settings("x", [("log_level".into(), "warn".into())].into()).unwrap(),
+            mail: Some(caught()),
+            odoo: chosen(),
             follows: true,
             callers: Callers::Held { most_ms: 7 },
         };

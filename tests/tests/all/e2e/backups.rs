@@ -298,7 +298,7 @@ fn a_backup_is_proven_and_a_flipped_byte_is_named() {
     if !enabled("a_backup_is_proven_and_a_flipped_byte_is_named") {
         return;
     }
-    let _alone = alone();
+    let _beside = beside();
     let mut cell = Cell::start(&Shape {
         hosts: 1,
         config: CONFIG,
