@@ -1,4 +1,5 @@
-//! `cargo xtask test`: every check of the project, in order, on a machine that may be bare.
+//! `cargo xtask test`: every check of the project, in order but for what is fetched (beside lints and the build), on a machine that
+//! may be bare.
 //!
 //! A failed step does not keep later ones from running; the exit code is 1 if any failed. The tests get, in their
 //! environment: `ISYONE_E2E` (1, or 0 with `--fast`: no Docker, no images), `ISYONE_BIN` (the folder of the built
