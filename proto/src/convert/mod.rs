@@ -371,6 +371,13 @@ mod tests {
         }
     }
 
+    fn caught(per_day: u32) -> Mail {
+        Mail {
+            per_day,
+            ..Mail::by(Via::Catcher)
+        }
+    }
+
     fn plan() -> HostPlan {
         let tenant = |name: &str| TenantPlan {
             name: name.parse().unwrap(),
@@ -411,10 +418,7 @@ mod tests {
             }),
             backup: Some(backup::sample()),
             signup: true,
-            mail: Some(Mail {
-                per_day: 1_000,
-                ..Mail::by(Via::Catcher)
-            }),
+            mail: Some(caught(1_000)),
             odoo: settings("x", [("log_level".into(), "warn".into())].into()).unwrap(),
             follows: true,
             callers: Callers::Held { most_ms: 7 },
