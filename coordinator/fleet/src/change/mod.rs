@@ -15,6 +15,7 @@ mod hosts;
 mod joining;
 mod operations;
 mod operators;
+mod outcome;
 #[cfg(test)]
 mod properties;
 mod report;
@@ -41,11 +42,12 @@ use self::operators::following;
 pub use self::{
     backups::RestoreTenant,
     command::{
-        AccessChange, AddDomains, AskedWith, Command, CreateTenant, Enroll, Outcome, RenewOperator,
-        Stamp, User, Whither,
+        AccessChange, AddDomains, AskedWith, Command, CreateTenant, Enroll, RenewOperator, Stamp,
+        User, Whither,
     },
     domains::domain_refused,
     error::{ChangeError, WrongAddress},
+    outcome::Outcome,
     spec_change::{SpecChange, SpecField},
     tenants::{SetMail, SetOdoo},
 };
