@@ -285,7 +285,7 @@ fn nobody_else_knows_the_password(cell: &Cell) {
     let inspected = docker.run(&["inspect", "odoo_books"]).ok();
     assert!(!inspected.contains(PASSWORD), "docker inspect");
     assert!(!cell.logs().contains(PASSWORD), "a log");
-    let processes = docker.run(&["top", "odoo_books", "-eo", "args"]).ok();
+    let processes = docker.run(&["top", "odoo_books", "-eo", "pid,args"]).ok();
     assert!(!processes.contains(PASSWORD), "{processes}");
     let shown = cell
         .isyctl(&["tenant", "mail", "show", "books", "-o", "json"])
