@@ -29,14 +29,15 @@ fn files(of: PeerVolume, files: &[(&str, u64)]) -> Manifest {
         let entry = builder.add(&wire).unwrap();
         list.add(&Ask::whole(entry)).unwrap();
     };
-    add(PeerVolume::Postgres, "", None);
-    add(PeerVolume::Postgres, "base", None);
     let all = |add: &mut dyn FnMut(PeerVolume, &str, Option<u64>)| {
         for (path, size) in files {
             add(of, path, Some(*size));
         }
     };
+    // Of a tenant that runs no file of its database is listed.
     if of == PeerVolume::Postgres {
+        add(of, "", None);
+        add(of, "base", None);
         all(&mut add);
     }
     add(PeerVolume::Odoo, "", None);
