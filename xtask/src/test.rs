@@ -95,8 +95,10 @@ const PYTHON_PACKAGES: &str = "docs/python-client/requirements.txt";
 /// The packages are some 10 MB, prebuilt.
 const PIP_LIMIT: Duration = Duration::from_secs(300);
 
-/// The tests that have the machine to themselves, because they start hosts, and the few of what helps them.
+/// The tests that start hosts, two at a time, and the few of what helps them.
 const REAL: &str = "e2e::";
+/// The tests that only reckon, for minutes.
+const SIMULATED: &str = "simulation::";
 
 /// For how long chaos lasts.
 const CHAOS_MINUTES: &str = "ISYONE_CHAOS_MINUTES";
@@ -376,8 +378,8 @@ fn real_parts(command: &mut Command) {
         .env("ISYONE_CACHE", paths::cache());
 }
 
-/// Runs the tests, showing their output, and adds up cargo's `test result:` lines. Those with real parts come last: they have
-/// the machine to themselves, and say how long each took.
+/// Runs the tests, showing their output, and adds up cargo's `test result:` lines. Those with real parts come last,
+/// beside simulations alone, and say how long each took.
 fn tests(fast: bool) -> Outcome {
     if fast {
         let mut command = test_command(&["--no-fail-fast"]);
@@ -396,7 +398,7 @@ fn tests(fast: bool) -> Outcome {
 }
 
 fn all_tests() -> Result<(String, bool)> {
-    let mut others = test_command(&["--no-fail-fast", "--", "--skip", REAL]);
+    let mut others = test_command(&["--no-fail-fast", "--", "--skip", REAL, "--skip", SIMULATED]);
     let (mut totals, others_passed) = count(&mut others)?;
     let times = times::new_file();
     // All of them at once: each waits until it may run.
@@ -409,11 +411,39 @@ fn all_tests() -> Result<(String, bool)> {
         REAL,
         "--test-threads=100",
     ];
-    let (real, real_passed) = count(test_command(&real).env(times::VARIABLE, &times))?;
+    let simulated = ["--no-fail-fast", "--lib", "--test", "all", "--", SIMULATED];
+    let (real, simulated) = std::thread::scope(|scope| {
+        // They only reckon, on what the others leave of the processors; these mostly wait.
+        let simulated = scope.spawn(|| count(&mut giving_way(&test_command(&simulated))));
+        let real = count(test_command(&real).env(times::VARIABLE, &times));
+        (
+            real,
+            simulated
+                .join()
+                .unwrap_or_else(|panic| resume_unwind(panic)),
+        )
+    });
+    let (real, real_passed) = real?;
+    let (simulated, simulated_passed) = simulated?;
     totals.add_up(real);
+    totals.add_up(simulated);
     let noted = std::fs::read_to_string(&times).unwrap_or_default();
     let note = totals.to_string() + &times::longest(&noted);
-    Ok((note, others_passed && real_passed))
+    Ok((note, others_passed && real_passed && simulated_passed))
+}
+
+/// The same command at a lower priority.
+fn giving_way(command: &Command) -> Command {
+    let mut nice = Command::new("nice");
+    nice.args(["-n", "10"])
+        .arg(command.get_program())
+        .args(command.get_args());
+    if let Some(folder) = command.get_current_dir() {
+        nice.current_dir(folder);
+    }
+    let set = command.get_envs();
+    nice.envs(set.filter_map(|(name, value)| Some((name, value?))));
+    nice
 }
 
 /// `cargo test --workspace …`, with the real parts and whatever could be had.
