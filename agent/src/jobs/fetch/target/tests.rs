@@ -14,7 +14,11 @@ fn manifest(of_database: &[(&str, u64)]) -> Manifest {
 
 fn files(of: PeerVolume, files: &[(&str, u64)]) -> Manifest {
     let mut list = spool::Writer::new(&std::env::temp_dir()).unwrap();
-    let mut builder = Builder::default();
+    // Of a tenant that runs nothing of its database is listed.
+    let mut builder = match of {
+        PeerVolume::Odoo => Builder::of_odoo(),
+        _ => Builder::default(),
+    };
     let mut add = |volume: PeerVolume, path: &str, size: Option<u64>| {
         let wire = FileEntry {
             volume: volume.into(),
@@ -34,7 +38,6 @@ fn files(of: PeerVolume, files: &[(&str, u64)]) -> Manifest {
             add(of, path, Some(*size));
         }
     };
-    // Of a tenant that runs no file of its database is listed.
     if of == PeerVolume::Postgres {
         add(of, "", None);
         add(of, "base", None);
