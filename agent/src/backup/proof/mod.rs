@@ -51,8 +51,8 @@ use crate::{
 
 /// How often progress is shown.
 const SHOW: Duration = Duration::from_secs(1);
-/// Between attempts to remove what an agent that died has left.
-const SWEEP_AGAIN: Duration = Duration::from_secs(30);
+/// Between attempts to remove what is left of a proof.
+const SWEEP_AGAIN: Duration = Duration::from_secs(10);
 
 /// Carries out orders to prove backups.
 #[derive(Clone)]
@@ -135,19 +135,7 @@ impl Verify {
     /// Removes what an agent that died in the middle of a proof has left, for as long as that takes. No proof begins meanwhile.
     pub async fn sweep(self, stop: CancellationToken) {
         let turn = self.turn.lock().await;
-        loop {
-            match self.restore.clear().await {
-                Ok(()) => break,
-                Err(problem) => {
-                    let why = &problem.message;
-                    tracing::warn!("what a proof may have left is not removed yet: {why}");
-                }
-            }
-            tokio::select! {
-                () = stop.cancelled() => break,
-                () = sleep(SWEEP_AGAIN) => {}
-            }
-        }
+        stop.run_until_cancelled(self.restore.clear_at_last()).await;
         drop(turn);
     }
 }
@@ -167,6 +155,15 @@ impl Restore {
         let there = blocking(move || homes.check()).await;
         there.map_err(|e| Problem::new(Fault::NotNow, e.to_string()))?;
         Ok(scratch)
+    }
+
+    /// Tries until nothing of a proof is left.
+    async fn clear_at_last(&self) {
+        while let Err(problem) = self.clear().await {
+            let why = &problem.message;
+            tracing::warn!("what a proof may have left is not removed yet: {why}");
+            sleep(SWEEP_AGAIN).await;
+        }
     }
 
     /// Nothing of a proof runs any more, and nothing that it has restored is left.
@@ -215,12 +212,20 @@ struct Proving {
 impl Proving {
     async fn run(self, turn: OwnedMutexGuard<()>) -> Result<Proof, Problem> {
         let proven = AssertUnwindSafe(self.prove()).catch_unwind().await;
-        if let Err(problem) = self.restore.clear().await {
-            // The next proof removes it before it begins, and so does the next agent.
-            let why = &problem.message;
-            tracing::error!(tenant = %self.tenant, "what a proof has restored is left: {why}");
+        match self.restore.clear().await {
+            Ok(()) => drop(turn),
+            Err(problem) => {
+                let why = &problem.message;
+                tracing::warn!(tenant = %self.tenant, "what a proof has restored is not removed yet: {why}");
+                // Who waits for the answer does not wait for that, and the next proof does. An agent that stops first leaves it to the next.
+                let restore = self.restore.clone();
+                tokio::spawn(async move {
+                    sleep(SWEEP_AGAIN).await;
+                    restore.clear_at_last().await;
+                    drop(turn);
+                });
+            }
         }
-        drop(turn);
         let panicked = |_| Problem::new(Fault::Other, "the agent's own error; see its log");
         proven.map_err(panicked)?
     }

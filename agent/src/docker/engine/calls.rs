@@ -2,7 +2,11 @@
 //!
 //! Not here: the connection and what its errors mean (the parent), types (convert).
 
-use std::{collections::HashMap, path::Path, time::Duration};
+use std::{
+    collections::HashMap,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use bollard::{
     errors::Error as BollardError,
@@ -14,7 +18,7 @@ use futures_util::{
     future::ready,
     stream::{self, BoxStream},
 };
-use tokio::io::AsyncWriteExt as _;
+use tokio::{io::AsyncWriteExt as _, time::sleep};
 use tonic::async_trait;
 
 use super::{
@@ -34,6 +38,10 @@ use crate::{
     plan::container::{Container, ContainerSpec, LABEL_TENANT, Limits, NamedSpec, Network, Volume},
 };
 
+/// How long a removal by another call is waited for.
+const REMOVAL: Duration = Duration::from_secs(30);
+/// Between two looks whether it has ended.
+const AGAIN: Duration = Duration::from_millis(200);
 /// Time allowed for a stop beyond its own grace.
 const STOP_MARGIN_S: u64 = 30;
 /// A one-off container may initialise a hundred modules on a slow disk.
@@ -240,9 +248,18 @@ impl Docker for Engine {
             .force(true)
             .v(true)
             .build();
-        self.find(|c| async move { c.remove_container(name, Some(options)).await })
-            .await
-            .map(drop)
+        let begun = Instant::now();
+        loop {
+            let options = options.clone();
+            let removed = self
+                .find(|c| async move { c.remove_container(name, Some(options)).await })
+                .await;
+            match removed {
+                // Another call removes it at this moment: it is not gone before that one ends.
+                Err(DockerError::Conflict(_)) if begun.elapsed() < REMOVAL => sleep(AGAIN).await,
+                done => return done.map(drop),
+            }
+        }
     }
 
     async fn update(&self, name: &str, limits: &Limits) -> Result<()> {

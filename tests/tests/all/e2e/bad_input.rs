@@ -106,8 +106,11 @@ fn unknown_image(cell: &Cell) {
         "--no-wait",
     ])
     .ok();
-    cell.wait_phase("alfa", "failing", MINUTE);
-    let shown = cell.json(&["tenant", "show", "alfa"]);
+    // One look: during the next try it is *creating* again.
+    let shown = wait_for("it to fail", MINUTE, || {
+        let shown = cell.json(&["tenant", "show", "alfa"]);
+        (shown["phase"] == "failing").then_some(shown)
+    });
     assert!(
         shown["message"]
             .as_str()
