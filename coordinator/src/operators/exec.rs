@@ -65,7 +65,7 @@ impl Api {
         let host = self.host_of(&name)?;
         let bridge = self.parts.streams.open(&host, Target::Logs(asked)).await?;
         let (caller, answers) = mpsc::channel(STREAM_QUEUE);
-        tokio::spawn(pump_logs(bridge, caller, self.parts.stop.clone()));
+        tokio::spawn(pump(bridge, caller, self.parts.stop.clone(), log_piece));
         Ok(Box::pin(ReceiverStream::new(answers)))
     }
 
@@ -215,24 +215,35 @@ pub(super) async fn next(
     }
 }
 
-async fn pump_logs(mut bridge: Bridge, caller: ToCaller<v1::LogChunk>, stop: CancellationToken) {
+/// Gives what the agent sends to the caller, as far as it is what was asked for.
+pub(super) async fn pump<T>(
+    mut bridge: Bridge,
+    caller: ToCaller<T>,
+    stop: CancellationToken,
+    piece: fn(attach_up::Message) -> Result<T, Status>,
+) {
     loop {
         let message = tokio::select! {
             message = next(&mut bridge.up) => message,
             () = caller.closed() => return,
             () = stop.cancelled() => Some(Err(status::stopping())),
         };
-        let item = match message {
-            Some(Ok(attach_up::Message::Log(chunk))) if chunk.data.len() <= MAX_CHUNK => Ok(chunk),
-            Some(Ok(_)) => Err(Status::internal("the agent sent something that is no log")),
-            Some(Err(status)) => Err(status),
-            None => return,
+        let Some(message) = message else {
+            return;
         };
+        let item = message.and_then(piece);
         let last = item.is_err();
         // Waits for the caller, so the transport's flow control slows the agent down.
         if caller.send(item).await.is_err() || last {
             return;
         }
+    }
+}
+
+fn log_piece(message: attach_up::Message) -> Result<v1::LogChunk, Status> {
+    match message {
+        attach_up::Message::Log(chunk) if chunk.data.len() <= MAX_CHUNK => Ok(chunk),
+        _ => Err(Status::internal("the agent sent something that is no log")),
     }
 }
 

@@ -20,17 +20,16 @@ use isyone_proto::{
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use zeroize::Zeroizing;
 
 use super::{
     Answers, Api, STREAM_QUEUE,
-    exec::{MAX_CHUNK, ToCaller, next},
+    exec::{MAX_CHUNK, pump},
     request_id, tenant_name,
     tenants::unexpected,
 };
-use crate::{agents::streams::Bridge, base::secrets, wire::status};
+use crate::{base::secrets, wire::status};
 
 /// Longest id of a message: a time and a number.
 const MAX_ID: usize = 32;
@@ -118,7 +117,7 @@ impl Api {
         }
         let bridge = self.parts.streams.open(&host, Target::Mail(asked)).await?;
         let (caller, answers) = mpsc::channel(STREAM_QUEUE);
-        tokio::spawn(pump(bridge, caller, self.parts.stop.clone()));
+        tokio::spawn(pump(bridge, caller, self.parts.stop.clone(), piece));
         Ok(Box::pin(ReceiverStream::new(answers)))
     }
 }
@@ -158,23 +157,10 @@ fn is_as_safe(was: &Relay, now: &Relay) -> bool {
     place(was) == place(now) && was.tls == now.tls && is_verified_still
 }
 
-async fn pump(mut bridge: Bridge, caller: ToCaller<v1::CaughtMail>, stop: CancellationToken) {
-    loop {
-        let message = tokio::select! {
-            message = next(&mut bridge.up) => message,
-            () = caller.closed() => return,
-            () = stop.cancelled() => Some(Err(status::stopping())),
-        };
-        let item = match message {
-            Some(Ok(attach_up::Message::Mail(mail))) if mail.data.len() <= MAX_CHUNK => Ok(mail),
-            Some(Ok(_)) => Err(Status::internal("the agent sent something that is no mail")),
-            Some(Err(status)) => Err(status),
-            None => return,
-        };
-        let last = item.is_err();
-        if caller.send(item).await.is_err() || last {
-            return;
-        }
+fn piece(message: attach_up::Message) -> Result<v1::CaughtMail, Status> {
+    match message {
+        attach_up::Message::Mail(mail) if mail.data.len() <= MAX_CHUNK => Ok(mail),
+        _ => Err(Status::internal("the agent sent something that is no mail")),
     }
 }
 

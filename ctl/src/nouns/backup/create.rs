@@ -71,22 +71,15 @@ impl Create {
             return Err(Failure::failed("no tenant can be backed up"));
         }
         let wait = self.waiting.wanted();
-        if wait && app.ui.for_people() {
-            app.ui
-                .note(&format!("waiting for {}", named(&asked.tenants)));
+        let ended = |shown: &Protection| shown.asked.is_none() || failure(shown).is_some();
+        let made = Looking {
+            app,
+            client: &client,
+            wait,
+            going_on,
         }
-        let made = match wait {
-            false => looks(&client, &asked.tenants).await?,
-            true => {
-                tokio::select! {
-                    made = until_made(&client, &asked.tenants) => made?,
-                    stopped = interrupt.came() => return Err(going_on(stopped, "stopped waiting")),
-                    () = limit(app) => {
-                        return Err(going_on(Failure::new(Exit::Unavailable, ""), "not made in time"));
-                    }
-                }
-            }
-        };
+        .looked(interrupt, &asked.tenants, ended)
+        .await?;
         let names = || asked.tenants.clone();
         app.ui.emit(&Wire::all(&made), names, |_| text(&made))?;
         let failed: Vec<_> = made
@@ -104,15 +97,15 @@ impl Create {
     }
 }
 
-pub(super) async fn limit(app: &App) {
+async fn limit(app: &App) {
     match app.wait_limit() {
         Some(limit) => tokio::time::sleep(limit).await,
         None => std::future::pending().await,
     }
 }
 
-fn going_on(mut failure: Failure, what: &str) -> Failure {
-    failure.message = format!("{what}: the backups are made all the same");
+fn going_on(unseen: Unseen) -> Failure {
+    let failure = unseen.failure("made");
     failure.hint("`isyctl backup status TENANT` tells how far they are")
 }
 
@@ -138,7 +131,7 @@ pub(super) fn named(tenants: &[String]) -> String {
     names.join(", ")
 }
 
-pub(super) async fn look(client: &Client, tenant: &str) -> Result<Protection, Failure> {
+async fn look(client: &Client, tenant: &str) -> Result<Protection, Failure> {
     let doing = format!("show the backups of tenant `{}`", clean(tenant));
     let request = GetProtectionRequest {
         tenant: tenant.to_owned(),
@@ -150,28 +143,75 @@ pub(super) async fn look(client: &Client, tenant: &str) -> Result<Protection, Fa
         .await
 }
 
-pub(super) async fn looks(client: &Client, tenants: &[String]) -> Result<Vec<Protection>, Failure> {
-    let mut all = Vec::new();
-    for tenant in tenants {
-        all.push(look(client, tenant).await?);
-    }
-    Ok(all)
+/// Looks at what was asked of tenants' backups: once, or until it has ended.
+pub(super) struct Looking<'a> {
+    pub(super) app: &'a App,
+    pub(super) client: &'a Client,
+    pub(super) wait: bool,
+    /// What is said when nobody waits any more for what goes on all the same.
+    pub(super) going_on: fn(Unseen) -> Failure,
 }
 
-/// One after the other: whoever is last keeps us waiting in any case.
-async fn until_made(client: &Client, tenants: &[String]) -> Result<Vec<Protection>, Failure> {
-    let mut all = Vec::new();
-    for tenant in tenants {
-        let shown = loop {
-            let shown = look(client, tenant).await?;
-            if shown.asked.is_none() || failure(&shown).is_some() {
-                break shown;
-            }
-            tokio::time::sleep(PAUSE).await;
+/// Why nobody waits any more for what goes on all the same.
+pub(super) enum Unseen {
+    Stopped(Failure),
+    Late,
+}
+
+impl Unseen {
+    /// `done` is what becomes of the backups, such as `made`.
+    pub(super) fn failure(self, done: &str) -> Failure {
+        let (mut failure, what) = match self {
+            Self::Stopped(failure) => (failure, "stopped waiting".to_owned()),
+            Self::Late => (
+                Failure::new(Exit::Unavailable, ""),
+                format!("not {done} in time"),
+            ),
         };
-        all.push(shown);
+        failure.message = format!("{what}: the backups are {done} all the same");
+        failure
     }
-    Ok(all)
+}
+
+impl Looking<'_> {
+    pub(super) async fn looked(
+        &self,
+        interrupt: Interrupt,
+        tenants: &[String],
+        has_ended: impl Fn(&Protection) -> bool,
+    ) -> Result<Vec<Protection>, Failure> {
+        if !self.wait {
+            return self.until(tenants, |_| true).await;
+        }
+        if self.app.ui.for_people() {
+            self.app.ui.note(&format!("waiting for {}", named(tenants)));
+        }
+        tokio::select! {
+            all = self.until(tenants, has_ended) => all,
+            stopped = interrupt.came() => Err((self.going_on)(Unseen::Stopped(stopped))),
+            () = limit(self.app) => Err((self.going_on)(Unseen::Late)),
+        }
+    }
+
+    /// One after the other: whoever is last keeps us waiting in any case.
+    async fn until(
+        &self,
+        tenants: &[String],
+        has_ended: impl Fn(&Protection) -> bool,
+    ) -> Result<Vec<Protection>, Failure> {
+        let mut all = Vec::new();
+        for tenant in tenants {
+            let shown = loop {
+                let shown = look(self.client, tenant).await?;
+                if has_ended(&shown) {
+                    break shown;
+                }
+                tokio::time::sleep(PAUSE).await;
+            };
+            all.push(shown);
+        }
+        Ok(all)
+    }
 }
 
 /// Where what was asked for failed, and why.

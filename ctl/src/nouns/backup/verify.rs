@@ -2,27 +2,22 @@
 //!
 //! Not here: the proof of each week; the coordinator has a rota.
 
-use std::time::Duration;
-
 use clap::{ArgGroup, Args};
 use isyone_proto::pb::v1::{
     BackupProof, DestinationProtection, ProofVerdict, Protection, VerifyBackupsRequest,
 };
 
 use super::{
-    create::{left_out, limit, look, looks, named},
+    create::{Looking, Unseen, left_out, named},
     show,
 };
 use crate::{
     app::App,
-    client::{Client, Interrupt},
+    client::Interrupt,
     exit::{Exit, Failure, Outcome},
     options::{self, Waiting},
     output::{table::clean, wire::Wire},
 };
-
-/// Pause between two looks.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// `isyctl backup verify`.
 #[derive(Debug, Args)]
@@ -74,22 +69,15 @@ impl Verify {
             return Err(Failure::failed("no tenant's backups can be proven"));
         }
         let wait = self.waiting.wanted();
-        if wait && app.ui.for_people() {
-            app.ui
-                .note(&format!("waiting for {}", named(&asked.tenants)));
+        let ended = |shown: &Protection| shown.proof_asked.is_none() || failure(shown).is_some();
+        let proven = Looking {
+            app,
+            client: &client,
+            wait,
+            going_on,
         }
-        let proven = match wait {
-            false => looks(&client, &asked.tenants).await?,
-            true => {
-                tokio::select! {
-                    proven = until_proven(&client, &asked.tenants) => proven?,
-                    stopped = interrupt.came() => return Err(going_on(stopped, "stopped waiting")),
-                    () = limit(app) => {
-                        return Err(going_on(Failure::new(Exit::Unavailable, ""), "not proven in time"));
-                    }
-                }
-            }
-        };
+        .looked(interrupt, &asked.tenants, ended)
+        .await?;
         let names = || asked.tenants.clone();
         app.ui
             .emit(&Wire::all(&proven), names, |_| text(&proven, wait))?;
@@ -105,25 +93,9 @@ impl Verify {
     }
 }
 
-fn going_on(mut failure: Failure, what: &str) -> Failure {
-    failure.message = format!("{what}: the backups are proven all the same");
+fn going_on(unseen: Unseen) -> Failure {
+    let failure = unseen.failure("proven");
     failure.hint("`isyctl backup status TENANT` tells what was found")
-}
-
-/// One after the other: whoever is last keeps us waiting in any case.
-async fn until_proven(client: &Client, tenants: &[String]) -> Result<Vec<Protection>, Failure> {
-    let mut all = Vec::new();
-    for tenant in tenants {
-        let shown = loop {
-            let shown = look(client, tenant).await?;
-            if shown.proof_asked.is_none() || failure(&shown).is_some() {
-                break shown;
-            }
-            tokio::time::sleep(PAUSE).await;
-        };
-        all.push(shown);
-    }
-    Ok(all)
 }
 
 /// Where what was asked for could not be carried out.
