@@ -8,7 +8,7 @@ use std::{
     net::SocketAddr,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, atomic::Ordering},
+    sync::{Arc, Mutex, OnceLock, atomic::Ordering},
     time::Duration,
 };
 
@@ -106,6 +106,8 @@ struct Inner {
     handed_over: CancellationToken,
     stop: CancellationToken,
     ends: Mutex<bool>,
+    /// Our socket for a successor, which tells whether another relay has taken its place.
+    place: OnceLock<Place>,
 }
 
 #[derive(Debug, Default)]
@@ -121,6 +123,8 @@ struct Work {
 
 /// What tells one file from another.
 type Stamp = (u64, u64, i64, i64);
+/// A file's device and number. Those of a socket are nobody else's while it is open, whatever has become of its name.
+type Place = (u64, u64);
 
 impl Relay {
     /// Starts with what the file says; takes over from a relay that runs. A file that is missing or wrong is no hindrance where none
@@ -144,6 +148,7 @@ impl Relay {
             handed_over: CancellationToken::new(),
             stop: CancellationToken::new(),
             ends: Mutex::new(false),
+            place: OnceLock::new(),
             settings,
         });
         inner.begin().await?;
@@ -242,6 +247,9 @@ impl Inner {
         let put = |prepared: Prepared, path: &Path| prepared.put().map_err(|e| socket(path, e));
         let for_admin = put(prepared.0, &self.settings.admin)?;
         let for_successor = put(prepared.1, &self.settings.handover)?;
+        if let Some(own) = place(&self.settings.handover) {
+            let _ = self.place.set(own); // once
+        }
         if let Some(taking) = taking {
             // This process accepts already: whatever has become of the predecessor, it goes on.
             let taken = tokio::task::spawn_blocking(move || taking.take_over()).await;
@@ -269,9 +277,22 @@ impl Inner {
                 _ = ticks.tick() => {}
             }
             let mut work = self.work.lock().await;
+            if self.is_displaced() {
+                tracing::warn!("another relay is in this one's place: it gets the addresses");
+                return self.handed_over.cancel();
+            }
             // What was wrong is shown; the next look may find it mended.
             let _ = self.look(&mut work).await;
         }
+    }
+
+    /// Whether another relay has begun in our place without asking us: our directory was removed, or a successor has died half-way.
+    /// Nobody reaches us there any more, neither with routes nor to take over. One that asks does so while `work` is locked. While
+    /// there is nobody, visitors are served on.
+    fn is_displaced(&self) -> bool {
+        let own = self.place.get();
+        own.is_some_and(|own| place(&self.settings.handover).is_some_and(|there| there != *own))
+            && !*locked(&self.ends)
     }
 
     /// Reads the file if it is another than before, and follows it. What is wrong changes nothing but `faults`.
@@ -430,6 +451,11 @@ impl Inner {
         self.host.killed.cancel();
         Drained { cut_off }
     }
+}
+
+fn place(path: &Path) -> Option<Place> {
+    let metadata = std::fs::symlink_metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
 }
 
 /// The file's text, where it is another than the one that was seen.

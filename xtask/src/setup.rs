@@ -76,6 +76,16 @@ const NEEDS: &[Need] = &[
         purpose: "tests of tenants' quotas",
     },
     Need {
+        program: "mkfs.ext4",
+        packages: &["e2fsprogs"],
+        purpose: "tests of hosts whose disk is full",
+    },
+    Need {
+        program: "faketime",
+        packages: &["faketime"],
+        purpose: "tests of clocks that are off",
+    },
+    Need {
         program: "restic",
         packages: &["restic"],
         purpose: "tests that backups are readable without isyone",

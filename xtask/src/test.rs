@@ -335,6 +335,7 @@ fn long() -> Outcome {
         "e2e::wanted",
         "e2e::backups",
         "e2e::reboot",
+        "e2e::hosts::odoo",
         "--test-threads=1",
     ]);
     seal::off(seal::Holder::Test);

@@ -8,7 +8,7 @@ mod facts;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use isyone_proto::finding::{Finding, sorted};
+use isyone_proto::finding::{Finding, Level, sorted};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +20,8 @@ use crate::{
 
 /// Between looks of the agent that runs: most of it changes with a configuration or a boot.
 const EVERY: Duration = Duration::from_secs(600);
+/// While something is bad: what was mended is not to be blamed for long.
+const SOON: Duration = Duration::from_secs(15);
 /// At first tenants are looked at.
 const FIRST: Duration = Duration::from_secs(20);
 
@@ -52,8 +54,30 @@ pub async fn watch(host: Arc<Host>, nft: Nft, stop: CancellationToken) {
             () = sleep(pause) => {}
         }
         let found = examine(&patient).await;
-        let wrong = found.into_iter().filter(Finding::is_trouble).collect();
+        let wrong: Vec<_> = found.into_iter().filter(Finding::is_trouble).collect();
+        pause = until_next(&wrong);
         host.board.set_findings(wrong);
-        pause = EVERY;
+    }
+}
+
+/// Warnings may last for ever, and need no haste.
+fn until_next(wrong: &[Finding]) -> Duration {
+    match wrong.iter().any(|finding| finding.level == Level::Bad) {
+        true => SOON,
+        false => EVERY,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_bad_is_looked_at_again_soon() {
+        let warning = Finding::new(Level::Warning, "clock", "not synchronised", "", "");
+        let bad = Finding::new(Level::Bad, "disk", "0 MiB free", "", "");
+        assert_eq!(until_next(&[]), EVERY);
+        assert_eq!(until_next(std::slice::from_ref(&warning)), EVERY);
+        assert_eq!(until_next(&[warning, bad]), SOON);
     }
 }

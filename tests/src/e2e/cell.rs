@@ -95,7 +95,7 @@ impl Cell {
         cell.start_coordinator();
         cell.make_hosts(shape);
         for index in 0..cell.hosts.len() {
-            cell.join(index);
+            cell.join(index, &[]);
             cell.start_agent(index, &[]);
         }
         cell.start_traefik();
@@ -172,6 +172,11 @@ impl Cell {
 
     /// Starts the coordinator and waits until it is ready.
     pub fn start_coordinator(&mut self) {
+        self.start_coordinator_with(&[]);
+    }
+
+    /// The same, with more in its environment.
+    pub fn start_coordinator_with(&mut self, environment: &[(&str, &str)]) {
         let data = self.path("coordinator");
         let mut command = Command::new(binary("isy-coordinator"));
         command
@@ -179,7 +184,8 @@ impl Cell {
             .arg("--config")
             .arg(data.join("coordinator.toml"))
             .arg("--data-dir")
-            .arg(&data);
+            .arg(&data)
+            .envs(environment.iter().copied());
         self.coordinator = Some(Daemon::start(
             "isy-coordinator",
             &mut command,
@@ -219,7 +225,8 @@ impl Cell {
         }
     }
 
-    fn join(&self, index: usize) {
+    /// Joins a host, with these options besides.
+    pub fn join(&self, index: usize, more: &[&str]) {
         let host = &self.hosts[index];
         let make = ["host", "token", "--host", &host.name, "-o", "json"];
         let token = self.isyctl(&make).ok();
@@ -242,7 +249,7 @@ impl Cell {
             "--label",
             &format!("name={}", host.name),
         ]);
-        run(join.arg("--data-dir").arg(&host.data)).ok();
+        run(join.args(more).arg("--data-dir").arg(&host.data)).ok();
     }
 
     /// One of our programs, in a host's network namespace.

@@ -39,6 +39,12 @@ pub struct Closed {
 }
 
 impl Host {
+    /// Where its Docker keeps all that it has.
+    pub fn docker_data(&self) -> PathBuf {
+        let run = self.docker.socket.parent().expect("a directory");
+        run.with_file_name("data")
+    }
+
     /// A program of this machine in the host's network.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");

@@ -10,6 +10,8 @@ pub mod bombard;
 pub mod browser;
 pub mod cell;
 pub mod docker;
+pub mod doctors;
+pub mod faketime;
 pub mod host;
 pub mod http;
 pub mod https;

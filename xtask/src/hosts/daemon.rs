@@ -6,15 +6,39 @@ use crate::paths;
 use anyhow::{Context as _, Result, bail};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// Docker gives containers 10 s to stop by themselves, and the daemon takes 5 s more.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
+/// Which users and groups outside a container are those inside it.
+const SUBIDS: [&str; 2] = ["/etc/subuid", "/etc/subgid"];
+
+/// What a daemon is told besides.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct SetUp {
+    /// A daemon.json for it [default: an empty one]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// What it finds as /etc/subuid and /etc/subgid, for `userns-remap`; the machine's own stay as they are
+    #[arg(long, value_name = "FILE")]
+    subids: Option<PathBuf>,
+}
+
+impl SetUp {
+    fn config(&self) -> Result<String> {
+        match &self.config {
+            None => Ok("{}\n".to_owned()),
+            Some(file) => {
+                fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
+            }
+        }
+    }
+}
 
 impl Host {
     /// Starts the daemon inside the host's namespace, unless it runs. Does not wait for it.
-    pub(crate) fn start_daemon(&self) -> Result<()> {
+    pub(crate) fn start_daemon(&self, set_up: &SetUp) -> Result<()> {
         if self.daemon_pid().is_some() {
             return Ok(());
         }
@@ -25,7 +49,7 @@ impl Host {
         fs::remove_file(run.join("exec/containerd/containerd.pid")).ok();
         // Its own configuration: the machine's /etc/docker/daemon.json does not apply to this daemon.
         let config = self.dir.join("daemon.json");
-        fs::write(&config, "{}\n")?;
+        fs::write(&config, set_up.config()?)?;
         // A fresh log, so that messages of the last daemon are not taken for this one's.
         fs::rename(self.log_file(), self.dir.join("log.old")).ok();
         let log = File::options()
@@ -37,7 +61,10 @@ impl Host {
         // As many open files as allowed, as on a real host: every container inherits the limit.
         let script = r#"ulimit -n "$(ulimit -Hn)"; exec "$0" "$@""#;
         let space = self.namespace();
-        let mut command = self.exec("setsid", ["sh", "-c", script]);
+        let mut command = match &set_up.subids {
+            None => self.exec("setsid", ["sh", "-c", script]),
+            Some(file) => self.with_subids(file, script)?,
+        };
         command.arg(dockerd).args(["--log-level", "warn"]);
         command.arg("--config-file").arg(config);
         command
@@ -68,6 +95,19 @@ impl Host {
             .spawn()
             .with_context(|| format!("cannot start the daemon of {}", self.name()))?;
         Ok(())
+    }
+
+    /// The same, where this file is at two others' places for it and what it starts.
+    fn with_subids(&self, file: &Path, script: &str) -> Result<Command> {
+        for place in SUBIDS {
+            // Somewhere to mount on; an empty one says what a missing one does.
+            File::options().create(true).append(true).open(place)?;
+        }
+        let [users, groups] = SUBIDS;
+        let mounts = format!(r#"mount --bind "$0" {users}; mount --bind "$0" {groups}; exec "$@""#);
+        let mut command = self.exec("setsid", ["unshare", "--mount", "sh", "-ec", &mounts]);
+        command.arg(file).args(["sh", "-c", script]);
+        Ok(command)
     }
 
     /// Stops the daemon and waits until it is gone.

@@ -11,6 +11,7 @@ mod daemon;
 mod load;
 pub(crate) mod net;
 
+use self::daemon::SetUp;
 use crate::cmd::{cmd, need_root, output, say, succeeds, took, wait_until};
 use crate::{engine, paths, seal};
 use anyhow::{Context as _, Result, bail};
@@ -84,6 +85,8 @@ enum Verb {
     Start {
         /// Its name: h1, h2 …
         host: String,
+        #[command(flatten)]
+        set_up: SetUp,
     },
 }
 
@@ -132,9 +135,9 @@ pub(crate) fn run_hosts(args: &Args) -> Result<ExitCode> {
         }
         Verb::Heal { host } => net::heal(&hosts.host(host)?)?,
         Verb::Stop { host } => hosts.host(host)?.stop_daemon()?,
-        Verb::Start { host } => {
+        Verb::Start { host, set_up } => {
             let host = hosts.host(host)?;
-            host.start_daemon()?;
+            host.start_daemon(set_up)?;
             host.wait_ready()?;
         }
     }
@@ -185,7 +188,7 @@ impl Hosts {
         let hosts: Vec<Host> = (1..=count).map(|number| self.numbered(number)).collect();
         for host in &hosts {
             net::ensure_namespace(host)?;
-            host.start_daemon()?;
+            host.start_daemon(&SetUp::default())?;
         }
         for host in &hosts {
             host.wait_ready()?;

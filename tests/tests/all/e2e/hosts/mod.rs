@@ -1,7 +1,13 @@
 //! What people, other programs and half a crash do to a host with real daemons: how soon it is noticed, said and mended. One cell of
 //! stand-ins, one fault after the other; each line prints its times.
 //!
-//! Not here: prunes (data), kills of our own programs (crashes), a full disk and a clock that is off (they need a host of their own).
+//! `set_up` has hosts that are configured otherwise, full, late or installed anew, and clocks that are off; `odoo` what matters most with
+//! real Odoo. Not here: prunes of deleted tenants (e2e::data), kills of our own programs (crashes).
+
+mod clocks;
+mod disks;
+mod odoo;
+mod set_up;
 
 use std::{
     path::PathBuf,
@@ -12,12 +18,24 @@ use std::{
 use isyone_tests::e2e::{
     beside,
     cell::{Cell, STANDIN, Shape},
-    enabled,
+    doctors, enabled,
     process::run,
     wait_for,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
+/// What `isyctl doctor` may say of the machine that runs the test: possibly true, but not about the fleet.
+const OF_THIS_MACHINE: [&str; 9] = [
+    "dns",
+    "host h1: clock",
+    "host h1: disk",
+    "host h1: memory",
+    "host h1: neighbour table",
+    "host h1: processes",
+    "host h1: inotify",
+    "host h1: connections",
+    "host h1: control groups",
+];
 
 /// Where a tenant's data was, where it is now, and since when.
 struct Missing {
@@ -75,6 +93,7 @@ fn what_is_done_to_a_host_is_noticed_said_and_mended() {
     for kind in ["host.mended", "host.degraded", "tenant.failing"] {
         assert_eq!(told(&cell, kind), [""; 0], "nothing was done yet");
     }
+    all_is_well(&cell);
     flushed(&cell);
     // Looked for every half minute, which passes while Docker hangs.
     let missing = data_gone(&cell);
@@ -82,7 +101,25 @@ fn what_is_done_to_a_host_is_noticed_said_and_mended() {
     data_back(&cell, missing);
     half_started(&mut cell);
     in_the_way(&cell);
-    doctors(&cell);
+    docker_is_stopped(&cell);
+}
+
+/// Nothing was done yet: no finding is bad, and none a warning, once the edge has asked for its routes.
+fn all_is_well(cell: &Cell) {
+    let (found, took) = wait_for("nothing bad to be found", MINUTE, || {
+        let since = Instant::now();
+        let found = doctors::of_fleet(cell);
+        let is_well = doctors::bad(&found).is_empty();
+        is_well.then_some((found, since.elapsed()))
+    });
+    println!("doctor: {} checks in {took:?}", found.len());
+    let is_warning = |f: &&doctors::Finding| {
+        f.level == "warning" && !OF_THIS_MACHINE.contains(&f.check.as_str())
+    };
+    let warnings: Vec<_> = found.iter().filter(is_warning).collect();
+    assert!(warnings.is_empty(), "{warnings:#?}");
+    let found = doctors::of_host(&cell.hosts[0]);
+    assert!(doctors::bad(&found).is_empty(), "{found:#?}");
 }
 
 /// Line 5: `nft flush ruleset`, as a restart of Debian's nftables service does.
@@ -116,6 +153,9 @@ fn flushed(cell: &Cell) {
         assert!(message.contains("systemctl restart docker"), "{message}");
         let dry = cell.isyctl(&["tenant", "create", "gama", "--dry-run"]);
         assert!(dry.stdout.contains("trouble on the host") || dry.code != 0);
+        doctors::assert_first(&doctors::of_fleet(cell), "host h1", "degraded");
+        let found = doctors::of_host(host);
+        doctors::assert_first(&found, "docker's rules", "gone");
     }
     let file = cell.dir.path().join("iptables");
     std::fs::write(&file, saved).expect("rules");
@@ -140,6 +180,7 @@ fn hangs(cell: &Cell) {
     println!("9: unknown after {:?}", since.elapsed());
     let said = format!("Docker on {} does not answer", host.name);
     assert_eq!(shown(cell, "tenant", "alfa", "message"), said);
+    doctors::assert_first(&doctors::of_fleet(cell), "host h1", "degraded");
     let restart = cell.json(&["tenant", "restart", "alfa", "--no-wait"]);
     let id = restart["id"].as_str().expect("an operation").to_owned();
     wait_for("what it waits for", MINUTE, || {
@@ -245,6 +286,8 @@ fn data_back(cell: &Cell, missing: Missing) {
     cell.wait_phase("beta", "failing", left);
     println!("1: missed within {:?}", missing.since.elapsed());
     wait_told(cell, "tenant.failing", "is not there");
+    let found = doctors::of_fleet(cell);
+    doctors::assert_first(&found, "tenant beta", "is not there");
     let resumed = cell.isyctl(&["tenant", "resume", "beta"]);
     assert_ne!(resumed.code, 0, "it ends");
     let why = &resumed.stderr;
@@ -255,32 +298,18 @@ fn data_back(cell: &Cell, missing: Missing) {
     cell.wait_phase("beta", "running", 2 * MINUTE);
 }
 
-/// A healthy cell has no finding of its own making; a stopped Docker is the first.
-fn doctors(cell: &Cell) {
+/// A stopped Docker is found first.
+fn docker_is_stopped(cell: &Cell) {
     let host = &cell.hosts[0];
-    let since = Instant::now();
-    let found = cell.isyctl(&["doctor", "-o", "json"]);
-    assert!(
-        since.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        since.elapsed()
-    );
-    let found: serde_json::Value = serde_json::from_str(&found.stdout).expect("JSON");
-    let bad: Vec<_> = found
-        .as_array()
-        .expect("a list")
-        .iter()
-        .filter(|f| f["level"] == "bad")
-        .collect();
-    assert!(bad.is_empty(), "{bad:?}");
-    println!("{}", cell.isyctl(&["doctor"]).stdout);
     cell.on_hosts(&["stop", &host.name]).ok();
     cell.wait_host(&host.name, "degraded");
-    let found = cell.isyctl(&["doctor", "-o", "json"]);
-    assert_eq!(found.code, 1);
-    let found: serde_json::Value = serde_json::from_str(&found.stdout).expect("JSON");
-    let first = found[0]["found"].as_str().unwrap_or_default();
-    assert!(first.contains("Docker does not answer"), "{found}");
+    let found = doctors::of_fleet(cell);
+    doctors::assert_first(&found, "host h1", "Docker does not answer");
+    let found = doctors::of_host(host);
+    assert_eq!(
+        (found[0].check.as_str(), found[0].level.as_str()),
+        ("docker", "bad")
+    );
     cell.on_hosts(&["start", &host.name]).ok();
     cell.wait_host(&host.name, "ready");
     cell.wait_phase("alfa", "running", 2 * MINUTE);
