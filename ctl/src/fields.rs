@@ -58,6 +58,8 @@ pub fn flag_of(field: &str) -> Option<&'static str> {
         "tenants" => "TENANT",
         "all" => "--all",
         "notes" => "--note",
+        "backup" => "BACKUP",
+        "path" => "PATH",
         "destination" => "--destination",
         "new_name" => "--as",
         "latest" | "backup_id" | "time" => "--to",
