@@ -22,13 +22,14 @@ const FILES: [&str; 16] = [
 ];
 
 /// Fields that are passed on as they came: taken out of the connection's buffer without a copy.
-const PASSED_ON: [&str; 6] = [
+const PASSED_ON: [&str; 7] = [
     ".isyone.agent.v1.AttachUp.data",
     ".isyone.agent.v1.AttachDown.data",
     ".isyone.agent.v1.RelayUp.data",
     ".isyone.agent.v1.RelayDown.data",
     ".isyone.agent.v1.GetFileResponse.data",
     ".isyone.agent.v1.PutFileRequest.data",
+    ".isyone.v1.BackupFileChunk.data",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

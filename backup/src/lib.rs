@@ -31,7 +31,7 @@ mod write;
 pub use error::{Error, Fault};
 pub use job::{Job, Pace, Progress, Stop};
 pub use key::Key;
-pub use reader::{Entry, EntryKind, Reader};
+pub use reader::{Entry, EntryKind, Found, Reader};
 pub use repository::Repository;
 pub use restore::{Existing, Owner, Restored, Target};
 pub use retention::{Evidence, Keep, Kept, forgettable, kept};

@@ -53,6 +53,23 @@ pub struct Entry {
     pub bytes: u64,
 }
 
+/// A file that was found in a snapshot, and that adds up: nothing of its content is read yet.
+#[derive(Clone, Debug)]
+pub struct Found {
+    bytes: u64,
+    content: Vec<Name>,
+    snapshot: Name,
+    path: String,
+}
+
+impl Found {
+    /// How long it is.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
 /// Where something is, for errors.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct At<'a> {
@@ -190,6 +207,8 @@ impl Reader {
                 return Err(at.no_entry());
             };
             let mut items = self.folder(tree, at)?.into_iter();
+            // What restoring refuses is not found here either.
+            tree::check(name.as_bytes()).map_err(|_| at.no_entry())?;
             let found = items.find(|item| item.name == name.as_bytes());
             what = found.ok_or_else(|| at.no_entry())?.what;
         }
@@ -227,6 +246,55 @@ impl Reader {
             What::Folder(_) => Err(at.refused(Refusal::Folder)),
             What::Special => Err(at.refused(Refusal::Special)),
         }
+    }
+
+    /// Finds a file, and looks whether it has the length that it is said to have: whoever reads it can be told that first.
+    ///
+    /// # Errors
+    /// There is no such file, it is damaged, or nothing that is restored.
+    pub fn file(&self, snapshot: &Snapshot, path: &str) -> Result<Found, Error> {
+        let at = At {
+            snapshot: snapshot.name,
+            path,
+        };
+        let (said, content) = match self.find(snapshot, path)? {
+            What::File { bytes, content } => (bytes, content),
+            What::Folder(_) => return Err(at.refused(Refusal::Folder)),
+            What::Special => return Err(at.refused(Refusal::Special)),
+        };
+        let bytes = self.length(&content, at)?;
+        if bytes != said {
+            return Err(at.content(None, Fault::Size));
+        }
+        Ok(Found {
+            bytes,
+            content,
+            snapshot: snapshot.name,
+            path: path.to_owned(),
+        })
+    }
+
+    /// Writes what was found to `to`, blob by blob.
+    ///
+    /// # Errors
+    /// It is damaged, or `to` takes no more.
+    pub fn write(&self, found: &Found, to: &mut dyn Write) -> Result<u64, Error> {
+        let at = At {
+            snapshot: found.snapshot,
+            path: &found.path,
+        };
+        self.write_content(&found.content, at, to)
+    }
+
+    /// How long a content is, by the index.
+    pub(crate) fn length(&self, content: &[Name], at: At<'_>) -> Result<u64, Error> {
+        let mut length: u64 = 0;
+        for blob in content {
+            let place = self.index.data(*blob);
+            let place = place.ok_or_else(|| at.content(None, Fault::NotIndexed))?;
+            length += place.content_bytes(); // a million of 4 GiB at most
+        }
+        Ok(length)
     }
 
     pub(crate) fn write_content(
@@ -271,6 +339,11 @@ fn entry(item: &Item) -> Entry {
         What::File { bytes, .. } => (EntryKind::File, bytes),
         What::Folder(_) => (EntryKind::Folder, 0),
         What::Special => (EntryKind::Special, 0),
+    };
+    let kind = match tree::check(&item.name) {
+        Ok(()) => kind,
+        // Its name would lead elsewhere.
+        Err(_) => EntryKind::Special,
     };
     Entry {
         name: String::from_utf8_lossy(&item.name).into_owned(),

@@ -57,11 +57,6 @@ pub fn flag_of(field: &str) -> Option<&'static str> {
         "tenant" => "--tenant",
         "tenants" => "TENANT",
         "all" => "--all",
-        "notes" => "--note",
-        "destination" => "--destination",
-        "new_name" => "--as",
-        "latest" | "backup_id" | "time" => "--to",
-        "live" => "--live",
         "bad_only" => "--bad",
         "active_only" => "--active",
         "phase" => "--phase",
@@ -74,7 +69,21 @@ pub fn flag_of(field: &str) -> Option<&'static str> {
         "filter" => "--filter",
         "order" => "--sort",
         "limit" => "--rows",
-        _ => return settings_flag_of(name),
+        _ => return backup_flag_of(name).or_else(|| settings_flag_of(name)),
+    })
+}
+
+/// The same of backups.
+fn backup_flag_of(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "notes" => "--note",
+        "backup" => "BACKUP",
+        "path" => "PATH",
+        "destination" => "--destination",
+        "new_name" => "--as",
+        "latest" | "backup_id" | "time" => "--to",
+        "live" => "--live",
+        _ => return None,
     })
 }
 

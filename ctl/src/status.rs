@@ -334,6 +334,8 @@ fn hint(doing: &str, code: Code, reason: &str, peer: &Peer) -> Option<String> {
 fn list_of(doing: &str) -> &'static str {
     if doing.starts_with("show backup") {
         "`isyctl backup list` shows the backups"
+    } else if doing.contains(" in backup ") || doing.contains(" of backup ") {
+        "`isyctl backup ls TENANT` shows a tenant's backups, `isyctl backup ls TENANT BACKUP` what is in one"
     } else if doing.contains("certificate") {
         "`isyctl cert list` shows the certificates"
     } else if doing.contains("edge") {

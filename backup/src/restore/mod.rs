@@ -122,12 +122,7 @@ impl<V: Visitor> Tour<'_, V> {
     }
 
     fn file(&mut self, item: &Item, bytes: u64, content: &[Name], at: At<'_>) -> Result<(), Error> {
-        let mut length = 0;
-        for blob in content {
-            let place = self.reader.index.data(*blob);
-            let place = place.ok_or_else(|| at.content(None, Fault::NotIndexed))?;
-            length += place.content_bytes();
-        }
+        let length = self.reader.length(content, at)?;
         if length != bytes {
             return Err(at.content(None, Fault::Size));
         }

@@ -190,6 +190,60 @@ fn links_and_devices_are_refused() {
     assert_eq!(fs::read_dir(enemy.path("target")).unwrap().count(), 0);
 }
 
+/// Fails if a single file can be had by a name that leads elsewhere, through a link, or with another length than it says.
+#[test]
+fn a_single_file_is_had_by_its_own_name_and_nothing_else() {
+    let enemy = Enemy::new();
+    let inner = enemy.tree(&[enemy.file("b", b"two")]);
+    let mut swollen = enemy.file("swollen", b"three");
+    swollen["size"] = json!(1_u64 << 50);
+    let mut none = enemy.file("none", b"");
+    none["content"] = json!(["00".repeat(32)]);
+    let snapshot = enemy.snapshot(enemy.tree(&[
+        json!({ "name": "d", "type": "dir", "subtree": inner.to_string() }),
+        json!({ "name": "..", "type": "dir", "subtree": inner.to_string() }),
+        json!({ "name": "l", "type": "symlink", "linktarget": "d" }),
+        enemy.file("a/b", b"x"),
+        swollen,
+        none,
+    ]));
+    let reader = enemy.repository.reader(&enemy.job).unwrap();
+    let found = reader.file(&snapshot, "/d//b").unwrap();
+    let mut content = Vec::new();
+    assert_eq!(found.bytes(), 3);
+    assert_eq!(reader.write(&found, &mut content).unwrap(), 3);
+    assert_eq!(content, b"two");
+    let absent = |path: &str| {
+        let error = reader.file(&snapshot, path).unwrap_err();
+        assert!(matches!(error, Error::NoEntry { .. }), "{path}: {error}");
+    };
+    for path in ["../b", "d/../d/b", "d/./b", "l/b", "a/b", "d/b/c", "d/c"] {
+        absent(path);
+    }
+    for (path, why) in [
+        ("d", Refusal::Folder),
+        ("", Refusal::Folder),
+        ("l", Refusal::Special),
+    ] {
+        match reader.file(&snapshot, path) {
+            Err(Error::Refused { refusal, .. }) => assert_eq!(refusal, why),
+            other => panic!("{path}: {other:?}"),
+        }
+    }
+    for (path, why) in [("swollen", Fault::Size), ("none", Fault::NotIndexed)] {
+        match reader.file(&snapshot, path) {
+            Err(Error::Content { fault, .. }) => assert_eq!(fault, why),
+            other => panic!("{path}: {other:?}"),
+        }
+    }
+    let listed = reader.list(&snapshot, "").unwrap();
+    let kept = listed
+        .iter()
+        .filter(|e| e.kind != crate::EntryKind::Special);
+    let kept: Vec<_> = kept.map(|entry| entry.name.as_str()).collect();
+    assert_eq!(kept, ["d", "swollen", "none"]);
+}
+
 /// Somebody else laid links into the target while we restore.
 #[test]
 fn links_in_the_target_are_not_followed() {

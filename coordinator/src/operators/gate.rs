@@ -26,7 +26,7 @@ pub(super) enum CallKind {
     Call,
     /// Follows events or an operation: a task that wakes with each change.
     Watch,
-    /// Logs or a shell: two pairs of queues, and one of the agent's streams.
+    /// Logs or a shell: two pairs of queues, and one of the agent's streams. A file of a backup.
     Stream,
 }
 
@@ -41,6 +41,7 @@ const STREAMING: &[(&str, CallKind)] = &[
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
         CallKind::Stream,
     ),
+    ("/isyone.v1.BackupService/ReadBackupFile", CallKind::Stream),
     ("/isyone.v1.EventService/StreamEvents", CallKind::Watch),
     (
         "/isyone.v1.OperationService/WatchOperation",

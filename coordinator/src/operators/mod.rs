@@ -45,7 +45,7 @@ use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
-use self::renewals::Renewals;
+use self::{backups::inside::Readings, renewals::Renewals};
 use crate::{
     agents::streams::Streams,
     base::{clock, config::Config, pki::Pki, secrets::Sealer},
@@ -102,6 +102,7 @@ pub struct Parts {
 pub struct Api {
     parts: Arc<Parts>,
     renewals: Arc<Renewals>,
+    readings: Readings,
 }
 
 impl Api {
@@ -109,6 +110,7 @@ impl Api {
         Self {
             parts,
             renewals: Arc::default(),
+            readings: Readings::default(),
         }
     }
 

@@ -49,6 +49,7 @@ named!(
     AddDomainResponse,
     RemoveDomainResponse,
     Backup,
+    BackupFile,
     Protection,
     Pruned,
     RepositoryKey

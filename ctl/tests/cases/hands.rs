@@ -108,3 +108,32 @@ fn without_colours_there_are_no_escape_sequences() {
     usual.expect("Password");
     assert!(usual.seen().contains('\x1b'));
 }
+
+/// Fails if half a file of a backup is left where a whole one is expected, or if something is overwritten.
+#[test]
+fn a_file_of_a_backup_is_there_when_it_is_whole_and_replaces_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let get = |path: &str, to: &std::path::Path| {
+        let to = to.to_str().unwrap();
+        isyctl(&["backup", "get", "alfa", "3f2a9c01", path, "--to", to])
+    };
+    let whole = folder.path().join("whole");
+    let run = get("manifest.json", &whole);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert_eq!(fs::read_to_string(&whole).unwrap(), "{\"format\":1}");
+    let run = get("manifest.json", &whole);
+    assert_eq!(run.code, 1);
+    assert!(run.stderr.contains("is there already"), "{}", run.stderr);
+    for path in ["cut", "much", "damaged"] {
+        let run = get(path, &folder.path().join(path));
+        assert_eq!(run.code, 1, "{path}");
+    }
+    let left = fs::read_dir(folder.path()).unwrap();
+    let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["whole"]);
+    // Without --to it is called as in the backup, where one works.
+    let mut here = command(&["backup", "get", "alfa", "3f2a9c01", "manifest.json"]);
+    here.current_dir(folder.path());
+    assert_eq!(finish(here).code, 0);
+    assert!(folder.path().join("manifest.json").exists());
+}

@@ -12,6 +12,7 @@ use isyone_types::{
     ids::{HostName, ShortName, TenantName},
     plan::UnixMs,
     proof::Proof,
+    spec::{Size, TenantSpec},
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -205,6 +206,15 @@ pub struct Asked {
     pub left: Vec<ShortName>,
 }
 
+/// What a tenant was of which nothing is left on any host: so it can be restored as long as its key is kept. Nothing in it is secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gone {
+    pub spec: TenantSpec,
+    pub size: Size,
+    /// Since when it did not run.
+    pub stopped_since: UnixMs,
+}
+
 /// A tenant's backups.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TenantBackups {
@@ -225,6 +235,9 @@ pub struct TenantBackups {
     pub proving: Option<ProofOrder>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof_asked: Option<Asked>,
+    /// Set when the tenant is gone. Records of before have none: those are stock restic's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone: Option<Box<Gone>>,
     /// When its key was deleted. What is left of its repositories is noise, and is removed; then this record goes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shredded_at: Option<UnixMs>,
@@ -240,6 +253,7 @@ impl TenantBackups {
             asked: None,
             proving: None,
             proof_asked: None,
+            gone: None,
             shredded_at: None,
         }
     }

@@ -56,6 +56,7 @@ kinds! {
     BackupAsked => "backup.asked",
     BackupDamaged => "backup.damaged",
     BackupFailed => "backup.failed",
+    BackupFileRead => "backup.file_read",
     BackupIncomplete => "backup.incomplete",
     BackupKeyDeleted => "backup.key_deleted",
     BackupKeyRead => "backup.key_read",
@@ -218,6 +219,7 @@ mod tests {
     const WORDS: &[&str] = &[
         "backup.asked",
         "backup.failed",
+        "backup.file_read",
         "backup.key_deleted",
         "backup.key_read",
         "backup.late",

@@ -4,7 +4,7 @@
 //! What is stored and what its host has said since are one here: a point that was shipped stays shipped.
 //! Not here: whose turn it is (backups), carrying it out (change/backups).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use isyone_types::{
     backup::{BackupPlan, Destination, DestinationReport, RepositoryKey, RestoreOrder},
@@ -21,7 +21,7 @@ use crate::{
     },
     desired::{
         Tenant,
-        backups::{BackupKey, BackupOrder, Made, SnapshotMade, TenantBackups},
+        backups::{BackupKey, BackupOrder, Gone, Made, SnapshotMade, TenantBackups},
     },
     liveness::HostState,
     observed::CopyObserved,
@@ -331,6 +331,40 @@ pub fn offers(
             repository: repository.unwrap_or(made.repository),
             backups: made.snapshots.iter().map(candidate).collect(),
             stopped_since: stopped_since(tenant),
+        };
+        (name.clone(), offer)
+    };
+    known.map(offer).collect()
+}
+
+/// The newest of the tenants that were called so and are gone, as long as its key is kept.
+pub fn gone<'a>(state: &'a State, name: &TenantName) -> Option<(&'a TenantBackups, &'a Gone)> {
+    let fleet = &state.fleet;
+    let kept = |of: &&Arc<TenantBackups>| {
+        of.name == *name && of.shredded_at.is_none() && fleet.backup_keys.contains_key(&of.tenant)
+    };
+    // Uids are in the order in which they were made.
+    let newest = fleet
+        .backups
+        .values()
+        .filter(kept)
+        .max_by_key(|of| of.tenant)?;
+    Some((newest, newest.gone.as_deref()?))
+}
+
+/// What one that is gone can be restored from.
+pub fn offers_of_the_gone(
+    settings: &Settings,
+    of: &TenantBackups,
+    gone: &Gone,
+) -> BTreeMap<ShortName, Offer> {
+    let known = of.made.iter();
+    let known = known.filter(|(name, _)| settings.backups.destinations.contains_key(*name));
+    let offer = |(name, made): (&ShortName, &Made)| {
+        let offer = Offer {
+            repository: made.repository,
+            backups: made.snapshots.iter().map(candidate).collect(),
+            stopped_since: Some(gone.stopped_since),
         };
         (name.clone(), offer)
     };

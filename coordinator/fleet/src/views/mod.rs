@@ -32,8 +32,8 @@ pub(crate) use self::backups::is_being_copied;
 use self::condition::with_full_disk;
 pub use self::{
     backups::{
-        Rota, may_reach_repository, may_read_repository, no_backups, none_made, offers, protection,
-        repository, rota, stopped_since,
+        Rota, gone, may_reach_repository, may_read_repository, no_backups, none_made, offers,
+        offers_of_the_gone, protection, repository, rota, stopped_since,
     },
     condition::{disk_is_full, docker_is_away},
     plan::{Fetching, SettingSource, chosen, host_plan, is_fetching, mail, mail_relays},

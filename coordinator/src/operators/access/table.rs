@@ -53,9 +53,12 @@ pub(super) const TABLE: &[(&str, Permission)] = &[
     ("/isyone.v1.BackupService/GetBackup", From(Viewer)),
     ("/isyone.v1.BackupService/GetProtection", From(Viewer)),
     ("/isyone.v1.BackupService/GetRepositoryKey", From(Admin)),
+    // What is in a backup is the tenant's, as what a shell shows.
+    ("/isyone.v1.BackupService/ListBackupFiles", From(Operator)),
     ("/isyone.v1.BackupService/ListBackups", From(Viewer)),
     ("/isyone.v1.BackupService/ListProtections", From(Viewer)),
     ("/isyone.v1.BackupService/PruneBackups", From(Operator)),
+    ("/isyone.v1.BackupService/ReadBackupFile", From(Operator)),
     ("/isyone.v1.BackupService/RestoreBackup", From(Operator)),
     ("/isyone.v1.BackupService/ReturnTenant", From(Operator)),
     ("/isyone.v1.BackupService/VerifyBackups", From(Operator)),

@@ -2,6 +2,7 @@
 //!
 //! Not here: what is due and kept (isyone_fleet::backups), pruning itself (repositories/upkeep).
 
+pub(super) mod inside;
 mod key;
 mod proofs;
 mod restore;
@@ -30,7 +31,7 @@ use isyone_proto::{
 use tonic::{Request, Response, Status};
 
 use self::shown::{is_bad, pruned, wire};
-use super::{Api, caller, page_size, request_id};
+use super::{Answers, Api, caller, page_size, request_id};
 use crate::{
     repositories::upkeep::{UpkeepError, Verdict},
     wire::status,
@@ -133,6 +134,25 @@ impl BackupService for Api {
         let all = state.fleet.backups.values();
         let (of, name, snapshot) = by_id("id", &id, all)?;
         Ok(Response::new(wire(&state, of, name, snapshot)))
+    }
+
+    async fn list_backup_files(
+        &self,
+        request: Request<v1::ListBackupFilesRequest>,
+    ) -> Result<Response<v1::ListBackupFilesResponse>, Status> {
+        let asked = request.into_inner();
+        self.backup_files(asked).await.map(Response::new)
+    }
+
+    type ReadBackupFileStream = Answers<v1::BackupFileChunk>;
+
+    async fn read_backup_file(
+        &self,
+        request: Request<v1::ReadBackupFileRequest>,
+    ) -> Result<Response<Self::ReadBackupFileStream>, Status> {
+        let actor = caller(&request)?.to_string();
+        let asked = request.into_inner();
+        self.backup_file(actor, asked).await.map(Response::new)
     }
 
     async fn create_backups(

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use isyone_fleet::{
     backups::Wanted,
     change::{Command, RestoreTenant},
-    desired::{Tenant, backups::TenantBackups},
+    desired::backups::TenantBackups,
     state::State,
+    views,
 };
 use isyone_proto::{
     convert::{parse, parse_optional, unix_ms},
@@ -36,10 +37,10 @@ impl Api {
         let request_id = request_id(asked.request_id)?;
         let state = self.state();
         let wanted = wanted(&state, &source, asked.to.as_ref())?;
-        let source = source_of(&state, &source)?;
+        source_of(&state, &source)?;
         let uid = Uuid::now_v7();
         let restore = RestoreTenant {
-            source: source.name.clone(),
+            source,
             wanted,
             destination,
             secrets: self.parts.sealer.new_secrets(&name, uid),
@@ -54,24 +55,29 @@ impl Api {
     }
 }
 
-/// Who was backed up. Of a deleted tenant nothing says any more how it ran; what it had can be read all the same, as long as its key
-/// is kept.
-fn source_of(state: &State, name: &TenantName) -> Result<Arc<Tenant>, Status> {
+/// The uid of who was backed up. Of a tenant that was deleted by a version before nothing says any more how it ran; what it had can be
+/// read all the same, as long as its key is kept.
+fn source_of(state: &State, name: &TenantName) -> Result<Uuid, Status> {
     let fleet = &state.fleet;
+    if let Some(tenant) = fleet.tenants.get(name) {
+        return Ok(tenant.uid);
+    }
+    if let Some((of, _)) = views::gone(state, name) {
+        return Ok(of.tenant);
+    }
     let kept = |of: &&Arc<TenantBackups>| {
         of.name == *name && of.shredded_at.is_none() && fleet.backup_keys.contains_key(&of.tenant)
     };
-    // Uids are in the order in which they were made: the last one of that name.
     let gone = fleet.backups.values().filter(kept).map(|of| of.tenant);
-    match (fleet.tenants.contains_key(name), gone.max()) {
-        (false, Some(uid)) => Err(status::not_found(
+    match gone.max() {
+        Some(uid) => Err(status::not_found(
             "TENANT_NOT_FOUND",
             format!(
-                "there is no tenant `{name}` any more; what is kept of its backups is read by stock restic: `isyctl backup key {uid}` \
-                 prints what that needs, and \"Restoring a tenant\" in docs/operations.md says what is where"
+                "there is no tenant `{name}` any more, and what it was is not known; what is kept of its backups is read by stock restic: \
+                 `isyctl backup key {uid}` prints what that needs, and \"Restoring a tenant\" in docs/operations.md says what is where"
             ),
         )),
-        _ => existing(state, name),
+        None => existing(state, name).map(|tenant| tenant.uid),
     }
 }
 
@@ -80,7 +86,7 @@ fn wanted(state: &State, source: &TenantName, to: Option<&To>) -> Result<Wanted,
         Some(To::Latest(true)) => Ok(Wanted::Latest),
         Some(To::BackupId(id)) => {
             is_id("backup_id", id)?;
-            let uid = source_of(state, source)?.uid;
+            let uid = source_of(state, source)?;
             let own = state.fleet.backups.get(&uid).into_iter();
             let (_, _, snapshot) = by_id("backup_id", id, own)?;
             Ok(Wanted::Backup(snapshot.name))

@@ -2,6 +2,7 @@
 //!
 //! Not here: making a backup (the agent), whose turn it is and what is stored (isyone-fleet).
 
+mod files;
 mod operators;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn made(snapshot: &str, now_s: i64) -> BackupMade {
+pub(super) fn made(snapshot: &str, now_s: i64) -> BackupMade {
     BackupMade {
         snapshot: snapshot.to_owned(),
         work: BackupWork::Base.into(),
@@ -20,18 +20,25 @@ fn made(snapshot: &str, now_s: i64) -> BackupMade {
     }
 }
 
-/// A repository as the agent would make it: with the key of the plan, by the library.
-fn make_repository(world: &World, key: &RepositoryKey, ages_s: &[i64]) -> Vec<String> {
-    let store = backup::store::Local::new(world.folder());
-    let key = backup::Key::new(key.bytes());
-    let job = backup::Job {
+pub(super) fn job() -> backup::Job {
+    backup::Job {
         stop: backup::Stop::default(),
         progress: Arc::default(),
         source: Vec::new(),
         destination: Vec::new(),
         processors: 1,
-    };
-    let repository = backup::Repository::create(Arc::new(store), &key, &job).unwrap();
+    }
+}
+
+/// A repository as the agent would make it: with the key of the plan, by the library.
+pub(super) fn new_repository(world: &World, key: &RepositoryKey) -> backup::Repository {
+    let store = backup::store::Local::new(world.folder());
+    let key = backup::Key::new(key.bytes());
+    backup::Repository::create(Arc::new(store), &key, &job()).unwrap()
+}
+
+fn make_repository(world: &World, key: &RepositoryKey, ages_s: &[i64]) -> Vec<String> {
+    let (repository, job) = (new_repository(world, key), job());
     let now = world.fixture.running.handle.snapshot().last_tick.unwrap();
     let write = |age_s: &i64| {
         let label = backup::Label {

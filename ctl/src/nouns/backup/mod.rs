@@ -1,8 +1,9 @@
 //! `isyctl backup`: what each tenant would lose now, what backups there are, a backup or a proof on order, and pruning.
 //!
-//! Not here: how it is shown (show), waiting for what was asked for (create, verify).
+//! Not here: how it is shown (show), waiting for what was asked for (create, verify), what is in a backup (files).
 
 mod create;
+mod files;
 mod key;
 mod show;
 mod verify;
@@ -26,9 +27,11 @@ use crate::{
 pub enum BackupCommand {
     /// Back up tenants now, before all others
     Create(create::Create),
-    /// List backups, of deleted tenants too
+    /// List backups, of deleted tenants too, or what is in one
     #[command(alias = "ls")]
     List(List),
+    /// Get a file of a backup (audited)
+    Get(files::Get),
     /// Show one
     Show(Show),
     /// What each tenant would lose if its host died now
@@ -45,13 +48,21 @@ pub enum BackupCommand {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Each of them can be restored from. Between them every second can, within the time that the tenant's plan says; that is not listed.
+Names in a backup are the tenant's; `isyctl backup get` gets a file.
 
 Examples:
   isyctl backup list alfa
-  isyctl backup list --destination coordinator -o json")]
+  isyctl backup list --destination coordinator -o json
+  isyctl backup ls alfa 3f2a9c01
+  isyctl backup ls alfa 3f2a9c01 filestore/ab")]
 pub struct List {
     /// Only of this tenant
     tenant: Option<String>,
+    /// What is in this one: its id, as listed, or the first digits of it (at least 8)
+    #[arg(conflicts_with = "destination")]
+    backup: Option<String>,
+    /// And in this folder of it
+    path: Option<String>,
     /// Only there
     #[arg(long, value_name = "NAME")]
     destination: Option<String>,
@@ -123,6 +134,7 @@ impl BackupCommand {
         match self {
             Self::Create(command) => command.run(app).await,
             Self::List(command) => command.run(app).await,
+            Self::Get(command) => command.run(app).await,
             Self::Show(command) => command.run(app).await,
             Self::Status(command) => command.run(app).await,
             Self::Verify(command) => command.run(app).await,
@@ -134,8 +146,12 @@ impl BackupCommand {
 
 impl List {
     async fn run(self, app: &App) -> Outcome {
-        let client = app.client()?;
         let tenant = self.tenant.unwrap_or_default();
+        if let Some(backup) = self.backup {
+            let path = self.path.unwrap_or_default();
+            return files::list(app, self.limit, (&tenant, &backup, &path)).await;
+        }
+        let client = app.client()?;
         let destination = self.destination.unwrap_or_default();
         let backups = client
             .pages(self.limit, |page_size, page_token| {

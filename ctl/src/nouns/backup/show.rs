@@ -3,7 +3,8 @@
 use isyone_proto::{
     convert::unix_ms,
     pb::v1::{
-        Backup, BackupProof, DestinationProtection, ProofVerdict, Protection, Pruned, Standing,
+        Backup, BackupFile, BackupFileKind, BackupProof, DestinationProtection, ProofVerdict,
+        Protection, Pruned, Standing,
     },
 };
 
@@ -98,6 +99,23 @@ pub(super) fn backup(backup: &Backup) -> String {
         lines.push(("kept until", format!("{until} (its tenant is deleted)")));
     }
     sheet(&lines)
+}
+
+/// `isyctl backup ls TENANT BACKUP`.
+pub(super) fn files(files: &[BackupFile]) -> String {
+    if files.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(["NAME", "SIZE"]);
+    for file in files {
+        let (end, size) = match file.kind() {
+            BackupFileKind::File => ("", format::bytes(file.bytes)),
+            BackupFileKind::Folder => ("/", "-".to_owned()),
+            BackupFileKind::Other | BackupFileKind::Unspecified => ("", "not kept".to_owned()),
+        };
+        table.row([format!("{}{end}", file.name).into(), size.into()]);
+    }
+    table.render()
 }
 
 fn standing(shown: &Protection) -> String {

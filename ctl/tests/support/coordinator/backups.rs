@@ -6,7 +6,7 @@ use isyone_proto::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Fake, page};
+use super::{Answers, Fake, page, stream};
 use crate::support::{data, operations};
 
 fn find(tenant: &str) -> Result<Protection, Status> {
@@ -67,6 +67,42 @@ impl BackupService for Fake {
         found
             .map(Response::new)
             .ok_or_else(|| Status::not_found(format!("there is no backup `{id}`")))
+    }
+    async fn list_backup_files(
+        &self,
+        request: Request<ListBackupFilesRequest>,
+    ) -> Result<Response<ListBackupFilesResponse>, Status> {
+        let asked = request.into_inner();
+        let (files, next_page_token) = page(&data::backup_files(&asked.path), &asked.page_token);
+        Ok(Response::new(ListBackupFilesResponse {
+            files,
+            next_page_token,
+        }))
+    }
+    type ReadBackupFileStream = Answers<BackupFileChunk>;
+    async fn read_backup_file(
+        &self,
+        request: Request<ReadBackupFileRequest>,
+    ) -> Result<Response<Self::ReadBackupFileStream>, Status> {
+        let (whole, parts, end): (u64, &[&'static str], _) =
+            match request.into_inner().path.as_str() {
+                "manifest.json" => (12, &["", "{\"format\"", ":1}"], Ok(())),
+                "cut" => (9, &["", "half"], Ok(())),
+                "much" => (2, &["", "more than two"], Ok(())),
+                "damaged" => (
+                    9,
+                    &["", "half"],
+                    Err(Status::data_loss(
+                        "backup 3f2a9c01 at coordinator is damaged",
+                    )),
+                ),
+                _ => return Err(Status::not_found("there is no `nothing` in it")),
+            };
+        let chunk = |data: &&'static str| BackupFileChunk {
+            bytes: whole,
+            data: data.as_bytes().into(),
+        };
+        Ok(stream(parts.iter().map(chunk).collect(), Some(end)))
     }
     async fn create_backups(
         &self,

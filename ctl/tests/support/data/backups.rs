@@ -52,6 +52,26 @@ pub(crate) fn backups() -> Vec<Backup> {
     ]
 }
 
+/// What is in a backup; the tenant has called a file so that it drives a terminal.
+pub(crate) fn backup_files(path: &str) -> Vec<BackupFile> {
+    let of = |name: &str, kind: BackupFileKind, bytes| BackupFile {
+        name: name.into(),
+        kind: kind.into(),
+        bytes,
+    };
+    match path {
+        "" => vec![
+            of("database.tar", BackupFileKind::File, 482 * MIB),
+            of("filestore", BackupFileKind::Folder, 0),
+            of("manifest.json", BackupFileKind::File, 12),
+        ],
+        _ => vec![
+            of("evil\u{1b}[2J\nname", BackupFileKind::File, 1),
+            of("..", BackupFileKind::Other, 0),
+        ],
+    }
+}
+
 /// One that found nothing.
 fn proof() -> BackupProof {
     BackupProof {

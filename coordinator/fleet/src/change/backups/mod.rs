@@ -23,7 +23,7 @@ use crate::{
     backups::{Turn, Wanted, Work},
     desired::{
         Sealed, Tenant,
-        backups::{Asked, BackupKey, BackupOrder, TenantBackups},
+        backups::{Asked, BackupKey, BackupOrder, Gone, TenantBackups},
     },
     event::EventKind,
     views,
@@ -307,7 +307,7 @@ impl Edit<'_> {
         Ok(Outcome::Done)
     }
 
-    /// Nothing of a tenant is left on any host. Its backups are kept for their time; an order or a wish makes no sense any more.
+    /// Nothing of a tenant is left on any host. Its backups are kept for their time, with what it was; an order or a wish makes no sense any more.
     pub(in crate::change) fn backups_of_the_gone(&mut self, tenant: &Tenant) {
         let fleet = &self.state.fleet;
         let kept = self
@@ -322,13 +322,12 @@ impl Edit<'_> {
             });
         }
         let of = self.state.fleet.backups.get(&tenant.uid).cloned();
-        let is_wanted = |of: &TenantBackups| {
-            of.order.is_some()
-                || of.asked.is_some()
-                || of.proving.is_some()
-                || of.proof_asked.is_some()
+        let gone = Gone {
+            spec: tenant.spec.clone(),
+            size: tenant.size,
+            stopped_since: views::stopped_since(tenant).unwrap_or(self.stamp.now),
         };
-        if let Some(of) = of.filter(|of| is_wanted(of)) {
+        if let Some(of) = of {
             if let Some(order) = &of.proving {
                 self.touch_host(&order.host);
             }
@@ -337,6 +336,7 @@ impl Edit<'_> {
                 asked: None,
                 proving: None,
                 proof_asked: None,
+                gone: Some(Box::new(gone)),
                 ..(*of).clone()
             });
         }

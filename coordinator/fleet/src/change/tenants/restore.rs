@@ -3,21 +3,23 @@
 //! What cannot be is said before anything starts: no key, a moment that no backup reaches, a gap, no host with room.
 //! Not here: which backup that is (backups/restore), the stages (procedures/restore).
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use isyone_types::{
-    ids::TenantName,
+    ids::{ShortName, TenantName},
     mail::{Mail, Via},
     plan::{Before, Lifecycle},
     report::Stuck,
+    spec::{Size, TenantSpec},
 };
+use uuid::Uuid;
 
 use super::{
     super::{ChangeError, CreateTenant, Edit, Outcome, RestoreTenant, done_step},
     wrong_state,
 };
 use crate::{
-    backups::{self, NoPoint, RestorePoint},
+    backups::{self, NoPoint, Offer, RestorePoint},
     desired::{Tenant, TenantPlacement},
     event::EventKind,
     observed::CopyObserved,
@@ -26,7 +28,42 @@ use crate::{
     views::{self, utc},
 };
 
+/// Who was backed up: a tenant, or one of which nothing but its backups is left.
+struct Source {
+    name: TenantName,
+    uid: Uuid,
+    spec: TenantSpec,
+    size: Size,
+    offers: BTreeMap<ShortName, Offer>,
+    is_there: bool,
+}
+
 impl Edit<'_> {
+    fn source(&self, name: &TenantName) -> Result<Source, ChangeError> {
+        let (state, settings) = (&*self.state, self.settings);
+        if !state.fleet.tenants.contains_key(name)
+            && let Some((of, gone)) = views::gone(state, name)
+        {
+            return Ok(Source {
+                name: name.clone(),
+                uid: of.tenant,
+                spec: gone.spec.clone(),
+                size: gone.size,
+                offers: views::offers_of_the_gone(settings, of, gone),
+                is_there: false,
+            });
+        }
+        let tenant = self.tenant(name)?;
+        Ok(Source {
+            name: name.clone(),
+            uid: tenant.uid,
+            spec: tenant.spec.clone(),
+            size: tenant.size,
+            offers: views::offers(state, settings, &tenant, self.stamp.now),
+            is_there: true,
+        })
+    }
+
     pub(in crate::change) fn restore_tenant(
         &mut self,
         asked: RestoreTenant,
@@ -35,8 +72,8 @@ impl Edit<'_> {
         if let Some(operation) = self.repeated(&kinds, &asked.name, asked.request_id.as_deref())? {
             return Ok(Outcome::Operation(operation));
         }
-        let source = self.tenant(&asked.source)?;
-        if asked.name == asked.source {
+        let source = self.source(&asked.source)?;
+        if asked.name == asked.source && source.is_there {
             return self.restore_in_place(asked);
         }
         self.check_free(&asked)?;
@@ -97,7 +134,7 @@ impl Edit<'_> {
             return Err(wrong_state(&asked.name, problem));
         }
         self.check_disk(&tenant)?;
-        let point = self.restore_point(&Arc::new(tenant.clone()), &asked)?;
+        let point = self.restore_point(&self.source(&tenant.name)?, &asked)?;
         let log = vec![done_step("choose", told(&point), self.stamp.now)];
         let message = format!("in its place, {}", told(&point));
         tenant.halted = true;
@@ -198,7 +235,7 @@ impl Edit<'_> {
     /// The backup that is meant; an error where there is none, or nobody can read it.
     fn restore_point(
         &self,
-        source: &Arc<Tenant>,
+        source: &Source,
         asked: &RestoreTenant,
     ) -> Result<RestorePoint, ChangeError> {
         let refused = |problem: String| ChangeError::NotRestorable {
@@ -211,7 +248,7 @@ impl Edit<'_> {
                 "there is no key of its backups: none were made, or it was deleted on purpose";
             return Err(refused(problem.to_owned()));
         }
-        let mut offers = views::offers(self.state, self.settings, source, self.stamp.now);
+        let mut offers = source.offers.clone();
         if let Some(only) = &asked.destination {
             if !self.settings.backups.destinations.contains_key(only) {
                 return Err(refused(format!("there is no destination {only}")));
@@ -224,7 +261,7 @@ impl Edit<'_> {
     /// A place on a host whose agent can do it.
     fn place_for(
         &self,
-        source: &Tenant,
+        source: &Source,
         asked: &RestoreTenant,
     ) -> Result<TenantPlacement, ChangeError> {
         let labels: &BTreeMap<_, _> = &source.spec.host_labels;
@@ -262,7 +299,7 @@ impl Edit<'_> {
     /// neutralised no mail leads to anybody: who may archive the dummy that Odoo puts in its servers' place gets no relay by that.
     fn filled_later(
         &self,
-        source: &Tenant,
+        source: &Source,
         asked: &RestoreTenant,
         place: TenantPlacement,
     ) -> Tenant {

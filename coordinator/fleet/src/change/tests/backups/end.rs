@@ -1,6 +1,7 @@
 //! What is kept of the stopped and the deleted, and for how long.
 
 use super::*;
+use crate::operation::Procedure;
 
 #[test]
 fn what_stopped_is_backed_up_once_more_and_the_last_time_before_it_goes() {
@@ -45,6 +46,64 @@ fn what_stopped_is_backed_up_once_more_and_the_last_time_before_it_goes() {
     bench.create("alfa", "small").unwrap();
     make_key(&mut bench, &alfa);
     assert_eq!(bench.state.fleet.backup_keys.len(), 2);
+}
+
+/// Fails if what nothing is left of but its backups cannot be had back while its key is kept, or if it comes back as it was used.
+#[test]
+fn one_that_is_gone_is_restored_as_a_new_tenant_until_its_key_goes() {
+    let (mut bench, host, alfa) = backed_up(&["main"]);
+    pass(&mut bench);
+    let order = of(&bench, &alfa).order.unwrap();
+    let made = snapshot(1, BackupWork::Base, bench.now);
+    let done = vec![job(order.id, JobState::Done, Some(made))];
+    report(&mut bench, &host, done, None);
+    let was = bench.state.fleet.tenants[&alfa].clone();
+    for purge in [false, true] {
+        bench
+            .apply(Command::DeleteTenant {
+                name: alfa.clone(),
+                purge,
+                request_id: None,
+                cancel_running: true,
+            })
+            .unwrap();
+        bench.settle();
+    }
+    assert!(!bench.state.fleet.tenants.contains_key(&alfa));
+    assert_eq!(restart(&bench).fleet, bench.state.fleet);
+    let restore = |bench: &mut Bench, as_name: &str| {
+        let restore = RestoreTenant {
+            source: name("alfa"),
+            wanted: backups::Wanted::Latest,
+            destination: None,
+            name: name(as_name),
+            uid: bench.id(),
+            secrets: Sealed("sealed".into()),
+            host: Some(host.clone()),
+            live: false,
+            request_id: None,
+        };
+        bench.apply(Command::RestoreTenant(Box::new(restore)))
+    };
+    // Under its own name it is another tenant, too: the name is free, and the key stays the other's.
+    for as_name in ["beta", "alfa"] {
+        let key = bench.state.fleet.backup_keys[&was.uid].clone();
+        bench.state.fleet.remove_backup_key(was.uid);
+        let why = restore(&mut bench, as_name).unwrap_err();
+        assert!(matches!(why, ChangeError::TenantNotFound(_)), "{why}");
+        bench.state.fleet.put_backup_key(key);
+        let begun = operation_of(restore(&mut bench, as_name).unwrap());
+        let Procedure::Restore(restoration) = &begun.procedure else {
+            panic!("{begun:?}");
+        };
+        assert_eq!(restoration.source_uid, was.uid);
+        assert!(restoration.rekey && restoration.neutralise && !restoration.in_place);
+        let new: TenantName = name(as_name);
+        let new = &bench.state.fleet.tenants[&new];
+        assert!(new.uid != was.uid && new.halted);
+        assert_eq!((&new.spec.plan, new.size), (&was.spec.plan, was.size));
+        assert!(new.spec.domains.is_empty());
+    }
 }
 
 #[test]
