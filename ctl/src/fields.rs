@@ -26,6 +26,8 @@ pub fn flag_of(field: &str) -> Option<&'static str> {
         "to_host" => "--to",
         "away_from_host" => "--away-from",
         "max_pause_ms" => "--max-pause",
+        "on_host" => "--on",
+        "apart" => "--apart",
         "host_labels" | "labels" => "--label",
         "admin_login" => "--login",
         "force" => "--force",

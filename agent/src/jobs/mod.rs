@@ -203,11 +203,12 @@ impl Task {
         loop {
             // Semaphores are never closed: `ok` only drops an error that cannot happen.
             let turn = self.turns.clone().acquire_owned().await.ok();
+            progress.hold(turn);
             self.tell(JobState::Running, "");
             tracing::info!(job = %id, tenant = %self.record.order.tenant, "begun");
             let attempt = self.work.attempt(&self.record.order, &progress);
             let outcome = AssertUnwindSafe(attempt).catch_unwind().await;
-            drop(turn);
+            progress.let_others_begin();
             (self.record.bytes_done, self.record.bytes_total) = progress.bytes();
             let outcome = outcome.unwrap_or_else(|_panic| {
                 Err(JobError::Again("the agent's own error; see its log".into()))

@@ -73,6 +73,7 @@ impl Record {
             bytes_total: self.bytes_total,
             message: self.message.clone(),
             pause_ms: None,
+            behind: None,
         }
     }
 }

@@ -273,6 +273,7 @@ mod tests {
             bytes_total: 0,
             message: String::new(),
             pause_ms: None,
+            behind: None,
         };
         board.set_job(job);
         board.set_job_bytes(uuid::Uuid::from_u128(7), 5, 9);

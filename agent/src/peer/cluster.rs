@@ -45,6 +45,16 @@ pub fn drop_slot() -> String {
     )
 }
 
+/// How many slots hold the log for a follower: none once it was lost, because the follower was away for so long that it would have
+/// taken too much of the disk.
+pub fn held() -> String {
+    // `wal_status` is known since 13; before, nothing bounds a slot.
+    format!(
+        "SELECT pg_catalog.count(*) FROM pg_catalog.pg_replication_slots AS s WHERE slot_name = '{SLOT}' \
+         AND coalesce(pg_catalog.to_jsonb(s) ->> 'wal_status', '') <> 'lost'"
+    )
+}
+
 /// A session with one of them.
 pub struct Cluster {
     client: Client,

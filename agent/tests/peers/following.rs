@@ -119,6 +119,7 @@ impl Pair {
                 from: "h1".parse().unwrap(),
                 address: Some(self.source.address),
                 last,
+                standing: false,
             },
             ..order(&self.alfa, "h1", self.source.address)
         }

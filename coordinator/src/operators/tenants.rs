@@ -53,6 +53,19 @@ impl Api {
         }
     }
 
+    /// Carries out what changes a tenant without an operation.
+    async fn changed(
+        &self,
+        actor: String,
+        command: Command,
+    ) -> Result<Response<v1::Tenant>, Status> {
+        let submitted = self.parts.handle.submit(actor, command).await;
+        match submitted.map_err(status::submit)? {
+            Outcome::Changed(tenant) => Ok(Response::new(self.shown(&self.state(), &tenant))),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     pub(super) fn tenant<'a>(
         &self,
         state: &'a State,
@@ -397,6 +410,24 @@ impl TenantService for Api {
         }
     }
 
+    async fn add_standby(
+        &self,
+        request: Request<v1::AddStandbyRequest>,
+    ) -> Result<Response<v1::Tenant>, Status> {
+        let actor = caller(&request)?.to_string();
+        let command = add_standby(&request.into_inner())?;
+        self.changed(actor, command).await
+    }
+
+    async fn remove_standby(
+        &self,
+        request: Request<v1::RemoveStandbyRequest>,
+    ) -> Result<Response<v1::Tenant>, Status> {
+        let actor = caller(&request)?.to_string();
+        let name = tenant_name(&request.into_inner().name)?;
+        self.changed(actor, Command::RemoveStandby { name }).await
+    }
+
     /// The old name of `undelete_tenant`; see the protocol.
     async fn restore_tenant(
         &self,
@@ -458,6 +489,18 @@ fn whither(asked: &v1::MoveTenantRequest) -> Result<Whither, FieldError> {
             "`to_host` says already where it is to go",
         )),
     }
+}
+
+fn add_standby(asked: &v1::AddStandbyRequest) -> Result<Command, FieldError> {
+    if !asked.on_host.is_empty() && !asked.apart.is_empty() {
+        let problem = "needs no host apart from another: `on_host` names it";
+        return Err(FieldError::new("apart", problem));
+    }
+    Ok(Command::AddStandby {
+        name: tenant_name(&asked.name)?,
+        on: parse_optional("on_host", &asked.on_host)?,
+        apart: parse_optional("apart", &asked.apart)?,
+    })
 }
 
 /// How long it may pause: less is what no move can promise, more is what nobody waits for.

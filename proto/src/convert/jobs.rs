@@ -9,7 +9,7 @@ use crate::{
     error::FieldError,
     pb::agent::v1::{self as agent, job_order, seed},
     plan::{JobOrder, JobWork, MAX_JOBS_PER_HOST, PeerGrant, Seed, WalSpool},
-    report::{JobReport, JobState},
+    report::{Behind, JobReport, JobState},
 };
 
 fn bounded<T>(field: &str, list: &[T]) -> Result<(), FieldError> {
@@ -31,10 +31,12 @@ impl From<&JobOrder> for agent::JobOrder {
                 from,
                 address,
                 last,
+                standing,
             } => job_order::Work::Follow(agent::Follow {
                 from_host: from.to_string(),
                 address: address.map(|a| a.to_string()).unwrap_or_default(),
                 last: *last,
+                standing: *standing,
             }),
         };
         Self {
@@ -60,6 +62,7 @@ impl TryFrom<agent::JobOrder> for JobOrder {
                 from: parse("follow.from_host", &follow.from_host)?,
                 address: parse_optional("follow.address", &follow.address)?,
                 last: follow.last,
+                standing: follow.standing,
             },
             None => return Err(FieldError::new("work", "must be set")),
         };
@@ -181,6 +184,11 @@ impl From<&JobReport> for agent::JobStatus {
             bytes_total: job.bytes_total,
             message: job.message.clone(),
             pause_ms: job.pause_ms,
+            behind: job.behind.map(|behind| agent::Behind {
+                bytes: behind.bytes,
+                ms: behind.ms,
+                files_ms: behind.files_ms,
+            }),
         }
     }
 }
@@ -207,6 +215,11 @@ pub(super) fn reports(wire: Vec<agent::JobStatus>) -> Result<Vec<JobReport>, Fie
             bytes_total: job.bytes_total,
             message: shortened(job.message, MAX_MESSAGE),
             pause_ms: job.pause_ms,
+            behind: job.behind.map(|behind| Behind {
+                bytes: behind.bytes,
+                ms: behind.ms,
+                files_ms: behind.files_ms,
+            }),
         })
     };
     wire.into_iter().enumerate().map(parse_one).collect()

@@ -232,6 +232,8 @@ pub enum JobWork {
         address: Option<SocketAddr>,
         /// The other copy is stopped: bring what is missing, compare, and end. Before, the job only says how long that would take.
         last: bool,
+        /// It is kept up for good, by and by, and keeps no other copy waiting.
+        standing: bool,
     },
 }
 

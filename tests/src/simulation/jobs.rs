@@ -44,6 +44,7 @@ impl From<&SimJob> for JobReport {
                 _ => String::new(),
             },
             pause_ms: job.pause_ms,
+            behind: None,
         }
     }
 }

@@ -15,7 +15,7 @@ use isyone_proto::{
     disk::Disk,
     ids::TenantName,
     plan::{TenantPlan, UnixMs},
-    report::{JobReport, Strain, TenantProgress, Traffic},
+    report::{Behind, JobReport, Strain, TenantProgress, Traffic},
 };
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -462,6 +462,13 @@ impl StatusBoard {
         }
         if news {
             self.changed.notify_one();
+        }
+    }
+
+    /// How far the copy of a job is behind; told with the next report.
+    pub fn set_job_behind(&self, id: Uuid, behind: Option<Behind>) {
+        if let Some(job) = self.lock().jobs.get_mut(&id) {
+            job.behind = behind;
         }
     }
 

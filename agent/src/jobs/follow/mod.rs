@@ -7,6 +7,7 @@
 //! container that follows and its promotion (tenant), files (fetch), when the tenant is stopped (the coordinator).
 
 mod bring;
+mod lag;
 mod line;
 
 use std::{sync::Arc, time::Duration};
@@ -15,7 +16,10 @@ use isyone_proto::plan::{JobOrder, JobWork, TenantPlan};
 use tokio::time::{Instant, sleep};
 use tonic::async_trait;
 
-use self::line::{Line, Lines};
+use self::{
+    lag::Lag,
+    line::{Line, Lines},
+};
 use super::{
     JobError, Progress, Work,
     fetch::{Fetch, Way},
@@ -45,6 +49,13 @@ const LOOKS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_m
 /// Shortest pause between passes over the files, and how many times as long as a pass it is: a tenant with many files is not read all the
 /// time.
 const BETWEEN: (Duration, u32) = (Duration::from_secs(3), 5);
+/// Shortest pause between passes for a copy that is kept up for good: so much is lost of files with a host.
+const STANDING: Duration = Duration::from_secs(60);
+/// How often it is looked how far a copy is behind.
+const MEASURED: Duration = Duration::from_secs(5);
+/// A failure that only a new copy mends.
+const LOST: &str =
+    "the other host has thrown away what this copy lacks of its log: it was away for too long";
 /// What a pause takes whatever there is to copy, milliseconds: two containers stop, messages go to and fro, one starts. By hand it was
 /// 1.8 to 2.5 s with everything.
 const LEAST_PAUSE_MS: u64 = 2_000;
@@ -71,7 +82,10 @@ fn disk(e: std::io::Error) -> JobError {
 #[async_trait]
 impl Work for Follow {
     async fn attempt(&self, order: &JobOrder, progress: &Progress) -> Attempt<()> {
-        let is_last = matches!(order.work, JobWork::Follow { last: true, .. });
+        let (is_last, stands) = match order.work {
+            JobWork::Follow { last, standing, .. } => (last, standing),
+            _ => (false, false),
+        };
         let way = Way::open(&self.fetch, order, progress).await?;
         let tenant = way.tenant()?;
         let of = Of {
@@ -107,7 +121,10 @@ impl Work for Follow {
         copy.await_start().await?;
         match is_last {
             true => copy.complete(order, progress).await,
-            false => copy.keep_up(progress).await,
+            false => {
+                copy.check_held().await?;
+                copy.keep_up(progress, stands).await
+            }
         }
     }
 }
@@ -172,17 +189,43 @@ impl Standby<'_> {
         }
     }
 
-    /// Brings what changes, and tells how long the tenant would pause; until the order is another one.
-    async fn keep_up(&self, progress: &Progress) -> Attempt<()> {
+    /// Whether the other host still holds what this copy lacks of its log.
+    async fn check_held(&self) -> Attempt<()> {
         let there = self.line.cluster("postgres").await.map_err(again)?;
-        let here = self.here("postgres").await?;
+        match there.number(&sql::held()).await.map_err(again)? {
+            0 => Err(JobError::Never(LOST.to_owned())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Brings what changes, and tells how long the tenant would pause; until the order is another one.
+    async fn keep_up(&self, progress: &Progress, stands: bool) -> Attempt<()> {
+        let mut lag = Lag::default();
         loop {
-            let passed = self.way.pass().await?;
-            let written = there.number(sql::WRITTEN).await.map_err(again)?;
-            let applied = here.number(sql::APPLIED).await.map_err(again)?;
-            let pause = estimate_ms(passed.took, written.saturating_sub(applied));
-            progress.pause(Some(pause));
-            sleep(BETWEEN.0.max(passed.took * BETWEEN.1)).await;
+            let (begun, passed) = (Instant::now(), self.way.pass().await?);
+            if stands {
+                // From now on it takes next to nothing.
+                progress.let_others_begin();
+            }
+            // Anew for each pass: what one session may read is bounded.
+            let there = self.line.cluster("postgres").await.map_err(again)?;
+            let here = self.here("postgres").await?;
+            let rest = BETWEEN.0.max(passed.took * BETWEEN.1);
+            let until = begun + if stands { rest.max(STANDING) } else { rest };
+            loop {
+                let written = there.number(sql::WRITTEN).await.map_err(again)?;
+                let applied = here.number(sql::APPLIED).await.map_err(again)?;
+                let now = Instant::now();
+                lag.note(now, written, applied);
+                let missing = written.saturating_sub(applied);
+                progress.pause(Some(estimate_ms(passed.took, missing)));
+                progress.behind(lag.behind(now, begun));
+                sleep(until.saturating_duration_since(now).min(MEASURED)).await;
+                if Instant::now() >= until {
+                    break;
+                }
+            }
+            self.check_held().await?;
         }
     }
 

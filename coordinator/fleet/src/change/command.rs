@@ -113,6 +113,16 @@ pub enum Command {
         max_pause_ms: Option<u32>,
         request_id: Option<String>,
     },
+    /// Keep a copy of a tenant up on another host, which may take over.
+    AddStandby {
+        name: TenantName,
+        /// `None`: where there is most room.
+        on: Option<HostName>,
+        /// On a host that has another value of this label than the tenant's own.
+        apart: Option<LabelKey>,
+    },
+    /// Remove that copy.
+    RemoveStandby { name: TenantName },
     /// Take a tenant out of quarantine.
     UndeleteTenant {
         name: TenantName,
@@ -261,6 +271,8 @@ impl Command {
             Self::DeleteTenant { .. } => "delete-tenant",
             Self::UndeleteTenant { .. } => "undelete-tenant",
             Self::MoveTenant { .. } => "move-tenant",
+            Self::AddStandby { .. } => "add-standby",
+            Self::RemoveStandby { .. } => "remove-standby",
             Self::EdgesRun { .. } => "edges-run",
             Self::SetAccess { .. } => "set-access",
             Self::CancelOperation { .. } => "cancel-operation",
@@ -319,6 +331,8 @@ impl Command {
             | Self::DeleteTenant { name, .. }
             | Self::UndeleteTenant { name, .. }
             | Self::MoveTenant { name, .. }
+            | Self::AddStandby { name, .. }
+            | Self::RemoveStandby { name }
             | Self::SetAccess { name, .. }
             | Self::RemoveDomain { name, .. }
             | Self::Audit { tenant: name, .. } => Some(name),

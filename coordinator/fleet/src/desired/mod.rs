@@ -7,6 +7,7 @@
 pub mod certificates;
 pub mod domains;
 mod index;
+mod standby;
 mod stragglers;
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
@@ -23,7 +24,7 @@ use isyone_types::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use self::{index::HostIndex, stragglers::Stragglers};
+pub use self::{index::HostIndex, standby::Standby, stragglers::Stragglers};
 use crate::{event::EventLog, operation::Operation};
 
 /// Sealed bytes, as base64 so that a JSON record stays readable.
@@ -66,6 +67,8 @@ pub enum CopyRole {
     Fenced { until: Option<UnixMs> },
     /// It is being removed, and never was the tenant's only copy.
     Discarded,
+    /// It is kept up, and may take over.
+    Standby(Standby),
 }
 
 /// A copy of a tenant on another host than the one where it lives.
@@ -332,6 +335,8 @@ pub struct Fleet {
     /// Computed: tenants with a fenced copy, ordered by the time when the first of them is to go. Not those that are deleted:
     /// their copies stay until they are brought back, or purged.
     pub fenced: OrdSet<(UnixMs, TenantName)>,
+    /// Computed: tenants with a standby.
+    pub standbys: OrdSet<TenantName>,
     /// Computed: tenants in quarantine, ordered by its end; not those that are held.
     pub quarantines: OrdSet<(UnixMs, TenantName)>,
 }
@@ -442,7 +447,7 @@ impl Tenant {
     pub fn fenced_until(&self) -> Option<UnixMs> {
         let ends = self.copies.iter().filter_map(|copy| match copy.role {
             CopyRole::Fenced { until } => until,
-            CopyRole::Incoming | CopyRole::Discarded => None,
+            CopyRole::Incoming | CopyRole::Discarded | CopyRole::Standby(_) => None,
         });
         ends.min()
     }

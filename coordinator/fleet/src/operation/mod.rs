@@ -223,6 +223,9 @@ pub struct Live {
     /// When it was stopped, and requests began to be held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_at: Option<UnixMs>,
+    /// It goes to where its standby is, which it is again if this is taken back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub switches: bool,
 }
 
 /// Work as a machine: which one, and at which stage.

@@ -16,7 +16,10 @@ use isyone_types::{
     plan::UnixMs,
 };
 
-pub use self::{relocate::MOVES_AT_ONCE, waiting::Waiting};
+pub use self::{
+    relocate::{MOVES_AT_ONCE, peer_address},
+    waiting::Waiting,
+};
 #[cfg(feature = "planted")]
 use crate::planted;
 use crate::{

@@ -60,6 +60,9 @@ pub fn host_plan<E>(
         told.follows = follows(state, tenant, role);
         told.callers = callers(state, tenant, role, host);
         plan.tenants.push(told);
+        let (kept_up, let_read) = standing(tenant, host);
+        plan.jobs.extend(kept_up);
+        plan.grants.extend(let_read);
         if let Some((operation, relocation)) = copying(state, tenant) {
             if relocation.to == *host {
                 plan.jobs.push(job(operation, relocation, tenant));
@@ -122,8 +125,42 @@ fn follows(state: &State, tenant: &Tenant, role: Option<&CopyRole>) -> bool {
                 matches!(&operation.procedure, Procedure::Move(to) if to.live.is_some())
             })
         }
+        Some(CopyRole::Standby(standby)) => !standby.anew,
         Some(CopyRole::Fenced { .. } | CopyRole::Discarded) => false,
     }
+}
+
+/// What a tenant's standby has a host do: keep it up, or let it be kept up.
+fn standing(tenant: &Tenant, host: &HostName) -> (Option<JobOrder>, Option<PeerGrant>) {
+    let Some((place, standby)) = tenant.standby().filter(|(_, standby)| !standby.anew) else {
+        return (None, None);
+    };
+    let job = JobOrder {
+        id: standby.job,
+        operation: standby.job,
+        tenant: tenant.name.clone(),
+        uid: tenant.uid,
+        work: JobWork::Follow {
+            from: tenant.placement.host.clone(),
+            address: standby.source,
+            last: false,
+            standing: true,
+        },
+        rate_bytes_per_s: 0,
+    };
+    let grant = PeerGrant {
+        operation: standby.job,
+        tenant: tenant.name.clone(),
+        uid: tenant.uid,
+        peer: place.host.clone(),
+        // For as long as the plan names it.
+        expires_at: UnixMs::MAX,
+        live: true,
+    };
+    (
+        Some(job).filter(|_| place.host == *host),
+        Some(grant).filter(|_| tenant.placement.host == *host),
+    )
 }
 
 /// What the networks of a host's tenants may do: one policy for each of their plans.
@@ -161,6 +198,14 @@ pub struct Fetching {
 /// coordinator is the one for data that does not.
 pub fn is_fetching(state: &State, asked: &Fetching, now: UnixMs) -> bool {
     let tenant = state.fleet.tenants.get(&asked.tenant);
+    let stands = tenant
+        .and_then(Tenant::standby)
+        .is_some_and(|(place, standby)| {
+            standby.job == asked.operation && !standby.anew && place.host == asked.to
+        });
+    if stands && tenant.is_some_and(|tenant| tenant.placement.host == asked.from) {
+        return true;
+    }
     let copying = tenant.and_then(|tenant| copying(state, tenant));
     copying.is_some_and(|(operation, relocation)| {
         let have_places = [&asked.from, &asked.to]
@@ -201,6 +246,7 @@ fn job(operation: &Operation, relocation: &Relocation, tenant: &Tenant) -> JobOr
                 from,
                 address,
                 last: relocation.stage == MoveStage::Copy,
+                standing: false,
             },
         },
         rate_bytes_per_s: 0,
@@ -231,7 +277,8 @@ fn desired(tenant: &Tenant, role: Option<&CopyRole>) -> DesiredState {
         {
             wanted.into()
         }
-        (Some(CopyRole::Incoming), _) => DesiredState::Standby,
+        (Some(CopyRole::Standby(standby)), _) if standby.anew => DesiredState::Fenced,
+        (Some(CopyRole::Incoming | CopyRole::Standby(_)), _) => DesiredState::Standby,
         #[cfg(feature = "planted")]
         (Some(CopyRole::Fenced { .. }), wanted) if planted::has(planted::Bug::TwoWriters) => {
             wanted.into()
@@ -242,7 +289,9 @@ fn desired(tenant: &Tenant, role: Option<&CopyRole>) -> DesiredState {
 
 fn seed(tenant: &Tenant, role: Option<&CopyRole>) -> Seed {
     match role {
-        Some(CopyRole::Incoming) => Seed::Peer(tenant.placement.host.clone()),
+        Some(CopyRole::Incoming | CopyRole::Standby(_)) => {
+            Seed::Peer(tenant.placement.host.clone())
+        }
         _ if tenant.activated_at.is_some() => Seed::Existing,
         _ => Seed::Fresh,
     }

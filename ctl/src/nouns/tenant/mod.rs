@@ -9,6 +9,7 @@ pub mod exec;
 pub mod logs;
 pub mod moving;
 pub mod read;
+pub mod standby;
 pub mod upgrade;
 pub mod verify;
 
@@ -61,6 +62,9 @@ pub enum TenantCommand {
     Upgrade(upgrade::Upgrade),
     /// Take a tenant to another host; it is stopped while its data is copied
     Move(moving::Move),
+    /// A copy of a tenant that is kept up on another host, and may take over
+    #[command(subcommand)]
+    Standby(standby::StandbyCommand),
     /// Delete a tenant; its volumes are kept for a time
     Delete(delete::Delete),
     /// Bring a deleted tenant back, as long as its volumes are kept
@@ -123,6 +127,7 @@ impl TenantCommand {
             Self::Resize(command) => command.run(app).await,
             Self::Upgrade(command) => command.run(app).await,
             Self::Move(command) => command.run(app).await,
+            Self::Standby(command) => command.run(app).await,
             Self::Delete(command) => command.run(app).await,
             Self::Undelete(command) => change::undelete(app, command).await,
             Self::Restore(command) => command.run(),

@@ -6,6 +6,7 @@ mod create;
 mod delete;
 mod lifecycle;
 mod relocate;
+pub(super) mod standby;
 mod upgrade;
 
 use std::collections::BTreeMap;

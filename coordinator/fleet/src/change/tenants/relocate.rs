@@ -42,25 +42,16 @@ impl Edit<'_> {
             return Err(wrong_state(name, problem.to_owned()));
         }
         let to = &self.destination(&tenant, to)?;
-        let kept = self.kept_place(&tenant, to)?;
-        if kept.is_none() && tenant.copies.len() >= MAX_COPIES {
-            let problem = format!("has {MAX_COPIES} older copies that are kept for a while");
-            return Err(wrong_state(name, problem));
-        }
         for host in [&tenant.placement.host, to] {
             self.check_peer(&tenant.name, host)?;
         }
-        let live = self.live(&tenant, to, max_pause_ms)?;
-        let place = self.incoming_place(&tenant, to, kept.as_ref())?;
-        let log = vec![done_step("place", place.reason.to_string(), self.stamp.now)];
+        let mut live = self.live(&tenant, to, max_pause_ms)?;
+        let reason = match self.switch_to(&mut tenant, to, live.as_mut())? {
+            Some(reason) => reason,
+            None => self.make_incoming(&mut tenant, to)?,
+        };
+        let log = vec![done_step("place", reason, self.stamp.now)];
         let from = tenant.placement.host.clone();
-        tenant.last_epoch = place.epoch;
-        tenant.copies.retain(|copy| copy.place.host != *to);
-        tenant.copies.push(TenantCopy {
-            place,
-            role: CopyRole::Incoming,
-            stragglers: Stragglers::Refused,
-        });
         tenant.generation += 1;
         self.make_way(&tenant, OperationKind::Move);
         tenant.let_go(); // as who gave way has, by now
@@ -85,6 +76,25 @@ impl Edit<'_> {
             format!("from {from} to {to}"),
         );
         Ok(Outcome::Operation(operation))
+    }
+
+    /// Makes the place of a copy that is to come; returns why it is there.
+    fn make_incoming(&self, tenant: &mut Tenant, to: &HostName) -> Result<String, ChangeError> {
+        let kept = self.kept_place(tenant, to)?;
+        if kept.is_none() && tenant.copies.len() >= MAX_COPIES {
+            let problem = format!("has {MAX_COPIES} older copies that are kept for a while");
+            return Err(wrong_state(&tenant.name, problem));
+        }
+        let place = self.incoming_place(tenant, to, kept.as_ref())?;
+        let reason = place.reason.to_string();
+        tenant.last_epoch = place.epoch;
+        tenant.copies.retain(|copy| copy.place.host != *to);
+        tenant.copies.push(TenantCopy {
+            place,
+            role: CopyRole::Incoming,
+            stragglers: Stragglers::Refused,
+        });
+        Ok(reason)
     }
 
     /// The host that it is to move to.
@@ -144,6 +154,7 @@ impl Edit<'_> {
         Ok(Some(Live {
             max_pause_ms,
             held_at: None,
+            switches: false,
         }))
     }
 
@@ -173,6 +184,10 @@ impl Edit<'_> {
             Some(CopyRole::Fenced { .. }) => format!(
                 "still has an older copy on host {to}, which is kept until the tenant is well on host {}",
                 tenant.placement.host
+            ),
+            Some(CopyRole::Standby(_)) => format!(
+                "has its standby on host {to}; remove it first (`isyctl tenant standby remove {}`)",
+                tenant.name
             ),
             Some(CopyRole::Discarded | CopyRole::Incoming) => format!(
                 "still has an older copy on host {to}, which is being removed; try again in a moment"
@@ -206,7 +221,7 @@ impl Edit<'_> {
 
     /// A place on that host, under an epoch above all that any copy of the tenant has had. An older copy has its network,
     /// ports and disk there already.
-    fn incoming_place(
+    pub(super) fn incoming_place(
         &self,
         tenant: &Tenant,
         to: &HostName,
@@ -223,8 +238,7 @@ impl Edit<'_> {
         };
         let now = self.stamp.now;
         let decision = placement::choose(self.state.placement_inputs(self.settings), request, now);
-        let known = tenant.places().map(|(place, _)| place.epoch);
-        let epoch = known.fold(tenant.last_epoch, u64::max) + 1;
+        let epoch = tenant.next_epoch();
         let fits_but_for_network = |judged: &Judgement| {
             let mut lacks = judged.rejections.iter();
             lacks.all(|lack| *lack == Rejection::NoNetwork)

@@ -15,6 +15,7 @@ mod rebuilt;
 mod reports;
 mod requests;
 mod returns;
+mod standby;
 mod turns;
 mod upgrades;
 

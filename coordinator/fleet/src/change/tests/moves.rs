@@ -81,6 +81,7 @@ pub(super) fn job_with(
                 _ => "no route".to_owned(),
             },
             pause_ms,
+            behind: None,
         }],
     };
     let report = Box::new(report);
