@@ -156,6 +156,7 @@ impl Edit<'_> {
                 // It may have taken over since.
                 if matches!(copy.role, CopyRole::Standby(_)) {
                     copy.role = CopyRole::Fenced { until: None };
+                    kept.generation = tenant.generation + 1;
                 }
             }
             self.put_tenant(kept);
