@@ -137,6 +137,7 @@ fn a_tenant_that_is_used_moves_and_nobody_notices() {
         it_moves(&cell, &user, to);
     }
     a_cancelled_one_goes_on(&cell, &user);
+    a_standby_follows_and_is_gone_over_to(&cell, &user);
 }
 
 /// Once with what a first copy brings, and once over the older copy.
@@ -217,4 +218,46 @@ fn a_cancelled_one_goes_on(cell: &Cell, user: &User) {
     assert_eq!(cell.json(&["tenant", "show", "alfa"])["host"], "h1");
     let slots = "select count(*) from pg_replication_slots where active";
     assert_eq!(sql(cell, slots), "0", "nobody follows any more");
+}
+
+/// What it was told of a standby's lag.
+fn lag(cell: &Cell) -> Option<Value> {
+    let tenant = cell.json(&["tenant", "show", "alfa"]);
+    let copies = tenant["copies"].as_array()?.clone();
+    let standby = copies.into_iter().find(|copy| copy["role"] == "standby")?;
+    Some(standby["lag"].clone()).filter(Value::is_object)
+}
+
+fn a_standby_follows_and_is_gone_over_to(cell: &Cell, user: &User) {
+    // The copy of the cancelled move is being removed there.
+    wait_for("room for a standby", MINUTE, || {
+        let added = cell.isyctl(&["tenant", "standby", "add", "alfa"]);
+        (added.code == 0).then_some(())
+    });
+    let lag = wait_for("the standby", 2 * MINUTE, || lag(cell));
+    println!("lag {lag}");
+    println!("{}", cell.isyctl(&["tenant", "show", "alfa"]).ok());
+    let load = Load::start(user);
+    thread::sleep(Duration::from_secs(2));
+    let words = [
+        "tenant",
+        "move",
+        "alfa",
+        "--to",
+        "h2",
+        "--max-pause",
+        "5s",
+        "--yes",
+    ];
+    let begin = Instant::now();
+    let moved = cell.isyctl(&words);
+    let took = begin.elapsed();
+    let seen = load.end();
+    println!(
+        "{}\nin {took:?}, longest wait {:?}",
+        moved.stderr, seen.longest
+    );
+    assert_eq!(moved.code, 0, "{}", moved.stderr);
+    assert_eq!(seen.failed, Vec::<u16>::new(), "no request fails");
+    assert_eq!(cell.json(&["tenant", "show", "alfa"])["host"], "h2");
 }
