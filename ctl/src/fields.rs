@@ -28,6 +28,7 @@ pub fn flag_of(field: &str) -> Option<&'static str> {
         "max_pause_ms" => "--max-pause",
         "on_host" => "--on",
         "apart" => "--apart",
+        "is_down" => "--is-down",
         "host_labels" | "labels" => "--label",
         "admin_login" => "--login",
         "force" => "--force",

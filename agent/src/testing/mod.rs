@@ -72,6 +72,7 @@ pub fn tenant_plan(name: &str) -> TenantPlan {
         upload_limit_bytes: 1 << 30,
         wal_spool: None,
         follows: false,
+        as_it_is: false,
         callers: Callers::Refused,
     }
 }

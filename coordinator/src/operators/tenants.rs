@@ -419,6 +419,20 @@ impl TenantService for Api {
         self.changed(actor, command).await
     }
 
+    async fn fail_over_tenant(
+        &self,
+        request: Request<v1::FailOverTenantRequest>,
+    ) -> Result<Response<v1::Operation>, Status> {
+        let actor = caller(&request)?.to_string();
+        let asked = request.into_inner();
+        let command = Command::FailOver {
+            name: tenant_name(&asked.name)?,
+            is_down: asked.is_down,
+            request_id: request_id(asked.request_id)?,
+        };
+        self.operation(actor, command).await
+    }
+
     async fn remove_standby(
         &self,
         request: Request<v1::RemoveStandbyRequest>,

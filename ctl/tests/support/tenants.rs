@@ -356,6 +356,12 @@ impl TenantService for Fake {
     ) -> Result<Response<Tenant>, Status> {
         find(&request.into_inner().name).map(Response::new)
     }
+    async fn fail_over_tenant(
+        &self,
+        request: Request<FailOverTenantRequest>,
+    ) -> Result<Response<Operation>, Status> {
+        start(&request.into_inner().name, OperationKind::Move)
+    }
     async fn remove_standby(
         &self,
         request: Request<RemoveStandbyRequest>,

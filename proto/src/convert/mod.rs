@@ -266,6 +266,7 @@ impl From<&TenantPlan> for agent::TenantPlan {
             seed: jobs::seed_to_wire(&t.seed),
             wal_spool: t.wal_spool.map(jobs::spool_to_wire),
             follows: t.follows,
+            as_it_is: t.as_it_is,
             callers: callers::to_wire(&t.callers),
         }
     }
@@ -317,6 +318,7 @@ impl TryFrom<agent::TenantPlan> for TenantPlan {
             upload_limit_bytes: wire.upload_limit_bytes,
             wal_spool: wire.wal_spool.map(jobs::spool),
             follows: wire.follows,
+            as_it_is: wire.as_it_is,
             callers: callers::from_wire(wire.callers)?,
         })
     }
@@ -442,6 +444,7 @@ mod tests {
                 switch_s: 60,
             }),
             follows: true,
+            as_it_is: true,
             callers: Callers::Held { most_ms: 7 },
         };
         HostPlan {

@@ -426,8 +426,11 @@ impl StatusBoard {
     }
 
     /// How far a job is. Wakes the link when more than its bytes have changed: those are sent along.
-    pub fn set_job(&self, job: JobReport) {
+    pub fn set_job(&self, mut job: JobReport) {
         let mut inner = self.lock();
+        // What was last seen of a source that is not reached any more is what is known of the loss.
+        let before = inner.jobs.get(&job.id).and_then(|old| old.behind);
+        job.behind = job.behind.or(before);
         let news = inner
             .jobs
             .get(&job.id)

@@ -123,6 +123,13 @@ pub enum Command {
     },
     /// Remove that copy.
     RemoveStandby { name: TenantName },
+    /// Have a tenant whose host is lost go on where its standby is.
+    FailOver {
+        name: TenantName,
+        /// Somebody has made sure that the lost host runs it no more.
+        is_down: bool,
+        request_id: Option<String>,
+    },
     /// Take a tenant out of quarantine.
     UndeleteTenant {
         name: TenantName,
@@ -272,6 +279,7 @@ impl Command {
             Self::UndeleteTenant { .. } => "undelete-tenant",
             Self::MoveTenant { .. } => "move-tenant",
             Self::AddStandby { .. } => "add-standby",
+            Self::FailOver { .. } => "fail-over",
             Self::RemoveStandby { .. } => "remove-standby",
             Self::EdgesRun { .. } => "edges-run",
             Self::SetAccess { .. } => "set-access",
@@ -332,6 +340,7 @@ impl Command {
             | Self::UndeleteTenant { name, .. }
             | Self::MoveTenant { name, .. }
             | Self::AddStandby { name, .. }
+            | Self::FailOver { name, .. }
             | Self::RemoveStandby { name }
             | Self::SetAccess { name, .. }
             | Self::RemoveDomain { name, .. }

@@ -156,6 +156,11 @@ impl Edit<'_> {
                 max_pause_ms,
                 request_id,
             } => self.move_tenant(&name, to, max_pause_ms, request_id),
+            Command::FailOver {
+                name,
+                is_down,
+                request_id,
+            } => self.fail_over(&name, is_down, request_id),
             Command::AddStandby { name, on, apart } => self.add_standby(&name, on, apart.as_ref()),
             Command::RemoveStandby { name } => self.remove_standby(&name),
             Command::EdgesRun { scopes } => self.edges_run(scopes),

@@ -66,6 +66,11 @@ fn asked(command: &Command) -> Option<Value> {
             (Whither::Host(to), most) => json!([to, most]),
             (Whither::AwayFrom(from), most) => json!([null, from, most]),
         }),
+        Command::FailOver {
+            name,
+            is_down,
+            request_id,
+        } => of(request_id, name, &|| json!(is_down)),
         Command::AddDomains(add) => of(&add.request_id, &add.name, &|| {
             json!([add.domains, add.primary])
         }),

@@ -59,6 +59,7 @@ pub fn host_plan<E>(
         let mut told = tenant_plan(tenant, place, role, settings, secrets);
         told.follows = follows(state, tenant, role);
         told.callers = callers(state, tenant, role, host);
+        told.as_it_is = role.is_none() && takes_over_as_it_is(state, tenant);
         plan.tenants.push(told);
         let (kept_up, let_read) = standing(tenant, host);
         plan.jobs.extend(kept_up);
@@ -128,6 +129,14 @@ fn follows(state: &State, tenant: &Tenant, role: Option<&CopyRole>) -> bool {
         Some(CopyRole::Standby(standby)) => !standby.anew,
         Some(CopyRole::Fenced { .. } | CopyRole::Discarded) => false,
     }
+}
+
+/// Whether a standby takes over from a host that is lost.
+fn takes_over_as_it_is(state: &State, tenant: &Tenant) -> bool {
+    let operation = state.fleet.operations.get(&tenant.operation);
+    operation.is_some_and(
+        |operation| matches!(&operation.procedure, Procedure::Move(relocation) if relocation.lost),
+    )
 }
 
 /// What a tenant's standby has a host do: keep it up, or let it be kept up.
@@ -336,6 +345,7 @@ fn tenant_plan(
         upload_limit_bytes: settings.edge.upload_limit_bytes,
         wal_spool: None, // nothing ships it yet
         follows: false,
+        as_it_is: false,
         callers: Callers::Refused,
     }
 }

@@ -97,6 +97,7 @@ pub(super) const TABLE: &[(&str, Permission)] = &[
     ("/isyone.v1.TenantService/DeleteTenant", From(Operator)),
     ("/isyone.v1.TenantService/Exec", From(Operator)),
     ("/isyone.v1.TenantService/ExplainTenant", From(Viewer)),
+    ("/isyone.v1.TenantService/FailOverTenant", From(Operator)),
     ("/isyone.v1.TenantService/GetAccess", From(Viewer)),
     ("/isyone.v1.TenantService/GetCredentials", From(Operator)),
     ("/isyone.v1.TenantService/GetTenant", From(Viewer)),

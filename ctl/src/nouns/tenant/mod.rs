@@ -6,6 +6,7 @@ pub mod create;
 pub mod delete;
 pub mod domain;
 pub mod exec;
+pub mod failover;
 pub mod logs;
 pub mod moving;
 pub mod read;
@@ -65,6 +66,8 @@ pub enum TenantCommand {
     /// A copy of a tenant that is kept up on another host, and may take over
     #[command(subcommand)]
     Standby(standby::StandbyCommand),
+    /// Let a tenant whose host is lost go on where its standby is
+    Failover(failover::Failover),
     /// Delete a tenant; its volumes are kept for a time
     Delete(delete::Delete),
     /// Bring a deleted tenant back, as long as its volumes are kept
@@ -128,6 +131,7 @@ impl TenantCommand {
             Self::Upgrade(command) => command.run(app).await,
             Self::Move(command) => command.run(app).await,
             Self::Standby(command) => command.run(app).await,
+            Self::Failover(command) => command.run(app).await,
             Self::Delete(command) => command.run(app).await,
             Self::Undelete(command) => change::undelete(app, command).await,
             Self::Restore(command) => command.run(),

@@ -103,7 +103,7 @@ impl Edit<'_> {
                 return self.finish_operation(&running, &detail);
             }
             Procedure::Move(relocation) if relocation.stage < MoveStage::Fence => {
-                self.abandon(tenant);
+                self.abandon(tenant, relocation.live.as_ref());
             }
             Procedure::Move(_) | Procedure::Converge(_) => {}
         }

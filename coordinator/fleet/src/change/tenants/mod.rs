@@ -4,6 +4,7 @@
 
 mod create;
 mod delete;
+mod failover;
 mod lifecycle;
 mod relocate;
 pub(super) mod standby;

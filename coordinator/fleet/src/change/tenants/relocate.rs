@@ -65,6 +65,7 @@ impl Edit<'_> {
             leave_until: self.stamp.now,
             copying_since: None,
             live,
+            lost: false,
         });
         let operation = self.begin(OperationKind::Move, &tenant, procedure, request_id, log);
         let tenant = self.put_tenant(tenant);
