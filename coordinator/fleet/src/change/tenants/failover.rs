@@ -11,7 +11,7 @@ use isyone_types::{
 
 use super::{Edit, wrong_state};
 use crate::{
-    change::{ChangeError, Outcome, operations::done_step},
+    change::{ChangeError, Outcome, done_step},
     desired::{CopyRole, Standby, Tenant},
     liveness::HostState,
     observed::CopyObserved,
@@ -80,10 +80,8 @@ impl Edit<'_> {
         let operation = self.begin(OperationKind::Move, &tenant, procedure, request_id, log);
         self.take_over(&tenant, &relocation, "");
         self.drive(operation.id);
-        let operation = self.state.fleet.operations.get(&operation.id).cloned();
-        Ok(Outcome::Operation(operation.unwrap_or_else(|| {
-            unreachable!("an operation that has just begun is there")
-        })))
+        let driven = self.state.fleet.operations.get(&operation.id).cloned();
+        Ok(Outcome::Operation(driven.unwrap_or(operation)))
     }
 
     /// For how long its host was not heard, milliseconds; an error where that is not lost.

@@ -4,7 +4,7 @@
 
 use isyone_types::{
     plan::{DesiredState, JobWork, Seed},
-    report::JobState,
+    report::{Behind, HostReport, JobReport, JobState},
 };
 use uuid::Uuid;
 
@@ -241,4 +241,100 @@ fn where_there_can_be_none_that_is_said() {
         bench.apply(greet).unwrap();
     }
     assert!(refused(&mut bench, add(None)).contains("keeps no copies up"));
+}
+
+/// What h2 says of its standby: its PostgreSQL runs, and how far it was behind when it last looked.
+fn h2_reports(bench: &mut Bench, h2: &HostName, alfa: &TenantName) {
+    let mut there = bench.converged_on(alfa, h2);
+    there.containers[0].which =
+        isyone_types::report::Which::Its(isyone_types::plan::Role::Postgres);
+    let job = JobReport {
+        id: standby(bench).unwrap().job,
+        state: JobState::Retrying,
+        bytes_done: 0,
+        bytes_total: 0,
+        message: "it is not reached".to_owned(),
+        pause_ms: None,
+        behind: Some(Behind {
+            bytes: 4_096,
+            ms: 1_250,
+            files_ms: 42_000,
+        }),
+    };
+    let report = HostReport {
+        resources: resources(8, 32, 100),
+        docker_error: String::new(),
+        tenants: vec![there],
+        complete: true,
+        jobs: vec![job],
+    };
+    let command = Command::Report {
+        host: h2.clone(),
+        report: Box::new(report),
+    };
+    bench.apply(command).unwrap();
+}
+
+#[test]
+fn a_lost_hosts_tenant_goes_on_from_its_standby_on_somebodys_word() {
+    let (mut bench, h1, h2, alfa) = standing();
+    bench.settle();
+    let fail_over = |is_down| Command::FailOver {
+        name: alfa.clone(),
+        is_down,
+        request_id: None,
+    };
+    h2_reports(&mut bench, &h2, &alfa);
+    let early = refused(&mut bench, fail_over(true));
+    assert!(early.contains("is not lost"), "{early}");
+    bench.now += 73_000;
+    h2_reports(&mut bench, &h2, &alfa);
+    bench.apply(Command::Tick).unwrap();
+    let said = refused(&mut bench, fail_over(false));
+    assert!(said.contains("switch that machine off"), "{said}");
+    assert!(
+        said.contains(
+            "4096 bytes of the log were missing, the oldest of them written 1.2 s before"
+        ),
+        "{said}"
+    );
+    // Whatever was asked of the lost host gives way.
+    let stuck = start(&mut bench, super::operations::restart_order(&alfa));
+    h2_reports(&mut bench, &h2, &alfa);
+    let id = start(&mut bench, fail_over(true));
+    assert_eq!(ended(&bench, stuck).0, OperationState::Cancelled);
+    assert_eq!(word(&bench, id), "start");
+    assert_eq!(desired_on(&bench, &h2), Some((DesiredState::Running, 3)));
+    assert!(plan_of(&bench, &h2).tenants[0].as_it_is && plan_of(&bench, &h2).jobs.is_empty());
+    // Whenever it comes back.
+    assert_eq!(desired_on(&bench, &h1), Some((DesiredState::Fenced, 3)));
+    let runs = bench.converged_on(&alfa, &h2);
+    bench.report(&h2, resources(8, 32, 100), vec![runs]);
+    bench.edges_run();
+    assert_eq!(ended(&bench, id).0, OperationState::Succeeded);
+    assert!(!plan_of(&bench, &h2).tenants[0].as_it_is);
+    let tenant = &bench.state.fleet.tenants[&alfa];
+    assert_eq!(tenant.placement.host, h2);
+    assert!(matches!(tenant.copies[0].role, CopyRole::Fenced { .. }));
+}
+
+#[test]
+fn what_is_no_database_yet_takes_over_from_nobody() {
+    let (mut bench, _, h2, alfa) = standing();
+    bench.settle();
+    bench.now += 73_000;
+    let there = bench.converged_on(&alfa, &h2);
+    bench.report(&h2, resources(8, 32, 100), vec![there]);
+    bench.apply(Command::Tick).unwrap();
+    let order = || Command::FailOver {
+        name: alfa.clone(),
+        is_down: true,
+        request_id: None,
+    };
+    let said = refused(&mut bench, order());
+    assert!(said.contains("is not complete yet"), "{said}");
+    bench.now += 73_000;
+    assert!(refused(&mut bench, order()).contains("silent, too"));
+    bench.apply(remove()).unwrap();
+    assert!(refused(&mut bench, order()).contains("has no standby"));
 }
