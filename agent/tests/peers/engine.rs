@@ -126,7 +126,7 @@ impl Docker for Engine {
             // The fake has no networks but those that were made.
             let none = NamedSpec {
                 name: "none".to_owned(),
-                ..NamedSpec::default()
+                labels: BTreeMap::new(),
             };
             let _ = self.fake.create_network(&none, "").await; // it may be there
         }

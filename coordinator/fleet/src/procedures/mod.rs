@@ -36,6 +36,9 @@ use crate::{
 pub const ROUTE_PATIENCE_MS: i64 = 5_000;
 /// The same while the old route serves, too: an edge that is slower than that is not to find it closed.
 pub const PASSING_PATIENCE_MS: i64 = 30_000;
+/// How long whoever was held may take to come to the new host, milliseconds: the old one sends them there some at a time, by connections
+/// that the new one lets in only for as long as the move lasts.
+pub const LINGER_MS: i64 = 10_000;
 /// How long an upgrade waits for a tenant of which all is done and which does not answer, milliseconds: longer than its host awaits it (180 s)
 /// before it says that it failed.
 const UNHEALTHY_PATIENCE_MS: i64 = 240_000;
@@ -188,6 +191,11 @@ fn patience_ms(operation: &Operation) -> i64 {
     }
 }
 
+/// Whether somebody who was held may be on the way to the new host.
+pub fn lingers(operation: &Operation, now: UnixMs) -> bool {
+    passes_on(operation) && now.saturating_sub(operation.stage_since) < LINGER_MS
+}
+
 /// Whether visitors who come by the old route are served all the same, while it waits for edges.
 pub fn passes_on(operation: &Operation) -> bool {
     matches!(&operation.procedure, Procedure::Move(to) if to.live.is_some())
@@ -266,6 +274,9 @@ impl<'a> Scene<'a> {
             return Advance::Done {
                 detail: "the edges run it".to_owned(),
             };
+        }
+        if lingers(self.operation, self.now) {
+            return Advance::Wait(Waiting::Callers);
         }
         let own = self.settings.shards.of(self.tenant.name.as_str());
         let own = own.map_or(0, |shard| shard + 1);

@@ -42,6 +42,8 @@ pub enum Waiting {
     Queued(HostName),
     /// Edges have not taken up the route yet.
     Edges,
+    /// Whoever was held while a tenant moved is being served.
+    Callers,
 }
 
 impl Waiting {
@@ -54,7 +56,8 @@ impl Waiting {
             | Self::Copying { .. }
             | Self::Pause { .. }
             | Self::Queued(_)
-            | Self::Edges => None,
+            | Self::Edges
+            | Self::Callers => None,
         }
     }
 
@@ -109,6 +112,7 @@ impl fmt::Display for Waiting {
             }
             Self::Queued(host) => write!(f, "queued: host {host} copies for others first"),
             Self::Edges => f.write_str("edges"),
+            Self::Callers => f.write_str("the requests that waited: they are served now"),
         }
     }
 }

@@ -26,8 +26,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// Between the writes of one client; there are [`CLIENTS`], which makes twenty a second.
 const EVERY: Duration = Duration::from_millis(200);
 const CLIENTS: usize = 4;
-/// The longest that anybody may wait.
-const LONGEST: Duration = Duration::from_secs(5);
+/// The longest that anybody may wait, on a machine that does other things as well: by itself it takes 2 to 3 s.
+const LONGEST: Duration = Duration::from_secs(10);
 
 fn sql(cell: &Cell, query: &str) -> String {
     let words = ["tenant", "psql", "alfa", "--", "-tAc", query];

@@ -258,7 +258,10 @@ impl Edit<'_> {
         let state = &*self.state;
         let waits_no_longer = |(_, id): &(u64, Uuid)| {
             let operation = state.fleet.operations.get(id);
-            operation.is_none_or(|o| procedures::is_out_of_patience(state, o, self.stamp.now))
+            operation.is_none_or(|o| match procedures::passes_on(o) {
+                true => !procedures::lingers(o, self.stamp.now),
+                false => procedures::is_out_of_patience(state, o, self.stamp.now),
+            })
         };
         // Some wait for longer than others, and keep nobody.
         let is_patient = |(_, id): &(u64, Uuid)| {

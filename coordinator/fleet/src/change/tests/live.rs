@@ -143,6 +143,32 @@ fn a_tenant_runs_until_its_pause_is_short_and_its_callers_wait_where_it_was() {
     assert_eq!(told("start"), "paused for 1.7 s at most");
 }
 
+/// Who was held comes by connections that the new host lets in for as long as the move lasts.
+#[test]
+fn a_move_lasts_until_those_who_waited_have_been_served() {
+    let (mut bench, id, h1, h2, alfa) = following();
+    job_with(&mut bench, &h2, id, JobState::Running, Some(900));
+    for _ in 0..2 {
+        let there = bench.converged_on(&alfa, &h1);
+        bench.report(&h1, resources(8, 32, 100), vec![there]);
+        if word(&bench, id) == "copy" {
+            job(&mut bench, &h2, id, JobState::Done);
+        }
+    }
+    let runs = bench.converged_on(&alfa, &h2);
+    bench.report(&h2, resources(8, 32, 100), vec![runs]);
+    bench.edges_run();
+    bench.apply(Command::Tick).unwrap();
+    assert_eq!(word(&bench, id), "route");
+    let waits = waits_for(&bench, id);
+    assert_eq!(waits, "the requests that waited: they are served now");
+    assert!(!plan_of(&bench, &h2).firewall.edges.is_empty());
+    bench.now += 10_000;
+    bench.apply(Command::Tick).unwrap();
+    assert_eq!(ended(&bench, id).0, OperationState::Succeeded);
+    assert!(plan_of(&bench, &h2).firewall.edges.is_empty());
+}
+
 #[test]
 fn a_pause_that_gets_too_long_ends_where_the_tenant_was() {
     for stage in ["stop", "copy"] {
