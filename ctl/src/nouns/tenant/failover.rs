@@ -3,7 +3,7 @@
 //! Not here: planned moves to a standby (moving).
 
 use clap::Args;
-use isyone_proto::pb::v1::FailOverTenantRequest;
+use isyone_proto::pb::v1::{FailOverTenantRequest, Operation};
 
 use super::change;
 use crate::{app::App, clock, exit::Outcome, options::Waiting};
@@ -40,7 +40,7 @@ impl Failover {
         let call =
             |c: crate::client::Client, r| async move { c.tenants().fail_over_tenant(r).await };
         let operation = client.change(&doing, message, call).await?;
-        let told = |_: &_| "runs where its standby was".to_owned();
+        let told = |_: &Operation| "runs where its standby was".to_owned();
         change::settle_as(app, &client, operation, self.waiting, told).await
     }
 }

@@ -112,7 +112,7 @@ impl Edit<'_> {
 
     /// The standby becomes what a move is to take over to; `None`: it has none, and an error where it has one elsewhere.
     pub(super) fn switch_to(
-        &mut self,
+        &self,
         tenant: &mut Tenant,
         to: &HostName,
         live: Option<&mut Live>,
