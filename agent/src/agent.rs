@@ -134,8 +134,10 @@ impl Agent {
         let config = data.load_config()?;
         data.create()?;
         let identity = Arc::new(LiveIdentity::open(data.identity())?);
-        let peer = parts.peer.resolve(config.advertise, PEER_PORT);
-        let peer = offered(peer, beneath::probe());
+        let peer = offered(
+            parts.peer.resolve(config.advertise, PEER_PORT),
+            beneath::probe(),
+        );
         let (ledger, warning) = Ledger::open(&data.ledger())?;
         let host = open_host(&parts, config.advertise)?;
         warn_of_ledger(&host, warning);
