@@ -134,10 +134,8 @@ impl Agent {
         let config = data.load_config()?;
         data.create()?;
         let identity = Arc::new(LiveIdentity::open(data.identity())?);
-        let peer = offered(
-            parts.peer.resolve(config.advertise, PEER_PORT),
-            beneath::probe(),
-        );
+        let peer = parts.peer.resolve(config.advertise, PEER_PORT);
+        let peer = offered(peer, beneath::probe());
         let (ledger, warning) = Ledger::open(&data.ledger())?;
         let host = open_host(&parts, config.advertise)?;
         warn_of_ledger(&host, warning);
@@ -178,12 +176,8 @@ impl Agent {
         ports.visitors(parts.relay);
         let reconciler = tokio::spawn(reconcile::run(host.clone(), in_force.clone(), stop.clone()));
         tasks.spawn(link.run(stop.clone()));
-        let through = CoordinatorRelay {
-            endpoint: config.endpoint.clone(),
-            tls: identity.config(),
-        };
         let limits = (parts.copy_rate_bytes_per_s, parts.copy_reserve);
-        ports.copies(peer, relayed, through, limits);
+        ports.copies(peer, relayed, &config.endpoint, limits);
         let address = parts.metrics.resolve(config.advertise, METRICS_PORT);
         let lists = chores::write_lists(hosts, monitors.clone());
         tasks.spawn(stop.clone().run_until_cancelled_owned(lists));
@@ -230,7 +224,7 @@ impl Ports<'_> {
         &self,
         port: Option<SocketAddr>,
         relayed: mpsc::Receiver<AnyConnection>,
-        relay: CoordinatorRelay,
+        coordinator: &str,
         (rate_bytes_per_s, reserve): (u64, Reserve),
     ) {
         let (host, plans) = (self.host, self.plans);
@@ -247,6 +241,10 @@ impl Ports<'_> {
             };
             self.tasks.spawn(port.run(self.stop.clone()));
         }
+        let relay = CoordinatorRelay {
+            endpoint: coordinator.to_owned(),
+            tls: self.identity.config(),
+        };
         let reach = Reach {
             tls: self.identity.config(),
             relay: Arc::new(relay),
