@@ -127,7 +127,7 @@ struct RunArguments {
     #[arg(long, env = "ISYONE_AGENT_COPY_RESERVE_MIB")]
     copy_reserve_mib: Option<u64>,
     /// Keep copies up with tenants that run on other hosts, and let this host's be followed, for moves with `--max-pause`. Not for
-    /// production yet: it has not been shown end to end.
+    /// production yet: its end-to-end test has not passed as a whole.
     #[arg(long, env = "ISYONE_AGENT_LIVE_MOVES", hide = true)]
     live_moves: bool,
     /// Name servers that Docker gives containers by its own options (dockerd --dns): tenants may ask these, wherever they are,

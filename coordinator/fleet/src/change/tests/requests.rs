@@ -21,8 +21,7 @@ fn a_request_id_stands_for_one_request_with_all_its_parameters() {
         bench.host("h2", resources(8, 32, 100));
         (bench, host)
     };
-    let alfa = || name::<TenantName>("alfa");
-    let key = || Some("r1".to_owned());
+    let (alfa, key) = (|| name::<TenantName>("alfa"), || Some("r1".to_owned()));
     let restart = |database| Command::RestartTenant {
         name: alfa(),
         database,
