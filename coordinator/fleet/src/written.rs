@@ -330,6 +330,7 @@ pub fn everything(fleet: &Fleet) -> Vec<Write> {
         copying: _,
         fenced: _,
         quarantines: _,
+        standbys: _,
     } = fleet;
     let mut values = vec![
         RecordValue::PlanDigest(plan_digest.clone()),

@@ -208,7 +208,7 @@ pub struct Fetching {
 pub fn is_fetching(state: &State, asked: &Fetching, now: UnixMs) -> bool {
     let tenant = state.fleet.tenants.get(&asked.tenant);
     let stands = tenant
-        .and_then(Tenant::standby)
+        .and_then(|tenant| tenant.standby())
         .is_some_and(|(place, standby)| {
             standby.job == asked.operation && !standby.anew && place.host == asked.to
         });
