@@ -353,7 +353,8 @@ pub struct TenantPlan {
     /// With [`DesiredState::Standby`]: its PostgreSQL runs, and follows the copy that lives. Nothing else of it does.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub follows: bool,
-    /// With [`DesiredState::Running`]: a copy that has followed takes over with what it has. Whom it has followed is lost.
+    /// With [`DesiredState::Running`]: a copy that has followed takes over with what it has. Whom it has followed is lost. Of no meaning to
+    /// one that has taken over.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub as_it_is: bool,
     /// What becomes of requests that still come here.
