@@ -2,7 +2,7 @@
 
 use prost::Message as _;
 
-const FILES: [&str; 12] = [
+const FILES: [&str; 16] = [
     "isyone/v1/access.proto",
     "isyone/v1/tenant.proto",
     "isyone/v1/host.proto",
@@ -13,16 +13,22 @@ const FILES: [&str; 12] = [
     "isyone/v1/edge.proto",
     "isyone/v1/top.proto",
     "isyone/v1/domain.proto",
+    "isyone/v1/backup.proto",
+    "isyone/v1/mail.proto",
+    "isyone/v1/settings.proto",
     "isyone/agent/v1/agent.proto",
+    "isyone/agent/v1/backup.proto",
     "isyone/agent/v1/peer.proto",
 ];
 
 /// Fields that are passed on as they came: taken out of the connection's buffer without a copy.
-const PASSED_ON: [&str; 4] = [
+const PASSED_ON: [&str; 6] = [
     ".isyone.agent.v1.AttachUp.data",
     ".isyone.agent.v1.AttachDown.data",
     ".isyone.agent.v1.RelayUp.data",
     ".isyone.agent.v1.RelayDown.data",
+    ".isyone.agent.v1.GetFileResponse.data",
+    ".isyone.agent.v1.PutFileRequest.data",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

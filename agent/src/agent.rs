@@ -10,36 +10,42 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use isyone_proto::plan::{JobOrder, JobWork};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
     task::JoinHandle,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::async_trait;
 
 use crate::{
+    backup::{
+        Backups, ContainerServers, CoordinatorStores, HostTenants, Make, Restore, Shipper, Verify,
+    },
     base::{
         beneath,
         bulk::AnyConnection,
-        config::{ConfigError, DataDir},
+        config::{AgentConfig, ConfigError, DataDir},
     },
     docker::Docker,
+    doctor,
     host::{
-        Gate, Host, Pace, chores, disk,
-        firewall::Sources,
+        Gate, Host, Pace, catcher, chores, disk,
+        firewall::{Nft, Sources},
         hosts::Hosts,
         identity::{IdentityError, LiveIdentity},
         ledger::{InForce, Ledger, LedgerError},
         monitors::Monitors,
         probe::Probe,
         relay::{self, Keeper},
-        usage,
+        space, usage,
     },
     jobs::{
-        Jobs,
+        JobError, Jobs, Progress, Work,
         fetch::{Fetch, Reserve},
         follow::Follow,
-        works::Works,
+        works,
     },
     link::{renew, session::Link},
     metrics::{self, loopback, scrape::Scraper},
@@ -161,6 +167,7 @@ impl Agent {
             peers: peer.map(|_| to_peers),
             connected,
         });
+        let nft = parts.firewall.as_ref().map(|applier| applier.nft.clone());
         if let Some(applier) = parts.firewall {
             host.gate.send_replace(Gate::Pending);
             let sources = sources(&host, &in_force, &hosts, &config.endpoint);
@@ -170,22 +177,24 @@ impl Agent {
             host: &host,
             plans: &in_force,
             identity: &identity,
+            config: &config,
             tasks: &tasks,
             stop: &stop,
         };
         ports.visitors(parts.relay);
+        tasks.spawn(catcher::run(host.clone(), in_force.clone(), stop.clone()));
+        // Whoever wants nothing left free has no room of his own to set aside.
+        ports.measures(nft, parts.copy_reserve != Reserve::NONE);
         let reconciler = tokio::spawn(reconcile::run(host.clone(), in_force.clone(), stop.clone()));
         tasks.spawn(link.run(stop.clone()));
         let limits = (parts.copy_rate_bytes_per_s, parts.copy_reserve);
-        ports.copies(peer, relayed, &config.endpoint, limits);
+        ports.copies(peer, relayed, limits);
         let address = parts.metrics.resolve(config.advertise, METRICS_PORT);
         let lists = chores::write_lists(hosts, monitors.clone());
         tasks.spawn(stop.clone().run_until_cancelled_owned(lists));
         ports.metrics(address, monitors, &scraper);
         let name = config.name.to_string();
         tasks.spawn(renew::run(identity, config.endpoint, name, stop.clone()));
-        tasks.spawn(usage::run(host.clone(), stop.clone()));
-        tasks.spawn(disk::run(host.clone(), in_force.clone(), stop.clone()));
         if let Some(listener) = parts.http {
             tasks.spawn(serve_loopback(listener, scraper, stop.clone()));
         }
@@ -214,17 +223,49 @@ struct Ports<'a> {
     host: &'a Arc<Host>,
     plans: &'a watch::Receiver<InForce>,
     identity: &'a LiveIdentity,
+    config: &'a AgentConfig,
     tasks: &'a TaskTracker,
     stop: &'a CancellationToken,
 }
 
+/// What jobs can be.
+struct Works {
+    copies: works::Works,
+    make: Make,
+    restore: Restore,
+    verify: Verify,
+}
+
+#[async_trait]
+impl Work for Works {
+    async fn attempt(&self, order: &JobOrder, progress: &Progress) -> Result<(), JobError> {
+        match order.work {
+            JobWork::Fetch { .. } | JobWork::Follow { .. } => {
+                self.copies.attempt(order, progress).await
+            }
+            JobWork::Backup(_) => self.make.attempt(order, progress).await,
+            JobWork::Restore(_) => self.restore.attempt(order, progress).await,
+            JobWork::Verify(_) => self.verify.attempt(order, progress).await,
+        }
+    }
+
+    fn most_attempts(&self, order: &JobOrder) -> Option<u32> {
+        match order.work {
+            JobWork::Backup(_) => self.make.most_attempts(order),
+            JobWork::Fetch { .. }
+            | JobWork::Follow { .. }
+            | JobWork::Restore(_)
+            | JobWork::Verify(_) => None,
+        }
+    }
+}
+
 impl Ports<'_> {
-    /// What moves tenants' data between hosts: the port of other agents, and our own jobs.
+    /// What moves tenants' data between hosts and to destinations of backups: the port of other agents, our own jobs, shipments.
     fn copies(
         &self,
         port: Option<SocketAddr>,
         relayed: mpsc::Receiver<AnyConnection>,
-        coordinator: &str,
         (rate_bytes_per_s, reserve): (u64, Reserve),
     ) {
         let (host, plans) = (self.host, self.plans);
@@ -242,7 +283,7 @@ impl Ports<'_> {
             self.tasks.spawn(port.run(self.stop.clone()));
         }
         let relay = CoordinatorRelay {
-            endpoint: coordinator.to_owned(),
+            endpoint: self.config.endpoint.clone(),
             tls: self.identity.config(),
         };
         let reach = Reach {
@@ -251,9 +292,30 @@ impl Ports<'_> {
         };
         let fetch = Arc::new(Fetch::new(host.clone(), plans.clone(), reach, reserve));
         let follow = Follow::new(fetch.clone(), host.clone(), databases, rate_bytes_per_s);
-        let works = Works { fetch, follow };
+        let backups = backups(host, self.config, plans, self.identity, rate_bytes_per_s);
+        let restore = Restore {
+            backups: backups.clone(),
+            servers: Arc::new(ContainerServers(host.clone())),
+            reserve,
+        };
+        let verify = Verify::new(restore.clone());
+        self.tasks.spawn(verify.clone().sweep(self.stop.clone()));
+        let works = Works {
+            copies: works::Works { fetch, follow },
+            make: Make(backups.clone()),
+            restore,
+            verify,
+        };
         let jobs = Jobs::new(host.clone(), Arc::new(works), rate_bytes_per_s);
-        self.tasks.spawn(jobs.run(plans.clone(), self.stop.clone()));
+        let shipper = Shipper::new(backups);
+        self.tasks.spawn(shipper.run(self.stop.clone()));
+        let (host, plans, stop) = (host.clone(), plans.clone(), self.stop.clone());
+        self.tasks.spawn(async move {
+            if let Err(e) = ContainerServers(host).sweep().await {
+                tracing::warn!("whether a restore has left something cannot be seen: {e}");
+            }
+            jobs.run(plans, stop).await;
+        });
     }
 
     /// Where tenants' visitors arrive: at the relay, if there is to be one.
@@ -266,6 +328,20 @@ impl Ports<'_> {
         let following = relay::run(host.clone(), self.plans.clone(), stop.clone());
         self.tasks.spawn(following);
         self.tasks.spawn(keeper.run(host, stop));
+    }
+
+    /// What looks at tenants and the machine, over and over.
+    fn measures(&self, nft: Option<Nft>, reserves: bool) {
+        let (host, stop) = (self.host, self.stop);
+        self.tasks.spawn(usage::run(host.clone(), stop.clone()));
+        self.tasks
+            .spawn(space::run(host.clone(), reserves, stop.clone()));
+        self.tasks
+            .spawn(disk::run(host.clone(), self.plans.clone(), stop.clone()));
+        if let Some(nft) = nft {
+            self.tasks
+                .spawn(doctor::watch(host.clone(), nft, stop.clone()));
+        }
     }
 
     fn metrics(
@@ -308,6 +384,25 @@ fn open_host(parts: &AgentParts, advertise: IpAddr) -> Result<Arc<Host>, StartEr
         host = host.with_relay();
     }
     Ok(Arc::new(host))
+}
+
+/// What ships tenants' backups; it does nothing for tenants whose plan has none.
+fn backups(
+    host: &Arc<Host>,
+    config: &AgentConfig,
+    plans: &watch::Receiver<InForce>,
+    identity: &LiveIdentity,
+    rate_bytes_per_s: u64,
+) -> Arc<Backups> {
+    let stores = CoordinatorStores::new(config.endpoint.clone(), identity.config());
+    Arc::new(Backups::new(
+        host.clone(),
+        config.name.clone(),
+        plans.clone(),
+        Arc::new(HostTenants::new(host.clone())),
+        Arc::new(stores),
+        rate_bytes_per_s,
+    ))
 }
 
 fn scraper(

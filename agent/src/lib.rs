@@ -11,8 +11,10 @@
 //! | `tenant` | one tenant at work, and the loops that wake it | what to do (plan), what is shared (host) | base, plan, docker, host |
 //! | `peer` | bulk data between hosts' agents, for as long as the plan grants it | what it is for | base, host, plan, tenant |
 //! | `jobs` | long work beside the tenants' loops, as the plan orders it | reports (link), a tenant's stack (tenant) | base, host, peer, tenant |
+//! | `backup` | tenants' backups: shipped by themselves, or as jobs order | when a base is made, what is kept (the coordinator) | base, docker, host, jobs, peer, plan, tenant |
 //! | `link` | the coordinator: joining, the session, reports, renewal | what a plan causes | base, plan, docker, host |
 //! | `metrics` | the pages that Prometheus scrapes | reports to the coordinator | base, plan, host |
+//! | `doctor` | what of this host can break a tenant, each as a check with its remedy | mending it (host, tenant) | base, docker, host |
 //! | `relay` | `isy-agent relay`: the program around the host's relay | when it is started, what it is told (host) | base, plan, host |
 //! | `agent` | puts it together | the command line (main) | all |
 //!
@@ -27,8 +29,10 @@
 )]
 
 pub mod agent;
+pub mod backup;
 pub mod base;
 pub mod docker;
+pub mod doctor;
 pub mod host;
 pub mod jobs;
 pub mod link;

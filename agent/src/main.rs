@@ -15,9 +15,10 @@ use isyone_agent::{
     agent::{Agent, AgentParts, PortAddress},
     base::config::DataDir,
     docker::engine::Engine,
+    doctor::{self, Patient},
     host::{
         Pace,
-        firewall::Applier,
+        firewall::{Applier, Nft, Repair},
         probe::NetProbe,
         relay::{Keeper, Program, version},
     },
@@ -25,7 +26,7 @@ use isyone_agent::{
     link::join::{JoinOptions, Joined, join},
     relay,
 };
-use isyone_proto::{ids::HostName, token::JoinToken};
+use isyone_proto::{finding, ids::HostName, token::JoinToken};
 use isyone_telemetry::{Format, Telemetry};
 use tokio::{net::TcpListener, signal::unix::SignalKind};
 
@@ -34,9 +35,9 @@ const DATA_DIR: &str = "/var/lib/isyone-agent";
 /// Most tasks end at once; the rest are abandoned, as a crash would abandon them.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What is logged unless `RUST_LOG` says otherwise. Of the library that tenants' databases are asked with only what is wrong:
-/// it repeats what they answer.
-const LOGGED: &str = "info,tokio_postgres=warn";
+/// What is logged unless `RUST_LOG` says otherwise. Of these libraries only what is wrong: one repeats what tenants' databases
+/// answer, the other tells its progress.
+const LOGGED: &str = "info,tokio_postgres=warn,rustic_core=warn";
 /// How long a stop may wait for the trace collector.
 const LAST_TRACES: Duration = Duration::from_secs(3);
 
@@ -60,9 +61,46 @@ enum AgentCommand {
     /// Run this host's relay, at which tenants' visitors arrive. The agent starts one by itself, unless it is told otherwise
     /// (`run --relay`).
     Relay(RelayArguments),
+    /// Look at everything of this host that can break a tenant: what was found, why it matters, what to do. Changes nothing; works
+    /// before the host has joined, and while the agent runs.
+    Doctor(DoctorArguments),
     /// Print the version.
     Version,
 }
+
+#[derive(Args)]
+#[command(after_help = DOCTOR_EXAMPLES)]
+struct DoctorArguments {
+    /// Data directory.
+    #[arg(long, env = "ISYONE_AGENT_DATA", default_value = DATA_DIR)]
+    data_dir: PathBuf,
+    /// The Docker Engine.
+    #[arg(
+        long,
+        env = "ISYONE_DOCKER",
+        default_value = "unix:///var/run/docker.sock"
+    )]
+    docker: String,
+    /// Directory for tenants' data, if it is not in Docker's data directory.
+    #[arg(long, env = "ISYONE_TENANTS_DIR")]
+    tenants_dir: Option<PathBuf>,
+    /// For programs.
+    #[arg(long, short, value_enum, default_value = "text")]
+    output: Output,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+const DOCTOR_EXAMPLES: &str = "\
+The worst comes first. Exit code: 0 nothing bad, 1 something is.
+
+Examples:
+  isy-agent doctor
+  isy-agent doctor -o json | jq '.[] | select(.level == \"bad\")'";
 
 #[derive(Args)]
 struct JoinArguments {
@@ -149,6 +187,10 @@ struct RunArguments {
     /// Start tenants even where no packet filter can be put up. They can then reach each other.
     #[arg(long, env = "ISYONE_INSECURE_NO_FIREWALL")]
     insecure_no_firewall: bool,
+    /// Restart Docker (`systemctl restart docker`) when its own rules of the packet filter are gone, as after `nft flush ruleset`; only
+    /// while its `live-restore` is on, so that tenants run on. Without this the host is shown as degraded, with the command.
+    #[arg(long, env = "ISYONE_AGENT_REPAIR_DOCKER")]
+    repair_docker: bool,
 }
 
 #[derive(Args)]
@@ -231,6 +273,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             println!("isy-agent {}", env!("CARGO_PKG_VERSION"));
             Ok(())
         }
+        AgentCommand::Doctor(arguments) => runtime.block_on(see_doctor(arguments)),
         AgentCommand::Join(arguments) => runtime.block_on(join_fleet(arguments)),
         AgentCommand::Relay(arguments) if arguments.stop => {
             let data = DataDir::new(arguments.data_dir);
@@ -327,6 +370,26 @@ async fn join_fleet(arguments: JoinArguments) -> anyhow::Result<()> {
     Ok(())
 }
 
+async fn see_doctor(arguments: DoctorArguments) -> anyhow::Result<()> {
+    let patient = Patient {
+        data: DataDir::new(arguments.data_dir),
+        docker: Arc::new(Engine::new(&arguments.docker)),
+        tenants_dir: arguments.tenants_dir,
+        nft: Nft::default(),
+    };
+    let found = doctor::examine(&patient).await;
+    match arguments.output {
+        Output::Text => print!("{}", finding::text(&found)),
+        Output::Json => println!("{}", serde_json::to_string_pretty(&found)?),
+    }
+    let bad = found
+        .iter()
+        .filter(|f| f.level == finding::Level::Bad)
+        .count();
+    anyhow::ensure!(bad == 0, "{bad} of {} checks are bad", found.len());
+    Ok(())
+}
+
 async fn serve(arguments: RunArguments) -> anyhow::Result<()> {
     let data = DataDir::new(arguments.data_dir);
     data.load_config()?; // a host that has not joined gets no lock file
@@ -353,6 +416,10 @@ async fn serve(arguments: RunArguments) -> anyhow::Result<()> {
         firewall: Some(Applier {
             insecure: arguments.insecure_no_firewall,
             resolvers: arguments.resolvers,
+            repair: Repair {
+                allowed: arguments.repair_docker,
+                ..Repair::default()
+            },
             ..Applier::default()
         }),
     })?;

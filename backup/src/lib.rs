@@ -34,7 +34,7 @@ pub use key::Key;
 pub use reader::{Entry, EntryKind, Reader};
 pub use repository::Repository;
 pub use restore::{Existing, Owner, Restored, Target};
-pub use retention::{Keep, Kept, forgettable, kept};
+pub use retention::{Evidence, Keep, Kept, forgettable, kept};
 pub use snapshot::{Label, Listing, Purpose, Snapshot};
 pub use source::Part;
 pub use store::Store;

@@ -16,7 +16,7 @@ use chacha20poly1305::{
     Key, XChaCha20Poly1305, XNonce,
     aead::{Aead as _, Generate as _, KeyInit as _, Payload},
 };
-use isyone_fleet::written::Write;
+use isyone_fleet::written::{Contents, RecordValue, Write};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -111,6 +111,17 @@ pub async fn write_database(writes: &[Write], path: &Path) -> Result<(), BackupE
         .and_then(|()| std::fs::rename(&unfinished, path))
         .and_then(|()| std::fs::File::open(directory)?.sync_all())
         .map_err(at(path))
+}
+
+/// Writes a database with what was read of another one; see [`write_database`].
+pub async fn copy_database(contents: Contents, path: &Path) -> Result<(), BackupError> {
+    let records = contents.records.into_iter().map(RecordValue::Copy);
+    let events = contents
+        .events
+        .into_iter()
+        .map(|event| Write::Event(event.into()));
+    let writes: Vec<Write> = records.map(Write::Put).chain(events).collect();
+    write_database(&writes, path).await
 }
 
 /// How hard guessing is made.

@@ -4,13 +4,17 @@
 //! Works on the database of a coordinator that does not run. Not here: the command line (program), and what the change is
 //! (isyone_fleet::change).
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use isyone_fleet::{
     change::{self, ChangeError, Command, Effects, Stamp},
+    desired::Fleet,
     settings::Settings,
     state::State,
-    written::{self, UnreadableRecord},
+    written::{self, UnreadableRecord, Write},
 };
 
 use crate::{
@@ -57,6 +61,17 @@ pub async fn open(data_dir: &Path) -> Result<SqliteStore, RebuildError> {
         return Err(RebuildError::NoDatabase(path));
     }
     SqliteStore::open(&path).await.map_err(RebuildError::Open)
+}
+
+/// A fleet as a rebuilt coordinator begins with it, for an empty store: no host was heard since.
+pub fn begun(fleet: &Fleet) -> Vec<Write> {
+    let mut fleet = fleet.clone();
+    let hosts: Vec<_> = fleet.hosts.values().cloned().collect();
+    for mut host in hosts {
+        Arc::make_mut(&mut host).unheard = true;
+        fleet.hosts.insert(host.name.clone(), host);
+    }
+    written::everything(&fleet)
 }
 
 /// Raises the incarnation by one, in one commit.

@@ -8,7 +8,9 @@ use clap_complete::Shell;
 use crate::{
     app::App,
     exit::{Exit, Failure, Outcome},
-    nouns::{cert, context, edge, events, host, op, operator, tenant, top, version},
+    nouns::{
+        backup, cert, context, doctor, edge, events, host, op, operator, tenant, top, version,
+    },
     options::Global,
 };
 
@@ -44,6 +46,9 @@ pub enum Noun {
     /// Machines that run tenants
     #[command(subcommand)]
     Host(host::HostCommand),
+    /// Backups of tenants, and what each tenant would lose if its host died now
+    #[command(subcommand)]
+    Backup(backup::BackupCommand),
     /// Operations: long work, its steps and how far it is
     #[command(subcommand)]
     Op(op::OpCommand),
@@ -57,6 +62,8 @@ pub enum Noun {
     Edge(edge::EdgeCommand),
     /// Follow hosts and tenants on a screen: CPU, memory, requests, errors, latency, state
     Top(top::Top),
+    /// What is wrong with the fleet, why it matters, and what to do
+    Doctor(doctor::Doctor),
     /// People and programs that may use the coordinator
     #[command(subcommand)]
     Operator(operator::OperatorCommand),
@@ -84,11 +91,13 @@ impl Noun {
         match self {
             Self::Tenant(command) => command.run(app).await,
             Self::Host(command) => command.run(app).await,
+            Self::Backup(command) => command.run(app).await,
             Self::Op(command) => command.run(app).await,
             Self::Events(command) => command.run(app).await,
             Self::Cert(command) => command.run(app).await,
             Self::Edge(command) => command.run(app).await,
             Self::Top(command) => command.run(app).await,
+            Self::Doctor(command) => command.run(app).await,
             Self::Operator(command) => command.run(app).await,
             Self::Context(command) => command.run(app),
             Self::Version(command) => command.run(app).await,

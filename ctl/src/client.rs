@@ -14,6 +14,7 @@ use std::{
 use arc_swap::ArcSwap;
 use isyone_proto::{
     pb::v1::{
+        backup_service_client::BackupServiceClient,
         certificate_service_client::CertificateServiceClient,
         domain_service_client::DomainServiceClient, edge_service_client::EdgeServiceClient,
         event_service_client::EventServiceClient, host_service_client::HostServiceClient,
@@ -123,6 +124,9 @@ impl Client {
     }
     pub fn operators(&self) -> OperatorServiceClient<Traced<Channel>> {
         OperatorServiceClient::new(self.channel.clone())
+    }
+    pub fn backups(&self) -> BackupServiceClient<Traced<Channel>> {
+        BackupServiceClient::new(self.channel.clone())
     }
     pub fn edges(&self) -> EdgeServiceClient<Traced<Channel>> {
         EdgeServiceClient::new(self.channel.clone())

@@ -8,6 +8,7 @@ pub fn flag_of(field: &str) -> Option<&'static str> {
     let bare = bare(field);
     let name = bare.strip_prefix("start.").unwrap_or(&bare);
     let name = name.strip_prefix("spec.").unwrap_or(name);
+    let name = name.strip_prefix("settings.").unwrap_or(name);
     Some(match name {
         "name" => "NAME",
         "id" => "ID",
@@ -31,6 +32,7 @@ pub fn flag_of(field: &str) -> Option<&'static str> {
         "is_down" => "--is-down",
         "host_labels" | "labels" => "--label",
         "admin_login" => "--login",
+        "signup" => "--signup",
         "force" => "--force",
         "dry_run" => "--dry-run",
         "cancel_running" => "--cancel-running",
@@ -42,7 +44,7 @@ pub fn flag_of(field: &str) -> Option<&'static str> {
         "networks" | "networks.networks" => "--allow",
         "put_user" | "put_user.name" => "--user",
         // Never typed as an option.
-        "put_user.password" => "the password",
+        "put_user.password" | "password" => "the password",
         "remove_users" => "--remove-user",
         "remove_all_users" => "--no-users",
         "rate" | "rate.average" | "rate.burst" => "--rate",
@@ -56,6 +58,14 @@ pub fn flag_of(field: &str) -> Option<&'static str> {
         "timestamps" => "--timestamps",
         "after_sequence" => "--after",
         "tenant" => "--tenant",
+        "tenants" => "TENANT",
+        "all" => "--all",
+        "notes" => "--note",
+        "destination" => "--destination",
+        "new_name" => "--as",
+        "latest" | "backup_id" | "time" => "--to",
+        "live" => "--live",
+        "bad_only" => "--bad",
         "active_only" => "--active",
         "phase" => "--phase",
         "show_deleted" => "--deleted",
@@ -67,6 +77,23 @@ pub fn flag_of(field: &str) -> Option<&'static str> {
         "filter" => "--filter",
         "order" => "--sort",
         "limit" => "--rows",
+        _ => return settings_flag_of(name),
+    })
+}
+
+/// The same of a tenant's settings: how it sends mail, and its Odoo's.
+fn settings_flag_of(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "port" => "--port",
+        "tls" => "--tls",
+        "unverified" => "--no-verify",
+        "user" => "--user",
+        "sender_domain" => "--sender-domain",
+        "from_filter" => "--from-filter",
+        "alias_domain" => "--alias-domain",
+        "per_day" => "--per-day",
+        "set" => "SETTING=VALUE",
+        "unset" => "--unset",
         _ => return None,
     })
 }
@@ -85,9 +112,12 @@ const OURS: &[&str] = &[
     "resize.rows",
     "reverse",
     "rows",
+    "settings",
+    "settings.kind",
     "stdin",
     "stdin_eof",
     "tty",
+    "with_settings",
 ];
 
 /// `spec.host_labels["zone"]` is `spec.host_labels`, `networks[0]` is `networks`.

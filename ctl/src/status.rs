@@ -332,7 +332,9 @@ fn hint(doing: &str, code: Code, reason: &str, peer: &Peer) -> Option<String> {
 
 /// The command that lists the right names.
 fn list_of(doing: &str) -> &'static str {
-    if doing.contains("certificate") {
+    if doing.starts_with("show backup") {
+        "`isyctl backup list` shows the backups"
+    } else if doing.contains("certificate") {
         "`isyctl cert list` shows the certificates"
     } else if doing.contains("edge") {
         "`isyctl edge list` shows the edges"

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # Build `odoo:19.0`, the real Odoo 19, out of Debian's odoo-19, to the contract of the official image.
 # The package is in sid only. It is pure Python and is put on trixie, whose Python 3.13 Odoo 19 supports; on
-# sid's own 3.14 it does not start (importlib.resources, WeakSet.copy). There is no wkhtmltopdf: no PDF reports.
+# sid's own 3.14 it does not start (importlib.resources, WeakSet.copy). It prints with wkhtmltopdf.sh's build, which there is for x86-64 only.
 #   ODOO_LANGS="pt_BR" ODOO_L10N="l10n_br*" bash build.sh
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=../lib.sh
 . "$(dirname "$0")/../lib.sh"
 : "${TAG:=odoo:19.0}"
 : "${ODOO_LANGS=pt_BR}"                                               # translations kept; "" = none
-: "${ODOO_L10N=l10n_br* l10n_latam_base l10n_latam_invoice_document}" # country modules kept (globs)
+# Country modules kept (globs): one of each kind of books that is tested, without what declares to tax offices.
+: "${ODOO_L10N=l10n_br* l10n_latam_base l10n_latam_invoice_document l10n_es l10n_mx l10n_pt l10n_us l10n_us_account}"
 SUITE=trixie
 export EXTRA_SUITE=sid ODOO_UID=100 ODOO_GID=101 # the official image's numbers
 ADDONS=/usr/lib/python3/dist-packages/odoo/addons
@@ -30,7 +31,7 @@ for path in 'l10n_*/i18n/*.pot' '*/tests/*' 'test_*' '*/static/tests/*' '*/stati
   '*/static/description/index.html' '*/static/description/*.jpg'; do out "$ADDONS/$path"; done
 LOCALES=/usr/share/python-babel-localedata/locale-data
 out "$LOCALES/*"
-for lang in root en en_001 en_US en_GB pt pt_BR pt_PT $ODOO_LANGS; do keep "$LOCALES/$lang.dat"; done
+for lang in root en en_001 en_US en_GB pt pt_BR pt_PT es es_ES es_419 es_MX $ODOO_LANGS; do keep "$LOCALES/$lang.dat"; done
 for path in '/usr/share/fonts/X11/*' '/usr/share/fonts/woff/*' '/usr/lib/*/gconv/*' '/usr/share/zoneinfo/right/*'; do out "$path"; done
 set +f
 
@@ -52,10 +53,19 @@ hooks=(
   --customize-hook='chmod 755 "$1/entrypoint.sh" "$1/usr/local/bin/wait-for-psql"'
   --customize-hook='chown "$ODOO_UID:$ODOO_GID" "$1/etc/odoo/odoo.conf"; chmod 640 "$1/etc/odoo/odoo.conf"')
 
+if [ "$(dpkg --print-architecture)" = amd64 ]; then
+  bash "$HERE/odoo/wkhtmltopdf.sh"
+  # shellcheck disable=SC2016  # as above
+  hooks+=(--customize-hook="upload $CACHE/bin/wkhtmltopdf /usr/local/bin/wkhtmltopdf" --customize-hook='chmod 755 "$1/usr/local/bin/wkhtmltopdf"')
+fi
+
+# What wkhtmltopdf is linked with, and a font for what reports name none for (the package has Montserrat alone, without most scripts).
+PRINTING=libxrender1,libxext6,libfontconfig1,libfreetype6,libstdc++6,fonts-dejavu-core
+# python3-phonenumbers: what Odoo installs by itself with the books of countries of the EU needs it (account_peppol), and the package only recommends it.
 # tzdata-legacy: zone names that pytz expects (US/Pacific…); without them start-up takes a slow, fragile way.
 build_image "$TAG" 'ENV LANG=C.UTF-8 ODOO_RC=/etc/odoo/odoo.conf PYTHONUNBUFFERED=1
 VOLUME ["/var/lib/odoo", "/mnt/extra-addons"]
 EXPOSE 8069 8071 8072
 USER odoo
 ENTRYPOINT ["/entrypoint.sh"]
-CMD ["odoo"]' "$SUITE" odoo-19,tzdata-legacy "${rules[@]}" "${hooks[@]}"
+CMD ["odoo"]' "$SUITE" "odoo-19,tzdata-legacy,python3-phonenumbers,$PRINTING" "${rules[@]}" "${hooks[@]}"

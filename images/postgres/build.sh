@@ -1,10 +1,14 @@
 #!/usr/bin/env bash
-# Build `postgres:15` out of Debian's own package, to the contract of the official image that isyone uses.
+# Build `postgres:15` or, with TAG=postgres:17, the one of Debian 13 out of Debian's own package, to the contract of the official image that isyone uses.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=../lib.sh
 . "$(dirname "$0")/../lib.sh"
 : "${TAG:=postgres:15}"
-MAJOR=15 SUITE=bookworm
+case ${MAJOR:=${TAG##*:}} in
+  15) SUITE=bookworm ;;
+  17) SUITE=trixie ;;
+  *) die "no Debian release has PostgreSQL $MAJOR: 15 and 17 there are (set MAJOR where TAG does not end in it)" ;;
+esac
 export PG_MAJOR=$MAJOR PG_UID=999 # the official Debian image's uid: volumes stay exchangeable
 BIN=/usr/lib/postgresql/$MAJOR/bin
 

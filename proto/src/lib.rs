@@ -16,5 +16,6 @@ pub mod tls;
 
 /// Re-exported so that programs get the checked types together with the border that makes them.
 pub use isyone_types::{
-    disk, echo, generation, identity, ids, network, operation, plan, report, spec, token,
+    backup, disk, echo, finding, generation, identity, ids, known, mail, network, odoo, operation,
+    plan, proof, report, spec, token,
 };

@@ -32,10 +32,14 @@ pub(crate) const ODOO: &str = "odoo:19.0";
 /// Odoo on a machine with a registry.
 pub(crate) const ODOO_18: &str = "odoo:18.0";
 pub(crate) const POSTGRES: &str = "postgres:15";
+/// That of the edition 19.0 of a fresh configuration.
+pub(crate) const POSTGRES_17: &str = "postgres:17";
 /// Stands in for both Odoo and PostgreSQL, in tests with many tenants.
 pub(crate) const STANDIN: &str = "isyone/standin:4";
 /// The same image under a second name.
 pub(crate) const STANDIN_POSTGRES: &str = "isyone/standin-postgres:4";
+/// A mail server of Debian's, for tests.
+pub(crate) const MAIL: &str = "isyone/mail:1";
 /// Traefik as an image; the demo uses the binary.
 pub(crate) const TRAEFIK: &str = "traefik:3.7";
 
@@ -74,9 +78,19 @@ const ITEMS: &[Item] = &[
         kind: ItemKind::Public,
     },
     Item {
+        name: POSTGRES_17,
+        script: "postgres/build.sh",
+        kind: ItemKind::Public,
+    },
+    Item {
         name: ODOO,
         script: "odoo/build.sh",
         kind: ItemKind::Public,
+    },
+    Item {
+        name: MAIL,
+        script: "mail/build.sh",
+        kind: ItemKind::Own,
     },
     Item {
         name: "traefik",
@@ -270,7 +284,15 @@ fn make(item: &Item) -> Result<()> {
         need_root(&format!("building {}", item.name))?;
     }
     let script = paths::root().join("images").join(item.script);
-    let once = || run(cmd("bash", [&script]).env("CACHE", paths::cache()));
+    let once = || {
+        let mut script = cmd("bash", [&script]);
+        script.env("CACHE", paths::cache());
+        // One script makes both PostgreSQLs.
+        if item.kind == ItemKind::Public {
+            script.env("TAG", item.name);
+        }
+        run(&mut script)
+    };
     // A mirror fails now and then; an error of our own fails again.
     let twice = once().or_else(|err| {
         say!("{}: {err:#}; trying once more", item.name);

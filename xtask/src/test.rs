@@ -6,11 +6,11 @@
 //! `ISYONE_PYTHON` (an interpreter with gRPC) and `ISYONE_BROWSER` (1: there is a Chromium with its driver).
 
 use crate::cmd::{cargo, cmd, output, run, run_within, say, succeeds, took};
+use crate::totals::{Totals, count};
 use crate::{bench, images, paths, seal, setup};
 use anyhow::{Context as _, Result, bail};
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 /// Options of `test`.
@@ -20,12 +20,22 @@ pub(crate) struct Args {
     #[arg(long)]
     fast: bool,
     /// Also run the long forms: a million steps of the simulated fleet, every death of the walk, the whole
-    /// bombardment of a tenant; shows where planted bugs are found
-    #[arg(long)]
-    long: bool,
+    /// bombardment of a tenant, the books of five countries; shows where planted bugs are found. With `chaos` only
+    /// that: orders and faults on three hosts for ISYONE_CHAOS_MINUTES (30), repeatable by ISYONE_CHAOS_SEED
+    #[arg(long, value_enum, value_name = "FORM", num_args = 0..=1, default_missing_value = "all")]
+    long: Option<Form>,
     /// Run only this step (may be given several times)
     #[arg(long, value_enum, value_name = "STEP")]
     only: Vec<Step>,
+}
+
+/// Which long forms.
+#[derive(Clone, Copy, PartialEq, Debug, clap::ValueEnum)]
+enum Form {
+    /// every one but chaos, after everything else
+    All,
+    /// half an hour of orders and faults, and what that needs
+    Chaos,
 }
 
 #[derive(Clone, Copy, PartialEq, Debug, clap::ValueEnum)]
@@ -73,6 +83,9 @@ const PYTHON_PACKAGES: &str = "docs/python-client/requirements.txt";
 /// The packages are some 10 MB, prebuilt.
 const PIP_LIMIT: Duration = Duration::from_secs(300);
 
+/// For how long chaos lasts.
+const CHAOS_MINUTES: &str = "ISYONE_CHAOS_MINUTES";
+
 /// Cloning the advisory database takes seconds if it is reachable.
 const ADVISORY_LIMIT: Duration = Duration::from_secs(120);
 
@@ -85,7 +98,7 @@ pub(crate) fn run_tests(args: &Args) -> Result<ExitCode> {
     let done: Vec<_> = STEPS
         .into_iter()
         .filter(|step| wanted(*step, args))
-        .map(|step| timed(step, args.fast))
+        .map(|step| timed(step, args))
         .collect();
     eprintln!("\n--- cargo xtask test: {} ---", took(start));
     for (step, outcome, time) in &done {
@@ -109,14 +122,17 @@ pub(crate) fn run_tests(args: &Args) -> Result<ExitCode> {
 
 fn wanted(step: Step, args: &Args) -> bool {
     let needs_docker = matches!(step, Step::Setup | Step::Images | Step::Browser);
-    let chosen = match step {
-        Step::Long => args.long && args.only.is_empty(),
-        _ => args.only.is_empty(),
+    let of_chaos = matches!(step, Step::Setup | Step::Images | Step::Build | Step::Long);
+    let chosen = match (step, args.long) {
+        _ if !args.only.is_empty() => false,
+        (_, Some(Form::Chaos)) => of_chaos,
+        (Step::Long, None) => false,
+        _ => true,
     };
     (chosen || args.only.contains(&step)) && !(args.fast && needs_docker)
 }
 
-fn timed(step: Step, fast: bool) -> (Step, Outcome, String) {
+fn timed(step: Step, args: &Args) -> (Step, Outcome, String) {
     eprintln!("\n--- {step:?} ---");
     let start = Instant::now();
     let outcome = match step {
@@ -128,9 +144,10 @@ fn timed(step: Step, fast: bool) -> (Step, Outcome, String) {
         Step::Python => python(),
         Step::Browser => browser(),
         Step::Build => quiet(&["build", "--workspace", "--bins"]),
-        Step::Test => tests(fast),
+        Step::Test => tests(args.fast),
+        Step::Long if args.long == Some(Form::Chaos) => chaos(),
         Step::Long => long(),
-        Step::Bench => bench::small(!fast),
+        Step::Bench => bench::small(!args.fast),
     };
     if let Err(err) = &outcome {
         say!("{step:?}: {err:#}");
@@ -258,7 +275,14 @@ fn browser() -> Outcome {
 /// for is looked at.
 fn long() -> Outcome {
     seal::on(seal::Holder::Test)?;
-    let real = long_forms(&["e2e::walk", "e2e::bombard", "--test-threads=1"]);
+    let real = long_forms(&[
+        "e2e::walk",
+        "e2e::bombard",
+        "e2e::wanted",
+        "e2e::backups",
+        "e2e::reboot",
+        "--test-threads=1",
+    ]);
     seal::off(seal::Holder::Test);
     let (real, real_passed) = real?;
     let (simulated, passed) = long_forms(&["simulation::", "bodies::a_large_upload"])?;
@@ -268,12 +292,28 @@ fn long() -> Outcome {
     Ok(format!("{real}; {simulated}"))
 }
 
+/// The run says what it does, and its seed.
+fn chaos() -> Outcome {
+    seal::on(seal::Holder::Test)?;
+    let minutes = std::env::var(CHAOS_MINUTES).unwrap_or_else(|_| "30".to_owned());
+    let mut command = long_command(&["e2e::chaos"]);
+    let counted = count(command.env(CHAOS_MINUTES, &minutes));
+    seal::off(seal::Holder::Test);
+    match counted? {
+        (totals, true) => Ok(format!("{minutes} minutes, {totals}")),
+        (totals, false) => bail!("{totals}"),
+    }
+}
+
 fn long_forms(which: &[&str]) -> Result<(Totals, bool)> {
+    count(long_command(which).env("ISYONE_LONG", "1"))
+}
+
+fn long_command(which: &[&str]) -> Command {
     let mut command = cargo(&["test", "--workspace", "--test", "all", "--"]);
     command.arg("--nocapture").args(which);
     real_parts(&mut command);
-    command.env("ISYONE_LONG", "1");
-    count(&mut command)
+    command
 }
 
 /// Tells tests where the real components are.
@@ -317,106 +357,31 @@ fn tests(fast: bool) -> Outcome {
     Ok(note)
 }
 
-/// Sums over all test binaries.
-#[derive(Default, Debug, PartialEq)]
-struct Totals {
-    passed: u32,
-    failed: u32,
-    ignored: u32,
-    binaries: u32,
-    panics: Panics,
-}
-
-/// The first lines of each panic, to be repeated at the end of an output of thousands of lines: at most `MOST`, shortened.
-#[derive(Default, Debug, PartialEq)]
-struct Panics {
-    lines: Vec<String>,
-    /// How many lines of the panic that is being read are still to come.
-    wanted: u8,
-}
-
-impl Panics {
-    const MOST: usize = 60;
-    const EACH: u8 = 4;
-    const WIDTH: usize = 300;
-
-    fn add(&mut self, line: &str) {
-        if line.starts_with("thread '") && line.contains("panicked at") {
-            self.wanted = Self::EACH;
-        }
-        if line.starts_with("stack backtrace:") || line.starts_with("note: ") || line.is_empty() {
-            self.wanted = 0;
-        }
-        if self.wanted > 0 && self.lines.len() < Self::MOST {
-            self.wanted -= 1;
-            self.lines.push(line.chars().take(Self::WIDTH).collect());
-        }
-    }
-}
-
-impl Totals {
-    /// Adds a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; …`.
-    fn add(&mut self, line: &str) {
-        let Some(result) = line.strip_prefix("test result: ") else {
-            return;
-        };
-        let number = |what: &str| {
-            let words: Vec<&str> = result.split([' ', ';']).collect();
-            words
-                .windows(2)
-                .find(|pair| pair[1] == what)
-                .and_then(|pair| pair[0].parse().ok())
-                .unwrap_or(0)
-        };
-        self.passed += number("passed");
-        self.failed += number("failed");
-        self.ignored += number("ignored");
-        self.binaries += 1;
-    }
-}
-
-impl std::fmt::Display for Totals {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            passed,
-            failed,
-            ignored,
-            binaries,
-            panics,
-        } = self;
-        write!(
-            f,
-            "{passed} tests passed, {failed} failed, {ignored} ignored, in {binaries} test binaries"
-        )?;
-        if *failed > 0 {
-            for line in &panics.lines {
-                write!(f, "\n        {line}")?;
-            }
-        }
-        Ok(())
-    }
-}
-
-fn count(command: &mut Command) -> Result<(Totals, bool)> {
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot run cargo")?;
-    let mut totals = Totals::default();
-    for line in BufReader::new(child.stdout.take().context("cargo has no output")?).split(b'\n') {
-        let line = line?;
-        let line = String::from_utf8_lossy(&line);
-        println!("{line}");
-        totals.add(&line);
-        totals.panics.add(&line);
-    }
-    Ok((totals, child.wait()?.success()))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Path, Totals, pip_install};
+    use super::{Args, Path, STEPS, Step, pip_install, wanted};
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn chaos_is_run_alone_and_the_other_long_forms_after_everything() {
+        let steps = |words: &str| -> Vec<Step> {
+            let words = ["test"].into_iter().chain(words.split_whitespace());
+            let line = <Line as clap::Parser>::try_parse_from(words).unwrap();
+            let all = STEPS.into_iter();
+            all.filter(|step| wanted(*step, &line.args)).collect()
+        };
+        assert_eq!(steps("--long").len(), STEPS.len());
+        assert_eq!(steps("").len(), STEPS.len() - 1);
+        let chaos = [Step::Setup, Step::Images, Step::Build, Step::Long];
+        assert_eq!(steps("--long chaos"), chaos);
+        assert_eq!(steps("--long --only long"), [Step::Long]);
+        assert_eq!(steps("--long --fast").len(), STEPS.len() - 3);
+    }
 
     /// A source package would run its own set-up before anybody has compared anything.
     #[test]
@@ -424,53 +389,5 @@ mod tests {
         let pip = pip_install(Path::new("python"));
         let has = |option: &str| pip.get_args().any(|said| said == option);
         assert!(has("--require-hashes") && has("--only-binary=:all:"));
-    }
-
-    #[test]
-    fn result_lines_are_added_up() {
-        let mut totals = Totals::default();
-        totals.add(
-            "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s",
-        );
-        totals
-            .add("test result: FAILED. 12 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out");
-        totals.add("test some::thing ... ok");
-        assert_eq!(
-            totals,
-            Totals {
-                passed: 15,
-                failed: 2,
-                ignored: 1,
-                binaries: 2,
-                panics: super::Panics::default(),
-            }
-        );
-    }
-
-    #[test]
-    fn why_tests_failed_is_said_again_at_the_end() {
-        let mut totals = Totals::default();
-        for line in [
-            "thread 'e2e::a' (7) panicked at tests/a.rs:1:5:",
-            "assertion `left == right` failed",
-            "  left: 1",
-            " right: 2",
-            "stack backtrace:",
-            "   0: nobody",
-            "test result: FAILED. 0 passed; 1 failed; 0 ignored",
-        ] {
-            totals.add(line);
-            totals.panics.add(line);
-        }
-        let said = totals.to_string();
-        assert!(
-            said.contains("e2e::a") && said.ends_with(" right: 2"),
-            "{said}"
-        );
-        totals.failed = 0;
-        assert!(
-            !totals.to_string().contains("panicked"),
-            "a test that expects a panic is none of the failed"
-        );
     }
 }

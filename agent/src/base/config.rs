@@ -98,6 +98,10 @@ impl DataDir {
     pub fn jobs(&self) -> PathBuf {
         self.0.join("jobs")
     }
+    /// What is known of tenants' backups at their destinations.
+    pub fn backups(&self) -> PathBuf {
+        self.0.join("backups")
+    }
     /// Which directories for tenants' data were marked.
     pub fn tenants_dirs(&self) -> PathBuf {
         self.0.join("tenants-dirs.json")

@@ -2,7 +2,7 @@
 //! would.
 //!
 //! Names: `before-<step>` and `after-<step>` for each step of an operation (plan::steps), `mid-database`, and what tenant::data calls between the
-//! steps of putting volumes back (`put-back-…`) and of moving data (`move-…`). A build
+//! steps of putting volumes back (`put-back-…`) and of moving data (`move-…`), and tenant::aside (`aside-…`, `return-…`). A build
 //! without the feature `failpoints` contains none of this. Not here: who dies (tenant).
 
 /// Dies here if told to.

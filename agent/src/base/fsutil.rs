@@ -14,12 +14,12 @@ use std::{
     ffi::OsString,
     fs, io,
     io::Write as _,
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
-use rustix::fs::{AtFlags, CWD, StatxFlags};
+use rustix::fs::{AtFlags, CWD, FallocateFlags, StatxFlags, fallocate};
 
 use super::beneath::Root;
 
@@ -151,6 +151,18 @@ pub fn read_small(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     Err(io::ErrorKind::InvalidData.into())
 }
 
+/// At most the first `most` bytes of a file.
+pub fn read_head(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(fs::File::open(path)?, most), &mut head)?;
+    Ok(head)
+}
+
+/// Bytes of a file, or of a link itself.
+pub fn size(path: &Path) -> io::Result<u64> {
+    Ok(fs::symlink_metadata(path)?.len())
+}
+
 /// A text file's content.
 pub fn read_text(path: &Path) -> io::Result<String> {
     fs::read_to_string(path)
@@ -204,6 +216,32 @@ pub fn append(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
         Some(directory) if is_new => sync_entries(directory),
         _ => Ok(()),
     }
+}
+
+/// Who may do what, as in `chmod`.
+pub fn mode(path: &Path) -> io::Result<u32> {
+    Ok(fs::metadata(path)?.mode())
+}
+
+/// Sets room aside: a file of so many bytes of the disk, which are nobody else's until it is removed. Fails where the file system cannot
+/// promise that.
+pub fn set_aside(path: &Path, bytes: u64) -> io::Result<()> {
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)?;
+    if file.metadata()?.len() == bytes {
+        return Ok(());
+    }
+    let set = || -> io::Result<()> {
+        file.set_len(0)?;
+        Ok(fallocate(&file, FallocateFlags::empty(), 0, bytes)?)
+    };
+    set().inspect_err(|_| {
+        let _ = fs::remove_file(path); // half of it is no promise
+    })
 }
 
 /// Renames something within a file system; replaces a file, and an empty directory.

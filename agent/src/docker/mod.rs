@@ -48,6 +48,32 @@ pub struct EngineInfo {
     pub root_dir: String,
     /// CPUs available to containers.
     pub cpus: u32,
+    /// Containers run on while it is started anew.
+    pub live_restore: bool,
+    /// A container's users are others outside it (`userns-remap`).
+    pub maps_users: bool,
+    /// It runs as a user who is not root.
+    pub rootless: bool,
+    /// How it stores images and containers, such as `overlay2`.
+    pub driver: String,
+    /// Largest packet of its own network, as the daemon is told; `None`: there is no such network.
+    pub mtu: Option<u16>,
+}
+
+impl EngineInfo {
+    /// Why no tenant can run here, and what to do, in one sentence; `None`: they can.
+    pub fn unfit(&self) -> Option<&'static str> {
+        if self.maps_users {
+            return Some(
+                "Docker on this host maps users (`userns-remap`), which isyone does not support, because tenants' files would belong to \
+                 other users than their containers have: remove it from /etc/docker/daemon.json and restart Docker",
+            );
+        }
+        self.rootless.then_some(
+            "Docker on this host is a rootless one, which isyone does not support, because tenants' networks and limits need root: install \
+             the system's Docker, or name its socket (`isy-agent run --docker`)",
+        )
+    }
 }
 
 /// A local image.
@@ -179,6 +205,8 @@ pub type PullProgress<'a> = &'a (dyn Fn(u32) + Send + Sync);
 /// taken is a [`DockerError::Conflict`].
 #[async_trait]
 pub trait Docker: Send + Sync + 'static {
+    /// Whether it answers at all.
+    async fn ping(&self) -> Result<()>;
     /// Version and machine.
     async fn info(&self) -> Result<EngineInfo>;
     /// An image, by reference or id.
@@ -205,7 +233,12 @@ pub trait Docker: Send + Sync + 'static {
     async fn update(&self, name: &str, limits: &Limits) -> Result<()>;
     /// The network of this name, if there is one.
     async fn network(&self, name: &str) -> Result<Option<Network>>;
-    async fn create_network(&self, network: &NamedSpec, subnet: &str) -> Result<()>;
+    async fn create_network(
+        &self,
+        network: &NamedSpec,
+        subnet: &str,
+        mtu: Option<u16>,
+    ) -> Result<()>;
     /// Removes it; already gone is fine.
     async fn remove_network(&self, name: &str) -> Result<()>;
     /// The volume of this name, if there is one.

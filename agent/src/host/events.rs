@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use futures_util::StreamExt as _;
 use tokio::time::sleep;
 
-use super::Host;
+use super::{Host, answers};
 use crate::docker::{DockerError, EngineEvent};
 
 /// Pause between attempts to reconnect to Docker's events.
@@ -38,13 +38,7 @@ pub async fn listen(host: Arc<Host>, signals: tokio::sync::mpsc::Sender<Signal>)
                     }
                 }
             }
-            Err(DockerError::Unreachable(why)) => {
-                if host.board.set_docker_error(&why) {
-                    tracing::error!(
-                        "Docker does not answer: {why}; tenants run on, nothing can be changed until it is back"
-                    );
-                }
-            }
+            Err(DockerError::Unreachable(why)) => answers::away(&host, &why),
             Err(e) => tracing::warn!("no events from Docker: {e}"),
         }
         host.forget_engine();

@@ -3,13 +3,18 @@
 //! Not here: loops (reconcile) and the link.
 
 pub mod addon;
+pub mod addresses;
+pub mod answers;
 pub mod board;
+pub mod catcher;
 pub mod cgroup;
 pub mod chores;
 mod departed;
 pub mod disk;
+pub mod ended;
 pub mod events;
 pub mod firewall;
+pub mod gauge;
 pub mod golden;
 pub mod homes;
 pub mod hosts;
@@ -17,11 +22,14 @@ pub mod identity;
 pub mod images;
 pub mod known;
 pub mod ledger;
+pub mod links;
 pub mod mark;
 pub mod monitors;
+mod mtu;
 pub mod probe;
 pub mod relay;
 pub mod resources;
+pub mod space;
 pub mod survey;
 pub mod traces;
 pub mod usage;
@@ -31,7 +39,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU16},
     time::Duration,
 };
 
@@ -55,7 +63,7 @@ use crate::{
         fsutil::{self, blocking},
     },
     docker::{Docker, DockerError, EngineInfo},
-    plan::{container::NamedSpec, facts::HostFacts, render},
+    plan::{container::NamedSpec, facts::HostFacts, render, starts::Starts},
 };
 
 /// Concurrent creates: more would only slow each one down, and starve running tenants.
@@ -91,6 +99,10 @@ pub struct Pace {
     pub retry_first: Duration,
     /// Longest wait after a failure.
     pub retry_cap: Duration,
+    /// Between questions whether Docker answers.
+    pub docker_ask: Duration,
+    /// How long that may take.
+    pub docker_patience: Duration,
 }
 
 impl Default for Pace {
@@ -107,6 +119,9 @@ impl Default for Pace {
             resync: Duration::from_secs(300),
             retry_first: Duration::from_secs(1),
             retry_cap: Duration::from_secs(60),
+            // With two questions unanswered, a Docker that hangs is found within 40 s.
+            docker_ask: Duration::from_secs(10),
+            docker_patience: Duration::from_secs(10),
         }
     }
 }
@@ -126,6 +141,9 @@ impl Pace {
             resync: ms(200),
             retry_first: ms(2),
             retry_cap: ms(20),
+            docker_ask: ms(50),
+            // Longer than a busy machine keeps a fake Docker from answering.
+            docker_patience: ms(500),
         }
     }
 }
@@ -140,6 +158,9 @@ const OLD_SPARES_DIR: &str = "isyone-spares";
 /// Health checks start at this many moments per probe interval: about one a second. Without that alignment the checks
 /// of 200 tenants woke the agent some hundred times a second, which cost more than the checks.
 const PROBE_MOMENTS: u32 = 16;
+/// Full comparisons of settled tenants start at this many moments per interval: those of one moment share a survey of Docker's, where
+/// each by itself would ask half a dozen things.
+const RESYNC_MOMENTS: u32 = 8;
 /// How long new tenants wait at the agent's start for the packet filter to be in force.
 const GATE_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -180,6 +201,8 @@ pub struct Host {
     pub full: Arc<Semaphore>,
     /// Held while the state of a copy that is being filled is written: its loop and a job both do that.
     pub copies: Mutex<()>,
+    /// Starts of containers that failed.
+    starts: Mutex<Starts>,
     /// Whether new tenants may start.
     pub gate: watch::Sender<Gate>,
     advertise: std::net::IpAddr,
@@ -188,6 +211,10 @@ pub struct Host {
     /// Tenants whose data cannot be moved now; tried again after a restart of the agent.
     unmovable: Mutex<BTreeSet<Uuid>>,
     born: Instant,
+    /// Largest packet of tenants' networks, as the fleet says; 0: it says nothing.
+    mtu: AtomicU16,
+    /// That of the uplink, and when it was found out.
+    uplink: Mutex<Option<(Instant, Option<u16>)>>,
     engine: ArcSwapOption<EngineInfo>,
     local_volumes: ArcSwapOption<bool>,
     /// The device that tenants' data is on.
@@ -224,11 +251,14 @@ impl Host {
             light: Arc::new(Semaphore::new(LIGHT_AT_ONCE)),
             full: Arc::new(Semaphore::new(FULL_AT_ONCE)),
             copies: Mutex::new(()),
+            starts: Mutex::default(),
             gate: watch::Sender::new(Gate::Open),
             advertise,
             tenants_dir: None,
             unmovable: Mutex::default(),
             born: Instant::now(),
+            mtu: AtomicU16::new(0),
+            uplink: Mutex::default(),
             engine: ArcSwapOption::empty(),
             local_volumes: ArcSwapOption::empty(),
             data_device: OnceCell::new(),
@@ -269,6 +299,16 @@ impl Host {
         clock::aligned(self.born.elapsed(), pause, self.pace.probe / PROBE_MOMENTS)
     }
 
+    /// A pause before a settled tenant's next full comparison, not all at the same moment nor each at its own.
+    pub fn until_resync(&self) -> Duration {
+        let pause = self.pace.resync + clock::jitter(self.pace.resync / 4);
+        clock::aligned(
+            self.born.elapsed(),
+            pause,
+            self.pace.resync / RESYNC_MOMENTS,
+        )
+    }
+
     /// Waits until no tenant is being created, for at least a moment.
     pub async fn until_idle(&self) {
         loop {
@@ -290,6 +330,8 @@ impl Host {
             return Ok(known);
         }
         let info = Arc::new(self.docker.info().await?);
+        self.board
+            .set_warning("Docker's set-up", info.unfit().unwrap_or_default());
         self.engine.store(Some(info.clone()));
         Ok(info)
     }
@@ -319,11 +361,24 @@ impl Host {
         chosen.or_else(docker)
     }
 
+    /// Where tenants' data is kept, if not in Docker's data directory.
+    pub fn tenants_dir(&self) -> Option<PathBuf> {
+        self.tenants_dir.as_ref().map(|(root, _)| root.clone())
+    }
+
+    /// The directory of homes, where this is [`Self::data_root`].
+    fn homes_below(&self, place: &Path) -> PathBuf {
+        match &self.tenants_dir {
+            Some(_) => place.to_owned(),
+            None => place.join(HOMES_DIR),
+        }
+    }
+
     /// The directories of tenants' data. By default in Docker's data directory, the disk that operators make large
     /// enough for it, and the only place to which data of volumes made by earlier versions can always be renamed.
     pub async fn homes(&self) -> Result<Homes, DockerError> {
         let Some((root, mark)) = &self.tenants_dir else {
-            let root = PathBuf::from(&self.engine().await?.root_dir).join(HOMES_DIR);
+            let root = self.homes_below(Path::new(&self.engine().await?.root_dir));
             return Ok(Homes::new(root));
         };
         let homes = Homes::marked(root.clone(), mark.clone());
@@ -332,6 +387,11 @@ impl Host {
         let warning = there.map_or_else(|e| e.to_string(), |()| String::new());
         self.board.set_warning("tenants-dir", &warning);
         Ok(homes)
+    }
+
+    /// Starts of containers that failed.
+    pub fn starts(&self) -> MutexGuard<'_, Starts> {
+        self.starts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn unmovable(&self) -> MutexGuard<'_, BTreeSet<Uuid>> {
@@ -408,6 +468,7 @@ impl Host {
             tenants_dir: self.data.tenants(),
             addons_dir: self.data.addons(),
             data_device: self.data_device(&engine).await,
+            mtu: self.mtu(&engine),
             relays: self.relay.is_on(),
             home: None,
         })

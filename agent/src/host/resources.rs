@@ -7,7 +7,11 @@ use std::{net::Ipv4Addr, path::Path, time::Instant};
 use ipnet::Ipv4Net;
 use isyone_proto::report::{HostResources, Pressure};
 
-use crate::{base::kernel, host::cgroup::ControlGroups, plan::container::Limits};
+use crate::{
+    base::{kernel, netlink},
+    host::cgroup::ControlGroups,
+    plan::container::Limits,
+};
 
 #[derive(Clone, Copy)]
 struct CpuSample {
@@ -136,6 +140,28 @@ pub fn interfaces() -> Vec<(String, Ipv4Net)> {
     routes(&kernel::text("/proc/net/route").unwrap_or_default())
 }
 
+/// Largest packet of the interface that leads to everywhere else.
+pub fn default_mtu() -> Option<u16> {
+    let text = kernel::text("/proc/net/route").ok()?;
+    let name = default_interface(&text)?;
+    let links = netlink::links().ok()?;
+    let uplink = links.iter().find(|link| link.name == name)?;
+    u16::try_from(uplink.mtu).ok()
+}
+
+/// Of several, the kernel takes the one with the lowest metric, which is column 7.
+fn default_interface(text: &str) -> Option<&str> {
+    let parse = |line| {
+        let fields: Vec<&str> = str::split_ascii_whitespace(line).collect();
+        let everywhere = fields.get(1) == Some(&"00000000") && fields.get(7) == Some(&"00000000");
+        let metric: u32 = fields.get(6)?.parse().ok()?;
+        let interface = fields.first().filter(|name| **name != "*")?;
+        everywhere.then_some((metric, *interface))
+    };
+    let all = text.lines().skip(1).filter_map(parse);
+    all.min().map(|(_, interface)| interface)
+}
+
 /// The networks alone, sorted, each once.
 fn parse_routes(text: &str) -> Vec<Ipv4Net> {
     let found: std::collections::BTreeSet<Ipv4Net> =
@@ -181,21 +207,6 @@ fn parse_pressure(text: &str) -> Option<u32> {
     Some((value * 10.0) as u32)
 }
 
-/// What a container has used.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ContainerUse {
-    /// CPU time since its start, microseconds.
-    pub cpu_us: u64,
-    /// Memory without reclaimable page cache, as `docker stats` counts.
-    pub memory: u64,
-    /// Its limit, 0 without.
-    pub memory_limit: u64,
-    /// Scheduling periods in which it wanted to run.
-    pub periods: u64,
-    /// Of these, those in which its CPU was used up.
-    pub throttled: u64,
-}
-
 /// Where the control groups are mounted.
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
@@ -207,6 +218,13 @@ pub fn groups_of(pid: i32, id: &str) -> Option<ControlGroups> {
     let text = kernel::text(&format!("/proc/{pid}/cgroup")).ok()?;
     text.contains(id)
         .then(|| ControlGroups::parse(&text, CGROUP_ROOT))?
+}
+
+/// Those of this process.
+#[cfg(test)]
+pub(super) fn groups_of_self() -> Option<ControlGroups> {
+    let text = kernel::text("/proc/self/cgroup").ok()?;
+    ControlGroups::parse(&text, CGROUP_ROOT)
 }
 
 /// The limits in force, zero where there is no limit; `None` when the container has ended.
@@ -242,45 +260,6 @@ pub fn limits_of(groups: &ControlGroups) -> Option<Limits> {
     })
 }
 
-/// Reads only CPU and memory, four small files; `None` when the container has ended.
-pub fn container_use(groups: &ControlGroups) -> Option<ContainerUse> {
-    let text = |controller: &str, file: &str| {
-        kernel::text(&format!("{}/{file}", groups.directory(controller)?)).ok()
-    };
-    let number = |controller: &str, file: &str| text(controller, file)?.trim().parse::<u64>().ok();
-    let stat = text("cpu", "cpu.stat")?;
-    let (cpu_us, current, limit, inactive) = if groups.is_v2() {
-        (
-            field(&stat, "usage_usec")?,
-            "memory.current",
-            "memory.max",
-            "inactive_file",
-        )
-    } else {
-        (
-            number("cpuacct", "cpuacct.usage")? / 1000,
-            "memory.usage_in_bytes",
-            "memory.limit_in_bytes",
-            "total_inactive_file",
-        )
-    };
-    let inactive = field(&text("memory", "memory.stat")?, inactive)?;
-    Some(ContainerUse {
-        cpu_us,
-        memory: number("memory", current)?.saturating_sub(inactive),
-        // "max" is no number.
-        memory_limit: number("memory", limit).unwrap_or(0),
-        // Kernels that cannot limit CPU do not count them.
-        periods: field(&stat, "nr_periods").unwrap_or(0),
-        throttled: field(&stat, "nr_throttled").unwrap_or(0),
-    })
-}
-
-fn field(text: &str, key: &str) -> Option<u64> {
-    text.lines()
-        .find_map(|l| l.strip_prefix(key)?.strip_prefix(' ')?.parse().ok())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -314,6 +293,14 @@ mod tests {
                     docker0 000011AC 00000000 0001 0 0 0 0000FFFF 0 0 0\n";
         let found: Vec<String> = parse_routes(text).iter().map(ToString::to_string).collect();
         assert_eq!(found, ["10.0.2.0/24", "172.17.0.0/16"]);
+        assert_eq!(default_interface(text), Some("eth0"));
+        let more = format!("{text}tun0 00000000 0100080A 0003 0 0 50 00000000 0 0 0\n");
+        assert_eq!(default_interface(&more), Some("eth0"));
+        assert_eq!(
+            default_interface(&more.replace("0 0 0 0000", "0 0 100 0000")),
+            Some("tun0")
+        );
+        assert_eq!(default_interface("Iface\n"), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Measures what tenants use: CPU and memory, every few seconds from their control groups.
 //!
-//! Not here: reading the kernel's files (resources), disks (disk).
+//! Not here: reading the kernel's files (gauge), disks (disk).
 
 use std::{
     collections::{HashMap, HashSet},
@@ -11,25 +11,33 @@ use std::{
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::host::{
-    Host,
-    board::{BoardEntry, TenantUsage},
-    cgroup::ControlGroups,
-    resources::{self, ContainerUse},
+use crate::{
+    base::kernel::{self, Buffer},
+    host::{
+        Host,
+        board::{BoardEntry, ContainerStatus, TenantUsage},
+        gauge::{ContainerUse, FILES, Gauge},
+        resources,
+    },
 };
 
 /// Between readings of all control groups: three small files per container. Twice as often as usage is reported to the
 /// coordinator without other news (report).
 const EVERY: Duration = Duration::from_secs(15);
-#[derive(Default)]
+/// The share of the files that this process may have open which gauges may take; beyond that they are opened for each reading.
+const SHARE: usize = 4;
+
 struct UsageMemory {
-    groups: HashMap<String, ControlGroups>,
+    gauges: HashMap<String, Gauge>,
     cpu: HashMap<String, (ContainerUse, Instant)>,
+    buffer: Buffer,
+    /// The most gauges that are kept.
+    most: usize,
 }
 
 /// Runs until `stop`.
 pub async fn run(host: Arc<Host>, stop: CancellationToken) {
-    let mut memory = UsageMemory::default();
+    let mut memory = UsageMemory::new(kernel::most_open_files());
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -49,22 +57,38 @@ pub async fn run(host: Arc<Host>, stop: CancellationToken) {
 }
 
 impl UsageMemory {
+    fn new(most_open_files: usize) -> Self {
+        Self {
+            gauges: HashMap::new(),
+            cpu: HashMap::new(),
+            buffer: Buffer::default(),
+            most: most_open_files / SHARE / FILES,
+        }
+    }
+
+    /// `None`: it has ended.
+    fn read(&mut self, container: &ContainerStatus) -> Option<ContainerUse> {
+        if let Some(gauge) = self.gauges.get_mut(&container.id) {
+            if let Some(now) = gauge.read(&mut self.buffer) {
+                return Some(now);
+            }
+            // It may have been started again: its groups are others then, by the same names.
+            self.gauges.remove(&container.id);
+        }
+        let groups = resources::groups_of(container.pid, &container.id)?;
+        let mut gauge = Gauge::open(&groups)?;
+        let now = gauge.read(&mut self.buffer)?;
+        if self.gauges.len() < self.most {
+            self.gauges.insert(container.id.clone(), gauge);
+        }
+        Some(now)
+    }
+
     /// None at a tenant's first reading: CPU use needs two.
     fn measure(&mut self, entry: &BoardEntry) -> Option<TenantUsage> {
         let (mut usage, mut twice) = (TenantUsage::default(), true);
         for container in &entry.status.containers {
-            let group = match self.groups.get(&container.id) {
-                Some(group) => group.clone(),
-                None => match resources::groups_of(container.pid, &container.id) {
-                    Some(group) => self
-                        .groups
-                        .entry(container.id.clone())
-                        .or_insert(group)
-                        .clone(),
-                    None => continue,
-                },
-            };
-            let Some(now) = resources::container_use(&group) else {
+            let Some(now) = self.read(container) else {
                 continue;
             };
             usage.memory_bytes += now.memory;
@@ -92,7 +116,7 @@ impl UsageMemory {
             .filter(|c| c.state == "running")
             .map(|c| c.id.as_str())
             .collect();
-        self.groups.retain(|id, _| alive.contains(id.as_str()));
+        self.gauges.retain(|id, _| alive.contains(id.as_str()));
         self.cpu.retain(|id, _| alive.contains(id.as_str()));
     }
 }
@@ -105,7 +129,13 @@ fn permille(part: u64, whole: u64) -> u16 {
 
 #[cfg(test)]
 mod tests {
-    use super::permille;
+    use super::*;
+
+    #[test]
+    fn gauges_take_a_share_of_the_files_that_may_be_open() {
+        assert_eq!(UsageMemory::new(65_536).most, 4096);
+        assert_eq!(UsageMemory::new(1024).most, 64);
+    }
 
     #[test]
     fn a_share_is_one_of_a_thousand_at_most_and_none_of_nothing() {

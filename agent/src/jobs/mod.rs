@@ -1,4 +1,4 @@
-//! Long work beside the tenants' loops: copies now, dumps and checks later. The plan says which; each job has a record,
+//! Long work beside the tenants' loops: copies, backups, restores and proofs. The plan says which; each job has a record,
 //! counts its bytes, and is tried again from where it stopped until it is done, fails for good, or the plan drops it.
 //!
 //! What a cancelled job has copied stays where it is: the volumes are removed with their tenant and by nothing else, and
@@ -18,11 +18,11 @@ use std::{
 
 use futures_util::FutureExt as _;
 use isyone_proto::{
-    plan::JobOrder,
+    plan::{JobOrder, JobWork},
     report::{JobReport, JobState},
 };
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
     time::sleep,
 };
@@ -64,6 +64,11 @@ pub enum JobError {
 #[async_trait]
 pub trait Work: Send + Sync + 'static {
     async fn attempt(&self, order: &JobOrder, progress: &Progress) -> Result<(), JobError>;
+
+    /// After so many attempts an order has failed, whatever the reason; `None`: it is tried for as long as it is ordered.
+    fn most_attempts(&self, _order: &JobOrder) -> Option<u32> {
+        None
+    }
 }
 
 /// All jobs of a host.
@@ -200,16 +205,19 @@ impl Task {
         let own = Throttle::new(self.record.order.rate_bytes_per_s);
         let progress = Progress::new(self.host.clone(), id, [self.rate.clone(), Arc::new(own)]);
         progress.restore(self.record.bytes_done, self.record.bytes_total);
+        let most = self.work.most_attempts(&self.record.order);
         loop {
-            // Semaphores are never closed: `ok` only drops an error that cannot happen.
-            let turn = self.turns.clone().acquire_owned().await.ok();
-            progress.hold(turn);
+            progress.hold(self.turn().await);
             self.tell(JobState::Running, "");
             tracing::info!(job = %id, tenant = %self.record.order.tenant, "begun");
             let attempt = self.work.attempt(&self.record.order, &progress);
             let outcome = AssertUnwindSafe(attempt).catch_unwind().await;
             progress.let_others_begin();
             (self.record.bytes_done, self.record.bytes_total) = progress.bytes();
+            let ended = progress.take_ended();
+            self.record.backup = ended.backup.map(Box::new);
+            self.record.proof = ended.proof.map(Box::new);
+            self.record.fault = ended.fault;
             let outcome = outcome.unwrap_or_else(|_panic| {
                 Err(JobError::Again("the agent's own error; see its log".into()))
             });
@@ -224,6 +232,11 @@ impl Task {
                     self.end(Stage::Failed, why).await;
                     return self.record;
                 }
+                Err(JobError::Again(why)) if most.is_some_and(|most| failures + 1 >= most) => {
+                    tracing::error!(job = %id, tenant = %self.record.order.tenant, "failed each time: {why}");
+                    self.end(Stage::Failed, why).await;
+                    return self.record;
+                }
                 Err(JobError::Again(why)) => {
                     tracing::warn!(job = %id, tenant = %self.record.order.tenant, "tried again: {why}");
                     self.end(Stage::Retrying, why).await;
@@ -234,6 +247,15 @@ impl Task {
             failures = failures.saturating_add(1);
             sleep(wait / 2 + jitter(wait / 2)).await;
         }
+    }
+
+    /// A place among those at work. A proof takes none: nobody waits for it, and it is the only one on its host.
+    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        if matches!(self.record.order.work, JobWork::Verify(_)) {
+            return None;
+        }
+        // Semaphores are never closed: `ok` only drops an error that cannot happen.
+        self.turns.clone().acquire_owned().await.ok()
     }
 
     /// Records and shows how an attempt ended; a job is not reported as ended before the record is on disk.

@@ -1,15 +1,27 @@
 //! How far a job is, and what slows it down. Not here: the job.
 
 use std::sync::{
-    Arc, Mutex, PoisonError,
+    Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
 
-use isyone_proto::report::Behind;
+use isyone_proto::{
+    backup::{BackupMade, Fault},
+    proof::Proof,
+    report::Behind,
+};
 use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
 use crate::{base::throttle::Throttle, host::Host};
+
+/// What is left of an attempt beside its bytes.
+#[derive(Debug, Default)]
+pub(super) struct Ended {
+    pub(super) backup: Option<BackupMade>,
+    pub(super) proof: Option<Proof>,
+    pub(super) fault: Option<Fault>,
+}
 
 /// A job's bytes, shown on the board as they come.
 pub struct Progress {
@@ -21,6 +33,7 @@ pub struct Progress {
     note: Mutex<String>,
     /// Its turn among the host's jobs, while it has one.
     turn: Mutex<Option<OwnedSemaphorePermit>>,
+    ended: Mutex<Ended>,
 }
 
 impl Progress {
@@ -34,6 +47,7 @@ impl Progress {
             total: AtomicU64::new(0),
             note: Mutex::default(),
             turn: Mutex::default(),
+            ended: Mutex::default(),
         }
     }
 
@@ -94,6 +108,42 @@ impl Progress {
     /// What whoever reads of the job should know once it is done; replaces what was noted before.
     pub fn note(&self, note: String) {
         *self.note.lock().unwrap_or_else(PoisonError::into_inner) = note;
+    }
+
+    /// The snapshot that the job has made.
+    pub fn made(&self, made: BackupMade) {
+        self.ended().backup = Some(made);
+    }
+
+    /// What the job has found of a backup that it proves.
+    pub fn proven(&self, proof: Proof) {
+        self.ended().proof = Some(proof);
+    }
+
+    /// For programs, why the attempt fails.
+    pub fn failed(&self, fault: Fault) {
+        self.ended().fault = Some(fault);
+    }
+
+    /// The snapshot, as far as there is one.
+    #[cfg(test)]
+    pub(crate) fn made_so_far(&self) -> Option<BackupMade> {
+        self.ended().backup.clone()
+    }
+
+    /// What the proof has found, as far as it has ended.
+    #[cfg(test)]
+    pub(crate) fn proven_so_far(&self) -> Option<Proof> {
+        self.ended().proof.clone()
+    }
+
+    /// Of the attempt that has ended.
+    pub(super) fn take_ended(&self) -> Ended {
+        std::mem::take(&mut *self.ended())
+    }
+
+    fn ended(&self) -> MutexGuard<'_, Ended> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn noted(&self) -> String {

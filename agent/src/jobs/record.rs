@@ -6,7 +6,9 @@
 use std::{collections::BTreeMap, io, path::Path};
 
 use isyone_proto::{
-    plan::{JobOrder, MAX_JOBS_PER_HOST},
+    backup::{BackupMade, Fault, RepositoryKey},
+    plan::{JobOrder, JobWork, MAX_JOBS_PER_HOST},
+    proof::Proof,
     report::{JobReport, JobState},
 };
 use serde::{Deserialize, Serialize};
@@ -42,6 +44,15 @@ pub(super) struct Record {
     pub(super) bytes_done: u64,
     pub(super) bytes_total: u64,
     pub(super) message: String,
+    /// The snapshot that it made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) backup: Option<Box<BackupMade>>,
+    /// For programs, why the last attempt failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) fault: Option<Fault>,
+    /// What it has found of a backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) proof: Option<Box<Proof>>,
 }
 
 impl Record {
@@ -53,6 +64,9 @@ impl Record {
             bytes_done: 0,
             bytes_total: 0,
             message: String::new(),
+            backup: None,
+            fault: None,
+            proof: None,
         }
     }
 
@@ -72,8 +86,11 @@ impl Record {
             bytes_done: self.bytes_done,
             bytes_total: self.bytes_total,
             message: self.message.clone(),
+            backup: self.backup.clone(),
+            fault: self.fault,
             pause_ms: None,
             behind: None,
+            proof: self.proof.clone(),
         }
     }
 }
@@ -118,10 +135,22 @@ pub(super) fn load(directory: &Path) -> io::Result<BTreeMap<Uuid, Record>> {
     Ok(records)
 }
 
+/// What stands in a record for a repository's key: a key in its form, and nobody's.
+const NO_KEY: [u8; 64] = [0; 64];
+
+/// As it is written down: without the key of a repository. No job goes on from a record alone; the plan orders it again, with the key.
+fn without_key(record: &Record) -> Record {
+    let mut record = record.clone();
+    if let JobWork::Restore(order) = &mut record.order.work {
+        order.key = RepositoryKey::from(&NO_KEY);
+    }
+    record
+}
+
 /// Writes a record so that a power loss does not bring an older one back.
 pub(super) fn save(directory: &Path, record: &Record) -> io::Result<()> {
     // Plain structs: serialising cannot fail.
-    let bytes = serde_json::to_vec(record).unwrap_or_default();
+    let bytes = serde_json::to_vec(&without_key(record)).unwrap_or_default();
     fsutil::write_atomic(&directory.join(file(record.order.id)), &bytes, 0o600, true)
 }
 
@@ -130,5 +159,45 @@ pub(super) fn remove(directory: &Path, id: Uuid) -> io::Result<()> {
     match fsutil::remove_file(&directory.join(file(id))) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use isyone_proto::backup::{Destination, Place, RestoreOrder, RestoreTo, SnapshotName};
+
+    use super::*;
+
+    #[test]
+    fn the_key_of_a_repository_is_in_no_record() {
+        let folder = tempfile::tempdir().unwrap();
+        let restore = RestoreOrder {
+            source: Uuid::from_u128(1),
+            key: RepositoryKey::from(&[0xab; 64]),
+            destination: Destination {
+                name: "main".parse().unwrap(),
+                at: Place::Coordinator,
+                required: true,
+                rate_bytes_per_s: 0,
+            },
+            base: SnapshotName([1; 32]),
+            to: RestoreTo::Latest,
+            rekey: true,
+            neutralise: true,
+        };
+        let record = Record::new(JobOrder {
+            id: Uuid::from_u128(2),
+            operation: Uuid::from_u128(2),
+            tenant: "beta".parse().unwrap(),
+            uid: Uuid::from_u128(3),
+            work: JobWork::Restore(Box::new(restore)),
+            rate_bytes_per_s: 0,
+        });
+        save(folder.path(), &record).unwrap();
+        let path = folder.path().join(file(record.order.id));
+        let text = std::fs::read_to_string(path).unwrap();
+        assert!(!text.contains("abab"), "{text}");
+        let known = load(folder.path()).unwrap();
+        assert_eq!(known[&record.order.id], without_key(&record));
     }
 }

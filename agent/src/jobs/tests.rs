@@ -42,6 +42,8 @@ struct Scripted {
     begun: Mutex<Vec<Uuid>>,
     at_once: AtomicUsize,
     most: AtomicUsize,
+    /// After so many attempts it has failed.
+    gives_up: Option<u32>,
 }
 
 #[async_trait]
@@ -60,6 +62,10 @@ impl Work for Scripted {
         }
         drop(leave);
         self.outcomes.lock().unwrap().pop().unwrap_or(Ok(()))
+    }
+
+    fn most_attempts(&self, _: &JobOrder) -> Option<u32> {
+        self.gives_up
     }
 }
 
@@ -184,6 +190,27 @@ async fn what_fails_for_good_says_why_and_is_not_tried_again() {
     let life = Life::begin(dir.path(), &work, 0, &[order(1, 0)]);
     assert_eq!(life.state(1, JobState::Failed).await.message, "too large");
     assert_eq!(work.begun.lock().unwrap().len(), 1);
+    life.end().await;
+}
+
+/// Fails if one that never passes keeps its place for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_be_tried_so_often_has_failed_then_with_the_last_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let again = |why: &str| Err(JobError::Again(why.into()));
+    let work = Arc::new(Scripted {
+        outcomes: Mutex::new(vec![
+            Ok(()),
+            again("third"),
+            again("second"),
+            again("first"),
+        ]),
+        gives_up: Some(3),
+        ..Scripted::default()
+    });
+    let life = Life::begin(dir.path(), &work, 0, &[order(1, 0)]);
+    assert_eq!(life.state(1, JobState::Failed).await.message, "third");
+    assert_eq!(work.begun.lock().unwrap().len(), 3);
     life.end().await;
 }
 

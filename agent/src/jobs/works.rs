@@ -1,6 +1,6 @@
-//! Who carries which kind of order out.
+//! Who carries which kind of order to copy out.
 //!
-//! Not here: carrying it out.
+//! Not here: carrying it out, and orders of other kinds (agent).
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use tonic::async_trait;
 
 use super::{JobError, Progress, Work, fetch::Fetch, follow::Follow};
 
-/// All that jobs of this agent can do.
+/// What brings copies from other hosts.
 pub struct Works {
     pub fetch: Arc<Fetch>,
     pub follow: Follow,
@@ -21,6 +21,9 @@ impl Work for Works {
         match &order.work {
             JobWork::Fetch { .. } => self.fetch.attempt(order, progress).await,
             JobWork::Follow { .. } => self.follow.attempt(order, progress).await,
+            JobWork::Backup(_) | JobWork::Restore(_) | JobWork::Verify(_) => {
+                Err(JobError::Never("no order to copy".to_owned()))
+            }
         }
     }
 }

@@ -14,8 +14,8 @@ use isyone_proto::{
     pb::agent::v1 as agent,
     plan::UnixMs,
     report::{
-        ContainerReport, HostReport, HostResources, ImageDigest, JobReport, TenantReport, Usage,
-        Which,
+        ContainerReport, HostCondition, HostReport, HostResources, ImageDigest, JobReport, Stuck,
+        TenantReport, Usage, Which,
     },
 };
 
@@ -48,6 +48,8 @@ pub struct Surroundings {
     pub all_known: bool,
     /// All jobs of the plan.
     pub jobs: Vec<JobReport>,
+    /// How the host itself is.
+    pub condition: HostCondition,
     /// Time of the report.
     pub now: UnixMs,
 }
@@ -81,6 +83,7 @@ impl Reporter {
             tenants,
             complete: everything,
             jobs: around.jobs.clone(),
+            condition: around.condition.clone(),
         };
         agent::Report {
             sequence: self.sequence,
@@ -100,7 +103,7 @@ fn tenant(entry: &BoardEntry) -> TenantReport {
         generation: status.generation,
         progress: status.progress,
         message: status.message.chars().take(MAX_MESSAGE_CHARS).collect(),
-        blocked: status.blocked,
+        stuck: Stuck::of(status.blocked, status.unfit),
         containers: status
             .containers
             .iter()
@@ -125,6 +128,7 @@ fn tenant(entry: &BoardEntry) -> TenantReport {
         modules_cut_off: status.modules_cut_off,
         installs_finished: u32::try_from(status.installs_finished).unwrap_or(u32::MAX),
         disk: entry.disk,
+        backup: entry.backup.clone(),
     }
 }
 
@@ -173,6 +177,7 @@ mod tests {
             progress: TenantProgress::Working,
             message: message.into(),
             blocked: false,
+            unfit: false,
             containers: vec![],
             operation: None,
             steps: vec![],
@@ -271,6 +276,9 @@ mod tests {
             state: isyone_proto::report::JobState::Running,
             bytes_done: 0,
             bytes_total: 0,
+            backup: None,
+            fault: None,
+            proof: None,
             message: String::new(),
             pause_ms: None,
             behind: None,

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use ipnet::Ipv4Net;
 use isyone_proto::{
     generation::Generation,
     hosts::digest,
@@ -19,6 +20,7 @@ use isyone_proto::{
         agent_message, agent_service_client::AgentServiceClient, coordinator_message, open_stream,
     },
     plan::{HostPlan, MAX_JOBS_PER_HOST},
+    report::HostCondition,
     tls::{self, CertificateInfo},
 };
 use isyone_telemetry::{span, tracing::Span};
@@ -167,19 +169,19 @@ impl Link {
         Ok((session, inbound))
     }
 
+    /// Networks that the host uses itself.
+    fn networks(&self) -> Vec<Ipv4Net> {
+        let plan = self.plans.borrow().plan.clone();
+        let tenants = plan.iter().flat_map(|plan| &plan.tenants);
+        let own: Vec<_> = tenants.map(|t| t.subnet.trunc()).collect();
+        host_networks(&own)
+    }
+
     fn hello(&self) -> Hello {
+        let networks = self.networks();
         let ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        let own: Vec<_> = ledger
-            .plan()
-            .iter()
-            .flat_map(|p| &p.tenants)
-            .map(|t| t.subnet.trunc())
-            .collect();
         Hello {
-            networks: host_networks(&own)
-                .iter()
-                .map(ToString::to_string)
-                .collect(),
+            networks: networks.iter().map(ToString::to_string).collect(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             docker_version: self.host.docker_version(),
             advertise_address: self.host.advertise().to_string(),
@@ -189,6 +191,8 @@ impl Link {
             follows: self.follows,
             trusted_sha256: self.identity.trusted(),
             hosts_sha256: digest(&self.hosts.known()),
+            makes_backups: true,
+            proves_backups: true,
         }
     }
 
@@ -449,6 +453,10 @@ impl Session {
                 .into_iter()
                 .take(MAX_JOBS_PER_HOST)
                 .collect(),
+            condition: HostCondition {
+                networks: Some(self.link.networks()),
+                ..host.board.condition()
+            },
             now: now_ms(),
         };
         let report = self.reporter.next(entries, &around, regular);

@@ -1,8 +1,7 @@
 //! Logs, interactive commands and other hosts' connections, on streams of their own that the agent opens when asked.
 //!
-//! A command whose client goes away is ended in the container, not left behind. The engine has no call for that, so the
-//! agent signals the command's process group from the host, after making sure that it is the container's. Not here: which
-//! command (command), who may do this (coordinator), what another host's connection may have (peer).
+//! A command whose client goes away is ended in the container, not left behind. Not here: how (host::ended), which command
+//! (command), who may do this (coordinator), what another host's connection may have (peer).
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -16,17 +15,16 @@ use isyone_proto::{
             attach_down, attach_up, open_stream,
         },
         v1::{
-            ContainerRole, ExecRequest, ExecResponse, ExecStart, LogChunk, StreamLogsRequest,
-            exec_request, exec_response,
+            CaughtMail, ContainerRole, ExecRequest, ExecResponse, ExecStart, LogChunk,
+            ReadMailRequest, StreamLogsRequest, exec_request, exec_response,
         },
     },
     tls::MAX_MESSAGE_BYTES,
 };
-use rustix::process::{Pid, Signal};
 use tokio::{
     io::AsyncWriteExt as _,
     sync::{SemaphorePermit, mpsc},
-    time::{sleep, timeout},
+    time::timeout,
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, transport::Channel};
@@ -34,10 +32,10 @@ use tonic::{Streaming, transport::Channel};
 use crate::{
     base::{
         bulk::{AnyConnection, Pieces},
-        kernel,
+        fsutil::blocking,
     },
     docker::{DockerError, ExecSession, LogQuery},
-    host::Host,
+    host::{Host, catcher, ended::end_command},
     link::command::Wanted,
     plan::container::LABEL_UID,
 };
@@ -52,8 +50,6 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Log lines shown by default, and at most.
 const TAIL: (u32, u32) = (200, 100_000);
-/// Between SIGHUP and SIGKILL to a command whose client has gone.
-const KILL_GRACE: Duration = Duration::from_secs(2);
 
 type Up = mpsc::Sender<AttachUp>;
 type Input = std::pin::Pin<Box<dyn tokio::io::AsyncWrite + Send>>;
@@ -83,6 +79,7 @@ pub async fn serve(
     let outcome = match open.target {
         Some(open_stream::Target::Logs(request)) => logs(&host, request, &up, &mut down).await,
         Some(open_stream::Target::Exec(start)) => exec(&host, start, &up, &mut down).await,
+        Some(open_stream::Target::Mail(asked)) => mail(&host, asked, &up).await,
         Some(open_stream::Target::Peer(caller)) => match room(&peers) {
             Ok(place) => {
                 tracing::info!(peer = %caller.host.escape_debug(), "connects through the coordinator");
@@ -191,6 +188,33 @@ async fn logs(
     }
 }
 
+/// What its catcher has kept of a tenant's: a list, or one message with its text.
+async fn mail(host: &Host, asked: ReadMailRequest, up: &Up) -> Result<(), String> {
+    let directory = catcher::directory(host, &tenant(&asked.name)?);
+    let told = |e: io::Error| format!("what was caught cannot be read: {e}");
+    let mut messages = Vec::new();
+    if asked.id.is_empty() {
+        let found = blocking(move || catcher::store::list(&directory));
+        messages = found.await.map_err(told)?;
+    } else {
+        let id = asked.id.clone();
+        let found = blocking(move || catcher::store::read(&directory, &id));
+        let found = found.await.map_err(told)?;
+        let (head, text) = found.ok_or_else(|| format!("there is no message {}", asked.id))?;
+        messages.extend(text.chunks(CHUNK).map(|piece| CaughtMail {
+            data: piece.to_vec(),
+            ..head.clone()
+        }));
+    }
+    for message in messages {
+        let message = Some(attach_up::Message::Mail(message));
+        if up.send(AttachUp { message }).await.is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
 fn size(columns: u32, rows: u32) -> (u16, u16) {
     let dimension = |n: u32, default: u16| if n == 0 { default } else { n.min(1000) as u16 };
     (dimension(columns, 80), dimension(rows, 24))
@@ -247,7 +271,7 @@ async fn exec(
         }
     };
     if !finished {
-        end_command(host, &container, &id).await;
+        end_command(&*host.docker, &container, &id).await;
         return Ok(());
     }
     let code = host
@@ -319,30 +343,6 @@ async fn send(up: &Up, message: exec_response::Message) -> bool {
     .is_ok()
 }
 
-/// Ends a command whose client has gone: SIGHUP, then SIGKILL if it is still running.
-async fn end_command(host: &Host, container: &str, id: &str) {
-    for (signal, grace) in [(Signal::HUP, KILL_GRACE), (Signal::KILL, Duration::ZERO)] {
-        let (state, found) =
-            match tokio::join!(host.docker.exec_state(id), host.docker.container(container)) {
-                (Ok(state), Ok(Some(found))) if state.running => (state, found),
-                _ => return,
-            };
-        // The pid may be another machine's (remote engine) or reused: signal only a process of this very container.
-        let Some(pid) = Pid::from_raw(state.pid).filter(|_| kernel::belongs(state.pid, &found.id))
-        else {
-            return tracing::warn!(
-                container,
-                "a command left behind by its client could not be ended"
-            );
-        };
-        // The engine starts each command in a session of its own, so its process group includes its children.
-        if rustix::process::kill_process_group(pid, signal).is_err() {
-            let _ = rustix::process::kill_process(pid, signal); // it may have ended in between
-        }
-        sleep(grace).await;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use isyone_proto::pb::v1::ExecKind;
@@ -376,7 +376,9 @@ mod tests {
         let plan = tenant_plan("alfa");
         let stack = world::render(&plan);
         let network = &stack.network;
-        fake.create_network(network, &stack.subnet).await.unwrap();
+        fake.create_network(network, &stack.subnet, None)
+            .await
+            .unwrap();
         for mut spec in [stack.odoo.clone(), stack.postgres.clone()] {
             spec.mounts.clear();
             fake.create(&spec).await.unwrap();

@@ -66,6 +66,24 @@ pub fn only_odoo(page: &[u8]) -> String {
     out
 }
 
+/// Of that, the samples by wanted names alone: the rest is not even looked at, which is most of the work.
+pub fn only_samples(page: &[u8], is_wanted: fn(&str) -> bool) -> String {
+    let mut out = String::new();
+    let wanted = page.split(|byte| *byte == b'\n').filter(|line| {
+        let end = line.iter().position(|byte| matches!(byte, b'{' | b' '));
+        let name = end.and_then(|end| std::str::from_utf8(line.get(..end)?).ok());
+        name.is_some_and(is_wanted)
+    });
+    for line in wanted.take(MAX_SAMPLES) {
+        let text = std::str::from_utf8(line).ok();
+        if let Some(text) = text.filter(|text| is_sample(text).is_some()) {
+            out.push_str(text);
+            out.push('\n');
+        }
+    }
+    out
+}
+
 fn kind_of(line: &str) -> Line {
     match line.strip_prefix('#') {
         Some(remark) if is_about(remark) => Line::About,
@@ -203,6 +221,23 @@ mod tests {
         );
         assert_eq!(passed, format!("{GOOD}{note}"));
         assert!(only_odoo(b"odoo_x{a=\"\xff\"} 1\n").starts_with("# 1 lines"));
+    }
+
+    #[test]
+    fn of_a_page_the_named_samples_alone_can_be_had() {
+        let forged = "odoo_cron_lag_seconds 1 1700000000000\nodoo_cron_lag_seconds zero\nodoo_cron_lag_seconds\nodoo_cron_lag_seconds_x 1\n";
+        let page = format!("{GOOD}{forged}");
+        let wanted =
+            |name: &str| ["odoo_http_requests_total", "odoo_cron_lag_seconds"].contains(&name);
+        let lines: Vec<&str> = GOOD.lines().collect();
+        assert_eq!(
+            only_samples(page.as_bytes(), wanted),
+            format!("{}\n{}\n", lines[2], lines[5])
+        );
+        assert_eq!(only_samples(page.as_bytes(), |_| false), "");
+        let many = "odoo_cron_lag_seconds 1\n".repeat(MAX_SAMPLES + 5);
+        let kept = only_samples(many.as_bytes(), wanted);
+        assert_eq!(kept.lines().count(), MAX_SAMPLES);
     }
 
     #[test]

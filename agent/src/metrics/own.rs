@@ -73,6 +73,7 @@ pub fn render(host: &Host, connected: bool, scrapes: &ScrapeCounts) -> Text {
         1.0,
     );
     tenants(&mut out, host);
+    blocked(&mut out, host);
     disks(&mut out, host);
     let flag = |is: bool| f64::from(u8::from(is));
     out.single(
@@ -108,6 +109,17 @@ fn tenants(out: &mut Text, host: &Host) {
     ] {
         let count = counts.get(&progress).copied().unwrap_or(0);
         out.sample(name, &[("progress", word)], count as f64);
+    }
+}
+
+/// Tenants whom nothing but a person can help.
+fn blocked(out: &mut Text, host: &Host) {
+    let name = "isyone_tenant_blocked";
+    let help = "1: what is wrong with a tenant, running or not, is not mended by trying again, such as data that is gone";
+    out.family(name, MetricType::Gauge, help);
+    for entry in host.board.entries() {
+        let tenant = [("tenant", entry.name.as_str())];
+        out.sample(name, &tenant, f64::from(u8::from(entry.status.blocked)));
     }
 }
 

@@ -39,15 +39,34 @@ pub enum RelayError {
     Refused(u16),
 }
 
+/// What of an answer is kept.
+#[derive(Debug, Clone, Copy)]
+pub enum Kept {
+    /// All that may be passed on.
+    Page,
+    /// The samples by such names.
+    Samples(fn(&str) -> bool),
+}
+
+impl Kept {
+    fn of(self, body: &[u8]) -> Bytes {
+        let text = match self {
+            Self::Page => filter::only_odoo(body),
+            Self::Samples(wanted) => filter::only_samples(body, wanted),
+        };
+        text.into()
+    }
+}
+
 /// The metrics of the Odoo at `address`.
-pub async fn odoo(address: Ipv4Addr, token: &str) -> Result<Bytes, RelayError> {
+pub async fn odoo(address: Ipv4Addr, token: &str, kept: Kept) -> Result<Bytes, RelayError> {
     let address = SocketAddr::from((address, HTTP_PORT));
-    timeout(TIMEOUT, fetch(address, token))
+    timeout(TIMEOUT, fetch(address, token, kept))
         .await
         .map_err(|_| RelayError::Timeout)?
 }
 
-async fn fetch(address: SocketAddr, token: &str) -> Result<Bytes, RelayError> {
+async fn fetch(address: SocketAddr, token: &str, kept: Kept) -> Result<Bytes, RelayError> {
     let failed = |e: &dyn std::error::Error| RelayError::Unreachable(format!("Odoo: {e}"));
     let tcp = TcpStream::connect(address).await.map_err(|e| failed(&e))?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tcp))
@@ -76,7 +95,7 @@ async fn fetch(address: SocketAddr, token: &str) -> Result<Bytes, RelayError> {
         let body = Limited::new(answer.into_body(), MAX_BYTES).collect().await;
         let body =
             body.map_err(|e| RelayError::Unreachable(format!("Odoo's answer broke off: {e}")))?;
-        Ok(filter::only_odoo(&body.to_bytes()).into())
+        Ok(kept.of(&body.to_bytes()))
     };
     tokio::pin!(connection);
     tokio::pin!(exchange);
@@ -119,7 +138,7 @@ mod tests {
                 .to_vec(),
         )
         .await;
-        let page = fetch(address, "secret").await.unwrap();
+        let page = fetch(address, "secret", Kept::Page).await.unwrap();
         assert_eq!(
             page.split(|byte| *byte == b'\n').next().unwrap(),
             b"odoo_a 1"
@@ -140,15 +159,21 @@ mod tests {
                 .to_vec(),
         )
         .await;
-        assert_eq!(fetch(address, "t").await, Err(RelayError::Refused(404)));
+        assert_eq!(
+            fetch(address, "t", Kept::Page).await,
+            Err(RelayError::Refused(404))
+        );
         let (address, _) = serve(
             b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\nhi".to_vec(),
         )
         .await;
-        assert_eq!(fetch(address, "t").await, Err(RelayError::Refused(200)));
+        assert_eq!(
+            fetch(address, "t", Kept::Page).await,
+            Err(RelayError::Refused(200))
+        );
         let (address, _) = serve(Vec::new()).await;
         assert!(matches!(
-            fetch(address, "t").await,
+            fetch(address, "t", Kept::Page).await,
             Err(RelayError::Unreachable(_))
         ));
     }
@@ -160,7 +185,7 @@ mod tests {
         answer.resize(MAX_BYTES + (1 << 20), b'a');
         let (address, _) = serve(answer).await;
         assert!(matches!(
-            fetch(address, "t").await,
+            fetch(address, "t", Kept::Page).await,
             Err(RelayError::Unreachable(_))
         ));
     }

@@ -8,7 +8,7 @@ use futures_util::{StreamExt as _, stream};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::{scrape::Scraper, target::Target};
+use super::scrape::Scraper;
 
 /// How often to look for tenants that nobody has asked.
 const LOOK: Duration = Duration::from_secs(5);
@@ -46,7 +46,7 @@ pub async fn run(scraper: Arc<Scraper>, stop: CancellationToken) {
         let asking = stream::iter(due.collect::<Vec<_>>()).for_each_concurrent(AT_ONCE, |tenant| {
             let scraper = &scraper;
             async move {
-                scraper.page(&Target::Odoo(tenant)).await;
+                scraper.sample(tenant).await;
             }
         });
         tokio::select! {

@@ -4,7 +4,7 @@
 //! Not here: who may have them (server), their contents (node, containers, relay, postgres).
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::Ipv4Addr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -26,19 +26,29 @@ use super::{
     own::{self, ScrapeCounts},
     pg_text,
     postgres::{MonitorLogin, Pool},
-    relay::{self, RelayError},
+    relay::{self, Kept, RelayError},
     target::Target,
+    traffic,
     traffic_samples::TrafficSamples,
     visitors,
 };
 use crate::{
     base::clock::now_ms,
     host::{Host, board::ContainerStatus, ledger::InForce},
-    plan::{installs::Pending, relay::places, sql},
+    plan::{
+        installs::{self, Pending},
+        relay::places,
+        sql,
+    },
 };
 
 /// How long a page may be reused for a second scraper. Shorter than any sensible scrape interval.
 const FRESH: Duration = Duration::from_secs(4);
+
+/// Whether a sample by this name is read here.
+fn is_figure(name: &str) -> bool {
+    traffic::NAMES.contains(&name) || installs::NAMES.contains(&name)
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
@@ -112,15 +122,12 @@ impl Scraper {
     /// Returns a page, made now or a moment ago.
     pub async fn page(&self, target: &Target) -> Page {
         if let Target::Odoo(tenant) | Target::Postgres(tenant) = target
-            && self.plan(tenant).is_none()
+            && self.of_plan(tenant, |_| ()).is_none()
         {
             return Page::reason(404, &format!("no tenant {tenant} on this host"));
         }
         let begin = Instant::now();
-        let slot = {
-            let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
-            pages.entry(target.clone()).or_default().clone()
-        };
+        let slot = self.slot(target);
         let mut slot = slot.lock().await;
         if let Some((_, page)) = slot.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
             self.counts.add(target.kind(), "shared", begin.elapsed());
@@ -133,6 +140,23 @@ impl Scraper {
         page
     }
 
+    /// Asks a tenant's Odoo for the figures that are reported, unless somebody has just had its page. No page is made of the answer: most
+    /// of it would be for nobody.
+    pub async fn sample(&self, tenant: TenantName) {
+        let target = Target::Odoo(tenant);
+        let slot = self.slot(&target);
+        let slot = slot.lock().await;
+        let is_fresh = slot.as_ref().is_some_and(|(at, _)| at.elapsed() < FRESH);
+        if let (false, Target::Odoo(tenant)) = (is_fresh, &target) {
+            self.odoo(tenant, Kept::Samples(is_figure)).await;
+        }
+    }
+
+    fn slot(&self, target: &Target) -> Slot {
+        let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        pages.entry(target.clone()).or_default().clone()
+    }
+
     /// Drops pages that are no longer fresh, and tenants that have gone.
     pub fn tidy(&self) {
         let old = |slot: &Slot| {
@@ -143,7 +167,7 @@ impl Scraper {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .retain(|_, slot| !old(slot));
-        let running = self.running();
+        let running: HashSet<TenantName> = self.running().into_iter().collect();
         self.pool.tidy(&|tenant| running.contains(tenant));
         self.samples.tidy(&|tenant| running.contains(tenant));
     }
@@ -153,22 +177,19 @@ impl Scraper {
         own::render(&self.host, *self.connected.borrow(), &self.counts).finish()
     }
 
-    fn plan(&self, tenant: &TenantName) -> Option<TenantPlan> {
-        self.plans
-            .borrow()
-            .plan
-            .as_ref()?
-            .tenants
-            .iter()
-            .find(|t| t.name == *tenant)
-            .cloned()
+    /// Something of a tenant's plan, which is not copied for it. Plans are sorted by name.
+    fn of_plan<T>(&self, tenant: &TenantName, read: impl FnOnce(&TenantPlan) -> T) -> Option<T> {
+        let in_force = self.plans.borrow();
+        let tenants = &in_force.plan.as_ref()?.tenants;
+        let at = tenants.binary_search_by(|t| t.name.cmp(tenant)).ok()?;
+        tenants.get(at).map(read)
     }
 
     async fn make(&self, target: &Target) -> Page {
         match target {
             Target::Node => self.node().await,
             Target::Containers => self.containers().await,
-            Target::Odoo(tenant) => self.odoo(tenant).await,
+            Target::Odoo(tenant) => self.odoo(tenant, Kept::Page).await,
             Target::Postgres(tenant) => self.postgres(tenant).await,
         }
     }
@@ -210,7 +231,10 @@ impl Scraper {
     fn subjects(&self) -> Vec<Subject> {
         let mut subjects = Vec::new();
         for entry in self.host.board.entries() {
-            let Some(plan) = self.plan(&entry.name) else {
+            let images = self.of_plan(&entry.name, |plan| {
+                (plan.odoo_image.to_string(), plan.postgres_image.to_string())
+            });
+            let Some((odoo, postgres)) = images else {
                 continue;
             };
             for (at, c) in entry
@@ -220,19 +244,19 @@ impl Scraper {
                 .enumerate()
                 .filter(|(_, c)| c.state == "running")
             {
-                let role = if c.name == plan.name.odoo_container() {
+                let role = if c.name == entry.name.odoo_container() {
                     Role::Odoo
                 } else {
                     Role::Postgres
                 };
                 let image = match role {
-                    Role::Odoo => plan.odoo_image.to_string(),
-                    Role::Postgres => plan.postgres_image.to_string(),
+                    Role::Odoo => odoo.clone(),
+                    Role::Postgres => postgres.clone(),
                 };
                 let volumes = &entry.usage.volumes;
                 subjects.push(Subject {
                     name: c.name.clone(),
-                    tenant: plan.name.to_string(),
+                    tenant: entry.name.to_string(),
                     image,
                     id: c.id.clone(),
                     pid: c.pid,
@@ -268,12 +292,13 @@ impl Scraper {
         }
     }
 
-    async fn odoo(&self, tenant: &TenantName) -> Page {
-        let Some(plan) = self.plan(tenant) else {
+    async fn odoo(&self, tenant: &TenantName, kept: Kept) -> Page {
+        let planned = self.of_plan(tenant, |plan| (sql::metrics_token(plan), places(plan)));
+        let Some((token, places)) = planned else {
             return Page::reason(404, "no such tenant");
         };
         let answer = match self.address(tenant, &tenant.odoo_container()) {
-            Ok(address) => relay::odoo(address, &sql::metrics_token(&plan)).await,
+            Ok(address) => relay::odoo(address, &token, kept).await,
             Err(why) => Err(RelayError::Unreachable(why)),
         };
         let (page, text) = match answer {
@@ -288,17 +313,17 @@ impl Scraper {
         let figures = self.samples.heard(tenant, text);
         let board = &self.host.board;
         board.set_traffic(tenant, figures.map(|figures| figures.traffic));
-        board.set_work(tenant, figures.map(|f| f.work(places(&plan))));
+        board.set_work(tenant, figures.map(|f| f.work(places)));
         page
     }
 
     async fn postgres(&self, tenant: &TenantName) -> Page {
-        let Some(plan) = self.plan(tenant) else {
+        let Some(password) = self.of_plan(tenant, sql::monitor_password) else {
             return Page::reason(404, "no such tenant");
         };
         let answer = match self.address(tenant, &tenant.postgres_container()) {
             Ok(address) => {
-                let access = MonitorLogin::of(address, sql::monitor_password(&plan));
+                let access = MonitorLogin::of(address, password);
                 self.pool.scrape(tenant, &access).await
             }
             Err(why) => Err(why),

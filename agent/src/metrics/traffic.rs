@@ -20,6 +20,26 @@ const WEBSOCKET: &str = "websocket";
 /// More buckets than any sensible histogram has.
 const MAX_BUCKETS: usize = 64;
 
+/// The samples that are read; the rest of a page is not looked at.
+pub const NAMES: [&str; 8] = [
+    REQUESTS,
+    BUCKETS,
+    SECONDS,
+    WAITS,
+    WEBSOCKETS,
+    MAIL_QUEUE,
+    ACTIVE_USERS,
+    LAST_ACTIVE,
+];
+const REQUESTS: &str = "odoo_http_requests_total";
+const BUCKETS: &str = "odoo_http_request_duration_seconds_bucket";
+const SECONDS: &str = "odoo_http_request_duration_seconds_sum";
+const WAITS: &str = "odoo_pool_waits_total";
+const WEBSOCKETS: &str = "odoo_longpolling_connections";
+const MAIL_QUEUE: &str = "odoo_mail_queue";
+const ACTIVE_USERS: &str = "odoo_active_users";
+const LAST_ACTIVE: &str = "odoo_last_activity_time_seconds";
+
 /// One reading of Odoo's page.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Reading {
@@ -33,6 +53,7 @@ pub struct Reading {
     websockets: f64,
     active_users: f64,
     last_active_s: Option<f64>,
+    mails_failed: Option<f64>,
 }
 
 impl Reading {
@@ -40,17 +61,22 @@ impl Reading {
     pub fn parse(text: &str) -> Option<Self> {
         let mut reading = Self::default();
         let mut counts_requests = false;
-        for line in text.lines().filter(|l| l.starts_with("odoo_")) {
-            let Some((series, value)) = line.rsplit_once(' ') else {
+        for line in text.lines() {
+            let end = line.find(['{', ' ']).unwrap_or(0);
+            let (name, rest) = line.split_at(end);
+            let rest = rest.strip_prefix('{').unwrap_or(rest);
+            if !NAMES.contains(&name) {
+                continue;
+            }
+            let Some((labels, Ok(value))) = rest
+                .rsplit_once(' ')
+                .map(|(labels, value)| (labels, value.parse::<f64>()))
+            else {
                 continue;
             };
-            let Ok(value) = value.parse::<f64>() else {
-                continue;
-            };
-            let (name, labels) = series.split_once('{').unwrap_or((series, ""));
             let route = label(labels, "route");
             match name {
-                "odoo_http_requests_total" => {
+                REQUESTS => {
                     counts_requests = true;
                     if route == Some(HEALTH) {
                         continue;
@@ -60,7 +86,7 @@ impl Reading {
                         reading.errors += value;
                     }
                 }
-                "odoo_http_request_duration_seconds_bucket" => {
+                BUCKETS => {
                     if let Some(bound) = label(labels, "le").and_then(bound_us)
                         && route.is_none_or(|r| r != HEALTH && r != WEBSOCKET)
                         && (reading.buckets.len() < MAX_BUCKETS
@@ -69,15 +95,16 @@ impl Reading {
                         *reading.buckets.entry(bound).or_default() += value;
                     }
                 }
-                "odoo_http_request_duration_seconds_sum"
-                    if route.is_none_or(|r| r != HEALTH && r != WEBSOCKET) =>
-                {
+                SECONDS if route.is_none_or(|r| r != HEALTH && r != WEBSOCKET) => {
                     reading.worked_s += value;
                 }
-                "odoo_pool_waits_total" => reading.pool_waits += value,
-                "odoo_longpolling_connections" => reading.websockets += value,
-                "odoo_active_users" => reading.active_users += value,
-                "odoo_last_activity_time_seconds" if value.is_finite() => {
+                WAITS => reading.pool_waits += value,
+                WEBSOCKETS => reading.websockets += value,
+                MAIL_QUEUE if label(labels, "state") == Some("exception") => {
+                    reading.mails_failed = Some(reading.mails_failed.unwrap_or(0.0) + value);
+                }
+                ACTIVE_USERS => reading.active_users += value,
+                LAST_ACTIVE if value.is_finite() => {
                     reading.last_active_s = Some(reading.last_active_s.unwrap_or(0.0).max(value));
                 }
                 _ => {}
@@ -191,6 +218,7 @@ fn between(first: &Reading, last: &Reading, seconds: f64) -> Figures {
         active_users: last.active_users.max(0.0) as u32,
         // `as` saturates.
         last_active_at: last.last_active_s.map(|seconds| (seconds * 1000.0) as i64),
+        mails_failed: last.mails_failed.map(|mails| mails as u16),
     };
     Figures {
         traffic,
@@ -235,6 +263,7 @@ mod tests {
              odoo_http_request_duration_seconds_sum{{route=\"websocket\"}} {requests}000\n\
              odoo_pool_waits_total {}\n\
              odoo_longpolling_connections 3\nodoo_active_users 2\n\
+             odoo_mail_queue{{datname=\"a\",state=\"outgoing\"}} 9\nodoo_mail_queue{{datname=\"a\",state=\"exception\"}} 4\n\
              odoo_last_activity_time_seconds{{datname=\"a\"}} 1.7e9\n",
             requests - errors,
             requests * 100,
@@ -266,6 +295,7 @@ mod tests {
             websockets: 3,
             active_users: 2,
             last_active_at: Some(1_700_000_000_000),
+            mails_failed: Some(4),
         };
         assert_eq!(figures.traffic, wanted);
     }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub const LABEL_TENANT: &str = "one.isy.tenant";
 /// Label: the tenant's uid.
 pub const LABEL_UID: &str = "one.isy.uid";
-/// Label: `odoo`, `postgres`, `init` or `finish`.
+/// Label: `odoo`, `postgres`, `init`, `finish`, `neutralise`, `restore` or `proof`.
 pub const LABEL_ROLE: &str = "one.isy.role";
 /// Label: hash over what cannot change without a new container.
 pub const LABEL_CONFIG_HASH: &str = "one.isy.config-hash";
@@ -190,12 +190,17 @@ impl Container {
     }
 }
 
+/// Docker's option for a network's largest packet.
+pub const MTU_OPTION: &str = "com.docker.network.driver.mtu";
+
 /// A network that exists.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Network {
     /// Its address range, in CIDR notation.
     pub subnet: String,
     pub labels: HashMap<String, String>,
+    /// Its largest packet, where it was made with one.
+    pub mtu: Option<u16>,
 }
 
 /// A volume that exists.

@@ -19,6 +19,8 @@ pub struct HostFacts {
     pub addons_dir: PathBuf,
     /// The device that tenants' data is on, such as `/dev/sda`; `None`: none that the kernel limits.
     pub data_device: Option<String>,
+    /// Largest packet of tenants' networks, where it is not Docker's usual one.
+    pub mtu: Option<u16>,
     /// The host's relay listens at tenants' ports; else Docker publishes them.
     pub relays: bool,
     /// Home of the tenant that is looked at; `None`: it has none where this machine does not see Docker's volumes.

@@ -8,6 +8,7 @@
 use std::path::{Path, PathBuf};
 
 use isyone_proto::plan::Role;
+use uuid::Uuid;
 
 use crate::plan::container::Volume;
 
@@ -58,6 +59,8 @@ pub struct Home {
     pub owner: HomeOwner,
     pub postgres: DataFacts,
     pub odoo: DataFacts,
+    /// The restore for which what the tenant had is set aside in it.
+    pub aside: Option<Uuid>,
 }
 
 impl Home {
@@ -157,6 +160,7 @@ mod tests {
             owner: owner.clone(),
             postgres: data,
             odoo: DataFacts::default(),
+            aside: None,
         };
         let record = |device: Option<&str>| Volume {
             device: device.map(str::to_owned),

@@ -6,8 +6,9 @@
 
 use isyone_proto::plan::{TenantPlan, UnixMs};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
-use crate::plan::render;
+use crate::plan::conf;
 
 /// Beyond the longest request, seconds: an installation by its page is one. One from a command line changes a module every few
 /// minutes at the latest.
@@ -21,6 +22,12 @@ const BETWEEN_MS: i64 = 600_000;
 /// More modules than any Odoo has: the number is the tenant's word.
 const MOST_MODULES: f64 = 100_000.0;
 
+/// The samples of a page that are read.
+pub const NAMES: [&str; 3] = [MODULES, SECONDS, ADDRESS];
+const MODULES: &str = "odoo_modules_pending";
+const SECONDS: &str = "odoo_modules_pending_seconds";
+const ADDRESS: &str = "odoo_address_digest";
+
 /// Modules that are to be installed, upgraded or removed, as Odoo's page of metrics has them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Pending {
@@ -28,6 +35,17 @@ pub struct Pending {
     pub modules: u32,
     /// For how many seconds no module has changed; 0 while somebody is at it.
     pub seconds: u64,
+    /// The address that Odoo believes to have, as [`address_digest`] has it; `None`: the page does not tell.
+    pub address: Option<u64>,
+    /// What the page before told: one alone may be of the moment before a change.
+    pub address_before: Option<u64>,
+}
+
+/// An address as the number by which Odoo's page tells it.
+pub fn address_digest(address: &str) -> u64 {
+    let digest = Sha256::digest(address);
+    let first = digest.iter().take(6);
+    first.fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 impl Pending {
@@ -35,24 +53,37 @@ impl Pending {
     pub fn parse(page: &str) -> Option<Self> {
         let value = |name: &str| {
             let of = |line: &str| {
-                let (series, value) = line.rsplit_once(' ')?;
-                let is_it = series.split('{').next() == Some(name);
-                is_it.then(|| value.parse::<f64>().ok())?
+                let rest = line.strip_prefix(name)?;
+                let value = match rest.strip_prefix('{') {
+                    Some(labels) => labels.rsplit_once(' ')?.1,
+                    None => rest.strip_prefix(' ')?,
+                };
+                value.parse::<f64>().ok()
             };
             page.lines().find_map(of).filter(|v| *v >= 0.0)
         };
-        let modules = value("odoo_modules_pending")?.min(MOST_MODULES);
-        let seconds = value("odoo_modules_pending_seconds")?;
-        // `as` saturates.
+        let modules = value(MODULES)?.min(MOST_MODULES);
+        let seconds = value(SECONDS)?;
+        // `as` saturates; 48 bits are exact.
         Some(Self {
             modules: modules as u32,
             seconds: seconds as u64,
+            address: value(ADDRESS).map(|digest| digest as u64),
+            address_before: None,
         })
+    }
+
+    /// Whether the database says that it is at another address than the tenant's.
+    pub fn is_elsewhere(self, plan: &TenantPlan) -> bool {
+        let own = address_digest(&plan.base_url);
+        [self.address, self.address_before]
+            .iter()
+            .all(|said| said.is_some_and(|said| said != own))
     }
 
     /// How many modules an installation has left behind; 0 as long as one may be under way.
     pub fn cut_off(self, plan: &TenantPlan) -> u32 {
-        let longest = (render::request_seconds(plan) + SLACK_S).max(LEAST_S);
+        let longest = (conf::request_seconds(plan) + SLACK_S).max(LEAST_S);
         match self.seconds >= longest {
             true => self.modules,
             false => 0,
@@ -114,8 +145,29 @@ mod tests {
         let pending = Pending {
             modules: 4,
             seconds: 1211,
+            ..Default::default()
         };
         assert_eq!(Pending::parse(page), Some(pending));
+        let told = |digest: u64| {
+            format!(
+                "{page}odoo_address_digest{{datname=\"a\"}} {}\n",
+                digest as f64
+            )
+        };
+        let plan = tenant_plan("alfa");
+        let twice = |address: &str| {
+            let one = Pending::parse(&told(address_digest(address))).unwrap();
+            assert!(!one.is_elsewhere(&plan), "one page is not enough");
+            Pending {
+                address_before: one.address,
+                ..one
+            }
+        };
+        assert!(twice("https://old.example.com").is_elsewhere(&plan));
+        assert!(
+            !twice(&plan.base_url).is_elsewhere(&plan),
+            "a gauge carries 48 bits"
+        );
         for page in [
             "",
             "odoo_modules_pending 4\n",
@@ -135,6 +187,7 @@ mod tests {
             Pending {
                 modules: 2,
                 seconds,
+                ..Default::default()
             }
             .cut_off(plan)
         };

@@ -7,7 +7,12 @@
 use isyone_proto::plan::{Role, TenantPlan, UnixMs};
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{diff::Blocked, facts::ImageFacts, state::TenantState};
+use crate::plan::{
+    container::{Container, LABEL_IMAGE, LABEL_IMAGE_ID},
+    diff::Blocked,
+    facts::ImageFacts,
+    state::TenantState,
+};
 
 /// What a plan asks for as a role's image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +42,7 @@ pub struct Pin {
     /// The reference in the plan.
     pub reference: String,
     /// When it was asked for. Not in records of agents before, which knew only one time.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "isyone_proto::plan::is_default")]
     pub asked: UnixMs,
     /// Engine's id.
     pub id: String,
@@ -77,10 +82,6 @@ impl From<&ImageFacts> for Left {
             pgdata: image.pgdata.clone().unwrap_or_default(),
         }
     }
-}
-
-fn is_zero(time: &UnixMs) -> bool {
-    *time == 0
 }
 
 impl Pin {
@@ -146,6 +147,32 @@ impl TenantState {
         wanted.asked != 0
             && self.held(role, None).is_some()
             && self.pins(role).into_iter().flatten().all(otherwise)
+    }
+
+    /// Settles what a container says that was there before our memory of it: the image that it was made of. Where the plan asks for
+    /// another reference by now, that was not settled.
+    pub fn adopt_pin(&mut self, role: Role, wanted: &Wanted<'_>, container: &Container) {
+        let (reference, id) = (
+            container.label(LABEL_IMAGE),
+            container.label(LABEL_IMAGE_ID),
+        );
+        if reference.is_empty() || id.is_empty() {
+            return;
+        }
+        let [now, _] = self.pins_mut(role);
+        *now = Some(Pin {
+            reference: reference.to_owned(),
+            asked: if reference == wanted.reference {
+                wanted.asked
+            } else {
+                0
+            },
+            id: id.to_owned(),
+            digest: None,
+            left: None,
+            // It is no news that the tenant works with it.
+            untried: false,
+        });
     }
 
     /// Settles which image is meant. One before is still known, for a way back: one that the tenant has worked with, and not another that

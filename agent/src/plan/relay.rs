@@ -13,8 +13,8 @@ use isyone_relay::{
 };
 
 use super::{
+    conf::request_seconds,
     container::{Container, LABEL_PORTS, PORTS_RELAYED},
-    render::request_seconds,
     stack::{GEVENT_PORT, HTTP_PORT, db_maxconn, default_pids, split_memory},
 };
 
@@ -84,7 +84,7 @@ pub fn route_to_come(plan: &TenantPlan, advertise: IpAddr, until_ms: u64) -> Rou
 pub fn places(plan: &TenantPlan) -> u64 {
     let size = &plan.size;
     let places = match size.workers {
-        0 => u64::from(db_maxconn(size) / POOL_PART),
+        0 => u64::from(db_maxconn(plan) / POOL_PART),
         // Each works on one request; what it has to wait for, it waits for here.
         workers => u64::from(workers),
     };
@@ -94,7 +94,7 @@ pub fn places(plan: &TenantPlan) -> u64 {
 /// What a tenant's visitors are held to.
 fn limits(plan: &TenantPlan) -> Limits {
     let size = &plan.size;
-    let connections = u64::from(db_maxconn(size));
+    let connections = u64::from(db_maxconn(plan));
     let (memory, _) = split_memory(size.memory_bytes);
     let threaded = size.workers == 0;
     let sockets = match threaded {
@@ -222,7 +222,7 @@ mod tests {
             plan.upload_limit_bytes = upload;
             let route = route(&plan, "192.0.2.7".parse().unwrap(), Ipv4Addr::new(10, 240, 0, 3));
             let limits = route.limits.clone();
-            prop_assert!(limits.max_in_flight <= u64::from(db_maxconn(&plan.size)).max(u64::from(workers)));
+            prop_assert!(limits.max_in_flight <= u64::from(db_maxconn(&plan)).max(u64::from(workers)));
             prop_assert!(limits.websockets_per_address <= limits.websockets);
             prop_assert!(limits.answer_wait_ms > request_seconds(&plan) * 1_000);
             let routes = Routes::new(1, Vec::new(), HostLimits::default(), vec![route]);

@@ -1,8 +1,8 @@
 //! The files that a person expects for a tenant's containers: `docker-compose-<t>.yml`, `.env.<t>`, `odoo.conf`. Pure:
 //! sorted, without dates, pinned by golden files.
 //!
-//! The agent itself works through the Engine API; the compose file is for the day the agent is gone. Not here: writing
-//! (tenant::execute).
+//! The agent itself works through the Engine API; the compose file is for the day the agent is gone. Not here: odoo.conf's
+//! text (conf), writing (tenant::execute).
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -11,12 +11,9 @@ use serde::Serialize;
 
 use crate::plan::{
     container::{ContainerSpec, DEFAULT_NOFILE, DeviceLimits, MountSource},
-    facts::{HostFacts, ImageFacts, Images},
+    facts::{HostFacts, Images},
     postgres, sql,
-    stack::{
-        ADDON_NAME, ADDONS_TARGET, CRON_THREADS, GEVENT_PORT, POSTGRES_PORT, RenderedFile, Stack,
-        db_maxconn, process_memory, process_soft_memory,
-    },
+    stack::{RenderedFile, Stack},
 };
 
 /// Odoo's configuration, in the tenant's directory.
@@ -30,17 +27,6 @@ pub const PASSWORD_TARGET: &str = "/run/secrets/postgres_password";
 pub const METRICS_TOKEN: &str = "metrics_token";
 /// Where the module isyone_metrics looks for it.
 pub const METRICS_TOKEN_TARGET: &str = "/etc/odoo/isyone_metrics_token";
-
-/// Odoo's own defaults, of an image that our module does not get into.
-const LIMIT_MEMORY_BYTES: u64 = 2560 << 20;
-const LIMIT_MEMORY_SOFT_BYTES: u64 = 2048 << 20;
-/// As agents of before wrote it.
-const LIMIT_TIME_CPU_S: u64 = 60;
-/// Odoo's own default for how long a request may take.
-const LIMIT_TIME_S: u64 = 120;
-/// Upload rate of an office's line: 12 Mbit/s. Odoo reads an upload within its request, so a request must be allowed to
-/// take as long: 1 GiB in 716 s, just within the 720 s that the edge waits (`readTimeout` in traefik.yml).
-const UPLOAD_BYTES_PER_S: u64 = 1_500_000;
 
 /// The tenant's directory on the host.
 pub fn directory(host: &HostFacts, tenant: &TenantName) -> PathBuf {
@@ -83,113 +69,6 @@ pub fn files(plan: &TenantPlan, stack: &Stack, images: &Images, conf: String) ->
         ),
     ];
     files.into_iter().chain(postgres).collect()
-}
-
-/// Escapes a name for a regular expression. Tenant names contain only letters, digits, `-` and `_`; they are escaped
-/// all the same, so that a wider alphabet would not open other databases.
-fn regex_escape(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| {
-            (!c.is_ascii_alphanumeric() && c != '_')
-                .then_some('\\')
-                .into_iter()
-                .chain([c])
-        })
-        .collect()
-}
-
-/// How long a request may take: `limit_time_real`. Follows the limit configured for all tenants, so that a resize
-/// restarts nothing.
-pub(crate) fn request_seconds(plan: &TenantPlan) -> u64 {
-    plan.upload_limit_bytes
-        .div_ceil(UPLOAD_BYTES_PER_S)
-        .max(LIMIT_TIME_S)
-}
-
-type Lines = Vec<(&'static str, String)>;
-
-/// Limits on a process. Without our module, which moves the limit on address space with what is mapped but not used, a
-/// threaded server would end at it with a few dozen websockets: Odoo's defaults stay.
-fn limits(plan: &TenantPlan, image: &ImageFacts) -> Lines {
-    let (size, upload) = (&plan.size, plan.upload_limit_bytes);
-    let (hard, soft) = match image.addons_path {
-        Some(_) => (
-            process_memory(size, upload),
-            process_soft_memory(size, upload),
-        ),
-        None => (LIMIT_MEMORY_BYTES + upload, LIMIT_MEMORY_SOFT_BYTES),
-    };
-    // The installation of an app is one request, and half done is worse than slow.
-    limit_lines(hard, soft, request_seconds(plan))
-}
-
-fn limit_lines(hard: u64, soft: u64, cpu_s: u64) -> Lines {
-    vec![
-        ("limit_memory_hard", hard.to_string()),
-        ("limit_memory_soft", soft.to_string()),
-        ("limit_time_cpu", cpu_s.to_string()),
-    ]
-}
-
-/// `odoo.conf`. A container reads it at each start.
-pub fn odoo_conf(plan: &TenantPlan, image: &ImageFacts, master_hash: &str) -> String {
-    conf(plan, image, master_hash, limits(plan, image))
-}
-
-/// What of `odoo.conf` decides whether a container is made anew. Not the limits on a process, which come with its next start: as
-/// they were before, no tenant stops because an agent is upgraded or because memory is changed in flight.
-pub fn fixed_conf(plan: &TenantPlan, image: &ImageFacts, master_hash: &str) -> String {
-    let hard = LIMIT_MEMORY_BYTES + plan.upload_limit_bytes;
-    let before = limit_lines(hard, LIMIT_MEMORY_SOFT_BYTES, LIMIT_TIME_CPU_S);
-    conf(plan, image, master_hash, before)
-}
-
-/// Without `db_name` Odoo would run the crons of every database it can see.
-fn conf(plan: &TenantPlan, image: &ImageFacts, master_hash: &str, limits: Lines) -> String {
-    let database = plan.name.database();
-    let filter = format!("^{}$", regex_escape(&database));
-    let mut lines: Lines = vec![
-        ("admin_passwd", master_hash.to_owned()),
-        ("data_dir", "/var/lib/odoo".to_owned()),
-        ("db_host", plan.name.postgres_container()),
-        ("db_maxconn", db_maxconn(&plan.size).to_string()),
-        ("db_name", database),
-        (
-            "db_password",
-            plan.secrets.database_password.expose().to_owned(),
-        ),
-        ("db_port", POSTGRES_PORT.to_string()),
-        ("db_user", "odoo".to_owned()),
-        ("dbfilter", filter),
-        ("gevent_port", GEVENT_PORT.to_string()),
-        ("http_interface", "0.0.0.0".to_owned()),
-        ("limit_time_real", request_seconds(plan).to_string()),
-        ("list_db", "False".to_owned()),
-        ("logfile", "False".to_owned()),
-        ("max_cron_threads", CRON_THREADS.to_string()),
-        ("proxy_mode", "True".to_owned()),
-        ("without_demo", "True".to_owned()),
-        ("workers", plan.size.workers.to_string()),
-    ];
-    lines.extend(limits);
-    if request_seconds(plan) > LIMIT_TIME_S {
-        lines.push(("limit_time_real_cron", LIMIT_TIME_S.to_string()));
-    }
-    // The image's own path and ours, because our file replaces the image's. An image that sets no path keeps Odoo's
-    // default, without metrics: naming a path would drop the one that Odoo finds by itself.
-    if let Some(path) = &image.addons_path {
-        lines.push(("addons_path", format!("{path},{}", ADDONS_TARGET)));
-        lines.push((
-            "server_wide_modules",
-            format!("{},{}", image.server_wide_modules, ADDON_NAME),
-        ));
-    }
-    lines.sort_unstable();
-    let body: String = lines
-        .into_iter()
-        .map(|(key, value)| format!("{key} = {value}\n"))
-        .collect();
-    format!("; Written by isy-agent, which writes it again on change.\n[options]\n{body}")
 }
 
 /// `.env.<t>`: what an operator needs to log in by hand. No program reads it.
@@ -300,6 +179,8 @@ struct Logging {
 #[derive(Serialize)]
 struct NetworkEntry<'a> {
     name: &'a str,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    driver_opts: BTreeMap<&'static str, String>,
     ipam: Ipam<'a>,
     labels: &'a BTreeMap<String, String>,
 }
@@ -418,6 +299,7 @@ fn compose(plan: &TenantPlan, stack: &Stack) -> String {
             "default",
             NetworkEntry {
                 name: &stack.network.name,
+                driver_opts: stack.network_options(),
                 ipam: Ipam {
                     config: [Subnet {
                         subnet: &stack.subnet,
@@ -452,20 +334,20 @@ fn compose(plan: &TenantPlan, stack: &Stack) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{plan::design::stack, testing::tenant_plan};
+    use crate::{
+        plan::{design::stack, facts::ImageFacts},
+        testing::tenant_plan,
+    };
 
     #[test]
     fn the_files_are_as_the_golden_ones() {
         let mut plan = tenant_plan("my-co");
         plan.modules = vec!["crm".parse().unwrap(), "sale_management".parse().unwrap()];
         let host = HostFacts {
-            advertise: "192.0.2.7".parse().unwrap(),
-            cpus: 4,
             tenants_dir: "/var/lib/isyone/tenants".into(),
             addons_dir: "/var/lib/isyone/addons".into(),
-            data_device: None,
-            relays: false,
             home: Some("/var/lib/docker/isyone/tenants/my-co".into()),
+            ..crate::testing::world::host()
         };
         let images = Images {
             odoo: ImageFacts {
@@ -490,10 +372,5 @@ mod tests {
             crate::testing::check_golden(&file.name, &file.content);
         }
         assert_eq!(stack.files[2].owner, Some((100, 101)));
-    }
-
-    #[test]
-    fn a_filter_matches_only_its_own_database() {
-        assert_eq!(regex_escape("odoo_my-co.x"), "odoo_my\\-co\\.x");
     }
 }

@@ -2,11 +2,15 @@
 //!
 //! Not here: building a stack from a plan (design), the text of its files (render).
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
-use isyone_proto::{ids::TenantName, plan::Role, spec::Size};
+use isyone_proto::{
+    ids::TenantName,
+    plan::{Role, TenantPlan},
+    spec::Size,
+};
 
-use crate::plan::container::{ContainerSpec, NamedSpec};
+use crate::plan::container::{ContainerSpec, MTU_OPTION, NamedSpec};
 
 /// Odoo's port for HTTP in the container.
 pub const HTTP_PORT: u16 = 8069;
@@ -43,6 +47,8 @@ pub struct Stack {
     pub network: NamedSpec,
     /// CIDR of `network`.
     pub subnet: String,
+    /// Its largest packet, where it is not Docker's usual one.
+    pub mtu: Option<u16>,
     /// PostgreSQL's data.
     pub postgres_volume: NamedSpec,
     /// Filestore and sessions.
@@ -51,10 +57,14 @@ pub struct Stack {
     pub postgres: ContainerSpec,
     /// `odoo_<t>`.
     pub odoo: ContainerSpec,
-    /// `odoo_<t>_init`: runs `odoo -i` once.
+    /// `odoo_<t>_init`: runs `odoo -i base` once.
     pub init: ContainerSpec,
+    /// The same container's next use: installs the modules that were asked for; `None`: there are none.
+    pub install: Option<ContainerSpec>,
     /// The same container's other use: finishes the installation of an app that was cut off.
     pub finish: ContainerSpec,
+    /// And another one: takes from a database what would reach others.
+    pub neutralise: ContainerSpec,
     /// Files in the tenant's directory.
     pub files: Vec<RenderedFile>,
     /// There is no database to fill.
@@ -69,6 +79,11 @@ impl Stack {
             Role::Odoo => &self.odoo,
             Role::Postgres => &self.postgres,
         }
+    }
+    /// Docker's options for the network.
+    pub fn network_options(&self) -> BTreeMap<&'static str, String> {
+        let mtu = self.mtu.map(|mtu| (MTU_OPTION, mtu.to_string()));
+        mtu.into_iter().collect()
     }
     pub fn volume(&self, role: Role) -> &NamedSpec {
         match role {
@@ -97,14 +112,21 @@ pub fn default_pids(size: &Size) -> u32 {
     }
 }
 
-/// Connections of one Odoo process, so that those of all processes together fit PostgreSQL.
-pub fn db_maxconn(size: &Size) -> u32 {
+/// Connections of one Odoo process, so that those of all processes together fit PostgreSQL: what was chosen, or 32 at most.
+pub fn db_maxconn(plan: &TenantPlan) -> u32 {
+    let chosen = plan.odoo.number("db_maxconn");
+    let most = most_connections(&plan.size);
+    most.min(chosen.map_or(32, |chosen| u32::try_from(chosen).unwrap_or(most)))
+}
+
+/// Connections that one Odoo process may have.
+fn most_connections(size: &Size) -> u32 {
     let processes = if size.workers == 0 {
         1
     } else {
         size.workers + CRON_THREADS + 1
     };
-    ((MAX_CONNECTIONS - RESERVED_CONNECTIONS) / processes).clamp(1, 32)
+    ((MAX_CONNECTIONS - RESERVED_CONNECTIONS) / processes).max(1)
 }
 
 /// What an Odoo needs in memory before it does anything for anybody, and for what it does beside an upload: 120 MiB at rest, and as

@@ -87,16 +87,34 @@ pub fn sequence(oid: u32, page: &[u8]) -> Option<Sequence> {
     })
 }
 
+/// Highest timeline that is believed: a tenant's program says which it is, and each promotion begins but one.
+const MOST_TIMELINES: u32 = 10_000;
+/// What the line begins with that says it.
+const TIMELINE: &str = "timeline ";
+
+/// The timeline that a promotion has begun, by what its script has printed.
+pub fn timeline(printed: &[u8]) -> Option<u32> {
+    let text = String::from_utf8_lossy(printed);
+    let said = text.lines().find_map(|line| line.strip_prefix(TIMELINE))?;
+    said.trim().parse().ok().filter(|n| *n <= MOST_TIMELINES)
+}
+
 /// Makes a standby a primary, forgets whom it followed, and sets its sequences to what was given last. May be repeated: nobody has used
-/// it before it ends.
+/// it before it ends. Says which timeline has begun.
 pub fn promote(database: &str, sequences: &[Sequence]) -> String {
+    // Archiving begins with the promotion, and with what our files say of it by now. The last checkpoint, which names a timeline as
+    // well, may be of before for minutes.
     let mut script = "SET search_path = pg_catalog, pg_temp;\n\
+         SELECT pg_reload_conf();\n\
          SELECT pg_promote(true, 30) WHERE pg_is_in_recovery();\n\
          DO $$ BEGIN IF pg_is_in_recovery() THEN RAISE EXCEPTION 'it was not promoted within 30 s'; END IF; END $$;\n\
          ALTER SYSTEM RESET primary_conninfo;\n\
          ALTER SYSTEM RESET primary_slot_name;\n\
          SELECT pg_reload_conf();\n"
         .to_owned();
+    script.push_str(&format!(
+        "COPY (SELECT '{TIMELINE}' || ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int8) TO STDOUT;\n"
+    ));
     if sequences.is_empty() {
         return script;
     }
@@ -186,6 +204,14 @@ mod tests {
         let sets = script.find("(16400::oid, 5::int8, true)").unwrap();
         assert!(script.find("pg_promote").unwrap() < connects && connects < sets);
         assert!(!promote("odoo_alfa", &[]).contains("VALUES"));
+    }
+
+    #[test]
+    fn the_timeline_that_has_begun_is_read_from_its_own_line() {
+        let printed = b" pg_promote \n------------\n t\n(1 row)\n\ntimeline 3\n count \n";
+        assert_eq!(timeline(printed), Some(3));
+        assert_eq!(timeline(b"timeline 4294967295\n"), None);
+        assert_eq!(timeline(b" t\n"), None);
     }
 
     proptest! {

@@ -26,6 +26,14 @@ pub enum Database {
         /// Name of the database in the cluster.
         source: String,
     },
+    /// Complete, as it was in a backup of another tenant: it is given this one's keys before anything of it is used, and never
+    /// wiped.
+    Restored {
+        /// Name of the database in the cluster.
+        source: String,
+        /// Nothing of it may reach anybody: it is neutralised before that.
+        neutralise: bool,
+    },
     /// The tenant's own. From here on, nothing in the agent ever wipes it.
     Ready {
         /// Its files are known to be on disk, not only in the page cache. Until then the tenant does not count as
@@ -44,6 +52,24 @@ pub enum Database {
     /// The volumes were there before this record, and nobody knows whether they hold a whole copy: they are neither
     /// written nor started on.
     Doubtful,
+}
+
+/// What the tenant had before a restore took its place: it lies in the home, beside what came after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Aside {
+    /// The restore, by its operation.
+    pub restore: Uuid,
+    /// It is on its way there or back, and the end of that was not recorded: nothing is known of what lies in the volumes.
+    pub moving: bool,
+}
+
+/// A request that its images cannot meet: remembered, because finding it out takes as long as a new database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unfit {
+    /// The golden key of what was asked for: with other images or modules it is worth another try.
+    pub key: String,
+    /// Why, for people.
+    pub why: String,
 }
 
 /// State of a step.
@@ -94,6 +120,9 @@ pub struct TenantState {
     pub odoo_restarts: u64,
     /// Number of PostgreSQL restarts carried out.
     pub postgres_restarts: u64,
+    /// The last request to write its settings anew that was carried out.
+    #[serde(default)]
+    pub settings_asked: u64,
     /// [`crate::plan::sql::settings_digest`] of the settings in the database.
     pub settings: String,
     /// Odoo's pinned image.
@@ -122,6 +151,13 @@ pub struct TenantState {
     /// elsewhere.
     #[serde(default)]
     pub fenced_at: Option<u64>,
+    /// What it had before it was restored in its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aside: Option<Aside>,
+    /// The highest timeline of PostgreSQL's that a restore in its place or a promotion has begun here: the next restore begins none of
+    /// before, so that no two histories in its backups have segments of the same names.
+    #[serde(default)]
+    pub timeline: u32,
     /// Where its data lies, from when it was put there: a host's tenants may later be kept elsewhere.
     #[serde(default)]
     pub home: Option<PathBuf>,
@@ -134,6 +170,9 @@ pub struct TenantState {
     /// What was done about installations of apps that were cut off.
     #[serde(default)]
     pub installs: Installs,
+    /// What was asked for and cannot be had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unfit: Option<Unfit>,
 }
 
 impl TenantState {
@@ -146,6 +185,7 @@ impl TenantState {
             database: Database::Empty,
             odoo_restarts: plan.odoo_restarts,
             postgres_restarts: plan.postgres_restarts,
+            settings_asked: plan.settings_asked,
             settings: String::new(),
             odoo_pin: None,
             postgres_pin: None,
@@ -157,10 +197,13 @@ impl TenantState {
             wanted_generation: 0,
             copied_by: None,
             fenced_at: None,
+            aside: None,
+            timeline: 0,
             home: None,
             recording: false,
             volume_repairs: 0,
             installs: Installs::default(),
+            unfit: None,
         }
     }
 
@@ -176,6 +219,12 @@ impl TenantState {
         *self = Self {
             database: Database::Incoming,
             home: self.home.take(),
+            // It lies in the same home, and goes on order only.
+            aside: self.aside.map(|aside| Aside {
+                moving: false,
+                ..aside
+            }),
+            timeline: self.timeline,
             recording: self.recording,
             volume_repairs: self.volume_repairs,
             ..Self::new(plan)
@@ -185,6 +234,11 @@ impl TenantState {
     /// Whether this is the tenant's state, in a format that this program knows.
     pub fn is_of(&self, plan: &TenantPlan) -> bool {
         self.version == VERSION && self.uid == plan.uid
+    }
+
+    /// Whether what is here is data that nobody fills or wipes: the tenant's own, or what was restored for it.
+    pub fn is_whole(&self) -> bool {
+        self.is_ready() || matches!(self.database, Database::Restored { .. })
     }
 
     /// Whether it is a copy that is kept up with one that runs, or was until it became complete.

@@ -181,8 +181,27 @@ pub fn fail(state: &mut TenantState, name: StepName, why: &str) {
     }
 }
 
-/// Closes the list once the stack is as planned: steps that were not done were not needed.
+/// Closes the list once the stack is as planned: steps that were not done were not needed. An image that could not be had is not
+/// one that was: the plan has changed since.
 pub fn close(state: &mut TenantState, now: UnixMs) -> bool {
+    close_without(&[StepName::ImagePostgres, StepName::ImageOdoo], state, now)
+}
+
+/// Closes the list of a tenant that is gone: what had failed of its making is not made by its end.
+pub fn close_gone(state: &mut TenantState, now: UnixMs) -> bool {
+    let making = [
+        StepName::ImagePostgres,
+        StepName::ImageOdoo,
+        StepName::Database,
+        StepName::Rekey,
+        StepName::Healthy,
+    ];
+    close_without(&making, state, now)
+}
+
+/// `unmade`: steps whose failure says that what they were for is not there.
+fn close_without(unmade: &[StepName], state: &mut TenantState, now: UnixMs) -> bool {
+    let is_unmade = |name: &str| unmade.iter().any(|step| step.text() == name);
     let mut changed = false;
     for step in &mut state.steps {
         match step.state {
@@ -190,8 +209,7 @@ pub fn close(state: &mut TenantState, now: UnixMs) -> bool {
                 step.state = StepState::Skipped;
                 step.detail = "nothing to do".to_owned();
             }
-            // An image could not be had, and what is as planned now is so without it: the plan has changed since.
-            StepState::Retrying if is_image(&step.name) => {
+            StepState::Retrying if is_unmade(&step.name) => {
                 step.state = StepState::Skipped;
                 step.end_ms = Some(now);
             }
@@ -205,11 +223,6 @@ pub fn close(state: &mut TenantState, now: UnixMs) -> bool {
         changed = true;
     }
     changed
-}
-
-fn is_image(name: &str) -> bool {
-    let images = [StepName::ImageOdoo, StepName::ImagePostgres];
-    images.map(StepName::text).contains(&name)
 }
 
 #[cfg(test)]
@@ -243,6 +256,23 @@ mod tests {
         begin(&mut state, StepName::Odoo, 21);
         let names: Vec<_> = state.steps.iter().map(|s| s.name.as_str()).collect();
         assert_eq!(names, ["accept", "odoo", "healthy"]);
+    }
+
+    /// Fails where a create that was given up shows its database as made.
+    #[test]
+    fn what_failed_is_not_done_because_the_tenant_is_gone() {
+        let mut plan = tenant_plan("alfa");
+        let mut state = TenantState::new(&plan);
+        plan.operation = Some(uuid::Uuid::nil());
+        adopt_operation(&mut state, &plan, 1);
+        fail(&mut state, StepName::Database, "there is no module `x`");
+        fail(&mut state, StepName::Volumes, "busy"); // of its end
+        assert!(close_gone(&mut state, 2) && !close_gone(&mut state, 3));
+        let ended = |state: &mut TenantState, name| entry(state, name).unwrap().state;
+        assert_eq!(ended(&mut state, StepName::Database), StepState::Skipped);
+        assert_eq!(ended(&mut state, StepName::Volumes), StepState::Succeeded);
+        let why = &entry(&mut state, StepName::Database).unwrap().detail;
+        assert_eq!(why, "there is no module `x`");
     }
 
     #[test]

@@ -108,6 +108,16 @@ pub async fn is_up(host: &Host, tenant: &TenantName) -> Result<bool, DockerError
     Ok(false)
 }
 
+/// Whether a copy is never written again: it is whole, or has all that the one had which it followed.
+fn is_complete(state: &TenantState) -> bool {
+    state.is_whole() || state.database == (Database::Following { complete: true })
+}
+
+/// Whether a job has taken a copy further than a loop may know.
+fn is_further(recorded: &TenantState) -> bool {
+    recorded.is_whole() || recorded.follows()
+}
+
 /// What the record on disk says of a copy.
 pub async fn find(host: &Host, plan: &TenantPlan) -> io::Result<Copy> {
     let (directory, plan) = (host.directory(plan), plan.clone());
@@ -117,7 +127,7 @@ pub async fn find(host: &Host, plan: &TenantPlan) -> io::Result<Copy> {
             Some(state) if state.database == (Database::Following { complete: false }) => {
                 Copy::Following
             }
-            Some(state) if state.is_ready() || state.follows() => Copy::Complete(state.copied_by),
+            Some(state) if is_complete(&state) => Copy::Complete(state.copied_by),
             Some(_) => Copy::Closed,
             None => Copy::Unrecorded,
         })
@@ -125,41 +135,68 @@ pub async fn find(host: &Host, plan: &TenantPlan) -> io::Result<Copy> {
     .await
 }
 
+/// The highest timeline that a restore in its place, or a promotion, has begun. Blocking.
+pub fn newest_timeline(host: &Host, plan: &TenantPlan) -> u32 {
+    let state = state_file::load(&host.directory(plan), plan);
+    state.map_or(0, |state| state.timeline)
+}
+
+/// Whether a copy waits for data now. Blocking.
+pub fn is_incoming(host: &Host, plan: &TenantPlan) -> bool {
+    let _turn = host.copies.lock().unwrap_or_else(PoisonError::into_inner);
+    let state = state_file::load(&host.directory(plan), plan);
+    state.is_some_and(|state| state.database == Database::Incoming)
+}
+
 /// Records durably that `job` has completed a copy; `false` when it is not incoming any more.
 pub fn complete(host: &Host, plan: &TenantPlan, job: Uuid) -> io::Result<bool> {
-    let ready = Database::Ready { synced: true };
-    record(host, plan, &Database::Incoming, ready, Some(job))
+    let whole = Database::Ready { synced: true };
+    complete_as(host, plan, job, (whole, None))
+}
+
+/// Likewise, and what it has made of it: with which timeline its log goes on, where it is another than before.
+pub fn complete_as(
+    host: &Host,
+    plan: &TenantPlan,
+    job: Uuid,
+    (whole, timeline): (Database, Option<u32>),
+) -> io::Result<bool> {
+    record(host, plan, &Database::Incoming, |state| {
+        state.database = whole;
+        state.copied_by = Some(job);
+        state.timeline = state.timeline.max(timeline.unwrap_or_default());
+    })
 }
 
 /// Records durably that what a job has brought so far is a database that follows; `false` when it is not incoming any more.
 pub fn begin_following(host: &Host, plan: &TenantPlan) -> io::Result<bool> {
-    let goes_on = Database::Following { complete: false };
-    record(host, plan, &Database::Incoming, goes_on, None)
+    record(host, plan, &Database::Incoming, |state| {
+        state.database = Database::Following { complete: false };
+        state.copied_by = None;
+    })
 }
 
 /// Records durably that a copy which follows has all that the other one had; `false` when it does not follow any more.
 pub fn complete_following(host: &Host, plan: &TenantPlan, job: Uuid) -> io::Result<bool> {
-    let (from, to) = (
-        Database::Following { complete: false },
-        Database::Following { complete: true },
-    );
-    record(host, plan, &from, to, Some(job))
+    let from = Database::Following { complete: false };
+    record(host, plan, &from, |state| {
+        state.database = Database::Following { complete: true };
+        state.copied_by = Some(job);
+    })
 }
 
 fn record(
     host: &Host,
     plan: &TenantPlan,
     from: &Database,
-    to: Database,
-    job: Option<Uuid>,
+    change: impl FnOnce(&mut TenantState),
 ) -> io::Result<bool> {
     let _turn = host.copies.lock().unwrap_or_else(PoisonError::into_inner);
     let directory = host.directory(plan);
     let Some(mut state) = state_file::load(&directory, plan).filter(|s| s.database == *from) else {
         return Ok(false);
     };
-    state.database = to;
-    state.copied_by = job;
+    change(&mut state);
     state_file::save(&state, &directory, true)?;
     Ok(true)
 }
@@ -181,12 +218,14 @@ pub(super) fn save(
         .and_then(|_turn| state_file::load(&directory, plan));
     let believed = state.database.clone();
     change(state);
-    let is_further = |recorded: &TenantState| recorded.is_ready() || recorded.follows();
-    // What the change itself decides, such as a promotion, is newer than any record.
-    let recorded = recorded.filter(|recorded| is_further(recorded) && state.database == believed);
-    if let Some(recorded) = recorded {
-        state.database = recorded.database;
-        state.copied_by = recorded.copied_by;
+    if let Some(recorded) = recorded.filter(is_further) {
+        // It only ever rises.
+        state.timeline = state.timeline.max(recorded.timeline);
+        // What the change itself decides, such as a promotion, is newer than any record.
+        if state.database == believed {
+            state.database = recorded.database;
+            state.copied_by = recorded.copied_by;
+        }
     }
     fsutil::private_dir(&directory)?;
     state_file::save(state, &directory, durable)
@@ -203,12 +242,10 @@ mod tests {
         testing::{fake_docker::FakeDocker, tenant_plan},
     };
 
-    #[tokio::test]
-    async fn the_end_of_a_copy_survives_a_loop_that_does_not_know_of_it_yet() {
-        let dir = tempfile::tempdir().unwrap();
-        let data = DataDir::new(dir.path().join("agent"));
+    fn host_in(dir: &std::path::Path) -> (Host, std::sync::Arc<FakeDocker>) {
+        let data = DataDir::new(dir.join("agent"));
         data.create().unwrap();
-        let docker = FakeDocker::new(dir.path(), 1);
+        let docker = FakeDocker::new(dir, 1);
         let advertise = [127, 0, 0, 1].into();
         let host = Host::new(
             docker.clone(),
@@ -217,7 +254,61 @@ mod tests {
             advertise,
             Pace::hasty(),
         );
-        let host = host.unwrap();
+        (host.unwrap(), docker)
+    }
+
+    /// A copy for which a job may bring data.
+    fn incoming(host: &Host) -> (TenantPlan, TenantState) {
+        let mut plan = tenant_plan("alfa");
+        plan.desired = DesiredState::Standby;
+        plan.seed = Seed::Peer("h1".parse().unwrap());
+        let mut state = TenantState::new(&plan);
+        save(host, &mut state, &plan, true, |s| {
+            s.database = Database::Incoming;
+        })
+        .unwrap();
+        (plan, state)
+    }
+
+    #[tokio::test]
+    async fn what_a_loop_decides_is_newer_than_what_a_job_has_recorded() {
+        let dir = tempfile::tempdir().unwrap();
+        let (host, _docker) = host_in(dir.path());
+        let (plan, mut state) = incoming(&host);
+        let job = Uuid::from_u128(7);
+        assert!(!complete_following(&host, &plan, job).unwrap());
+        assert!(begin_following(&host, &plan).unwrap());
+        assert_eq!(find(&host, &plan).await.unwrap(), Copy::Following);
+        save(&host, &mut state, &plan, false, |s| s.epoch = 7).unwrap();
+        assert_eq!(state.database, Database::Following { complete: false });
+        assert!(complete_following(&host, &plan, job).unwrap());
+        assert_eq!(find(&host, &plan).await.unwrap(), Copy::Complete(Some(job)));
+        save(&host, &mut state, &plan, false, |s| s.epoch = 8).unwrap();
+        assert_eq!(state.database, Database::Following { complete: true });
+        save(&host, &mut state, &plan, true, |s| {
+            s.database = Database::Ready { synced: true };
+            s.timeline = 2;
+        })
+        .unwrap();
+        assert!(state.is_ready() && state.epoch == 8 && state.copied_by == Some(job));
+        assert_eq!(newest_timeline(&host, &plan), 2);
+
+        // A restore is complete, and is given up at the same moment.
+        let (plan, mut state) = incoming(&host);
+        let whole = Database::Ready { synced: true };
+        assert!(complete_as(&host, &plan, job, (whole, Some(3))).unwrap());
+        save(&host, &mut state, &plan, true, |s| {
+            s.database = Database::Doubtful;
+        })
+        .unwrap();
+        assert_eq!(find(&host, &plan).await.unwrap(), Copy::Closed);
+        assert_eq!(state.timeline, 3, "its segments may be somewhere");
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_copy_survives_a_loop_that_does_not_know_of_it_yet() {
+        let dir = tempfile::tempdir().unwrap();
+        let (host, docker) = host_in(dir.path());
         let mut plan = tenant_plan("alfa");
         plan.desired = DesiredState::Standby;
         plan.seed = Seed::Peer("h1".parse().unwrap());

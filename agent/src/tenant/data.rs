@@ -22,7 +22,7 @@ fn no_home() -> TenantError {
 }
 
 /// The tenant's home as it was found, and what works on it.
-async fn home(tenant: &Tenant, view: &TenantView) -> Result<(Homes, Home)> {
+pub(super) async fn home(tenant: &Tenant, view: &TenantView) -> Result<(Homes, Home)> {
     let found = view.observed.home.clone().ok_or_else(no_home)?;
     Ok((tenant.host.homes().await?, found))
 }

@@ -1,34 +1,37 @@
 //! A tenant's database: filled from a golden snapshot or by `odoo -i`, then made the tenant's own.
 //!
 //! Before each change of the volumes, `state.json` records what they hold, so that after a crash at any point the right
-//! thing happens: scrap is wiped and filled again, a ready database is never touched. Not here: the SQL (sql), the
-//! snapshots' files (golden).
+//! thing happens: scrap is wiped and filled again, a ready database is never touched. Not here: the SQL (sql), how it
+//! is run (psql), the snapshots' files (golden).
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use crate::{
     base::{clock::now_ms, failpoints, fsutil::blocking, tree},
-    docker::{DockerError, POSTGRES_USER},
     host::golden::{Restored, Volumes},
     plan::{
+        anew,
+        container::ContainerSpec,
+        diff::Blocked,
+        fresh::{self, Trouble, When},
         installs,
         sql::{self, DatabaseIdentity},
         stack::{POSTGRES_GRACE_S, Stack},
-        state::Database,
+        state::{Database, Unfit},
     },
     tenant::{
         Result, Tenant, TenantError, TenantView,
         containers::{boosted, settled},
+        psql::{number, psql},
         ready,
-        turn::ASK,
     },
 };
 
-/// psql's exit code for "could not connect": the server is still recovering.
-const PSQL_NO_CONNECTION: i32 = 2;
+/// The longest that Odoo may take to neutralise a database: it loads no module, and updates some tables.
+const NEUTRALISING: Duration = Duration::from_secs(600);
 /// Lines of `odoo -i`'s log quoted in an error.
 const LOG_LINES: u32 = 15;
 
@@ -136,9 +139,10 @@ pub(super) async fn initialise(
     let begin = Instant::now();
     docker.start(&stack.postgres.name).await?;
     ready::await_postgres(tenant).await?;
-    psql(tenant, sql::prepare(&tenant.plan)).await?;
+    let prepare = sql::prepare(&tenant.plan) + &fresh::create(&tenant.plan);
+    psql(tenant, prepare).await?;
     failpoints::reached("mid-database");
-    run_init(tenant, view, stack).await?;
+    install(tenant, view, stack).await?;
     let took = begin.elapsed().as_secs_f64();
     let golden = match local {
         Some(volumes) => take_golden(tenant, stack, &volumes).await?,
@@ -158,8 +162,52 @@ pub(super) async fn initialise(
     ))
 }
 
+/// Odoo's base, then the company, then the modules that were asked for, which are set up for it. What the image does not have
+/// is found before anybody could take the database for what was asked for.
+async fn install(tenant: &Tenant, view: &TenantView, stack: &Stack) -> Result<()> {
+    run_init(tenant, view, stack, &stack.init).await?;
+    look_through(tenant, stack, fresh::settle(&tenant.plan), When::Before).await?;
+    if let Some(install) = &stack.install {
+        run_init(tenant, view, stack, install).await?;
+        look_through(tenant, stack, fresh::ask(&tenant.plan), When::After).await?;
+    }
+    Ok(())
+}
+
+/// Runs a script that ends by telling what the image has, and compares that with what was asked for.
+async fn look_through(tenant: &Tenant, stack: &Stack, script: String, when: When) -> Result<()> {
+    let printed = psql(tenant, script).await?;
+    let printed = String::from_utf8_lossy(&printed);
+    if !printed.contains("language ") {
+        // Of nothing, nothing follows.
+        let text = "psql did not say what the image has".to_owned();
+        return Err(TenantError::Program(text));
+    }
+    let troubles = fresh::troubles(&tenant.plan, &printed, when);
+    match troubles.is_empty() {
+        true => Ok(()),
+        false => Err(refuse(tenant, stack, &troubles)?),
+    }
+}
+
+/// Remembers that what was asked for cannot be had: no further try is made with the same.
+fn refuse(tenant: &Tenant, stack: &Stack, troubles: &[Trouble]) -> Result<TenantError> {
+    let (key, why) = (stack.golden_key.clone(), fresh::words(troubles));
+    let unfit = Unfit {
+        key,
+        why: why.clone(),
+    };
+    tenant.remember(true, |s| s.unfit = Some(unfit))?;
+    Ok(Blocked::Unfit(why).into())
+}
+
 /// Runs the one-off `odoo -i` to its end.
-async fn run_init(tenant: &Tenant, view: &TenantView, stack: &Stack) -> Result<()> {
+async fn run_init(
+    tenant: &Tenant,
+    view: &TenantView,
+    stack: &Stack,
+    wanted: &ContainerSpec,
+) -> Result<()> {
     let docker = &tenant.host.docker;
     let id = view
         .observed
@@ -167,8 +215,8 @@ async fn run_init(tenant: &Tenant, view: &TenantView, stack: &Stack) -> Result<(
         .as_ref()
         .map(|f| f.id.clone())
         .unwrap_or_default();
-    let name = &stack.init.name;
-    let mut spec = settled(&stack.init, &id);
+    let name = &wanted.name;
+    let mut spec = settled(wanted, &id);
     spec.limits.nano_cpus = boosted(tenant).await?;
     docker.create(&spec).await?;
     docker.start(name).await?;
@@ -182,6 +230,9 @@ async fn run_init(tenant: &Tenant, view: &TenantView, stack: &Stack) -> Result<(
     if code != 0 {
         let log = docker.log_tail(name, LOG_LINES).await.unwrap_or_default();
         docker.remove(name).await?;
+        if let Some(unmet) = fresh::unmet(&log) {
+            return Err(refuse(tenant, stack, &[unmet])?);
+        }
         let text = format!(
             "`odoo -i` ended with code {code}; the half-made database is dropped and made again. Last log lines:\n{}",
             log.trim_end()
@@ -224,26 +275,42 @@ async fn take_golden(tenant: &Tenant, stack: &Stack, volumes: &Volumes) -> Resul
     }
 }
 
-/// Gives the filled database this tenant's keys, records that durably, and only then lets Odoo in.
-pub(super) async fn rekey(tenant: &Tenant) -> Result<String> {
-    let state = tenant.state();
-    let Database::Filled { source } = state.database else {
-        return Err(TenantError::Program(
-            "the database is not filled yet".to_owned(),
-        ));
-    };
-    let identity = DatabaseIdentity {
+fn new_identity() -> DatabaseIdentity {
+    DatabaseIdentity {
         uuid: Uuid::new_v4(),
         secret: Uuid::new_v4(),
+    }
+}
+
+/// Gives the filled database this tenant's keys, records that durably, and only then lets Odoo in.
+pub(super) async fn rekey(tenant: &Tenant, view: &TenantView, stack: &Stack) -> Result<String> {
+    let state = tenant.state();
+    let (source, restored) = match state.database {
+        Database::Filled { source } => (source, None),
+        Database::Restored { source, neutralise } => (source, Some(neutralise)),
+        _ => {
+            return Err(TenantError::Program(
+                "the database is not filled yet".to_owned(),
+            ));
+        }
     };
+    let identity = new_identity();
     let plan = tenant.plan.clone();
+    let rekeyed = match restored {
+        Some(_) => sql::rekey_restored,
+        None => sql::rekey,
+    };
     // Hashing is slow on purpose, so it does not run on the runtime's threads.
-    let script = tokio::task::spawn_blocking(move || sql::rekey(&plan, &source, identity)).await;
+    let script = tokio::task::spawn_blocking(move || rekeyed(&plan, &source, identity)).await;
     psql(
         tenant,
         script.map_err(|e| TenantError::Program(e.to_string()))?,
     )
     .await?;
+    failpoints::reached("rekeyed");
+    if restored == Some(true) {
+        neutralise(tenant, view, stack).await?;
+    }
     // Leaves the settings unrecorded: if the agent dies before Odoo is let in, `update_settings` runs and lets it in
     // too.
     tenant.remember(true, |s| {
@@ -253,15 +320,87 @@ pub(super) async fn rekey(tenant: &Tenant) -> Result<String> {
     psql(tenant, sql::open(&tenant.plan)).await?;
     let settings = sql::settings_digest(&tenant.plan);
     tenant.remember(false, |s| s.settings = settings)?;
-    Ok("own keys, administrator, company and address".to_owned())
+    Ok(match restored {
+        None => "own keys, administrator, company and address",
+        Some(true) => {
+            "own keys, administrator and address; neutralised: no mail, no scheduled jobs"
+        }
+        Some(false) => "own keys, administrator and address; it is live",
+    }
+    .to_owned())
 }
 
-/// Writes a changed address or role password.
+/// Runs Odoo's own program for it, each module's part, before Odoo is let in; then looks whether that is so.
+async fn neutralise(tenant: &Tenant, view: &TenantView, stack: &Stack) -> Result<()> {
+    let docker = &tenant.host.docker;
+    let image = view.observed.odoo_image.as_ref();
+    let id = image.map(|image| image.id.clone()).unwrap_or_default();
+    let name = &stack.neutralise.name;
+    docker.remove(name).await?;
+    docker.create(&settled(&stack.neutralise, &id)).await?;
+    docker.start(name).await?;
+    let code = tokio::select! {
+        code = timeout(NEUTRALISING, docker.wait(name)) => code,
+        () = tenant.interrupted() => {
+            docker.remove(name).await?;
+            return Err(TenantError::Interrupted);
+        }
+    };
+    let log = match code {
+        Ok(Ok(0)) => String::new(),
+        _ => docker.log_tail(name, LOG_LINES).await.unwrap_or_default(),
+    };
+    docker.remove(name).await?;
+    match code {
+        Ok(code) => match code? {
+            0 => {}
+            code => {
+                return Err(TenantError::Program(format!(
+                    "`odoo neutralize` ended with code {code}. Last log lines:\n{}",
+                    log.trim_end()
+                )));
+            }
+        },
+        Err(_) => {
+            return Err(TenantError::Program(
+                "`odoo neutralize` has not ended in time".to_owned(),
+            ));
+        }
+    }
+    let printed = psql(tenant, sql::count_lively(&tenant.plan)).await?;
+    match sql::lively(&String::from_utf8_lossy(&printed)) {
+        None => Ok(()),
+        Some(left) => Err(TenantError::Program(format!(
+            "it is not started, because it is not neutralised: {left}"
+        ))),
+    }
+}
+
+/// Writes a changed address or role password; where that was asked for, all that makes the database this tenant's.
 pub(super) async fn update_settings(tenant: &Tenant) -> Result<String> {
-    psql(tenant, sql::update(&tenant.plan)).await?;
+    let (plan, asked) = (tenant.plan.clone(), tenant.plan.settings_asked);
+    let whole = asked > tenant.state().settings_asked;
+    let script = match whole {
+        false => sql::update(&plan),
+        true => {
+            let identity = new_identity();
+            let hashed = tokio::task::spawn_blocking(move || anew::apply(&plan, identity)).await;
+            hashed.map_err(|e| TenantError::Program(e.to_string()))?
+        }
+    };
+    psql(tenant, script).await?;
     let settings = sql::settings_digest(&tenant.plan);
-    tenant.remember(true, |s| s.settings = settings)?;
-    Ok(format!("address {}", tenant.plan.base_url))
+    tenant.remember(true, |s| {
+        s.settings = settings;
+        s.settings_asked = asked;
+    })?;
+    // What Odoo said of its settings was before that.
+    tenant.host.board.set_pending(tenant.name(), None);
+    let address = &tenant.plan.base_url;
+    Ok(match whole {
+        true => format!("own keys, administrator, limits and address {address}"),
+        false => format!("address {address}"),
+    })
 }
 
 /// After a start PostgreSQL finishes no segment for the time that it takes until its first checkpoint has ended: 5 minutes. Where
@@ -293,90 +432,8 @@ pub(super) async fn end_sessions(tenant: &Tenant) -> Result<String> {
     Ok(format!("{} connections ended", number(&printed)?))
 }
 
-/// The one number that a script prints.
-fn number(printed: &[u8]) -> Result<u32> {
-    let text = String::from_utf8_lossy(printed);
-    let number = text.trim().parse();
-    number.map_err(|_| TenantError::Program("psql printed no number".to_owned()))
-}
-
 /// A stand-in image has no database.
 pub(super) fn skip(tenant: &Tenant) -> Result<String> {
     tenant.remember(false, |s| s.database = Database::Ready { synced: true })?;
     Ok("stand-in image: no database".to_owned())
-}
-
-/// Fraction (one in this many) of [`crate::host::Pace::sql_timeout`] that psql gets on top, to end in its container and
-/// report that.
-const PSQL_END: u32 = 4;
-
-/// Runs a script as the cluster's superuser, through standard input, so that none of it is in an argument list.
-/// Bounded, because a tenant's own code may run within it: that must not hold up the tenant's suspension, nor keep a turn
-/// among others. Returns what it prints.
-pub(super) async fn psql(tenant: &Tenant, script: String) -> Result<Vec<u8>> {
-    let pace = &tenant.host.pace;
-    let most = pace.sql_timeout + pace.sql_timeout / PSQL_END + pace.start_timeout;
-    let asked = timeout(most, run_psql(tenant, script));
-    match tenant.turn.at_most(ASK, asked).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(TenantError::Program(format!(
-            "psql has not ended after {} s",
-            most.as_secs()
-        ))),
-    }
-}
-
-async fn run_psql(tenant: &Tenant, script: String) -> Result<Vec<u8>> {
-    let limit = tenant.host.pace.sql_timeout.as_secs().max(1).to_string();
-    // `timeout` ends it in the container too: it would run on there after we stop waiting.
-    let command = [
-        "timeout",
-        "-k",
-        "5",
-        &limit,
-        "psql",
-        "-X",
-        "-q",
-        "-v",
-        "ON_ERROR_STOP=1",
-        "-U",
-        "postgres",
-        "-d",
-        "postgres",
-    ]
-    .map(str::to_owned);
-    let name = tenant.name().postgres_container();
-    let begin = Instant::now();
-    loop {
-        let output = match tenant
-            .host
-            .docker
-            .exec(&name, POSTGRES_USER, &command, script.clone().into_bytes())
-            .await
-        {
-            Err(DockerError::Conflict(why)) => {
-                return Err(TenantError::Program(format!(
-                    "PostgreSQL is not running: {why}"
-                )));
-            }
-            output => output?,
-        };
-        if output.code == 0 {
-            return Ok(output.stdout);
-        }
-        if output.code != PSQL_NO_CONNECTION || begin.elapsed() > tenant.host.pace.start_timeout {
-            // psql's errors quote a position, and for a bad value its text: report only the first line, which names the
-            // error.
-            let text = String::from_utf8_lossy(&output.stderr);
-            let first = text
-                .lines()
-                .find(|l| !l.trim().is_empty())
-                .unwrap_or("no message");
-            return Err(TenantError::Program(format!(
-                "psql ended with code {}: {first}",
-                output.code
-            )));
-        }
-        sleep(tenant.host.pace.poll).await;
-    }
 }

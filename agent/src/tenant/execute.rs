@@ -17,15 +17,16 @@ use crate::{
         tree,
     },
     docker::DockerError,
+    host::links,
     plan::{
-        diff::{Action, PlannedAction},
+        diff::{Action, Blocked, PlannedAction},
         postgres,
         stack::{self, Stack},
         state::Database,
         steps,
     },
     tenant::{
-        Result, Tenant, TenantError, TenantView,
+        Result, Tenant, TenantError, TenantView, aside,
         containers::{create, no_stack},
         data, database, images, installs, ready, takeover, turn, visitors,
     },
@@ -122,7 +123,7 @@ async fn act(tenant: &Tenant, view: &TenantView, action: Action) -> Result<Strin
             quiet(docker.stop(&name, stack::FULL_STOP_S).await)
         }
         Action::EndSessions => database::end_sessions(tenant).await,
-        Action::RemoveContainer(role) => quiet(docker.remove(&tenant.container_name(role)).await),
+        Action::RemoveContainer(role) => remove(tenant, role).await,
         Action::RemoveInit => quiet(docker.remove(&stack::init_name(&plan.name)).await),
         Action::RemoveNetwork => quiet(docker.remove_network(&plan.name.project()).await),
         Action::CreateVolume(role) => create_volume(tenant, view, role).await,
@@ -130,6 +131,9 @@ async fn act(tenant: &Tenant, view: &TenantView, action: Action) -> Result<Strin
         Action::RemoveHome => data::remove_home(tenant, view).await,
         Action::PutBackVolumes => data::put_back(tenant, view).await,
         Action::MoveData(role) => data::move_home(tenant, view, role).await,
+        Action::SetAside(id) => aside::set_aside(tenant, view, id).await,
+        Action::BringBack(id) => aside::bring_back(tenant, view, id).await,
+        Action::RemoveAside(id) => aside::remove_aside(tenant, view, id).await,
         Action::RemoveDirectory => remove_directory(tenant).await,
         Action::RestartContainer(role) => restart(tenant, role).await,
         Action::StartContainer(role) => {
@@ -159,10 +163,7 @@ async fn act_on_stack(
     let docker = &tenant.host.docker;
     match action {
         Action::WriteFiles => write_files(tenant, stack).await,
-        Action::CreateNetwork => {
-            docker.create_network(&stack.network, &stack.subnet).await?;
-            Ok(stack.subnet.clone())
-        }
+        Action::CreateNetwork => create_network(tenant, stack).await,
         Action::CreateContainer(role) => create(tenant, view, stack, role).await,
         Action::UpdateLimits(role) => {
             let spec = stack.container(role);
@@ -175,7 +176,7 @@ async fn act_on_stack(
         }
         Action::CopyGolden => database::copy_golden(tenant, view, stack).await,
         Action::InitDatabase => database::initialise(tenant, view, stack).await,
-        Action::Rekey => database::rekey(tenant).await,
+        Action::Rekey => database::rekey(tenant, view, stack).await,
         Action::UpdateSettings => database::update_settings(tenant).await,
         Action::FinishInstall => installs::finish(tenant, view, stack).await,
         Action::SkipDatabase => database::skip(tenant),
@@ -208,6 +209,20 @@ fn grace(role: Role) -> u32 {
         Role::Odoo => stack::ODOO_STOP_S,
         Role::Postgres => stack::POSTGRES_GRACE_S,
     }
+}
+
+async fn create_network(tenant: &Tenant, stack: &Stack) -> Result<String> {
+    let host = &tenant.host;
+    let network = tenant.plan.subnet.trunc();
+    if let Some(interface) = links::make_room(host, network).await? {
+        return Err(Blocked::NetworkTaken { network, interface }.into());
+    }
+    let (name, subnet) = (&stack.network, &stack.subnet);
+    host.docker.create_network(name, subnet, stack.mtu).await?;
+    Ok(match stack.mtu {
+        Some(mtu) => format!("{subnet}, packets of {mtu} bytes"),
+        None => subnet.clone(),
+    })
 }
 
 async fn create_volume(tenant: &Tenant, view: &TenantView, role: Role) -> Result<String> {
@@ -270,13 +285,34 @@ async fn write_files(tenant: &Tenant, stack: &Stack) -> Result<String> {
 }
 
 async fn start(tenant: &Tenant, role: Role) -> Result<String> {
-    tenant
-        .host
-        .docker
-        .start(&tenant.container_name(role))
-        .await?;
+    let detail = begin(tenant, &tenant.container_name(role)).await?;
     // A start also fulfils any restart requested before it.
     mark_restarted(tenant, role)?;
+    Ok(detail.unwrap_or_default())
+}
+
+/// Starts a container, and counts where that is refused. Returns what to say of it, if it was made anew for that.
+async fn begin(tenant: &Tenant, name: &str) -> Result<Option<String>> {
+    let host = &tenant.host;
+    let done = host.docker.start(name).await;
+    if let Err(DockerError::Refused(why) | DockerError::Conflict(why)) = &done {
+        host.starts().failed(name, why);
+    }
+    done?;
+    let anew = host.starts().started(name);
+    if let Some(why) = &anew {
+        tracing::warn!(container = name, "it runs: {why}");
+        let text = format!("{name}: {why}");
+        host.board.set_mended("container", &text, now_ms());
+    }
+    Ok(anew)
+}
+
+/// Removes a container; its data stays in its volumes.
+async fn remove(tenant: &Tenant, role: Role) -> Result<String> {
+    let name = tenant.container_name(role);
+    tenant.host.docker.remove(&name).await?;
+    tenant.host.starts().removed(&name);
     Ok(String::new())
 }
 
@@ -306,9 +342,9 @@ async fn restart(tenant: &Tenant, role: Role) -> Result<String> {
     let name = tenant.container_name(role);
     let grace_s = visitors::wait_for(tenant, role, grace(role)).await;
     tenant.host.docker.stop(&name, grace_s).await?;
-    tenant.host.docker.start(&name).await?;
+    let anew = begin(tenant, &name).await?;
     mark_restarted(tenant, role)?;
-    Ok("restarted".to_owned())
+    Ok(anew.unwrap_or_else(|| "restarted".to_owned()))
 }
 
 fn mark_restarted(tenant: &Tenant, role: Role) -> Result<()> {

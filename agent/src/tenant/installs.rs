@@ -25,6 +25,12 @@ impl Tenant {
         let pending = self.host.board.pending(self.name());
         pending.map_or(0, |pending| pending.cut_off(&self.plan))
     }
+
+    /// Whether its database says that it is at another address: it is another one's that was restored.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        let pending = self.host.board.pending(self.name());
+        pending.is_some_and(|pending| pending.is_elsewhere(&self.plan))
+    }
 }
 
 /// One try. What fails is told by the tenant's message, and is no failure of the tenant: its Odoo works as it did.

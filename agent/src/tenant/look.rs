@@ -63,13 +63,15 @@ impl Tenant {
             let rendered = self.render(&facts, images).await;
             observed.files_current = files_are_current(&self.directory(), &rendered);
             // Only needed to fill a database.
-            observed.golden = !self.state().is_ready()
+            observed.golden = !self.state().is_whole()
                 && self.host.golden.find(&rendered.golden_key).is_some()
                 && self.host.volumes_are_local().await?;
             stack = Some(rendered);
         }
         self.ask(&mut observed).await;
+        observed.host_full = self.host.board.full();
         observed.cut_off = self.cut_off();
+        observed.elsewhere = self.is_elsewhere();
         self.count_strangers(&mut observed, stack.as_ref()).await;
         Ok(TenantView { observed, stack })
     }
@@ -109,6 +111,12 @@ impl Tenant {
                 ),
             }
         };
+        let stuck = {
+            let starts = self.host.starts();
+            let mut roles = vec![Role::Postgres, Role::Odoo];
+            roles.retain(|role| starts.is_stuck(&self.container_name(*role)));
+            roles
+        };
         let ((postgres, odoo), (network, postgres_volume, odoo_volume, init)) =
             tokio::try_join!(containers, rest)?;
         let (postgres_image, odoo_image) =
@@ -122,6 +130,7 @@ impl Tenant {
             odoo_volume,
             postgres_image,
             odoo_image,
+            stuck,
             directory: fsutil::is_directory(&self.directory()),
             ..Default::default()
         })

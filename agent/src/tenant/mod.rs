@@ -1,10 +1,11 @@
 //! One tenant at work: `reconcile` says when, `rest` is its loop, `settle` observes (`look`), compares (plan::diff) and
-//! has the difference carried out (`execute`, `images`, `data`, `database`, `containers`, `installs`, `ready`), `show` puts its status on the
+//! has the difference carried out (`execute`, `images`, `data`, `aside`, `database`, `containers`, `installs`, `ready`), `show` puts its status on the
 //! board, `turn` is its place among others, `vigil` looks after it while that takes long.
 //! This file: the tenant and its memory.
 //!
 //! Not here: what to do (plan::diff), what tenants share (host).
 
+mod aside;
 mod containers;
 pub mod copies;
 mod data;
@@ -12,7 +13,9 @@ mod database;
 mod execute;
 mod images;
 mod installs;
+pub mod kept;
 mod look;
+mod psql;
 mod ready;
 pub mod reconcile;
 mod rest;
@@ -110,6 +113,11 @@ impl TenantError {
                     || text.contains("port is already allocated") =>
             {
                 " — another program holds this tenant's port; stop it"
+            }
+            Self::Docker(DockerError::Refused(text))
+                if text.contains("cannot assign requested address") =>
+            {
+                " — this host's address is not there; its tenants start within seconds of it"
             }
             Self::Docker(DockerError::Refused(text)) if text.contains("overlaps") => {
                 " — the tenant's subnet collides with a network of this host; choose another tenant range"

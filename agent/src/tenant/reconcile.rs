@@ -16,9 +16,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Desired, rest};
 use crate::host::{
-    Host, chores,
+    Host, addresses, answers, chores,
     events::{self, Signal},
     ledger::InForce,
+    links,
 };
 
 struct Running {
@@ -27,26 +28,34 @@ struct Running {
     task: JoinHandle<()>,
 }
 
+/// Tasks beside the loops, which end with them.
+struct Beside<'a>(&'a TaskTracker, &'a CancellationToken);
+
+impl Beside<'_> {
+    fn run(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.1.clone();
+        self.0.spawn(stop.run_until_cancelled_owned(work));
+    }
+}
+
 /// Runs until `stop` is cancelled. Tenants are then left as they are.
 pub async fn run(host: Arc<Host>, mut plans: watch::Receiver<InForce>, stop: CancellationToken) {
     let tracker = TaskTracker::new();
     let mut tenants: BTreeMap<TenantName, Running> = BTreeMap::new();
     let (events_tx, mut events) = tokio::sync::mpsc::channel(256);
-    tracker.spawn(
-        stop.clone()
-            .run_until_cancelled_owned(events::listen(host.clone(), events_tx)),
-    );
     let strays = Arc::new(Notify::new());
-    let stopping = chores::stop_strays(host.clone(), plans.clone(), strays.clone());
-    tracker.spawn(stop.clone().run_until_cancelled_owned(stopping));
-    tracker.spawn(
-        stop.clone()
-            .run_until_cancelled_owned(chores::keep_spares(host.clone(), stop.clone())),
-    );
-    tracker.spawn(
-        stop.clone()
-            .run_until_cancelled_owned(chores::keep_known(host.clone())),
-    );
+    let beside = Beside(&tracker, &stop);
+    beside.run(events::listen(host.clone(), events_tx.clone()));
+    beside.run(addresses::watch(host.clone(), events_tx));
+    beside.run(answers::ask(host.clone()));
+    beside.run(links::sweep(host.clone(), plans.clone()));
+    beside.run(chores::stop_strays(
+        host.clone(),
+        plans.clone(),
+        strays.clone(),
+    ));
+    beside.run(chores::keep_spares(host.clone(), stop.clone()));
+    beside.run(chores::keep_known(host.clone()));
     let mut in_force = plans.borrow_and_update().clone();
     adapt(&host, &mut tenants, &in_force, &stop);
     loop {
@@ -105,6 +114,7 @@ fn adapt(
     stop: &CancellationToken,
 ) {
     let Some(plan) = &in_force.plan else { return };
+    host.set_mtu(plan.firewall.mtu);
     for tenant in &plan.tenants {
         let desired = Some(Desired {
             plan: tenant.clone(),

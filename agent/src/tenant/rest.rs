@@ -2,9 +2,9 @@
 //!
 //! Not here: who starts and wakes it (reconcile), what is done (settle).
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use isyone_proto::plan::DesiredState;
+use isyone_proto::plan::{DesiredState, Role};
 use isyone_proto::report::TenantProgress;
 use tokio::{
     sync::{Notify, watch},
@@ -13,7 +13,10 @@ use tokio::{
 
 use super::{Desired, Tenant, TenantError, TenantView, vigil};
 use crate::{
-    base::clock::{backoff, jitter},
+    base::{
+        clock::{backoff, jitter},
+        fsutil::{self, blocking},
+    },
     host::Host,
 };
 
@@ -89,7 +92,7 @@ async fn rest(
     wake: &Notify,
 ) -> Woken {
     let host = &tenant.host;
-    let until = Instant::now() + host.pace.resync + jitter(host.pace.resync / 4);
+    let until = Instant::now() + host.until_resync();
     let was_healthy = host
         .board
         .get(tenant.name())
@@ -103,25 +106,15 @@ async fn rest(
             host.pace.probe / 3
         };
         if tenant.plan.desired != DesiredState::Running {
-            let quarantine = tenant
-                .plan
-                .quarantine_until
-                .filter(|_| tenant.plan.desired == DesiredState::Purged);
-            let left = quarantine.map_or(i64::MAX, |until| {
-                (until - crate::base::clock::now_ms()).max(0)
-            });
-            return nap(
-                host.pace.resync.min(Duration::from_millis(left as u64 + 1)),
-                desired,
-                wake,
-            )
-            .await;
+            return idle(tenant, &view, desired, wake).await;
         }
         let pause = host.aligned(pause);
         if tenant.disk_state().stops_odoo() {
             // Its connections are looked at each time.
             return nap(host.aligned(host.pace.probe), desired, wake).await;
         }
+        // Together with others, and not at its own next check.
+        let pause = pause.min(until.saturating_duration_since(Instant::now()));
         match timeout(pause, nap(host.pace.resync * 2, desired, wake)).await {
             Ok(woken) => return woken,
             Err(_) if Instant::now() >= until => return Woken::Again,
@@ -135,12 +128,54 @@ async fn rest(
             missed + 1
         };
         let cut_off = tenant.cut_off();
-        if cut_off != view.observed.cut_off || is_due(tenant, cut_off) {
+        let told = (cut_off, tenant.is_elsewhere());
+        if told != (view.observed.cut_off, view.observed.elsewhere) || is_due(tenant, cut_off) {
             return Woken::Again;
         }
         let healthy = missed < PATIENT_PROBES && (missed == 0) | was_healthy;
         if healthy != was_healthy {
             return Woken::Again;
+        }
+    }
+}
+
+/// Rests with a tenant that does not run: looks now and then whether its data is where it was, which costs next to nothing.
+async fn idle(
+    tenant: &Tenant,
+    view: &TenantView,
+    desired: &mut watch::Receiver<Option<Desired>>,
+    wake: &Notify,
+) -> Woken {
+    let pace = &tenant.host.pace;
+    let quarantine = tenant
+        .plan
+        .quarantine_until
+        .filter(|_| tenant.plan.desired == DesiredState::Purged);
+    let left = quarantine.map_or(i64::MAX, |until| {
+        (until - crate::base::clock::now_ms()).max(0)
+    });
+    let until = Instant::now() + pace.resync.min(Duration::from_millis(left as u64 + 1));
+    let places = [Role::Postgres, Role::Odoo].map(|role| view.observed.volume(role));
+    let places: Vec<PathBuf> = places
+        .into_iter()
+        .flatten()
+        .map(|volume| PathBuf::from(volume.path()))
+        .collect();
+    let are_there = |places: Vec<PathBuf>| {
+        blocking(move || Ok(places.iter().all(|place| fsutil::is_directory(place))))
+    };
+    // Where this machine does not see Docker's volumes there is nothing to look at.
+    let seen = are_there(places.clone()).await.unwrap_or(false);
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let pause = tenant.host.aligned(pace.probe * 2).min(left);
+        match timeout(pause, nap(pace.resync * 2, desired, wake)).await {
+            Ok(woken) => return woken,
+            Err(_) if Instant::now() >= until => return Woken::Again,
+            Err(_) if seen && !are_there(places.clone()).await.unwrap_or(true) => {
+                return Woken::Again;
+            }
+            Err(_) => {}
         }
     }
 }

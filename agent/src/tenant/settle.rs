@@ -20,7 +20,7 @@ use crate::{
     },
     docker::DockerError,
     plan::{
-        diff::{self, Action, Inputs},
+        diff::{self, Action, Blocked, Inputs},
         state::{Database, TenantState},
         steps,
     },
@@ -61,6 +61,9 @@ impl Tenant {
     async fn rounds(&self) -> Result<TenantView> {
         let mut last = String::new();
         let here = Span::current();
+        if let Some(why) = self.host.engine().await?.unfit() {
+            return Err(Blocked::HostClosed(why.to_owned()).into());
+        }
         let visitor = self.host.surveys.enter();
         self.take_turn().await;
         let mut survey = visitor.survey(&*self.host.docker).await?;
@@ -167,7 +170,7 @@ impl Tenant {
                 let mut known = self.lock();
                 let state = known.get_or_insert_with(|| TenantState::new(&self.plan));
                 steps::adopt_operation(state, &self.plan, now_ms());
-                steps::close(state, now_ms());
+                steps::close_gone(state, now_ms());
             }
             self.show(view, TenantProgress::Converged, "");
         }

@@ -15,7 +15,7 @@ use crate::{
     host::board::{ContainerStatus, TenantStatus},
     plan::{
         container::Container,
-        diff::{self, Observed},
+        diff::{self, Blocked, Observed},
         facts::ImageFacts,
         state::{StepRecord, StepState, TenantState},
     },
@@ -59,6 +59,14 @@ fn full(tenant: &TenantName, disk: &Disk) -> String {
             )
         }
     }
+}
+
+/// What a restored dump brings along, and what to do.
+fn elsewhere(tenant: &TenantName) -> String {
+    format!(
+        "its database says that it is at another address, as one does that was restored from elsewhere: links in mails lead there, and its \
+         administrator may be another. `isyctl tenant settings apply {tenant}` writes this tenant's own settings"
+    )
 }
 
 impl Tenant {
@@ -105,6 +113,7 @@ impl Tenant {
         match &view.observed.odoo_health {
             Some(Ok(_)) if view.observed.postgres_ready => {
                 let message = match view.observed.cut_off {
+                    0 if view.observed.elsewhere => elsewhere(self.name()),
                     0 => String::new(),
                     modules => self.state().installs.words(modules, self.name().as_str()),
                 };
@@ -211,6 +220,7 @@ impl Tenant {
             progress,
             message: message.to_owned(),
             blocked: false,
+            unfit: false,
             containers: Vec::new(),
             operation: state
                 .operation
@@ -232,10 +242,10 @@ impl Tenant {
         let status = match self.host.board.get(self.name()) {
             Some(shown) if shown.uid == self.plan.uid => {
                 // Progress made under an older plan says nothing about this one.
-                let (progress, blocked) = if shown.is_about(&self.plan) {
-                    (shown.progress, shown.blocked)
+                let (progress, blocked, unfit) = if shown.is_about(&self.plan) {
+                    (shown.progress, shown.blocked, shown.unfit)
                 } else {
-                    (TenantProgress::Working, false)
+                    (TenantProgress::Working, false, false)
                 };
                 TenantStatus {
                     operation: blank.operation,
@@ -245,6 +255,7 @@ impl Tenant {
                     epoch: blank.epoch,
                     progress,
                     blocked,
+                    unfit,
                     ..TenantStatus::clone(&shown)
                 }
             }
@@ -259,6 +270,7 @@ impl Tenant {
         self.host.board.set_latency(self.name(), 0);
         let blank = TenantStatus {
             blocked: matches!(error, TenantError::Blocked(why) if why.is_for_good()),
+            unfit: matches!(error, TenantError::Blocked(Blocked::Unfit(_))),
             ..self.blank(&self.state(), TenantProgress::Failing, &message)
         };
         let status = match self.host.board.get(self.name()) {

@@ -20,7 +20,7 @@ use crate::{
         standby::{self, MAX_SEQUENCES, Sequence},
         state::Database,
     },
-    tenant::{Result, Tenant, TenantError, database},
+    tenant::{Result, Tenant, TenantError, psql::psql},
 };
 
 /// What the tenant's sequences stood at where it was stopped, in its directory.
@@ -68,12 +68,17 @@ pub(super) async fn promote(tenant: &Tenant, stack: &Stack) -> Result<String> {
         .map_err(TenantError::disk(
             "what its sequences stood at cannot be read",
         ))?;
+    let mut timeline = None;
     if !stack.standin {
         let script = standby::promote(&tenant.name().database(), &sequences);
-        database::psql(tenant, script).await?;
+        timeline = standby::timeline(&psql(tenant, script).await?);
     }
     failpoints::reached("mid-promote");
-    tenant.remember(true, |s| s.database = Database::Ready { synced: true })?;
+    tenant.remember(true, |s| {
+        s.database = Database::Ready { synced: true };
+        // A restore in its place, from a backup of before, must not begin the same one again.
+        s.timeline = s.timeline.max(timeline.unwrap_or_default());
+    })?;
     if let Err(e) = blocking(move || forget(&directory)).await {
         // It is of no use to anybody, and written anew before the next promotion.
         tracing::warn!(tenant = %tenant.name(), "{SEQUENCES} is left: {e}");

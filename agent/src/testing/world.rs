@@ -14,6 +14,8 @@ use isyone_proto::{
     plan::{Role, TenantPlan, UnixMs},
 };
 
+use uuid::Uuid;
+
 use crate::plan::{
     container::{Container, LABEL_IMAGE_ID, Network, Volume},
     design::stack,
@@ -23,7 +25,7 @@ use crate::plan::{
     pins::Wanted,
     sql,
     stack::Stack,
-    state::{Database, TenantState},
+    state::{Aside, Database, TenantState},
 };
 
 /// A host of four CPUs.
@@ -34,6 +36,7 @@ pub fn host() -> HostFacts {
         tenants_dir: "/t".into(),
         addons_dir: "/a".into(),
         data_device: None,
+        mtu: None,
         relays: false,
         home: Some("/r/tenants/alfa".into()),
     }
@@ -209,6 +212,27 @@ impl World {
                     Role::Postgres => self.observed.postgres_volume = None,
                 }
             }
+            Action::SetAside(restore) => {
+                assert!(self.observed.postgres.is_none(), "data in use");
+                self.state.database = Database::Incoming;
+                self.state.copied_by = None;
+                self.state.aside = Some(Aside {
+                    restore,
+                    moving: false,
+                });
+                self.keeps_aside(Some(restore));
+            }
+            Action::BringBack(_) => {
+                assert!(self.observed.postgres.is_none(), "data in use");
+                self.state.database = Database::Ready { synced: true };
+                self.state.copied_by = None;
+                self.state.aside = None;
+                self.keeps_aside(None);
+            }
+            Action::RemoveAside(_) => {
+                self.state.aside = None;
+                self.keeps_aside(None);
+            }
             Action::RemoveDirectory => {
                 (self.observed.directory, self.observed.files_current) = (false, false)
             }
@@ -223,6 +247,12 @@ impl World {
         match role {
             Role::Odoo => &mut self.observed.odoo_volume,
             Role::Postgres => &mut self.observed.postgres_volume,
+        }
+    }
+
+    fn keeps_aside(&mut self, restore: Option<Uuid>) {
+        if let Some(home) = &mut self.observed.home {
+            home.aside = restore;
         }
     }
 
@@ -321,6 +351,7 @@ impl World {
                 self.observed.network = Some(Network {
                     subnet: stack.subnet.clone(),
                     labels: labels(&stack.network.labels),
+                    mtu: stack.mtu,
                 });
             }
             Action::CreateContainer(role) => {
@@ -395,7 +426,10 @@ impl World {
                 assert!(self.observed.is_up(Role::Postgres) && !self.observed.is_up(Role::Odoo));
                 self.state.database = Database::Ready { synced: true };
             }
-            Action::UpdateSettings => self.state.settings = sql::settings_digest(plan),
+            Action::UpdateSettings => {
+                self.state.settings = sql::settings_digest(plan);
+                self.state.settings_asked = plan.settings_asked;
+            }
             Action::AwaitOdoo => {
                 assert!(self.observed.is_up(Role::Odoo));
                 self.observed.odoo_health = Some(Ok(1));

@@ -128,7 +128,7 @@ impl Docker for Engine {
                 name: "none".to_owned(),
                 labels: BTreeMap::new(),
             };
-            let _ = self.fake.create_network(&none, "").await; // it may be there
+            let _ = self.fake.create_network(&none, "", None).await; // it may be there
         }
         self.fake.create(spec).await
     }
@@ -192,6 +192,9 @@ impl Docker for Engine {
         })
     }
 
+    async fn ping(&self) -> Result<()> {
+        self.fake.ping().await
+    }
     async fn info(&self) -> Result<EngineInfo> {
         self.fake.info().await
     }
@@ -228,8 +231,13 @@ impl Docker for Engine {
     async fn network(&self, name: &str) -> Result<Option<Network>> {
         self.fake.network(name).await
     }
-    async fn create_network(&self, network: &NamedSpec, subnet: &str) -> Result<()> {
-        self.fake.create_network(network, subnet).await
+    async fn create_network(
+        &self,
+        network: &NamedSpec,
+        subnet: &str,
+        mtu: Option<u16>,
+    ) -> Result<()> {
+        self.fake.create_network(network, subnet, mtu).await
     }
     async fn remove_network(&self, name: &str) -> Result<()> {
         self.fake.remove_network(name).await

@@ -326,6 +326,65 @@ async fn crashes_sickness_and_a_lost_daemon_are_noticed() {
     life.end().await;
 }
 
+/// What a dockerd killed in mid-start leaves. Fails where the agent repeats the same start for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_that_never_starts_again_is_made_anew_over_the_same_data_and_that_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = FakeDocker::new(dir.path(), 1);
+    let plan = tenant_plan("alfa");
+    let life = Life::begin(&fake, dir.path(), std::slice::from_ref(&plan));
+    life.converged(&plan).await;
+    let keys = fake.database_keys("alfa");
+    for name in ["odoo_alfa", "postgres_alfa"] {
+        let before = fake.log().len();
+        fake.leave_half(name);
+        fake.kill(name, 137);
+        life.wait("it runs", |_| fake.running().len() == 2).await;
+        life.converged(&plan).await;
+        let log = &fake.log()[before..];
+        let count = |call: &str| {
+            log.iter()
+                .filter(|l| **l == format!("{call} {name}"))
+                .count()
+        };
+        assert_eq!((count("start"), count("remove")), (4, 1), "{log:?}");
+        let mended = life.host.board.condition().mended;
+        let told = mended.iter().find(|m| &*m.subject == "container").unwrap();
+        assert!(
+            told.message.starts_with(name) && told.message.contains("file exists"),
+            "{told:?}"
+        );
+    }
+    assert_eq!(fake.database_keys("alfa"), keys);
+    assert_one_running_stack(&fake, "alfa");
+    life.end().await;
+}
+
+/// Fails where only tenants find out: a host without any stays in trouble, or is never found to be in it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_that_is_away_or_mute_is_noticed_without_tenants_and_so_is_its_return() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = FakeDocker::new(dir.path(), 1);
+    let life = Life::begin(&fake, dir.path(), &[]);
+    for _ in 0..2 {
+        fake.set_down(true);
+        life.wait("the alarm", |l| l.host.board.condition().docker_away)
+            .await;
+        fake.set_down(false);
+        life.wait("the all-clear", |l| !l.host.board.condition().docker_away)
+            .await;
+        fake.set_mute(true);
+        life.wait("the alarm of a mute one", |l| {
+            l.host.board.docker_error().contains("no answer within")
+        })
+        .await;
+        fake.set_mute(false);
+        life.wait("its all-clear", |l| l.host.board.docker_error().is_empty())
+            .await;
+    }
+    life.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unknown_image_fails_with_the_registrys_words_and_the_way_out() {
     let dir = tempfile::tempdir().unwrap();

@@ -17,6 +17,8 @@ use super::life::{Life, assert_one_running_stack};
 const OLD: Pending = Pending {
     modules: 3,
     seconds: 5_000,
+    address: None,
+    address_before: None,
 };
 
 #[tokio::test]

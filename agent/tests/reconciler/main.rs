@@ -4,13 +4,19 @@
 
 #![expect(clippy::disallowed_methods, reason = "tests' own directories")]
 
+mod aside;
+mod daemon;
 mod data;
 mod disk;
 mod faults;
+mod gone;
 mod images;
 mod installs;
 mod keeper;
 mod life;
+mod links;
 mod relay;
+mod settings;
 mod source;
 mod turns;
+mod wanted;

@@ -11,10 +11,12 @@ pub(crate) use feed::Feed;
 pub use program::Program;
 
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     fmt,
     io::{self, Read},
     os::fd::OwnedFd,
+    path::{Path, PathBuf},
 };
 
 /// Makes a stream. The end of its bytes is believed only after it said that all went well.
@@ -24,6 +26,12 @@ pub trait Producer: Read + Send {
     /// # Errors
     /// It failed: a process that exited with another code than 0, say.
     fn finish(&mut self) -> io::Result<()>;
+}
+
+impl<P: Producer + ?Sized> Producer for Box<P> {
+    fn finish(&mut self) -> io::Result<()> {
+        (**self).finish()
+    }
 }
 
 /// A stream whose end is its own proof, such as a file.
@@ -54,8 +62,48 @@ pub struct Part {
 pub(crate) enum What {
     Stream(Start),
     Bytes(Vec<u8>),
-    /// A folder and what is in it, or only these names of it.
-    Folder(OwnedFd, Option<Vec<OsString>>),
+    /// A folder and what of it is wanted.
+    Folder(OwnedFd, Only),
+}
+
+/// What of a folder is in a snapshot.
+pub(crate) enum Only {
+    All,
+    These(Chosen),
+    /// These, as is said when its turn has come.
+    Later(Choose),
+}
+
+/// Chooses files of a folder when its turn has come.
+pub(crate) type Choose = Box<dyn FnOnce() -> io::Result<Vec<PathBuf>> + Send>;
+
+impl fmt::Debug for Only {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::All => "all",
+            Self::These(_) => "these",
+            Self::Later(_) => "later",
+        })
+    }
+}
+
+/// What of a folder is wanted, by name: all of an entry for which nothing is chosen.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Chosen(pub(crate) BTreeMap<OsString, Chosen>);
+
+impl Chosen {
+    pub(crate) fn of<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Self {
+        let mut chosen = Self::default();
+        paths.into_iter().for_each(|path| chosen.add(path));
+        chosen
+    }
+
+    fn add(&mut self, path: &Path) {
+        let mut at = self;
+        for step in path {
+            at = at.0.entry(step.to_owned()).or_default();
+        }
+    }
 }
 
 impl Part {
@@ -83,7 +131,7 @@ impl Part {
     pub fn folder(name: impl Into<String>, folder: impl Into<OwnedFd>) -> Self {
         Self {
             name: name.into(),
-            what: What::Folder(folder.into(), None),
+            what: What::Folder(folder.into(), Only::All),
         }
     }
 
@@ -93,9 +141,31 @@ impl Part {
         folder: impl Into<OwnedFd>,
         names: Vec<OsString>,
     ) -> Self {
+        Self::paths(name, folder, names.iter().map(Path::new))
+    }
+
+    /// A folder with these of the files and folders anywhere in it, such as those that are new. Folders on the way to them are in the
+    /// snapshot, others are not.
+    pub fn paths<'a>(
+        name: impl Into<String>,
+        folder: impl Into<OwnedFd>,
+        paths: impl IntoIterator<Item = &'a Path>,
+    ) -> Self {
         Self {
             name: name.into(),
-            what: What::Folder(folder.into(), Some(names)),
+            what: What::Folder(folder.into(), Only::These(Chosen::of(paths))),
+        }
+    }
+
+    /// A folder with files that are chosen when all parts before it have been read. Where they cannot be, there is no snapshot.
+    pub fn later(
+        name: impl Into<String>,
+        folder: impl Into<OwnedFd>,
+        choose: impl FnOnce() -> io::Result<Vec<PathBuf>> + Send + 'static,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            what: What::Folder(folder.into(), Only::Later(Box::new(choose))),
         }
     }
 

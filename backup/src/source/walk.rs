@@ -22,6 +22,7 @@ use rustix::{
     io::Errno,
 };
 
+use super::{Chosen, Only};
 use crate::limits;
 
 /// Go's bit for a folder, which restic's `mode` has.
@@ -64,6 +65,16 @@ struct Level {
     folder: Arc<OwnedFd>,
     names: vec::IntoIter<OsString>,
     path: PathBuf,
+    /// What is wanted of its folders, where not all is.
+    chosen: Chosen,
+}
+
+/// Names of a folder that are wanted, and what is wanted of each.
+fn wanted(folder: &OwnedFd, only: Option<Chosen>) -> io::Result<(Vec<OsString>, Chosen)> {
+    match only {
+        None => Ok((names_in(folder)?, Chosen::default())),
+        Some(chosen) => Ok((sorted(chosen.0.keys().cloned().collect())?, chosen)),
+    }
 }
 
 /// A walk under way.
@@ -77,11 +88,11 @@ pub(super) struct Walk {
 pub(super) struct Planned {
     path: PathBuf,
     folder: OwnedFd,
-    only: Option<Vec<OsString>>,
+    only: Only,
 }
 
 impl Planned {
-    pub(super) fn new(part: &str, folder: OwnedFd, only: Option<Vec<OsString>>) -> Self {
+    pub(super) fn new(part: &str, folder: OwnedFd, only: Only) -> Self {
         Self {
             path: PathBuf::from(part),
             folder,
@@ -101,15 +112,18 @@ impl Planned {
 
     /// Lists it.
     pub(super) fn begin(self) -> io::Result<Walk> {
-        let names = match self.only {
-            Some(names) => sorted(names)?,
-            None => names_in(&self.folder)?,
+        let only = match self.only {
+            Only::All => None,
+            Only::These(chosen) => Some(chosen),
+            Only::Later(choose) => Some(Chosen::of(choose()?.iter().map(PathBuf::as_path))),
         };
+        let (names, chosen) = wanted(&self.folder, only)?;
         Ok(Walk {
             levels: vec![Level {
                 folder: Arc::new(self.folder),
                 names: names.into_iter(),
                 path: self.path,
+                chosen,
             }],
         })
     }
@@ -158,9 +172,10 @@ impl Walk {
     }
 
     fn enter(&mut self, path: PathBuf, name: &OsStr) -> io::Result<Step> {
-        let Some(level) = self.levels.last() else {
+        let Some(level) = self.levels.last_mut() else {
             return Err(io::ErrorKind::NotFound.into()); // `step` has one
         };
+        let only = level.chosen.0.remove(name).filter(|c| !c.0.is_empty());
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = match openat(&*level.folder, name, flags, Mode::empty()) {
             Ok(folder) => folder,
@@ -168,11 +183,12 @@ impl Walk {
             Err(e) => return Err(e.into()),
         };
         let stat = fstat(&folder)?;
-        let names = names_in(&folder)?;
+        let (names, chosen) = wanted(&folder, only)?;
         self.levels.push(Level {
             folder: Arc::new(folder),
             names: names.into_iter(),
             path: path.clone(),
+            chosen,
         });
         Ok(Step::Folder(path, node(name, NodeType::Dir, &stat)))
     }

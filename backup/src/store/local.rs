@@ -18,7 +18,7 @@ use super::{File, Kind, Name, Store, StoreError};
 use crate::limits;
 
 /// Begins the names of files that are not yet whole.
-const UNFINISHED: &str = ".unfinished-";
+pub(super) const UNFINISHED: &str = ".unfinished-";
 
 /// Tells writers of this process apart.
 static COUNTER: AtomicU64 = AtomicU64::new(0);
@@ -35,12 +35,12 @@ impl Local {
         Self { root: root.into() }
     }
 
-    fn at(&self, file: File) -> PathBuf {
+    pub(super) fn at(&self, file: File) -> PathBuf {
         self.root.join(file.path())
     }
 
     /// What a failure to open means: without the repository's folder (a disk that is not mounted) nothing is known of a file.
-    fn missing(&self, file: File, source: io::Error) -> StoreError {
+    pub(super) fn missing(&self, file: File, source: io::Error) -> StoreError {
         match source.kind() {
             io::ErrorKind::NotFound if self.root.is_dir() => StoreError::Absent(file),
             io::ErrorKind::NotFound => StoreError::Unreachable(source),
@@ -68,7 +68,7 @@ impl Local {
         Ok(true)
     }
 
-    fn folders(&self, kind: Kind) -> io::Result<Vec<PathBuf>> {
+    pub(super) fn folders(&self, kind: Kind) -> io::Result<Vec<PathBuf>> {
         let folder = self.root.join(kind.folder());
         if kind != Kind::Pack {
             return Ok(vec![folder]);
@@ -86,7 +86,7 @@ impl Local {
 }
 
 /// What an error of the file system means for a backup.
-fn meaning(source: io::Error) -> StoreError {
+pub(super) fn meaning(source: io::Error) -> StoreError {
     match Errno::from_io_error(&source) {
         Some(Errno::NOSPC | Errno::DQUOT) => StoreError::Full(source),
         Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => StoreError::Denied(source),
@@ -104,11 +104,17 @@ fn meaning(source: io::Error) -> StoreError {
     }
 }
 
-fn make_folder(path: &Path) -> io::Result<()> {
+pub(super) fn make_folder(path: &Path) -> io::Result<()> {
     match fs::DirBuilder::new().mode(0o700).create(path) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         other => other,
     }
+}
+
+/// A name that no other writer has.
+pub(super) fn unfinished_name() -> String {
+    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+    format!("{UNFINISHED}{}-{number}", std::process::id())
 }
 
 /// Writes and syncs a new file; removes it when that fails.
@@ -213,9 +219,7 @@ impl Store for Local {
         if file.kind == Kind::Pack {
             make_folder(folder).map_err(|e| self.missing(file, e))?;
         }
-        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{UNFINISHED}{}-{number}", std::process::id());
-        let unfinished = folder.join(name);
+        let unfinished = folder.join(unfinished_name());
         write_new(&unfinished, content).map_err(|e| match self.missing(file, e) {
             StoreError::Absent(_) => StoreError::Unreachable(io::ErrorKind::NotFound.into()),
             other => other,

@@ -5,9 +5,11 @@
 
 mod add_only;
 mod local;
+mod served;
 
 pub use add_only::AddOnly;
 pub use local::Local;
+pub use served::{Begun, Unfinished};
 
 use std::{fmt, io, str::FromStr};
 

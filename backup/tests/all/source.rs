@@ -312,6 +312,42 @@ fn a_rate_is_held() {
 }
 
 #[test]
+fn chosen_files_are_in_the_snapshot_with_their_folders_and_nothing_else() {
+    let world = World::new();
+    let root = world.filestore(20);
+    let names: Vec<_> = [3, 10]
+        .map(|n: u64| format!("{:02x}/{:040x}", n % 7, n.wrapping_mul(0x9E37_79B9)))
+        .into();
+    let paths = || names.iter().map(std::path::Path::new);
+    let part = Part::paths("filestore", open(&root), paths());
+    let written =
+        world
+            .repository
+            .write(&label(Purpose::Increment, 0), vec![part], None, &world.job);
+    let written = written.unwrap();
+    assert_eq!(written.files, 2);
+    let snapshot = world.repository.snapshot(written.snapshot).unwrap();
+    for name in &names {
+        let kept = world.read(&snapshot, &format!("filestore/{name}"));
+        assert_eq!(kept, std::fs::read(root.join(name)).unwrap());
+    }
+    // One that is not there any more, and ways out.
+    for (odd, is_fine) in [
+        ("00/none", true),
+        ("../x", false),
+        ("00/../../x", false),
+        ("/etc", false),
+    ] {
+        let part = Part::paths("filestore", open(&root), [std::path::Path::new(odd)]);
+        let written =
+            world
+                .repository
+                .write(&label(Purpose::Increment, 1), vec![part], None, &world.job);
+        assert_eq!(written.is_ok(), is_fine, "{odd}: {written:?}");
+    }
+}
+
+#[test]
 fn names_of_parts_are_one_step_and_different() {
     let world = World::new();
     for wrong in ["", ".", "..", "a/b", "/a", "a\nb", "a\"b"] {

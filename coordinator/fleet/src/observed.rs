@@ -12,7 +12,7 @@ use isyone_types::{
     generation::Generation,
     ids::{HostName, TenantName},
     plan::{Role, UnixMs},
-    report::{HostResources, JobReport, TenantProgress, TenantReport, Which},
+    report::{HostCondition, HostResources, JobReport, TenantProgress, TenantReport, Which},
 };
 use uuid::Uuid;
 
@@ -25,8 +25,12 @@ pub struct Hello {
     pub networks: Vec<Ipv4Net>,
     /// TCP port on its advertised address where other hosts' agents fetch data; `None` where there is none.
     pub peer_port: Option<u16>,
+    /// It makes backups, as its plan orders. Never from agents of before.
+    pub makes_backups: bool,
     /// It keeps copies up with ones that run, and lets its own be followed.
     pub follows: bool,
+    /// It proves backups. Never from agents of before.
+    pub proves_backups: bool,
 }
 
 /// The last report on a tenant.
@@ -40,9 +44,17 @@ pub struct TenantObserved {
     pub report: TenantReport,
     /// When its disk was last reported; of no meaning when none is known.
     pub disk_at: UnixMs,
-    /// The trouble last reported to operators by an event, and under which generation; `None` since the tenant was last
-    /// well.
-    pub told: Option<(TenantProgress, u64)>,
+    /// The trouble last reported to operators by an event; `None` since the tenant was last well.
+    pub told: Option<Told>,
+}
+
+/// Trouble that operators were told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told {
+    pub trouble: TenantProgress,
+    /// That was under a plan before the one of the last report: the same trouble under this one is news. Not which plan it was,
+    /// because each tenant has one of these.
+    pub before: bool,
 }
 
 /// For how long a disk's state is believed when reports do not tell it any more, milliseconds. An agent that has just
@@ -98,6 +110,8 @@ pub struct HostObserved {
     pub cpu_average_permille: u32,
     /// Why the host takes no new tenants: Docker does not answer, or other trouble of its agent; from the last report, empty when there is none.
     pub docker_error: String,
+    /// How the host itself is, from the last report.
+    pub condition: HostCondition,
     /// All jobs of its plan, from the last report.
     pub jobs: OrdMap<Uuid, Arc<JobReport>>,
     /// Generation of the plan that the agent has stored.

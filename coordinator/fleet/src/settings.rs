@@ -7,15 +7,18 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::{IpNet, Ipv4Net};
 use isyone_types::{
+    backup::Place,
     ids::ShortName,
+    mail::Mail,
     network::{DnsName, MailRelay, NetworkRules},
+    odoo::OdooSettings,
     plan::PLAN_FORMAT,
     spec::{Country, ImageRef, Language, Login, Size, TimeZone},
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::shards::Shards;
+use crate::{backups::Policy, shards::Shards};
 
 /// An Odoo image and a PostgreSQL image that belong together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +42,9 @@ pub struct Network {
     pub closed: Vec<IpNet>,
     /// Mail servers that tenants may reach wherever they are.
     pub mail_relays: Vec<MailRelay>,
+    /// Largest packet of tenants' networks; `None`: as their hosts' own are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u16>,
 }
 
 /// Who reaches tenants, and what tenants must not reach.
@@ -94,6 +100,89 @@ pub struct Defaults {
     pub admin_login: Login,
 }
 
+/// How tenants' Odoos send mail, as it is configured.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct MailRules {
+    /// Of all tenants; `None`: nothing is set.
+    pub fleet: Option<ConfiguredMail>,
+    /// Of a plan's, in place of that.
+    pub plans: BTreeMap<ShortName, ConfiguredMail>,
+}
+
+/// Settings of mail that have a password, perhaps, which is not among them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfiguredMail {
+    pub mail: Mail,
+    /// Another one for another password; it tells nothing about it. Empty without one.
+    pub password_mark: String,
+}
+
+/// Settings of tenants' Odoos, as they are configured.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct OdooRules {
+    /// Of all tenants.
+    pub fleet: OdooSettings,
+    /// Of a plan's; where it says nothing, the fleet's count.
+    pub plans: BTreeMap<ShortName, OdooSettings>,
+}
+
+/// How a destination of backups is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupDestination {
+    pub at: Place,
+    /// Most bytes per second from each host; 0: the host's own limit.
+    pub rate_bytes_per_s: u64,
+}
+
+/// Tenants' backups.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backups {
+    pub destinations: BTreeMap<ShortName, BackupDestination>,
+    /// By plan; `None`: of its tenants none are made.
+    pub policies: BTreeMap<ShortName, Option<Policy>>,
+    /// For tenants of plans that are no longer there; `None`: no backups are made at all.
+    pub standard: Option<Policy>,
+}
+
+/// What a policy that is in no plan any more would have kept.
+const KEPT_AFTER_DELETE_MS: i64 = 30 * 86_400_000;
+
+impl Backups {
+    /// The policy of a plan, and the plan under which it is known; `None`: nothing is made.
+    pub fn of<'a>(&'a self, plan: &ShortName) -> Option<(Option<&'a ShortName>, &'a Policy)> {
+        match self.policies.get_key_value(plan) {
+            Some((name, policy)) => policy.as_ref().map(|policy| (Some(name), policy)),
+            None => self.standard.as_ref().map(|policy| (None, policy)),
+        }
+    }
+
+    /// The policy of a plan; `None`: nothing is made.
+    pub fn policy(&self, plan: &ShortName) -> Option<&Policy> {
+        self.of(plan).map(|(_, policy)| policy)
+    }
+
+    /// For how long the key of a deleted tenant of a plan is kept, milliseconds. Also where no backups are made any more: they
+    /// were, or there would be no key.
+    pub fn kept_after_delete_ms(&self, plan: &ShortName) -> i64 {
+        let policy = self.policy(plan);
+        policy.map_or(KEPT_AFTER_DELETE_MS, |policy| policy.keep.on_purpose_ms)
+    }
+
+    /// What hosts' plans have of it: where each plan's tenants' log goes, and how often.
+    fn in_plans(&self) -> (&BTreeMap<ShortName, BackupDestination>, Vec<Shipped<'_>>) {
+        fn shipped(policy: Option<&Policy>) -> Option<(&[ShortName], i64)> {
+            policy.map(|policy| (&policy.destinations[..], policy.ship_every_ms()))
+        }
+        let policies = self.policies.iter();
+        let of_plans = policies.map(|(plan, policy)| (Some(plan), shipped(policy.as_ref())));
+        let others = (None, shipped(self.standard.as_ref()));
+        (&self.destinations, of_plans.chain([others]).collect())
+    }
+}
+
+/// A plan, or all that are not named; and where and how often the log of its tenants goes.
+type Shipped<'a> = (Option<&'a ShortName>, Option<(&'a [ShortName], i64)>);
+
 /// All settings of the core.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
@@ -109,6 +198,10 @@ pub struct Settings {
     pub sleep_after_ms: BTreeMap<ShortName, i64>,
     /// What tenants' networks may do, by plan. Tenants of plans that are no longer there have the defaults.
     pub network_rules: BTreeMap<ShortName, NetworkRules>,
+    /// How tenants' Odoos send mail.
+    pub mail: MailRules,
+    /// Settings of tenants' Odoos.
+    pub odoo: OdooRules,
     /// Images by edition.
     pub editions: BTreeMap<ShortName, Edition>,
     pub defaults: Defaults,
@@ -131,6 +224,7 @@ pub struct Settings {
     pub domains_are_watched: bool,
     /// Hosts that join by a token for any name need nobody's approval.
     pub auto_approve: bool,
+    pub backups: Backups,
 }
 
 impl Settings {
@@ -145,6 +239,9 @@ impl Settings {
             &self.network,
             &self.edge,
             &self.network_rules,
+            &self.mail,
+            &self.odoo,
+            self.backups.in_plans(),
         );
         // Plain data: serialising it cannot fail.
         hex::encode(Sha256::digest(

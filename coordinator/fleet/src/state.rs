@@ -49,6 +49,8 @@ pub struct State {
     pub operation_hand: Option<Uuid>,
     /// Running operations whose deadline an event has reported.
     pub told_overdue: imbl::OrdSet<Uuid>,
+    /// Tenants, by uid, of which an event has said that they cannot be restored as was promised.
+    pub told_backups: imbl::OrdSet<Uuid>,
     /// How often what can be repeated at will was told of late.
     pub paces: Paces,
 }

@@ -8,7 +8,8 @@ use isyone_types::{
     ids::{HostName, ShortName, TenantName},
     operation::OperationState,
     report::{
-        ContainerReport, HostReport, HostResources, TenantProgress, TenantReport, Usage, Which,
+        ContainerReport, HostReport, HostResources, Stuck, TenantProgress, TenantReport, Usage,
+        Which,
     },
     spec::{Bounds, Size, TenantSpec},
 };
@@ -69,14 +70,7 @@ pub fn settings() -> Settings {
             time_zone: name("UTC"),
             admin_login: name("admin"),
         },
-        network: Network {
-            tenant_range: name("10.200.0.0/14"),
-            subnet_prefix: 28,
-            first_port: 20_000,
-            last_port: 29_999,
-            closed: Vec::new(),
-            mail_relays: Vec::new(),
-        },
+        network: network(),
         edge: Edge {
             addresses: Vec::new(),
             ports: vec![80, 443],
@@ -85,6 +79,8 @@ pub fn settings() -> Settings {
             public_addresses: Vec::new(),
             upload_limit_bytes: 1 << 30,
         },
+        mail: crate::settings::MailRules::default(),
+        odoo: crate::settings::OdooRules::default(),
         shards: crate::shards::Shards::default(),
         placement: PlacementSettings {
             cpu_overcommit_permille: 4_000,
@@ -102,6 +98,19 @@ pub fn settings() -> Settings {
         dashboard_hostname: None,
         domains_are_watched: true,
         auto_approve: false,
+        backups: crate::settings::Backups::default(),
+    }
+}
+
+fn network() -> Network {
+    Network {
+        tenant_range: name("10.200.0.0/14"),
+        subnet_prefix: 28,
+        first_port: 20_000,
+        last_port: 29_999,
+        closed: Vec::new(),
+        mail_relays: Vec::new(),
+        mtu: None,
     }
 }
 
@@ -121,6 +130,7 @@ pub fn spec(settings: &Settings, plan: &str) -> TenantSpec {
         host: None,
         host_labels: BTreeMap::new(),
         admin_login: settings.defaults.admin_login.clone(),
+        signup: false,
     }
 }
 
@@ -305,6 +315,7 @@ impl Bench {
             tenants,
             complete: true,
             jobs: Vec::new(),
+            condition: Default::default(),
         };
         self.apply(Command::Report {
             host: host.clone(),
@@ -353,7 +364,7 @@ impl Bench {
             generation: record.generation,
             progress: TenantProgress::Converged,
             message: "".into(),
-            blocked: false,
+            stuck: Stuck::No,
             containers: [ContainerReport {
                 which: Which::Its(isyone_types::plan::Role::Odoo),
                 state: "running".into(),
@@ -376,6 +387,7 @@ impl Bench {
             modules_cut_off: 0,
             installs_finished: 0,
             disk: None,
+            backup: None,
         }
     }
 }

@@ -3,9 +3,11 @@
 //!
 //! Not here: the Fleet, and anything that knows more of it than its types.
 
+pub mod backup_keys;
 pub mod clock;
 pub mod config;
 pub mod files;
+pub mod mail;
 pub mod memory;
 pub mod metrics;
 pub mod pki;

@@ -198,10 +198,11 @@ impl Sealer {
     pub fn reseal(&self, record: &str, sealed: &Sealed) -> Option<Sealed> {
         let keys = self.keys.load();
         let before = keys.before.as_ref()?;
-        if opened(&keys.now, record, sealed).is_ok() {
+        let bytes = decoded(sealed).ok()?;
+        if opened(&keys.now, record, &bytes).is_ok() {
             return None;
         }
-        let plain = opened(before, record, sealed).ok()?;
+        let plain = opened(before, record, &bytes).ok()?;
         Some(self.seal(record, &plain))
     }
 
@@ -232,27 +233,30 @@ impl Sealer {
 
     /// Seals `plain` for the record `record`.
     pub fn seal(&self, record: &str, plain: &[u8]) -> Sealed {
+        Sealed(BASE64.encode(self.seal_bytes(record, plain)).into())
+    }
+
+    /// The same as bytes, for what is no record: nonce and ciphertext.
+    pub fn seal_bytes(&self, record: &str, plain: &[u8]) -> Vec<u8> {
         let nonce = XNonce::generate();
+        let payload = Payload {
+            msg: plain,
+            aad: record.as_bytes(),
+        };
         // The cipher refuses only messages of 256 GiB or more.
-        let sealed = self
-            .keys
-            .load()
-            .now
-            .encrypt(
-                &nonce,
-                Payload {
-                    msg: plain,
-                    aad: record.as_bytes(),
-                },
-            )
-            .unwrap_or_default();
+        let sealed = self.keys.load().now.encrypt(&nonce, payload);
         let mut bytes = nonce.to_vec();
-        bytes.extend(sealed);
-        Sealed(BASE64.encode(bytes).into())
+        bytes.extend(sealed.unwrap_or_default());
+        bytes
     }
 
     /// Opens what was sealed for the same record.
     pub fn open(&self, record: &str, sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, SealError> {
+        self.open_bytes(record, &decoded(sealed)?)
+    }
+
+    /// Opens what [`Self::seal_bytes`] has sealed for the same record.
+    pub fn open_bytes(&self, record: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
         let keys = self.keys.load();
         match (opened(&keys.now, record, sealed), &keys.before) {
             (Err(_), Some(before)) => opened(before, record, sealed),
@@ -261,15 +265,18 @@ impl Sealer {
     }
 }
 
+fn decoded(sealed: &Sealed) -> Result<Vec<u8>, SealError> {
+    BASE64
+        .decode(sealed.0.as_bytes())
+        .map_err(|_| SealError::DoesNotOpen)
+}
+
 fn opened(
     cipher: &XChaCha20Poly1305,
     record: &str,
-    sealed: &Sealed,
+    sealed: &[u8],
 ) -> Result<Zeroizing<Vec<u8>>, SealError> {
-    let bytes = BASE64
-        .decode(sealed.0.as_bytes())
-        .map_err(|_| SealError::DoesNotOpen)?;
-    let (nonce, message) = bytes
+    let (nonce, message) = sealed
         .split_at_checked(NONCE_BYTES)
         .ok_or(SealError::DoesNotOpen)?;
     let nonce = XNonce::try_from(nonce).map_err(|_| SealError::DoesNotOpen)?;
@@ -338,6 +345,7 @@ impl Sealer {
             database_password: password(MACHINE_PASSWORD),
             admin_password: password(ADMIN_PASSWORD),
             master_password: password(MACHINE_PASSWORD),
+            mail_password: Secret::default(),
         };
         // Serialising plain data cannot fail.
         let json = Zeroizing::new(serde_json::to_vec(&fresh).unwrap_or_default());

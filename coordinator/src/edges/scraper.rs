@@ -105,7 +105,7 @@ async fn refresh(scraper: &Scraper, dir: &Path) -> Result<(), ScraperError> {
     let name = &scraper.config.monitoring.certificate_operator;
     let good = |info: &CertificateInfo| -> bool {
         info.identity == Identity::Operator(name.clone(), OperatorRole::Monitor)
-            && now_s < info.renew_at()
+            && info.is_fresh(now_s)
             // One that is known by its serial number alone is refused while the CA is being replaced.
             && scraper.handle.snapshot().fleet.admits(info) == Ok(Admission::Certain)
             && scraper.pki.has_signed(&present)

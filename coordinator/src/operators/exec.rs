@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// Largest chunk of log, standard input or output; documented in the protocol.
-const MAX_CHUNK: usize = 64 << 10;
+pub(super) const MAX_CHUNK: usize = 64 << 10;
 /// Number of log lines: the default and the maximum.
 const TAIL: (u32, u32) = (200, 100_000);
 /// Most arguments of a command, and most bytes of one.
@@ -43,7 +43,7 @@ const START_PATIENCE: Duration = Duration::from_secs(30);
 /// Larger than any terminal's columns or rows.
 const MAX_TERMINAL: u32 = 10_000;
 
-type ToCaller<T> = mpsc::Sender<Result<T, Status>>;
+pub(super) type ToCaller<T> = mpsc::Sender<Result<T, Status>>;
 
 impl Api {
     pub(super) async fn logs(
@@ -127,7 +127,7 @@ impl Api {
         Err(status::submit(SubmitError::Refused(refused)))
     }
 
-    fn host_of(&self, name: &TenantName) -> Result<HostName, Status> {
+    pub(super) fn host_of(&self, name: &TenantName) -> Result<HostName, Status> {
         let state = self.state();
         Ok(self.tenant(&state, name)?.placement.host.clone())
     }
@@ -195,7 +195,9 @@ fn told(start: &v1::ExecStart) -> String {
 }
 
 /// The agent's next message, or the error that ended the stream.
-async fn next(up: &mut Streaming<AttachUp>) -> Option<Result<attach_up::Message, Status>> {
+pub(super) async fn next(
+    up: &mut Streaming<AttachUp>,
+) -> Option<Result<attach_up::Message, Status>> {
     match up.message().await {
         Ok(Some(AttachUp {
             message: Some(attach_up::Message::Error(why)),

@@ -47,6 +47,7 @@ const STREAMING: &[(&str, CallKind)] = &[
         CallKind::Watch,
     ),
     ("/isyone.v1.TenantService/Exec", CallKind::Stream),
+    ("/isyone.v1.TenantService/ReadMail", CallKind::Stream),
     ("/isyone.v1.TenantService/StreamLogs", CallKind::Stream),
 ];
 

@@ -6,6 +6,7 @@
 
 pub mod access;
 mod accounts;
+mod backups;
 mod certificates;
 mod domains;
 mod edges;
@@ -13,6 +14,7 @@ mod events;
 mod exec;
 mod gate;
 mod hosts;
+mod mail;
 mod operations;
 mod page;
 mod renewals;
@@ -48,6 +50,7 @@ use crate::{
     base::{clock, config::Config, pki::Pki, secrets::Sealer},
     edges::{dns::Dns, domains::DomainLooks, probes::board::ProbeBoard, running::Edges},
     ports::listener::Peer,
+    repositories::upkeep::Upkeep,
     wire::{caller::Caller, shown},
     writer::Handle,
 };
@@ -81,6 +84,8 @@ pub struct Parts {
     pub probes: Arc<ProbeBoard>,
     /// The results of DNS checks of tenants' domains.
     pub domains: Arc<DomainLooks>,
+    /// Looks after tenants' repositories.
+    pub upkeep: Arc<Upkeep>,
     /// Resolves where host names lead.
     pub dns: Arc<dyn Dns>,
     /// `host:port` that hosts join at.

@@ -8,8 +8,9 @@ use isyone_proto::{
     echo::echo,
     error::FieldError,
     ids::ShortName,
+    known,
     pb::v1,
-    spec::{Domain, ImageRef, MAX_DOMAINS, MAX_MODULES, Module, Size, TenantSpec},
+    spec::{Domain, ImageRef, MAX_DOMAINS, MAX_MODULES, Module, Size, TenantSpec, ValueError},
 };
 
 use crate::base::config::Images;
@@ -17,10 +18,26 @@ use crate::base::config::Images;
 /// The module that every database has; requesting it changes nothing.
 const BASE_MODULE: &str = "base";
 
-/// Parses the requested spec and looks up its plan.
+/// A value that must be one of those that exist. Left out, it is the default; said again, it may be what the tenant has had
+/// since before there was such a list.
+fn known_value<T: Clone + ToString>(
+    field: &str,
+    text: &str,
+    (default, has): (&T, Option<&T>),
+    check: fn(&str) -> Result<T, ValueError>,
+) -> Result<T, FieldError> {
+    match has.filter(|has| has.to_string() == text) {
+        _ if text.is_empty() => Ok(default.clone()),
+        Some(has) => Ok(has.clone()),
+        None => check(text).map_err(|e| FieldError::new(field, e.to_string())),
+    }
+}
+
+/// Parses the requested spec and looks up its plan. `has`: what a tenant of this name is already.
 pub(super) fn tenant_spec(
     settings: &Settings,
     wire: v1::TenantSpec,
+    has: Option<&TenantSpec>,
 ) -> Result<(TenantSpec, Size), FieldError> {
     let defaults = &settings.defaults;
     let plan =
@@ -37,21 +54,46 @@ pub(super) fn tenant_spec(
         .ok_or_else(|| unknown("edition", &edition, settings.editions.keys()))?;
     let spec = TenantSpec {
         domains: domains(&wire.domains)?,
-        language: parse_optional("language", &wire.language)?
-            .unwrap_or_else(|| defaults.language.clone()),
-        country: parse_optional("country", &wire.country)?
-            .unwrap_or_else(|| defaults.country.clone()),
-        time_zone: parse_optional("time_zone", &wire.time_zone)?
-            .unwrap_or_else(|| defaults.time_zone.clone()),
+        language: known_value(
+            "language",
+            &wire.language,
+            (&defaults.language, has.map(|has| &has.language)),
+            known::language,
+        )?,
+        country: known_value(
+            "country",
+            &wire.country,
+            (&defaults.country, has.map(|has| &has.country)),
+            known::country,
+        )?,
+        time_zone: known_value(
+            "time_zone",
+            &wire.time_zone,
+            (&defaults.time_zone, has.map(|has| &has.time_zone)),
+            known::time_zone,
+        )?,
         modules: modules(&wire.modules)?,
-        odoo_image: parse_optional("odoo_image", &wire.odoo_image)?
-            .unwrap_or_else(|| images.odoo.clone()),
-        postgres_image: parse_optional("postgres_image", &wire.postgres_image)?
-            .unwrap_or_else(|| images.postgres.clone()),
+        odoo_image: known_value(
+            "odoo_image",
+            &wire.odoo_image,
+            (&images.odoo, has.map(|has| &has.odoo_image)),
+            known::image,
+        )?,
+        postgres_image: known_value(
+            "postgres_image",
+            &wire.postgres_image,
+            (&images.postgres, has.map(|has| &has.postgres_image)),
+            known::image,
+        )?,
         host: parse_optional("host", &wire.host)?,
         host_labels: parse_labels("host_labels", &wire.host_labels)?,
-        admin_login: parse_optional("admin_login", &wire.admin_login)?
-            .unwrap_or_else(|| defaults.admin_login.clone()),
+        admin_login: known_value(
+            "admin_login",
+            &wire.admin_login,
+            (&defaults.admin_login, has.map(|has| &has.admin_login)),
+            known::login,
+        )?,
+        signup: wire.signup,
         plan,
         edition,
     };
@@ -141,7 +183,7 @@ mod tests {
     use super::*;
 
     fn parse_spec(wire: v1::TenantSpec) -> Result<TenantSpec, FieldError> {
-        tenant_spec(&testing::settings(), wire).map(|(spec, _)| spec)
+        tenant_spec(&testing::settings(), wire, None).map(|(spec, _)| spec)
     }
 
     #[test]
@@ -187,6 +229,51 @@ mod tests {
             judged("registry.example.com/evil:18.0", "", &allow),
             Some("odoo_image")
         );
+    }
+
+    /// Fails where a value only looks right: Odoo would take none of these, or another than was meant.
+    #[test]
+    fn a_value_that_does_not_exist_is_refused_with_the_one_that_was_meant() {
+        let wire = |field: &str, value: &str| {
+            let mut wire = v1::TenantSpec::default();
+            let place = match field {
+                "language" => &mut wire.language,
+                "country" => &mut wire.country,
+                "time_zone" => &mut wire.time_zone,
+                "odoo_image" => &mut wire.odoo_image,
+                "postgres_image" => &mut wire.postgres_image,
+                _ => &mut wire.admin_login,
+            };
+            value.clone_into(place);
+            wire
+        };
+        for (field, value, said) in [
+            ("country", "UK", "did you mean `GB`?"),
+            ("country", "XX", "such as `BR`"),
+            (
+                "time_zone",
+                "America/Sao_paulo",
+                "did you mean `America/Sao_Paulo`?",
+            ),
+            ("time_zone", "Mars/Phobos", "such as `America/Sao_Paulo`"),
+            ("language", "pt", "did you mean `pt_BR`"),
+            ("language", "xx_YY", "such as `pt_BR`"),
+            ("admin_login", "public", "one of Odoo's own users"),
+            ("admin_login", "__system__", "one of Odoo's own users"),
+            ("odoo_image", "alfa/../../etc", "such as `odoo:18.0`"),
+            ("postgres_image", "alfa/../../etc", "such as `odoo:18.0`"),
+        ] {
+            let refused = parse_spec(wire(field, value)).unwrap_err();
+            assert_eq!(refused.field, field);
+            assert!(refused.problem.contains(said), "{refused:?}");
+        }
+        // A tenant of before keeps what it has, and whoever repeats its create is told so.
+        let settings = testing::settings();
+        let mut has = testing::spec(&settings, "small");
+        has.country = "UK".parse().unwrap();
+        let again = tenant_spec(&settings, wire("country", "UK"), Some(&has));
+        assert_eq!(again.unwrap().0, has);
+        assert!(tenant_spec(&settings, wire("country", "XX"), Some(&has)).is_err());
     }
 
     #[test]

@@ -6,16 +6,17 @@
 use std::{collections::BTreeMap, ops::Bound};
 
 use isyone_fleet::{
-    change::{ChangeError, Command, CreateTenant, Outcome, Stamp, Whither},
+    change::{ChangeError, Command, CreateTenant, Outcome, SetOdoo, Stamp, Whither},
     desired::Tenant,
     placement::{self, Decision, Request as PlacementRequest},
     state::State,
     views,
 };
 use isyone_proto::{
-    convert::{parse, parse_optional},
+    convert::{parse, parse_optional, settings},
     error::FieldError,
     ids::{HostName, ShortName, TenantName},
+    known,
     pb::v1::{self, tenant_service_server::TenantService},
 };
 use tonic::{Request, Response, Status, Streaming};
@@ -34,7 +35,7 @@ const MAX_SCAN: usize = 20_000;
 const PAUSE_MS: (u32, u32) = (500, 600_000);
 
 impl Api {
-    async fn operation(
+    pub(super) async fn operation(
         &self,
         actor: String,
         command: Command,
@@ -97,7 +98,12 @@ impl TenantService for Api {
         let asked = request.into_inner();
         let name = tenant_name(&asked.name)?;
         let settings = self.parts.handle.settings();
-        let (spec, size) = spec::tenant_spec(settings, asked.spec.unwrap_or_default())
+        let state = self.state();
+        let has = state.fleet.tenants.get(&name).map(|tenant| &tenant.spec);
+        if has.is_none() {
+            known::new_tenant(&name).map_err(|e| FieldError::new("name", e.to_string()))?;
+        }
+        let (spec, size) = spec::tenant_spec(settings, asked.spec.unwrap_or_default(), has)
             .map_err(|e| e.within("spec"))?;
         let images = &self.parts.config.images;
         let (odoo, postgres) = (Some(&spec.odoo_image), Some(&spec.postgres_image));
@@ -280,6 +286,7 @@ impl TenantService for Api {
         let command = Command::RestartTenant {
             name: tenant_name(&asked.name)?,
             database: asked.with_database,
+            settings: asked.with_settings,
             request_id: request_id(asked.request_id)?,
         };
         self.operation(actor, command).await
@@ -467,6 +474,44 @@ impl TenantService for Api {
     ) -> Result<Response<v1::SetAccessResponse>, Status> {
         let actor = caller(&request)?.to_string();
         self.change_access(actor, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn set_mail(
+        &self,
+        request: Request<v1::SetMailRequest>,
+    ) -> Result<Response<v1::Operation>, Status> {
+        let actor = caller(&request)?.to_string();
+        self.change_mail(actor, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn set_odoo_settings(
+        &self,
+        request: Request<v1::SetOdooSettingsRequest>,
+    ) -> Result<Response<v1::Operation>, Status> {
+        let actor = caller(&request)?.to_string();
+        let asked = request.into_inner();
+        let unset = asked.unset.iter().map(|name| parse("unset", name));
+        let set = SetOdoo {
+            name: tenant_name(&asked.name)?,
+            set: settings("set", asked.set)?,
+            unset: unset.collect::<Result<_, _>>()?,
+            request_id: request_id(asked.request_id)?,
+        };
+        self.operation(actor, Command::SetOdoo(Box::new(set))).await
+    }
+
+    type ReadMailStream = Answers<v1::CaughtMail>;
+
+    async fn read_mail(
+        &self,
+        request: Request<v1::ReadMailRequest>,
+    ) -> Result<Response<Self::ReadMailStream>, Status> {
+        let actor = caller(&request)?.to_string();
+        self.caught_mail(actor, request.into_inner())
             .await
             .map(Response::new)
     }

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use isyone_fleet::written::{RecordValue, Write};
 
 use super::{DEFAULT_DATA_DIR, runtime};
 use crate::{
@@ -95,13 +94,7 @@ fn take(copy: &Path, out: &Path) -> Result<()> {
 
 async fn copied(data_dir: &Path, out: &Path) -> Result<()> {
     let contents = rebuild::open(data_dir).await?.load().await?;
-    let records = contents.records.into_iter().map(RecordValue::Copy);
-    let events = contents
-        .events
-        .into_iter()
-        .map(|event| Write::Event(event.into()));
-    let writes: Vec<Write> = records.map(Write::Put).chain(events).collect();
-    Ok(backup::write_database(&writes, out).await?)
+    Ok(backup::copy_database(contents, out).await?)
 }
 
 /// Encrypts the keys.
@@ -124,7 +117,7 @@ pub(super) fn restore_keys(asked: &RestoreKeys) -> Result<()> {
     let dir = asked.data_dir.display();
     println!("keys            {dir}: {}", restored.join(", "));
     println!(
-        "next            the database to {dir}/isyone.db and coordinator.toml beside it, owned by the coordinator's user (docs/operations.md)"
+        "next            isy-coordinator restore --from DESTINATION --data-dir {dir}, or a copy of the database to {dir}/isyone.db and coordinator.toml beside it (docs/operations.md)"
     );
     Ok(())
 }

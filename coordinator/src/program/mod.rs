@@ -4,18 +4,19 @@
 
 mod backup;
 mod pki;
+mod restore;
 
 use std::{
     ffi::OsString,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
-use clap::{Args, Parser, Subcommand};
-use isyone_proto::{ids::ShortName, spec::Domain};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use isyone_proto::{finding, ids::ShortName, spec::Domain};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
@@ -23,7 +24,7 @@ use crate::{
         config::{self, Config, LogFormat},
         secrets, telemetry,
     },
-    init, rebuild, server,
+    doctor, init, rebuild, server,
     writer::SystemSource,
 };
 
@@ -55,6 +56,18 @@ enum Invocation {
     /// Replace the CA and the sealing key of the coordinator that runs.
     #[command(subcommand)]
     Pki(pki::Pki),
+    /// Rebuild the database and the configuration from what the coordinator has shipped to a destination of backups.
+    ///
+    /// For a new machine, after `restore-keys` (or with ISYONE_SEAL_KEY). Nothing that is there is overwritten. Hosts and
+    /// operators go on when it runs; docs/operations.md says what there is to look at.
+    ///
+    /// Example: isy-coordinator restore --from /mnt/backups --data-dir /var/lib/isyone
+    Restore(restore::Restore),
+    /// Look at everything of this machine and its configuration that can keep the coordinator from its work: what was found, why it
+    /// matters, what to do. Changes nothing, and works whether it runs or not. Exit code 1 when something is bad.
+    ///
+    /// Example: isy-coordinator doctor --data-dir /var/lib/isyone
+    Doctor(Doctor),
     /// Copy the database, also while the coordinator runs. The keys are not in it.
     ///
     /// Example: isy-coordinator backup --out /backup/isyone-2026-11-28.db
@@ -128,6 +141,21 @@ struct Run {
 }
 
 #[derive(Args)]
+struct Doctor {
+    #[command(flatten)]
+    run: Run,
+    /// For programs.
+    #[arg(long, short, value_enum, default_value = "text")]
+    output: Output,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+#[derive(Args)]
 struct RaiseIncarnation {
     /// The stopped coordinator's data directory.
     #[arg(long, env = "ISYONE_DATA_DIR", default_value = DEFAULT_DATA_DIR)]
@@ -166,7 +194,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Invocation::RaiseIncarnation(raise)) => {
             raise_incarnation(&raise).map(|()| ExitCode::SUCCESS)
         }
+        Some(Invocation::Doctor(doctor)) => examine(&doctor),
         Some(Invocation::Pki(order)) => pki::run(order),
+        Some(Invocation::Restore(asked)) => restore::run(&asked).map(|()| ExitCode::SUCCESS),
         Some(Invocation::Backup(asked)) => backup::database(&asked).map(|()| ExitCode::SUCCESS),
         Some(Invocation::BackupKeys(asked)) => {
             backup::save_keys(&asked).map(|()| ExitCode::SUCCESS)
@@ -211,8 +241,33 @@ fn make(init: Init) -> Result<()> {
     Ok(())
 }
 
+fn examine(asked: &Doctor) -> Result<ExitCode> {
+    let found = match effective(&asked.run) {
+        Ok(config) => doctor::examine(&config),
+        Err(error) => doctor::unusable(&format!("{error:#}")),
+    };
+    match asked.output {
+        Output::Text => print!("{}", finding::text(&found)),
+        Output::Json => println!("{}", serde_json::to_string_pretty(&found)?),
+    }
+    Ok(match found.iter().any(|f| f.level == finding::Level::Bad) {
+        true => ExitCode::FAILURE,
+        false => ExitCode::SUCCESS,
+    })
+}
+
 fn raise_incarnation(raise: &RaiseIncarnation) -> Result<()> {
     let dir = &raise.data_dir;
+    raised(dir)?;
+    println!(
+        "next            isy-coordinator run --data-dir {}",
+        dir.display()
+    );
+    println!("then            isyctl host list; isyctl tenant list (see docs/operations.md)");
+    Ok(())
+}
+
+fn raised(dir: &Path) -> Result<()> {
     let raised = runtime()?.block_on(async {
         let mut store = rebuild::open(dir).await?;
         // What depends on the configuration (which hosts get new tenants) is not stored, so any does.
@@ -224,11 +279,6 @@ fn raise_incarnation(raise: &RaiseIncarnation) -> Result<()> {
         "hosts           {}: each takes this database's plan when it connects, whatever it has",
         raised.hosts
     );
-    println!(
-        "next            isy-coordinator run --data-dir {}",
-        dir.display()
-    );
-    println!("then            isyctl host list; isyctl tenant list (see docs/operations.md)");
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use isyone_fleet::{
         Command,
         reseal::{Resealed, SealedOf},
     },
-    desired::{Sealed, certificates::EdgeCertificate},
+    desired::{Sealed, backups::BackupKey, certificates::EdgeCertificate},
     state::State,
 };
 
@@ -53,6 +53,10 @@ fn stale(state: &State, sealer: &Sealer) -> Vec<Resealed> {
         let of = SealedOf::Certificate(certificate.name.clone());
         (of, record, &certificate.key)
     });
+    let keys = fleet.backup_keys.values().map(|key| {
+        let of = SealedOf::BackupKey(key.tenant);
+        (of, BackupKey::sealed_for(key.tenant), &key.key)
+    });
     let account = fleet.acme_account.iter().map(|account| {
         let record = secrets::ACME_ACCOUNT.to_owned();
         (SealedOf::AcmeAccount, record, &account.credentials)
@@ -64,6 +68,7 @@ fn stale(state: &State, sealer: &Sealer) -> Vec<Resealed> {
     };
     tenants
         .chain(certificates)
+        .chain(keys)
         .chain(account)
         .filter_map(anew)
         .take(BATCH)

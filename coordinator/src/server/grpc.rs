@@ -5,13 +5,15 @@
 use std::{io, sync::Arc, time::Duration};
 
 use isyone_proto::{
+    convert::MAX_CHUNK_BYTES,
     pb::{
         self,
         agent::v1::{
-            agent_service_server::AgentServiceServer,
+            agent_service_server::AgentServiceServer, backup_store_server::BackupStoreServer,
             enrollment_service_server::EnrollmentServiceServer,
         },
         v1::{
+            backup_service_server::BackupServiceServer,
             certificate_service_server::CertificateServiceServer,
             domain_service_server::DomainServiceServer, edge_service_server::EdgeServiceServer,
             event_service_server::EventServiceServer, host_service_server::HostServiceServer,
@@ -39,6 +41,10 @@ use crate::{
     base::{clock, metrics::Metrics, pki::Pki},
     operators::{self, Api, access::AccessLayer},
     ports::listener,
+    repositories::{
+        service::{self, Repositories},
+        shares::Shares,
+    },
 };
 
 /// Largest request of an operator: 200 modules, 50 domains and 32 labels are 40 KiB, a chunk of a shell's input is 64
@@ -52,8 +58,11 @@ const MAX_JOIN_STREAMS: u32 = 2;
 /// is well above that, and bounds what one peer can hold.
 const MAX_STREAMS: u32 = 128;
 
-/// Most streams on one connection for bulk data: it is made for one.
-const MAX_BULK_STREAMS: u32 = 2;
+/// Most streams on one connection for bulk data: one, or as many as read and write a tenant's backups at once. What is sent ahead is
+/// bounded for all of them together.
+const MAX_BULK_STREAMS: u32 = 8;
+/// Largest message with a piece of a backup: 1 MiB, and what names it.
+const MAX_PIECE_BYTES: usize = MAX_CHUNK_BYTES + (4 << 10);
 /// What a peer may send ahead, bytes: on one stream, and on a connection. Small: thousands of agents send little each.
 const WINDOWS: (u32, u32) = (64 * 1024, 256 * 1024);
 /// The same where bulk data comes in, of which there are few: at 10 ms to another site 64 KiB would be 6 MB/s.
@@ -88,6 +97,7 @@ fn services(shared: &Shared, addresses: &Addresses) -> (Api, Agents) {
         edges: shared.edges.clone(),
         probes: shared.probes.clone(),
         domains: shared.domains.clone(),
+        upkeep: shared.upkeep.clone(),
         dns: shared.dns.clone(),
         enroll_endpoint: shared.config.reached_at(addresses.enroll),
         started_at: clock::now_ms(),
@@ -98,6 +108,7 @@ fn services(shared: &Shared, addresses: &Addresses) -> (Api, Agents) {
         pki: shared.pki.clone(),
         agent_ttl_s: shared.agent_ttl_s(),
         sealer: shared.sealer.clone(),
+        mail: shared.mail.clone(),
         streams: shared.streams.clone(),
         relays: shared.relays.clone(),
         monitors: shared.monitors.clone(),
@@ -109,6 +120,17 @@ fn services(shared: &Shared, addresses: &Addresses) -> (Api, Agents) {
         stop: shared.stop.clone(),
     }));
     (api, agents)
+}
+
+/// Tenants' repositories: on the usual connections, and on those for bulk data.
+fn backup_store(shared: &Shared) -> BackupStoreServer<Repositories> {
+    let repositories = Repositories(Arc::new(service::Shared {
+        handle: shared.handle.clone(),
+        places: shared.upkeep.places.clone(),
+        shares: Shares::new(shared.config.backup.host_rate.get()),
+        stop: shared.stop.clone(),
+    }));
+    limited!(MAX_PIECE_BYTES, BackupStoreServer::new(repositories))
 }
 
 pub(super) async fn serve_grpc(
@@ -128,18 +150,21 @@ pub(super) async fn serve_grpc(
     health.set_serving::<DomainServiceServer<Api>>().await;
     health.set_serving::<EdgeServiceServer<Api>>().await;
     health.set_serving::<TopServiceServer<Api>>().await;
+    health.set_serving::<BackupServiceServer<Api>>().await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let most = MAX_REQUEST_BYTES;
+    let backups = backup_store(shared);
     let bulk = builder(MAX_BULK_STREAMS, BULK_WINDOWS)
         .layer(AccessLayer::new(shared.metrics.clone()))
         .add_service(limited!(
             MAX_MESSAGE_BYTES,
             AgentServiceServer::new(agents.clone())
-        ));
+        ))
+        .add_service(backups.clone());
     let router = builder(MAX_STREAMS, WINDOWS)
         .layer(trust_layer(shared.pki.clone()))
         .layer(AccessLayer::new(shared.metrics.clone()))
@@ -156,7 +181,9 @@ pub(super) async fn serve_grpc(
         .add_service(limited!(most, CertificateServiceServer::new(api.clone())))
         .add_service(limited!(most, DomainServiceServer::new(api.clone())))
         .add_service(limited!(most, EdgeServiceServer::new(api.clone())))
+        .add_service(limited!(most, BackupServiceServer::new(api.clone())))
         .add_service(limited!(most, TopServiceServer::new(api)))
+        .add_service(backups)
         // A host's report may be long.
         .add_service(limited!(MAX_MESSAGE_BYTES, AgentServiceServer::new(agents)));
     let stop = shared.stop.clone();

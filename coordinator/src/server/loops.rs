@@ -24,6 +24,12 @@ use crate::{
         scraper::{self, Scraper},
     },
     ports::listener::Connections,
+    repositories::{
+        collector,
+        rota::{self, Rota},
+        upkeep,
+    },
+    shipping::{self, Shipping},
     writer::Handle,
 };
 
@@ -93,6 +99,7 @@ pub(super) fn spawn(
             stop: stop.clone(),
         }));
     }
+    spawn_backups(shared, tasks);
     let rotations = shared.rotations.clone();
     tasks.spawn(rotations.clone().run(stop.clone()));
     tasks.spawn(rotations.serve(stop.clone()));
@@ -101,6 +108,36 @@ pub(super) fn spawn(
         refresh,
         stop.clone(),
     ));
+}
+
+/// The loops of tenants' backups, and of our own state to the same destinations. Upkeep also where none are made any more: what was made is still removed in its time.
+fn spawn_backups(shared: &Shared, tasks: &mut JoinSet<()>) {
+    if shared.config.backup.enabled {
+        tasks.spawn(rota::run(Rota {
+            handle: shared.handle.clone(),
+            config: shared.config.clone(),
+            sealer: shared.sealer.clone(),
+            standings: shared.standings.clone(),
+            stop: shared.stop.clone(),
+        }));
+        tasks.spawn(collector::watch(
+            shared.upkeep.places.clone(),
+            shared.rooms.clone(),
+            shared.stop.clone(),
+        ));
+        let places = shared.upkeep.places.iter();
+        let directories = places.map(|(name, place)| (name.clone(), place.directory.clone()));
+        tasks.spawn(shipping::run(Shipping {
+            handle: shared.handle.clone(),
+            sealer: shared.sealer.clone(),
+            destinations: directories.collect(),
+            data_dir: shared.config.data_dir.clone(),
+            configuration: shared.config.to_toml(),
+            standings: shared.shipped.clone(),
+            stop: shared.stop.clone(),
+        }));
+    }
+    tasks.spawn(upkeep::run(shared.upkeep.clone()));
 }
 
 /// The loops behind the lists that all hosts are sent.

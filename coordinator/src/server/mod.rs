@@ -22,6 +22,7 @@ use crate::{
     agents::streams::Streams,
     base::{
         config::{Config, ConfigError},
+        mail::MailPasswords,
         pki::{Pki, PkiError},
         secrets::{self, SealError, Sealer},
     },
@@ -129,7 +130,10 @@ pub async fn start(
     config.check()?;
     let dashboard = config.dashboard()?;
     let stop_writer = CancellationToken::new();
-    let settings = Arc::new(config.settings());
+    let mail = MailPasswords::read(&config)?;
+    let mut settings = config.settings();
+    mail.mark(&mut settings.mail);
+    let settings = Arc::new(settings);
     let (handle, writer) =
         writer::start(parts.store, settings, source, stop_writer.clone()).await?;
     if let Some((name, tenant)) =
@@ -137,7 +141,7 @@ pub async fn start(
     {
         tracing::warn!(%tenant, "[edge.dashboard] hostname {name} is a domain of that tenant's; edges cannot serve both: name another, or `isyctl tenant domain remove {tenant} {name}`");
     }
-    let (shared, unpinned) = Shared::new(config, handle, parts.sealer)?;
+    let (shared, unpinned) = Shared::new(config, handle, parts.sealer, mail)?;
     let asker = probes::asker(&shared.config)?;
     let (listeners, addresses) = Listeners::bind(&shared.config).await?;
     let refresh = Arc::new(Notify::new());

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use isyone_fleet::desired::{Admission, Refusal};
 use isyone_proto::tls::CertificateInfo;
 use prometheus_client::registry::Registry;
@@ -19,6 +20,7 @@ use crate::{
     base::{
         clock,
         config::Config,
+        mail::MailPasswords,
         metrics::{self, Metrics},
         pki::{Pki, PkiConfig, PkiError},
         secrets::Sealer,
@@ -31,7 +33,17 @@ use crate::{
         running::{Edges, collector::EdgeCollector},
     },
     ports::listener::Connections,
+    repositories::{
+        collector::{BackupCollector, Rooms},
+        places::Places,
+        rota::Standings,
+        upkeep::Upkeep,
+    },
     rotation::{self, Rotations},
+    shipping::{
+        self,
+        collector::{Standings as ShippedStandings, StateCollector},
+    },
     writer::{Handle, collector::FleetCollector},
 };
 
@@ -44,6 +56,7 @@ pub(super) struct Shared {
     pub(super) config: Arc<Config>,
     pub(super) pki: Arc<Pki>,
     pub(super) sealer: Arc<Sealer>,
+    pub(super) mail: Arc<MailPasswords>,
     pub(super) streams: Arc<Streams>,
     pub(super) relays: Arc<Relays>,
     pub(super) monitors: Arc<MonitorList>,
@@ -54,6 +67,11 @@ pub(super) struct Shared {
     pub(super) probes: Arc<ProbeBoard>,
     pub(super) domains: Arc<DomainLooks>,
     pub(super) dns: Arc<dyn Dns>,
+    pub(super) upkeep: Arc<Upkeep>,
+    pub(super) standings: Arc<ArcSwap<Standings>>,
+    pub(super) rooms: Arc<Rooms>,
+    /// How far our own state is at each destination.
+    pub(super) shipped: Arc<ShippedStandings>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) connections: Arc<Connections>,
     pub(super) rotations: Arc<Rotations>,
@@ -66,6 +84,7 @@ impl Shared {
         config: Config,
         handle: Handle,
         sealer: Sealer,
+        mail: MailPasswords,
     ) -> Result<(Self, mpsc::Receiver<CertificateInfo>), PkiError> {
         let (pki, unpinned) = authority(&config, &handle)?;
         let (streams, stop) = (Arc::<Streams>::default(), CancellationToken::new());
@@ -81,11 +100,21 @@ impl Shared {
             connections: connections.clone(),
             data_dir: config.data_dir.clone(),
         });
+        let config = Arc::new(config);
+        let upkeep = Arc::new(Upkeep {
+            handle: handle.clone(),
+            config: config.clone(),
+            sealer: sealer.clone(),
+            places: Arc::new(Places::open(&config)),
+            at_work: tokio::sync::Mutex::default(),
+            stop: stop.clone(),
+        });
         let shared = Self {
             rotations: Arc::new(rotations),
             pki,
             trusts,
             sealer,
+            mail: Arc::new(mail),
             connections,
             monitors: Arc::new(MonitorList::new(&handle.snapshot())),
             hosts: Arc::new(HostList::new(&handle.snapshot())),
@@ -98,9 +127,13 @@ impl Shared {
             probes: Arc::new(ProbeBoard::new(config.probes.interval.millis())),
             domains: Arc::new(DomainLooks::new(&config.dns)),
             dns: Arc::new(Resolver::new(config.dns.servers.clone())),
+            upkeep,
+            standings: Arc::default(),
+            rooms: Arc::default(),
+            shipped: Arc::new(shipping::standings(config.backup.destinations.keys())),
             metrics: Arc::default(),
             stop,
-            config: Arc::new(config),
+            config,
             handle,
         };
         Ok((shared, unpinned))
@@ -123,6 +156,14 @@ impl Shared {
         registry.register_collector(Box::new(FleetCollector {
             handle: self.handle.clone(),
         }));
+        if self.config.backup.enabled {
+            registry.register_collector(Box::new(BackupCollector {
+                standings: self.standings.clone(),
+                rooms: self.rooms.clone(),
+                places: self.upkeep.places.clone(),
+            }));
+            registry.register_collector(Box::new(StateCollector(self.shipped.clone())));
+        }
         registry.register_collector(Box::new(self.connections.clone()));
         registry.register_collector(Box::new(self.streams.clone()));
         registry

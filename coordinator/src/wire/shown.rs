@@ -13,7 +13,7 @@ use isyone_fleet::{
     procedures,
     settings::Settings,
     state::State,
-    views::{self, Phase},
+    views::{self, Phase, SettingSource, Verdict},
 };
 use isyone_proto::{
     convert::{containers, timestamp},
@@ -85,7 +85,59 @@ pub(crate) fn tenant(
         other_images: has_other_images(settings, &tenant.spec),
         disk: observed.and_then(|o| o.report.disk).map(Into::into),
         modules_cut_off: observed.map_or(0, |o| o.report.modules_cut_off),
+        mail: mail(settings, tenant),
+        odoo_settings: odoo_settings(settings, tenant),
+        verified: verified(state, settings, tenant, now),
     }
+}
+
+/// With a login there is a password: neither is taken without the other.
+fn mail(settings: &Settings, tenant: &Tenant) -> Option<v1::TenantMail> {
+    let (mail, source) = views::mail(settings, tenant)?;
+    Some(v1::TenantMail {
+        settings: Some(mail.into()),
+        source: whose(source).into(),
+        has_password: mail.relay().is_some_and(|relay| relay.user.is_some()),
+    })
+}
+
+fn odoo_settings(settings: &Settings, tenant: &Tenant) -> Vec<v1::OdooSetting> {
+    let shown = |(name, value, source): (&str, &str, SettingSource)| v1::OdooSetting {
+        name: name.to_owned(),
+        value: value.to_owned(),
+        source: whose(source).into(),
+    };
+    let all = views::chosen(settings, tenant);
+    all.into_iter().map(shown).collect()
+}
+
+fn whose(source: SettingSource) -> v1::SettingSource {
+    match source {
+        SettingSource::Fleet => v1::SettingSource::Fleet,
+        SettingSource::Plan => v1::SettingSource::Plan,
+        SettingSource::Tenant => v1::SettingSource::Tenant,
+    }
+}
+
+/// What proofs of all of a tenant's repositories say together; `None` where no backups are made.
+fn verified(
+    state: &State,
+    settings: &Settings,
+    tenant: &Tenant,
+    now: UnixMs,
+) -> Option<v1::BackupVerified> {
+    let all = views::verified(state, settings, tenant, now);
+    if all.is_empty() {
+        return None;
+    }
+    let has = |verdict| all.iter().any(|(_, one)| one.verdict == verdict);
+    // Unset sorts before any time: one that never was is the longest ago.
+    let oldest = all.iter().map(|(_, one)| one.good_at).min().flatten();
+    Some(v1::BackupVerified {
+        time: oldest.map(timestamp),
+        damaged: has(Verdict::Damaged),
+        incomplete: has(Verdict::Incomplete),
+    })
 }
 
 fn has_other_images(settings: &Settings, spec: &TenantSpec) -> bool {
@@ -166,6 +218,7 @@ pub(crate) fn spec(spec: &TenantSpec) -> v1::TenantSpec {
             .map(|(k, v)| (k.to_string(), v.to_string()))
             .collect(),
         admin_login: spec.admin_login.to_string(),
+        signup: spec.signup,
     }
 }
 
@@ -238,6 +291,7 @@ fn kind(kind: OperationKind) -> v1::OperationKind {
         OperationKind::Undelete => v1::OperationKind::Undelete,
         OperationKind::Purge => v1::OperationKind::Purge,
         OperationKind::Move => v1::OperationKind::Move,
+        OperationKind::Restore => v1::OperationKind::Restore,
         OperationKind::Upgrade => v1::OperationKind::Upgrade,
     }
 }
@@ -287,6 +341,9 @@ pub(crate) fn host(state: &State, settings: &Settings, host: &Host, now: UnixMs)
         plan_generation: host.plan_generation.get(),
         accepted_generation: seen.map_or(0, |s| s.accepted_generation.get()),
         certificate_expire_time: newest.map(|s| timestamp(s.saturating_mul(1000))),
+        findings: seen.map_or_else(Vec::new, |s| {
+            s.condition.findings.iter().map(Into::into).collect()
+        }),
     }
 }
 

@@ -61,6 +61,9 @@ fn change(error: &ChangeError) -> Status {
             let bare = plain(Code::ResourceExhausted, "NO_HOST_FITS", error);
             return with_detail(bare, PLACEMENT_TYPE, &placement);
         }
+        E::NoBackups { .. } => (Code::FailedPrecondition, "NO_BACKUPS"),
+        E::NotProvable { .. } => (Code::FailedPrecondition, "NOT_PROVABLE"),
+        E::NotRestorable { .. } => (Code::FailedPrecondition, "NOT_RESTORABLE"),
         E::DomainTaken { .. } => (Code::AlreadyExists, "DOMAIN_TAKEN"),
         E::TooManyDomains(_) => (Code::ResourceExhausted, "TOO_MANY_DOMAINS"),
         E::DomainNotFound { .. } => (Code::NotFound, "DOMAIN_NOT_FOUND"),

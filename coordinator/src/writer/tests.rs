@@ -47,6 +47,7 @@ pub(super) fn report() -> Box<isyone_proto::report::HostReport> {
         tenants: Vec::new(),
         complete: true,
         jobs: Vec::new(),
+        condition: Default::default(),
     })
 }
 
@@ -300,6 +301,7 @@ async fn what_stands_on_a_failed_commit_is_not_made_either() {
     let restart = Command::RestartTenant {
         name: name("alfa"),
         database: false,
+        settings: false,
         request_id: None,
     };
     let second = handle.submit("ana", restart).await;

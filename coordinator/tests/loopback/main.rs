@@ -5,12 +5,15 @@
 mod admission;
 mod blackbox;
 mod domains;
+mod mail;
 mod monitoring;
 mod pages;
 mod published;
 mod refusals;
 mod relay;
+mod repositories;
 mod sessions;
+mod shipped;
 mod streams;
 mod support;
 mod tenants;

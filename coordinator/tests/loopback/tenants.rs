@@ -102,48 +102,52 @@ async fn counted(fixture: &Fixture) {
     )));
 }
 
-#[tokio::test]
-async fn bad_input_is_named_and_nothing_is_stored() {
-    let fixture = start().await;
-    let create = |name: &str, spec: v1::TenantSpec| v1::CreateTenantRequest {
+fn creation(name: &str, spec: v1::TenantSpec) -> v1::CreateTenantRequest {
+    v1::CreateTenantRequest {
         name: name.into(),
         spec: Some(spec),
         ..v1::CreateTenantRequest::default()
+    }
+}
+
+/// Creates with one thing wrong, and the field that is named for it.
+fn bad_creations() -> Vec<(v1::CreateTenantRequest, &'static str)> {
+    let spec = v1::TenantSpec::default;
+    let names = ["Alfa", "www", "a;rm -rf /", "null", "xn--lfa-hoa"];
+    let named = names.map(|name| (creation(name, spec()), "name"));
+    let country = v1::TenantSpec {
+        country: "UK".into(),
+        ..spec()
     };
+    let domain = v1::TenantSpec {
+        domains: vec!["nope".into()],
+        ..spec()
+    };
+    let plan = v1::TenantSpec {
+        plan: "huge".into(),
+        ..spec()
+    };
+    let values = [
+        (creation("alfa", country), "spec.country"),
+        (creation("alfa", domain), "spec.domains[0]"),
+        (creation("alfa", plan), "spec.plan"),
+    ];
+    named.into_iter().chain(values).collect()
+}
+
+#[tokio::test]
+async fn bad_input_is_named_and_nothing_is_stored() {
+    let fixture = start().await;
     let spec = v1::TenantSpec::default;
     let mut client = fixture.tenants();
-    for (request, field) in [
-        (create("Alfa", spec()), "name"),
-        (create("www", spec()), "name"),
-        (create("a;rm -rf /", spec()), "name"),
-        (
-            create(
-                "alfa",
-                v1::TenantSpec {
-                    domains: vec!["nope".into()],
-                    ..spec()
-                },
-            ),
-            "spec.domains[0]",
-        ),
-        (
-            create(
-                "alfa",
-                v1::TenantSpec {
-                    plan: "huge".into(),
-                    ..spec()
-                },
-            ),
-            "spec.plan",
-        ),
-    ] {
+    for (request, field) in bad_creations() {
         let error = client.create_tenant(request).await.unwrap_err();
         assert_eq!(error.code(), Code::InvalidArgument);
         let details = tonic_types::StatusExt::get_details_bad_request(&error).unwrap();
         assert_eq!(details.field_violations[0].field, field);
     }
     let error = client
-        .create_tenant(create("alfa", spec()))
+        .create_tenant(creation("alfa", spec()))
         .await
         .unwrap_err();
     assert_eq!(
@@ -160,7 +164,7 @@ async fn bad_input_is_named_and_nothing_is_stored() {
         (error.code(), reason(&error).as_deref()),
         (Code::NotFound, Some("TENANT_NOT_FOUND"))
     );
-    let huge = create(
+    let huge = creation(
         "alfa",
         v1::TenantSpec {
             language: "x".repeat(256 << 10),

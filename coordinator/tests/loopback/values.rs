@@ -60,7 +60,8 @@ impl Decoder for Raw {
 /// What another field of the request says, so that the one in question is reached.
 fn usual(field: &str) -> &'static str {
     match field {
-        "name" => "alfa",
+        "name" | "tenant" => "alfa",
+        "new_name" => "alfa2",
         "domain" => "erp.customer.com",
         "plan" => "small",
         "to_host" => "h1",

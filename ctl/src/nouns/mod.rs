@@ -1,7 +1,9 @@
 //! One file per noun: its options, its calls and its tables.
 
+pub mod backup;
 pub mod cert;
 pub mod context;
+pub mod doctor;
 pub mod edge;
 pub mod events;
 pub mod host;

@@ -367,6 +367,7 @@ fn taken_back(operation: &Operation) -> &'static str {
         OperationKind::Restart => "the tenant is left as it is",
         OperationKind::Undelete => "the tenant stays deleted",
         OperationKind::Move => "the tenant stays where it was",
+        OperationKind::Restore => "what was made of it is removed again",
         _ => "the tenant is as it was before",
     }
 }

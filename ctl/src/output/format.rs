@@ -136,6 +136,15 @@ pub fn or_dash(text: &str) -> &str {
     if text.is_empty() { "-" } else { text }
 }
 
+/// The same as programs write it.
+pub fn utc(time: Option<&Timestamp>) -> String {
+    time.and_then(|t| jiff::Timestamp::from_millisecond(unix_ms(t)).ok())
+        .map_or_else(
+            || "-".to_owned(),
+            |stamp| stamp.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        )
+}
+
 /// `text`, or its beginning and `…` when it has more than `most` characters.
 pub fn shortened(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
@@ -212,6 +221,30 @@ word!(
 word!(
     /// An edge's state as one lower-case word.
     edge_state, v1::EdgeState, "EDGE_STATE_");
+word!(
+    /// What a backup holds, as one lower-case word.
+    backup_work, v1::BackupWork, "BACKUP_WORK_");
+word!(
+    /// Why a backup was made, as one lower-case word.
+    backup_purpose, v1::BackupPurpose, "BACKUP_PURPOSE_");
+word!(
+    /// What a proof has found, as one lower-case word.
+    proof_verdict, v1::ProofVerdict, "PROOF_VERDICT_");
+/// When backups were last found to be whole; that they are damaged, or that files are missing.
+pub fn verified(
+    now_ms: i64,
+    oldest: Option<&prost_types::Timestamp>,
+    (damaged, incomplete): (bool, bool),
+) -> String {
+    match (damaged, incomplete) {
+        (true, _) => "damaged".to_owned(),
+        (false, true) => format!("{}, incomplete", age(now_ms, oldest)),
+        (false, false) => age(now_ms, oldest),
+    }
+}
+word!(
+    /// Whether a tenant can be restored as its plan promises, as one lower-case word.
+    standing, v1::Standing, "STANDING_");
 word!(
     /// An operator's role as one lower-case word.
     role, v1::Role, "ROLE_");

@@ -2,12 +2,12 @@
 
 use isyone_proto::{
     generation::Generation,
-    pb::v1::{Host, HostResources},
+    pb::v1::{Finding, FindingLevel, Host, HostResources},
 };
 
 use super::{
     format,
-    table::{Cell, Paint, Table},
+    table::{Cell, Paint, Table, clean},
 };
 
 /// Everything known about a host.
@@ -50,7 +50,26 @@ pub fn details(host: &Host, now_ms: i64) -> String {
             format::local(host.certificate_expire_time.as_ref()).into(),
         ),
     ]);
-    Table::pairs(pairs)
+    Table::pairs(pairs) + &findings(host)
+}
+
+/// What its agent has found to be wrong with the machine.
+pub fn findings(host: &Host) -> String {
+    let line = |finding: &Finding| {
+        let (level, paint) = match finding.level() {
+            FindingLevel::Bad => ("BAD", Paint::Bad),
+            FindingLevel::Warning | FindingLevel::Unspecified => ("warning", Paint::Warn),
+        };
+        format!(
+            "\n{} {}: {}\n    why: {}\n    remedy: {}\n",
+            paint.on(level),
+            clean(&finding.check),
+            clean(&finding.found),
+            clean(&finding.why),
+            clean(&finding.remedy)
+        )
+    };
+    host.findings.iter().map(line).collect()
 }
 
 /// The host's state, with a note when it is cordoned.

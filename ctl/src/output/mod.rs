@@ -5,6 +5,7 @@
 pub mod format;
 pub mod harmless;
 pub mod host;
+pub mod mail;
 pub mod placement;
 pub mod table;
 pub mod tenant;

@@ -49,11 +49,10 @@ impl Paint {
     /// The colour of a state, phase or check result, by its word.
     pub fn of(word: &str) -> Self {
         match word {
-            "running" | "ready" | "succeeded" | "ok" | "healthy" | "active" | "current" => {
-                Self::Good
-            }
+            "running" | "ready" | "succeeded" | "ok" | "healthy" | "active" | "current"
+            | "protected" => Self::Good,
             "failing" | "failed" | "lost" | "degraded" | "FAIL" | "revoked" | "unreachable"
-            | "stuck" => Self::Bad,
+            | "stuck" | "not_protected" => Self::Bad,
             "suspended" | "asleep" | "skipped" | "skip" | "cancelled" | "quarantined" => {
                 Self::Faint
             }

@@ -6,7 +6,7 @@ use isyone_proto::pb::v1::{
 };
 
 use super::{
-    format,
+    format, mail,
     table::{Cell, Paint, Table},
 };
 
@@ -18,7 +18,7 @@ const MEMORY: u32 = 900;
 const THROTTLED: u32 = 250;
 
 /// Everything known about a tenant.
-pub fn details(tenant: &Tenant, now_ms: i64) -> String {
+pub fn details(tenant: &Tenant, wide: bool, now_ms: i64) -> String {
     let mut pairs: Vec<(&str, Cell)> = vec![
         ("Name", tenant.name.as_str().into()),
         ("Phase", Paint::word(&format::tenant_phase(tenant))),
@@ -37,9 +37,11 @@ pub fn details(tenant: &Tenant, now_ms: i64) -> String {
     pairs.push(("Host", placed(tenant).into()));
     pairs.extend(copies(tenant));
     pairs.extend(asked(tenant));
+    pairs.extend(wide.then(|| chosen(tenant)).flatten());
     pairs.push(("Uses", used(tenant).into()));
     pairs.extend(disk(tenant).map(|cell| ("Disk", cell)));
     pairs.extend(short_of(tenant).map(|cell| ("Short of", cell)));
+    pairs.extend(mail::shown(tenant));
     pairs.extend(visitors(tenant));
     if tenant.last_active_time.is_some() {
         let ago = format!(
@@ -291,6 +293,10 @@ fn asked(tenant: &Tenant) -> Vec<(&'static str, Cell)> {
         ("Modules", modules.into()),
         ("Login", format::or_dash(&spec.admin_login).into()),
     ];
+    if spec.signup {
+        // What is not said is not known of a tenant of before.
+        pairs.push(("Registration", "was opened at its creation".into()));
+    }
     let bounds = tenant.size.and_then(|size| size.bounds);
     pairs.extend(bounds.map(|bounds| ("Limits", limits(&bounds).into())));
     if !spec.host.is_empty() {
@@ -303,6 +309,19 @@ fn asked(tenant: &Tenant) -> Vec<(&'static str, Cell)> {
         ));
     }
     pairs
+}
+
+/// Settings of its Odoo that somebody has chosen.
+fn chosen(tenant: &Tenant) -> Option<(&'static str, Cell)> {
+    let settings = tenant.odoo_settings.iter();
+    let said: Vec<String> = settings
+        .map(|setting| format!("{} = {}", setting.name, setting.value))
+        .collect();
+    let said = match said.is_empty() {
+        true => "as isyone sets them".to_owned(),
+        false => said.join(", "),
+    };
+    Some(("Odoo settings", said.into()))
 }
 
 /// What its plan limits beyond memory and CPU.

@@ -42,10 +42,16 @@ named!(
     RejectedRoute,
     EdgeHealth,
     TenantAccess,
+    TenantMail,
+    OdooSetting,
     SetAccessResponse,
     Domain,
     AddDomainResponse,
-    RemoveDomainResponse
+    RemoveDomainResponse,
+    Backup,
+    Protection,
+    Pruned,
+    RepositoryKey
 );
 
 /// A message that serialises as described above.

@@ -246,7 +246,7 @@ fn table<O: Order, T>(
 /// Everything about the open tenant.
 pub(super) fn tenant_lines(model: &Model) -> Vec<Line> {
     match &model.tenant {
-        Some(tenant) => lines(&output::tenant::details(tenant, model.now_ms)),
+        Some(tenant) => lines(&output::tenant::details(tenant, false, model.now_ms)),
         None => unknown(model, "there is no such tenant any more"),
     }
 }

@@ -44,6 +44,15 @@ fn help() {
         "events --help",
         "cert --help",
         "cert add --help",
+        "backup --help",
+        "backup create --help",
+        "backup list --help",
+        "backup show --help",
+        "backup status --help",
+        "backup verify --help",
+        "backup prune --help",
+        "backup key --help",
+        "tenant restore --help",
         "edge --help",
         "edge list --help",
         "edge show --help",
@@ -207,6 +216,50 @@ fn domains() {
 }
 
 #[test]
+fn mail() {
+    golden(
+        "mail",
+        &[
+            "tenant mail test alfa --to ana@example.com",
+            "tenant mail test alfa --to ana@example.com -o json",
+            "tenant mail test alfa --to refused@example.com",
+            "tenant mail test alfa --to ana",
+            "tenant mail test denied --to ana@example.com",
+            "tenant mail list alfa",
+            "tenant mail list alfa -o json",
+            "tenant mail list missing",
+            "tenant mail list caught",
+            "tenant mail list caught -o json",
+            "tenant mail read caught 1764460800000-0000",
+            "tenant mail read caught 1764460800000-0000 --raw",
+            "tenant mail show posts",
+            "tenant mail show posts -o json",
+            "tenant mail show caught",
+            "tenant mail show alfa",
+            "tenant show posts",
+            "tenant mail set alfa --host smtp.example.com --sender-domain example.com --per-day 500 --no-wait",
+            "tenant mail set alfa --host smtp.example.com --user apikey",
+            "tenant mail set alfa --host smtp.example.com --user apikey --keep-password",
+            "tenant mail set alfa --host nowhere",
+            "tenant mail set alfa",
+            "tenant mail set alfa --catch --port 25",
+            "tenant mail clear alfa",
+            "tenant settings set alfa limit_time_real=300 --unset log_level",
+            "tenant settings set alfa admin_passwd=x",
+            "tenant settings set alfa log_level",
+            "tenant settings set alfa log_level=warn log_level=info",
+            "tenant settings set alfa",
+            "tenant settings show posts",
+            "tenant settings show posts -o json",
+            "tenant settings show alfa",
+            "tenant show posts -o wide",
+            "tenant settings apply alfa",
+            "tenant settings apply occupied",
+        ],
+    );
+}
+
+#[test]
 fn edges() {
     golden(
         "edges",
@@ -223,6 +276,50 @@ fn edges() {
             "edge rejected -o name",
             "edge rejected --shard edge-2",
             "edge rejected -o json",
+        ],
+    );
+}
+
+#[test]
+fn backups() {
+    golden(
+        "backups",
+        &[
+            "backup list",
+            "backup list alfa -o wide",
+            "backup list alfa -o name",
+            "backup list nobody",
+            "backup show 3f2a9c01",
+            "backup show 5e5e5e5e",
+            "backup show 3f2a9c01 -o json",
+            "backup show 00000000",
+            "backup status",
+            "backup status -o wide",
+            "backup status --bad -o name",
+            "backup status alfa",
+            "backup status beta",
+            "backup status beta -o json",
+            "backup status missing",
+            "backup create alfa --note before-import",
+            "backup create alfa --no-wait",
+            "backup create beta",
+            "backup create --all -o name",
+            "backup create",
+            "backup create alfa --all",
+            "backup verify alfa",
+            "backup verify beta",
+            "backup verify beta --no-wait",
+            "backup verify --all -o name",
+            "backup verify",
+            "backup prune alfa --dry-run",
+            "backup prune alfa",
+            "backup prune alfa --yes",
+            "backup prune alfa --dry-run -o json",
+            "backup key alfa",
+            "backup key alfa -o json",
+            "tenant restore alfa --to latest --as alfa2 --no-wait",
+            "tenant restore alfa --to 2026-11-27T15:00:00Z --as alfa2",
+            "tenant restore alfa --to yesterday --as alfa2",
         ],
     );
 }

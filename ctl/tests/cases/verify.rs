@@ -110,7 +110,7 @@ fn results(run: &Run) -> Vec<(String, String)> {
         .collect()
 }
 
-fn expected(words: [&str; 10]) -> Vec<(String, String)> {
+fn expected(words: [&str; 11]) -> Vec<(String, String)> {
     let checks = [
         "dns",
         "route",
@@ -122,6 +122,7 @@ fn expected(words: [&str; 10]) -> Vec<(String, String)> {
         "websocket",
         "apps",
         "prometheus",
+        "print",
     ];
     checks
         .iter()
@@ -148,7 +149,7 @@ fn a_good_tenant_passes() {
     assert_eq!(
         results(&run),
         expected([
-            "skip", "ok", "skip", "ok", "ok", "ok", "ok", "ok", "ok", "ok"
+            "skip", "ok", "skip", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok"
         ])
     );
     let table = isyctl(&["tenant", "verify", "alfa", "--edge", &url]).stdout;
@@ -176,7 +177,7 @@ fn a_bad_tenant_fails_by_name() {
     assert_eq!(
         results(&run),
         expected([
-            "skip", "ok", "skip", "fail", "fail", "fail", "fail", "fail", "ok", "fail"
+            "skip", "ok", "skip", "fail", "fail", "fail", "fail", "fail", "ok", "fail", "ok"
         ])
     );
     assert!(
@@ -230,7 +231,7 @@ fn tls_is_judged_by_what_this_machine_trusts() {
     assert_eq!(
         results(&run),
         expected([
-            "skip", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "skip"
+            "skip", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "skip", "ok"
         ])
     );
     let run = verify(false);

@@ -269,6 +269,7 @@ fn kind_of(number: u32) -> OperationKind {
         5 | 13 => OperationKind::Restart,
         6 | 7 | 14 => OperationKind::Resize,
         12 | 15 => OperationKind::Move,
+        19 => OperationKind::Restore,
         16..=18 => OperationKind::Upgrade,
         _ => OperationKind::Create,
     }
@@ -279,6 +280,7 @@ fn tenant_of(number: u32) -> &'static str {
         6 | 7 => "beta",
         8 => "gama",
         12 => "delta",
+        19 => "alfa2",
         _ => "alfa",
     }
 }

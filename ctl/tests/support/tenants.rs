@@ -1,5 +1,5 @@
-//! The canned coordinator's tenants. The name selects the behaviour: `full` fits nowhere, `bad` is refused, `taken`
-//! exists with another spec, `denied` needs another role, `broken` fails, `slow` never ends, `flaky` loses its first
+//! The canned coordinator's tenants. The name selects the behaviour: `full` fits nowhere, `bad` is refused, `picky`
+//! looks at values as a coordinator does, `taken` exists with another spec, `denied` needs another role, `broken` fails, `slow` never ends, `flaky` loses its first
 //! answer, `busy` is refused for load at first and `swamped` always, `occupied` has an operation under way, `moved`
 //! has copies elsewhere and is short of everything.
 
@@ -7,18 +7,16 @@ use std::sync::atomic::Ordering;
 
 use isyone_proto::{
     error::{self, FieldError},
-    pb::v1::{
-        exec_request::Message as In, exec_response::Message as Out,
-        tenant_service_server::TenantService, *,
-    },
+    pb::v1::{exec_request::Message as In, tenant_service_server::TenantService, *},
 };
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{
     coordinator::{Answers, Fake, page, stream},
-    data, operations,
+    data, odoo, operations, programs,
     refusals::{busy, no_host_fits, occupied, other_edition},
+    values,
 };
 
 fn find(name: &str) -> Result<Tenant, Status> {
@@ -102,6 +100,8 @@ impl TenantService for Fake {
                 )
                 .into());
             }
+            // Judges like the coordinator.
+            "picky" => return Err(values::unknown_value(&asked.spec.unwrap_or_default())),
             "taken" => {
                 let message =
                     "tenant `taken` exists with another spec: plan is `small`, not `large`";
@@ -219,6 +219,53 @@ impl TenantService for Fake {
     }
 
     /// Returns the request's values; of a password only its length.
+    async fn set_mail(
+        &self,
+        request: Request<SetMailRequest>,
+    ) -> Result<Response<Operation>, Status> {
+        let asked = request.into_inner();
+        find(&asked.name)?;
+        let settings = asked.settings.unwrap_or_default();
+        if settings.host == "nowhere" {
+            let problem = "`nowhere` is no mail server such as `smtp.example.com`";
+            return Err(FieldError::new("settings.host", problem).into());
+        }
+        if !settings.user.is_empty() && asked.password.is_none() {
+            let problem = "must be given with another server or login";
+            return Err(FieldError::new("password", problem).into());
+        }
+        start(&asked.name, OperationKind::Restart)
+    }
+
+    async fn set_odoo_settings(
+        &self,
+        request: Request<SetOdooSettingsRequest>,
+    ) -> Result<Response<Operation>, Status> {
+        let asked = request.into_inner();
+        find(&asked.name)?;
+        if asked.set.contains_key("admin_passwd") {
+            let problem =
+                "`admin_passwd` is no setting that may be chosen; these are: db_maxconn, log_level";
+            return Err(FieldError::new("set", problem).into());
+        }
+        start(&asked.name, OperationKind::Restart)
+    }
+
+    type ReadMailStream = ReceiverStream<Result<CaughtMail, Status>>;
+
+    async fn read_mail(
+        &self,
+        request: Request<ReadMailRequest>,
+    ) -> Result<Response<Self::ReadMailStream>, Status> {
+        let asked = request.into_inner();
+        find(&asked.name)?;
+        let (to, from) = tokio::sync::mpsc::channel(4);
+        for mail in odoo::caught(&asked.id) {
+            to.try_send(Ok(mail)).unwrap();
+        }
+        Ok(Response::new(ReceiverStream::new(from)))
+    }
+
     async fn set_access(
         &self,
         request: Request<SetAccessRequest>,
@@ -430,63 +477,7 @@ impl TenantService for Fake {
         };
         find(&start.name)?;
         let (to, from) = tokio::sync::mpsc::channel(4);
-        tokio::spawn(async move {
-            let answer = |message| {
-                Ok(ExecResponse {
-                    message: Some(message),
-                })
-            };
-            let arguments: Vec<&str> = start.arguments.iter().map(String::as_str).collect();
-            let code = match arguments[..] {
-                ["exit", code] => {
-                    let _ = to.send(answer(Out::Stderr(b"leaving\n".to_vec()))).await;
-                    code.parse().unwrap()
-                }
-                ["vanish"] => return,
-                ["what"] => {
-                    let text = format!(
-                        "kind {} tty {} size {}x{}{}\r\n",
-                        start.kind,
-                        start.tty,
-                        start.columns,
-                        start.rows,
-                        if start.root { " as root" } else { "" }
-                    );
-                    let _ = to.send(answer(Out::Stdout(text.into_bytes()))).await;
-                    0
-                }
-                _ => echo(&mut requests, &to).await,
-            };
-            let _ = to.send(answer(Out::ExitCode(code))).await;
-        });
+        tokio::spawn(programs::run(start, requests, to));
         Ok(Response::new(ReceiverStream::new(from)))
     }
-}
-
-/// Echoes its input until it ends or contains a `q`; reports a new window size.
-async fn echo(
-    requests: &mut Streaming<ExecRequest>,
-    to: &tokio::sync::mpsc::Sender<Result<ExecResponse, Status>>,
-) -> i32 {
-    while let Some(Ok(ExecRequest {
-        message: Some(message),
-    })) = requests.next().await
-    {
-        let bytes = match message {
-            In::Stdin(bytes) => bytes,
-            In::Resize(size) => format!("now {}x{}\r\n", size.columns, size.rows).into_bytes(),
-            In::StdinEof(_) => return 0,
-            In::Start(_) => return 99,
-        };
-        let quit = bytes.contains(&b'q');
-        let _ = to
-            .send(Ok(ExecResponse {
-                message: Some(Out::Stdout(bytes)),
-            }))
-            .await;
-        if quit {
-            return 5;
-        }
-    }
-    98
 }

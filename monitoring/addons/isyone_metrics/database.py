@@ -48,6 +48,12 @@ _MODULES = """
         ))) END::float8
     FROM ir_module_module WHERE state IN ('to install', 'to upgrade', 'to remove')"""
 
+# The address that Odoo believes to have, as a number that says nothing of it: whoever gave it one compares (the first 48 bits of
+# its SHA-256). A dump that was restored brings another tenant's.
+_ADDRESS = """
+    SELECT (SELECT ('x' || substr(encode(sha256(convert_to(value, 'UTF8')), 'hex'), 1, 12))::bit(48)::bigint::float8
+            FROM ir_config_parameter WHERE key = 'web.base.url')"""
+
 
 class Query:
     """One query of one row: `columns` are `(metric, labels)` for each of its values."""
@@ -64,6 +70,7 @@ QUERIES = (
     Query("size", "SELECT pg_database_size(current_database())", [("odoo_database_size", {})], fresh=_SIZE_FRESH_SECONDS),
     Query("cron", _CRON, [("odoo_cron_lag_seconds", {}), ("odoo_cron_failing", {})], "ir_cron"),
     Query("modules", _MODULES, [("odoo_modules_pending", {}), ("odoo_modules_pending_seconds", {})], "ir_module_module"),
+    Query("address", _ADDRESS, [("odoo_address_digest", {})], "ir_config_parameter"),
     Query("mail", _MAIL, [("odoo_mail_queue", {"state": s}) for s in ("outgoing", "exception")], "mail_mail"),
     Query("devices", _DEVICES, [("odoo_active_users", {}), ("odoo_sessions", {})], "res_device_log"),
     Query(
@@ -78,6 +85,7 @@ FAMILIES = (
     ("odoo_cron_failing", "Scheduled actions whose last run failed"),
     ("odoo_modules_pending", "Modules that are to be installed, upgraded or removed"),
     ("odoo_modules_pending_seconds", "For how long nothing has changed about them; 0 while somebody is at it"),
+    ("odoo_address_digest", "web.base.url as a number: the first 48 bits of its SHA-256"),
     ("odoo_mail_queue", "E-mails waiting to be sent, or failed"),
     ("odoo_active_users", "Users seen within the last hour"),
     ("odoo_sessions", "Sessions seen within the last hour"),

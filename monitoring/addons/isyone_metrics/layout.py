@@ -21,7 +21,7 @@ ROUTES = (
 # `workers = 0`, or something that a module forked.
 KINDS = ("main", "http", "cron", "gevent", "threaded", "other")
 # Where a number was lost.
-SOURCES = ("hook", "connect", "size", "cron", "mail", "devices", "activity", "modules")
+SOURCES = ("hook", "connect", "size", "cron", "mail", "devices", "activity", "modules", "address")
 
 # Seconds. A page takes 20 ms to some seconds; `limit_time_real` ends it at 120 s.
 HTTP_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)

@@ -10,7 +10,7 @@ from unittest import mock
 
 import context  # noqa: F401
 from isyone_metrics import addresses, exposition, guard, layout
-from isyone_metrics.guard import away, cron, memory, pool, sessions, stop
+from isyone_metrics.guard import away, cron, memory, pool, sessions, signup, stop
 from isyone_metrics.recorder import Recorder
 from isyone_metrics.segment import Segment
 
@@ -450,12 +450,56 @@ class Sessions(unittest.TestCase):
         sessions.Sweeper("/no/such", self.recorder).when_due()
 
 
+class Signup(unittest.TestCase):
+    """Fails where an app that is installed lets everybody register."""
+
+    def setUp(self):
+        class Parameters:
+            """What Odoo does: a dictionary, and a registry that is ready or not."""
+
+            def __init__(self):
+                self.values = {}
+                self.env = mock.Mock()
+
+            def sudo(self):
+                return self
+
+            def get_param(self, key):
+                return self.values.get(key, False)
+
+            def set_param(self, key, value):
+                old = self.get_param(key)
+                self.values[key] = value
+                return old
+
+        signup.keep_choice(Parameters)
+        self.parameters = Parameters()
+
+    def set(self, value, ready, key=signup.SCOPE):
+        self.parameters.env.registry.ready = ready
+        self.parameters.set_param(key, value)
+        return self.parameters.values[key]
+
+    def test_what_an_app_brings_does_not_open_what_was_closed(self):
+        self.assertEqual(self.set("b2c", ready=False), "b2c")  # nobody had chosen
+        self.assertEqual(self.set("b2b", ready=True), "b2b")
+        self.assertEqual(self.set("b2c", ready=False), "b2b")
+
+    def test_people_change_it(self):
+        self.set("b2b", ready=True)
+        self.assertEqual(self.set("b2c", ready=True), "b2c")
+
+    def test_other_parameters_are_as_ever(self):
+        self.set("a", ready=True, key="other")
+        self.assertEqual(self.set("b", ready=False, key="other"), "b")
+
+
 class Install(unittest.TestCase):
     def test_each_mend_is_tried_by_itself(self):
         tried = {False: [], True: []}
         for evented in tried:
             guard.install(fresh(), lambda name, hook: tried[evented].append(name), evented)
-        self.assertEqual(len(tried[False]), 8)
+        self.assertEqual(len(tried[False]), 10)
         self.assertEqual(tried[True], ["guard_away", "guard_database", "guard_memory", "guard_sessions"])
 
 

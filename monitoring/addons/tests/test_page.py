@@ -321,6 +321,10 @@ class FakeConnection:
         self.log.append("close")
 
 
+# Queries that answer with one number.
+ONE = ("size", "max(last", "convert_to")
+
+
 class Databases(unittest.TestCase):
     def watch(self, answers):
         log, errors = [], []
@@ -337,7 +341,7 @@ class Databases(unittest.TestCase):
         self.assertEqual(len(database.names([f"d{n}" for n in range(100)])), database.MAX_DATABASES)
 
     def test_values_and_their_labels(self):
-        watch, log, errors = self.watch(lambda sql: (7,) if "size" in sql or "max(last" in sql else (3, None))
+        watch, log, errors = self.watch(lambda sql: (7,) if any(word in sql for word in ONE) else (3, None))
         samples = watch.samples(["a"])
         self.assertEqual(samples["odoo_database_size"], [({"datname": "a"}, 7)])
         self.assertEqual(samples["odoo_mail_queue"][1], ({"datname": "a", "state": "exception"}, 0))
@@ -349,14 +353,14 @@ class Databases(unittest.TestCase):
         self.assertEqual(len(log), asked, "fresh answers are not asked for again")
 
     def test_nobody_was_ever_there_is_not_the_same_as_unknown(self):
-        watch, _, _ = self.watch(lambda sql: (None,) if "max(last" in sql or "size" in sql else (0, 0))
+        watch, _, _ = self.watch(lambda sql: (None,) if any(word in sql for word in ONE) else (0, 0))
         self.assertEqual(watch.samples(["a"])["odoo_last_activity_time_seconds"], [({"datname": "a"}, 0)])
 
     def test_one_failing_query_costs_only_its_own_numbers(self):
         def answers(sql):
             if "mail_mail" in sql:
                 raise ValueError("permission denied")
-            return (1,) if "size" in sql or "max(last" in sql else (1, 1)
+            return (1,) if any(word in sql for word in ONE) else (1, 1)
 
         watch, _, errors = self.watch(answers)
         with self.assertLogs(level="WARNING"):

@@ -21,6 +21,11 @@ CASES = {
          "OdooDown tenant=beta host=h2 job=odoo"],
         {"HostNotScraped h1", "HostNotScraped h2", "OdooDown beta"},
     ),
+    "a host's Docker that does not answer silences what is said of its tenants, and nothing of the host itself": (
+        ["HostDockerDown host=h1", "HostDiskFull host=h1", "OdooDown tenant=alfa host=h1", "TenantUnreachable tenant=alfa host=h1",
+         "ContainerOOMKilled tenant=alfa host=h1", "PostgreSQLDown tenant=beta host=h2"],
+        {"HostDockerDown h1", "HostDiskFull h1", "PostgreSQLDown beta"},
+    ),
     "a relay that is away explains who is not reached, and nobody on another host": (
         ["HostRelayDown host=h1", "TenantUnreachable tenant=alfa host=h1", "TenantUnreachable tenant=beta host=h2", "OdooDown tenant=gama host=h1"],
         {"HostRelayDown h1", "TenantUnreachable beta", "OdooDown gama"},

@@ -4,11 +4,11 @@
 
 use uuid::Uuid;
 
-use super::{MAX_MESSAGE, parse, parse_optional, shortened, timestamp, unix_ms};
+use super::{MAX_MESSAGE, backup, parse, parse_optional, shortened, timestamp, unix_ms};
 use crate::{
     error::FieldError,
-    pb::agent::v1::{self as agent, job_order, seed},
-    plan::{JobOrder, JobWork, MAX_JOBS_PER_HOST, PeerGrant, Seed, WalSpool},
+    pb::agent::v1::{self as agent, before, job_order, seed},
+    plan::{Before, JobOrder, JobWork, MAX_JOBS_PER_HOST, PeerGrant, Seed, WalSpool},
     report::{Behind, JobReport, JobState},
 };
 
@@ -27,6 +27,8 @@ impl From<&JobOrder> for agent::JobOrder {
                 from_host: from.to_string(),
                 address: address.map(|a| a.to_string()).unwrap_or_default(),
             }),
+            JobWork::Backup(make) => job_order::Work::Backup(make.into()),
+            JobWork::Restore(restore) => job_order::Work::Restore((&**restore).into()),
             JobWork::Follow {
                 from,
                 address,
@@ -38,6 +40,7 @@ impl From<&JobOrder> for agent::JobOrder {
                 last: *last,
                 standing: *standing,
             }),
+            JobWork::Verify(verify) => job_order::Work::Verify((&**verify).into()),
         };
         Self {
             id: order.id.to_string(),
@@ -58,12 +61,26 @@ impl TryFrom<agent::JobOrder> for JobOrder {
                 from: parse("fetch.from_host", &fetch.from_host)?,
                 address: parse_optional("fetch.address", &fetch.address)?,
             },
+            Some(job_order::Work::Backup(make)) => JobWork::Backup(
+                make.try_into()
+                    .map_err(|e: FieldError| e.within("backup"))?,
+            ),
+            Some(job_order::Work::Restore(restore)) => {
+                let restore = restore.try_into();
+                let restore = restore.map_err(|e: FieldError| e.within("restore"))?;
+                JobWork::Restore(Box::new(restore))
+            }
             Some(job_order::Work::Follow(follow)) => JobWork::Follow {
                 from: parse("follow.from_host", &follow.from_host)?,
                 address: parse_optional("follow.address", &follow.address)?,
                 last: follow.last,
                 standing: follow.standing,
             },
+            Some(job_order::Work::Verify(verify)) => {
+                let verify = verify.try_into();
+                let verify = verify.map_err(|e: FieldError| e.within("verify"))?;
+                JobWork::Verify(Box::new(verify))
+            }
             None => return Err(FieldError::new("work", "must be set")),
         };
         Ok(Self {
@@ -183,12 +200,15 @@ impl From<&JobReport> for agent::JobStatus {
             bytes_done: job.bytes_done,
             bytes_total: job.bytes_total,
             message: job.message.clone(),
+            backup: job.backup.as_deref().map(Into::into),
+            backup_fault: backup::fault_to_wire(job.fault),
             pause_ms: job.pause_ms,
             behind: job.behind.map(|behind| agent::Behind {
                 bytes: behind.bytes,
                 ms: behind.ms,
                 files_ms: behind.files_ms,
             }),
+            proof: job.proof.as_deref().map(Into::into),
         }
     }
 }
@@ -214,13 +234,50 @@ pub(super) fn reports(wire: Vec<agent::JobStatus>) -> Result<Vec<JobReport>, Fie
             bytes_done: job.bytes_done,
             bytes_total: job.bytes_total,
             message: shortened(job.message, MAX_MESSAGE),
+            fault: backup::fault(job.backup_fault),
+            backup: match job.backup {
+                Some(made) => {
+                    let made = made
+                        .try_into()
+                        .map_err(|e: FieldError| e.within(&at("backup")))?;
+                    Some(Box::new(made))
+                }
+                None => None,
+            },
             pause_ms: job.pause_ms,
             behind: job.behind.map(|behind| Behind {
                 bytes: behind.bytes,
                 ms: behind.ms,
                 files_ms: behind.files_ms,
             }),
+            proof: match job.proof {
+                Some(proof) => {
+                    let proof = proof
+                        .try_into()
+                        .map_err(|e: FieldError| e.within(&at("proof")))?;
+                    Some(Box::new(proof))
+                }
+                None => None,
+            },
         })
     };
     wire.into_iter().enumerate().map(parse_one).collect()
+}
+
+pub(super) fn before_to_wire(before: Before) -> agent::Before {
+    let wish = match before {
+        Before::Keep(id) => before::Wish::Keep(id.to_string()),
+        Before::Return(id) => before::Wish::ReturnTo(id.to_string()),
+        Before::Remove(id) => before::Wish::Remove(id.to_string()),
+    };
+    agent::Before { wish: Some(wish) }
+}
+
+pub(super) fn before(wire: agent::Before) -> Result<Before, FieldError> {
+    Ok(match wire.wish {
+        Some(before::Wish::Keep(id)) => Before::Keep(parse("before.keep", &id)?),
+        Some(before::Wish::ReturnTo(id)) => Before::Return(parse("before.return_to", &id)?),
+        Some(before::Wish::Remove(id)) => Before::Remove(parse("before.remove", &id)?),
+        None => return Err(FieldError::new("before.wish", "must be set")),
+    })
 }

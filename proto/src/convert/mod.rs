@@ -3,28 +3,39 @@
 //!
 //! Not here: whether a named thing exists; the coordinator and the agent check that.
 
+mod backup;
 mod callers;
+mod condition;
 mod hosts;
 mod jobs;
+mod mail;
 mod network;
+mod odoo;
 mod report;
+mod secrets;
 mod size;
+mod store;
 
 use std::{collections::BTreeMap, str::FromStr};
 
-use ipnet::{IpNet, Ipv4Net};
 use uuid::Uuid;
 
 pub use self::hosts::{HostsPart, MAX_ADDRESSES_PER_PART, host_addresses};
+pub use self::mail::mail;
+pub use self::odoo::settings;
 pub use self::report::{LeftOut, MAX_MESSAGE, containers, parse_report, shortened};
+pub use self::store::{
+    MAX_CHUNK_BYTES, MAX_LIST_PAGE, MAX_OTHER_BYTES, MAX_PACK_BYTES, PutHead, StoreFile,
+    StoreFileKind, repository, repository_to_wire, store_file, store_file_to_wire, store_kind,
+    store_kind_to_wire,
+};
 use crate::{
+    backup::BackupPlan,
     echo::{echo, harmless},
     error::FieldError,
     ids::TenantName,
     pb::{agent::v1 as agent, v1},
-    plan::{
-        DesiredState, Firewall, HostPlan, ImagesAsked, Secret, TenantPlan, TenantSecrets, UnixMs,
-    },
+    plan::{DesiredState, HostPlan, ImagesAsked, TenantPlan, UnixMs},
     spec::{LabelKey, LabelValue, MAX_LABELS},
 };
 
@@ -183,51 +194,6 @@ impl TryFrom<agent::Plan> for HostPlan {
     }
 }
 
-impl From<&Firewall> for agent::Firewall {
-    fn from(f: &Firewall) -> Self {
-        Self {
-            tenant_range: f.tenant_range.to_string(),
-            first_port: f.first_port.into(),
-            last_port: f.last_port.into(),
-            edges: f.edges.iter().map(ToString::to_string).collect(),
-            edge_ports: f.edge_ports.iter().map(|p| u32::from(*p)).collect(),
-            protected_addresses: network::texts(&f.protected_addresses),
-            protected_names: network::texts(&f.protected_names),
-            public_addresses: network::texts(&f.public_addresses),
-            closed_networks: network::texts(&f.closed),
-            mail_relays: network::texts(&f.mail_relays),
-            policies: f.policies.iter().map(Into::into).collect(),
-        }
-    }
-}
-
-impl TryFrom<agent::Firewall> for Firewall {
-    type Error = FieldError;
-    fn try_from(wire: agent::Firewall) -> Result<Self, FieldError> {
-        Ok(Self {
-            tenant_range: parse::<Ipv4Net>("tenant_range", &wire.tenant_range)?,
-            first_port: port("first_port", wire.first_port)?,
-            last_port: port("last_port", wire.last_port)?,
-            edges: wire
-                .edges
-                .iter()
-                .map(|e| parse::<IpNet>("edges", e))
-                .collect::<Result<_, _>>()?,
-            edge_ports: wire
-                .edge_ports
-                .iter()
-                .map(|p| port("edge_ports", *p))
-                .collect::<Result<_, _>>()?,
-            protected_addresses: network::values("protected_addresses", &wire.protected_addresses)?,
-            protected_names: network::values("protected_names", &wire.protected_names)?,
-            public_addresses: network::values("public_addresses", &wire.public_addresses)?,
-            closed: network::values("closed_networks", &wire.closed_networks)?,
-            mail_relays: network::values("mail_relays", &wire.mail_relays)?,
-            policies: network::policies(wire.policies)?,
-        })
-    }
-}
-
 impl From<&TenantPlan> for agent::TenantPlan {
     fn from(t: &TenantPlan) -> Self {
         Self {
@@ -249,22 +215,24 @@ impl From<&TenantPlan> for agent::TenantPlan {
             time_zone: t.time_zone.to_string(),
             modules: t.modules.iter().map(ToString::to_string).collect(),
             admin_login: t.admin_login.to_string(),
-            secrets: Some(agent::TenantSecrets {
-                database_password: t.secrets.database_password.expose().to_owned(),
-                admin_password: t.secrets.admin_password.expose().to_owned(),
-                master_password: t.secrets.master_password.expose().to_owned(),
-            }),
+            secrets: Some((&t.secrets).into()),
             odoo_restarts: t.odoo_restarts,
             postgres_restarts: t.postgres_restarts,
+            settings_asked: t.settings_asked,
             odoo_image_asked_ms: t.images_asked.odoo,
             postgres_image_asked_ms: t.images_asked.postgres,
             quarantine_expire_time: t.quarantine_until.map(timestamp),
             purge_now: t.purge_now,
             leftover: t.leftover,
+            before: t.before.map(jobs::before_to_wire),
             activated: !t.seed.may_fill(),
             upload_limit_bytes: t.upload_limit_bytes,
             seed: jobs::seed_to_wire(&t.seed),
             wal_spool: t.wal_spool.map(jobs::spool_to_wire),
+            backup: t.backup.as_ref().map(Into::into),
+            signup: t.signup,
+            mail: t.mail.as_ref().map(Into::into),
+            odoo_settings: odoo::texts(&t.odoo),
             follows: t.follows,
             as_it_is: t.as_it_is,
             callers: callers::to_wire(&t.callers),
@@ -307,6 +275,7 @@ impl TryFrom<agent::TenantPlan> for TenantPlan {
             secrets: secrets.try_into()?,
             odoo_restarts: wire.odoo_restarts,
             postgres_restarts: wire.postgres_restarts,
+            settings_asked: wire.settings_asked,
             images_asked: ImagesAsked {
                 odoo: wire.odoo_image_asked_ms,
                 postgres: wire.postgres_image_asked_ms,
@@ -314,33 +283,21 @@ impl TryFrom<agent::TenantPlan> for TenantPlan {
             quarantine_until: wire.quarantine_expire_time.as_ref().map(unix_ms),
             purge_now: wire.purge_now,
             leftover: wire.leftover,
+            before: wire.before.map(jobs::before).transpose()?,
             seed: jobs::seed(wire.seed, wire.activated)?,
             upload_limit_bytes: wire.upload_limit_bytes,
             wal_spool: wire.wal_spool.map(jobs::spool),
+            backup: wire
+                .backup
+                .map(BackupPlan::try_from)
+                .transpose()
+                .map_err(|e| e.within("backup"))?,
+            signup: wire.signup,
+            mail: mail::optional("mail", wire.mail)?,
+            odoo: settings("odoo_settings", wire.odoo_settings)?,
             follows: wire.follows,
             as_it_is: wire.as_it_is,
             callers: callers::from_wire(wire.callers)?,
-        })
-    }
-}
-
-impl TryFrom<agent::TenantSecrets> for TenantSecrets {
-    type Error = FieldError;
-    fn try_from(wire: agent::TenantSecrets) -> Result<Self, FieldError> {
-        let checked = |field: &str, text: String| {
-            if (16..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric()) {
-                Ok(Secret::new(text))
-            } else {
-                Err(FieldError::new(
-                    field,
-                    "must be 16 to 128 letters and digits",
-                ))
-            }
-        };
-        Ok(Self {
-            database_password: checked("secrets.database_password", wire.database_password)?,
-            admin_password: checked("secrets.admin_password", wire.admin_password)?,
-            master_password: checked("secrets.master_password", wire.master_password)?,
         })
     }
 }
@@ -349,8 +306,11 @@ impl TryFrom<agent::TenantSecrets> for TenantSecrets {
 mod tests {
     use super::*;
     use crate::{
+        mail::{Mail, Via},
         network::{Egress, NetworkPolicy, NetworkRules},
-        plan::{Callers, JobOrder, JobWork, PeerGrant, Seed, WalSpool},
+        plan::{
+            Callers, Firewall, JobOrder, JobWork, PeerGrant, Secret, Seed, TenantSecrets, WalSpool,
+        },
         spec::{Bounds, Size},
     };
 
@@ -385,6 +345,7 @@ mod tests {
                     ..NetworkRules::default()
                 },
             }],
+            mtu: Some(1400),
         }
     }
 
@@ -400,6 +361,15 @@ mod tests {
                 device_read_bps: 100 << 20,
                 ..Bounds::default()
             },
+        }
+    }
+
+    fn secrets() -> TenantSecrets {
+        TenantSecrets {
+            database_password: Secret::new("a".repeat(32)),
+            admin_password: Secret::new("b".repeat(24)),
+            master_password: Secret::new("c".repeat(32)),
+            mail_password: Secret::new("a b;#%"),
         }
     }
 
@@ -423,13 +393,10 @@ mod tests {
             time_zone: "America/Sao_Paulo".parse().unwrap(),
             modules: vec!["crm".parse().unwrap()],
             admin_login: "admin".parse().unwrap(),
-            secrets: TenantSecrets {
-                database_password: Secret::new("a".repeat(32)),
-                admin_password: Secret::new("b".repeat(24)),
-                master_password: Secret::new("c".repeat(32)),
-            },
+            secrets: secrets(),
             odoo_restarts: 0,
             postgres_restarts: 0,
+            settings_asked: 3,
             images_asked: ImagesAsked {
                 odoo: 2,
                 postgres: 1,
@@ -437,12 +404,20 @@ mod tests {
             quarantine_until: Some(5),
             purge_now: false,
             leftover: true,
+            before: Some(crate::plan::Before::Return(Uuid::from_u128(9))),
             seed: Seed::Peer("h7".parse().unwrap()),
             upload_limit_bytes: 1 << 30,
             wal_spool: Some(WalSpool {
                 limit_bytes: 1 << 29,
                 switch_s: 60,
             }),
+            backup: Some(backup::sample()),
+            signup: true,
+            mail: Some(Mail {
+                per_day: 1_000,
+                ..Mail::by(Via::Catcher)
+            }),
+            odoo: settings("x", [("log_level".into(), "warn".into())].into()).unwrap(),
             follows: true,
             as_it_is: true,
             callers: Callers::Held { most_ms: 7 },

@@ -1,18 +1,21 @@
-//! What tenants' networks may do, and where a tenant is reached: wire messages to checked types and back.
+//! A host's packet filter, what tenants' networks may do and where a tenant is reached: wire messages to checked types and back.
 //!
 //! Not here: the rest of a plan (mod.rs).
 
 use std::{collections::BTreeSet, fmt::Display, str::FromStr};
 
-use super::{MAX_TENANTS_PER_HOST, parse};
+use ipnet::{IpNet, Ipv4Net};
+
+use super::{MAX_TENANTS_PER_HOST, parse, port};
 use crate::{
     error::FieldError,
     ids::TenantName,
     network::{
-        Egress, MAX_ALLOWED, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_SECOND, NetworkPolicy,
-        NetworkRules,
+        Egress, MAX_ALLOWED, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_SECOND, MAX_MTU, MIN_MTU,
+        NetworkPolicy, NetworkRules,
     },
     pb::agent::v1 as agent,
+    plan::Firewall,
 };
 
 /// Most policies in one host's plan: a plan of the configuration is one, and nobody has that many.
@@ -27,6 +30,65 @@ where
     T::Err: Display,
 {
     texts.iter().map(|text| parse(field, text)).collect()
+}
+
+impl From<&Firewall> for agent::Firewall {
+    fn from(f: &Firewall) -> Self {
+        Self {
+            tenant_range: f.tenant_range.to_string(),
+            first_port: f.first_port.into(),
+            last_port: f.last_port.into(),
+            edges: f.edges.iter().map(ToString::to_string).collect(),
+            edge_ports: f.edge_ports.iter().map(|p| u32::from(*p)).collect(),
+            protected_addresses: texts(&f.protected_addresses),
+            protected_names: texts(&f.protected_names),
+            public_addresses: texts(&f.public_addresses),
+            closed_networks: texts(&f.closed),
+            mail_relays: texts(&f.mail_relays),
+            policies: f.policies.iter().map(Into::into).collect(),
+            mtu: f.mtu.map_or(0, Into::into),
+        }
+    }
+}
+
+impl TryFrom<agent::Firewall> for Firewall {
+    type Error = FieldError;
+    fn try_from(wire: agent::Firewall) -> Result<Self, FieldError> {
+        Ok(Self {
+            tenant_range: parse::<Ipv4Net>("tenant_range", &wire.tenant_range)?,
+            first_port: port("first_port", wire.first_port)?,
+            last_port: port("last_port", wire.last_port)?,
+            edges: wire
+                .edges
+                .iter()
+                .map(|e| parse::<IpNet>("edges", e))
+                .collect::<Result<_, _>>()?,
+            edge_ports: wire
+                .edge_ports
+                .iter()
+                .map(|p| port("edge_ports", *p))
+                .collect::<Result<_, _>>()?,
+            protected_addresses: values("protected_addresses", &wire.protected_addresses)?,
+            protected_names: values("protected_names", &wire.protected_names)?,
+            public_addresses: values("public_addresses", &wire.public_addresses)?,
+            closed: values("closed_networks", &wire.closed_networks)?,
+            mail_relays: values("mail_relays", &wire.mail_relays)?,
+            policies: policies(wire.policies)?,
+            mtu: mtu(wire.mtu)?,
+        })
+    }
+}
+
+/// 0: none is asked for.
+pub(super) fn mtu(value: u32) -> Result<Option<u16>, FieldError> {
+    if value == 0 {
+        return Ok(None);
+    }
+    let fits = u16::try_from(value).ok();
+    let fits = fits.filter(|mtu| (MIN_MTU..=MAX_MTU).contains(mtu));
+    let problem = || format!("{value} is not between {MIN_MTU} and {MAX_MTU}");
+    let fits = fits.ok_or_else(|| FieldError::new("mtu", problem()))?;
+    Ok(Some(fits))
 }
 
 impl From<&NetworkPolicy> for agent::NetworkPolicy {

@@ -13,8 +13,8 @@ use crate::{
     pb::{agent::v1 as agent, v1},
     plan::UnixMs,
     report::{
-        ContainerReport, HostReport, HostResources, ImageDigest, Pressure, Strain, TenantProgress,
-        TenantReport, Traffic, Usage, Which,
+        ContainerReport, HostReport, HostResources, ImageDigest, Pressure, Strain, Stuck,
+        TenantProgress, TenantReport, Traffic, Usage, Which,
     },
 };
 
@@ -25,7 +25,7 @@ const MAX_CONTAINERS: usize = 8;
 /// The agent has ten named steps.
 const MAX_STEPS: usize = 64;
 /// Longest container state, name or digest, bytes.
-const MAX_WORD: usize = 256;
+pub(super) const MAX_WORD: usize = 256;
 
 /// Cuts a text to at most `max` bytes, at a character boundary, and drops control characters other than line breaks.
 pub fn shortened(mut text: String, max: usize) -> String {
@@ -83,6 +83,10 @@ pub fn parse_report(
         tenants,
         complete: wire.complete,
         jobs: super::jobs::reports(wire.jobs)?,
+        condition: wire
+            .condition
+            .map(super::condition::parsed)
+            .unwrap_or_default(),
     };
     Ok((report, left_out))
 }
@@ -134,7 +138,7 @@ fn tenant(
         generation: status.generation,
         progress,
         message: shortened(status.message, MAX_MESSAGE).into(),
-        blocked: status.blocked,
+        stuck: Stuck::of(status.blocked, status.unfit),
         containers: status
             .containers
             .into_iter()
@@ -145,18 +149,7 @@ fn tenant(
             memory_bytes: usage.memory_bytes,
             disk_bytes: usage.disk_bytes,
         }),
-        traffic: status.traffic.map(|traffic| Traffic {
-            requests_per_minute: traffic.requests_per_minute,
-            errors_per_minute: traffic.errors_per_minute,
-            latency_p95_ms: traffic.latency_p95_ms,
-            websockets: traffic.websockets,
-            active_users: traffic.active_users,
-            // The tenant reports this itself: nobody was active in the future.
-            last_active_at: traffic
-                .last_active_time
-                .as_ref()
-                .map(|at| unix_ms(at).min(now)),
-        }),
+        traffic: status.traffic.map(|traffic| visitors(&traffic, now)),
         strain: status.strain.as_ref().map(strain),
         operation: parse_optional("operation_id", &status.operation_id)?,
         steps: status
@@ -170,13 +163,37 @@ fn tenant(
         modules_cut_off: status.modules_cut_off,
         installs_finished: u32::try_from(status.installs_finished).unwrap_or(u32::MAX),
         disk: status.disk.and_then(super::size::disk),
+        backup: match status.backup {
+            Some(backup) => {
+                let backup = super::backup::report(backup, now);
+                Some(Box::new(backup.map_err(|e| e.within("backup"))?))
+            }
+            None => None,
+        },
         name,
     })
 }
 
+fn visitors(traffic: &v1::Traffic, now: UnixMs) -> Traffic {
+    let last_active = traffic.last_active_time.as_ref();
+    Traffic {
+        requests_per_minute: traffic.requests_per_minute,
+        errors_per_minute: traffic.errors_per_minute,
+        latency_p95_ms: traffic.latency_p95_ms,
+        websockets: traffic.websockets,
+        active_users: traffic.active_users,
+        // The tenant reports this itself: nobody was active in the future.
+        last_active_at: last_active.map(|at| unix_ms(at).min(now)),
+        mails_failed: traffic.mails_failed.map(short),
+    }
+}
+
 /// What is too large for few bytes is as large as fits.
+fn short(value: u32) -> u16 {
+    u16::try_from(value).unwrap_or(u16::MAX)
+}
+
 fn strain(strain: &v1::Strain) -> Strain {
-    let short = |value: u32| u16::try_from(value).unwrap_or(u16::MAX);
     Strain {
         busy_permille: strain.busy_permille.map(short),
         waits_per_minute: strain.waits_per_minute.map(short),
@@ -232,6 +249,7 @@ impl From<&HostReport> for agent::Report {
             tenants: report.tenants.iter().map(Into::into).collect(),
             complete: report.complete,
             jobs: report.jobs.iter().map(Into::into).collect(),
+            condition: Some((&report.condition).into()),
         }
     }
 }
@@ -266,7 +284,8 @@ impl From<&TenantReport> for agent::TenantStatus {
             generation: report.generation,
             progress: agent::Progress::from(report.progress).into(),
             message: report.message.to_string(),
-            blocked: report.blocked,
+            blocked: report.stuck != Stuck::No,
+            unfit: report.stuck == Stuck::Unfit,
             containers: containers(report),
             usage: report.usage.map(Into::into),
             operation_id: report
@@ -282,6 +301,7 @@ impl From<&TenantReport> for agent::TenantStatus {
             traffic: report.traffic.map(Into::into),
             strain: report.strain.map(Into::into),
             disk: report.disk.map(Into::into),
+            backup: report.backup.as_deref().map(Into::into),
         }
     }
 }
@@ -334,6 +354,7 @@ impl From<Traffic> for v1::Traffic {
             websockets: traffic.websockets,
             active_users: traffic.active_users,
             last_active_time: traffic.last_active_at.map(timestamp),
+            mails_failed: traffic.mails_failed.map(u32::from),
         }
     }
 }

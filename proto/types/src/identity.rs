@@ -120,4 +120,15 @@ impl CertificateInfo {
     pub fn renew_at(&self) -> i64 {
         self.not_before + (self.not_after - self.not_before) / 2
     }
+
+    /// Whether there is nothing to renew yet. One that begins in the future is of a clock that was wrong, and is refused by everybody
+    /// until then.
+    pub fn is_fresh(&self, now_s: i64) -> bool {
+        self.not_before <= now_s && now_s < self.renew_at()
+    }
+
+    /// Whether it is accepted at that time.
+    pub fn is_valid(&self, now_s: i64) -> bool {
+        self.not_before <= now_s && now_s <= self.not_after
+    }
 }

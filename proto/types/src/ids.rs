@@ -74,6 +74,16 @@ pub enum NameError {
     /// Reserved for the platform.
     #[error("`{0}` is reserved for the platform")]
     Reserved(String),
+    /// Like a name that stands for one in other letters, or might one day (RFC 5890).
+    #[error(
+        "`{0}` has `--` after two letters, as encoded international names (`xn--…`) have; write it with its plain letters, without that"
+    )]
+    Encoded(String),
+    /// A word that files and tables read as something else.
+    #[error(
+        "`{0}` is a word that files read as something else than a name; add to it, such as `{0}-1`"
+    )]
+    Word(String),
 }
 
 /// RFC 1035 `<label>`, lower case, up to `max` characters.

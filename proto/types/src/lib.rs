@@ -5,14 +5,21 @@
 
 #![warn(missing_docs)]
 
+pub mod backup;
+pub mod callers;
 pub mod disk;
 pub mod echo;
+pub mod finding;
 pub mod generation;
 pub mod identity;
 pub mod ids;
+pub mod known;
+pub mod mail;
 pub mod network;
+pub mod odoo;
 pub mod operation;
 pub mod plan;
+pub mod proof;
 pub mod report;
 pub mod spec;
 pub mod token;

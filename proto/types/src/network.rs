@@ -26,6 +26,10 @@ pub const MAX_CONNECTIONS: u32 = 65_535;
 pub const MAX_CONNECTIONS_PER_SECOND: u32 = 10_000;
 /// Most addresses of hosts that a host is sent, and closes to its tenants.
 pub const MAX_HOST_ADDRESSES: usize = 10_000;
+/// Smallest largest packet of a network: what every IPv4 host takes.
+pub const MIN_MTU: u16 = 576;
+/// The largest: jumbo frames, as clouds have them.
+pub const MAX_MTU: u16 = 9_216;
 
 /// Where clouds tell machines about themselves, keys included. Link-local: nearly all of them. The others are Alibaba's, Azure's and
 /// Oracle's older one.

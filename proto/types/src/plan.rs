@@ -13,10 +13,15 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+pub use crate::callers::Callers;
 use crate::{
+    backup::{BackupPlan, MakeBackup, RestoreOrder},
     generation::Generation,
     ids::{HostName, TenantName},
+    mail::Mail,
     network::{DnsName, MailRelay, NetworkPolicy},
+    odoo::OdooSettings,
+    proof::VerifyOrder,
     spec::{Country, ImageRef, Language, Login, Module, Size, TimeZone},
 };
 
@@ -84,6 +89,9 @@ pub struct Firewall {
     /// coordinators of before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<NetworkPolicy>,
+    /// Largest packet of tenants' networks; `None`: as the host's own are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u16>,
 }
 
 /// What is wanted of a tenant as a whole, wherever its copies are.
@@ -193,6 +201,18 @@ impl From<SeedFields> for Seed {
     }
 }
 
+/// What becomes of the data that a tenant had before a restore took its place; each names that restore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Before {
+    /// It is set aside when the restore begins, and kept.
+    Keep(Uuid),
+    /// It is the tenant's again; what was restored in its place goes.
+    Return(Uuid),
+    /// It goes.
+    Remove(Uuid),
+}
+
 /// Most jobs in one host's plan; more wait at the coordinator.
 pub const MAX_JOBS_PER_HOST: usize = 256;
 
@@ -224,6 +244,10 @@ pub enum JobWork {
         /// Where that host's agent listens for other agents; `None`: it cannot be reached, go through the coordinator.
         address: Option<SocketAddr>,
     },
+    /// Makes a backup for one destination; the job's id is the backup's.
+    Backup(MakeBackup),
+    /// Fills the tenant's empty volumes from a backup, and has PostgreSQL recover them to the moment that is asked for.
+    Restore(Box<RestoreOrder>),
     /// Keeps a copy here up with one that runs on another host, until that is stopped and the copy has all of it.
     Follow {
         /// As in [`JobWork::Fetch`].
@@ -235,6 +259,8 @@ pub enum JobWork {
         /// It is kept up for good, by and by, and keeps no other copy waiting.
         standing: bool,
     },
+    /// Restores a backup where nobody uses it, looks whether it is whole, and throws it away. The tenant need not be on this host.
+    Verify(Box<VerifyOrder>),
 }
 
 /// Leave for another host's agent to fetch a tenant's data from this host.
@@ -253,36 +279,6 @@ pub struct PeerGrant {
     /// Its files may be read while it runs, too: whoever follows it brings what has changed again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub live: bool,
-}
-
-/// What becomes of the requests that come to a copy whose Odoo does not run.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Callers {
-    /// They are refused, and edges show a page.
-    #[default]
-    Refused,
-    /// They wait for so long at most, from when the host begins to hold them; afterwards they get the waiting page.
-    Held {
-        /// Milliseconds.
-        most_ms: u32,
-    },
-    /// They go on to the tenant's new place, until edges go there by themselves.
-    PassedOn {
-        /// Address of the other host.
-        address: IpAddr,
-        /// Its port there that leads to Odoo's HTTP server.
-        http_port: u16,
-        /// Its port there that leads to Odoo's gevent server; `None`: without workers there is none.
-        websocket_port: Option<u16>,
-    },
-}
-
-impl Callers {
-    /// Nothing out of the ordinary.
-    pub fn are_refused(&self) -> bool {
-        *self == Self::Refused
-    }
 }
 
 /// One tenant on one host.
@@ -330,6 +326,9 @@ pub struct TenantPlan {
     pub odoo_restarts: u64,
     /// Number of restarts of PostgreSQL requested so far.
     pub postgres_restarts: u64,
+    /// How often its own settings were to be written anew, whatever the database says: it was brought from elsewhere.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub settings_asked: u64,
     /// When its images were last asked for anew.
     #[serde(default, skip_serializing_if = "ImagesAsked::is_never")]
     pub images_asked: ImagesAsked,
@@ -341,6 +340,9 @@ pub struct TenantPlan {
     /// host where it has lived since refuses that.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub leftover: bool,
+    /// What becomes of the data of before a restore; `None`: nothing is said of any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Before>,
     /// Where its data comes from.
     #[serde(flatten)]
     pub seed: Seed,
@@ -350,6 +352,18 @@ pub struct TenantPlan {
     /// Set where its write-ahead log is shipped; `None`: PostgreSQL archives nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wal_spool: Option<WalSpool>,
+    /// Where its backups go; `None`: none are made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupPlan>,
+    /// Whether visitors may make accounts for themselves, when the database is made.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub signup: bool,
+    /// How its Odoo sends mail; `None`: nothing is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mail: Option<Mail>,
+    /// Settings of its Odoo that somebody has chosen.
+    #[serde(default, skip_serializing_if = "OdooSettings::is_empty")]
+    pub odoo: OdooSettings,
     /// With [`DesiredState::Standby`]: its PostgreSQL runs, and follows the copy that lives. Nothing else of it does.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub follows: bool,
@@ -360,6 +374,11 @@ pub struct TenantPlan {
     /// What becomes of requests that still come here.
     #[serde(default, skip_serializing_if = "Callers::are_refused")]
     pub callers: Callers,
+}
+
+/// Whether a field is as it is where nothing was said: it is left out then, as records of versions before have it.
+pub fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// When the images of a tenant were last asked for anew, each time at another moment; 0: not since it was created. What a
@@ -407,6 +426,10 @@ impl Secret {
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
     /// The text itself: for the configuration file and the wire, never for a log or an argument list.
     pub fn expose(&self) -> &str {
         &self.0
@@ -419,7 +442,8 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Passwords of one tenant: `[A-Za-z0-9]` only, so they need no quoting anywhere.
+/// Passwords of one tenant: `[A-Za-z0-9]` only, so they need no quoting anywhere; but for the mail server's, which somebody else has
+/// made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct TenantSecrets {
     /// Password of role `odoo` in PostgreSQL.
@@ -428,6 +452,9 @@ pub struct TenantSecrets {
     pub admin_password: Secret,
     /// Odoo's master password; written to odoo.conf as a hash.
     pub master_password: Secret,
+    /// At its mail server, if that asks for one.
+    #[serde(default, skip_serializing_if = "Secret::is_empty")]
+    pub mail_password: Secret,
 }
 
 /// The role of a tenant's container.

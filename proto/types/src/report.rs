@@ -5,13 +5,17 @@
 
 use std::fmt;
 
+use ipnet::Ipv4Net;
 use uuid::Uuid;
 
 use crate::{
+    backup::{BackupMade, BackupReport, Fault},
     disk::Disk,
+    finding::Finding,
     ids::TenantName,
     operation::Step,
     plan::{Role, UnixMs},
+    proof::Proof,
 };
 
 /// Pressure stall information: share of time, per mille, over 10 s.
@@ -208,6 +212,8 @@ pub struct Traffic {
     pub active_users: u32,
     /// When a user was last active; 0: never; `None` when its Odoo does not tell.
     pub last_active_at: Option<UnixMs>,
+    /// Mails that its Odoo could not send, and has given up; `None` when it does not tell.
+    pub mails_failed: Option<u16>,
 }
 
 /// What a tenant comes close to the end of, in few bytes because each tenant has one; see `isyone.v1.Strain`.
@@ -221,6 +227,29 @@ pub struct Strain {
     pub memory_permille: u16,
     /// How often it was held back for want of CPU.
     pub throttled_permille: u16,
+}
+
+/// What must come before a further attempt of a host can mend what is wrong. One byte: each tenant has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Stuck {
+    /// Nothing, or its agent does not say.
+    #[default]
+    No,
+    /// A person must act.
+    Blocked,
+    /// Another request: what was asked for at its creation cannot be had, and nothing of it has run.
+    Unfit,
+}
+
+impl Stuck {
+    /// As agents say it: one that cannot have what was asked for is blocked, too.
+    pub fn of(blocked: bool, unfit: bool) -> Self {
+        match (unfit, blocked) {
+            (true, _) => Self::Unfit,
+            (false, true) => Self::Blocked,
+            (false, false) => Self::No,
+        }
+    }
 }
 
 /// A host's report on one tenant.
@@ -238,8 +267,8 @@ pub struct TenantReport {
     pub progress: TenantProgress,
     /// What is wrong, for people; empty when all is well.
     pub message: Box<str>,
-    /// No further attempt can mend what is wrong: a person must act first. Never from agents that do not say.
-    pub blocked: bool,
+    /// Whether a further attempt can mend what is wrong.
+    pub stuck: Stuck,
     /// Its containers, including leftovers.
     pub containers: Box<[ContainerReport]>,
     /// What it uses; `None` until its host has measured it.
@@ -264,6 +293,9 @@ pub struct TenantReport {
     pub installs_finished: u32,
     /// Its disk against its plan; `None` until its host has measured it, and from agents that do not.
     pub disk: Option<Disk>,
+    /// Its backups; `None` where its plan has none, until its host has looked, and from agents that make none. In a box: most of a
+    /// fleet's reports are kept without a change for minutes.
+    pub backup: Option<Box<BackupReport>>,
 }
 
 /// How far a job is.
@@ -305,11 +337,43 @@ pub struct JobReport {
     pub bytes_total: u64,
     /// For people: why it failed or is tried again; while it runs, what is unusual about how it goes. Empty otherwise.
     pub message: String,
+    /// The snapshot that it made.
+    pub backup: Option<Box<BackupMade>>,
+    /// For programs, why a backup failed or is tried again.
+    pub fault: Option<Fault>,
     /// Of a copy that is kept up with one that runs: how long the tenant would pause if it came over now, by its host's estimate,
     /// milliseconds. `None`: it is not that far.
     pub pause_ms: Option<u32>,
     /// How far such a copy is behind; `None`: it is not that far.
     pub behind: Option<Behind>,
+    /// What it has found, where it proves a backup.
+    pub proof: Option<Box<Proof>>,
+}
+
+/// Something on a host that was not as it must be, and is again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mended {
+    /// What it was, such as `packet filter`.
+    pub subject: Box<str>,
+    /// When it was last mended, by the host's clock.
+    pub at: UnixMs,
+    /// What was found and done, for people.
+    pub message: Box<str>,
+}
+
+/// How a host itself is, besides what it has and uses.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HostCondition {
+    /// Docker does not answer, so what is known of its tenants is old. Never from agents that do not say.
+    pub docker_away: bool,
+    /// What its agent has mended by itself since it began, each subject once.
+    pub mended: Vec<Mended>,
+    /// The networks that the host uses now, without those of its tenants; `None`: as it said when it connected.
+    pub networks: Option<Vec<Ipv4Net>>,
+    /// That the disk of its tenants' data is full, in words; empty: it is not.
+    pub full: Box<str>,
+    /// What its doctor has found to be wrong, the worst first.
+    pub findings: Vec<Finding>,
 }
 
 /// A host's report.
@@ -325,6 +389,8 @@ pub struct HostReport {
     pub complete: bool,
     /// All jobs of the plan.
     pub jobs: Vec<JobReport>,
+    /// How the host itself is.
+    pub condition: HostCondition,
 }
 
 #[cfg(test)]

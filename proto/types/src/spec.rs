@@ -43,6 +43,9 @@ pub struct TenantSpec {
     pub host_labels: BTreeMap<LabelKey, LabelValue>,
     /// Login of Odoo's administrator.
     pub admin_login: Login,
+    /// Whether visitors may make accounts for themselves.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub signup: bool,
 }
 
 /// Resources that a plan stands for.

@@ -210,12 +210,12 @@ impl Cell {
         };
         let config = format!(
             "base_domain = \"isy.one\"\nurl_scheme = \"{scheme}\"\nurl_port = {port}\n{top}\n\
-             [advertise]\nhosts = [\"{advertise}\"]\n\
+             [advertise]\nhosts = [\"{GATEWAY}\"]\n\
              [listen]\ngrpc = \"0.0.0.0:{GRPC}\"\nenroll = \"0.0.0.0:{ENROLL}\"\nhttp = \"127.0.0.1:{HTTP}\"\n\
              [edge]\naddresses = [\"{GATEWAY}\"]\nports = [{EDGE}, {SECURE_EDGE}]\nurl = \"{scheme}://127.0.0.1:{port}\"\n\
-             [liveness]\n{liveness}\n{tls}\
+             [liveness]\n{liveness}\n[backup]\nenabled = {backup}\n{tls}\
              [editions.\"18.0\"]\nodoo = \"{odoo}\"\npostgres = \"{postgres}\"\n{tables}\n",
-            advertise = GATEWAY,
+            backup = shape.config.contains("backup"), // else they would share the machine with what is measured
             liveness = shape.liveness,
             odoo = shape.edition.0,
             postgres = shape.edition.1,

@@ -138,6 +138,7 @@ impl Site {
              edges = \"{edges}\"\n[advertise]\nhosts = [\"127.0.0.1\"]\n\
              [network]\nfirst_port = {FIRST_PORT}\nlast_port = {LAST_PORT}\n\
              [placement]\nmemory_reserve = \"1MiB\"\ndisk_reserve = \"1MiB\"\n\
+             [backup]\nenabled = false\n\
              [plans]\nsmall = {{ memory = \"64MiB\", cpu = 0.1, disk = \"16MiB\" }}\n{tls}"
         );
         std::fs::write(data.join("coordinator.toml"), config).expect("configuration");

@@ -88,6 +88,7 @@ impl Fleet {
     fn start_in(dir: tempfile::TempDir, settings: &str) -> Self {
         let mut config =
             Config::parse("fleet", &format!("{CONFIG}{settings}")).expect("a configuration");
+        config.backup.enabled &= settings.contains("[backup");
         config.data_dir = dir.path().join("coordinator");
         let client = runtime("client");
         let context = dir.path().join("admin.toml");

@@ -152,6 +152,7 @@ impl Operator {
                     name,
                     with_database,
                     request_id,
+                    ..Default::default()
                 };
                 within(tenants.restart_tenant(request)).await
             }

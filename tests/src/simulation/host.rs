@@ -19,7 +19,8 @@ use isyone_proto::{
     ids::{HostName, TenantName},
     plan::{DesiredState, HostPlan, Role, TenantPlan},
     report::{
-        ContainerReport, HostReport, JobReport, TenantProgress, TenantReport, Traffic, Usage, Which,
+        ContainerReport, HostReport, JobReport, Stuck, TenantProgress, TenantReport, Traffic,
+        Usage, Which,
     },
 };
 use uuid::Uuid;
@@ -40,6 +41,8 @@ pub struct Data {
 pub struct Copy {
     pub world: World,
     pub data: Option<Data>,
+    /// What was set aside for a restore.
+    pub aside: Option<Data>,
     /// How often the database was initialised; more than once for one set of volumes means lost data.
     pub initialisations: u32,
 }
@@ -236,6 +239,7 @@ impl SimHost {
             .or_insert_with(|| Copy {
                 world: World::empty(plan),
                 data: None,
+                aside: None,
                 initialisations: 0,
             });
         heed(copy, plan, stale);
@@ -298,6 +302,7 @@ impl SimHost {
                 .collect(),
             complete: true,
             jobs: self.jobs.values().map(JobReport::from).collect(),
+            condition: Default::default(),
         }
     }
 
@@ -331,7 +336,10 @@ impl SimHost {
             message: blocked
                 .map(|(why, _)| why.as_str().into())
                 .unwrap_or_default(),
-            blocked: !done && blocked.is_some_and(|(_, for_good)| *for_good),
+            stuck: match blocked {
+                Some((_, true)) if !done => Stuck::Blocked,
+                _ => Stuck::No,
+            },
             containers: made.then_some(odoo).into_iter().collect(),
             usage: Some(Usage::default()),
             // There has never been a visitor.
@@ -348,6 +356,7 @@ impl SimHost {
             modules_cut_off: 0,
             installs_finished: 0,
             disk: None,
+            backup: None,
         }
     }
 }
@@ -384,6 +393,9 @@ fn carry_out(copy: &mut Copy, plan: &TenantPlan, action: Action) {
                 value: 0,
             });
         }
+        Action::SetAside(_) => copy.aside = copy.data.take(),
+        Action::BringBack(_) => copy.data = copy.aside.take(),
+        Action::RemoveAside(_) => copy.aside = None,
         Action::RemoveVolume(Role::Postgres) => {
             copy.data = None;
             copy.initialisations = 0;

@@ -1,15 +1,17 @@
-//! Modelled jobs: copying a stopped tenant's data from another host, with the leave of that host's plan.
+//! Modelled jobs: copying a stopped tenant's data from another host, with the leave of that host's plan; backups, proofs of them, and
+//! filling a new tenant from one.
 //!
 //! Not here: the agents' real jobs and streams, which have tests of their own.
 
 use isyone_agent::plan::state::Database;
 use isyone_proto::{
+    backup::{BackupMade, Counts, RestoreOrder, SnapshotName},
     ids::HostName,
     plan::{JobOrder, JobWork, Role},
+    proof::Proof,
     report::{JobReport, JobState},
 };
 use rand::RngExt as _;
-use uuid::Uuid;
 
 use super::{
     Simulation,
@@ -31,6 +33,49 @@ pub struct SimJob {
     pub pause_ms: Option<u32>,
 }
 
+impl SimJob {
+    /// The snapshot that it has made.
+    fn made(&self) -> Option<BackupMade> {
+        let JobWork::Backup(make) = &self.order.work else {
+            return None;
+        };
+        (self.state == JobState::Done).then(|| BackupMade {
+            snapshot: SnapshotName([7; 32]),
+            work: make.work,
+            at: 1,
+            ended_at: 1,
+            read_bytes: PIECES << 20,
+            stored_bytes: PIECES << 20,
+            files: 1,
+            left_out: 0,
+            segments: None,
+            counts: Counts::default(),
+        })
+    }
+}
+
+impl SimJob {
+    /// What it has found of a backup: nothing is damaged.
+    fn proven(&self) -> Option<Proof> {
+        let JobWork::Verify(verify) = &self.order.work else {
+            return None;
+        };
+        (self.state == JobState::Done).then(|| Proof {
+            base: verify.restore.base,
+            base_at: 1,
+            reached: None,
+            ended_at: 1,
+            is_restorable: true,
+            damages: Vec::new(),
+            more: 0,
+            left_out: Vec::new(),
+            relations: 1,
+            attachments: 1,
+            bytes: PIECES << 20,
+        })
+    }
+}
+
 impl From<&SimJob> for JobReport {
     fn from(job: &SimJob) -> Self {
         Self {
@@ -43,8 +88,11 @@ impl From<&SimJob> for JobReport {
                 JobState::Retrying => "the other host is not reached".to_owned(),
                 _ => String::new(),
             },
+            backup: job.made().map(Box::new),
+            fault: None,
             pause_ms: job.pause_ms,
             behind: None,
+            proof: job.proven().map(Box::new),
         }
     }
 }
@@ -100,15 +148,14 @@ impl Simulation {
                 ..job
             }
         } else {
-            match &job.order.work {
-                JobWork::Fetch { from, .. } => {
-                    let from = from.clone();
-                    self.copied(host, &from, job)
-                }
-                JobWork::Follow { from, last, .. } => {
-                    let (from, last) = (from.clone(), *last);
-                    self.followed(host, &from, last, job)
-                }
+            match job.order.work.clone() {
+                JobWork::Fetch { from, .. } => self.copied(host, &from, job),
+                JobWork::Follow { from, last, .. } => self.followed(host, &from, last, job),
+                JobWork::Restore(restore) => self.restored(host, job, &restore),
+                JobWork::Backup(_) | JobWork::Verify(_) => SimJob {
+                    state: JobState::Done,
+                    ..job
+                },
             }
         };
         // One that only keeps a copy up has nothing to do most of the time.
@@ -150,7 +197,8 @@ impl Simulation {
         }
         let pieces = job.pieces + 1;
         let whole = pieces >= PIECES;
-        if whole && !self.complete(host, &job.order, job.order.id, held) {
+        let ready = Database::Ready { synced: true };
+        if whole && !self.complete(host, &job.order, held, ready) {
             return retry(job);
         }
         SimJob {
@@ -161,6 +209,43 @@ impl Simulation {
             },
             pieces,
             began_with,
+            ..job
+        }
+    }
+
+    /// One more piece of a backup, of whatever was in it: it is the new tenant's from now on.
+    fn restored(&mut self, host: &HostName, job: SimJob, restore: &RestoreOrder) -> SimJob {
+        let pieces = job.pieces + 1;
+        let copies = self.hosts.get(host).map(|sim| &sim.copies);
+        let copy = copies.and_then(|copies| copies.get(&job.order.tenant));
+        // In its place: as much as was there. What a restore to an earlier moment leaves out was asked for.
+        let aside = copy.and_then(|copy| copy.aside);
+        let held = Some(aside.unwrap_or(Data {
+            uid: job.order.uid,
+            value: 0,
+        }));
+        let database = match restore.rekey {
+            true => Database::Restored {
+                source: "odoo_alfa".to_owned(),
+                neutralise: restore.neutralise,
+            },
+            false => Database::Ready { synced: true },
+        };
+        let whole = pieces >= PIECES;
+        if whole && !self.complete(host, &job.order, held, database) {
+            // Not made yet: as the agent does, it is begun anew.
+            return SimJob {
+                state: JobState::Retrying,
+                pieces: 0,
+                ..job
+            };
+        }
+        SimJob {
+            state: match whole {
+                true => JobState::Done,
+                false => JobState::Running,
+            },
+            pieces,
             ..job
         }
     }
@@ -242,8 +327,8 @@ impl Simulation {
         &mut self,
         host: &HostName,
         order: &JobOrder,
-        job: Uuid,
         data: Option<Data>,
+        database: Database,
     ) -> bool {
         let copies = self.hosts.get_mut(host).map(|sim| &mut sim.copies);
         let Some(copy) = copies.and_then(|copies| copies.get_mut(&order.tenant)) else {
@@ -254,8 +339,8 @@ impl Simulation {
             return false;
         }
         let state = &mut copy.world.state;
-        state.database = Database::Ready { synced: true };
-        state.copied_by = Some(job);
+        state.database = database;
+        state.copied_by = Some(order.id);
         state.settings = "of the copy".to_owned();
         copy.data = data;
         true

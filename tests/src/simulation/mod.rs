@@ -317,7 +317,11 @@ impl Simulation {
         let open = |_: &isyone_fleet::desired::Tenant| {
             Ok::<_, std::convert::Infallible>(TenantSecrets::default())
         };
-        if let Ok(Some(plan)) = views::host_plan(&self.state, &self.settings, host, open) {
+        let open_key = |_: &isyone_fleet::desired::backups::BackupKey| {
+            Ok(isyone_proto::backup::RepositoryKey::from(&[7; 64]))
+        };
+        if let Ok(Some(plan)) = views::host_plan(&self.state, &self.settings, host, open, open_key)
+        {
             send(
                 self.to_host.entry(host.clone()).or_default(),
                 Message::Plan(Box::new(plan)),
@@ -355,7 +359,9 @@ impl Simulation {
                 host: host.clone(),
                 hello: isyone_fleet::observed::Hello {
                     peer_port: Some(7483),
+                    makes_backups: true,
                     follows: true,
+                    proves_backups: true,
                     ..Default::default()
                 },
                 accepted_generation,

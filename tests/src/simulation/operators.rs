@@ -84,6 +84,7 @@ impl Simulation {
             8 => Command::RestartTenant {
                 name,
                 database: self.chance(300),
+                settings: false,
                 request_id,
             },
             9 => Command::SuspendTenant {
@@ -117,7 +118,9 @@ impl Simulation {
                 // What an older state breaks shows in moves that have ended, and plain ones take fewer messages.
                 max_pause_ms: match self.rng.random_range(0..6u32) {
                     0 => Some(5_000),
-                    1 | 2 if !self.shape.rebuilds => Some(60_000),
+                    1 if !self.shape.rebuilds => Some(60_000),
+                    // Nor is there time for as many where they go to and fro.
+                    2 if !self.shape.rebuilds && !self.shape.moves => Some(60_000),
                     _ => None,
                 },
                 name,

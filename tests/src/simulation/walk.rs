@@ -6,12 +6,17 @@
 use std::{collections::BTreeSet, fmt};
 
 use isyone_fleet::{
-    change::{Command, Outcome},
+    backups::{Policy, Turn, Wanted, Work},
+    change::{Command, Outcome, RestoreTenant, backups::NewKey},
+    desired::Sealed,
+    observed::Hello,
     operation::{OperationKind, Stage},
+    settings::BackupDestination,
     testing::{self, Bench, name},
 };
 use isyone_proto::{
-    ids::{HostName, TenantName},
+    backup::Place,
+    ids::{HostName, ShortName, TenantName},
     operation::OperationState,
     plan::Lifecycle,
 };
@@ -60,20 +65,54 @@ struct Run {
     stages: BTreeSet<Stage>,
 }
 
+/// What is done: an operation of a kind, or another form of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Errand {
+    kind: OperationKind,
+    /// A restore that takes the tenant's place.
+    in_place: bool,
+    /// A move of a tenant that runs meanwhile.
+    live: bool,
+}
+
+impl Errand {
+    fn plain(kind: OperationKind) -> Self {
+        Self {
+            kind,
+            in_place: false,
+            live: false,
+        }
+    }
+}
+
+/// All of them.
+fn errands() -> impl Iterator<Item = Errand> {
+    let in_place = Errand {
+        in_place: true,
+        ..Errand::plain(OperationKind::Restore)
+    };
+    let live = Errand {
+        live: true,
+        ..Errand::plain(OperationKind::Move)
+    };
+    let plain = OperationKind::ALL.into_iter().map(Errand::plain);
+    plain.chain([in_place, live])
+}
+
 /// Walks all kinds, each left alone and cancelled at each of its stages, with every `stride`-th death.
 pub fn walk(stride: usize) -> Walked {
     let mut walked = Walked::default();
-    for kind in cases() {
-        let alone = run(kind, None, Death::Nobody);
+    for errand in errands() {
+        let alone = run(errand, None, Death::Nobody);
         let cancels = alone.stages.iter().copied().map(Some);
         for cancel_at in std::iter::once(None).chain(cancels) {
-            let plain = run(kind, cancel_at, Death::Nobody);
+            let plain = run(errand, cancel_at, Death::Nobody);
             walked.stages.extend(plain.stages.iter().copied());
             walked.operations += 1;
             let coordinator = (1..=plain.commits).map(Death::Coordinator);
             let agent = (1..=plain.steps).map(Death::Agent);
             for death in coordinator.chain(agent).step_by(stride) {
-                run(kind, cancel_at, death);
+                run(errand, cancel_at, death);
                 walked.deaths += 1;
             }
         }
@@ -89,23 +128,6 @@ pub fn walk(stride: usize) -> Walked {
     walked
 }
 
-/// An operation of a kind; of some there are two ways.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Case {
-    kind: OperationKind,
-    /// A move of a tenant that runs meanwhile.
-    live: bool,
-}
-
-fn cases() -> impl Iterator<Item = Case> {
-    let all = OperationKind::ALL.into_iter();
-    let plain = all.map(|kind| Case { kind, live: false });
-    plain.chain([Case {
-        kind: OperationKind::Move,
-        live: true,
-    }])
-}
-
 fn alfa() -> TenantName {
     name("alfa")
 }
@@ -117,9 +139,14 @@ fn before(kind: OperationKind) -> &'static [OperationKind] {
         K::Create => &[],
         K::Resume => &[K::Create, K::Suspend],
         K::Purge | K::Undelete => &[K::Create, K::Delete],
-        K::Update | K::Restart | K::Suspend | K::Resize | K::Delete | K::Move | K::Upgrade => {
-            &[K::Create]
-        }
+        K::Update
+        | K::Restart
+        | K::Suspend
+        | K::Resize
+        | K::Delete
+        | K::Move
+        | K::Restore
+        | K::Upgrade => &[K::Create],
     }
 }
 
@@ -132,8 +159,9 @@ fn creation(plan: &str, kind: OperationKind) -> Command {
 }
 
 /// What begins an operation of this kind.
-fn order(Case { kind, live }: Case) -> Command {
+fn order(errand: Errand) -> Command {
     use OperationKind as K;
+    let kind = errand.kind;
     let (name, request_id) = (alfa(), Some(format!("the {}", kind.word())));
     match kind {
         K::Create => creation("small", kind),
@@ -141,6 +169,7 @@ fn order(Case { kind, live }: Case) -> Command {
         K::Restart => Command::RestartTenant {
             name,
             database: true,
+            settings: false,
             request_id,
         },
         K::Suspend => Command::SuspendTenant {
@@ -170,10 +199,69 @@ fn order(Case { kind, live }: Case) -> Command {
         K::Move => Command::MoveTenant {
             name,
             to: testing::name::<HostName>("h1").into(),
-            max_pause_ms: live.then_some(5_000),
+            max_pause_ms: errand.live.then_some(5_000),
             request_id,
         },
+        K::Restore => Command::RestoreTenant(Box::new(RestoreTenant {
+            source: name.clone(),
+            wanted: Wanted::Latest,
+            destination: None,
+            name: if errand.in_place { name } else { beta() },
+            uid: Uuid::from_u128(8),
+            secrets: Sealed("sealed".into()),
+            host: (!errand.in_place).then(|| testing::name("h1")),
+            live: false,
+            request_id,
+        })),
     }
+}
+
+/// What is restored.
+fn beta() -> TenantName {
+    name("beta")
+}
+
+/// A backup of the tenant, at one destination.
+fn back_up(sim: &mut Simulation) {
+    let destination: ShortName = name("own");
+    let reached = BackupDestination {
+        at: Place::Coordinator,
+        rate_bytes_per_s: 0,
+    };
+    let backups = &mut sim.settings.backups;
+    backups.destinations.insert(destination.clone(), reached);
+    backups.standard = Some(Policy::standard(vec![destination.clone()]));
+    let hosts: Vec<_> = sim.hosts.keys().cloned().collect();
+    for host in hosts {
+        let accepted_generation = sim.state.fleet.hosts[&host].plan_generation;
+        sim.submit(Command::Greet {
+            hello: Hello {
+                makes_backups: true,
+                proves_backups: true,
+                peer_port: Some(7483),
+                ..Hello::default()
+            },
+            host,
+            accepted_generation,
+        });
+    }
+    let (uid, host) = {
+        let tenant = &sim.state.fleet.tenants[&alfa()];
+        (tenant.uid, tenant.placement.host.clone())
+    };
+    sim.submit(Command::PutBackupKeys(vec![NewKey {
+        name: alfa(),
+        uid,
+        key: Sealed("key".into()),
+    }]));
+    sim.submit(Command::OrderBackups(vec![Turn {
+        tenant: uid,
+        host,
+        destination,
+        work: Work::Base,
+    }]));
+    let created = sim.state.fleet.tenants[&alfa()].operation;
+    settle(sim, created, None, Death::Nobody, &mut Run::new());
 }
 
 /// A fleet in which operations of this kind can begin: two hosts, and the tenant on the first.
@@ -194,12 +282,12 @@ fn prepared(kind: OperationKind) -> Simulation {
         cordon(&mut sim, host.as_str(), true);
     }
     for earlier in before(kind) {
-        let earlier = Case {
-            kind: *earlier,
-            live: false,
-        };
+        let earlier = Errand::plain(*earlier);
         let id = begin(&mut sim, order(earlier)).expect("it begins");
         settle(&mut sim, id, None, Death::Nobody, &mut Run::new());
+    }
+    if kind == OperationKind::Restore {
+        back_up(&mut sim);
     }
     cordon(&mut sim, "h1", false);
     sim
@@ -239,8 +327,8 @@ fn begin(sim: &mut Simulation, command: Command) -> Option<Uuid> {
     None
 }
 
-fn run(case: Case, cancel_at: Option<Stage>, death: Death) -> Run {
-    let kind = case.kind;
+fn run(errand: Errand, cancel_at: Option<Stage>, death: Death) -> Run {
+    let kind = errand.kind;
     let mut sim = prepared(kind);
     let before = sim.state.fleet.tenants.get(&alfa()).cloned();
     let mut run = Run::new();
@@ -249,10 +337,10 @@ fn run(case: Case, cancel_at: Option<Stage>, death: Death) -> Run {
         _ => None,
     });
     let commits = sim.commits();
-    let id = begin(&mut sim, order(case)).expect("answered at last");
+    let id = begin(&mut sim, order(errand)).expect("answered at last");
     settle(&mut sim, id, cancel_at, death, &mut run);
     run.commits = sim.commits() - commits;
-    let at = format!("{case:?}, cancelled at {cancel_at:?}, {death:?}");
+    let at = format!("{errand:?}, cancelled at {cancel_at:?}, {death:?}");
     let operation = &sim.state.fleet.operations[&id];
     let cancelled = operation.state == OperationState::Cancelled;
     assert!(
@@ -292,6 +380,13 @@ fn run(case: Case, cancel_at: Option<Stage>, death: Death) -> Run {
         }
         (true, None, Some(_)) => panic!("{at}: the tenant is gone"),
     }
+    let restored = sim.state.fleet.tenants.get(&beta());
+    let is_there = restored.is_some_and(|tenant| !tenant.is_deleted());
+    assert_eq!(
+        is_there,
+        kind == OperationKind::Restore && !errand.in_place && !cancelled,
+        "{at}"
+    );
     invariants::check(&sim);
     invariants::check_quiet(&sim);
     run

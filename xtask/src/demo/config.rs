@@ -10,6 +10,16 @@ use std::path::Path;
 /// The folder below the coordinator's where it writes Prometheus' certificate.
 pub(super) const CERTIFICATES: &str = "prometheus";
 
+const EDITIONS: &str = r#"
+# The default one has its images here; the other takes what a registry has.
+[editions."18.0"]
+odoo = "odoo:18.0"
+postgres = "postgres:15"
+[editions."19.0"]
+odoo = "odoo:19.0"
+postgres = "postgres:15"
+"#;
+
 /// The coordinator's file. Its data lies in the same folder.
 pub(super) fn coordinator(settings: &Settings) -> String {
     let Settings {
@@ -82,11 +92,7 @@ memory = "4GiB"
 cpu = 2.0
 disk = "8GiB"
 workers = 4
-
-[editions."{edition}"]
-odoo = "odoo:{edition}"
-postgres = "postgres:15"
-"#
+{EDITIONS}"#
     )
 }
 

@@ -10,6 +10,7 @@
     reason = "this is where they are called: below a handle, without following links"
 )]
 
+mod entries;
 mod path;
 mod walk;
 
@@ -33,6 +34,7 @@ use rustix::{
 
 use self::walk::meta_of;
 pub use self::{
+    entries::Lying,
     path::{MAX_DEPTH, PathError, RelPath},
     walk::{Entry, Found, Kind, LINK, Limits, MAX_OPEN, Meta, Surveyed},
 };
@@ -122,6 +124,13 @@ impl Root {
         let mut text = String::new();
         self.file(path)?.0.take(most).read_to_string(&mut text)?;
         Ok(text)
+    }
+
+    /// Up to `most` bytes of a small file.
+    pub fn bytes(&self, path: &RelPath, most: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.file(path)?.0.take(most).read_to_end(&mut bytes)?;
+        Ok(bytes)
     }
 
     pub fn directory(&self, path: &RelPath) -> io::Result<OwnedFd> {

@@ -54,6 +54,8 @@ pub struct Found {
     pub path: RelPath,
     pub kind: Kind,
     pub meta: Meta,
+    /// When its content or anything else of it last changed; nobody can set it.
+    pub ctime_ms: i64,
 }
 
 impl Root {
@@ -310,6 +312,10 @@ fn found(path: RelPath, stat: &Stat) -> Found {
         path,
         kind,
         meta: meta_of(stat),
+        ctime_ms: stat
+            .st_ctime
+            .saturating_mul(1_000)
+            .saturating_add(i64::try_from(stat.st_ctime_nsec).unwrap_or(0) / 1_000_000),
     }
 }
 

@@ -105,7 +105,9 @@ fn copy_with(copiers: usize, from: &Root, to: &Root) -> io::Result<CopyStats> {
 /// Makes directories, and lists the files; also the number of what is left out.
 fn lay_out(from: &Root, to: &Root) -> io::Result<(Vec<Job>, u64)> {
     let (mut jobs, mut skipped) = (Vec::new(), 0);
-    from.walk(LIMITS, &mut |Found { path, kind, meta }| {
+    from.walk(LIMITS, &mut |Found {
+                                path, kind, meta, ..
+                            }| {
         match kind {
             Kind::Directory => {
                 to.make_directory(&path)?;

@@ -21,9 +21,9 @@ use super::{
     Engine, classify,
     convert::{
         Layers, append, bind_options, chunk, container_view, create_body, engine_event,
-        exec_options, filters, first_file, limits_update, listed, network_view, summary,
-        volume_view, with_tag,
+        exec_options, filters, first_file, limits_update, listed, summary, volume_view, with_tag,
     },
+    networks,
 };
 use crate::{
     docker::{
@@ -44,12 +44,28 @@ const PULL_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
 #[async_trait]
 impl Docker for Engine {
+    async fn ping(&self) -> Result<()> {
+        self.call(|c| async move { c.ping().await }).await.map(drop)
+    }
+
     async fn info(&self) -> Result<EngineInfo> {
         let info = self.call(|c| async move { c.info().await }).await?;
+        let own = self.network(networks::OWN).await?; // there may be none
+        let options = info.security_options.unwrap_or_default();
+        let has = |name: &str| {
+            options
+                .iter()
+                .any(|o| o.split(',').any(|word| word == name))
+        };
         Ok(EngineInfo {
             version: info.server_version.unwrap_or_default(),
             root_dir: info.docker_root_dir.unwrap_or_default(),
             cpus: info.ncpu.unwrap_or_default() as u32,
+            live_restore: info.live_restore_enabled.unwrap_or_default(),
+            driver: info.driver.unwrap_or_default(),
+            maps_users: has("name=userns"),
+            rootless: has("name=rootless"),
+            mtu: own.and_then(|own| own.mtu),
         })
     }
 
@@ -149,16 +165,13 @@ impl Docker for Engine {
             .all(true)
             .filters(&filters(&[("label", LABEL_TENANT)]))
             .build();
-        let (networks, volumes, containers) = tokio::try_join!(
+        let (all, volumes, containers) = tokio::try_join!(
             self.call(|c| async move { c.list_networks(None::<q::ListNetworksOptions>).await }),
             self.call(|c| async move { c.list_volumes(None::<q::ListVolumesOptions>).await }),
             self.call(|c| async move { c.list_containers(Some(ours)).await }),
         )?;
         Ok(Survey {
-            networks: networks
-                .into_iter()
-                .filter_map(|n| Some((n.name.clone()?, network_view(n.ipam, n.labels))))
-                .collect(),
+            networks: all.into_iter().filter_map(networks::listed).collect(),
             volumes: volumes
                 .volumes
                 .unwrap_or_default()
@@ -241,26 +254,16 @@ impl Docker for Engine {
         let found = self
             .find(|c| async move { c.inspect_network(name, None).await })
             .await?;
-        Ok(found.map(|n| network_view(n.ipam, n.labels)))
+        Ok(found.map(networks::view))
     }
 
-    async fn create_network(&self, network: &NamedSpec, subnet: &str) -> Result<()> {
-        let ipam = m::Ipam {
-            config: Some(vec![m::IpamConfig {
-                subnet: Some(subnet.to_owned()),
-                ..Default::default()
-            }]),
-            ..Default::default()
-        };
-        let body = m::NetworkCreateRequest {
-            name: network.name.clone(),
-            driver: Some("bridge".to_owned()),
-            // The packet filter knows tenants by their IPv4 networks; an engine may give IPv6 to networks that do not refuse it.
-            enable_ipv6: Some(false),
-            ipam: Some(ipam),
-            labels: Some(network.labels.clone().into_iter().collect()),
-            ..Default::default()
-        };
+    async fn create_network(
+        &self,
+        network: &NamedSpec,
+        subnet: &str,
+        mtu: Option<u16>,
+    ) -> Result<()> {
+        let body = networks::request(network, subnet, mtu);
         self.call(|c| async move { c.create_network(body).await })
             .await
             .map(drop)

@@ -11,7 +11,7 @@ use super::super::{
 use crate::plan::{
     container::{
         Container, ContainerSpec, DEFAULT_NOFILE, DeviceLimits, LABEL_TENANT, Limits, Mount,
-        MountSource, Network, Volume,
+        MountSource, Volume,
     },
     postgres,
 };
@@ -238,21 +238,6 @@ fn unnamed(mount: m::MountPoint) -> Option<String> {
     mount
         .source
         .filter(|place| is_volume && named.is_empty() && place.starts_with('/'))
-}
-
-pub(super) fn network_view(
-    ipam: Option<m::Ipam>,
-    labels: Option<HashMap<String, String>>,
-) -> Network {
-    let subnet = ipam
-        .and_then(|i| i.config)
-        .unwrap_or_default()
-        .into_iter()
-        .find_map(|c| c.subnet);
-    Network {
-        subnet: subnet.unwrap_or_default(),
-        labels: labels.unwrap_or_default(),
-    }
 }
 
 /// The options of a volume that is a record of a directory.

@@ -6,6 +6,7 @@
 
 mod calls;
 mod convert;
+mod networks;
 
 use std::sync::Arc;
 

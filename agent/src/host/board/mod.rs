@@ -3,7 +3,9 @@
 //!
 //! Not here: the wire (link::report).
 
+mod backups;
 mod strain;
+mod troubles;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -12,7 +14,9 @@ use std::{
 };
 
 use isyone_proto::{
+    backup::BackupReport,
     disk::Disk,
+    finding::Finding,
     ids::TenantName,
     plan::{TenantPlan, UnixMs},
     report::{Behind, JobReport, Strain, TenantProgress, Traffic},
@@ -88,6 +92,8 @@ pub struct TenantStatus {
     pub message: String,
     /// No further attempt can mend what is wrong: a person must act first.
     pub blocked: bool,
+    /// What was asked for at its creation cannot be had from its images.
+    pub unfit: bool,
     /// Both containers.
     pub containers: Vec<ContainerStatus>,
     /// Operation that `steps` belong to.
@@ -134,12 +140,18 @@ struct Inner {
     work: HashMap<TenantName, Work>,
     pending: HashMap<TenantName, Pending>,
     disks: HashMap<TenantName, Measured>,
+    backups: HashMap<TenantName, backups::Known>,
     /// Tenants of which a program must be stopped, or may start again, since they were last asked for.
     crossed: Vec<TenantName>,
     oom_kills: HashMap<String, u32>,
     revision: u64,
     docker_error: String,
     warnings: BTreeMap<&'static str, String>,
+    /// What the doctor has found to be wrong.
+    findings: Vec<Finding>,
+    /// That the disk of tenants' data is full, in words.
+    full: String,
+    mended: BTreeMap<&'static str, (UnixMs, String)>,
     jobs: BTreeMap<Uuid, JobReport>,
 }
 
@@ -169,6 +181,8 @@ pub struct BoardEntry {
     pub strain: Option<Strain>,
     /// Its disk, once measured.
     pub disk: Option<Disk>,
+    /// Its backups, once looked at.
+    pub backup: Option<Box<BackupReport>>,
     /// Out-of-memory kills of its containers, in their order.
     pub oom_kills: Vec<u32>,
 }
@@ -218,6 +232,7 @@ impl StatusBoard {
         let mut inner = self.lock();
         inner.usage.remove(name);
         inner.disks.remove(name);
+        inner.backups.remove(name);
         inner.traffic.remove(name);
         inner.work.remove(name);
         inner.pending.remove(name);
@@ -268,6 +283,7 @@ impl StatusBoard {
                     .get(name)
                     .map(|usage| strain::strain(usage, inner.work.get(name))),
                 disk: inner.disk(name, status.uid),
+                backup: inner.backup(name, status.uid),
                 latency_ms: inner.latency_ms.get(name).copied().unwrap_or(0),
                 oom_kills: status
                     .containers
@@ -375,7 +391,8 @@ impl StatusBoard {
     pub fn set_pending(&self, name: &TenantName, pending: Option<Pending>) {
         let mut inner = self.lock();
         match pending {
-            Some(pending) if inner.tenants.contains_key(name) => {
+            Some(mut pending) if inner.tenants.contains_key(name) => {
+                pending.address_before = inner.pending.get(name).and_then(|before| before.address);
                 inner.pending.insert(name.clone(), pending)
             }
             _ => inner.pending.remove(name),
@@ -394,35 +411,6 @@ impl StatusBoard {
             .oom_kills
             .entry(container.to_owned())
             .or_default() += 1;
-    }
-
-    /// Docker's error; empty when it answers. Returns whether it changed.
-    pub fn set_docker_error(&self, error: &str) -> bool {
-        let mut inner = self.lock();
-        let news = inner.docker_error != error;
-        if news {
-            inner.docker_error = error.to_owned();
-            drop(inner);
-            self.changed.notify_one();
-        }
-        news
-    }
-
-    /// Anything else that the host's operators must know, by subject (`ledger`, `firewall`); empty clears it.
-    pub fn set_warning(&self, subject: &'static str, warning: &str) {
-        let mut inner = self.lock();
-        let news = if warning.is_empty() {
-            inner.warnings.remove(subject).is_some()
-        } else {
-            inner
-                .warnings
-                .insert(subject, warning.to_owned())
-                .is_none_or(|old| old != warning)
-        };
-        drop(inner);
-        if news {
-            self.changed.notify_one();
-        }
     }
 
     /// How far a job is. Wakes the link when more than its bytes have changed: those are sent along.
@@ -483,25 +471,6 @@ impl StatusBoard {
     /// All jobs, by id.
     pub fn jobs(&self) -> Vec<JobReport> {
         self.lock().jobs.values().cloned().collect()
-    }
-
-    /// Docker's error; empty when it answers.
-    pub fn docker_error(&self) -> String {
-        self.lock().docker_error.clone()
-    }
-
-    /// Docker's error and all warnings, as one text.
-    pub fn troubles(&self) -> String {
-        let inner = self.lock();
-        let docker = match inner.docker_error.as_str() {
-            "" => String::new(),
-            why => format!("Docker does not answer: {why}"),
-        };
-        let all = std::iter::once(&docker).chain(inner.warnings.values());
-        all.filter(|t| !t.is_empty())
-            .cloned()
-            .collect::<Vec<_>>()
-            .join("; ")
     }
 }
 

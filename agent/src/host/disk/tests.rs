@@ -20,6 +20,7 @@ fn entries(names: &[&str]) -> Vec<BoardEntry> {
             progress: TenantProgress::Converged,
             message: String::new(),
             blocked: false,
+            unfit: false,
             containers: vec![],
             operation: None,
             steps: vec![],

@@ -88,6 +88,12 @@ pub(super) fn bridges(tenants: &BTreeSet<Ipv4Net>) -> BTreeSet<String> {
         .collect()
 }
 
+/// Those of these networks to which an interface leads.
+pub(super) fn present(tenants: &BTreeSet<Ipv4Net>) -> BTreeSet<Ipv4Net> {
+    let all = interfaces().into_iter().map(|(_, network)| network);
+    all.filter(|network| tenants.contains(network)).collect()
+}
+
 /// Places in the table of connections; 0: not known.
 pub(super) fn conntrack_max() -> u32 {
     text(CONNTRACK_MAX).trim().parse().unwrap_or(0)

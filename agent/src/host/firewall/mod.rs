@@ -5,6 +5,9 @@
 
 mod again;
 mod around;
+mod dockers;
+mod examine;
+mod heard;
 mod names;
 mod nft;
 #[cfg(test)]
@@ -20,14 +23,21 @@ use std::{
 use isyone_proto::{network::DnsName, plan::HostPlan};
 
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{again::Again, names::Lookups};
+use self::{
+    again::Again,
+    dockers::Dockers,
+    heard::{Heard, Watch},
+    names::Lookups,
+};
 pub use self::{
     again::Pauses,
+    dockers::{Repair, remedy},
+    examine::{Examined, examine},
     nft::{FirewallError, Nft},
 };
 use crate::{
@@ -39,10 +49,16 @@ use crate::{
     },
 };
 
-/// How often to check that the table is still there: a reload of the host's own rules may flush it.
+/// How often to check that the table is still there, besides whenever somebody is heard to change it: a reload of the host's own
+/// rules may flush it.
 const CHECK: Duration = Duration::from_secs(30);
 /// How often rules with listed names are put in force again: their addresses are open for an hour from then.
 const AGAIN: Duration = Duration::from_secs(600);
+/// What is looked at of our tables: all that isolates, and where limits begin. (Other chains there hold what is counted.)
+const WHOLE: [&str; 3] = ["table", "inet", TABLE];
+const LIMITS_HOOK: [&str; 4] = ["chain", "inet", LIMITS_TABLE, "prerouting"];
+/// Subject of what was mended on the host's board.
+const FILTER: &str = "packet filter";
 /// Subject of our warning on the host's board.
 const LIMITS: &str = "connection limits";
 /// The rules in force, in the data directory.
@@ -59,6 +75,8 @@ pub struct Applier {
     pub nft: Nft,
     /// Between tries of what has failed.
     pub pauses: Pauses,
+    /// What may be done when Docker's rules are gone.
+    pub repair: Repair,
 }
 
 /// What the filter follows.
@@ -71,19 +89,54 @@ pub struct Sources {
     pub endpoint: String,
 }
 
+/// Whether how rules are shown is believed, where the same rules were shown otherwise before: somebody may have changed them between our
+/// loading and our looking. Once the earlier one counts, so that they are put in force again; then the newer one, or that would
+/// never end.
+#[derive(Default)]
+struct Doubt(bool);
+
+impl Doubt {
+    fn of(&mut self, before: String, now: Option<String>) -> Option<String> {
+        self.0 = !self.0 && now.as_ref() != Some(&before);
+        if self.0 { Some(before) } else { now }
+    }
+}
+
 /// What was accepted last; empty: nothing, or it must be put in force anew.
 #[derive(Default)]
 struct Applied {
     rules: String,
     at: Option<Instant>,
+    /// How `nft` showed them then.
+    shown: Option<String>,
+    doubt: Doubt,
+    limits_doubt: Doubt,
+    /// Since then somebody was heard to change something of ours.
+    touched: Option<Touched>,
     /// What was tried last; `limiting` says whether it was accepted.
     limits: String,
+    limits_shown: Option<String>,
     limiting: Again,
     /// What the next boot begins with is older than what is in force.
     keeping: Again,
 }
 
+/// Somebody was heard to change our tables: often we ourselves.
+struct Touched {
+    at: Instant,
+    by: String,
+}
+
 impl Applied {
+    fn hear(&mut self, heard: Heard) {
+        if heard.ours {
+            self.touched = Some(Touched {
+                at: Instant::now(),
+                by: heard.by,
+            });
+        }
+    }
+
     /// How long until something may be to do again.
     fn rest(&self) -> Duration {
         let now = Instant::now();
@@ -106,6 +159,9 @@ impl Applier {
         let lookups = Lookups::open(host.data.names(), name.clone());
         let mut known = lookups.subscribe();
         let looking = tokio::spawn(lookups.run(plans.clone(), stop.clone()));
+        let hint = Arc::new(Notify::new());
+        let dockers = tokio::spawn(self.dockers(&host, &plans, &hint).run(stop.clone()));
+        let mut watch = Watch::open();
         let mut applied = Applied::default();
         loop {
             let plan = plans.borrow_and_update().plan.clone();
@@ -120,11 +176,32 @@ impl Applier {
                 changed = plans.changed() => if changed.is_err() { break },
                 Ok(()) = hosts.changed() => {}
                 Ok(()) = known.changed() => {}
+                heard = watch.next() => {
+                    if heard.others {
+                        hint.notify_one();
+                    }
+                    applied.hear(heard);
+                }
                 () = sleep(applied.rest()) => {}
             }
         }
-        // It ends with `stop`; a panic in it was logged when it happened.
-        let _ = looking.await;
+        // They end with `stop`; a panic in one was logged when it happened.
+        let _ = tokio::join!(looking, dockers);
+    }
+
+    fn dockers(
+        &self,
+        host: &Arc<Host>,
+        plans: &watch::Receiver<InForce>,
+        hint: &Arc<Notify>,
+    ) -> Dockers {
+        Dockers {
+            host: host.clone(),
+            plans: plans.clone(),
+            nft: self.nft.clone(),
+            repair: self.repair.clone(),
+            hint: hint.clone(),
+        }
     }
 
     fn around(&self, plan: &HostPlan, known: &NameBook, endpoint: Option<&DnsName>) -> Around {
@@ -151,17 +228,34 @@ impl Applier {
     async fn keep_up(&self, host: &Host, plan: &HostPlan, around: &Around, applied: &mut Applied) {
         let rules = render(plan, around);
         let fresh = around.names.is_empty() || applied.at.is_some_and(|at| at.elapsed() < AGAIN);
-        let there = rules == applied.rules && fresh && self.nft.has(TABLE).await;
+        let touched = applied.touched.take();
+        let same = rules == applied.rules && fresh;
+        let there = same && {
+            let what = (TABLE, &WHOLE[..]);
+            self.is_in_force(touched.as_ref(), what, applied.shown.as_ref())
+                .await
+        };
         if !there {
             let outcome = self.nft.load(&rules).await;
-            (applied.rules, applied.at) = match outcome {
-                Ok(()) => (rules.clone(), Some(Instant::now())),
+            (applied.rules, applied.at, applied.shown) = match outcome {
+                Ok(()) => {
+                    let shown = self.nft.shown(&WHOLE).await;
+                    let before = std::mem::take(&mut applied.shown).filter(|_| same);
+                    let shown = match before {
+                        Some(before) => applied.doubt.of(before, shown),
+                        None => shown,
+                    };
+                    (rules.clone(), Some(Instant::now()), shown)
+                }
                 Err(_) => Default::default(),
             };
+            if same && outcome.is_ok() {
+                tell_put_back(host, touched.as_ref());
+            }
             self.tell(host, &outcome);
         }
         let limits = render_limits(plan, around);
-        let limited = self.limit(host, &limits, applied).await;
+        let limited = self.limit(host, &limits, touched.as_ref(), applied).await;
         if there && limited && !applied.keeping.is_due(Instant::now()) {
             return;
         }
@@ -170,15 +264,39 @@ impl Applier {
         applied.keeping.tried(kept, Instant::now(), self.pauses);
     }
 
+    /// Whether what is in force is what we put there. Compared only when somebody has touched it: usually it is enough that it is there.
+    async fn is_in_force(
+        &self,
+        touched: Option<&Touched>,
+        (table, what): (&str, &[&str]),
+        then: Option<&String>,
+    ) -> bool {
+        match then.filter(|_| touched.is_some()) {
+            Some(then) => self.nft.shown(what).await.as_ref() == Some(then),
+            // Also where it could not be shown then: we hear our own loading, too, so taking that for a change would never end.
+            None => self.nft.has(table).await,
+        }
+    }
+
     /// Puts limits in force where they are not; returns whether what is in force is as it was. Tenants run without them, isolated: but
     /// for as long as the host cannot hold one to its share, no new one is placed there.
-    async fn limit(&self, host: &Host, limits: &str, applied: &mut Applied) -> bool {
+    async fn limit(
+        &self,
+        host: &Host,
+        limits: &str,
+        touched: Option<&Touched>,
+        applied: &mut Applied,
+    ) -> bool {
         let failing = applied.limiting.is_failing();
         let same = limits == applied.limits;
         let done = same
             && match failing {
                 true => !applied.limiting.is_due(Instant::now()),
-                false => self.nft.has(LIMITS_TABLE).await,
+                false => {
+                    let what = (LIMITS_TABLE, &LIMITS_HOOK[..]);
+                    let shown = applied.limits_shown.as_ref();
+                    self.is_in_force(touched, what, shown).await
+                }
             };
         if done {
             return true;
@@ -188,6 +306,12 @@ impl Applier {
         let worked = outcome.is_ok();
         applied.limiting.tried(worked, Instant::now(), self.pauses);
         let Err(error) = outcome else {
+            let shown = self.nft.shown(&LIMITS_HOOK).await;
+            let before = std::mem::take(&mut applied.limits_shown).filter(|_| same);
+            applied.limits_shown = match before {
+                Some(before) => applied.limits_doubt.of(before, shown),
+                None => shown,
+            };
             host.board.set_warning(LIMITS, "");
             if failing {
                 tracing::info!("one tenant's connections are limited again");
@@ -249,6 +373,26 @@ impl Applier {
             host.gate.send_replace(Gate::Closed(text));
         }
     }
+}
+
+/// Tells that the filter was gone, or changed, and is back.
+fn tell_put_back(host: &Host, touched: Option<&Touched>) {
+    let text = match touched {
+        Some(touched) => {
+            let who = match touched.by.as_str() {
+                "" => "somebody",
+                by => by,
+            };
+            let ms = touched.at.elapsed().as_millis();
+            format!("removed or changed by {who}, and in force again {ms} ms after that was heard")
+        }
+        None => format!(
+            "it was gone, found by looking (every {} s), and is in force again",
+            CHECK.as_secs()
+        ),
+    };
+    tracing::warn!("packet filter {text}");
+    host.board.set_mended(FILTER, &text, now_ms());
 }
 
 /// Where the coordinator is, as its `host:port` says: an address, or a name to look up.

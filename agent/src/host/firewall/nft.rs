@@ -18,6 +18,9 @@ pub enum FirewallError {
     /// `nft` refuses the rules.
     #[error("nft refuses the packet filter: {0}")]
     Refused(String),
+    /// It hangs, or the machine is too busy.
+    #[error("`nft` has not answered within {0} s")]
+    Silent(u64),
 }
 
 /// The program.
@@ -41,12 +44,12 @@ impl Nft {
 
     /// Puts rules in force, all or none.
     pub(super) async fn load(&self, rules: &str) -> Result<(), FirewallError> {
-        self.run(&["-f", "-"], rules).await
+        self.run(&["-f", "-"], rules).await.map(drop)
     }
 
     /// Whether rules would be taken; changes nothing.
     pub(super) async fn check(&self, rules: &str) -> Result<(), FirewallError> {
-        self.run(&["--check", "-f", "-"], rules).await
+        self.run(&["--check", "-f", "-"], rules).await.map(drop)
     }
 
     /// Whether a table of ours is there, with its first hook.
@@ -55,11 +58,24 @@ impl Nft {
         self.run(&list, "").await.is_ok()
     }
 
-    async fn run(&self, arguments: &[&str], input: &str) -> Result<(), FirewallError> {
+    /// What is in force of a table or chain, as the program shows it, without what is counted. A refusal says that there is none.
+    pub(super) async fn list(&self, what: &[&str]) -> Result<String, FirewallError> {
+        let list = [&["--stateless", "list"], what].concat();
+        let shown = self.run(&list, "").await?;
+        Ok(String::from_utf8_lossy(&shown).into_owned())
+    }
+
+    /// Likewise; `None`: nothing, or it cannot be found out.
+    pub(super) async fn shown(&self, what: &[&str]) -> Option<String> {
+        self.list(what).await.ok()
+    }
+
+    /// Returns what it writes.
+    async fn run(&self, arguments: &[&str], input: &str) -> Result<Vec<u8>, FirewallError> {
         let mut child = process::Command::new(&self.program)
             .args(arguments)
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
@@ -70,12 +86,10 @@ impl Nft {
         }
         let output = tokio::time::timeout(TIMEOUT, child.wait_with_output())
             .await
-            .map_err(|_| {
-                FirewallError::Refused(format!("no answer within {} s", TIMEOUT.as_secs()))
-            })?
+            .map_err(|_| FirewallError::Silent(TIMEOUT.as_secs()))?
             .map_err(FirewallError::Missing)?;
         if output.status.success() {
-            return Ok(());
+            return Ok(output.stdout);
         }
         let words = String::from_utf8_lossy(&output.stderr);
         Err(FirewallError::Refused(

@@ -1,4 +1,4 @@
-//! Golden snapshots: clean databases, initialised once per (images, modules, language), from which later tenants are
+//! Golden snapshots: clean databases, initialised once per (images, modules, language, and with modules country and zone), from which later tenants are
 //! created.
 //!
 //! A snapshot is a cleanly stopped cluster's data directory and the filestore, taken before any tenant's keys are put
@@ -132,6 +132,32 @@ impl GoldenStore {
             spares.replenish(&dir, &stop)
         })
         .await
+    }
+
+    /// Makes room: removes all spares, and with `snapshots` these as well. The next tenant of a kind takes longer.
+    pub async fn give_way(&self, snapshots: bool) -> io::Result<()> {
+        let writer = self.access.clone().write_owned().await;
+        let (spares, dir) = (self.spares.clone(), self.dir.clone());
+        blocking(move || {
+            let _writer = writer; // held even if the caller is dropped
+            spares.give_way()?;
+            let all = match snapshots {
+                true => fsutil::list(&dir)?,
+                false => Vec::new(),
+            };
+            // Not what is being taken just now.
+            let all = all.into_iter().filter(|e| Meta::read(&e.path).is_some());
+            all.map(|entry| entry.path)
+                .filter(|path| path.extension().is_none_or(|e| e != "tmp"))
+                .try_for_each(|path| fsutil::remove_tree(&path))
+        })
+        .await
+    }
+
+    /// As while somebody copies one.
+    #[cfg(test)]
+    pub(in crate::host) async fn used(&self) -> tokio::sync::OwnedRwLockReadGuard<()> {
+        self.access.clone().read_owned().await
     }
 
     /// Allows one maker per key at a time: a second tenant of a new kind waits for the first one's snapshot instead of

@@ -133,6 +133,14 @@ impl Spares {
         Ok(false)
     }
 
+    /// Removes all spares; none is made before another tenant is created. Blocking.
+    pub(super) fn give_way(&self) -> io::Result<()> {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.clear();
+        drop(recent);
+        self.root.get().map_or(Ok(()), |root| sweep(root, &[]))
+    }
+
     /// Moves one of the snapshot's spares into two empty volumes; `false` when there is none, or it is on another file
     /// system than the volumes. After an error the volumes hold scrap, as after a failed copy. Blocking.
     pub(super) fn take_spare(

@@ -27,11 +27,10 @@ use tokio::{
 use tonic::{Streaming, async_trait, transport::Channel};
 
 pub(super) use self::pass::Way;
-pub use self::room::Reserve;
+pub use self::room::{Reserve, Room};
 use self::{
     manifest::{Facts, Manifest},
     pace::{Came, Pace},
-    room::Room,
     source::{Source, other_end},
     target::{Asks, Differ, GiveUp, Piece, Target},
     words::{again, disk, skipped, stalled, told},
@@ -57,7 +56,7 @@ pub struct Fetch {
 #[async_trait]
 impl Work for Fetch {
     async fn attempt(&self, order: &JobOrder, progress: &Progress) -> Attempt<()> {
-        let (from, _) = other_end(order);
+        let (from, _) = other_end(order)?;
         let tenant = self.tenant(order)?;
         match copies::find(&self.host, &tenant).await.map_err(disk)? {
             Copy::Incoming => {}
@@ -182,14 +181,14 @@ impl Fetch {
 
     /// Connects to the host that has the copy, and shows which way that took.
     async fn source(&self, order: &JobOrder, progress: &Progress) -> Attempt<Source> {
-        let (from, _) = other_end(order);
+        let (from, _) = other_end(order)?;
         let channel = self.connect(order, progress).await?;
         Ok(Source::over(channel, from, order))
     }
 
     /// A connection to the other host's agent.
     async fn connect(&self, order: &JobOrder, progress: &Progress) -> Attempt<Channel> {
-        let (from, address) = other_end(order);
+        let (from, address) = other_end(order)?;
         let route = Route {
             operation: order.operation,
             tenant: order.tenant.clone(),

@@ -66,11 +66,11 @@ impl<'a> Way<'a> {
         self.fetch.tenant(self.order)
     }
 
-    fn source(&self, is_live: bool) -> Source {
-        let (from, _) = other_end(self.order);
+    fn source(&self, is_live: bool) -> Attempt<Source> {
+        let (from, _) = other_end(self.order)?;
         let mut source = Source::over(self.channel.clone(), from, self.order);
         source.is_live = is_live;
-        source
+        Ok(source)
     }
 
     /// Brings the files that have changed since the last time, and takes away what is gone.
@@ -85,7 +85,7 @@ impl<'a> Way<'a> {
         let target = blocking(move || Target::open_beside(&places)).await;
         let target = Arc::new(target.map_err(disk)?);
         let _ended = GiveUp(target.clone());
-        let mut source = self.source(true);
+        let mut source = self.source(true)?;
         let lists = host.data.jobs();
         let list = blocking(move || spool::Writer::new(&lists)).await;
         let (manifest, end) = source.manifest(list.map_err(disk)?).await?;
@@ -113,7 +113,7 @@ impl<'a> Way<'a> {
         paths: &[RelPath],
         size: u64,
     ) -> Attempt<Vec<Vec<u8>>> {
-        let mut source = self.source(false);
+        let mut source = self.source(false)?;
         let (ask, asked) = mpsc::channel(AHEAD);
         let messages = std::iter::once(read_request::Message::Of(source.asked_of()));
         let files = paths.iter().map(|path| {

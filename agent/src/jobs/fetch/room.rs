@@ -46,17 +46,17 @@ impl Reserve {
 
 /// What is known before a copy begins.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Room {
+pub struct Room {
     /// Bytes of the copy.
-    pub(super) copy: u64,
+    pub copy: u64,
     /// Of these, what is here already.
-    pub(super) here: u64,
+    pub here: u64,
     /// The tenant's disk size.
-    pub(super) size: u64,
+    pub size: u64,
     /// Free bytes of the file system, and its size.
-    pub(super) free: u64,
-    pub(super) total: u64,
-    pub(super) reserve: Reserve,
+    pub free: u64,
+    pub total: u64,
+    pub reserve: Reserve,
 }
 
 fn mb(bytes: u64) -> u64 {
@@ -65,7 +65,7 @@ fn mb(bytes: u64) -> u64 {
 
 impl Room {
     /// Why the copy does not fit, in numbers.
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), String> {
         let most = self.size.saturating_mul(FACTOR);
         if self.copy > most {
             return Err(format!(

@@ -36,10 +36,13 @@ const MAX_MESSAGE_BYTES: usize = 2 << 20;
 type Client = PeerServiceClient<Channel>;
 
 /// The host that has the copy, and where its agent is.
-pub(super) fn other_end(order: &JobOrder) -> (&HostName, Option<SocketAddr>) {
+pub(super) fn other_end(order: &JobOrder) -> Attempt<(&HostName, Option<SocketAddr>)> {
     match &order.work {
         JobWork::Fetch { from, address } | JobWork::Follow { from, address, .. } => {
-            (from, *address)
+            Ok((from, *address))
+        }
+        JobWork::Backup(_) | JobWork::Restore(_) | JobWork::Verify(_) => {
+            Err(JobError::Never("no order to copy".to_owned()))
         }
     }
 }

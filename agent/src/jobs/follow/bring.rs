@@ -21,7 +21,7 @@ use crate::{
         container::{
             ContainerSpec, LABEL_ROLE, LABEL_TENANT, LABEL_UID, Limits, Mount, MountSource,
         },
-        design::{default_pgdata, volume_target},
+        design::{default_pgdata, postgres_target},
         facts::ImageFacts,
         stack::{init_name, split_memory},
         standby::SLOT,
@@ -146,7 +146,7 @@ fn pgdata(image: &ImageFacts) -> String {
 
 /// Where the volume is mounted: at the cluster, or above it.
 fn root_of(image: &ImageFacts) -> String {
-    volume_target(&image.postgres_major).to_owned()
+    postgres_target(image).to_owned()
 }
 
 /// Where the cluster lies in its volume: empty, or with a slash at its end.

@@ -10,11 +10,12 @@ use isyone_proto::{
 };
 
 use crate::plan::{
+    conf,
     container::{
         ContainerSpec, DeviceLimits, LABEL_ROLE, LABEL_TENANT, LABEL_UID, Limits, Mount,
         MountSource, PublishedPort,
     },
-    facts::{HostFacts, Images},
+    facts::{HostFacts, ImageFacts, Images},
     home, postgres, render,
     stack::{
         ADDON_NAME, ADDONS_TARGET, EXTRA_ADDONS_TARGET, GEVENT_PORT, HTTP_PORT, MAX_CONNECTIONS,
@@ -114,21 +115,26 @@ fn file_mount(host: &HostFacts, plan: &TenantPlan, file: &str, target: &str) -> 
 }
 
 /// Since 18, the official image keeps its clusters one level higher, in one directory per major version.
-fn postgres_data(images: &Images) -> &'static str {
-    volume_target(&images.postgres.postgres_major)
-}
-
-fn has_levels(major: &str) -> bool {
-    major.parse::<u32>().is_ok_and(|major| major >= 18)
-}
-
-/// The same by the major version.
-pub fn volume_target(major: &str) -> &'static str {
-    if has_levels(major) {
+pub fn postgres_target(image: &ImageFacts) -> &'static str {
+    if has_levels(&image.postgres_major) {
         "/var/lib/postgresql"
     } else {
         "/var/lib/postgresql/data"
     }
+}
+
+/// Where in its volume an image's PostgreSQL has its cluster; `None`: not in it.
+pub fn cluster_in_volume(image: &ImageFacts) -> Option<String> {
+    let place = image.pgdata.as_deref()?;
+    let within = place.strip_prefix(postgres_target(image))?;
+    match within.strip_prefix('/') {
+        Some(within) => Some(within.to_owned()),
+        None => within.is_empty().then(String::new),
+    }
+}
+
+fn has_levels(major: &str) -> bool {
+    major.parse::<u32>().is_ok_and(|major| major >= 18)
 }
 
 /// Where the cluster is that an image's PostgreSQL opens, where the image does not say.
@@ -158,7 +164,7 @@ pub(super) fn postgres(plan: &TenantPlan, host: &HostFacts, images: &Images) -> 
     let mut mounts = vec![
         Mount {
             source: MountSource::Volume(plan.name.postgres_volume()),
-            target: postgres_data(images).to_owned(),
+            target: postgres_target(&images.postgres).to_owned(),
         },
         file_mount(host, plan, render::PASSWORD_FILE, render::PASSWORD_TARGET),
     ];
@@ -199,7 +205,7 @@ pub(super) fn odoo(plan: &TenantPlan, host: &HostFacts, images: &Images) -> Cont
         name: plan.name.odoo_container(),
         image: plan.odoo_image.to_string(),
         command: odoo_command(images, &[]),
-        env: BTreeMap::new(),
+        env: conf::environment(plan),
         labels: labels(plan, host, "odoo"),
         mounts: vec![
             Mount {
@@ -243,7 +249,7 @@ pub(super) fn odoo(plan: &TenantPlan, host: &HostFacts, images: &Images) -> Cont
         cap_add: Vec::new(),
         init: true, // wkhtmltopdf and friends leave orphans
         // For whoever else stops it, mainly a person with docker compose: no request is cut off.
-        stop_grace_s: u32::try_from(render::request_seconds(plan) + ODOO_END_S).unwrap_or(u32::MAX),
+        stop_grace_s: u32::try_from(conf::request_seconds(plan) + ODOO_END_S).unwrap_or(u32::MAX),
         restart: true,
         nofile: nofile(&plan.size),
         device: device(&plan.size, host),
@@ -266,11 +272,7 @@ fn odoo_command(images: &Images, arguments: &[String]) -> Vec<String> {
 }
 
 pub(super) fn init(plan: &TenantPlan, host: &HostFacts, images: &Images) -> ContainerSpec {
-    let modules = std::iter::once("base")
-        .chain(plan.modules.iter().map(|m| m.as_str()))
-        .collect::<Vec<_>>()
-        .join(",");
-    let mut arguments = loading(plan, modules);
+    let mut arguments = loading(plan, "base".to_owned());
     arguments.push("--without-demo=True".to_owned());
     if plan.language.as_str() != "en_US" {
         arguments.push(format!("--load-language={}", plan.language));
@@ -278,10 +280,32 @@ pub(super) fn init(plan: &TenantPlan, host: &HostFacts, images: &Images) -> Cont
     one_off(plan, host, images, ("init", &arguments))
 }
 
+/// Installs the modules that were asked for, if any, into a database whose company has its country. They bring the languages'
+/// texts that the database has.
+pub(super) fn install(
+    plan: &TenantPlan,
+    host: &HostFacts,
+    images: &Images,
+) -> Option<ContainerSpec> {
+    let modules: Vec<&str> = plan.modules.iter().map(|m| m.as_str()).collect();
+    if modules.is_empty() {
+        return None;
+    }
+    let mut arguments = loading(plan, modules.join(","));
+    arguments.push("--without-demo=True".to_owned());
+    Some(one_off(plan, host, images, ("install", &arguments)))
+}
+
 /// Loads all modules anew, which does what is left to do of them. With its memory and CPU, beside Odoo's.
 pub(super) fn finish(plan: &TenantPlan, host: &HostFacts, images: &Images) -> ContainerSpec {
     let arguments = loading(plan, "base".to_owned());
     one_off(plan, host, images, ("finish", &arguments))
+}
+
+/// Runs each installed module's statements that keep a copy from reaching anybody.
+pub(super) fn neutralise(plan: &TenantPlan, host: &HostFacts, images: &Images) -> ContainerSpec {
+    let arguments = ["neutralize", "-d", &plan.name.database()].map(str::to_owned);
+    one_off(plan, host, images, ("neutralise", &arguments))
 }
 
 /// Both 18 (any text means none) and 19 (a boolean) understand `=True`. Limits are off: this is one long request.

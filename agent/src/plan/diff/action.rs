@@ -3,6 +3,7 @@
 //! Not here: when to do them (the parent), how (tenant::execute).
 
 use isyone_proto::plan::Role;
+use uuid::Uuid;
 
 use crate::plan::steps::StepName;
 
@@ -35,6 +36,12 @@ pub enum Action {
     PutBackVolumes,
     /// Rename a role's data into the tenant's home and make its volume a record of it.
     MoveData(Role),
+    /// Rename the tenant's data aside, for a restore that takes its place; what an earlier one has set aside goes.
+    SetAside(Uuid),
+    /// Remove what was restored, and rename back what was set aside for it.
+    BringBack(Uuid),
+    /// Remove what was set aside for a restore: only on order.
+    RemoveAside(Uuid),
     /// Create a volume, and the directory in the tenant's home that it is a record of.
     CreateVolume(Role),
     /// Create the network.
@@ -81,6 +88,9 @@ impl Action {
             | Self::RemoveHome
             | Self::PutBackVolumes
             | Self::MoveData(_)
+            | Self::SetAside(_)
+            | Self::BringBack(_)
+            | Self::RemoveAside(_)
             | Self::WriteFiles
             | Self::RemoveDirectory => StepName::Volumes,
             Self::CopyGolden

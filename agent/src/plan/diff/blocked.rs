@@ -166,9 +166,44 @@ pub enum Blocked {
     },
     /// The data is to come from a backup.
     #[error(
-        "this tenant's data is to come from backup {0}, and this version cannot fetch backups; upgrade the agent"
+        "this tenant's data is to come from a backup (restore {0}) and has not come; nothing new is put in its place"
     )]
     FromBackup(Uuid),
+    /// Its data is not in its home, so it cannot be set aside for a restore.
+    #[error(
+        "this tenant's data does not lie in its own directory on this host, so it cannot be set aside; restore it under another name"
+    )]
+    NotAtHome,
+    /// What an earlier restore has set aside is still there.
+    #[error(
+        "what this tenant was before restore {0} is still kept in its directory on this host (`before-{0}`): it is not restored in its \
+         place again while that is there"
+    )]
+    KeepsAnother(Uuid),
+    /// What the tenant is to return to is not there.
+    #[error(
+        "what this tenant was before restore {0} is not in its directory on this host (`before-{0}`) any more: there is nothing to \
+         return to, and nothing is changed"
+    )]
+    AsideGone(Uuid),
+    /// What was asked for at creation is not in the tenant's images.
+    #[error("{0}. Create the tenant again with what its image has: nothing of this one has run")]
+    Unfit(String),
+    /// Something else of the host has the addresses of the tenant's network.
+    #[error(
+        "interface {interface} of this host has addresses of this tenant's network {network}, and is no network of Docker's: packets for the \
+         tenant would go there. Remove it (`ip link delete {interface}`), or delete the tenant and create it again: it gets another \
+         network"
+    )]
+    NetworkTaken {
+        network: ipnet::Ipv4Net,
+        interface: String,
+    },
+    /// What works must not be stopped for a restart or a change.
+    #[error(
+        "{0}; nothing that works is stopped for a restart or a change until there is room, because it might not start again"
+    )]
+    HostFull(String),
     /// This host takes no new tenants now, for the given reason.
     #[error("{0}")]
     HostClosed(String),
@@ -193,7 +228,12 @@ impl Blocked {
     /// Whether a person must act first: neither time nor a job ends it.
     pub fn is_for_good(&self) -> bool {
         match self {
-            Self::HostClosed(_) | Self::HalfCopy | Self::NotCopied(_) => false,
+            Self::HostClosed(_)
+            | Self::HostFull(_)
+            | Self::HalfCopy
+            | Self::NotCopied(_)
+            | Self::FromBackup(_)
+            | Self::NetworkTaken { .. } => false,
             Self::OldOrder { .. }
             | Self::ForeignVolume { .. }
             | Self::ForeignContainer(_)
@@ -208,8 +248,11 @@ impl Blocked {
             | Self::OtherOdoo { .. }
             | Self::OtherUser { .. }
             | Self::DoubtfulCopy
+            | Self::NotAtHome
+            | Self::KeepsAnother(_)
+            | Self::AsideGone(_)
             | Self::LivesHere { .. }
-            | Self::FromBackup(_) => true,
+            | Self::Unfit(_) => true,
         }
     }
 }
@@ -267,6 +310,10 @@ mod tests {
                 },
                 "directory /srv/tenants/alfa belongs to another tenant (its `owner` is none,",
             ),
+            (
+                Blocked::Unfit("there is no module `x`".into()),
+                "there is no module `x`. Create the tenant again",
+            ),
             (Blocked::HostClosed("disk full".into()), "disk full"),
             (Blocked::HalfCopy, "nothing starts on half of it"),
             (Blocked::DoubtfulCopy, "purge this copy, as a move does"),
@@ -274,13 +321,31 @@ mod tests {
                 Blocked::NotCopied("h1".parse().unwrap()),
                 "is to come from host h1",
             ),
+            (Blocked::FromBackup(Uuid::nil()), "is to come from a backup"),
+        ];
+        for (blocked, text) in said {
+            assert!(blocked.to_string().contains(text), "{blocked}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_host_is_told_with_what_ends_it() {
+        let said = [
             (
-                Blocked::FromBackup(Uuid::nil()),
-                "this version cannot fetch backups",
+                Blocked::NetworkTaken {
+                    network: "10.90.0.16/28".parse().unwrap(),
+                    interface: "bridge7".into(),
+                },
+                "Remove it (`ip link delete bridge7`)",
+            ),
+            (
+                Blocked::HostFull("the disk is full".into()),
+                "the disk is full; nothing that works is stopped",
             ),
         ];
         for (blocked, text) in said {
             assert!(blocked.to_string().contains(text), "{blocked}");
+            assert!(!blocked.is_for_good());
         }
     }
 

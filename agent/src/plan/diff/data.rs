@@ -47,7 +47,7 @@ pub(super) fn check(inputs: &Inputs<'_>) -> Result<(), Blocked> {
                 dockers: directory(observed, role),
             });
         }
-        if !inputs.state.is_ready() {
+        if !inputs.state.is_whole() {
             continue;
         }
         match observed.lies(role) {
@@ -83,7 +83,7 @@ pub(super) fn is_to_move(inputs: &Inputs<'_>, role: Role) -> bool {
 /// Puts missing records back.
 pub(super) fn put_back(list: &mut List, inputs: &Inputs<'_>, wave: u8) {
     let unrecorded = |role| inputs.observed.lies(role) == Lies::Unrecorded;
-    if inputs.state.is_ready() && ROLES.into_iter().any(unrecorded) {
+    if inputs.state.is_whole() && ROLES.into_iter().any(unrecorded) {
         let reason = "its volume's record is gone, its data is there";
         list.add(wave, LANE, Action::PutBackVolumes, reason);
     }
@@ -97,6 +97,20 @@ pub(super) fn bring_home(list: &mut List, inputs: &Inputs<'_>, role: Role, wave:
         _ => "its volume's record leads nowhere, its data is there",
     };
     list.add(wave, LANE, Action::MoveData(role), reason);
+}
+
+/// Whether the data of a tenant that does not run is there: who finds out only when it is to run finds out too late.
+pub(super) fn is_kept(inputs: &Inputs<'_>) -> Result<(), Blocked> {
+    let gone = |role: &Role| match inputs.observed.lies(*role) {
+        Lies::Nowhere => Some(Blocked::VolumeGone(volume_name(inputs.plan, *role))),
+        Lies::Gone => Some(Blocked::DirectoryGone(directory(inputs.observed, *role))),
+        _ => None,
+    };
+    let gone = ROLES.iter().find_map(gone);
+    match gone.filter(|_| inputs.state.is_ready()) {
+        Some(gone) => Err(gone),
+        None => Ok(()),
+    }
 }
 
 /// For a tenant that does not run: after `wave`, in which its containers are removed that must go.

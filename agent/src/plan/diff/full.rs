@@ -6,7 +6,7 @@
 
 use isyone_proto::plan::Role;
 
-use super::{Action, Inputs, List, Observed};
+use super::{Action, Blocked, Inputs, List, Observed};
 
 /// Takes out of a list what would start what must not run, and stops what does.
 pub(super) fn hold_back(list: &mut List, inputs: &Inputs<'_>) {
@@ -31,6 +31,25 @@ pub(super) fn hold_back(list: &mut List, inputs: &Inputs<'_>) {
     let has_database = inputs.stack.is_some_and(|stack| !stack.standin);
     if asked && has_database && observed.is_up(Role::Postgres) && observed.postgres_ready {
         list.add(0, 1, Action::EndSessions, reason);
+    }
+}
+
+/// Refuses what would stop a program of a tenant that works, on a host whose disk is full: it might not start again before there is
+/// room.
+pub(super) fn spare_what_serves(list: &List, inputs: &Inputs<'_>) -> Result<(), Blocked> {
+    let Inputs { observed, disk, .. } = *inputs;
+    let Some(why) = observed.host_full.as_ref().filter(|_| !disk.stops_odoo()) else {
+        return Ok(());
+    };
+    let stops = |action: Action| match action {
+        Action::RestartContainer(role)
+        | Action::StopContainer(role)
+        | Action::RemoveContainer(role) => observed.is_up(role),
+        _ => false,
+    };
+    match list.0.iter().any(|planned| stops(planned.action)) {
+        true => Err(Blocked::HostFull(why.clone())),
+        false => Ok(()),
     }
 }
 

@@ -5,6 +5,7 @@
 //! (tenant::execute).
 
 mod action;
+mod aside;
 mod blocked;
 mod data;
 mod follow;
@@ -92,6 +93,15 @@ pub fn diff(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
             "another host holds a newer copy of this tenant",
         ));
     }
+    if let Some(first) = aside::first(inputs) {
+        return first;
+    }
+    let mut list = as_desired(inputs)?;
+    aside::last(inputs, &mut list);
+    Ok(list)
+}
+
+fn as_desired(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
     match inputs.plan.desired {
         DesiredState::Running if inputs.state.follows() => follow::take_over(inputs),
         DesiredState::Running => run::run(inputs),
@@ -99,7 +109,7 @@ pub fn diff(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
             let mut list = List(stop_all(inputs.observed, "suspended"));
             run::get_images(&mut list, inputs, 2, true);
             data::upkeep(&mut list, inputs, 2);
-            Ok(list.0)
+            rests(list, inputs)
         }
         DesiredState::Standby if inputs.plan.follows && inputs.state.follows() => {
             follow::keep_up(inputs)
@@ -114,10 +124,18 @@ pub fn diff(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
         DesiredState::Quarantined => {
             let mut list = List(take_down(inputs.observed, "deleted, volumes kept"));
             data::upkeep(&mut list, inputs, 3);
-            Ok(list.0)
+            rests(list, inputs)
         }
         DesiredState::Purged => purge(inputs),
     }
+}
+
+/// What is to be done comes first; a tenant that has come to rest must still have its data.
+fn rests(list: List, inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
+    if list.0.is_empty() {
+        data::is_kept(inputs)?;
+    }
+    Ok(list.0)
 }
 
 /// Odoo first: its requests end while PostgreSQL still answers.

@@ -28,6 +28,10 @@ pub struct Observed {
     pub init: Option<Container>,
     /// Somebody else's container that has one of these names; it is in none of the fields above.
     pub foreign: Option<String>,
+    /// Why nothing that serves may be stopped for a restart or a change: the host's disk is full, so it might not come up again.
+    pub host_full: Option<String>,
+    /// Roles whose container does not start, in the same way again and again.
+    pub stuck: Vec<Role>,
     /// The rendered files on disk are up to date.
     pub files_current: bool,
     /// The tenant's directory exists.
@@ -45,6 +49,8 @@ pub struct Observed {
     pub strangers: u32,
     /// Modules that an installation which was cut off has left behind, as Odoo told lately.
     pub cut_off: u32,
+    /// Its database says that the tenant is at another address, as Odoo told lately.
+    pub elsewhere: bool,
     /// Milliseconds that `/web/health` took just now, or why it did not answer.
     pub odoo_health: Option<Result<u32, String>>,
 }

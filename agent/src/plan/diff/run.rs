@@ -34,6 +34,13 @@ pub(super) fn run(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
     if let (Some(why), false) = (inputs.no_new, inputs.state.is_ready()) {
         return Err(Blocked::HostClosed(why.to_owned()));
     }
+    let unfit = inputs.state.unfit.as_ref();
+    if let (Some(unfit), false) = (
+        unfit.filter(|unfit| unfit.key == stack.golden_key),
+        inputs.state.is_ready(),
+    ) {
+        return Err(Blocked::Unfit(unfit.why.clone()));
+    }
     let kept = clear_the_way(&mut list, inputs, stack);
     make(&mut list, inputs, stack, &kept);
     fill(&mut list, inputs, stack);
@@ -41,6 +48,7 @@ pub(super) fn run(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
     finish_install(&mut list, inputs, stack);
     if inputs.state.is_ready() {
         full::hold_back(&mut list, inputs);
+        full::spare_what_serves(&list, inputs)?;
     }
     Ok(list.0)
 }
@@ -128,7 +136,7 @@ fn why_not_kept(
     let stops =
         !container.is_up() || inputs.plan.postgres_restarts > inputs.state.postgres_restarts;
     if !network_fits {
-        Some("its network has another subnet")
+        Some("its network has another subnet or packet size")
     } else if container.label(LABEL_UID) != inputs.plan.uid.to_string() {
         Some("it was made for another tenant of this name")
     } else if container.label(LABEL_CONFIG_HASH) != wanted {
@@ -140,6 +148,8 @@ fn why_not_kept(
         Some("its ports were the relay's, and are Docker's now")
     } else if matches!(container.state.as_str(), "dead" | "removing") {
         Some("Docker could not remove it")
+    } else if !container.is_up() && inputs.observed.stuck.contains(&role) {
+        Some("starting it fails in the same way again and again")
     } else if stops && data::is_to_move(inputs, role) {
         Some("its data moves to the tenant's own directory")
     } else if (stops || !inputs.state.is_ready())
@@ -152,13 +162,21 @@ fn why_not_kept(
     }
 }
 
+/// Whether the network is as it should be. Another packet size alone stops nobody: it is changed when the tenant is stopped anyway.
+/// Where none is asked for, Docker's choice is right: it may be told one for all networks (`default-network-opts`).
+fn fits(observed: &Observed, stack: &Stack) -> bool {
+    let Some(network) = &observed.network else {
+        return true;
+    };
+    let serves = ROLES.into_iter().any(|role| observed.is_up(role));
+    let size_fits = stack.mtu.is_none() || network.mtu == stack.mtu;
+    network.subnet == stack.subnet && (size_fits || serves)
+}
+
 /// Waves 1 and 2: removes what is in the way, then moves data that nothing runs on any more.
 fn clear_the_way(list: &mut List, inputs: &Inputs<'_>, stack: &Stack) -> Kept {
     let observed = inputs.observed;
-    let network_fits = observed
-        .network
-        .as_ref()
-        .is_none_or(|n| n.subnet == stack.subnet);
+    let network_fits = fits(observed, stack);
     if observed.init.is_some() {
         list.add(
             1,
@@ -206,7 +224,7 @@ fn clear_the_way(list: &mut List, inputs: &Inputs<'_>, stack: &Stack) -> Kept {
             2,
             data::LANE,
             Action::RemoveNetwork,
-            "it has another subnet",
+            "it has another subnet or packet size",
         );
     }
     kept
@@ -220,7 +238,7 @@ fn make(list: &mut List, inputs: &Inputs<'_>, stack: &Stack, kept: &Kept) {
     }
     for role in ROLES {
         // Of a tenant that has data, nothing is made that could stand in its place (data).
-        let new = !inputs.state.is_ready()
+        let new = !inputs.state.is_whole()
             && matches!(
                 observed.lies(role),
                 Lies::Nowhere | Lies::Unrecorded | Lies::Gone
@@ -355,6 +373,8 @@ fn settle_database(list: &mut List, inputs: &Inputs<'_>, standin: bool) {
     if !state.is_ready() {
         let (action, reason) = if standin {
             (Action::SkipDatabase, "stand-in image")
+        } else if state.is_whole() {
+            (Action::Rekey, "the database is another tenant's still")
         } else {
             (Action::Rekey, "the database is new")
         };
@@ -364,7 +384,10 @@ fn settle_database(list: &mut List, inputs: &Inputs<'_>, standin: bool) {
             6,
             0,
             Action::UpdateSettings,
-            "address, upload limit or database password have changed",
+            match plan.settings_asked > state.settings_asked {
+                true => "they are to be written anew, whatever the database says",
+                false => "address, upload limit or database password have changed",
+            },
         );
     }
 }

@@ -6,15 +6,22 @@ use isyone_proto::plan::{DesiredState, Role, Seed, TenantPlan};
 
 use super::{Blocked, Inputs, Observed, ROLES, data, own_volume, volume_name};
 use crate::plan::{
-    container::{LABEL_UID, Volume},
+    container::{Container, LABEL_UID, Volume},
     home::{Home, Lies},
-    state::{Database, TenantState},
+    pins::Wanted,
+    state::{Aside, Database, TenantState},
 };
 
 /// The state when there is no `state.json`: existing volumes with this uid, even just one, or a home that is this
 /// tenant's hold data and are adopted as they are. Where a copy was to come, it could be half of one, so nothing is done with it.
 pub fn adopt(plan: &TenantPlan, observed: &Observed) -> TenantState {
     let mut state = TenantState::new(plan);
+    // Whether it was on its way is not known: it stays where it is until somebody says what becomes of it.
+    let aside = observed.home.as_ref().and_then(|home| home.aside);
+    state.aside = aside.map(|restore| Aside {
+        restore,
+        moving: false,
+    });
     let ours = |v: &Volume| {
         v.labels
             .get(LABEL_UID)
@@ -31,7 +38,19 @@ pub fn adopt(plan: &TenantPlan, observed: &Observed) -> TenantState {
             Seed::Backup(_) | Seed::Peer(_) => Database::Doubtful,
         };
     }
+    if state.is_ready() {
+        // Or the tenant would go on with whatever its image's name means by now, which may be another version of Odoo.
+        for role in ROLES {
+            if let Some(container) = observed.container(role).filter(|c| is_of(c, plan)) {
+                state.adopt_pin(role, &Wanted::of(plan, role), container);
+            }
+        }
+    }
     state
+}
+
+fn is_of(container: &Container, plan: &TenantPlan) -> bool {
+    container.label(LABEL_UID) == plan.uid.to_string()
 }
 
 /// Heeds what the plan says of a copy beyond what is remembered; whether that was anything new. `stale`: a newer copy is
@@ -71,15 +90,20 @@ fn heed_role(plan: &TenantPlan, state: &mut TenantState) -> bool {
 fn heed_seed(plan: &TenantPlan, now: &Database) -> Option<Database> {
     match (&plan.seed, now) {
         // One that follows becomes the tenant's own by being promoted, and by nothing else.
-        (_, Database::Ready { .. } | Database::Incoming | Database::Following { .. }) => None,
+        (
+            _,
+            Database::Ready { .. }
+            | Database::Restored { .. }
+            | Database::Incoming
+            | Database::Following { .. },
+        ) => None,
         // It has run here: whatever is or is not in its volumes, never fill them.
         (Seed::Existing, _) => Some(Database::Ready { synced: true }),
         // What an interrupted filling left is scrap; the copy replaces it.
-        (Seed::Peer(_), Database::Empty | Database::Filling | Database::Filled { .. })
-            if plan.desired == DesiredState::Standby =>
-        {
-            Some(Database::Incoming)
-        }
+        (
+            Seed::Peer(_) | Seed::Backup(_),
+            Database::Empty | Database::Filling | Database::Filled { .. },
+        ) if plan.desired == DesiredState::Standby => Some(Database::Incoming),
         (Seed::Fresh | Seed::Backup(_) | Seed::Peer(_), _) => None,
     }
 }
@@ -87,7 +111,7 @@ fn heed_seed(plan: &TenantPlan, now: &Database) -> Option<Database> {
 /// Whether a tenant may start on what its volumes hold, or fill them.
 pub(super) fn check(inputs: &Inputs<'_>) -> Result<(), Blocked> {
     match (&inputs.plan.seed, &inputs.state.database) {
-        (_, Database::Ready { .. }) => Ok(()),
+        (_, Database::Ready { .. } | Database::Restored { .. }) => Ok(()),
         (_, Database::Incoming | Database::Following { .. }) => Err(Blocked::HalfCopy),
         (_, Database::Doubtful) => Err(Blocked::DoubtfulCopy),
         (Seed::Fresh | Seed::Existing, _) => Ok(()),
@@ -120,10 +144,18 @@ pub(super) fn missing(inputs: &Inputs<'_>) -> Result<Vec<Role>, Blocked> {
                 instead: format!("be fetched from host {host}"),
             })
         }
+        // In its place: it is restored, and starts with the next plan.
+        (Seed::Backup(id), Database::Ready { .. })
+            if inputs.state.lives_here() && inputs.state.copied_by != Some(*id) =>
+        {
+            Err(Blocked::LivesHere {
+                instead: "be filled from a backup".to_owned(),
+            })
+        }
         // Told before the tenant is stopped for it where it lives: no job ever writes into this copy.
         (_, Database::Doubtful) => Err(Blocked::DoubtfulCopy),
         // A record alone that is gone is put back elsewhere.
-        (_, Database::Ready { .. }) => {
+        (_, Database::Ready { .. } | Database::Restored { .. }) => {
             let gone = |role: &&Role| inputs.observed.lies(**role) == Lies::Nowhere;
             match missing.iter().find(gone) {
                 Some(role) => Err(Blocked::VolumeGone(volume_name(inputs.plan, *role))),
@@ -131,8 +163,7 @@ pub(super) fn missing(inputs: &Inputs<'_>) -> Result<Vec<Role>, Blocked> {
             }
         }
         (Seed::Existing, _) => check(inputs).map(|()| missing),
-        (Seed::Backup(id), _) => Err(Blocked::FromBackup(*id)),
         (Seed::Fresh, _) => Ok(Vec::new()), // there is nothing to keep yet
-        (Seed::Peer(_), _) => Ok(missing),
+        (Seed::Peer(_) | Seed::Backup(_), _) => Ok(missing),
     }
 }

@@ -22,12 +22,13 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net};
 use isyone_proto::{
+    mail::CATCHER_PORT,
     network::{DnsName, METADATA},
     plan::{Firewall, HostPlan},
 };
 
 pub use self::limits::{LIMITS_TABLE, render_limits};
-use super::names::is_usable;
+use super::{mail, names::is_usable};
 
 /// Name of the table.
 pub const TABLE: &str = "isyone";
@@ -126,7 +127,7 @@ pub fn render(plan: &HostPlan, around: &Around) -> String {
     egress::chains(&mut text, plan, around);
     text += "  chain from_tenant {\n";
     services(&mut text, &plan.firewall, around);
-    this_host(&mut text, &plan.firewall);
+    this_host(&mut text, plan);
     platform(&mut text, &plan.firewall, around, &range, &ports);
     egress::dispatch(&mut text, plan);
     text += "  }\n";
@@ -191,7 +192,8 @@ fn open_edge(text: &mut String, firewall: &Firewall, at: &str) {
 }
 
 /// This host comes first: the gateway's address is in the tenant's own network.
-fn this_host(text: &mut String, firewall: &Firewall) {
+fn this_host(text: &mut String, plan: &HostPlan) {
+    let firewall = &plan.firewall;
     open_edge(text, firewall, "fib daddr type local");
     let relays: BTreeSet<u16> = firewall
         .mail_relays
@@ -204,6 +206,15 @@ fn this_host(text: &mut String, firewall: &Firewall) {
             text,
             "    fib daddr type local tcp dport {} accept",
             set(relays)
+        );
+    }
+    let caught = plan.tenants.iter().filter(|tenant| mail::is_caught(tenant));
+    let caught: Vec<Ipv4Net> = caught.map(|tenant| tenant.subnet.trunc()).collect();
+    if !caught.is_empty() {
+        let _ = writeln!(
+            text,
+            "    ip saddr {} fib daddr type local tcp dport {CATCHER_PORT} accept",
+            set(Ipv4Net::aggregate(&caught))
         );
     }
     *text += "    fib daddr type local counter drop comment \"this host\"\n";
@@ -225,7 +236,7 @@ fn platform(text: &mut String, firewall: &Firewall, around: &Around, range: &str
     );
     let _ = writeln!(
         text,
-        "    tcp dport {{ {METRICS_PORT}, {PEER_PORT} }} counter drop comment \"hosts' metrics and agents, on whatever address\""
+        "    tcp dport {{ {METRICS_PORT}, {PEER_PORT}, {CATCHER_PORT} }} counter drop comment \"hosts' metrics and agents, on whatever address\""
     );
     // Before whatever opens a port at an address that somebody else has said: a host does where it joins.
     let _ = writeln!(

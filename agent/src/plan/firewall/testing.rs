@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use isyone_proto::{
+    mail::{Mail, Via},
     network::{Egress, NetworkPolicy, NetworkRules},
     plan::HostPlan,
 };
@@ -14,6 +15,7 @@ use crate::testing::{host_plan, tenant_plan};
 pub(crate) fn busy() -> (HostPlan, Around) {
     let names = ["alfa", "beta", "gama"];
     let mut plan = host_plan(1, names.map(tenant_plan).to_vec());
+    plan.tenants[1].mail = Some(Mail::by(Via::Catcher));
     let firewall = &mut plan.firewall;
     firewall.edges.push("2001:db8::1/128".parse().unwrap());
     firewall.public_addresses = vec!["203.0.113.80".parse().unwrap()];

@@ -44,6 +44,25 @@ fn policies_and_limits_are_as_the_golden_ones() {
 }
 
 #[test]
+fn the_catcher_is_open_to_those_who_are_caught_and_to_nobody_else() {
+    let (plan, around) = busy();
+    let text = render(&plan, &around);
+    let caught = plan.tenants[1].subnet.trunc();
+    let opened = format!("ip saddr {{ {caught} }} fib daddr type local tcp dport 7484 accept");
+    let closed = at(
+        &text,
+        "fib daddr type local counter drop comment \"this host\"",
+    );
+    assert!(at(&text, &opened) < closed);
+    assert_eq!(
+        text.matches("7484").count(),
+        2,
+        "there, and closed on other hosts"
+    );
+    assert!(!alone(&host_plan(1, vec![tenant_plan("alfa")])).contains("7484 accept"));
+}
+
+#[test]
 fn a_tenant_from_an_earlier_range_stays_closed() {
     let mut plan = host_plan(1, vec![tenant_plan("alfa")]);
     plan.tenants[0].subnet = "172.31.7.0/28".parse().unwrap();

@@ -19,12 +19,20 @@ use crate::{
 
 #[async_trait]
 impl Docker for FakeDocker {
+    async fn ping(&self) -> Result<()> {
+        if self.world().mute {
+            std::future::pending::<()>().await;
+        }
+        self.up().map(drop)
+    }
+
     async fn info(&self) -> Result<EngineInfo> {
-        drop(self.up()?);
+        let daemon = self.up()?.daemon.clone();
         Ok(EngineInfo {
             version: "fake".to_owned(),
             root_dir: self.dir.display().to_string(),
             cpus: 4,
+            ..daemon
         })
     }
 
@@ -99,7 +107,9 @@ impl Docker for FakeDocker {
             state: c.state.to_owned(),
             tenant: c.spec.labels.get(LABEL_TENANT).cloned().unwrap_or_default(),
         };
-        Ok(world.containers.iter().map(summary).collect())
+        let all = world.containers.iter();
+        let ours = all.filter(|(_, c)| c.spec.labels.contains_key(LABEL_TENANT));
+        Ok(ours.map(summary).collect())
     }
 
     async fn survey(&self) -> Result<Survey> {
@@ -136,10 +146,8 @@ impl Docker for FakeDocker {
 
     async fn container(&self, name: &str) -> Result<Option<Container>> {
         let world = self.up()?;
-        Ok(world
-            .containers
-            .get(name)
-            .map(|c| self.view(name, c, &world)))
+        let found = world.containers.iter().find(|(own, c)| c.is(own, name));
+        Ok(found.map(|(own, c)| self.view(own, c, &world)))
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<()> {
@@ -164,7 +172,9 @@ impl Docker for FakeDocker {
                     spec.image
                 )));
             }
-            if !world.networks.contains_key(&spec.network) {
+            // Docker's own, which is always there.
+            let is_dockers = spec.network == "none";
+            if !is_dockers && !world.networks.contains_key(&spec.network) {
                 return Err(DockerError::NotFound(format!(
                     "network {} not found",
                     spec.network
@@ -200,6 +210,16 @@ impl Docker for FakeDocker {
 
     async fn start(&self, name: &str) -> Result<()> {
         let fate = self.before(format!("start {name}")).await?;
+        {
+            let mut world = self.world();
+            let id = world.find(name)?.id;
+            if world.half_left.contains(&id) {
+                return Err(DockerError::Refused(format!(
+                    "failed to create task for container: failed to start shim: mkdir \
+                     /run/containerd/io.containerd.runtime.v2.task/moby/id{id}: file exists: unknown"
+                )));
+            }
+        }
         self.begin(name)?;
         self.tell(name, "start");
         self.after(fate, ()).await
@@ -237,7 +257,7 @@ impl Docker for FakeDocker {
 
     async fn remove(&self, name: &str) -> Result<()> {
         let fate = self.before(format!("remove {name}")).await?;
-        self.world().containers.remove(name);
+        self.world().containers.retain(|own, c| !c.is(own, name));
         self.after(fate, ()).await
     }
 
@@ -251,7 +271,12 @@ impl Docker for FakeDocker {
         Ok(self.up()?.networks.get(name).cloned())
     }
 
-    async fn create_network(&self, network: &NamedSpec, subnet: &str) -> Result<()> {
+    async fn create_network(
+        &self,
+        network: &NamedSpec,
+        subnet: &str,
+        mtu: Option<u16>,
+    ) -> Result<()> {
         let fate = self
             .before(format!("create-network {}", network.name))
             .await?;
@@ -268,6 +293,7 @@ impl Docker for FakeDocker {
                 Network {
                     subnet: subnet.to_owned(),
                     labels,
+                    mtu,
                 },
             );
         }
@@ -394,7 +420,8 @@ impl Docker for FakeDocker {
 
     async fn log_tail(&self, name: &str, _lines: u32) -> Result<String> {
         drop(self.up()?);
-        Ok(format!("last words of {name}"))
+        let words = self.words_on_modules(name);
+        Ok(words.unwrap_or_else(|| format!("last words of {name}")))
     }
 
     async fn events(&self) -> Result<BoxStream<'static, Result<EngineEvent>>> {
@@ -444,7 +471,11 @@ impl Docker for FakeDocker {
     }
 
     async fn exec_state(&self, _id: &str) -> Result<ExecState> {
-        Ok(ExecState::default())
+        let code = self.world().ends_with;
+        Ok(ExecState {
+            code,
+            ..ExecState::default()
+        })
     }
 }
 

@@ -7,7 +7,9 @@
 
 mod answers;
 mod calls;
+mod ends;
 mod fates;
+mod modules;
 mod programs;
 mod registry;
 
@@ -22,8 +24,7 @@ use isyone_proto::plan::UnixMs;
 use tokio::sync::{broadcast, watch};
 
 use crate::{
-    base::clock::now_ms,
-    docker::{DockerError, EngineEvent, Image, Result, tenant_of_volume},
+    docker::{DockerError, EngineEvent, EngineInfo, Image, Result, tenant_of_volume},
     plan::container::{
         Container, ContainerSpec, LABEL_STANDIN, LABEL_TENANT, Limits, MountSource, Network,
     },
@@ -61,6 +62,13 @@ struct FakeContainer {
     restarted_ms: Option<UnixMs>,
 }
 
+impl FakeContainer {
+    /// Whether somebody means this one, called `own`, by a name or an id.
+    fn is(&self, own: &str, name: &str) -> bool {
+        own == name || format!("id{}", self.id) == name
+    }
+}
+
 struct FakeVolume {
     labels: HashMap<String, String>,
     /// The directory that it is a record of.
@@ -93,10 +101,16 @@ struct World {
     calls: u64,
     dies_at: Option<u64>,
     down: bool,
+    /// How it is set up, but for what is its own anyway.
+    daemon: EngineInfo,
+    /// It takes questions whether it answers, and does not.
+    mute: bool,
     next_id: u64,
     unhealthy: BTreeSet<String>,
     /// Where containers are; those that are not here are at 127.0.0.1.
     places: BTreeMap<String, Ipv4Addr>,
+    /// Containers of which containerd has kept half, by their number.
+    half_left: BTreeSet<u64>,
     /// Containers that do not end when they are told to.
     stubborn: BTreeSet<String>,
     /// Connections to a tenant's PostgreSQL that came over the network.
@@ -105,6 +119,9 @@ struct World {
     pending: BTreeMap<String, (u32, u32)>,
     /// Tenants whose modules take for ever to load.
     slow: BTreeSet<String>,
+    /// The code with which interactive commands end.
+    ends_with: i32,
+    modules: modules::Modules,
     violations: Vec<String>,
     log: Vec<String>,
 }
@@ -121,7 +138,7 @@ impl World {
     /// By its name or its id.
     fn find(&mut self, name: &str) -> Result<&mut FakeContainer> {
         let mut all = self.containers.iter_mut();
-        all.find(|(n, c)| *n == name || format!("id{}", c.id) == name)
+        all.find(|(own, c)| c.is(own, name))
             .map(|(_, container)| container)
             .ok_or_else(|| DockerError::NotFound(format!("No such container: {name}")))
     }
@@ -221,47 +238,34 @@ impl FakeDocker {
         self.world().down = down;
     }
 
+    /// The daemon is set up like this, from its next start on.
+    pub fn set_up(&self, daemon: EngineInfo) {
+        self.world().daemon = daemon;
+    }
+
+    /// The largest packet of a network, where it was made with one.
+    pub fn mtu_of(&self, network: &str) -> Option<u16> {
+        self.world().networks.get(network)?.mtu
+    }
+
+    /// The daemon was killed while it started this container, which is not up: this very one never starts again.
+    pub fn leave_half(&self, name: &str) {
+        let mut world = self.world();
+        if let Ok(container) = world.find(name) {
+            container.state = "exited";
+            let id = container.id;
+            world.half_left.insert(id);
+        }
+    }
+
+    /// The daemon takes questions whether it answers, and says nothing; or answers again.
+    pub fn set_mute(&self, mute: bool) {
+        self.world().mute = mute;
+    }
+
     /// From now on a container of this name has that address while it runs.
     pub fn put_at(&self, name: &str, address: Ipv4Addr) {
         self.world().places.insert(name.to_owned(), address);
-    }
-
-    /// A container's program ends by itself.
-    pub fn kill(&self, name: &str, code: i32) {
-        if let Ok(container) = self.world().find(name) {
-            (container.state, container.code) = ("exited", code);
-        }
-        self.tell(name, "die");
-    }
-
-    /// A container's program ends, and the engine starts it again.
-    pub fn crash(&self, name: &str) {
-        if let Ok(container) = self.world().find(name) {
-            container.restarted_ms = Some(now_ms());
-        }
-        self.tell(name, "die");
-        self.tell(name, "start");
-    }
-
-    /// The program in this container does not end when it is told to, or does again.
-    pub fn set_stubborn(&self, name: &str, stubborn: bool) {
-        let mut world = self.world();
-        if stubborn {
-            world.stubborn.insert(name.to_owned())
-        } else {
-            world.stubborn.remove(name)
-        };
-    }
-
-    /// The program in this container stops answering, or answers again; `odoo_alfa:8072` is Odoo's websocket process
-    /// alone.
-    pub fn set_unhealthy(&self, name: &str, unhealthy: bool) {
-        let mut world = self.world();
-        if unhealthy {
-            world.unhealthy.insert(name.to_owned())
-        } else {
-            world.unhealthy.remove(name)
-        };
     }
 
     /// So many connect to a tenant's PostgreSQL over the network, and stay until they are ended.
@@ -309,6 +313,11 @@ impl FakeDocker {
             device: None,
         };
         self.world().volumes.insert(name.to_owned(), volume);
+    }
+
+    /// Interactive commands end with this code from now on.
+    pub fn end_commands_with(&self, code: i32) {
+        self.world().ends_with = code;
     }
 
     /// Somebody's own container uses this volume from now on.

@@ -46,6 +46,7 @@ impl FakeDocker {
                 put(&data.join("databases/postgres"), "")?;
             }
             "init" => code = Some(self.initialise(&tenant, &data)?),
+            "install" => code = Some(self.install_modules(&tenant, &spec)),
             "finish" if self.world().slow.contains(&tenant) => {}
             "finish" => code = Some(self.finish_install(&tenant)),
             "odoo" if !standin && !self.lets_odoo_in(&data) => {} // it exits and is restarted until it is let in
@@ -133,6 +134,9 @@ impl FakeDocker {
 
     /// What a script about connections prints; one that ends them does.
     pub(super) fn strangers(&self, tenant: &str, script: &str) -> Vec<u8> {
+        if script.contains("SELECT 'module', name") {
+            return self.list_modules(tenant).into_bytes();
+        }
         if script.contains("FROM ir_module_module") {
             let left = self
                 .world()
@@ -186,6 +190,14 @@ impl FakeDocker {
                 .and_then(|rest| rest.split('"').next())
             {
                 let _ = std::fs::remove_file(databases.join(name)); // "if exists"
+                self.world().modules.forget(tenant);
+            } else if let Some(name) = line
+                .strip_prefix("CREATE DATABASE \"")
+                .and_then(|rest| rest.split('"').next())
+            {
+                put(&databases.join(name), DEFAULT_KEYS)?;
+            } else if line.starts_with("UPDATE res_company SET currency_id") {
+                self.world().modules.settle(tenant);
             } else if line.contains("ALTER DATABASE %I RENAME") && quoted.len() >= 2 {
                 let (from, to) = (databases.join(quoted[0]), databases.join(quoted[1]));
                 if from.exists() && !to.exists() {

@@ -8,11 +8,12 @@
 use std::{collections::BTreeMap, fmt};
 
 use isyone_types::{ids::ShortName, plan::UnixMs};
+use serde::{Deserialize, Serialize};
 
 use super::policy::Policy;
 
 /// What was last reported of a tenant at one destination.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Repository {
     /// The newest base that is complete.
     pub base_at: Option<UnixMs>,
@@ -22,7 +23,7 @@ pub struct Repository {
     pub gap_since: Option<UnixMs>,
     /// Since when shipping fails.
     pub failing_since: Option<UnixMs>,
-    /// When the newest base was last proven, and whether it was good.
+    /// When the newest base was last proven, and whether it was restorable: what may be missing then are files of attachments.
     pub proven: Option<(UnixMs, bool)>,
 }
 

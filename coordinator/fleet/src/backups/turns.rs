@@ -11,6 +11,7 @@ use isyone_types::{
     ids::{HostName, ShortName},
     plan::UnixMs,
 };
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::policy::{DAY, HOUR, MINUTE, Night, Policy, share};
@@ -26,8 +27,11 @@ pub const LONGEST_RETRY_MS: i64 = 2 * HOUR;
 const PLACES_EIGHTHS: i64 = 6;
 
 /// What is to be made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Work {
+    /// What an operator asked for, to be kept on purpose.
+    Asked,
     /// A tenant stopped: its files as they are, once.
     Stopped,
     Base,
@@ -50,6 +54,8 @@ pub struct Subject {
     /// When the last of each was made that succeeded.
     pub base_at: Option<UnixMs>,
     pub dump_at: Option<UnixMs>,
+    /// An operator wants one, at once.
+    pub is_asked_for: bool,
     /// Failures since, and the last of them.
     pub failures: u32,
     pub failed_at: Option<UnixMs>,
@@ -58,6 +64,8 @@ pub struct Subject {
 /// When something is to be made, and why then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Due {
+    /// Somebody waits for it: at once.
+    Asked(Work),
     /// There is none: at once.
     Never(Work),
     /// It missed its night: at once.
@@ -70,6 +78,20 @@ pub enum Due {
     Retry(UnixMs),
     /// Nothing is to be made until something changes.
     Nothing,
+}
+
+impl Due {
+    /// What is to begin now, if anything.
+    #[must_use]
+    pub const fn at_once(self) -> Option<Work> {
+        match self {
+            Self::Asked(work)
+            | Self::Never(work)
+            | Self::Overdue(work)
+            | Self::Tonight(work, _) => Some(work),
+            Self::Later(_) | Self::Retry(_) | Self::Nothing => None,
+        }
+    }
 }
 
 /// How much at the same time.
@@ -129,9 +151,9 @@ fn place(subject: &Subject, night: Night) -> UnixMs {
 #[must_use]
 pub fn due(subject: &Subject, policy: &Policy, night: Night, now: UnixMs) -> Due {
     let next = wanted(subject, policy, night, now);
-    let (Due::Never(_) | Due::Overdue(_) | Due::Tonight(..)) = next else {
+    if next.at_once().is_none() {
         return next;
-    };
+    }
     match subject.failed_at {
         Some(failed) if subject.failures > 0 => {
             let doubled = RETRY_MS << (subject.failures - 1).min(10);
@@ -149,6 +171,9 @@ fn wanted(subject: &Subject, policy: &Policy, night: Night, now: UnixMs) -> Due 
     let Some(exists) = subject.exists_since else {
         return Due::Nothing;
     };
+    if subject.is_asked_for {
+        return Due::Asked(Work::Asked);
+    }
     if let Some(stopped) = subject.stopped_since {
         return match subject.base_at {
             Some(at) if at >= stopped => Due::Nothing,
@@ -185,7 +210,7 @@ fn tonight(work: Work, place: UnixMs, now: UnixMs) -> Due {
     }
 }
 
-/// The order of turns: what has none before what is overdue, before tonight's by their places; the rest so that equal inputs give
+/// The order of turns: what somebody waits for first, then what has none before what is overdue, before tonight's by their places; the rest so that equal inputs give
 /// equal answers.
 type Urgency<'a> = (Due, UnixMs, Uuid, &'a ShortName);
 
@@ -202,9 +227,7 @@ pub fn turns<'a>(
     let mut wanting: Vec<(Urgency<'a>, Work, &'a Subject)> = subjects
         .filter_map(|(subject, policy, night)| {
             let due = due(subject, policy, night, now);
-            let (Due::Never(work) | Due::Overdue(work) | Due::Tonight(work, _)) = due else {
-                return None;
-            };
+            let work = due.at_once()?;
             // Longest without a base first.
             let since = subject.base_at.or(subject.exists_since).unwrap_or(now);
             let urgency = (due, since, subject.tenant, &subject.destination);

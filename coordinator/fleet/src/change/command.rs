@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use isyone_types::{
+    backup::SnapshotName,
     generation::Generation,
     identity::{CertificateInfo, Identity, OperatorRole},
     ids::{HostName, ShortName, TenantName},
@@ -15,8 +16,13 @@ use isyone_types::{
 };
 use uuid::Uuid;
 
-use super::reseal::Resealed;
+use super::{
+    backups::{AskForBackup, JudgedBackups, NewKey, RestoreTenant},
+    reseal::Resealed,
+    tenants::{SetMail, SetOdoo},
+};
 use crate::{
+    backups::{ProofTurn, Turn},
     desired::{
         Certificate, Host, Operator, Rate, Sealed, Tenant, Token,
         certificates::{AcmeAccount, CertificateTrouble, EdgeCertificate},
@@ -62,10 +68,11 @@ impl From<HostName> for Whither {
 pub enum Command {
     /// Place a new tenant, or find that it already exists.
     CreateTenant(Box<CreateTenant>),
-    /// Restart Odoo; with `database` PostgreSQL, too.
+    /// Restart Odoo; with `database` PostgreSQL, too. With `settings`, the tenant's own are written into the database before.
     RestartTenant {
         name: TenantName,
         database: bool,
+        settings: bool,
         request_id: Option<String>,
     },
     /// Stop the containers and keep them.
@@ -95,6 +102,10 @@ pub enum Command {
         postgres: Option<ImageRef>,
         request_id: Option<String>,
     },
+    /// Change how a tenant's Odoo sends mail.
+    SetMail(Box<SetMail>),
+    /// Change settings of a tenant's Odoo.
+    SetOdoo(Box<SetOdoo>),
     /// Put a tenant into quarantine; with `purge`, remove one that is in quarantine.
     DeleteTenant {
         name: TenantName,
@@ -128,6 +139,13 @@ pub enum Command {
         name: TenantName,
         /// Somebody has made sure that the lost host runs it no more.
         is_down: bool,
+        request_id: Option<String>,
+    },
+    /// Bring a tenant back from a backup, as a new one or in its place.
+    RestoreTenant(Box<RestoreTenant>),
+    /// Put back what a tenant was before it was restored in its place.
+    ReturnTenant {
+        name: TenantName,
         request_id: Option<String>,
     },
     /// Take a tenant out of quarantine.
@@ -225,6 +243,31 @@ pub enum Command {
     PutAcmeAccount(Box<AcmeAccount>),
     /// Stored secrets were sealed by another key.
     Reseal(Vec<Resealed>),
+    /// Tenants get keys for their backups.
+    PutBackupKeys(Vec<NewKey>),
+    /// These have their turn to be backed up.
+    OrderBackups(Vec<Turn>),
+    /// Nobody carries these orders out any more: the tenants' uids, and theirs.
+    EndBackupOrders(Vec<(Uuid, Uuid)>),
+    /// An operator wants backups now.
+    AskForBackup(Box<AskForBackup>),
+    /// A repository was pruned: these snapshots are no longer in it.
+    SnapshotsForgotten {
+        /// The tenant's uid.
+        tenant: Uuid,
+        destination: ShortName,
+        names: Vec<SnapshotName>,
+    },
+    /// Nothing is left of the repositories of these tenants, by uid, whose keys are deleted.
+    RepositoriesRemoved(Vec<Uuid>),
+    /// These have their turn to be proven.
+    OrderProofs(Vec<ProofTurn>),
+    /// Nobody carries these proofs out any more: the tenants' uids, and theirs.
+    EndProofOrders(Vec<(Uuid, Uuid)>),
+    /// An operator wants the backups of these tenants to be proven now.
+    AskForProofs(Vec<TenantName>),
+    /// Whether tenants can be restored as was promised, of those where that has changed.
+    BackupsJudged(Vec<JudgedBackups>),
     /// Add domains to a tenant, or make one of its domains the primary.
     AddDomains(Box<AddDomains>),
     /// Remove a domain from a tenant.
@@ -275,12 +318,16 @@ impl Command {
             Self::WakeTenant { .. } => "wake-tenant",
             Self::ResizeTenant { .. } => "resize-tenant",
             Self::UpgradeTenant { .. } => "upgrade-tenant",
+            Self::SetMail(_) => "set-mail",
+            Self::SetOdoo(_) => "set-odoo",
             Self::DeleteTenant { .. } => "delete-tenant",
             Self::UndeleteTenant { .. } => "undelete-tenant",
             Self::MoveTenant { .. } => "move-tenant",
             Self::AddStandby { .. } => "add-standby",
             Self::FailOver { .. } => "fail-over",
             Self::RemoveStandby { .. } => "remove-standby",
+            Self::RestoreTenant(_) => "restore-tenant",
+            Self::ReturnTenant { .. } => "return-tenant",
             Self::EdgesRun { .. } => "edges-run",
             Self::SetAccess { .. } => "set-access",
             Self::CancelOperation { .. } => "cancel-operation",
@@ -304,6 +351,16 @@ impl Command {
             Self::CertificateTrouble(_) => "certificate-trouble",
             Self::PutAcmeAccount(_) => "put-acme-account",
             Self::Reseal(_) => "reseal",
+            Self::PutBackupKeys(_) => "put-backup-keys",
+            Self::OrderBackups(_) => "order-backups",
+            Self::EndBackupOrders(_) => "end-backup-orders",
+            Self::AskForBackup(_) => "ask-for-backup",
+            Self::SnapshotsForgotten { .. } => "snapshots-forgotten",
+            Self::RepositoriesRemoved(_) => "repositories-removed",
+            Self::OrderProofs(_) => "order-proofs",
+            Self::EndProofOrders(_) => "end-proof-orders",
+            Self::AskForProofs(_) => "ask-for-proofs",
+            Self::BackupsJudged(_) => "backups-judged",
             Self::AddDomains(_) => "add-domains",
             Self::RemoveDomain { .. } => "remove-domain",
             Self::DomainUnreachable(_) => "domain-unreachable",
@@ -329,7 +386,10 @@ impl Command {
     pub fn tenant(&self) -> Option<&TenantName> {
         match self {
             Self::CreateTenant(create) => Some(&create.name),
+            Self::RestoreTenant(restore) => Some(&restore.name),
             Self::AddDomains(add) => Some(&add.name),
+            Self::SetMail(set) => Some(&set.name),
+            Self::SetOdoo(set) => Some(&set.name),
             Self::RestartTenant { name, .. }
             | Self::SuspendTenant { name, .. }
             | Self::ResumeTenant { name, .. }
@@ -338,6 +398,7 @@ impl Command {
             | Self::UpgradeTenant { name, .. }
             | Self::DeleteTenant { name, .. }
             | Self::UndeleteTenant { name, .. }
+            | Self::ReturnTenant { name, .. }
             | Self::MoveTenant { name, .. }
             | Self::AddStandby { name, .. }
             | Self::FailOver { name, .. }

@@ -71,6 +71,19 @@ pub enum ChangeError {
         /// For how long it has been at that stage.
         for_s: i64,
     },
+    #[error("tenant `{name}` cannot be backed up: {problem}")]
+    NoBackups {
+        name: TenantName,
+        problem: &'static str,
+    },
+    #[error("no backup of tenant `{name}` can be proven: {problem}")]
+    NotProvable { name: TenantName, problem: String },
+    #[error("tenant `{source_name}` cannot be restored: {problem}")]
+    NotRestorable {
+        /// The tenant that was backed up.
+        source_name: TenantName,
+        problem: String,
+    },
     /// A field that can be set only at creation.
     #[error("tenant `{name}`: {}", never(.fields))]
     Immutable {

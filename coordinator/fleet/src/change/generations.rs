@@ -10,10 +10,7 @@
 use std::sync::Arc;
 
 use isyone_types::{
-    generation::Generation,
-    ids::{HostName, TenantName},
-    operation::OperationState,
-    plan::Lifecycle,
+    generation::Generation, ids::TenantName, operation::OperationState, plan::Lifecycle,
 };
 
 use super::{ChangeError, Edit, Outcome};
@@ -23,7 +20,7 @@ use crate::{
     desired::{CopyRole, Host, Tenant},
     event::EventKind,
     observed::HostObserved,
-    operation::{MoveStage, Operation, Procedure},
+    operation::{MoveStage, Operation, Procedure, RestoreStage},
     written::{RecordValue, Write},
 };
 
@@ -58,13 +55,29 @@ const NAMED: usize = 10;
 
 impl Edit<'_> {
     /// The generation that a change gives a host's plan. It stands still while the host is ahead of us, because the host
-    /// takes none of these plans, and a number that rose past the host's would end that without anybody's decision.
+    /// takes none of these plans, and a number that rose past the host's would end that without anybody's decision; so, too, while
+    /// nobody knows whether it is.
     pub(super) fn next_generation(&self, host: &Host) -> Generation {
         let seen = self.state.observed.hosts.get(&host.name);
-        if seen.is_some_and(|seen| is_ahead(host, seen.accepted_generation)) {
+        if host.unheard || seen.is_some_and(|seen| is_ahead(host, seen.accepted_generation)) {
             return host.plan_generation;
         }
         host.plan_generation.next_in(self.state.fleet.incarnation)
+    }
+
+    /// A host that was not heard since a rebuild has taken no plan that this state does not know: what has changed for it meanwhile
+    /// gets a number now.
+    pub(super) fn heard(&mut self, host: &Host, accepted: Generation) {
+        if host.unheard && !is_ahead(host, accepted) {
+            self.count_again(host);
+            self.touch_host(&host.name);
+        }
+    }
+
+    fn count_again(&mut self, host: &Host) {
+        let mut heard = host.clone();
+        heard.unheard = false;
+        self.put_host(heard);
     }
 
     /// The first generation of a host that joins.
@@ -94,9 +107,12 @@ impl Edit<'_> {
         self.effects.writes.push(Write::Put(stored));
         self.heed_what_may_have_moved();
         let held = self.hold_quarantines();
-        let hosts: Vec<HostName> = self.state.fleet.hosts.keys().cloned().collect();
+        let hosts: Vec<Arc<Host>> = self.state.fleet.hosts.values().cloned().collect();
         for host in &hosts {
-            self.touch_host(host);
+            if host.unheard {
+                self.count_again(host);
+            }
+            self.touch_host(&host.name);
         }
         let message = format!(
             "incarnation {incarnation}: {} hosts get plans of this state, whatever they have{held}",
@@ -164,8 +180,10 @@ impl Edit<'_> {
         let running = self.state.fleet.running.iter();
         let moves: Vec<Arc<Operation>> = running
             .filter_map(|id| self.state.fleet.operations.get(id))
-            .filter(|operation| {
-                matches!(&operation.procedure, Procedure::Move(to) if to.stage < MoveStage::Fence)
+            .filter(|operation| match &operation.procedure {
+                Procedure::Move(to) => to.stage < MoveStage::Fence,
+                Procedure::Restore(to) => to.stage <= RestoreStage::Start,
+                Procedure::Converge(_) => false,
             })
             .cloned()
             .collect();
@@ -179,20 +197,46 @@ impl Edit<'_> {
                     copy.role = CopyRole::Fenced { until: None };
                 }
             }
+            // In its place: its host knows whether what was restored is whole, and if it is not, puts back what it has set aside.
+            if matches!(&operation.procedure, Procedure::Restore(to) if to.in_place) {
+                kept.from_backup = None;
+            }
             kept.halted = false;
             kept.hold_ms = None;
             kept.generation += 1;
             self.put_tenant(kept);
             // Nothing is waited for: where the move is over, the old host says that it never runs the tenant again.
-            let why = "the coordinator was rebuilt from an older state in the midst of it; the copy on its new host \
-                       is kept, as it may be newer than the one on the old host";
-            self.end(&operation, OperationState::Failed, why.to_owned());
+            let why = format!(
+                "the coordinator was rebuilt from an older state in the midst of it; {}",
+                what_now(&operation)
+            );
+            self.end(&operation, OperationState::Failed, why);
+        }
+    }
+}
+
+/// What is left of an operation that was cut off, and what to do.
+fn what_now(operation: &Operation) -> String {
+    match &operation.procedure {
+        Procedure::Restore(to) if to.in_place => {
+            "its host knows whether what was restored is whole, and puts back what it has set aside if it is not".to_owned()
+        }
+        // It may have ended since, and people may work with it.
+        Procedure::Restore(_) => format!(
+            "what was restored is kept, as it may be in use by now: look at it, and if it is not whole, purge it and restore again \
+             (`isyctl tenant delete {} --purge`)",
+            operation.tenant().map_or("NAME", TenantName::as_str)
+        ),
+        Procedure::Move(_) | Procedure::Converge(_) => {
+            "the copy on its new host is kept, as it may be newer than the one on the old host".to_owned()
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use isyone_types::ids::HostName;
+
     use super::*;
     use crate::{
         change::Command,
@@ -269,6 +313,65 @@ mod tests {
             bench.create("beta", "small").is_err(),
             "no new tenant is placed on it"
         );
+    }
+
+    /// As a coordinator that was rebuilt begins.
+    fn rebuilt(bench: &mut Bench) {
+        let hosts: Vec<_> = bench.state.fleet.hosts.values().cloned().collect();
+        for host in hosts {
+            let mut unheard = (*host).clone();
+            unheard.unheard = true;
+            let unheard = Arc::new(unheard);
+            let put = Write::Put(RecordValue::Host(unheard.clone()));
+            bench.effects.writes.push(put);
+            bench
+                .state
+                .fleet
+                .hosts
+                .insert(unheard.name.clone(), unheard);
+        }
+    }
+
+    #[test]
+    fn after_a_rebuild_no_number_passes_a_hosts_before_that_was_heard() {
+        let mut bench = Bench::default();
+        let [h1, h2] = ["h1", "h2"].map(|host| bench.host(host, resources(8, 32, 100)));
+        bench.create("alfa", "small").unwrap();
+        let of = |bench: &Bench, host: &HostName| bench.state.fleet.hosts[host].plan_generation;
+        let ours = [of(&bench, &h1), of(&bench, &h2)];
+        rebuilt(&mut bench);
+        let mut bench = restarted(bench);
+        let one_more = Generation::new(0, ours[0].number() + 1);
+        // Whatever the coordinator does meanwhile, of itself or for operators.
+        for _ in 0..3 {
+            for host in [&h1, &h2] {
+                let cordon = |cordoned| Command::CordonHost {
+                    host: host.clone(),
+                    cordoned,
+                };
+                bench.apply(cordon(true)).unwrap();
+                bench.apply(cordon(false)).unwrap();
+            }
+            let restart = Command::RestartTenant {
+                name: name("alfa"),
+                database: false,
+                settings: false,
+                request_id: None,
+            };
+            let _ = bench.apply(restart);
+        }
+        assert_eq!([of(&bench, &h1), of(&bench, &h2)], ours);
+        greet(&mut bench, &h1, one_more);
+        assert_eq!(told(&bench, &EventKind::HostPlanAhead), 1);
+        let mut bench = restarted(bench);
+        greet(&mut bench, &h1, one_more);
+        assert_eq!(of(&bench, &h1), ours[0], "also after another start");
+        // One that has nothing newer goes on, with what has changed.
+        greet(&mut bench, &h2, ours[1]);
+        assert!(of(&bench, &h2) > ours[1] && !bench.state.fleet.hosts[&h2].unheard);
+        // On a coordinator that is stopped, which has heard of nobody.
+        let bench = raised(restarted(bench));
+        assert!(of(&bench, &h1) > one_more && !bench.state.fleet.hosts[&h1].unheard);
     }
 
     #[test]

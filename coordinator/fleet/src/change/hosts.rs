@@ -150,6 +150,8 @@ impl Edit<'_> {
         accepted_generation: Generation,
     ) -> Result<Outcome, ChangeError> {
         let host = self.host(name)?;
+        self.heard(&host, accepted_generation);
+        let host = self.host(name)?;
         let mut seen = self
             .state
             .observed
@@ -157,6 +159,13 @@ impl Edit<'_> {
             .get(name)
             .map(|h| (**h).clone())
             .unwrap_or_default();
+        let able = (hello.makes_backups, hello.proves_backups);
+        if (host.makes_backups, host.proves_backups) != able {
+            let mut host = (*host).clone();
+            (host.makes_backups, host.proves_backups) = able;
+            self.put_host(host);
+            self.touch_host(name); // its plan has them, or no more
+        }
         seen.hello = hello;
         seen.accepted_generation = accepted_generation;
         let trouble = generations::ahead(&host, accepted_generation).unwrap_or_default();

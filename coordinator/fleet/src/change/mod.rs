@@ -5,6 +5,7 @@
 //! Not here: storing and publishing (the coordinator's writer), choosing a host (placement).
 
 pub mod access;
+pub mod backups;
 pub mod certificates;
 mod command;
 mod domains;
@@ -31,13 +32,14 @@ use std::{collections::BTreeSet, sync::Arc};
 use isyone_types::{
     ids::{HostName, TenantName},
     operation::{OperationState, Step},
-    plan::UnixMs,
+    plan::{Lifecycle, UnixMs},
 };
 use uuid::Uuid;
 
 pub(crate) use self::operations::Ask;
 use self::operators::following;
 pub use self::{
+    backups::RestoreTenant,
     command::{
         AccessChange, AddDomains, AskedWith, Command, CreateTenant, Enroll, Outcome, RenewOperator,
         Stamp, User, Whither,
@@ -45,6 +47,7 @@ pub use self::{
     domains::domain_refused,
     error::{ChangeError, WrongAddress},
     spec_change::{SpecChange, SpecField},
+    tenants::{SetMail, SetOdoo},
 };
 use crate::{
     desired::{Host, Tenant},
@@ -110,8 +113,9 @@ impl Edit<'_> {
             Command::RestartTenant {
                 name,
                 database,
+                settings,
                 request_id,
-            } => self.restart_tenant(&name, database, request_id),
+            } => self.restart_tenant(&name, database, settings, request_id),
             Command::SuspendTenant {
                 name,
                 request_id,
@@ -136,6 +140,8 @@ impl Edit<'_> {
                 postgres,
                 request_id,
             } => self.upgrade_tenant(&name, odoo, postgres, request_id),
+            Command::SetMail(set) => self.set_mail(*set),
+            Command::SetOdoo(set) => self.set_odoo(*set),
             Command::DeleteTenant {
                 name,
                 purge,
@@ -163,6 +169,8 @@ impl Edit<'_> {
             } => self.fail_over(&name, is_down, request_id),
             Command::AddStandby { name, on, apart } => self.add_standby(&name, on, apart.as_ref()),
             Command::RemoveStandby { name } => self.remove_standby(&name),
+            Command::ReturnTenant { name, request_id } => self.return_tenant(&name, request_id),
+            Command::RestoreTenant(restore) => self.restore_tenant(*restore),
             Command::EdgesRun { scopes } => self.edges_run(scopes),
             Command::SetAccess { name, change } => self.set_access(&name, *change),
             Command::CancelOperation { id } => self.cancel_operation(id),
@@ -215,6 +223,20 @@ impl Edit<'_> {
             Command::CertificateTrouble(trouble) => self.certificate_trouble(*trouble),
             Command::PutAcmeAccount(account) => self.put_acme_account(*account),
             Command::Reseal(values) => self.reseal(values),
+            Command::PutBackupKeys(keys) => self.put_backup_keys(keys),
+            Command::OrderBackups(turns) => self.order_backups(&turns),
+            Command::EndBackupOrders(orders) => self.end_backup_orders(&orders),
+            Command::AskForBackup(ask) => self.ask_for_backups(*ask),
+            Command::SnapshotsForgotten {
+                tenant,
+                destination,
+                names,
+            } => self.snapshots_forgotten(tenant, &destination, &names),
+            Command::RepositoriesRemoved(tenants) => self.repositories_removed(&tenants),
+            Command::OrderProofs(turns) => self.order_proofs(&turns),
+            Command::EndProofOrders(orders) => self.end_proof_orders(&orders),
+            Command::AskForProofs(tenants) => self.ask_for_proofs(&tenants),
+            Command::BackupsJudged(judged) => self.backups_judged(judged),
             Command::AddDomains(add) => self.add_domains(*add),
             Command::RemoveDomain {
                 name,
@@ -278,8 +300,17 @@ impl Edit<'_> {
     }
 
     /// Stores a tenant after a change that does not concern its host.
-    pub(crate) fn store_tenant(&mut self, tenant: Tenant) -> Arc<Tenant> {
-        if let Some(before) = self.state.fleet.tenants.get(&tenant.name).cloned() {
+    pub(crate) fn store_tenant(&mut self, mut tenant: Tenant) -> Arc<Tenant> {
+        let before = self.state.fleet.tenants.get(&tenant.name).cloned();
+        let ran = before
+            .as_ref()
+            .is_none_or(|before| before.desired == Lifecycle::Running);
+        tenant.rests_since = match tenant.desired {
+            Lifecycle::Running => None,
+            _ if ran => Some(self.stamp.now),
+            _ => tenant.rests_since,
+        };
+        if let Some(before) = before {
             for domain in before
                 .spec
                 .domains
@@ -309,6 +340,7 @@ impl Edit<'_> {
         for (place, _) in tenant.places() {
             self.touch_host(&place.host);
         }
+        self.backups_of_the_gone(tenant);
     }
 
     /// Gives the host's plan a new generation.

@@ -17,6 +17,7 @@ use super::*;
 use crate::{
     desired::{Fleet, HostIndex, domains::DomainTrouble},
     testing::{self, Bench, name, resources},
+    written,
 };
 
 const HOSTS: usize = 4;
@@ -268,6 +269,7 @@ fn report(bench: &Bench, host: &HostName) -> HostReport {
         tenants,
         complete: true,
         jobs: Vec::new(),
+        condition: Default::default(),
     }
 }
 
@@ -360,6 +362,25 @@ fn check(bench: &Bench) {
     );
 }
 
+/// A copy that is brought from one state to another by what lies between them.
+#[derive(Default)]
+struct Copy {
+    of: Fleet,
+    records: written::Records,
+}
+
+impl Copy {
+    fn follow(&mut self, fleet: &Fleet) {
+        self.records.apply(&written::between(&self.of, fleet));
+        self.of = fleet.clone();
+        assert_eq!(written::fleet(self.records.contents()).as_ref(), Ok(fleet));
+        assert!(written::between(fleet, &self.of).is_empty());
+        let mut whole = written::Records::default();
+        whole.apply(&written::everything(fleet));
+        assert_eq!(written::fleet(whole.contents()).as_ref(), Ok(fleet));
+    }
+}
+
 /// Applies all steps; returns how many sleeping tenants were seen, summed over the steps.
 fn walk(steps: Vec<Step>) -> Result<usize, TestCaseError> {
     let mut bench = Bench::default();
@@ -371,7 +392,8 @@ fn walk(steps: Vec<Step>) -> Result<usize, TestCaseError> {
         bench.host(&format!("h{h}"), resources(4, 16, 40));
     }
     let mut slept = 0;
-    for step in steps {
+    let mut copy = Copy::default();
+    for (n, step) in steps.into_iter().enumerate() {
         let Some(command) = command(&mut bench, step) else {
             continue;
         };
@@ -411,6 +433,10 @@ fn walk(steps: Vec<Step>) -> Result<usize, TestCaseError> {
         )
         .unwrap();
         check(&bench);
+        // Now after one change, now after several.
+        if n % 3 != 1 {
+            copy.follow(&bench.state.fleet);
+        }
         slept += bench
             .state
             .fleet

@@ -8,16 +8,15 @@ use std::sync::Arc;
 use isyone_types::{
     disk::DiskState,
     ids::{HostName, TenantName},
-    plan::{Lifecycle, UnixMs},
-    report::{HostReport, TenantProgress, TenantReport},
+    plan::{Before, Lifecycle, UnixMs},
+    report::{HostCondition, HostReport, TenantProgress, TenantReport},
 };
-use uuid::Uuid;
 
 use super::{ChangeError, Edit, Outcome, generations};
 use crate::{
-    desired::{CopyRole, Tenant},
+    desired::{CopyRole, Tenant, TenantBefore},
     event::EventKind,
-    observed::{DISK_KNOWN_MS, TenantObserved},
+    observed::{DISK_KNOWN_MS, TenantObserved, Told},
     views,
 };
 
@@ -35,9 +34,16 @@ impl Edit<'_> {
             .get(host)
             .map(|h| (**h).clone())
             .unwrap_or_default();
+        if seen.reported_at.is_some() {
+            self.tell_mended(host, &seen.condition, &report.condition);
+        }
         seen.take_report(report.resources, &report.docker_error, self.stamp.now);
-        let jobs: Vec<Uuid> = report.jobs.iter().map(|job| job.id).collect();
-        let reported = report.jobs.into_iter().map(|job| (job.id, Arc::new(job)));
+        seen.condition = report.condition;
+        if let Some(networks) = seen.condition.networks.take() {
+            seen.hello.networks = networks;
+        }
+        let jobs: Vec<_> = report.jobs.into_iter().map(Arc::new).collect();
+        let reported = jobs.iter().map(|job| (job.id, job.clone()));
         let counts = generations::follows(&record, &seen);
         // A job of a plan that is not ours must not take an operation of ours past its point of no return.
         seen.jobs = reported.filter(|_| counts).collect();
@@ -45,12 +51,22 @@ impl Edit<'_> {
         if !counts {
             return Ok(Outcome::Done);
         }
-        // A job has its operation's id.
-        jobs.into_iter().for_each(|id| self.drive(id));
+        // A job has its operation's id, or is a backup's.
+        jobs.iter().for_each(|job| self.drive(job.id));
+        self.backup_jobs(host, &jobs);
+        self.proof_jobs(host, &jobs);
         for tenant in report.tenants {
             self.tenant_report(host, tenant);
         }
         Ok(Outcome::Done)
+    }
+
+    /// Records an event about each thing that the host has mended since its report before. Without one, nothing is news.
+    fn tell_mended(&mut self, host: &HostName, then: &HostCondition, now: &HostCondition) {
+        for mended in now.mended.iter().filter(|m| !then.mended.contains(m)) {
+            let message = format!("{}: {}", mended.subject, mended.message);
+            self.event(EventKind::HostMended, None, Some(host), None, message);
+        }
     }
 
     /// Counts only if it is about the tenant's current uid, and the present epoch of its copy on that host.
@@ -83,6 +99,13 @@ impl Edit<'_> {
         let absent = report.absent;
         // Equal, and there already: of ten thousand names, one text each is kept.
         report.name.clone_from(&tenant.name);
+        if let Some(backup) = report
+            .backup
+            .as_deref()
+            .filter(|_| tenant.placement.host == *host)
+        {
+            self.take_backups(&tenant, backup);
+        }
         let seen = TenantObserved {
             host: host.clone(),
             at: self.stamp.now,
@@ -110,11 +133,19 @@ impl Edit<'_> {
         host: &HostName,
         before: Option<&TenantObserved>,
         report: &TenantReport,
-    ) -> Option<(TenantProgress, u64)> {
-        let mut told = before
-            .filter(|b| b.report.uid == report.uid)
-            .and_then(|b| b.told);
-        let trouble = Some((report.progress, report.generation));
+    ) -> Option<Told> {
+        let same = before.filter(|b| b.report.uid == report.uid);
+        let mut told = same.and_then(|b| {
+            let newer = b.report.generation != report.generation;
+            b.told.map(|told| Told {
+                before: told.before || newer,
+                ..told
+            })
+        });
+        let trouble = Some(Told {
+            trouble: report.progress,
+            before: false,
+        });
         match report.progress {
             TenantProgress::Failing | TenantProgress::Unhealthy if told != trouble => {
                 let kind = if report.progress == TenantProgress::Failing {
@@ -259,13 +290,20 @@ impl Edit<'_> {
     }
 
     /// A tenant is as it should be where it lives. Once it has run, its plan says so: a host that lost the data must not
-    /// start an empty tenant. And the time of the copies begins that it has left.
+    /// start an empty tenant. And the time begins of the copies that it has left, and of what it was before a restore.
     fn is_well(&mut self, tenant: &Tenant) {
         // Only what runs shows that the copies are not needed any more.
         let runs = tenant.desired == Lifecycle::Running && !tenant.halted;
         let left = CopyRole::Fenced { until: None };
-        let first = tenant.desired == Lifecycle::Running && tenant.activated_at.is_none();
-        let begins = runs && tenant.copies.iter().any(|copy| copy.role == left);
+        // One that is halted before it ever ran is being filled.
+        let first = runs && tenant.activated_at.is_none();
+        // What it was before a restore: its time begins, or it is what was asked for.
+        let timeless = |before: &TenantBefore| before.until.is_none() && before.is_kept();
+        let over =
+            |before: &TenantBefore| !before.is_kept() && before.host == tenant.placement.host;
+        let before = tenant.before.as_ref().filter(|_| runs);
+        let begins = runs && tenant.copies.iter().any(|copy| copy.role == left)
+            || before.is_some_and(|before| timeless(before) || over(before));
         if !(first || begins) {
             return; // as nearly every report says of nearly every tenant
         }
@@ -279,7 +317,19 @@ impl Edit<'_> {
                 copy.role = CopyRole::Fenced { until: Some(until) };
             }
         }
-        self.put_tenant(well);
+        let mut returned = false;
+        if let Some(before) = well.before.as_mut().filter(|_| runs) {
+            if timeless(before) {
+                before.until = Some(until);
+            } else if over(before) {
+                returned = matches!(before.wish, Before::Return(_));
+                well.before = None;
+            }
+        }
+        let well = self.put_tenant(well);
+        if returned {
+            self.back_up_soon(&well);
+        }
     }
 
     /// A host has removed its copy on order. With the last one the tenant is forgotten.

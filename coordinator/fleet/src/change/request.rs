@@ -29,14 +29,19 @@ fn asked(command: &Command) -> Option<Value> {
         Command::RestartTenant {
             name,
             database,
+            settings,
             request_id,
-        } => of(request_id, name, &|| json!(database)),
+        } => of(request_id, name, &|| match settings {
+            true => json!([database, settings]),
+            false => json!(database),
+        }),
         Command::SuspendTenant {
             name,
             cancel_running,
             request_id,
         } => of(request_id, name, &|| json!(cancel_running)),
         Command::ResumeTenant { name, request_id }
+        | Command::ReturnTenant { name, request_id }
         | Command::UndeleteTenant { name, request_id } => of(request_id, name, &|| Value::Null),
         Command::ResizeTenant {
             name,
@@ -71,6 +76,14 @@ fn asked(command: &Command) -> Option<Value> {
             is_down,
             request_id,
         } => of(request_id, name, &|| json!(is_down)),
+        Command::SetMail(set) => of(&set.request_id, &set.name, &|| {
+            json!([set.mail, set.secrets.is_some()])
+        }),
+        Command::SetOdoo(set) => of(&set.request_id, &set.name, &|| json!([set.set, set.unset])),
+        Command::RestoreTenant(r) => of(&r.request_id, &r.name, &|| {
+            let (source, to) = (&r.source, format!("{:?}", r.wanted));
+            json!([source, to, r.destination, r.host, r.live])
+        }),
         Command::AddDomains(add) => of(&add.request_id, &add.name, &|| {
             json!([add.domains, add.primary])
         }),
@@ -93,6 +106,7 @@ mod tests {
             digest(&Command::RestartTenant {
                 name: crate::testing::name("alfa"),
                 database,
+                settings: false,
                 request_id: key.map(ToOwned::to_owned),
             })
         };
@@ -100,6 +114,13 @@ mod tests {
         assert!(restart(false, Some("r1")).is_some());
         assert_eq!(restart(false, Some("r1")), restart(false, Some("r2")));
         assert_ne!(restart(false, Some("r1")), restart(true, Some("r1")));
+        let settings = digest(&Command::RestartTenant {
+            name: crate::testing::name("alfa"),
+            database: false,
+            settings: true,
+            request_id: Some("r1".to_owned()),
+        });
+        assert_ne!(settings, restart(false, Some("r1")));
         assert_eq!(digest(&Command::Tick), None);
     }
 }

@@ -12,6 +12,7 @@ use super::{ChangeError, Edit, Outcome};
 use crate::{
     desired::{
         Sealed, Tenant,
+        backups::BackupKey,
         certificates::{AcmeAccount, EdgeCertificate},
     },
     written::{RecordValue, Write},
@@ -26,6 +27,8 @@ pub enum SealedOf {
     Certificate(String),
     /// The account with the certificate authority.
     AcmeAccount,
+    /// The key of a tenant's backups, by the tenant's uid.
+    BackupKey(Uuid),
 }
 
 /// A value that was sealed anew.
@@ -60,6 +63,15 @@ impl Edit<'_> {
                         let write = RecordValue::Certificate(resealed.clone());
                         self.effects.writes.push(Write::Put(write));
                         self.state.fleet.certificates.insert(name, resealed);
+                    }
+                }
+                SealedOf::BackupKey(tenant) => {
+                    let known = self.state.fleet.backup_keys.get(&tenant).cloned();
+                    if let Some(known) = known.filter(|k| k.key == was) {
+                        self.put_backup_key(BackupKey {
+                            key: now,
+                            ..(*known).clone()
+                        });
                     }
                 }
                 SealedOf::AcmeAccount => {
@@ -109,6 +121,7 @@ mod tests {
             reseal(alfa(Uuid::nil()), &before.secrets.0),
             reseal(SealedOf::Certificate("none".to_owned()), "x"),
             reseal(SealedOf::AcmeAccount, "x"),
+            reseal(SealedOf::BackupKey(before.uid), "x"),
         ] {
             bench.apply(refused).unwrap();
             assert_eq!(bench.state.fleet.tenants["alfa"].secrets, before.secrets);

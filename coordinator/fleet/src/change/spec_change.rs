@@ -21,6 +21,7 @@ pub enum SpecField {
     Host,
     HostLabels,
     AdminLogin,
+    Signup,
 }
 
 impl SpecField {
@@ -39,6 +40,7 @@ impl SpecField {
             Self::Host => "host",
             Self::HostLabels => "host_labels",
             Self::AdminLogin => "admin_login",
+            Self::Signup => "signup",
         }
     }
 
@@ -57,17 +59,19 @@ impl SpecField {
             Self::Host => "--host",
             Self::HostLabels => "--label",
             Self::AdminLogin => "--login",
+            Self::Signup => "--signup",
         }
     }
 
     /// The fields that take effect only at the first start, in the order in which a refusal names them. Another image is an
     /// upgrade, an operation of its own, which its host can refuse (PostgreSQL's files, Odoo's version).
-    pub const FIXED: [Self; 9] = [
+    pub const FIXED: [Self; 10] = [
         Self::Language,
         Self::Country,
         Self::TimeZone,
         Self::Modules,
         Self::AdminLogin,
+        Self::Signup,
         Self::Host,
         Self::Edition,
         Self::OdooImage,
@@ -128,6 +132,7 @@ fn shown(field: SpecField, spec: &TenantSpec) -> String {
             .map_or_else(|| "any".to_owned(), ToString::to_string),
         F::HostLabels => list(spec.host_labels.iter().map(|(k, v)| format!("{k}={v}"))),
         F::AdminLogin => spec.admin_login.to_string(),
+        F::Signup => if spec.signup { "open" } else { "closed" }.to_owned(),
     }
 }
 
@@ -147,6 +152,7 @@ pub(super) fn between(old: &TenantSpec, new: &TenantSpec) -> Vec<SpecChange> {
         F::Host,
         F::HostLabels,
         F::AdminLogin,
+        F::Signup,
     ];
     let change = |field| {
         let (from, to) = (shown(field, old), shown(field, new));

@@ -8,7 +8,7 @@ use std::iter::Peekable;
 use imbl::OrdSet;
 use isyone_types::{
     ids::{HostName, TenantName},
-    plan::{Lifecycle, UnixMs},
+    plan::{Before, Lifecycle, UnixMs},
 };
 use uuid::Uuid;
 
@@ -35,6 +35,7 @@ impl Edit<'_> {
         if self.stamp.now >= self.state.quarantine_hold_until {
             self.end_quarantines();
             self.let_fenced_copies_go();
+            self.delete_keys();
         }
         if self.stamp.now >= self.state.sleep_hold_until {
             self.put_to_sleep();
@@ -151,7 +152,7 @@ impl Edit<'_> {
         }
     }
 
-    /// Removes fenced copies whose time is over. Those of deleted tenants go with them, or stay when they are brought back.
+    /// Removes fenced copies whose time is over, and what was set aside by a restore. Those of deleted tenants go with them, or stay when they are brought back.
     fn let_fenced_copies_go(&mut self) {
         let now = self.stamp.now;
         for name in self.due_copies() {
@@ -164,6 +165,12 @@ impl Edit<'_> {
                     copy.role = CopyRole::Discarded;
                 }
             }
+            if let Some(before) = &mut tenant.before
+                && let Before::Keep(restore) = before.wish
+                && before.until.is_some_and(|until| until <= now)
+            {
+                before.wish = Before::Remove(restore);
+            }
             tenant.generation += 1;
             self.put_tenant(tenant);
         }
@@ -175,10 +182,7 @@ impl Edit<'_> {
         #[cfg(feature = "planted")]
         if planted::has(planted::Bug::ClockDecides) {
             let all = fleet.tenants.values();
-            let over = all.filter(|t| {
-                t.fenced_until()
-                    .is_some_and(|until| until <= self.stamp.now)
-            });
+            let over = all.filter(|t| t.lets_go_at().is_some_and(|until| until <= self.stamp.now));
             return over.map(|tenant| tenant.name.clone()).collect();
         }
         due(&fleet.fenced, self.stamp.now)

@@ -1,5 +1,5 @@
 //! Indexes computed from the Fleet's records and updated with each change of them: what is placed on each host, who
-//! owns a domain, when quarantines end, which operations have ended.
+//! owns a domain, when quarantines end, which operations have ended, what each host proves.
 //!
 //! The same records always give the same indexes, in whatever order they came
 //! (test: `indexes_are_what_records_make_them`).
@@ -15,7 +15,10 @@ use isyone_types::{
 };
 use uuid::Uuid;
 
-use super::{CopyRole, Fleet, Tenant, TenantPlacement};
+use super::{
+    CopyRole, Fleet, Tenant, TenantPlacement,
+    backups::{BackupKey, TenantBackups},
+};
 use crate::operation::Operation;
 
 /// What is placed on a host.
@@ -116,7 +119,7 @@ impl Tenant {
 
     /// Its entry in [`Fleet::fenced`].
     fn fenced(&self) -> Option<(UnixMs, TenantName)> {
-        let until = self.fenced_until().filter(|_| !self.is_deleted())?;
+        let until = self.lets_go_at().filter(|_| !self.is_deleted())?;
         Some((until, self.name.clone()))
     }
 
@@ -184,6 +187,63 @@ impl Fleet {
         }
         if let Some(entry) = tenant.fenced() {
             self.fenced.remove(&entry);
+        }
+    }
+
+    /// Inserts or replaces the key of a tenant's backups and updates the index.
+    pub fn put_backup_key(&mut self, key: Arc<BackupKey>) {
+        let end = key.delete_at.map(|at| (at, key.tenant));
+        if let Some(old) = self.backup_keys.insert(key.tenant, key) {
+            self.forget_end(&old);
+        }
+        self.key_ends.extend(end);
+    }
+
+    /// Removes the key of a tenant's backups and its index entry.
+    pub fn remove_backup_key(&mut self, tenant: Uuid) {
+        if let Some(old) = self.backup_keys.remove(&tenant) {
+            self.forget_end(&old);
+        }
+    }
+
+    /// Inserts or replaces what was backed up of a tenant and updates the index.
+    pub fn put_backups(&mut self, of: Arc<TenantBackups>) {
+        let proving = of
+            .proving
+            .as_ref()
+            .map(|order| (order.host.clone(), of.tenant));
+        if let Some(old) = self.backups.insert(of.tenant, of) {
+            self.forget_proving(&old);
+        }
+        self.proving.extend(proving);
+    }
+
+    /// Removes what was backed up of a tenant, and its index entry.
+    pub fn remove_backups(&mut self, tenant: Uuid) {
+        if let Some(old) = self.backups.remove(&tenant) {
+            self.forget_proving(&old);
+        }
+    }
+
+    fn forget_proving(&mut self, of: &TenantBackups) {
+        if let Some(order) = &of.proving {
+            self.proving.remove(&(order.host.clone(), of.tenant));
+        }
+    }
+
+    /// Tenants of which a host proves a backup now, by uid.
+    pub fn proving_at(&self, host: &HostName) -> impl Iterator<Item = &Uuid> {
+        let from = (host.clone(), Uuid::nil());
+        let there = self
+            .proving
+            .range(from..)
+            .take_while(move |(at, _)| at == host);
+        there.map(|(_, tenant)| tenant)
+    }
+
+    fn forget_end(&mut self, key: &BackupKey) {
+        if let Some(at) = key.delete_at {
+            self.key_ends.remove(&(at, key.tenant));
         }
     }
 

@@ -4,7 +4,9 @@
 //! Persistent maps throughout: a clone is a snapshot and costs a few pointers, whatever the fleet's size.
 //! Not here: how it changes (change), how the indexes are kept true (index), and what hosts report (observed).
 
+pub mod backups;
 pub mod certificates;
+mod copies;
 pub mod domains;
 mod index;
 mod standby;
@@ -13,18 +15,25 @@ mod stragglers;
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use imbl::{OrdMap, OrdSet, ordmap::DiffItem};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use isyone_types::{
     generation::Generation,
     identity::{CertificateInfo, Identity, OperatorRole},
     ids::{HostName, ShortName, TenantName},
+    mail::Mail,
+    odoo::OdooSettings,
     plan::{ImagesAsked, Lifecycle, UnixMs},
     spec::{Domain, LabelKey, LabelValue, Size, TenantSpec},
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use self::{index::HostIndex, standby::Standby, stragglers::Stragglers};
+pub use self::{
+    copies::{CopyRole, MAX_COPIES, TenantBefore, TenantCopy, TenantPlacement},
+    index::HostIndex,
+    standby::Standby,
+    stragglers::Stragglers,
+};
 use crate::{event::EventLog, operation::Operation};
 
 /// Sealed bytes, as base64 so that a JSON record stays readable.
@@ -37,52 +46,6 @@ impl std::fmt::Debug for Sealed {
         f.write_str("[sealed]")
     }
 }
-
-/// Where a tenant runs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TenantPlacement {
-    pub host: HostName,
-    /// Rises with each move; an agent never starts a tenant with an epoch below the highest it has seen.
-    pub epoch: u64,
-    /// The tenant's network there.
-    pub subnet: Ipv4Net,
-    /// Published port of Odoo's HTTP server.
-    pub http_port: u16,
-    /// Published port of Odoo's gevent server.
-    pub websocket_port: u16,
-    /// Why this host was chosen, in one sentence.
-    pub reason: Box<str>,
-    /// When it was chosen.
-    pub at: UnixMs,
-}
-
-/// What a copy of a tenant is that lies beside the one that lives.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CopyRole {
-    /// It is being filled, and may take over.
-    Incoming,
-    /// It lived here before, and is kept until then in case something is missed. It never starts again. `None`: for as
-    /// long as the tenant has not been well in its new place.
-    Fenced { until: Option<UnixMs> },
-    /// It is being removed, and never was the tenant's only copy.
-    Discarded,
-    /// It is kept up, and may take over.
-    Standby(Standby),
-}
-
-/// A copy of a tenant on another host than the one where it lives.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TenantCopy {
-    pub place: TenantPlacement,
-    pub role: CopyRole,
-    /// What becomes of requests that still come there.
-    #[serde(default, skip_serializing_if = "Stragglers::are_refused")]
-    pub stragglers: Stragglers,
-}
-
-/// Most copies of a tenant beside the one that lives: one on its way, and some that are kept or being removed.
-pub const MAX_COPIES: usize = 4;
 
 /// One customer's tenant, as wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,9 +67,18 @@ pub struct Tenant {
     pub odoo_restarts: u64,
     /// Number of restarts of PostgreSQL requested so far.
     pub postgres_restarts: u64,
+    /// How often its settings were asked to be written anew so far.
+    #[serde(default, skip_serializing_if = "isyone_types::plan::is_default")]
+    pub settings_asked: u64,
     /// When its images were last asked for anew.
     #[serde(default, skip_serializing_if = "ImagesAsked::is_never")]
     pub images_asked: ImagesAsked,
+    /// How its Odoo sends mail; `None`: as its plan or the fleet does. The password is among its secrets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mail: Option<Box<Mail>>,
+    /// Settings of its Odoo, in place of its plan's and the fleet's.
+    #[serde(default, skip_serializing_if = "OdooSettings::is_empty")]
+    pub odoo: OdooSettings,
     /// Its passwords, sealed for its `uid`.
     pub secrets: Sealed,
     pub created_at: UnixMs,
@@ -129,8 +101,7 @@ pub struct Tenant {
     /// Since when it sleeps: it was suspended because nobody used it, and the next visitor wakes it.
     #[serde(default)]
     pub asleep_since: Option<UnixMs>,
-    /// Recorded when it last fell asleep: when a user had last been active before that. `None`: never, as far as is
-    /// known.
+    /// Recorded when it last fell asleep: when a user had last been active before that. `None`: never, as is known.
     #[serde(default)]
     pub last_active_at: Option<UnixMs>,
     /// When it was last woken, resumed or undeleted; `None`: not since it was created.
@@ -149,6 +120,15 @@ pub struct Tenant {
     /// ones. 0 in records of before: then the copies' own count.
     #[serde(default)]
     pub last_epoch: u64,
+    /// The restore that fills it from a backup. Until it has run once, that is where its data comes from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_backup: Option<Uuid>,
+    /// What it was before it was last restored in its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<TenantBefore>,
+    /// Since when it does not run, by anybody's wish; `None` while it should, and in records of a version before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rests_since: Option<UnixMs>,
 }
 
 /// Who the edge lets in to a tenant. The default is everybody.
@@ -231,6 +211,15 @@ pub struct Host {
     /// in records of a version before are approved.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pending: bool,
+    /// Its agent makes backups: one of a version before is ordered none. Stored because plans depend on it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub makes_backups: bool,
+    /// Likewise, it proves backups.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub proves_backups: bool,
+    /// Not heard since the coordinator was rebuilt: until then its plan's number stands still, so that it cannot pass the host's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unheard: bool,
     /// Rises with each change to its plan.
     pub plan_generation: Generation,
     pub joined_at: UnixMs,
@@ -320,6 +309,10 @@ pub struct Fleet {
     /// The highest generation of a host that was removed. One that joins starts above it: it may be the same machine,
     /// whose agent still has that plan.
     pub retired_generation: Generation,
+    /// Keys of tenants' backups, by the tenant's uid; until the time of what was kept of it is over.
+    pub backup_keys: OrdMap<Uuid, Arc<backups::BackupKey>>,
+    /// What was backed up, by the tenant's uid; as long as there is a key.
+    pub backups: OrdMap<Uuid, Arc<backups::TenantBackups>>,
     /// Computed: what is placed on each host; hosts without tenants are not in it.
     pub by_host: OrdMap<HostName, HostIndex>,
     /// Computed: which tenant owns a host name (only customers' domains; platform names follow from tenant names).
@@ -339,6 +332,10 @@ pub struct Fleet {
     pub standbys: OrdSet<TenantName>,
     /// Computed: tenants in quarantine, ordered by its end; not those that are held.
     pub quarantines: OrdSet<(UnixMs, TenantName)>,
+    /// Computed: keys of backups of tenants that are gone, ordered by the time when they are deleted.
+    pub key_ends: OrdSet<(UnixMs, Uuid)>,
+    /// Computed: proofs under way, by their host and the tenant's uid.
+    pub proving: OrdSet<(HostName, Uuid)>,
 }
 
 /// Why a certificate is refused although our CA signed it.
@@ -452,13 +449,9 @@ impl Tenant {
         ends.min()
     }
 
-    /// The time of the copies that it has left begins anew, once it is well where it lives.
-    pub(crate) fn keep_copies_until_well(&mut self) {
-        for copy in &mut self.copies {
-            if let CopyRole::Fenced { until } = &mut copy.role {
-                *until = None;
-            }
-        }
+    /// Whether a restore is under way that fills its volumes.
+    pub fn is_being_filled(&self) -> bool {
+        self.halted && self.from_backup == Some(self.operation)
     }
 
     /// Whether memory and CPU are reserved for it. Suspended tenants keep theirs, so that resume cannot fail.

@@ -5,7 +5,7 @@
 
 use std::{cmp::Reverse, num::NonZeroU64, sync::Arc};
 
-use imbl::{OrdMap, OrdSet};
+use imbl::{OrdMap, OrdSet, ordmap::DiffItem};
 
 use super::Event;
 
@@ -155,6 +155,20 @@ impl EventLog {
     pub fn after(&self, sequence: u64) -> impl Iterator<Item = &Arc<Event>> {
         let from = sequence.saturating_add(1);
         self.all.range(from..).map(|(_, kept)| &kept.event)
+    }
+
+    /// What is new since `before`, oldest first, and the numbers of what was forgotten since.
+    pub(crate) fn since(&self, before: &Self) -> (Vec<Arc<Event>>, Vec<u64>) {
+        let (mut new, mut forgotten) = (Vec::new(), Vec::new());
+        for item in before.all.diff(&self.all) {
+            match item {
+                DiffItem::Add(_, kept) => new.push(kept.event.clone()),
+                DiffItem::Remove(sequence, _) => forgotten.push(*sequence),
+                // Only its owner's next one is another.
+                DiffItem::Update { .. } => {}
+            }
+        }
+        (new, forgotten)
     }
 
     pub fn last(&self) -> Option<&Arc<Event>> {

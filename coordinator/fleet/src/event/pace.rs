@@ -31,10 +31,14 @@ enum Family {
     Memory,
     Volumes,
     Disk,
+    /// Whether a tenant's backups are made.
+    Backups,
     /// Whether a tenant answers through an edge.
     Answers,
     HostState,
     HostPlan,
+    /// What a host has mended by itself.
+    HostMended,
     /// Whether a host's tenants answer through an edge.
     HostAnswers,
 }
@@ -53,12 +57,20 @@ impl Family {
             | EventKind::TenantDiskFull
             | EventKind::TenantDatabaseStopped
             | EventKind::TenantDiskFreed => Self::Disk,
+            EventKind::BackupDamaged
+            | EventKind::BackupFailed
+            | EventKind::BackupIncomplete
+            | EventKind::BackupLate
+            | EventKind::BackupProofFailed
+            | EventKind::BackupPruneFailed
+            | EventKind::BackupRecovered => Self::Backups,
             EventKind::TenantUnreachable | EventKind::TenantReachable => Self::Answers,
             EventKind::HostUnknown
             | EventKind::HostReady
             | EventKind::HostDegraded
             | EventKind::HostSuspect
             | EventKind::HostLost => Self::HostState,
+            EventKind::HostMended => Self::HostMended,
             EventKind::HostPlanAhead | EventKind::HostPlanRefused => Self::HostPlan,
             EventKind::HostUnreachable | EventKind::HostReachable => Self::HostAnswers,
             _ => return None,

@@ -4,12 +4,11 @@
 //! Not here: what follows a stage (procedures), how an operation begins, is cancelled and ends (change), and what is
 //! waited for at the moment (procedures, from what is observed).
 
+mod relocation;
 mod routes;
 mod stored;
 #[cfg(test)]
 mod tests;
-
-use std::net::SocketAddr;
 
 use isyone_types::{
     ids::{HostName, TenantName},
@@ -20,8 +19,11 @@ use isyone_types::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use self::routes::RoutesDue;
-use crate::event::is_the_platform;
+pub use self::{
+    relocation::{Live, MoveStage, Relocation},
+    routes::RoutesDue,
+};
+use crate::{backups::RestorePoint, event::is_the_platform};
 
 /// What an operation is for, in the words of whoever asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -48,12 +50,15 @@ pub enum OperationKind {
     Purge,
     /// Takes it to another host.
     Move,
+    /// Brings it back from a backup, as a new tenant. Not `restore`, which records of before say of an undelete.
+    #[serde(rename = "restore_backup")]
+    Restore,
     /// Changes its images, or finds out anew what they are.
     Upgrade,
 }
 
 impl OperationKind {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Create,
         Self::Update,
         Self::Restart,
@@ -64,6 +69,7 @@ impl OperationKind {
         Self::Undelete,
         Self::Purge,
         Self::Move,
+        Self::Restore,
         Self::Upgrade,
     ];
 
@@ -80,18 +86,20 @@ impl OperationKind {
             Self::Undelete => "undelete",
             Self::Purge => "purge",
             Self::Move => "move",
+            Self::Restore => "restore",
             Self::Upgrade => "upgrade",
         }
     }
 }
 
 /// How long an operation usually takes at most, milliseconds. A create may have to fetch images of some GB over a slow
-/// line, as may an upgrade, and install a hundred modules; a move copies data at a bounded rate; everything else is a matter of minutes.
+/// line, as may an upgrade, and install a hundred modules; a move or a restore brings data at a bounded rate; everything else is a
+/// matter of minutes.
 pub fn deadline_ms(kind: OperationKind) -> i64 {
     const MINUTE: i64 = 60_000;
     match kind {
         OperationKind::Create | OperationKind::Update | OperationKind::Upgrade => 60 * MINUTE,
-        OperationKind::Move => 24 * 60 * MINUTE,
+        OperationKind::Move | OperationKind::Restore => 24 * 60 * MINUTE,
         OperationKind::Restart
         | OperationKind::Suspend
         | OperationKind::Resume
@@ -160,25 +168,21 @@ pub enum ConvergeStage {
     Back,
 }
 
-/// The stages of a move; one of a tenant that is stopped for it has no [`MoveStage::Follow`]. Until [`MoveStage::Fence`] the tenant lives on the old host, and going back is possible.
+/// The stages of a restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum MoveStage {
-    /// The new host makes room: network, volumes.
-    Prepare,
-    /// The tenant runs on, and the new host brings a copy of it and keeps that up.
-    Follow,
-    /// The old host stops the tenant.
+pub enum RestoreStage {
+    /// In its place: the host stops the tenant.
     Stop,
-    /// The new host fetches the data.
-    Copy,
-    /// The point of no return is behind: the old host records that it never runs the tenant again, whoever asks.
-    Fence,
-    /// The new host starts the tenant.
+    /// The host makes room: volumes that are empty.
+    Prepare,
+    /// The host fetches the backup and the log, and its PostgreSQL recovers them.
+    Fetch,
+    /// The host starts the tenant.
     Start,
-    /// The edges take up the new route.
+    /// The edges take up its route.
     Route,
-    /// It was cancelled or failed: the old host starts the tenant again, the new one removes its copy.
+    /// It was cancelled or failed: the host removes what it has made.
     Back,
 }
 
@@ -194,41 +198,26 @@ pub struct Converge {
     pub back: WayBack,
 }
 
-/// A tenant goes to another host: it is stopped, copied, and started there.
+/// A tenant is filled from another one's backup, and started. Until it has started, going back removes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Relocation {
-    pub from: HostName,
-    pub to: HostName,
-    /// The generation that the stage's hosts must report.
+pub struct Restoration {
+    /// The host that does so.
+    pub host: HostName,
+    /// What is restored is called, or was, and its uid.
+    pub source: TenantName,
+    pub source_uid: Uuid,
+    /// From where, and how far.
+    pub point: RestorePoint,
+    /// What comes is another tenant's, and gets this one's keys and address.
+    pub rekey: bool,
+    /// It is neutralised before it is used.
+    pub neutralise: bool,
+    /// It takes the place of what the tenant has, which is set aside on the same host.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_place: bool,
+    /// The generation that the host must report.
     pub generation: u64,
-    pub stage: MoveStage,
-    /// Where the old host's agent listens for the new one's. Recorded when copying begins, as plans show it; `None`: the
-    /// data goes through the coordinator.
-    pub source: Option<SocketAddr>,
-    /// Until when the new host may fetch; recorded when the stage `copy` begins, and again when the host begins to copy.
-    pub leave_until: UnixMs,
-    /// When the new host was first seen to copy, and not to have it in its queue. Not in records of a version before.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub copying_since: Option<UnixMs>,
-    /// The tenant runs while it is copied. `None`: it is stopped for as long as that takes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub live: Option<Live>,
-    /// The old host is lost: the copy takes over as it is.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub lost: bool,
-}
-
-/// How a tenant moves that runs on while it is copied.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Live {
-    /// Longest pause that whoever asked accepts, milliseconds: it is not stopped while the estimate is longer.
-    pub max_pause_ms: u32,
-    /// When it was stopped, and requests began to be held.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub held_at: Option<UnixMs>,
-    /// It goes to where its standby is, which it is again if this is taken back.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub switches: bool,
+    pub stage: RestoreStage,
 }
 
 /// Work as a machine: which one, and at which stage.
@@ -237,6 +226,7 @@ pub struct Live {
 pub enum Procedure {
     Converge(Converge),
     Move(Relocation),
+    Restore(Box<Restoration>),
 }
 
 /// A stage of any procedure.
@@ -244,11 +234,12 @@ pub enum Procedure {
 pub enum Stage {
     Converge(ConvergeStage),
     Move(MoveStage),
+    Restore(RestoreStage),
 }
 
 impl Stage {
     /// All stages of all procedures: tests walk them, so that a new one is covered without being named there.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 17] = [
         Self::Converge(ConvergeStage::Host),
         Self::Converge(ConvergeStage::Route),
         Self::Converge(ConvergeStage::Back),
@@ -260,20 +251,31 @@ impl Stage {
         Self::Move(MoveStage::Start),
         Self::Move(MoveStage::Route),
         Self::Move(MoveStage::Back),
+        Self::Restore(RestoreStage::Stop),
+        Self::Restore(RestoreStage::Prepare),
+        Self::Restore(RestoreStage::Fetch),
+        Self::Restore(RestoreStage::Start),
+        Self::Restore(RestoreStage::Route),
+        Self::Restore(RestoreStage::Back),
     ];
 
     /// Its name for people and programs.
     pub fn word(self) -> &'static str {
         match self {
             Self::Converge(ConvergeStage::Host) => "host",
-            Self::Move(MoveStage::Prepare) => "prepare",
+            Self::Move(MoveStage::Prepare) | Self::Restore(RestoreStage::Prepare) => "prepare",
             Self::Move(MoveStage::Follow) => "follow",
-            Self::Move(MoveStage::Stop) => "stop",
+            Self::Move(MoveStage::Stop) | Self::Restore(RestoreStage::Stop) => "stop",
             Self::Move(MoveStage::Copy) => "copy",
             Self::Move(MoveStage::Fence) => "fence",
-            Self::Move(MoveStage::Start) => "start",
-            Self::Converge(ConvergeStage::Route) | Self::Move(MoveStage::Route) => "route",
-            Self::Converge(ConvergeStage::Back) | Self::Move(MoveStage::Back) => "back",
+            Self::Restore(RestoreStage::Fetch) => "fetch",
+            Self::Move(MoveStage::Start) | Self::Restore(RestoreStage::Start) => "start",
+            Self::Converge(ConvergeStage::Route)
+            | Self::Move(MoveStage::Route)
+            | Self::Restore(RestoreStage::Route) => "route",
+            Self::Converge(ConvergeStage::Back)
+            | Self::Move(MoveStage::Back)
+            | Self::Restore(RestoreStage::Back) => "back",
         }
     }
 
@@ -281,7 +283,9 @@ impl Stage {
     pub fn is_route(self) -> bool {
         matches!(
             self,
-            Self::Converge(ConvergeStage::Route) | Self::Move(MoveStage::Route)
+            Self::Converge(ConvergeStage::Route)
+                | Self::Move(MoveStage::Route)
+                | Self::Restore(RestoreStage::Route)
         )
     }
 
@@ -289,7 +293,9 @@ impl Stage {
     pub fn is_back(self) -> bool {
         matches!(
             self,
-            Self::Converge(ConvergeStage::Back) | Self::Move(MoveStage::Back)
+            Self::Converge(ConvergeStage::Back)
+                | Self::Move(MoveStage::Back)
+                | Self::Restore(RestoreStage::Back)
         )
     }
 }
@@ -299,6 +305,7 @@ impl Procedure {
         match self {
             Self::Converge(converge) => Stage::Converge(converge.stage),
             Self::Move(relocation) => Stage::Move(relocation.stage),
+            Self::Restore(restoration) => Stage::Restore(restoration.stage),
         }
     }
 
@@ -307,6 +314,8 @@ impl Procedure {
         match self {
             Self::Converge(converge) => converge.back != WayBack::None,
             Self::Move(relocation) => relocation.stage < MoveStage::Fence,
+            // Nothing else was there before.
+            Self::Restore(_) => true,
         }
     }
 
@@ -315,6 +324,7 @@ impl Procedure {
         match self {
             Self::Converge(converge) => &converge.host,
             Self::Move(relocation) => &relocation.to,
+            Self::Restore(restoration) => &restoration.host,
         }
     }
 
@@ -323,6 +333,7 @@ impl Procedure {
         match self {
             Self::Converge(converge) => converge.generation,
             Self::Move(relocation) => relocation.generation,
+            Self::Restore(restoration) => restoration.generation,
         }
     }
 }

@@ -82,7 +82,7 @@ proptest! {
     /// A slot is found as long as one is free, and never one that overlaps the host's own networks.
     #[test]
     fn networks_avoid_the_hosts_own(avoid in 0u32..16, taken in prop::collection::btree_set(0u32..16, 0..16)) {
-        let network = Network { tenant_range: name("10.200.0.0/24"), subnet_prefix: 28, first_port: 20_000, last_port: 20_031, closed: Vec::new(), mail_relays: Vec::new() };
+        let network = Network { tenant_range: name("10.200.0.0/24"), subnet_prefix: 28, first_port: 20_000, last_port: 20_031, closed: Vec::new(), mail_relays: Vec::new(), mtu: None };
         let base = u32::from(std::net::Ipv4Addr::new(10, 200, 0, 0));
         let avoided = Ipv4Net::new(std::net::Ipv4Addr::from(base + avoid * 16), 28).unwrap();
         let mut index = HostIndex::default();

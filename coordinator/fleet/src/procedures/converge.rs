@@ -20,19 +20,20 @@ fn changes_the_route(kind: OperationKind) -> bool {
         | OperationKind::Delete
         | OperationKind::Undelete
         | OperationKind::Move
+        | OperationKind::Restore
         | OperationKind::Upgrade => true,
         OperationKind::Restart | OperationKind::Purge => false,
     }
 }
 
 pub(super) fn advance(scene: &Scene<'_>, converge: &Converge) -> Advance {
+    if let Some(why) = refused(scene, converge) {
+        return Advance::GoBack(why);
+    }
     match converge.stage {
-        ConvergeStage::Host if !has_converged(scene, converge) => {
-            match failed_upgrade(scene, converge) {
-                Some(back) => back,
-                None => scene.wait_for(who_is_missing(scene, converge)),
-            }
-        }
+        ConvergeStage::Host if !has_converged(scene, converge) => failed_upgrade(scene, converge)
+            .or_else(|| hopeless(scene, converge))
+            .unwrap_or_else(|| scene.wait_for(who_is_missing(scene, converge))),
         ConvergeStage::Host if changes_the_route(scene.operation.kind) && !is_going(scene) => {
             Advance::Next {
                 procedure: Procedure::Converge(Converge {
@@ -52,9 +53,42 @@ pub(super) fn advance(scene: &Scene<'_>, converge: &Converge) -> Advance {
             scene.wait_for(&converge.host)
         }
         ConvergeStage::Back if has_converged(scene, converge) => Advance::BackDone,
+        // Whoever could not be started stays stopped, and has nothing more to come to.
+        ConvergeStage::Back if hopeless(scene, converge).is_some() => Advance::BackDone,
         // Who was not well before an upgrade is not well after it, either.
         ConvergeStage::Back if given_up(scene, converge).is_some() => Advance::BackDone,
         ConvergeStage::Back => scene.wait_for(who_is_missing(scene, converge)),
+    }
+}
+
+/// Why a create cannot go on, where its host says that another one is needed: the half-made tenant goes, nothing was in it, and
+/// its name is free again.
+fn refused(scene: &Scene<'_>, converge: &Converge) -> Option<String> {
+    let creates = scene.operation.kind == OperationKind::Create;
+    if !creates || converge.stage != ConvergeStage::Host || has_converged(scene, converge) {
+        return None;
+    }
+    scene.unfit(&converge.host).map(str::to_owned)
+}
+
+/// The end, where the host says that only a person can help, such as when the data is gone: who waits for it waits for ever.
+fn hopeless(scene: &Scene<'_>, converge: &Converge) -> Option<Advance> {
+    let why = scene.blocked(&converge.host)?;
+    match scene.operation.kind {
+        OperationKind::Resume
+        | OperationKind::Undelete
+        | OperationKind::Restart
+        | OperationKind::Restore => Some(Advance::GoBack(why.to_owned())),
+        // It is stopped all the same: hosts say what is missing of a tenant that does not run once all else is done.
+        OperationKind::Suspend | OperationKind::Delete => Some(Advance::Done {
+            detail: why.to_owned(),
+        }),
+        OperationKind::Create
+        | OperationKind::Update
+        | OperationKind::Resize
+        | OperationKind::Move
+        | OperationKind::Purge
+        | OperationKind::Upgrade => None,
     }
 }
 

@@ -2,18 +2,20 @@
 //! stage, with what that changes in the Fleet; go back; or be done.
 //!
 //! Whoever calls it, however often and after whatever crash, gets the same answer from the same state. Each procedure has
-//! a file: `converge`, `relocate` (with `live`, where the tenant runs meanwhile).
+//! a file: `converge`, `relocate` (with `live`, where the tenant runs meanwhile), `restore`.
 //! Not here: the record (operation), calling this and applying what it says (change/operations).
 
 mod converge;
 mod live;
 mod relocate;
+mod restore;
 mod waiting;
 
 use isyone_types::{
     ids::HostName,
     operation::{OperationState, Step},
     plan::UnixMs,
+    report::Stuck,
 };
 
 pub use self::{
@@ -48,7 +50,7 @@ const UNHEALTHY_PATIENCE_MS: i64 = 240_000;
 pub enum Effect {
     /// Stop the tenant where it lives, although it should run.
     Halt,
-    /// Give both hosts of a move new plans: a job and a grant appear in them, or disappear.
+    /// Give the hosts of a move or a restore new plans: a job and a grant appear in them, or disappear.
     TouchHosts,
     /// The point of no return: the tenant lives in its incoming place from now on, and the old copy is fenced.
     TakeOver {
@@ -57,6 +59,10 @@ pub enum Effect {
     },
     /// Stop it likewise, and hold its requests for so long at most.
     Hold { most_ms: u32 },
+    /// What a halted tenant has is set aside on its host, for a restore that takes its place.
+    SetAside,
+    /// It is well with what was restored: what was set aside is kept for its time, and a new backup is made.
+    KeepAside,
     /// Let a tenant that was halted run again.
     Release,
     /// Requests that are held at the copy that the tenant has left go on to its new place, and edges go there.
@@ -105,6 +111,7 @@ pub fn advance(state: &State, settings: &Settings, operation: &Operation, now: U
     match &operation.procedure {
         Procedure::Converge(converge) => converge::advance(&scene, converge),
         Procedure::Move(relocation) => relocate::advance(&scene, relocation),
+        Procedure::Restore(restoration) => restore::advance(&scene, restoration),
     }
 }
 
@@ -151,7 +158,7 @@ pub fn steps(state: &State, operation: &Operation, waiting: Option<&Waiting>) ->
             steps.extend(host_steps(state, operation, &converge.host));
             true
         }
-        Procedure::Converge(_) | Procedure::Move(_) => false,
+        Procedure::Converge(_) | Procedure::Move(_) | Procedure::Restore(_) => false,
     };
     // What a host does, it tells in steps of its own.
     if !hosts || stage.is_back() {
@@ -232,7 +239,7 @@ impl<'a> Scene<'a> {
     fn blocked(&self, host: &HostName) -> Option<&'a str> {
         match views::copy(self.state, self.tenant, host) {
             CopyObserved::Present(seen)
-                if seen.report.blocked
+                if seen.report.stuck != Stuck::No
                     && seen.report.generation == self.tenant.generation
                     // Whoever is kept from beginning names none.
                     && seen.report.operation.is_none_or(|id| id == self.tenant.operation) =>
@@ -241,6 +248,18 @@ impl<'a> Scene<'a> {
             }
             _ => None,
         }
+    }
+
+    /// Why what was asked for when this tenant was created cannot be had on a host; `None` too once the tenant has run.
+    fn unfit(&self, host: &HostName) -> Option<&'a str> {
+        let CopyObserved::Present(seen) = views::copy(self.state, self.tenant, host) else {
+            return None;
+        };
+        let is_about_this = seen.report.generation == self.tenant.generation
+            && seen.report.operation == Some(self.tenant.operation);
+        let never_ran = self.tenant.activated_at.is_none();
+        (seen.report.stuck == Stuck::Unfit && is_about_this && never_ran)
+            .then_some(&*seen.report.message)
     }
 
     /// Why this generation of the tenant is given up: a host's last attempt at it failed, or all is done and it does not answer. Only

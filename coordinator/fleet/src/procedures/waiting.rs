@@ -19,6 +19,8 @@ pub enum Waiting {
     Host(HostName),
     /// The host has not reported for this many seconds.
     Silent(HostName, i64),
+    /// The host is there, but its Docker does not answer, for this reason.
+    Docker(HostName, String),
     /// The host cannot take its plan.
     Refused(HostName, String),
     /// The host's last attempt failed; it tries again.
@@ -50,7 +52,7 @@ impl Waiting {
     /// What is wrong, if something is and not just patience is needed.
     pub fn trouble(&self) -> Option<&str> {
         match self {
-            Self::Refused(_, why) | Self::Failing(_, why) => Some(why),
+            Self::Refused(_, why) | Self::Failing(_, why) | Self::Docker(_, why) => Some(why),
             Self::Host(_)
             | Self::Silent(..)
             | Self::Copying { .. }
@@ -80,6 +82,7 @@ impl fmt::Display for Waiting {
         match self {
             Self::Host(host) => write!(f, "host {host}"),
             Self::Silent(host, seconds) => write!(f, "host {host}, silent for {seconds} s"),
+            Self::Docker(host, why) => write!(f, "host {host}: {why}"),
             Self::Refused(host, why) => write!(f, "host {host}, which refuses its plan: {why}"),
             Self::Failing(host, why) => write!(f, "host {host}, which tries again: {why}"),
             Self::Copying {
@@ -125,6 +128,9 @@ pub(super) fn for_host(scene: &Scene<'_>, host: &HostName) -> Waiting {
     }
     if let Some(why) = views::refused_plan(scene.state, scene.tenant, host) {
         return Waiting::Refused(host.clone(), why);
+    }
+    if let Some(why) = views::docker_is_away(scene.state, host) {
+        return Waiting::Docker(host.clone(), why);
     }
     match views::copy(scene.state, scene.tenant, host) {
         CopyObserved::Present(seen)

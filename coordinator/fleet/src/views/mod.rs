@@ -3,7 +3,10 @@
 //! Not here: wire formats (the coordinator's operators/ and agents/), and documents for edges and Prometheus (its
 //! edges/publish).
 
+mod backups;
+mod condition;
 mod plan;
+mod proofs;
 
 use std::{
     collections::BTreeSet,
@@ -19,12 +22,23 @@ use isyone_types::{
     network::MAX_HOST_ADDRESSES,
     operation::OperationState,
     plan::{Lifecycle, UnixMs},
-    report::TenantProgress,
+    report::{Stuck, TenantProgress},
     spec::Domain,
 };
 use uuid::Uuid;
 
-pub use self::plan::{Fetching, host_plan, is_fetching};
+use self::condition::with_full_disk;
+pub use self::{
+    backups::{
+        Rota, may_reach_repository, may_read_repository, no_backups, none_made, offers, protection,
+        repository, rota, stopped_since,
+    },
+    condition::{disk_is_full, docker_is_away},
+    plan::{Fetching, SettingSource, chosen, host_plan, is_fetching, mail, mail_relays},
+    proofs::{
+        ProofRota, Verdict, Verified, has_backup, no_proof, proof_rota, provers, verdict, verified,
+    },
+};
 use crate::{
     desired::{Tenant, VisitorAccess},
     liveness::HostState,
@@ -54,7 +68,7 @@ pub enum Phase {
     Deleting,
     /// Deleted; its volumes are kept.
     Quarantined,
-    /// Its host is silent, or has not reported on it since the coordinator started.
+    /// Its host is silent, or has not reported on it since the coordinator started, or its Docker does not answer.
     Unknown,
     /// A requested change is under way.
     Updating,
@@ -105,6 +119,13 @@ fn observed_phase(
     if let Some(why) = refused_plan(state, tenant, host) {
         return (Phase::Failing, why);
     }
+    if let Some(why) = docker_is_away(state, host) {
+        let phase = match quarantined {
+            true => Phase::Quarantined,
+            false => Phase::Unknown,
+        };
+        return (phase, why);
+    }
     let Some(report) = observed.map(|o| &o.report) else {
         let phase = match (tenant.desired, tenant.activated_at) {
             (Lifecycle::Quarantined, _) => Phase::Quarantined,
@@ -121,6 +142,10 @@ fn observed_phase(
     );
     let phase = match (tenant.desired, report.progress) {
         (Lifecycle::Running | Lifecycle::Suspended, _) if bad => Phase::Failing,
+        // Its data is gone, or another's is in its place: nobody could bring it back.
+        (Lifecycle::Quarantined, _) if bad && report.stuck == Stuck::Blocked && current => {
+            Phase::Failing
+        }
         // An operation has stopped it for the time being.
         (Lifecycle::Running, _) if tenant.halted => Phase::Updating,
         (Lifecycle::Running, TenantProgress::Converged) if current => Phase::Running,
@@ -136,7 +161,7 @@ fn observed_phase(
             format!("asleep since {}; the next visitor wakes it", utc(since)),
         );
     }
-    (phase, report.message.to_string())
+    (phase, with_full_disk(state, host, phase, &report.message))
 }
 
 /// Why no command can be run in a tenant's containers, and what to do next; none: they should be running.

@@ -7,8 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use isyone_types::{
+    backup::RepositoryKey,
     ids::{HostName, ShortName, TenantName},
-    network::NetworkPolicy,
+    mail::Mail,
+    network::{MailRelay, NetworkPolicy},
+    odoo::OdooSettings,
     plan::{
         Callers, DesiredState, Firewall, HostPlan, JobOrder, JobWork, Lifecycle, PeerGrant, Seed,
         TenantPlan, TenantSecrets, UnixMs,
@@ -16,22 +19,24 @@ use isyone_types::{
 };
 use uuid::Uuid;
 
+use super::{backups, proofs};
 #[cfg(feature = "planted")]
 use crate::planted;
 use crate::{
-    desired::{CopyRole, Stragglers, Tenant, TenantPlacement},
+    desired::{CopyRole, Stragglers, Tenant, TenantPlacement, backups::BackupKey},
     operation::{MoveStage, Operation, Procedure, Relocation},
     settings::Settings,
     state::State,
 };
 
 /// Everything that a host must run; `None` for a host that is not there or that nobody has let in. `open` unseals a
-/// tenant's passwords.
+/// tenant's passwords, `open_key` the key of its backups.
 pub fn host_plan<E>(
     state: &State,
     settings: &Settings,
     host: &HostName,
     mut open: impl FnMut(&Tenant) -> Result<TenantSecrets, E>,
+    mut open_key: impl FnMut(&BackupKey) -> Result<RepositoryKey, E>,
 ) -> Result<Option<HostPlan>, E> {
     let record = state.fleet.hosts.get(host);
     let Some(record) = record.filter(|record| !record.pending) else {
@@ -44,23 +49,34 @@ pub fn host_plan<E>(
         jobs: Vec::new(),
         grants: Vec::new(),
     };
-    let Some(index) = state.fleet.by_host.get(host) else {
-        return Ok(Some(plan));
-    };
-    for tenant in index
-        .tenants
-        .iter()
-        .filter_map(|name| state.fleet.tenants.get(name))
-    {
+    let index = state.fleet.by_host.get(host);
+    let tenants = index.into_iter().flat_map(|index| &index.tenants);
+    for tenant in tenants.filter_map(|name| state.fleet.tenants.get(name)) {
         let Some((place, role)) = tenant.copy_on(host) else {
             continue;
         };
         let secrets = open(tenant)?;
-        let mut told = tenant_plan(tenant, place, role, settings, secrets);
-        told.follows = follows(state, tenant, role);
-        told.callers = callers(state, tenant, role, host);
-        told.as_it_is = role.is_none() && takes_over_as_it_is(state, tenant);
-        plan.tenants.push(told);
+        let mut told_of = tenant_plan(tenant, place, role, settings, secrets);
+        told_of.follows = follows(state, tenant, role);
+        told_of.callers = callers(state, tenant, role, host);
+        told_of.as_it_is = role.is_none() && takes_over_as_it_is(state, tenant);
+        // Of what lies elsewhere, nothing is backed up.
+        if role.is_none()
+            && let Some(told) = backups::told(state, settings, tenant, &mut open_key)?
+        {
+            told_of.backup = Some(told.plan);
+            told_of.wal_spool = told.spool;
+            plan.jobs.extend(told.job);
+        }
+        plan.tenants.push(told_of);
+        if role.is_none() {
+            plan.jobs.extend(backups::restore_job(
+                state,
+                settings,
+                tenant,
+                &mut open_key,
+            )?);
+        }
         let (kept_up, let_read) = standing(tenant, host);
         plan.jobs.extend(kept_up);
         plan.grants.extend(let_read);
@@ -72,6 +88,9 @@ pub fn host_plan<E>(
             }
         }
     }
+    // What is proven here need not live here.
+    plan.jobs
+        .extend(proofs::proof_jobs(state, settings, host, &mut open_key)?);
     plan.jobs.sort_by_key(|job| job.id);
     plan.firewall.policies = policies(state, settings, &plan.tenants);
     plan.firewall.edges.extend(passing_on(state, host));
@@ -276,6 +295,7 @@ fn grant(operation: &Operation, relocation: &Relocation, tenant: &Tenant) -> Pee
 /// What a copy must be: the tenant's wish where it lives, and what its role says elsewhere.
 fn desired(tenant: &Tenant, role: Option<&CopyRole>) -> DesiredState {
     match (role, tenant.desired) {
+        (None, Lifecycle::Running) if tenant.is_being_filled() => DesiredState::Standby,
         (None, Lifecycle::Running) if tenant.has_taken_over() => DesiredState::Standby,
         (None, Lifecycle::Running) if tenant.halted => DesiredState::Suspended,
         (None, wanted) => wanted.into(),
@@ -301,8 +321,8 @@ fn seed(tenant: &Tenant, role: Option<&CopyRole>) -> Seed {
         Some(CopyRole::Incoming | CopyRole::Standby(_)) => {
             Seed::Peer(tenant.placement.host.clone())
         }
-        _ if tenant.activated_at.is_some() => Seed::Existing,
-        _ => Seed::Fresh,
+        _ if tenant.activated_at.is_some() && !tenant.is_being_filled() => Seed::Existing,
+        _ => tenant.from_backup.map_or(Seed::Fresh, Seed::Backup),
     }
 }
 
@@ -336,18 +356,100 @@ fn tenant_plan(
         secrets,
         odoo_restarts: tenant.odoo_restarts,
         postgres_restarts: tenant.postgres_restarts,
+        settings_asked: tenant.settings_asked,
         images_asked: tenant.images_asked,
         quarantine_until: tenant.quarantine_until,
         // A discarded copy is one of several: nothing is lost with it.
         purge_now: tenant.purge_now || role == Some(&CopyRole::Discarded),
         leftover: role == Some(&CopyRole::Discarded),
+        // It lies where the tenant lived then, whatever its role there.
+        before: { tenant.before.as_ref() }
+            .filter(|before| before.host == place.host)
+            .map(|before| before.wish),
         seed: seed(tenant, role),
         upload_limit_bytes: settings.edge.upload_limit_bytes,
-        wal_spool: None, // nothing ships it yet
+        wal_spool: None,
+        backup: None,
+        signup: spec.signup,
+        mail: mail(settings, tenant).map(|(mail, _)| mail.clone()),
+        odoo: odoo_settings(settings, tenant),
         follows: false,
         as_it_is: false,
         callers: Callers::Refused,
     }
+}
+
+/// Where a tenant's settings are from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SettingSource {
+    Fleet,
+    Plan,
+    Tenant,
+}
+
+/// How a tenant's Odoo sends mail: as it says itself, else its plan, else the fleet.
+pub fn mail<'a>(settings: &'a Settings, tenant: &'a Tenant) -> Option<(&'a Mail, SettingSource)> {
+    if let Some(own) = tenant.mail.as_deref() {
+        return Some((own, SettingSource::Tenant));
+    }
+    let rules = &settings.mail;
+    if let Some(plans) = rules.plans.get(&tenant.spec.plan) {
+        return Some((&plans.mail, SettingSource::Plan));
+    }
+    let fleets = rules.fleet.as_ref()?;
+    Some((&fleets.mail, SettingSource::Fleet))
+}
+
+fn layers<'a>(
+    settings: &'a Settings,
+    tenant: &'a Tenant,
+) -> [(&'a OdooSettings, SettingSource); 3] {
+    static NONE: OdooSettings = OdooSettings::none();
+    let plans = settings.odoo.plans.get(&tenant.spec.plan);
+    [
+        (&settings.odoo.fleet, SettingSource::Fleet),
+        (plans.unwrap_or(&NONE), SettingSource::Plan),
+        (&tenant.odoo, SettingSource::Tenant),
+    ]
+}
+
+/// The settings of a tenant's Odoo that somebody has chosen.
+fn odoo_settings(settings: &Settings, tenant: &Tenant) -> OdooSettings {
+    let layers = layers(settings, tenant).into_iter();
+    layers.fold(OdooSettings::none(), |all, (layer, _)| all.under(layer))
+}
+
+/// The same with whose choice each is, sorted by name.
+pub fn chosen<'a>(
+    settings: &'a Settings,
+    tenant: &'a Tenant,
+) -> Vec<(&'static str, &'a str, SettingSource)> {
+    let mut all: BTreeMap<&'static str, (&'a str, SettingSource)> = BTreeMap::new();
+    for (layer, source) in layers(settings, tenant) {
+        all.extend(
+            layer
+                .iter()
+                .map(|(name, value)| (name.as_str(), (value, source))),
+        );
+    }
+    let rows = all.into_iter();
+    rows.map(|(name, (value, source))| (name, value, source))
+        .collect()
+}
+
+/// Mail servers that tenants may reach wherever they are: those that are declared, and those that tenants are to send by.
+pub fn mail_relays(settings: &Settings) -> Vec<MailRelay> {
+    let rules = &settings.mail;
+    let configured = rules.fleet.iter().chain(rules.plans.values());
+    let places = configured.filter_map(|configured| configured.mail.relay()?.place());
+    let declared = settings.network.mail_relays.iter().copied();
+    let mut all: Vec<MailRelay> = declared.collect();
+    for place in places {
+        if !all.contains(&place) {
+            all.push(place);
+        }
+    }
+    all
 }
 
 fn firewall(settings: &Settings) -> Firewall {
@@ -361,7 +463,8 @@ fn firewall(settings: &Settings) -> Firewall {
         protected_names: settings.edge.protected_names.clone(),
         public_addresses: settings.edge.public_addresses.clone(),
         closed: settings.network.closed.clone(),
-        mail_relays: settings.network.mail_relays.clone(),
+        mail_relays: mail_relays(settings),
         policies: Vec::new(),
+        mtu: settings.network.mtu,
     }
 }

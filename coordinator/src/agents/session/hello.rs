@@ -57,7 +57,9 @@ pub(super) fn checked(hello: wire::Hello) -> Result<(Hello, Said), Status> {
             .filter_map(|n| n.parse().ok())
             .collect(),
         peer_port: u16::try_from(hello.peer_port).ok().filter(|port| *port > 0),
+        makes_backups: hello.makes_backups,
         follows: hello.follows,
+        proves_backups: hello.proves_backups,
     };
     Ok((hello, said))
 }

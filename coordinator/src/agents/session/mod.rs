@@ -38,7 +38,7 @@ use crate::{
         relay::Relays,
         streams::{Bridge, DOWN_QUEUE, Outgoing, SessionGuard, Streams},
     },
-    base::{clock, metrics::Metrics, pki::Pki, secrets::Sealer},
+    base::{clock, mail::MailPasswords, metrics::Metrics, pki::Pki, secrets::Sealer},
     ports::listener::{Connections, Peer},
     wire::{caller::Caller, status},
     writer::{Handle, SubmitError},
@@ -76,6 +76,8 @@ pub struct Shared {
     pub agent_ttl_s: i64,
     /// Opens the secrets that plans carry.
     pub sealer: Arc<Sealer>,
+    /// The passwords at mail servers that the configuration has.
+    pub mail: Arc<MailPasswords>,
     /// The sessions and the bulk-data streams.
     pub streams: Arc<Streams>,
     /// Connections between hosts.

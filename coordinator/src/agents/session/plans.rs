@@ -132,9 +132,17 @@ async fn give(
 fn render(shared: &Shared, host: &HostName) -> Result<HostPlan, Status> {
     let state = shared.handle.snapshot();
     let plan = timed(&shared.handle.timings().plan_render, || {
-        views::host_plan(&state, shared.handle.settings(), host, |tenant| {
-            shared.sealer.open_secrets(tenant)
-        })
+        let settings = shared.handle.settings();
+        views::host_plan(
+            &state,
+            settings,
+            host,
+            |tenant| {
+                let secrets = shared.sealer.open_secrets(tenant)?;
+                Ok(shared.mail.complete(settings, tenant, secrets))
+            },
+            |key| shared.sealer.open_backup_key(key),
+        )
     });
     let plan = plan.map_err(|error| {
         tracing::error!(%host, %error, "no plan can be made for this host");

@@ -1,10 +1,10 @@
 //! Constraints between keys, and between a key and the outside world.
 //!
-//! Not here: sections with a file of their own (edge, dns, plans, probes, tls), and parsing.
+//! Not here: sections with a file of their own (backup, edge, dns, plans, probes, tls), and parsing.
 
-use isyone_proto::ids::ShortName;
+use isyone_proto::{ids::ShortName, known, spec::ValueError};
 
-use super::{Config, ConfigError, Images, Network, Span, edge, network, plans, tls};
+use super::{Config, ConfigError, Images, Network, Span, backup, edge, mail, network, plans, tls};
 
 /// With a shorter interval, reports rather than tenants would be a host's load.
 const MIN_REPORT_INTERVAL: Span = Span::seconds(1);
@@ -27,6 +27,7 @@ pub(super) fn ensure(
 
 pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     names(config)?;
+    known_values(config)?;
     ranges(&config.network)?;
     network::check(config)?;
     addresses(config)?;
@@ -38,6 +39,8 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     config.probes.check(&config.edge)?;
     config.dns.check(&config.edge)?;
     Images::check(config)?;
+    mail::check(config)?;
+    backup::check(config)?;
     for (name, plan) in &config.plans {
         plans::check(name, plan)?;
     }
@@ -81,6 +84,43 @@ fn names(config: &Config) -> Result<(), ConfigError> {
             )
         },
     )
+}
+
+/// What new tenants get unasked must be as right as what they ask for.
+fn known_values(config: &Config) -> Result<(), ConfigError> {
+    fn judge<T>(key: &str, judged: Result<T, ValueError>) -> Result<(), ConfigError> {
+        judged
+            .map(drop)
+            .map_err(|e| ConfigError::at(key, e.to_string()))
+    }
+    let defaults = &config.defaults;
+    judge(
+        "defaults.language",
+        known::language(defaults.language.as_str()),
+    )?;
+    judge(
+        "defaults.country",
+        known::country(defaults.country.as_str()),
+    )?;
+    judge(
+        "defaults.time_zone",
+        known::time_zone(defaults.time_zone.as_str()),
+    )?;
+    judge(
+        "defaults.admin_login",
+        known::login(defaults.admin_login.as_str()),
+    )?;
+    for (name, edition) in &config.editions {
+        judge(
+            &format!("editions.{name}.odoo"),
+            known::image(edition.odoo.as_str()),
+        )?;
+        judge(
+            &format!("editions.{name}.postgres"),
+            known::image(edition.postgres.as_str()),
+        )?;
+    }
+    Ok(())
 }
 
 fn ranges(network: &Network) -> Result<(), ConfigError> {

@@ -1,6 +1,6 @@
 //! Default values of the configuration.
 //!
-//! Not here: defaults of the sections with a file of their own (dns, probes, tls), and the sample that shows all of
+//! Not here: defaults of the sections with a file of their own (backup, dns, probes, tls), and the sample that shows all of
 //! them.
 
 use std::{collections::BTreeMap, path::PathBuf};
@@ -9,9 +9,9 @@ use isyone_fleet::settings::Edition;
 use isyone_proto::{network, spec};
 
 use super::{
-    Advertise, Bytes, Certificates, Config, Cpus, Defaults, Dns, Edge, FrameOptions, Images, Join,
-    Lifecycle, Listen, Liveness, Log, LogFormat, Monitoring, Network, Placement, Plan, Probes,
-    Span, Tls, UrlScheme,
+    Advertise, Backup, Bytes, Certificates, Config, Cpus, Defaults, Dns, Edge, FrameOptions,
+    Images, Join, Lifecycle, Listen, Liveness, Log, LogFormat, MailConfig, Monitoring, Network,
+    Placement, Plan, Probes, Span, Tls, UrlScheme,
 };
 
 /// Parses one of the literals below; a unit test covers all of them.
@@ -52,10 +52,13 @@ impl Default for Config {
             egress: network::Egress::Open,
             egress_allow: Vec::new(),
             egress_smtp: false,
+            backup: None,
+            mail: None,
+            odoo: Default::default(),
         };
-        let edition = Edition {
-            odoo: literal("odoo:18.0"),
-            postgres: literal("postgres:15"),
+        let edition = |odoo, postgres| Edition {
+            odoo: literal(odoo),
+            postgres: literal(postgres),
         };
         Self {
             base_domain: literal("isy.one"),
@@ -73,9 +76,12 @@ impl Default for Config {
             monitoring: Monitoring::default(),
             probes: Probes::default(),
             dns: Dns::default(),
+            mail: MailConfig::default(),
+            odoo: Default::default(),
             placement: Placement::default(),
             defaults: Defaults::default(),
             lifecycle: Lifecycle::default(),
+            backup: Backup::default(),
             liveness: Liveness::default(),
             certificates: Certificates::default(),
             log: Log::default(),
@@ -84,7 +90,10 @@ impl Default for Config {
                 (literal("standard"), plan(2, 1000, 20, 2)),
                 (literal("large"), plan(4, 2000, 50, 4)),
             ]),
-            editions: BTreeMap::from([(literal("18.0"), edition)]),
+            editions: BTreeMap::from([
+                (literal("18.0"), edition("odoo:18.0", "postgres:15")),
+                (literal("19.0"), edition("odoo:19.0", "postgres:17")),
+            ]),
             images: Images::default(),
         }
     }
@@ -118,6 +127,7 @@ impl Default for Network {
             last_port: 29_999,
             closed_networks: CLOSED_NETWORKS.into_iter().map(literal).collect(),
             mail_relays: Vec::new(),
+            mtu: None,
         }
     }
 }
@@ -213,7 +223,7 @@ impl Default for Log {
     fn default() -> Self {
         Self {
             format: LogFormat::Human,
-            filter: "info".to_owned(),
+            filter: "info,rustic_core=warn".to_owned(),
         }
     }
 }

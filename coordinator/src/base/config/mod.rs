@@ -3,12 +3,15 @@
 //! The structs below mirror the file field for field; an unknown key is an error. [`Config::settings`] is the part that
 //! the pure core gets. Not here: defaults (defaults), checks across fields (check), the commented sample (sample).
 
+mod backup;
 mod check;
 mod defaults;
 mod dns;
 mod edge;
 mod images;
+mod mail;
 mod network;
+mod odoo;
 mod plans;
 mod probes;
 mod sample;
@@ -26,16 +29,20 @@ use ipnet::{IpNet, Ipv4Net};
 use isyone_fleet::settings::Edition;
 use isyone_proto::{
     ids::ShortName,
-    network::{Destination, Egress, MailRelay},
+    network::MailRelay,
+    odoo::OdooSettings,
     spec::{Country, Domain, Language, Login, TimeZone},
 };
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    backup::{Backup, PlanBackup},
     dns::Dns,
     edge::{Dashboard, FrameOptions},
     images::{ImagePattern, Images},
+    mail::{Kind as MailKind, MailConfig},
     network::overlap,
+    plans::Plan,
     probes::Probes,
     sample::sample,
     tls::{Acme, Tls, TlsMode},
@@ -107,6 +114,14 @@ pub struct Config {
     pub probes: Probes,
     /// Checks of tenants' own domains.
     pub dns: Dns,
+    /// How tenants' Odoos send mail.
+    pub mail: MailConfig,
+    /// Settings of tenants' Odoos.
+    #[serde(
+        deserialize_with = "odoo::settings",
+        skip_serializing_if = "OdooSettings::is_empty"
+    )]
+    pub odoo: OdooSettings,
     /// How much of a host tenants may take.
     pub placement: Placement,
     /// Settings of a new tenant that asks for none.
@@ -115,6 +130,8 @@ pub struct Config {
     pub lifecycle: Lifecycle,
     /// Report interval, and when silence counts.
     pub liveness: Liveness,
+    /// Tenants' backups.
+    pub backup: Backup,
     /// How long certificates are valid.
     pub certificates: Certificates,
     /// What is logged, and how.
@@ -182,6 +199,8 @@ pub struct Network {
     pub closed_networks: Vec<IpNet>,
     /// Mail servers that tenants may reach wherever they are.
     pub mail_relays: Vec<MailRelay>,
+    /// Largest packet of tenants' networks; without it, as their hosts' own are.
+    pub mtu: Option<u16>,
 }
 
 /// `[edge]`: where the edges are, and what all of them do.
@@ -322,57 +341,6 @@ pub enum LogFormat {
     Human,
     /// One object a line.
     Json,
-}
-
-/// The size of a tenant, under its name in `[plans]`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Plan {
-    /// Memory of both containers together.
-    pub memory: Bytes,
-    /// CPU of both containers together.
-    pub cpu: Cpus,
-    /// Disk that placement reserves, and that its host holds the tenant to.
-    pub disk: Bytes,
-    /// Odoo's HTTP workers; 0: one threaded process.
-    #[serde(default)]
-    pub workers: u32,
-    /// A tenant unused for this long is stopped until somebody visits it; `None`: never.
-    #[serde(default)]
-    pub sleep_after: Option<Span>,
-    /// Processes and threads of Odoo's container; `None`: the agent's default, by the number of workers.
-    #[serde(default)]
-    pub pids: Option<u32>,
-    /// Files that one process may have open; `None`: the agent's default.
-    #[serde(default)]
-    pub nofile: Option<u32>,
-    /// What each container may read a second from the device that holds tenants' data; `None`: without limit.
-    #[serde(default)]
-    pub device_read_bps: Option<Bytes>,
-    /// What it may write a second.
-    #[serde(default)]
-    pub device_write_bps: Option<Bytes>,
-    /// Reads a second.
-    #[serde(default)]
-    pub device_read_iops: Option<u32>,
-    /// Writes a second.
-    #[serde(default)]
-    pub device_write_iops: Option<u32>,
-    /// Connections that a host tracks for a tenant at one time; `None`: the default.
-    #[serde(default)]
-    pub connections: Option<u32>,
-    /// Connections that a tenant may begin in a second; `None`: the default.
-    #[serde(default)]
-    pub connections_per_second: Option<u32>,
-    /// Where a tenant's connections may go.
-    #[serde(default)]
-    pub egress: Egress,
-    /// What is open in any case.
-    #[serde(default)]
-    pub egress_allow: Vec<Destination>,
-    /// Whether TCP port 25 is open.
-    #[serde(default)]
-    pub egress_smtp: bool,
 }
 
 impl Config {

@@ -5,7 +5,7 @@
 use ipnet::{IpNet, Ipv4Net};
 use isyone_proto::network::{
     Destination, Egress, MAX_ALLOWED, MAX_CLOSED, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_SECOND,
-    MAX_RELAYS, NetworkRules,
+    MAX_MTU, MAX_RELAYS, MIN_MTU, NetworkRules,
 };
 
 use super::{Config, ConfigError, Plan, check::ensure};
@@ -52,6 +52,12 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         "network.mail_relays",
         || format!("has more than {MAX_RELAYS}"),
     )?;
+    if let Some(mtu) = network.mtu {
+        let fits = (MIN_MTU..=MAX_MTU).contains(&mtu);
+        ensure(fits, "network.mtu", || {
+            format!("{mtu} must be between {MIN_MTU} and {MAX_MTU}")
+        })?;
+    }
     for (name, plan) in &config.plans {
         limits(&format!("plans.{name}"), plan)?;
         allowed(&format!("plans.{name}.egress_allow"), plan)?;
@@ -192,6 +198,8 @@ mod tests {
             let said = refused(&format!("{SMALL}{text}\n"));
             assert!(said.starts_with(key), "{said}");
         }
+        let said = refused("[network]\nmtu = 100\n");
+        assert!(said.starts_with("network.mtu: "), "{said}");
         let said = refused("[network]\nclosed_networks = [\"fd00::/8\"]\n");
         assert!(said.starts_with("network.closed_networks: "), "{said}");
         for text in ["egress = \"shut\"", "egress_allow = [\"*.example.com\"]"] {

@@ -2,9 +2,14 @@
 //!
 //! Not here: what its limits become on a host (the agent).
 
-use isyone_proto::ids::ShortName;
+use isyone_proto::{
+    ids::ShortName,
+    network::{Destination, Egress},
+    odoo::OdooSettings,
+};
+use serde::{Deserialize, Serialize};
 
-use super::{Bytes, ConfigError, Plan, Span, check::ensure};
+use super::{Bytes, ConfigError, Cpus, MailConfig, PlanBackup, Span, check::ensure, odoo};
 
 /// A user whose visit woke the tenant needs time to log in.
 const MIN_SLEEP_AFTER: Span = Span::seconds(60);
@@ -26,6 +31,70 @@ const MAX_NOFILE: u32 = 20_000;
 const MIN_BPS: Bytes = Bytes::new(1 << 20);
 /// With fewer, likewise.
 const MIN_IOPS: u32 = 50;
+
+/// The size of a tenant, under its name in `[plans]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// Memory of both containers together.
+    pub memory: Bytes,
+    /// CPU of both containers together.
+    pub cpu: Cpus,
+    /// Disk that placement reserves, and that its host holds the tenant to.
+    pub disk: Bytes,
+    /// Odoo's HTTP workers; 0: one threaded process.
+    #[serde(default)]
+    pub workers: u32,
+    /// A tenant unused for this long is stopped until somebody visits it; `None`: never.
+    #[serde(default)]
+    pub sleep_after: Option<Span>,
+    /// Processes and threads of Odoo's container; `None`: the agent's default, by the number of workers.
+    #[serde(default)]
+    pub pids: Option<u32>,
+    /// Files that one process may have open; `None`: the agent's default.
+    #[serde(default)]
+    pub nofile: Option<u32>,
+    /// What each container may read a second from the device that holds tenants' data; `None`: without limit.
+    #[serde(default)]
+    pub device_read_bps: Option<Bytes>,
+    /// What it may write a second.
+    #[serde(default)]
+    pub device_write_bps: Option<Bytes>,
+    /// Reads a second.
+    #[serde(default)]
+    pub device_read_iops: Option<u32>,
+    /// Writes a second.
+    #[serde(default)]
+    pub device_write_iops: Option<u32>,
+    /// Connections that a host tracks for a tenant at one time; `None`: the default.
+    #[serde(default)]
+    pub connections: Option<u32>,
+    /// Connections that a tenant may begin in a second; `None`: the default.
+    #[serde(default)]
+    pub connections_per_second: Option<u32>,
+    /// Where a tenant's connections may go.
+    #[serde(default)]
+    pub egress: Egress,
+    /// What is open in any case.
+    #[serde(default)]
+    pub egress_allow: Vec<Destination>,
+    /// Whether TCP port 25 is open.
+    #[serde(default)]
+    pub egress_smtp: bool,
+    /// What `[backup]` says otherwise of its tenants.
+    #[serde(default)]
+    pub backup: Option<PlanBackup>,
+    /// How its tenants send mail, in place of `[mail]`.
+    #[serde(default)]
+    pub mail: Option<MailConfig>,
+    /// Settings of its tenants' Odoos.
+    #[serde(
+        default,
+        deserialize_with = "odoo::settings",
+        skip_serializing_if = "OdooSettings::is_empty"
+    )]
+    pub odoo: OdooSettings,
+}
 
 pub(super) fn check(name: &ShortName, plan: &Plan) -> Result<(), ConfigError> {
     let key = |key: &str| format!("plans.{name}.{key}");

@@ -65,7 +65,8 @@ hosts = [@HOSTS@]
 # Tenants' networks are cut out of tenant_range (choose one that your machines do not use); their ports are published
 # between first_port and last_port. closed_networks: where tenants may not go, besides the control plane, other hosts, each other
 # and clouds' metadata services. mail_relays: mail servers that they may reach wherever they are: "10.0.0.25:587", or "host:25" for
-# one on their own host.
+# one on their own host. Optional: mtu (largest packet of tenants' networks; without it each host takes Docker's, or its own network's
+# where that is below 1500).
 [network]
 #= tenant_range = "10.200.0.0/14"
 #= subnet_prefix = 28
@@ -153,6 +154,20 @@ hosts = [@HOSTS@]
 #= interval = "1h"
 #= retry = "10m"
 
+# How tenants' Odoos send mail (docs/odoo.md#mail); what a tenant's administrator sets in Odoo comes before it. kind: "none", "relay"
+# (host = "smtp.example.com", or "host" for one on the tenants' own hosts; port; tls = "starttls", "tls" or "none"; verify = false
+# takes any certificate; user with password_file, mode 0600) or "catcher" (each host keeps what its tenants send, and sends nothing).
+# Optional: sender_domain = "isy.one" (tenants send as <tenant>@isy.one), alias_domain. from_filter: senders that the relay takes.
+# per_day: messages of one tenant, 0 for any number. The same in [plans.<plan>.mail], in place of this as a whole.
+[mail]
+#= kind = "none"
+#= from_filter = []
+#= per_day = 0
+
+# Settings of tenants' Odoos, in place of what isyone sets (docs/odoo.md#settings lists them), such as limit_time_real = 300,
+# log_handler = ["odoo.sql_db:DEBUG"]. The same in [plans.<plan>.odoo]; there, each counts before the one here.
+[odoo]
+
 # Reserved CPU may exceed a machine's by cpu_overcommit; the reserves are kept free on each host.
 [placement]
 #= cpu_overcommit = 4.0
@@ -170,6 +185,32 @@ hosts = [@HOSTS@]
 [lifecycle]
 #= quarantine = "7d"
 
+# Tenants' backups: a base backup each night of those `length` hours, the log of what is written after it as often as `rpo` asks (what
+# may be lost with a host), a portable dump each dump_nights nights. time_zone: whose night (defaults.time_zone when not set).
+# keep_…: how many states are kept; every_second: for how long back every second can be restored; on_purpose: how long what was
+# made on order or before a deletion is kept, and all of a deleted tenant. A plan may say otherwise in [plans.<name>.backup], and
+# which destinations. host_rate: most bytes per second that are taken from one host.
+[backup]
+#= enabled = true
+#= rpo = "11m"
+#= begin = "01:00"
+#= length = "4h"
+#= dump_nights = 7
+#= keep_last = 2
+#= keep_daily = 7
+#= keep_weekly = 4
+#= keep_monthly = 12
+#= every_second = "7d"
+#= on_purpose = "30d"
+#= host_rate = "100MiB"
+
+# Where to, at most four: each gets everything. path: a directory of this machine, below the data directory unless it begins with "/"
+# (then it must be there: a disk that is not mounted is not filled by mistake). reserve is kept free there. Optional: rate = "20MiB"
+# (most bytes per second from each host). Naming one here replaces the whole list.
+#= [backup.destinations.coordinator]
+#= path = "backups"
+#= reserve = "5GiB"
+
 # How often hosts report; after how much silence they get no new tenants, and count as lost.
 [liveness]
 #= report_interval = "5s"
@@ -184,7 +225,7 @@ hosts = [@HOSTS@]
 # format: "human" or "json"; filter: as RUST_LOG.
 [log]
 #= format = "human"
-#= filter = "info"
+#= filter = "info,rustic_core=warn"
 
 # Sizes. memory and cpu: limit of both containers together; disk: what placement counts on, and the tenant is held to; workers:
 # Odoo's HTTP workers, 0 is one threaded process. Optional: pids, nofile, device_read_bps = "100MiB", device_write_bps,
@@ -217,4 +258,7 @@ hosts = [@HOSTS@]
 #= [editions."18.0"]
 #= odoo = "odoo:18.0"
 #= postgres = "postgres:15"
+#= [editions."19.0"]
+#= odoo = "odoo:19.0"
+#= postgres = "postgres:17"
 "##;

@@ -44,6 +44,8 @@ impl Config {
                 .collect(),
             sleep_after_ms: self.sleep_after_ms(),
             network_rules: self.network_rules(),
+            mail: self.mail_rules(),
+            odoo: self.odoo_rules(),
             editions: self.editions.clone(),
             defaults: settings::Defaults {
                 plan: self.default_plan.clone(),
@@ -53,14 +55,7 @@ impl Config {
                 time_zone: self.defaults.time_zone.clone(),
                 admin_login: self.defaults.admin_login.clone(),
             },
-            network: settings::Network {
-                tenant_range: self.network.tenant_range.trunc(),
-                subnet_prefix: self.network.subnet_prefix,
-                first_port: self.network.first_port,
-                last_port: self.network.last_port,
-                closed: self.network.closed_networks.clone(),
-                mail_relays: self.network.mail_relays.clone(),
-            },
+            network: self.network_settings(),
             edge: settings::Edge {
                 addresses: self.edge.addresses.clone(),
                 ports: self.edge.ports.clone(),
@@ -89,6 +84,19 @@ impl Config {
             dashboard_hostname: self.dashboard_hostname(),
             domains_are_watched: self.dns.watches(),
             auto_approve: self.join.auto_approve,
+            backups: self.backups(),
+        }
+    }
+
+    fn network_settings(&self) -> settings::Network {
+        settings::Network {
+            tenant_range: self.network.tenant_range.trunc(),
+            subnet_prefix: self.network.subnet_prefix,
+            first_port: self.network.first_port,
+            last_port: self.network.last_port,
+            closed: self.network.closed_networks.clone(),
+            mail_relays: self.network.mail_relays.clone(),
+            mtu: self.network.mtu,
         }
     }
 

@@ -111,9 +111,14 @@ fn a_plan_that_could_not_run_is_found() {
             "plans.small.device_read_iops",
         ),
     ] {
-        let error = Config::parse("f", text).unwrap().check().unwrap_err();
-        assert!(error.to_string().starts_with(key), "{text}: {error}");
+        assert_refused(text, key);
     }
+}
+
+/// The configuration is refused, naming its key.
+fn assert_refused(text: &str, key: &str) {
+    let error = Config::parse("f", text).unwrap().check().unwrap_err();
+    assert!(error.to_string().starts_with(key), "{text}: {error}");
 }
 
 #[test]
@@ -179,11 +184,19 @@ fn contradictions_are_found() {
             "probes.edges",
         ),
     ] {
-        let error = Config::parse("f", text)
-            .unwrap()
-            .check()
-            .unwrap_err()
-            .to_string();
-        assert!(error.starts_with(key), "{text}: {error}");
+        assert_refused(text, key);
+    }
+}
+
+#[test]
+fn defaults_that_only_look_right_are_found() {
+    for (text, key) in [
+        ("[defaults]\ncountry = \"UK\"", "defaults.country"),
+        (
+            "[defaults]\ntime_zone = \"Mars/Phobos\"",
+            "defaults.time_zone",
+        ),
+    ] {
+        assert_refused(text, key);
     }
 }

@@ -238,7 +238,7 @@ pub(super) fn server_fits(
         .all(|h| names.contains(&h.to_ascii_lowercase()));
     info.identity == Identity::Coordinator
         && same_hosts
-        && now_s < info.renew_at()
+        && info.is_fresh(now_s)
         && signed_by(pem, ca)
 }
 

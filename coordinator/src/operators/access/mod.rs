@@ -22,7 +22,7 @@ use isyone_telemetry::{
 };
 use tonic::{Code, Status, body::Body};
 
-use self::table::{OPEN_ENDED, judge};
+use self::table::{OPEN_ENDED, TIMES_ITSELF, judge};
 use super::gate::{self, CallKind, Gate, Place};
 use crate::{base::metrics::Metrics, ports::listener::Peer, wire::caller::Caller};
 
@@ -112,9 +112,12 @@ where
             .in_scope(|| self.inner.call(request))
             .instrument(span.clone());
         Box::pin(async move {
-            let response = match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
-                Ok(answered) => answered?,
-                Err(_) => late().into_http(),
+            let response = match TIMES_ITSELF.contains(&method) {
+                true => answer.await?,
+                false => match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
+                    Ok(answered) => answered?,
+                    Err(_) => late().into_http(),
+                },
             };
             // An error without a message body is in the headers; the end of a stream is not seen here.
             let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |s| s.code());

@@ -43,7 +43,22 @@ pub(super) const TABLE: &[(&str, Permission)] = &[
     ("/isyone.agent.v1.AgentService/Relay", Agents),
     ("/isyone.agent.v1.AgentService/Renew", Agents),
     ("/isyone.agent.v1.AgentService/Session", Agents),
+    ("/isyone.agent.v1.BackupStore/Create", Agents),
+    ("/isyone.agent.v1.BackupStore/Get", Agents),
+    ("/isyone.agent.v1.BackupStore/List", Agents),
+    ("/isyone.agent.v1.BackupStore/Put", Agents),
+    ("/isyone.agent.v1.BackupStore/Stat", Agents),
     ("/isyone.agent.v1.EnrollmentService/Enroll", Joining),
+    ("/isyone.v1.BackupService/CreateBackups", From(Operator)),
+    ("/isyone.v1.BackupService/GetBackup", From(Viewer)),
+    ("/isyone.v1.BackupService/GetProtection", From(Viewer)),
+    ("/isyone.v1.BackupService/GetRepositoryKey", From(Admin)),
+    ("/isyone.v1.BackupService/ListBackups", From(Viewer)),
+    ("/isyone.v1.BackupService/ListProtections", From(Viewer)),
+    ("/isyone.v1.BackupService/PruneBackups", From(Operator)),
+    ("/isyone.v1.BackupService/RestoreBackup", From(Operator)),
+    ("/isyone.v1.BackupService/ReturnTenant", From(Operator)),
+    ("/isyone.v1.BackupService/VerifyBackups", From(Operator)),
     (
         "/isyone.v1.CertificateService/AddCertificate",
         From(Operator),
@@ -103,12 +118,16 @@ pub(super) const TABLE: &[(&str, Permission)] = &[
     ("/isyone.v1.TenantService/GetTenant", From(Viewer)),
     ("/isyone.v1.TenantService/ListTenants", From(Viewer)),
     ("/isyone.v1.TenantService/MoveTenant", From(Operator)),
+    // Links that reset passwords are among it.
+    ("/isyone.v1.TenantService/ReadMail", From(Operator)),
     ("/isyone.v1.TenantService/RemoveStandby", From(Operator)),
     ("/isyone.v1.TenantService/ResizeTenant", From(Operator)),
     ("/isyone.v1.TenantService/RestartTenant", From(Operator)),
     ("/isyone.v1.TenantService/RestoreTenant", From(Operator)),
     ("/isyone.v1.TenantService/ResumeTenant", From(Operator)),
     ("/isyone.v1.TenantService/SetAccess", From(Operator)),
+    ("/isyone.v1.TenantService/SetMail", From(Operator)),
+    ("/isyone.v1.TenantService/SetOdooSettings", From(Operator)),
     // Odoo logs links that reset passwords: who reads them can be anybody there.
     ("/isyone.v1.TenantService/StreamLogs", From(Operator)),
     ("/isyone.v1.TenantService/SuspendTenant", From(Operator)),
@@ -125,8 +144,12 @@ pub(super) const OPEN_ENDED: &[&str] = &[
     "/isyone.agent.v1.AgentService/Attach",
     "/isyone.agent.v1.AgentService/Relay",
     "/isyone.agent.v1.AgentService/Session",
+    "/isyone.agent.v1.BackupStore/Put",
     "/isyone.v1.TenantService/Exec",
 ];
+
+/// Methods that give themselves the time that they may take, because it follows from how much is sent.
+pub(super) const TIMES_ITSELF: &[&str] = &["/isyone.agent.v1.BackupStore/Put"];
 
 /// The method's name in the table (`'static`, so a safe metric label), and whether the peer may call it.
 pub(super) fn judge(path: &str, peer: Option<&Peer>) -> (&'static str, Caller, Result<(), Status>) {

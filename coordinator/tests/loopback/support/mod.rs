@@ -67,6 +67,7 @@ pub(crate) fn config(dir: &Path) -> Config {
         data_dir: dir.join("data"),
         ..Config::default()
     };
+    config.backup.enabled = false;
     config.listen.grpc = ([127, 0, 0, 1], 0).into();
     config.listen.enroll = ([127, 0, 0, 1], 0).into();
     config.listen.http = ([127, 0, 0, 1], 0).into();
@@ -294,12 +295,16 @@ impl Agent {
 
     /// Likewise, with the digest of the hosts that it knows.
     pub(crate) async fn connect_knowing(channel: &Channel, hosts_sha256: &str) -> Self {
-        let (up, messages) = mpsc::channel(8);
         let hello = Hello {
             peer_port: 7483,
             hosts_sha256: hosts_sha256.to_owned(),
             ..Hello::default()
         };
+        Self::connect_as(channel, hello).await
+    }
+
+    pub(crate) async fn connect_as(channel: &Channel, hello: Hello) -> Self {
+        let (up, messages) = mpsc::channel(8);
         up.send(say(agent_message::Message::Hello(hello)))
             .await
             .unwrap();

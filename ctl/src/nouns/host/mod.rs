@@ -211,7 +211,14 @@ async fn approve(app: &App, name: String) -> Outcome {
             |c, r| async move { c.hosts().approve_host(r).await },
         )
         .await?;
-    changed(app, &host, "is let in, and may get tenants")
+    let done = changed(app, &host, "is let in, and may get tenants");
+    if app.ui.for_people() && !host.findings.is_empty() {
+        app.ui.note(&format!(
+            "before it gets tenants, look at what its agent has found:\n{}",
+            sheet::findings(&host)
+        ));
+    }
+    done
 }
 
 async fn cordon(app: &App, name: String) -> Outcome {

@@ -197,7 +197,7 @@ impl Set {
 }
 
 /// Asks on the terminal without echo.
-fn typed(doing: &str, prompt: &str) -> Result<String, Failure> {
+pub(super) fn typed(doing: &str, prompt: &str) -> Result<String, Failure> {
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
         return Err(Failure::usage(format!(
             "cannot {doing}: there is no terminal to ask for the password on"
@@ -218,7 +218,7 @@ fn typed(doing: &str, prompt: &str) -> Result<String, Failure> {
 }
 
 /// The next line of standard input.
-fn line(doing: &str) -> Result<String, Failure> {
+pub(super) fn line(doing: &str) -> Result<String, Failure> {
     let mut line = String::new();
     let mut limited = io::Read::take(io::stdin().lock(), MAX_PASSWORD_BYTES);
     limited.read_line(&mut line).map_err(|e| {

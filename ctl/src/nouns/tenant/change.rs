@@ -42,14 +42,6 @@ pub struct Suspend {
     waiting: Waiting,
 }
 
-/// `isyctl tenant restore`, which is `undelete` now.
-#[derive(Debug, Args)]
-pub struct Restore {
-    /// Whatever it took once
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    arguments: Vec<String>,
-}
-
 /// `isyctl tenant restart`.
 #[derive(Debug, Args)]
 #[command(
@@ -85,6 +77,7 @@ impl Restart {
             name: self.name.clone(),
             with_database: self.with_database,
             request_id: clock::request_id(),
+            ..RestartTenantRequest::default()
         };
         let operation = client
             .change(
@@ -139,21 +132,6 @@ impl Suspend {
             )
             .await?;
         settle(app, &client, operation, self.waiting, "suspended").await
-    }
-}
-
-impl Restore {
-    /// Changes nothing. A script that means `undelete` must not be answered by what `restore` will be one day: bringing
-    /// back an older state of the data.
-    pub fn run(self) -> Outcome {
-        let name = self.arguments.iter().find(|word| !word.starts_with('-'));
-        let name = name.map_or_else(|| "NAME".to_owned(), |name| clean(name));
-        Err(Failure::usage(
-            "`tenant restore` is now `tenant undelete`; nothing was changed",
-        )
-        .hint(format!(
-            "`isyctl tenant undelete {name}` brings a deleted tenant back (restore will bring data back from a backup)"
-        )))
     }
 }
 

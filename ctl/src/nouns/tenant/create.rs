@@ -43,16 +43,16 @@ pub struct Create {
     /// Domain besides the platform's own; may be repeated
     #[arg(long = "domain", value_name = "DOMAIN", value_delimiter = ',')]
     domains: Vec<String>,
-    /// Odoo language, e.g. pt_BR
+    /// Odoo language, e.g. pt_BR; one of those that Odoo has
     #[arg(long, value_name = "LANGUAGE")]
     lang: Option<String>,
-    /// The company's country, e.g. BR
+    /// The company's country by ISO 3166, e.g. BR: chooses currency, chart of accounts and the like
     #[arg(long)]
     country: Option<String>,
     /// Time zone, e.g. America/Sao_Paulo
     #[arg(long, value_name = "ZONE")]
     tz: Option<String>,
-    /// Odoo modules to install, e.g. crm,sale_management
+    /// Odoo modules to install, e.g. crm,sale_management; the create fails for one that the image does not have
     #[arg(long, value_delimiter = ',')]
     modules: Vec<String>,
     /// Pair of images by name (`isyctl version -o yaml` lists them)
@@ -73,6 +73,9 @@ pub struct Create {
     /// Login of Odoo's administrator
     #[arg(long)]
     login: Option<String>,
+    /// Let visitors make accounts for themselves; otherwise people are invited
+    #[arg(long)]
+    signup: bool,
     #[command(flatten)]
     waiting: Waiting,
     /// Give an existing tenant these options; its data is kept
@@ -110,6 +113,7 @@ impl Create {
             host: text(&self.host),
             host_labels,
             admin_login: text(&self.login),
+            signup: self.signup,
         };
         Ok(CreateTenantRequest {
             name: self.name.clone(),

@@ -7,9 +7,13 @@ pub mod delete;
 pub mod domain;
 pub mod exec;
 pub mod failover;
+pub mod inside;
 pub mod logs;
+pub mod mail;
 pub mod moving;
 pub mod read;
+pub mod restore;
+pub mod settings;
 pub mod standby;
 pub mod upgrade;
 pub mod verify;
@@ -29,7 +33,7 @@ pub enum TenantCommand {
     List(read::List),
     /// Show one tenant
     #[command(
-        after_help = "Examples:\n  isyctl tenant show alfa\n  isyctl tenant show alfa -o json"
+        after_help = "Examples:\n  isyctl tenant show alfa\n  isyctl tenant show alfa -o wide    with settings of its Odoo that were chosen\n  isyctl tenant show alfa -o json"
     )]
     Show(Name),
     /// Say why a tenant is where it is, and how each host would score today
@@ -75,12 +79,17 @@ pub enum TenantCommand {
         after_help = "Examples:\n  isyctl tenant list --deleted     what is kept; `show` says until when\n  isyctl tenant undelete alfa"
     )]
     Undelete(change::Plain),
-    /// What `undelete` was called once
-    #[command(hide = true, after_help = "Example:\n  isyctl tenant undelete alfa")]
-    Restore(change::Restore),
+    /// Bring a tenant back from a backup: in its place, or as another one (--as)
+    Restore(restore::Restore),
     /// Who gets in to a tenant, at the edge
     #[command(subcommand)]
     Access(access::AccessCommand),
+    /// By which server a tenant sends mail, whether it can, and what it could not
+    #[command(subcommand)]
+    Mail(mail::MailCommand),
+    /// Settings of a tenant's Odoo, and what isyone writes into its database
+    #[command(subcommand)]
+    Settings(settings::SettingsCommand),
     /// The domains by which visitors reach a tenant
     #[command(subcommand)]
     Domain(domain::DomainCommand),
@@ -134,8 +143,10 @@ impl TenantCommand {
             Self::Failover(command) => command.run(app).await,
             Self::Delete(command) => command.run(app).await,
             Self::Undelete(command) => change::undelete(app, command).await,
-            Self::Restore(command) => command.run(),
+            Self::Restore(command) => command.run(app).await,
             Self::Access(command) => command.run(app).await,
+            Self::Mail(command) => command.run(app).await,
+            Self::Settings(command) => command.run(app).await,
             Self::Domain(command) => command.run(app).await,
             Self::Verify(command) => command.run(app).await,
         }

@@ -92,7 +92,7 @@ fn list(tenants: &[Tenant], wide: bool, now_ms: i64) -> String {
     }
     let mut header = vec!["NAME", "PHASE", "HOST", "PLAN", "URL", "AGE"];
     if wide {
-        header.extend(["CPU", "MEMORY", "DISK", "ODOO IMAGE", "MESSAGE"]);
+        header.extend(["CPU", "MEMORY", "DISK", "VERIFIED", "ODOO IMAGE", "MESSAGE"]);
     }
     let mut table = Table::new(header);
     for tenant in tenants {
@@ -116,6 +116,7 @@ fn list(tenants: &[Tenant], wide: bool, now_ms: i64) -> String {
                 format::measured_disk(usage)
                     .map_or("-".to_owned(), format::bytes)
                     .into(),
+                verified(tenant, now_ms).into(),
                 format::or_dash(&spec.odoo_image).into(),
                 tenant.message.as_str().into(),
             ]);
@@ -125,12 +126,21 @@ fn list(tenants: &[Tenant], wide: bool, now_ms: i64) -> String {
     table.render()
 }
 
+/// When its backups were last proven.
+fn verified(tenant: &Tenant, now_ms: i64) -> String {
+    let Some(verified) = &tenant.verified else {
+        return "-".to_owned(); // none are made
+    };
+    let found = (verified.damaged, verified.incomplete);
+    format::verified(now_ms, verified.time.as_ref(), found)
+}
+
 pub async fn show(app: &App, name: &str) -> Outcome {
     let tenant = super::get(&app.client()?, name).await?;
     app.ui.emit(
         &Wire::of(&tenant),
         || vec![tenant.name.clone()],
-        |_| sheet::details(&tenant, clock::now_ms()),
+        |wide| sheet::details(&tenant, wide, clock::now_ms()),
     )?;
     Ok(Exit::Done)
 }

@@ -1,6 +1,7 @@
 //! The canned coordinator: the listener with mutual TLS. Services are in `fleet` (hosts, operations, events), `people`,
-//! `edges` and `domains`; those for tenants and the screen are in the parent module (`tenants`, `top`).
+//! `edges`, `backups` and `domains`; those for tenants and the screen are in the parent module (`tenants`, `top`).
 
+mod backups;
 mod domains;
 mod edges;
 mod fleet;
@@ -16,6 +17,7 @@ use std::{
 
 use isyone_proto::{
     pb::v1::{
+        backup_service_server::BackupServiceServer,
         certificate_service_server::CertificateServiceServer,
         domain_service_server::DomainServiceServer, edge_service_server::EdgeServiceServer,
         event_service_server::EventServiceServer, host_service_server::HostServiceServer,
@@ -96,6 +98,7 @@ async fn serve(listener: TcpListener, fake: Fake) {
         .add_service(CertificateServiceServer::new(fake.clone()))
         .add_service(DomainServiceServer::new(fake.clone()))
         .add_service(EdgeServiceServer::new(fake.clone()))
+        .add_service(BackupServiceServer::new(fake.clone()))
         .add_service(SystemServiceServer::new(fake.clone()))
         .add_service(TopServiceServer::new(fake.clone()))
         .serve_with_incoming(connections(listener, server_config(&fake.ca)))

@@ -40,6 +40,7 @@ pub(crate) fn hosts() -> Vec<Host> {
         plan_generation: 17,
         accepted_generation: 17,
         certificate_expire_time: ago(-20 * 3600),
+        findings: vec![],
     };
     let mut h2 = host("h2", 2);
     h2.cordoned = true;

@@ -1,5 +1,6 @@
 //! The canned fleet: three hosts, four tenants, at eight o'clock.
 
+mod backups;
 mod edges;
 mod hosts;
 mod tenants;
@@ -9,6 +10,7 @@ use std::collections::HashMap;
 use isyone_proto::pb::v1::*;
 use prost_types::Timestamp;
 
+pub(crate) use backups::{backups, protections};
 pub(crate) use edges::{certificates, edges, rejected_routes};
 pub(crate) use hosts::{all_hosts, hosts, join_tokens, nowhere, placement};
 pub(crate) use tenants::{

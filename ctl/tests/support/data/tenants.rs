@@ -18,6 +18,7 @@ pub(crate) fn spec() -> TenantSpec {
         host: String::new(),
         host_labels: map(&[("zone", "eu")]),
         admin_login: "admin".into(),
+        signup: false,
     }
 }
 
@@ -69,6 +70,7 @@ pub(crate) fn tenant(name: &str) -> Tenant {
             websockets: 3,
             active_users: 2,
             last_active_time: ago(1200),
+            mails_failed: (name == "posts").then_some(3),
         }),
         edge_shard: "a".into(),
         probe: Some(probe(Reach::Ok, 200, "")),
@@ -89,13 +91,62 @@ pub(crate) fn tenant(name: &str) -> Tenant {
             postgres_stopped: false,
         }),
         modules_cut_off: 0,
+        mail: mail(name),
+        odoo_settings: settings(name),
         strain: Some(Strain {
             busy_permille: Some(120),
             waits_per_minute: Some(0),
             memory_permille: 610,
             throttled_permille: 40,
         }),
+        verified: Some(BackupVerified {
+            time: ago(2 * 86_400),
+            damaged: false,
+            incomplete: false,
+        }),
     }
+}
+
+/// Those of `posts`.
+fn settings(tenant: &str) -> Vec<OdooSetting> {
+    let setting = |name: &str, value: &str, source: SettingSource| OdooSetting {
+        name: name.into(),
+        value: value.into(),
+        source: source.into(),
+    };
+    let all = [
+        setting("limit_time_real", "300", SettingSource::Tenant),
+        setting("log_level", "warn", SettingSource::Plan),
+        setting("unaccent", "False", SettingSource::Fleet),
+    ];
+    all.into_iter().filter(|_| tenant == "posts").collect()
+}
+
+/// `posts` sends by a relay of its own, `caught` is; of others nothing is set.
+fn mail(tenant: &str) -> Option<TenantMail> {
+    let settings = match tenant {
+        "posts" => MailSettings {
+            kind: MailKind::Relay.into(),
+            host: "smtp.example.com".into(),
+            port: 587,
+            tls: MailTls::Starttls.into(),
+            user: "apikey".into(),
+            sender_domain: "isy.one".into(),
+            from_filter: vec!["isy.one".into()],
+            per_day: 500,
+            ..MailSettings::default()
+        },
+        "caught" => MailSettings {
+            kind: MailKind::Catcher.into(),
+            ..MailSettings::default()
+        },
+        _ => return None,
+    };
+    Some(TenantMail {
+        has_password: !settings.user.is_empty(),
+        settings: Some(settings),
+        source: SettingSource::Tenant.into(),
+    })
 }
 
 /// The platform's domain and one of the tenant's own.

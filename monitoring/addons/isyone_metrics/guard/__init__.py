@@ -1,13 +1,15 @@
 """Keeps an Odoo server answering where Odoo by itself would not: its database restarts, its connection pool is full, it
-is stopped while it works, a request wants more memory than there is, nobody's sessions fill the disk.
+is stopped while it works, a request wants more memory than there is, nobody's sessions fill the disk; closed to strangers
+where an app that is installed would open it; and sending mail as it was told.
 
 Each mend is a wrapper around one place of Odoo, put there by itself as the hooks of the metrics are: what a version of
 Odoo does not have is left as it is, and `odoo_metrics_hook_active` says so. Not here: what is counted (`..layout`).
 """
 
 import importlib
+import os
 
-from . import away, cron, memory, pool, sessions, stop
+from . import away, cron, mail, memory, pool, sessions, signup, stop
 
 
 def install(recorder, attempt, evented):
@@ -50,6 +52,19 @@ def install(recorder, attempt, evented):
         directory = module("odoo.tools").config.session_dir
         sessions.sweep_beside_crons(server(), sessions.Sweeper(directory, recorder))
 
+    def guard_signup():
+        signup.keep_choice(module("odoo.addons.base.models.ir_config_parameter").IrConfig_Parameter)
+
+    def guard_mail():
+        config = module("odoo.tools").config
+        # 19 has it among its options, 18 as an attribute.
+        path = config.get("config") or config.rcfile
+        told = mail.read(path, config["smtp_server"], config["smtp_port"])
+        counter = os.path.join(config["data_dir"], mail.COUNTER)
+        mail.speak_as_told(
+            module("odoo.addons.base.models.ir_mail_server"), told, mail.Allowance(counter, told.per_day if told else 0)
+        )
+
     for name, hook, evented_too in (
         ("guard_pool", guard_pool, False),
         ("guard_away", guard_away, True),
@@ -59,6 +74,8 @@ def install(recorder, attempt, evented):
         ("guard_stop", guard_stop, False),
         ("guard_memory", guard_memory, True),
         ("guard_sessions", guard_sessions, True),
+        ("guard_signup", guard_signup, False),
+        ("guard_mail", guard_mail, False),
     ):
         if evented_too or not evented:
             attempt(name, hook)

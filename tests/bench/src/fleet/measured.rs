@@ -32,6 +32,7 @@ pub(super) fn measured(which: usize, nth: u64, now: UnixMs) -> (TenantUsage, Tra
         websockets: 2 + step % 4,
         active_users: 1 + step % 4,
         last_active_at: Some(now - 1_000 * i64::from(step)),
+        mails_failed: Some(0),
     };
     (usage, traffic)
 }

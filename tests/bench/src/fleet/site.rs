@@ -81,6 +81,7 @@ impl Site {
             data_dir: dir.path().join("data"),
             ..Config::default()
         };
+        config.backup.enabled = false;
         config.listen.grpc = free()?;
         config.listen.enroll = free()?;
         config.listen.http = free()?;
@@ -259,6 +260,9 @@ fn host(running: &Running, index: usize) -> Result<(Host, Identity)> {
         pending: false,
         plan_generation: 1.into(),
         joined_at: now_ms(),
+        makes_backups: false,
+        proves_backups: false,
+        unheard: false,
         certificates: vec![certificate],
     };
     Ok((
@@ -300,6 +304,7 @@ fn tenant(running: &Running, settings: &Settings, host: &Host, slot: usize) -> R
         host: None,
         host_labels: Default::default(),
         admin_login: defaults.admin_login.clone(),
+        signup: false,
     };
     Ok(Tenant {
         secrets: running.sealer.new_secrets(&name, uid),
@@ -313,6 +318,9 @@ fn tenant(running: &Running, settings: &Settings, host: &Host, slot: usize) -> R
         activated_at: Some(now_ms()),
         odoo_restarts: 0,
         postgres_restarts: 0,
+        settings_asked: 0,
+        mail: None,
+        odoo: Default::default(),
         images_asked: Default::default(),
         created_at: now_ms(),
         operation: Uuid::now_v7(),
@@ -327,6 +335,9 @@ fn tenant(running: &Running, settings: &Settings, host: &Host, slot: usize) -> R
         halted: false,
         hold_ms: None,
         last_epoch: 0,
+        from_backup: None,
+        before: None,
+        rests_since: None,
         started_at: None,
     })
 }

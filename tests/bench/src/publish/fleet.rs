@@ -45,6 +45,7 @@ impl Fleet {
             data_dir: dir.path().join("coordinator"),
             ..Config::default()
         };
+        config.backup.enabled = false;
         for listen in [
             &mut config.listen.grpc,
             &mut config.listen.enroll,
@@ -158,6 +159,9 @@ fn store(config: &Config, tenants: usize) -> Result<(MemoryStore, Vec<TenantName
             pending: false,
             plan_generation: 1.into(),
             joined_at: 0,
+            makes_backups: false,
+            proves_backups: false,
+            unheard: false,
             certificates: Vec::new(),
         };
         let host = Arc::new(host);

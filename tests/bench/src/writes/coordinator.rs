@@ -103,6 +103,7 @@ impl Coordinator {
             data_dir: dir.join("data"),
             ..Config::default()
         };
+        config.backup.enabled = false;
         let papers = dir.join("admin.toml");
         init::init(&config, &"admin".parse()?, &papers).await?;
         let agents = join(&config, hosts).await?;
@@ -236,6 +237,9 @@ async fn join(config: &Config, hosts: usize) -> Result<Vec<(String, Arc<ClientCo
             pending: false,
             plan_generation: 1.into(),
             joined_at: now_s * 1000,
+            makes_backups: false,
+            proves_backups: false,
+            unheard: false,
             certificates: vec![issued.record()],
             name: name.clone(),
         };

@@ -120,6 +120,9 @@ fn fleet(hosts: usize, tenants: usize) -> Result<Bench> {
             pending: false,
             plan_generation: 1.into(),
             joined_at: 0,
+            makes_backups: false,
+            proves_backups: false,
+            unheard: false,
             certificates: vec![Certificate {
                 serial: format!("{n:032x}"),
                 not_after: 1 << 40,

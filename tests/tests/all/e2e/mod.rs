@@ -2,20 +2,26 @@
 
 mod access;
 mod adversary;
+mod backups;
 mod bad_input;
 mod bombard;
 mod browser;
+mod chaos;
 mod crashes;
 mod data;
 mod fleet;
+mod hosts;
 mod https;
 mod isolation;
 mod live_moves;
+mod mail;
 mod main_job;
 mod many;
 mod metrics;
 mod monitoring;
 mod moves;
 mod pages;
+mod reboot;
 mod visitors;
 mod walk;
+mod wanted;

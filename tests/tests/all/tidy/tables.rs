@@ -9,11 +9,19 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
     (
         "proto/types",
         &[
+            ("backup", "ids"),
             ("identity", "ids"),
+            ("known", "echo ids spec"),
+            ("mail", "echo ids network spec"),
             ("network", "echo ids spec"),
+            ("odoo", "echo spec"),
             ("operation", "plan"),
-            ("plan", "generation ids network spec"),
-            ("report", "disk ids operation plan"),
+            (
+                "plan",
+                "backup callers generation ids mail network odoo proof spec",
+            ),
+            ("proof", "backup spec"),
+            ("report", "backup disk finding ids operation plan proof"),
             ("spec", "echo ids"),
             ("token", "plan spec"),
         ],
@@ -31,13 +39,13 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
         &[
             (
                 "change",
-                "desired domains event liveness observed operation placement planted procedures \
+                "backups desired domains event liveness observed operation placement planted procedures \
                  settings state views written",
             ),
-            ("desired", "event operation"),
+            ("desired", "backups event operation"),
             ("domains", "orders"),
             ("liveness", "observed settings"),
-            ("operation", "event"),
+            ("operation", "backups event"),
             ("orders", "desired"),
             ("placement", "desired liveness observed settings"),
             ("probes", "desired liveness"),
@@ -45,7 +53,7 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
                 "procedures",
                 "desired observed operation planted settings state views",
             ),
-            ("settings", "shards"),
+            ("settings", "backups shards"),
             (
                 "state",
                 "desired event liveness observed operation placement settings",
@@ -57,7 +65,7 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
             ("top", "desired liveness probes settings state views"),
             (
                 "views",
-                "desired liveness observed operation planted settings state",
+                "backups desired liveness observed operation planted settings state",
             ),
             ("written", "desired event operation"),
         ],
@@ -67,17 +75,26 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
         &[
             ("agents", "base ports wire writer"),
             ("backup", "base writer"),
+            ("doctor", "base init"),
             ("edges", "base writer"),
             ("init", "base writer"),
-            ("operators", "agents base edges ports wire writer"),
+            (
+                "operators",
+                "agents base edges ports repositories wire writer",
+            ),
             ("ports", "base edges writer"),
-            ("program", "backup base init rebuild rotation server writer"),
+            (
+                "program",
+                "backup base doctor init rebuild rotation server shipping writer",
+            ),
             ("rebuild", "init writer"),
+            ("repositories", "base wire writer"),
             ("rotation", "agents backup base ports writer"),
             (
                 "server",
-                "agents base edges init operators ports rotation writer",
+                "agents base edges init operators ports repositories rotation shipping writer",
             ),
+            ("shipping", "base writer"),
             ("wire", "base edges writer"),
             ("writer", "base"),
         ],
@@ -87,9 +104,11 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
         &[
             (
                 "agent",
-                "base docker host jobs link metrics peer plan tenant",
+                "backup base docker doctor host jobs link metrics peer plan tenant",
             ),
+            ("backup", "base docker host jobs peer plan tenant"),
             ("docker", "plan"),
+            ("doctor", "base docker host"),
             ("host", "base docker plan"),
             ("jobs", "base docker host peer plan tenant"),
             ("link", "base docker host plan"),

@@ -137,13 +137,47 @@ fn data_that_is_to_come_from_elsewhere_is_never_made_up() {
         let host = "h1".parse().unwrap();
         assert_eq!(world.steps(&plan, 0), Err(Blocked::NotCopied(host)));
     }
-    for desired in [DesiredState::Running, DesiredState::Standby] {
-        let plan = seeded(Seed::Backup(Uuid::nil()), desired);
-        let mut world = World::empty(&plan);
-        heeded(&mut world, &plan);
-        let blocked = Err(Blocked::FromBackup(Uuid::nil()));
-        assert_eq!(world.steps(&plan, 0), blocked);
-    }
+    let plan = seeded(Seed::Backup(Uuid::nil()), DesiredState::Running);
+    let mut world = World::empty(&plan);
+    heeded(&mut world, &plan);
+    let blocked = Err(Blocked::FromBackup(Uuid::nil()));
+    assert_eq!(world.steps(&plan, 0), blocked);
+}
+
+#[test]
+fn what_comes_from_a_backup_waits_for_it_and_gets_keys_before_odoo_starts() {
+    let seed = || Seed::Backup(Uuid::from_u128(5));
+    let standby = seeded(seed(), DesiredState::Standby);
+    let mut world = World::empty(&standby);
+    // A snapshot that would fit is not what was asked for.
+    world.observed.golden = true;
+    heeded(&mut world, &standby);
+    assert!(world.converge(&standby, 0, usize::MAX));
+    assert_eq!(world.state.database, Database::Incoming);
+    let running = seeded(seed(), DesiredState::Running);
+    heeded(&mut world, &running);
+    assert_eq!(world.steps(&running, 0), Err(Blocked::HalfCopy));
+    world.state.database = Database::Restored {
+        source: "odoo_beta".to_owned(),
+        neutralise: true,
+    };
+    world.observed.golden = false; // not looked for any more
+    heeded(&mut world, &running);
+    let steps = world.steps(&running, 0).unwrap();
+    let at = |action: Action| steps.iter().find(|s| s.action == action).map(|s| s.wave);
+    assert!(at(Action::Rekey).is_some());
+    assert!(at(Action::Rekey) < at(Action::StartContainer(Role::Odoo)));
+    assert_eq!(
+        (at(Action::CopyGolden), at(Action::InitDatabase)),
+        (None, None)
+    );
+    // Its volumes are as any tenant's: gone is gone.
+    let mut lost = world.clone();
+    lost.observed.postgres_volume = None;
+    let volume = running.name.postgres_volume();
+    assert_eq!(lost.steps(&running, 0), Err(Blocked::VolumeGone(volume)));
+    assert!(world.converge(&running, 0, usize::MAX));
+    assert_eq!(world.state.database, Database::Ready { synced: true });
 }
 
 #[test]

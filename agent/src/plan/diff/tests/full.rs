@@ -108,3 +108,32 @@ proptest! {
         prop_assert!(world.observed.is_up(Role::Odoo) && world.observed.is_up(Role::Postgres) && world.state.is_ready());
     }
 }
+
+/// Fails where a restart takes a tenant that works down on a host whose disk is full, until there is room.
+#[test]
+fn on_a_hosts_full_disk_nothing_that_works_is_stopped_for_a_change() {
+    let plan = tenant_plan("alfa");
+    let mut world = World::empty(&plan);
+    assert!(world.converge(&plan, 0, usize::MAX));
+    world.observed.host_full = Some("the disk is full".to_owned());
+    assert_eq!(actions(&world, &plan), []);
+    let restart = TenantPlan {
+        odoo_restarts: plan.odoo_restarts + 1,
+        ..plan.clone()
+    };
+    assert_eq!(
+        world.steps(&restart, 1),
+        Err(Blocked::HostFull("the disk is full".to_owned()))
+    );
+    // What stops it for its own sake does; who is stopped may be started.
+    world.disk = DiskState::Stopped;
+    assert!(actions(&world, &plan).contains(&Action::StopOdooSoon));
+    world.disk = DiskState::Free;
+    let suspended = TenantPlan {
+        desired: DesiredState::Suspended,
+        ..plan.clone()
+    };
+    assert!(world.converge(&suspended, 2, usize::MAX));
+    assert!(world.converge(&plan, 3, usize::MAX));
+    assert!(world.observed.is_up(Role::Odoo));
+}

@@ -2,6 +2,7 @@
 //!
 //! Not here: the model (world).
 
+mod aside;
 mod copies;
 mod data;
 mod follow;

@@ -2,7 +2,9 @@
 
 mod nights;
 mod policies;
+mod proofs;
 mod protections;
+mod restores;
 
 use isyone_types::ids::{HostName, ShortName};
 use uuid::Uuid;

@@ -34,6 +34,7 @@ fn subject(number: usize, hosts: usize, destination: &str) -> Subject {
         stopped_since: None,
         base_at: Some(T0 + 5 * HOUR),
         dump_at: Some(T0 + 5 * HOUR),
+        is_asked_for: false,
         failures: 0,
         failed_at: None,
     }
@@ -94,7 +95,7 @@ impl Fleet {
             (subject.failures, subject.failed_at) = (0, None);
             match work {
                 Work::Dump => subject.dump_at = Some(now),
-                Work::Base | Work::Stopped => subject.base_at = Some(now),
+                Work::Base | Work::Stopped | Work::Asked => subject.base_at = Some(now),
             }
         }
         let night = self.policy.window.night(now, changing(-4));
@@ -172,7 +173,7 @@ proptest! {
             match work {
                 Work::Base => *nights.entry((night.day, *index)).or_insert(0) += 1,
                 Work::Dump => *dumps.entry(*index).or_insert(0) += 1,
-                Work::Stopped => prop_assert!(false),
+                Work::Stopped | Work::Asked => prop_assert!(false),
             }
         }
         prop_assert_eq!(nights.len(), 14 * fleet.subjects.len());

@@ -6,17 +6,18 @@ use std::sync::Arc;
 
 use isyone_types::{
     operation::{OperationState, Step},
-    plan::Lifecycle,
+    plan::{Before, Lifecycle},
     spec::MAX_DOMAINS,
 };
+use uuid::Uuid;
 
 use super::{super::domain_refused, ChangeError, Edit, drive::set_generation};
 use crate::{
     desired::{CopyRole, Tenant},
     event::EventKind,
     operation::{
-        ConvergeStage, Ending, Live, MoveStage, Operation, OperationKind, Procedure, TenantWishes,
-        WayBack,
+        ConvergeStage, Ending, Live, MoveStage, Operation, OperationKind, Procedure, RestoreStage,
+        TenantWishes, WayBack,
     },
 };
 
@@ -68,6 +69,17 @@ impl Edit<'_> {
             Procedure::Converge(converge) => {
                 let back = converge.back.clone();
                 match back {
+                    // There is nothing to return to, and so nothing was done: it goes on as it is.
+                    WayBack::None
+                        if operation.kind == OperationKind::Restore
+                            && state == OperationState::Failed =>
+                    {
+                        let mut kept = (*tenant).clone();
+                        kept.before = None;
+                        kept.generation += 1;
+                        self.put_tenant(kept);
+                        return Ok(self.end(operation, state, why));
+                    }
                     WayBack::None => {
                         return Err(impossible("cannot be taken back any more"));
                     }
@@ -88,6 +100,13 @@ impl Edit<'_> {
                 self.abandon(&tenant, relocation.live.as_ref());
                 relocation.stage = MoveStage::Back;
             }
+            Procedure::Restore(restoration) => {
+                match restoration.in_place {
+                    true => self.put_before_back(&tenant, operation.id),
+                    false => self.remove_what_was_filled(&tenant),
+                }
+                restoration.stage = RestoreStage::Back;
+            }
             Procedure::Move(_) => {
                 return Err(impossible(
                     "is past its point of no return: the tenant lives on its new host",
@@ -102,6 +121,29 @@ impl Edit<'_> {
         next.ending = Some(Ending { state, why });
         self.state.routes_due.remove(&operation.id);
         Ok(self.put_operation(next))
+    }
+
+    /// What a restore has set aside is the tenant's again; where it has not come to that, nothing has changed.
+    fn put_before_back(&mut self, tenant: &Tenant, restore: Uuid) {
+        let mut back = tenant.clone();
+        if let Some(before) = &mut back.before
+            && before.wish == Before::Keep(restore)
+        {
+            before.wish = Before::Return(restore);
+        }
+        back.from_backup = None;
+        back.halted = false;
+        back.generation += 1;
+        self.put_tenant(back);
+    }
+
+    /// A tenant that a restore has made goes again; into quarantine where somebody may have used it.
+    pub(super) fn remove_what_was_filled(&mut self, tenant: &Tenant) {
+        let mut removed = tenant.clone();
+        self.quarantine(&mut removed);
+        removed.halted = false;
+        removed.generation += 1;
+        self.put_tenant(removed);
     }
 
     /// The step of a stage that is given up. A host's steps stay in its reports: it goes on with the same operation.
@@ -228,6 +270,8 @@ pub(super) fn way_back(kind: OperationKind, before: &Tenant, after: &Tenant) -> 
     }
     match kind {
         OperationKind::Create => WayBack::Remove,
+        // To what it was before a restore: what came since is being removed.
+        OperationKind::Restore => WayBack::None,
         OperationKind::Restart => WayBack::Stay,
         OperationKind::Update
         | OperationKind::Suspend

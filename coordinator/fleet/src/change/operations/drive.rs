@@ -6,7 +6,7 @@ use std::{ops::Bound, sync::Arc};
 
 use isyone_types::{
     operation::{OperationState, Step},
-    plan::UnixMs,
+    plan::{Before, UnixMs},
 };
 use uuid::Uuid;
 
@@ -14,10 +14,11 @@ use super::{ChangeError, Edit, Outcome, done_step};
 #[cfg(feature = "planted")]
 use crate::planted;
 use crate::{
-    desired::{CopyRole, Stragglers, Tenant, TenantCopy, TenantPlacement},
+    desired::{CopyRole, Stragglers, Tenant, TenantBefore, TenantCopy, TenantPlacement},
     event::EventKind,
     operation::{Operation, Procedure, Relocation, Stage},
     procedures::{self, Advance, Effect},
+    views,
 };
 
 /// Transitions that one call makes at most: more than any procedure has stages.
@@ -157,13 +158,39 @@ impl Edit<'_> {
                 self.touch_host(&relocation.from);
                 self.touch_host(&relocation.to);
             }
+            (Effect::TouchHosts, Procedure::Restore(restoration)) => {
+                self.touch_host(&restoration.host);
+            }
+            (Effect::SetAside, _) => {
+                let mut aside = (*tenant).clone();
+                aside.from_backup = Some(operation.id);
+                aside.before = Some(TenantBefore {
+                    host: aside.placement.host.clone(),
+                    wish: Before::Keep(operation.id),
+                    until: None,
+                });
+                aside.generation += 1;
+                self.put_tenant(aside);
+            }
+            (Effect::KeepAside, _) => {
+                let mut kept = (*tenant).clone();
+                let until = self.stamp.now.saturating_add(self.settings.quarantine_ms);
+                if let Some(before) = &mut kept.before {
+                    before.until = Some(until);
+                }
+                kept.from_backup = None;
+                // What its host must do is the same.
+                let kept = self.store_tenant(kept);
+                self.back_up_soon(&kept);
+            }
             (Effect::Release, _) => {
                 let mut released = (*tenant).clone();
                 released.halted = false;
                 released.generation += 1;
                 self.put_tenant(released);
             }
-            (Effect::TakeOver { .. } | Effect::TouchHosts, Procedure::Converge(_)) => {}
+            (Effect::TakeOver { .. }, Procedure::Converge(_) | Procedure::Restore(_))
+            | (Effect::TouchHosts, Procedure::Converge(_)) => {}
         }
     }
 
@@ -200,6 +227,9 @@ impl Edit<'_> {
         }
         moved.generation += 1;
         let moved = self.put_tenant(moved);
+        if views::stopped_since(&moved).is_none() {
+            self.back_up_soon(&moved);
+        }
         let left_behind = match left_behind {
             "" => String::new(),
             what => format!(", and has what did not come along: {what}"),
@@ -344,5 +374,6 @@ pub(super) fn set_generation(procedure: &mut Procedure, to: u64) {
     match procedure {
         Procedure::Converge(converge) => converge.generation = to,
         Procedure::Move(relocation) => relocation.generation = to,
+        Procedure::Restore(restoration) => restoration.generation = to,
     }
 }

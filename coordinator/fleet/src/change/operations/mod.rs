@@ -63,7 +63,8 @@ impl Edit<'_> {
         let gives_way = running.is_the_platforms() && running.kind != OperationKind::Purge;
         let stage = running.stage();
         // Whatever came in between, the old host must have let go before the new one may start.
-        let must_end = stage == Stage::Move(MoveStage::Fence);
+        // And what is half filled is of use to nobody: it is cancelled by its id, and gone.
+        let must_end = matches!(stage, Stage::Move(MoveStage::Fence) | Stage::Restore(_));
         if gives_way || stage.is_route() || stage.is_back() || cancel_running && !must_end {
             return Ok(());
         }
@@ -105,7 +106,7 @@ impl Edit<'_> {
             Procedure::Move(relocation) if relocation.stage < MoveStage::Fence => {
                 self.abandon(tenant, relocation.live.as_ref());
             }
-            Procedure::Move(_) | Procedure::Converge(_) => {}
+            Procedure::Move(_) | Procedure::Converge(_) | Procedure::Restore(_) => {}
         }
         self.end(
             &running,

@@ -210,7 +210,7 @@ impl Edit<'_> {
     }
 
     /// A new tenant that should run, and that no host knows of yet.
-    fn fresh(&self, create: CreateTenant, placement: TenantPlacement) -> Tenant {
+    pub(super) fn fresh(&self, create: CreateTenant, placement: TenantPlacement) -> Tenant {
         Tenant {
             name: create.name,
             uid: create.uid,
@@ -222,6 +222,9 @@ impl Edit<'_> {
             activated_at: None,
             odoo_restarts: 0,
             postgres_restarts: 0,
+            settings_asked: 0,
+            mail: None,
+            odoo: Default::default(),
             images_asked: ImagesAsked::default(),
             secrets: create.secrets,
             created_at: self.stamp.now,
@@ -238,6 +241,9 @@ impl Edit<'_> {
             halted: false,
             hold_ms: None,
             last_epoch: 0,
+            from_backup: None,
+            before: None,
+            rests_since: None,
         }
     }
 }

@@ -24,6 +24,7 @@ impl Edit<'_> {
         &mut self,
         name: &TenantName,
         database: bool,
+        settings: bool,
         request_id: Option<String>,
     ) -> Result<Outcome, ChangeError> {
         if let Some(operation) =
@@ -38,14 +39,33 @@ impl Edit<'_> {
                 format!("is suspended; `isyctl tenant resume {name}` starts it"),
             ));
         }
+        if settings {
+            self.check_knows_settings(&tenant)?;
+        }
+        self.check_disk(&tenant)?;
         tenant.odoo_restarts += 1;
         tenant.postgres_restarts += u64::from(database);
+        tenant.settings_asked += u64::from(settings);
         self.finish(
             tenant,
             OperationKind::Restart,
             request_id.into(),
             EventKind::TenantRestarted,
         )
+    }
+
+    /// An agent of a version before does not know the number in the plan that asks for settings: it would restart Odoo, write nothing,
+    /// and say that all is done. Agents that know it are of the version that began to say `makes_backups`, or later; that is the
+    /// one thing that tells the two apart, as no agent says which parts of a plan it knows.
+    fn check_knows_settings(&self, tenant: &Tenant) -> Result<(), ChangeError> {
+        let host = &tenant.placement.host;
+        if self.host(host)?.makes_backups {
+            return Ok(());
+        }
+        let problem = format!(
+            "is on host {host}, whose agent is of a version before and would only restart it: update that agent, then apply its settings"
+        );
+        Err(wrong_state(&tenant.name, problem))
     }
 
     pub(in crate::change) fn suspend_tenant(

@@ -6,7 +6,10 @@ mod create;
 mod delete;
 mod failover;
 mod lifecycle;
+mod mail;
+mod odoo;
 mod relocate;
+mod restore;
 pub(super) mod standby;
 mod upgrade;
 
@@ -19,12 +22,14 @@ use isyone_types::{
     spec::{Bounds, Size},
 };
 
+pub use self::{mail::SetMail, odoo::SetOdoo};
 use super::{Ask, ChangeError, Edit, Outcome};
 use crate::{
     desired::Tenant,
     event::EventKind,
     operation::{Operation, OperationKind},
     placement::{self, Request},
+    views,
 };
 
 impl Edit<'_> {
@@ -75,6 +80,20 @@ impl Edit<'_> {
             Ok(())
         } else {
             self.check_room(tenant, more)
+        }
+    }
+
+    /// Refuses what would stop a tenant that works and start it again on a full disk, where it might not come up.
+    fn check_disk(&self, tenant: &Tenant) -> Result<(), ChangeError> {
+        let full = views::disk_is_full(self.state, &tenant.placement.host);
+        match full.filter(|_| tenant.desired == Lifecycle::Running) {
+            None => Ok(()),
+            Some(full) => Err(wrong_state(
+                &tenant.name,
+                format!(
+                    "is not stopped now, because it might not start again: {full}. Make room there first (runbook HostDiskFull)"
+                ),
+            )),
         }
     }
 

@@ -198,7 +198,7 @@ impl Edit<'_> {
     }
 
     /// Whether the host where the tenant lives has said that it is as the present plan wants it.
-    fn is_seen_well(&self, tenant: &Tenant) -> bool {
+    pub(super) fn is_seen_well(&self, tenant: &Tenant) -> bool {
         let seen = views::copy(self.state, tenant, &tenant.placement.host);
         matches!(seen, CopyObserved::Present(seen)
             if seen.report.generation == tenant.generation

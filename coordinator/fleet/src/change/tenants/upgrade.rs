@@ -27,6 +27,7 @@ impl Edit<'_> {
             return Ok(Outcome::Operation(operation));
         }
         let mut tenant = self.living(name)?;
+        self.check_disk(&tenant)?;
         let (odoo, postgres) = match (odoo, postgres) {
             (None, None) => {
                 let Edition { odoo, postgres } = self.edition_of(&tenant)?.clone();

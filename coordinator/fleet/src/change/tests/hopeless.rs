@@ -4,7 +4,7 @@
 
 use isyone_types::{
     plan::DesiredState,
-    report::{JobState, TenantProgress, TenantReport},
+    report::{JobState, Stuck, TenantProgress, TenantReport},
 };
 
 use super::{
@@ -25,7 +25,7 @@ fn failing(bench: &Bench, host: &HostName, alfa: &TenantName, blocked: bool) -> 
     TenantReport {
         progress: TenantProgress::Failing,
         message: DOUBT.into(),
-        blocked,
+        stuck: if blocked { Stuck::Blocked } else { Stuck::No },
         ..bench.converged_on(alfa, host)
     }
 }

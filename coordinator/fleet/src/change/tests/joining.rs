@@ -146,9 +146,15 @@ fn a_host_whose_token_named_no_host_waits_for_approval() {
     bench.greet(&h9.name);
     bench.report(&h9.name, resources(8, 32, 100), Vec::new());
     let plan = |bench: &Bench| {
-        views::host_plan(&bench.state, &bench.settings, &name("h9"), |_| Err(()))
-            .unwrap()
-            .is_some()
+        views::host_plan(
+            &bench.state,
+            &bench.settings,
+            &name("h9"),
+            |_| Err(()),
+            |_| Err(()),
+        )
+        .unwrap()
+        .is_some()
     };
     // Neither the least loaded, nor when it is asked for by name.
     for host in [None, Some(name("h9"))] {

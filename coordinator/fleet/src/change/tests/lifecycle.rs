@@ -50,6 +50,27 @@ fn a_deleted_tenant_is_kept_until_its_time_and_forgotten_only_when_its_host_says
 }
 
 #[test]
+fn settings_are_applied_only_by_an_agent_that_knows_of_them() {
+    let (mut bench, host, alfa) = running();
+    let restart = |settings| Command::RestartTenant {
+        name: name("alfa"),
+        database: false,
+        settings,
+        request_id: None,
+    };
+    super::backups::greet(&mut bench, &host, false);
+    let before = bench.state.fleet.clone();
+    let why = bench.apply(restart(true)).unwrap_err().to_string();
+    assert!(why.contains("update that agent"), "{why}");
+    assert!(before == bench.state.fleet, "nothing has changed");
+    bench.apply(restart(false)).unwrap();
+    bench.settle();
+    super::backups::greet(&mut bench, &host, true);
+    bench.apply(restart(true)).unwrap();
+    assert_eq!(bench.state.fleet.tenants[&alfa].settings_asked, 1);
+}
+
+#[test]
 fn an_undeleted_tenant_runs_again_and_one_that_never_ran_is_purged_at_once() {
     let (mut bench, _, alfa) = running();
     bench

@@ -40,7 +40,7 @@ fn follows(bench: &Bench, host: &HostName) -> Option<bool> {
     let plan = plan_of(bench, host);
     plan.jobs.first().map(|job| match job.work {
         JobWork::Follow { last, .. } => last,
-        JobWork::Fetch { .. } => panic!("it is not stopped to be fetched"),
+        _ => panic!("it is not stopped to be fetched"),
     })
 }
 

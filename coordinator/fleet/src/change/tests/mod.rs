@@ -3,6 +3,9 @@
 //! Not here: what holds after any sequence of commands (properties), and domains and sleep, which have tests of their
 //! own.
 
+mod backups;
+mod conditions;
+mod gone;
 mod hopeless;
 mod joining;
 mod lifecycle;
@@ -17,6 +20,7 @@ mod requests;
 mod returns;
 mod standby;
 mod turns;
+mod unfit;
 mod upgrades;
 
 use isyone_types::{
@@ -147,12 +151,14 @@ fn a_repeated_request_id_answers_the_same_operation_and_is_not_another_request()
         bench.apply(Command::RestartTenant {
             name: name("alfa"),
             database: false,
+            settings: false,
             request_id,
         })
     };
     let first = operation_of(restart(&mut bench).unwrap());
     assert_eq!(operation_of(restart(&mut bench).unwrap()).id, first.id);
-    assert_eq!(bench.state.fleet.tenants[&alfa].odoo_restarts, 1);
+    let tenant = &bench.state.fleet.tenants[&alfa];
+    assert_eq!((tenant.odoo_restarts, tenant.settings_asked), (1, 0));
     let other = Command::SuspendTenant {
         name: alfa,
         request_id: Some("r1".to_owned()),

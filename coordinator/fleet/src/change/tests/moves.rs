@@ -3,10 +3,13 @@
 //! Not here: what survives crashes between any two steps (the workspace's simulation).
 
 use isyone_types::{
+    backup::RepositoryKey,
     plan::{DesiredState, HostPlan, TenantSecrets},
     report::{JobReport, JobState},
 };
 use uuid::Uuid;
+
+use crate::desired::backups::BackupKey;
 
 use super::{
     operations::{ended, settled, start, word},
@@ -15,7 +18,8 @@ use super::{
 
 pub(super) fn plan_of(bench: &Bench, host: &HostName) -> HostPlan {
     let open = |_: &Tenant| Ok::<_, std::convert::Infallible>(TenantSecrets::default());
-    views::host_plan(&bench.state, &bench.settings, host, open)
+    let open_key = |_: &BackupKey| Ok(RepositoryKey::from(&[7; 64]));
+    views::host_plan(&bench.state, &bench.settings, host, open, open_key)
         .unwrap()
         .unwrap()
 }
@@ -76,6 +80,9 @@ pub(super) fn job_with(
             state,
             bytes_done: 5 << 20,
             bytes_total: 10 << 20,
+            backup: None,
+            fault: None,
+            proof: None,
             message: match state {
                 JobState::Running => String::new(),
                 _ => "no route".to_owned(),
@@ -83,6 +90,7 @@ pub(super) fn job_with(
             pause_ms,
             behind: None,
         }],
+        condition: Default::default(),
     };
     let report = Box::new(report);
     bench

@@ -26,6 +26,7 @@ pub(super) fn restart_order(alfa: &TenantName) -> Command {
     Command::RestartTenant {
         name: alfa.clone(),
         database: false,
+        settings: false,
         request_id: None,
     }
 }
@@ -88,6 +89,7 @@ fn the_same_request_gets_its_operation_however_busy_the_tenant_is() {
     let command = Command::RestartTenant {
         name: alfa.clone(),
         database: true,
+        settings: false,
         request_id: Some("r1".to_owned()),
     };
     let first = start(&mut bench, command.clone());

@@ -178,6 +178,9 @@ fn the_last_report_of_a_hosts_jobs_is_all_that_is_known_of_them() {
         state: JobState::Running,
         bytes_done,
         bytes_total: 9,
+        backup: None,
+        fault: None,
+        proof: None,
         message: String::new(),
         pause_ms: None,
         behind: None,
@@ -189,6 +192,7 @@ fn the_last_report_of_a_hosts_jobs_is_all_that_is_known_of_them() {
             tenants: vec![],
             complete: false,
             jobs: jobs.clone(),
+            condition: Default::default(),
         };
         bench
             .apply(Command::Report {
@@ -353,6 +357,7 @@ fn flap(bench: &mut Bench, host: &HostName, n: u32) {
         tenants: vec![tenant],
         complete: true,
         jobs: vec![],
+        condition: Default::default(),
     };
     let report = Command::Report {
         host: host.clone(),

@@ -13,6 +13,14 @@ fn keyed(create: CreateTenant) -> Command {
     }))
 }
 
+fn begun_by(outcome: Outcome) -> Uuid {
+    match outcome {
+        Outcome::Operation(operation) => operation.id,
+        Outcome::Domains { operation, .. } => operation.unwrap().id,
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn a_request_id_stands_for_one_request_with_all_its_parameters() {
     let fresh = || {
@@ -22,9 +30,10 @@ fn a_request_id_stands_for_one_request_with_all_its_parameters() {
         (bench, host)
     };
     let (alfa, key) = (|| name::<TenantName>("alfa"), || Some("r1".to_owned()));
-    let restart = |database| Command::RestartTenant {
+    let restart = |database, settings| Command::RestartTenant {
         name: alfa(),
         database,
+        settings,
         request_id: key(),
     };
     let resize = |plan: &str| Command::ResizeTenant {
@@ -65,7 +74,8 @@ fn a_request_id_stands_for_one_request_with_all_its_parameters() {
         cancel_running,
     };
     let cases = [
-        (restart(false), restart(true)),
+        (restart(false, false), restart(true, false)),
+        (restart(false, false), restart(false, true)),
         (resize("large"), resize("small")),
         (upgrade(None), upgrade(Some("odoo:18.0"))),
         (delete(false), delete(true)),
@@ -75,13 +85,12 @@ fn a_request_id_stands_for_one_request_with_all_its_parameters() {
     ];
     for (first, second) in cases {
         let (mut bench, _) = fresh();
-        let id = |outcome| match outcome {
-            Outcome::Operation(operation) => operation.id,
-            Outcome::Domains { operation, .. } => operation.unwrap().id,
-            other => panic!("{other:?}"),
-        };
-        let begun = id(bench.apply(first.clone()).unwrap());
-        assert_eq!(id(bench.apply(first.clone()).unwrap()), begun, "{first:?}");
+        let begun = begun_by(bench.apply(first.clone()).unwrap());
+        assert_eq!(
+            begun_by(bench.apply(first.clone()).unwrap()),
+            begun,
+            "{first:?}"
+        );
         let refused = bench.apply(second.clone()).unwrap_err();
         assert_eq!(refused, ChangeError::RequestIdReused(begun), "{second:?}");
     }

@@ -254,6 +254,9 @@ fn h2_reports(bench: &mut Bench, h2: &HostName, alfa: &TenantName) {
         bytes_done: 0,
         bytes_total: 0,
         message: "it is not reached".to_owned(),
+        backup: None,
+        fault: None,
+        proof: None,
         pause_ms: None,
         behind: Some(Behind {
             bytes: 4_096,
@@ -267,6 +270,7 @@ fn h2_reports(bench: &mut Bench, h2: &HostName, alfa: &TenantName) {
         tenants: vec![there],
         complete: true,
         jobs: vec![job],
+        condition: Default::default(),
     };
     let command = Command::Report {
         host: h2.clone(),

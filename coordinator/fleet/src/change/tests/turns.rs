@@ -147,7 +147,7 @@ fn the_day_for_copying_begins_with_the_copy_and_not_in_the_queue() {
     bench.settle();
     let leave = |bench: &Bench| match &bench.state.fleet.operations[&id].procedure {
         Procedure::Move(relocation) => (relocation.stage, relocation.leave_until),
-        Procedure::Converge(_) => panic!("it is a move"),
+        Procedure::Converge(_) | Procedure::Restore(_) => panic!("it is a move"),
     };
     let day = crate::operation::deadline_ms(OperationKind::Move);
     assert_eq!(leave(&bench), (MoveStage::Copy, bench.now + day));

@@ -4,7 +4,7 @@
 
 use isyone_types::{
     plan::{ImagesAsked, UnixMs},
-    report::{TenantProgress, TenantReport},
+    report::{Stuck, TenantProgress, TenantReport},
     spec::ImageRef,
 };
 
@@ -166,7 +166,7 @@ fn a_host_that_fails_has_the_upgrade_taken_back_with_the_reason() {
         let mut failed = failing(&bench, &alfa, why);
         if blocked {
             // Kept from beginning, it names none.
-            (failed.blocked, failed.operation) = (true, None);
+            (failed.stuck, failed.operation) = (Stuck::Blocked, None);
         }
         report(&mut bench, &host, failed);
         assert_eq!(word(&bench, id), "back");

@@ -49,6 +49,8 @@ impl SqliteStore {
             // FULL: an answered commit survives a power cut.
             .synchronous(SqliteSynchronous::Full)
             .locking_mode(sqlx::sqlite::SqliteLockingMode::Exclusive)
+            // What is deleted is overwritten where its page is written anyway: the key of a tenant's backups, above all.
+            .pragma("secure_delete", "FAST")
             // All texts that are used again and again, see BEGIN and ROWS.
             .statement_cache_capacity(128)
             .busy_timeout(Duration::from_secs(2));

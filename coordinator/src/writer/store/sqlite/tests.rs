@@ -120,3 +120,26 @@ async fn a_coordinator_that_was_replaced_stores_nothing() {
     assert_eq!(stored(&mut store).await, (2, both));
     store.commit(next, &put("c")).await.unwrap();
 }
+
+#[tokio::test]
+async fn what_is_deleted_is_not_left_in_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = store(&folder).await;
+    let record = |id: &str, body: String| Record {
+        kind: RecordKind::BackupKey,
+        id: id.to_owned(),
+        body,
+    };
+    let put = |record| Write::Put(isyone_fleet::written::RecordValue::Copy(record));
+    let key = "0123456789abcdef".repeat(8);
+    let stays = (0..100).map(|n| put(record(&n.to_string(), "x".repeat(200))));
+    let writes: Vec<Write> = stays.chain([put(record("50a", key.clone()))]).collect();
+    store.commit(TERM, &writes).await.unwrap();
+    let delete = Write::Delete(RecordKind::BackupKey, "50a".to_owned());
+    store.commit(TERM, &[delete]).await.unwrap();
+    store.close().await;
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+        assert!(!bytes.windows(16).any(|part| part == &key.as_bytes()[..16]));
+    }
+}

@@ -1,9 +1,10 @@
 //! `isyctl tenant verify`: what a customer's browser and Prometheus see, tried from this machine rather than taken from
-//! the coordinator, which is asked only where the tenant should be, and
-//! whether an app is half installed, which nobody sees from outside.
+//! the coordinator, which is asked only where the tenant should be, and for what nobody sees from outside: whether an app is
+//! half installed, and what a printed page looks like.
 
 pub mod checks;
 pub mod http;
+mod print;
 
 use std::time::{Duration, Instant};
 
@@ -28,7 +29,8 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Checks: the names resolve; the edge routes them; TLS is valid; Odoo is healthy; the login page is there; the database
-manager and /metrics are closed; the websocket answers; no app is half installed, as its host says; Prometheus sees the tenant. What cannot be checked from here is
+manager and /metrics are closed; the websocket answers; no app is half installed, as its host says; Odoo prints: the text, style and number of pages of a
+PDF are looked at (some seconds of its CPU; not with --outside); Prometheus sees the tenant. What cannot be checked from here is
 skipped, with the reason. The exit code is 1 when a check fails.
 
 Examples:
@@ -45,6 +47,9 @@ pub struct Verify {
     /// Where Prometheus is, in place of what the coordinator says
     #[arg(long, value_name = "URL")]
     prometheus: Option<String>,
+    /// Only what is seen from outside: nothing is printed
+    #[arg(long)]
+    outside: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -98,7 +103,10 @@ impl Verify {
             modules_cut_off: tenant.modules_cut_off,
             timeout: app.call_timeout().min(MAX_CHECK),
         };
-        let checks = run_all(&site).await;
+        let mut checks = run_all(&site).await;
+        if !self.outside {
+            checks.push(timed("print", print::print(&client, &site.tenant)).await);
+        }
         let passed = checks.iter().all(|checked| !checked.found.failed());
         let report = Report {
             tenant: tenant.name,
@@ -129,10 +137,7 @@ async fn run_all(site: &Site) -> Vec<Checked> {
     let mut checked = Vec::new();
     macro_rules! check {
         ($($name:literal => $check:path),* $(,)?) => { $(
-            let start = Instant::now();
-            let found = $check(site).await;
-            let duration_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-            checked.push(Checked { check: $name, found, duration_ms });
+            checked.push(timed($name, $check(site)).await);
         )* };
     }
     check! {
@@ -148,6 +153,17 @@ async fn run_all(site: &Site) -> Vec<Checked> {
         "prometheus" => checks::prometheus,
     }
     checked
+}
+
+async fn timed(check: &'static str, checked: impl Future<Output = Found>) -> Checked {
+    let start = Instant::now();
+    let found = checked.await;
+    let duration_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Checked {
+        check,
+        found,
+        duration_ms,
+    }
 }
 
 fn table(report: &Report) -> String {

@@ -352,6 +352,7 @@ fn state(tenant: &TenantPlan) -> TenantState {
         progress: TenantProgress::Converged,
         message: String::new(),
         blocked: false,
+        unfit: false,
         containers: vec![
             container(tenant.name.postgres_container()),
             container(tenant.name.odoo_container()),

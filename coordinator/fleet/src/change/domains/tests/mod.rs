@@ -73,11 +73,18 @@ fn plan(bench: &Bench) -> isyone_types::plan::HostPlan {
             database_password: secret(),
             admin_password: secret(),
             master_password: secret(),
+            mail_password: secret(),
         })
     };
-    views::host_plan(&bench.state, &bench.settings, &name("h1"), open)
-        .unwrap()
-        .unwrap()
+    views::host_plan(
+        &bench.state,
+        &bench.settings,
+        &name("h1"),
+        open,
+        |_| Err(()),
+    )
+    .unwrap()
+    .unwrap()
 }
 
 fn primary(bench: &Bench) -> Option<String> {

@@ -173,9 +173,12 @@ fn under_way(state: &State, tenant: &Tenant) -> Page {
         .get(&tenant.operation)
         .filter(|o| !o.state.is_final());
     match operation.map(|o| o.kind) {
-        Some(OperationKind::Create | OperationKind::Resume | OperationKind::Undelete) => {
-            Page::Starting
-        }
+        Some(
+            OperationKind::Create
+            | OperationKind::Resume
+            | OperationKind::Undelete
+            | OperationKind::Restore,
+        ) => Page::Starting,
         Some(
             OperationKind::Update
             | OperationKind::Resize

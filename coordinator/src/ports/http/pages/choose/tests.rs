@@ -99,6 +99,7 @@ fn ordered_changes() {
         order(Command::RestartTenant {
             name: alfa(),
             database: false,
+            settings: false,
             request_id: None
         }),
         Page::Restarting

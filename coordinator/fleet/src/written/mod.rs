@@ -4,10 +4,12 @@
 //! Stored: tenants (with placement, ports, sealed secrets, activation), hosts (with plan generation and certificates),
 //! certificates of host names (keys sealed), failed certificate orders, the account with the certificate authority,
 //! tenants' domains that do not lead here, operations (their existence; once ended also their steps), join tokens,
-//! operators, the digest of the configuration that plans were rendered with, the incarnation, the highest generation of
+//! operators, keys of backups (sealed) and what was backed up, the digest of the configuration that plans were rendered with, the incarnation, the highest generation of
 //! a removed host; and events. Not stored: anything that
 //! hosts report, anything computable (indexes, loads, routes, targets).
-//! Not here: where records are kept (the coordinator's store).
+//! Not here: where records are kept (the coordinator's store), what to write to get from one Fleet to another (changes).
+
+mod changes;
 
 use std::{
     borrow::Cow,
@@ -22,9 +24,11 @@ use isyone_types::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
+pub use self::changes::{between, everything};
 use crate::{
     desired::{
         Fleet, Host, Operator, Tenant, Token,
+        backups::{BackupKey, TenantBackups},
         certificates::{AcmeAccount, CertificateTrouble, EdgeCertificate},
         domains::DomainTrouble,
     },
@@ -46,6 +50,11 @@ pub enum RecordKind {
     CertificateTrouble,
     /// A tenant's domain that does not lead here.
     DomainTrouble,
+    /// The key of a tenant's backups. A kind of its own, apart from what else is stored of them, so that keys can be kept and
+    /// shipped apart and be gone everywhere once they are deleted.
+    BackupKey,
+    /// What was backed up of a tenant.
+    Backups,
     /// Single values: the plans' digest, the incarnation, the account with the certificate authority.
     Meta,
 }
@@ -62,6 +71,8 @@ impl RecordKind {
             Self::Certificate => "certificate",
             Self::CertificateTrouble => "certificate_trouble",
             Self::DomainTrouble => "domain_trouble",
+            Self::BackupKey => "backup_key",
+            Self::Backups => "backups",
             Self::Meta => "meta",
         }
     }
@@ -78,6 +89,8 @@ impl RecordKind {
             Self::Certificate,
             Self::CertificateTrouble,
             Self::DomainTrouble,
+            Self::BackupKey,
+            Self::Backups,
             Self::Meta,
         ];
         plain.into_iter().chain(rest).find(|k| k.as_str() == text)
@@ -105,6 +118,8 @@ pub enum RecordValue {
     Certificate(Arc<EdgeCertificate>),
     CertificateTrouble(Arc<CertificateTrouble>),
     DomainTrouble(Arc<DomainTrouble>),
+    BackupKey(Arc<BackupKey>),
+    Backups(Arc<TenantBackups>),
     AcmeAccount(Arc<AcmeAccount>),
     /// The value of [`Fleet::plan_digest`].
     PlanDigest(String),
@@ -143,6 +158,8 @@ impl RecordValue {
             Self::DomainTrouble(trouble) => {
                 (RecordKind::DomainTrouble, trouble.domain.as_str().into())
             }
+            Self::BackupKey(key) => (RecordKind::BackupKey, key.tenant.to_string().into()),
+            Self::Backups(of) => (RecordKind::Backups, of.tenant.to_string().into()),
             Self::AcmeAccount(_) => (RecordKind::Meta, ACME_ACCOUNT.into()),
             Self::PlanDigest(_) => (RecordKind::Meta, PLAN_DIGEST.into()),
             Self::Incarnation(_) => (RecordKind::Meta, INCARNATION.into()),
@@ -165,6 +182,8 @@ impl RecordValue {
             Self::Certificate(certificate) => json(&**certificate),
             Self::CertificateTrouble(trouble) => json(&**trouble),
             Self::DomainTrouble(trouble) => json(&**trouble),
+            Self::BackupKey(key) => json(&**key),
+            Self::Backups(of) => json(&**of),
             Self::AcmeAccount(account) => json(&**account),
             Self::PlanDigest(digest) => json(digest),
             Self::Incarnation(incarnation) => json(incarnation),
@@ -304,54 +323,6 @@ pub struct UnreadableRecord {
     pub why: String,
 }
 
-/// All of a Fleet, as writes for an empty store: what [`fleet`] reads back.
-pub fn everything(fleet: &Fleet) -> Vec<Write> {
-    // Every field by its name, so that a new one is not forgotten here.
-    let Fleet {
-        tenants,
-        hosts,
-        operations,
-        tokens,
-        operators,
-        certificates,
-        certificate_troubles,
-        domain_troubles,
-        acme_account,
-        events,
-        last_event: _,
-        plan_digest,
-        incarnation,
-        retired_generation,
-        by_host: _,
-        by_domain: _,
-        by_request: _,
-        ended: _,
-        running: _,
-        copying: _,
-        fenced: _,
-        quarantines: _,
-        standbys: _,
-    } = fleet;
-    let mut values = vec![
-        RecordValue::PlanDigest(plan_digest.clone()),
-        RecordValue::Incarnation(*incarnation),
-        RecordValue::RetiredGeneration(*retired_generation),
-    ];
-    values.extend(tenants.values().cloned().map(RecordValue::Tenant));
-    values.extend(hosts.values().cloned().map(RecordValue::Host));
-    values.extend(operations.values().cloned().map(RecordValue::Operation));
-    values.extend(tokens.values().cloned().map(RecordValue::Token));
-    values.extend(operators.values().cloned().map(RecordValue::Operator));
-    values.extend(certificates.values().cloned().map(RecordValue::Certificate));
-    let troubles = certificate_troubles.values().cloned();
-    values.extend(troubles.map(RecordValue::CertificateTrouble));
-    let troubles = domain_troubles.values().cloned();
-    values.extend(troubles.map(RecordValue::DomainTrouble));
-    values.extend(acme_account.iter().cloned().map(RecordValue::AcmeAccount));
-    let events = events.iter().cloned().map(Write::Event);
-    values.into_iter().map(Write::Put).chain(events).collect()
-}
-
 /// Texts that many tenants have in common, each kept once.
 #[derive(Default)]
 struct Texts {
@@ -441,6 +412,10 @@ pub fn fleet(contents: Contents) -> Result<Fleet, UnreadableRecord> {
                 fleet
                     .domain_troubles
                     .insert(trouble.domain.to_string(), trouble);
+            }
+            RecordKind::BackupKey => fleet.put_backup_key(read::<BackupKey>(record)?),
+            RecordKind::Backups => {
+                fleet.put_backups(read::<TenantBackups>(record)?);
             }
             RecordKind::Meta => match record.id.as_str() {
                 PLAN_DIGEST => fleet.plan_digest = (*read::<String>(record)?).clone(),

@@ -6,6 +6,8 @@
 //! Everything above a role's directory is root's alone, and what is below is the tenant's: nothing here follows a link.
 //! Blocking. Not here: when any of this is done (tenant::data), where data lies (plan::home).
 
+pub mod aside;
+
 use std::{
     io,
     path::{Path, PathBuf},
@@ -96,6 +98,11 @@ impl Homes {
         self.root.join("spares")
     }
 
+    /// Where backups are restored to be looked at and thrown away.
+    pub fn proofs(&self) -> PathBuf {
+        self.root.join("proofs")
+    }
+
     /// A tenant's home, as it is, unless its disk is not mounted. Data stays where the records and the agent's memory say that it is, even while it is not
     /// there, such as when its disk is not mounted: another root, or a copy that somebody has made of it there, concerns
     /// only tenants without a home.
@@ -120,6 +127,7 @@ impl Homes {
         let facts = |role| self.facts(&path, role, pointers.volume(role));
         let (postgres, odoo) = (facts(Role::Postgres), facts(Role::Odoo));
         Ok(Home {
+            aside: aside::found(&path, &owner),
             postgres,
             odoo,
             owner,

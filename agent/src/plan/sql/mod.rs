@@ -1,90 +1,50 @@
-//! SQL that makes a freshly filled database the tenant's own, and Odoo's password hashes. Pure.
+//! SQL that makes a freshly filled database the tenant's own. Pure.
 //!
 //! The SQL goes to `psql` through standard input, so no value is ever an argument. Not here: running it
 //! (tenant::database).
 
-use base64::Engine as _;
+mod passwords;
+mod restored;
+
 use isyone_proto::plan::TenantPlan;
-use sha2::{Digest as _, Sha256, Sha512};
+use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use crate::plan::{postgres, stack::split_memory};
-
-/// Passwords are random with at least 128 bits, so stretching adds nothing; Odoo re-hashes at the first login anyway.
-const ROUNDS: u32 = 25_000;
+pub use self::{
+    passwords::{metrics_token, monitor_password, password_hash, superuser_password},
+    restored::{count_lively, lively, rekey_restored},
+};
+use crate::plan::{fresh, mail, postgres, stack::split_memory};
 
 /// Quotes a text as a PostgreSQL literal, whatever `standard_conforming_strings` says.
 pub fn literal(text: &str) -> String {
     format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
-/// Hashes a password in passlib's format, as Odoo stores it. The salt is derived from tenant and purpose: the same
-/// input gives the same text, so a rendered file does not change by itself.
-pub fn password_hash(password: &str, uid: Uuid, purpose: &str) -> String {
-    let salt = &Sha256::digest(format!("isyone {purpose} {uid}"))[..16];
-    let mut key = [0u8; 64];
-    pbkdf2::pbkdf2_hmac::<Sha512>(password.as_bytes(), salt, ROUNDS, &mut key);
-    let ab64 = |bytes: &[u8]| {
-        base64::engine::general_purpose::STANDARD_NO_PAD
-            .encode(bytes)
-            .replace('+', ".")
-    };
-    format!("$pbkdf2-sha512${ROUNDS}${}${}", ab64(salt), ab64(&key))
-}
-
-/// The cluster's superuser has this password from its creation until [`rekey`] removes it: after that, nobody can log
-/// in as superuser over the network. Odoo cannot compute it, because it knows only a hash of the master password.
-pub fn superuser_password(tenant: &TenantPlan) -> String {
-    derived(tenant, "superuser")
-}
-
 /// The role that may see PostgreSQL's statistics and no customer's data.
 pub const MONITOR_ROLE: &str = "isyone_monitor";
-
-/// Derives a separate password for one purpose from the secret that neither Odoo nor PostgreSQL knows: nothing more to
-/// store, and the same after a lost disk.
-fn derived(tenant: &TenantPlan, purpose: &str) -> String {
-    let secret = tenant.secrets.master_password.expose();
-    hex::encode(Sha256::digest(format!(
-        "isyone {purpose} {} {secret}",
-        tenant.uid
-    )))
-}
-
-/// [`MONITOR_ROLE`]'s password. It is in no file of the host: PostgreSQL keeps its hash, the agent derives it.
-pub fn monitor_password(tenant: &TenantPlan) -> String {
-    derived(tenant, "monitor")
-}
-
-/// The token that Odoo's module isyone_metrics requires before it answers; in a file that only Odoo and we can read.
-pub fn metrics_token(tenant: &TenantPlan) -> String {
-    derived(tenant, "metrics")
-}
 
 /// Digest of what [`update`] sets: when it changes, `update` must run again.
 pub fn settings_digest(tenant: &TenantPlan) -> String {
     let secret = tenant.secrets.database_password.expose();
     // The monitor's password is derived from values that never change; `monitor 2` stands for the role's own settings and
     // for who may connect to the cluster's own databases.
-    let upload = match upload_limit(tenant) {
-        0 => String::new(),
-        bytes => format!(" upload {bytes}"),
-    };
+    let upload = upload_limit(tenant);
     // What temporary files may take follows the plan's disk; the cluster's other settings are the same for all.
     let temporary = temporary_kib(tenant).unwrap_or(0);
-    let archives = postgres::spoken(tenant);
+    let archives = postgres::spoken(tenant) + &mail::spoken(tenant);
     hex::encode(Sha256::digest(format!(
-        "monitor 2 {} {} {secret}{upload} temporary {temporary}{archives}",
-        tenant.uid, tenant.base_url
+        "monitor 2 {} {} {secret} upload {upload} temporary {temporary}{archives} report {REPORT_URL} asked {}",
+        tenant.uid, tenant.base_url, tenant.settings_asked
     )))
 }
 
 /// For the superuser: none of the following may reach PostgreSQL's log, not even on an error, and no name means anything but
 /// PostgreSQL's own, whatever functions and operators somebody has laid out in `public`.
-const QUIET: &str = "SET search_path = pg_catalog, pg_temp;\nSET log_statement = 'none';\nSET log_min_error_statement = 'panic';\nSET log_min_duration_statement = -1;\n";
+pub(super) const QUIET: &str = "SET search_path = pg_catalog, pg_temp;\nSET log_statement = 'none';\nSET log_min_error_statement = 'panic';\nSET log_min_duration_statement = -1;\n";
 
 /// For statements about Odoo's own tables, which are in `public`: PostgreSQL's names still come first.
-const ODOOS_TABLES: &str = "SET search_path = pg_catalog, public, pg_temp;\n";
+pub(super) const ODOOS_TABLES: &str = "SET search_path = pg_catalog, public, pg_temp;\n";
 
 /// Who may enter the cluster's own databases: Odoo, whose workers signal each other in `postgres`, and the monitor, and
 /// nobody lays out anything there. May be repeated.
@@ -161,7 +121,7 @@ fn monitor_role(tenant: &TenantPlan) -> String {
     )
 }
 
-fn parameter(key: &str, value: &str) -> String {
+pub(super) fn parameter(key: &str, value: &str) -> String {
     format!(
         "INSERT INTO ir_config_parameter (key, value, create_uid, write_uid, create_date, write_date)\n  \
          VALUES ({}, {}, 1, 1, now() AT TIME ZONE 'UTC', now() AT TIME ZONE 'UTC')\n  \
@@ -171,9 +131,16 @@ fn parameter(key: &str, value: &str) -> String {
     )
 }
 
+/// Where the program that prints a report fetches its styles and pictures: from Odoo itself, beside it in its container. The public
+/// address may not lead there from inside, and may ask for a password.
+const REPORT_URL: &str = "http://127.0.0.1:8069";
+
 fn address(tenant: &TenantPlan) -> String {
     // Frozen, because otherwise the first login of the administrator would overwrite it.
-    parameter("web.base.url", &tenant.base_url) + &parameter("web.base.url.freeze", "True")
+    parameter("web.base.url", &tenant.base_url)
+        + &parameter("web.base.url.freeze", "True")
+        + &parameter("report.url", REPORT_URL)
+        + &mail::aliases(tenant)
 }
 
 /// Memory that Odoo needs in its container besides an uploaded file.
@@ -244,50 +211,48 @@ pub fn open(tenant: &TenantPlan) -> String {
     format!("{QUIET}{}", alter_role(tenant))
 }
 
+/// Odoo's own administrator, whatever he is called.
+const ADMINISTRATOR: &str =
+    "(SELECT res_id FROM ir_model_data WHERE module = 'base' AND name = 'user_admin')";
+
+/// Nobody enters as superuser with a password any more, and the database gets its name, unless it has it.
+fn renaming(source: &str, database: &str) -> String {
+    format!(
+        "ALTER ROLE postgres PASSWORD NULL;\n\
+         SELECT format('ALTER DATABASE %I RENAME TO %I', {source}, {target}) WHERE EXISTS (SELECT FROM pg_database WHERE datname = {source})\n  \
+         AND NOT EXISTS (SELECT FROM pg_database WHERE datname = {target}) \\gexec\n",
+        source = literal(source),
+        target = literal(database),
+    )
+}
+
+/// What tells Odoo who it is, and where.
+fn itself(tenant: &TenantPlan, identity: DatabaseIdentity) -> String {
+    parameter("database.uuid", &identity.uuid.to_string())
+        + &parameter("database.secret", &identity.secret.to_string())
+        + &address(tenant)
+        + &upload_parameter(tenant)
+}
+
 /// Makes the database in the cluster (named `source`) this tenant's: name, identity, administrator, company, address.
 /// May be repeated. Must run before Odoo connects, because Odoo caches the secret.
 pub fn rekey(tenant: &TenantPlan, source: &str, identity: DatabaseIdentity) -> String {
     let database = tenant.name.database();
     let admin_hash = password_hash(tenant.secrets.admin_password.expose(), tenant.uid, "admin");
-    let user = "(SELECT res_id FROM ir_model_data WHERE module = 'base' AND name = 'user_admin')";
-    let company =
-        "(SELECT res_id FROM ir_model_data WHERE module = 'base' AND name = 'main_company')";
-    let country = format!(
-        "(SELECT id FROM res_country WHERE code = {})",
-        literal(tenant.country.as_str())
-    );
-    let (language, zone) = (
-        literal(tenant.language.as_str()),
-        literal(tenant.time_zone.as_str()),
-    );
     let mut sql = format!(
-        "{QUIET}{}{}{}ALTER ROLE postgres PASSWORD NULL;\n\
-         SELECT format('ALTER DATABASE %I RENAME TO %I', {source}, {target}) WHERE EXISTS (SELECT FROM pg_database WHERE datname = {source})\n  \
-         AND NOT EXISTS (SELECT FROM pg_database WHERE datname = {target}) \\gexec\n\
-         \\connect \"{database}\"\n{QUIET}{ODOOS_TABLES}BEGIN;\n",
+        "{QUIET}{}{}{}{}\\connect \"{database}\"\n{QUIET}{ODOOS_TABLES}BEGIN;\n",
         monitor_role(tenant),
         doors(),
         cluster_settings(tenant),
-        source = literal(source),
-        target = literal(&database),
+        renaming(source, &database),
     );
-    sql += &parameter("database.uuid", &identity.uuid.to_string());
-    sql += &parameter("database.secret", &identity.secret.to_string());
-    sql += &address(tenant);
-    sql += &upload_parameter(tenant);
+    sql += &itself(tenant, identity);
     sql += &format!(
-        "UPDATE res_users SET login = {login}, password = {hash} WHERE id = {user};\n\
-         UPDATE res_partner SET lang = {language}, tz = {zone} WHERE id = (SELECT partner_id FROM res_users WHERE id = {user});\n\
-         UPDATE res_partner SET lang = {language}, tz = {zone}, country_id = {country} WHERE id = (SELECT partner_id FROM res_company WHERE id = {company});\n\
-         UPDATE res_company SET currency_id = c.currency_id FROM res_country c WHERE c.id = {country} AND c.currency_id IS NOT NULL AND res_company.id = {company};\n\
-         UPDATE res_currency SET active = true WHERE id IN (SELECT currency_id FROM res_company);\n\
-         SELECT format('UPDATE res_company SET account_fiscal_country_id = %s WHERE id = %s', {country}, {company})\n  \
-         WHERE {country} IS NOT NULL AND EXISTS (SELECT FROM information_schema.columns WHERE table_name = 'res_company' AND column_name = 'account_fiscal_country_id') \\gexec\n\
-         COMMIT;\n",
+        "UPDATE res_users SET login = {login}, password = {hash} WHERE id = {ADMINISTRATOR};\n",
         login = literal(tenant.admin_login.as_str()),
         hash = literal(&admin_hash),
     );
-    sql
+    sql + &fresh::company(tenant) + &fresh::registration(tenant) + "COMMIT;\n"
 }
 
 /// Sets what may change in a tenant's life: its address and upload limit, which a running Odoo picks up, and the role's
@@ -295,8 +260,13 @@ pub fn rekey(tenant: &TenantPlan, source: &str, identity: DatabaseIdentity) -> S
 /// it acts only as the tenant's own role: a trigger there, left by an attacker who has taken Odoo over, would otherwise
 /// run as superuser. Fails with an error that says so when it cannot get a lock.
 pub fn update(tenant: &TenantPlan) -> String {
+    update_and(tenant, "")
+}
+
+/// [`update`], and `more` in the same transaction, as the tenant's own role.
+pub(super) fn update_and(tenant: &TenantPlan, more: &str) -> String {
     format!(
-        "{QUIET}{}{}{}{}\\connect \"{}\" odoo\n{ODOOS_TABLES}SET lock_timeout = '20s';\nBEGIN;\n{}{}{}COMMIT;\n",
+        "{QUIET}{}{}{}{}\\connect \"{}\" odoo\n{ODOOS_TABLES}SET lock_timeout = '20s';\nBEGIN;\n{more}{}{}{}COMMIT;\n",
         alter_role(tenant),
         monitor_role(tenant),
         doors(),
@@ -313,15 +283,6 @@ mod tests {
     use super::*;
     use crate::testing::tenant_plan;
     use proptest::prelude::*;
-
-    #[test]
-    fn hashes_are_as_passlib_makes_them() {
-        // Computed with passlib 1.7.4: pbkdf2_sha512.using(rounds=25000, salt=…).hash('secret').
-        let hash = password_hash("secret", Uuid::nil(), "test");
-        assert_eq!(hash, include_str!("../../golden/passlib.txt").trim());
-        assert_eq!(hash, password_hash("secret", Uuid::nil(), "test"));
-        assert_ne!(hash, password_hash("secret", Uuid::nil(), "other"));
-    }
 
     #[test]
     fn the_master_password_does_not_enter_the_database() {
@@ -381,6 +342,22 @@ mod tests {
         );
     }
 
+    /// Fails where a PDF has no style because the public address does not lead back into the container.
+    #[test]
+    fn reports_fetch_their_styles_from_inside_also_in_tenants_of_before() {
+        let plan = tenant_plan("alfa");
+        let identity = DatabaseIdentity {
+            uuid: Uuid::nil(),
+            secret: Uuid::nil(),
+        };
+        for sql in [update(&plan), rekey(&plan, "x", identity)] {
+            assert!(
+                sql.contains("(E'report.url', E'http://127.0.0.1:8069', "),
+                "{sql}"
+            );
+        }
+    }
+
     #[test]
     fn a_living_database_is_entered_as_its_own_role_only() {
         assert!(update(&tenant_plan("alfa")).contains("\\connect \"odoo_alfa\" odoo\n"));
@@ -399,6 +376,7 @@ mod tests {
             rekey(&plan, "odoo_beta", identity),
             open(&plan),
             update(&plan),
+            rekey_restored(&plan, "odoo_beta", identity),
         ];
         for script in scripts {
             // Each session of a script begins with it, before any other name is used.
@@ -413,7 +391,11 @@ mod tests {
             }
             assert!(!script.contains("current_schema"), "{script}");
         }
-        for script in [rekey(&plan, "odoo_beta", identity), update(&plan)] {
+        for script in [
+            rekey(&plan, "odoo_beta", identity),
+            update(&plan),
+            rekey_restored(&plan, "odoo_beta", identity),
+        ] {
             let (before, after) = script
                 .split_once("GRANT CONNECT ON DATABASE postgres TO odoo, isyone_monitor;\nREVOKE CONNECT, TEMPORARY ON DATABASE postgres, template1 FROM PUBLIC;\nREVOKE CREATE ON SCHEMA public FROM PUBLIC;\n")
                 .unwrap();

@@ -1,0 +1,291 @@
+//! An invoice is posted, printed and sent: caught on its host, then through Debian's OpenSMTPD, with TLS and a login, and seen there;
+//! and what is said when a server refuses. With real Odoo; skipped aloud where the server's image is not there.
+//!
+//! Not here: what the catcher makes of hostile clients (the agent's own tests), alerts (monitoring_files).
+
+use std::{process::Command, time::Duration};
+
+use isyone_tests::e2e::{
+    alone,
+    cell::{Cell, GATEWAY, Shape},
+    enabled, odoo,
+    process::{Output, run, run_with_input},
+    wait_for,
+};
+use serde_json::{Value, json};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const IMAGE: &str = "isyone/mail:1";
+/// The server's container, on this machine's own engine and network.
+const SERVER: &str = "isyone-test-mail";
+const LOGIN: &str = "books";
+const PASSWORD: &str = "hunter2;#%(x)s";
+const STARTTLS: &str = "16587";
+const TLS: &str = "16465";
+
+/// Whatever a tenant sends is caught, unless it has a server of its own; the one of the test is at an address that is closed otherwise.
+const SHAPE: Shape = Shape {
+    config: "---[mail]\nkind=\"catcher\"\nsender_domain=\"isy.one\"\n\
+             [network]\nmail_relays=[\"172.30.78.1:16587\", \"172.30.78.1:16465\"]\n",
+    ..Shape::DEFAULT
+};
+
+/// The server, while the test runs.
+struct Server;
+
+impl Server {
+    fn docker(args: &[&str]) -> Output {
+        run(Command::new("docker").args(args))
+    }
+
+    /// `None`: its image is not there.
+    fn start() -> Option<Self> {
+        if Self::docker(&["image", "inspect", IMAGE]).code != 0 {
+            return None;
+        }
+        Self::docker(&["rm", "-f", SERVER]);
+        let [login, password, address, ports] = [
+            format!("LOGIN={LOGIN}"),
+            format!("PASSWORD={PASSWORD}"),
+            format!("ADDRESS={GATEWAY}"),
+            format!("PORTS={STARTTLS} {TLS}"),
+        ];
+        let environment = ["-e", &login, "-e", &password, "-e", &address, "-e", &ports];
+        let begin = ["run", "-d", "--name", SERVER, "--network", "host"];
+        Self::docker(&[&begin[..], &environment, &[IMAGE]].concat()).ok();
+        Some(Self)
+    }
+
+    /// All that it has taken.
+    fn inbox(&self) -> String {
+        let words = [
+            "exec",
+            SERVER,
+            "sh",
+            "-c",
+            "cat /inbox/new/* 2>/dev/null || true",
+        ];
+        Self::docker(&words).ok()
+    }
+
+    fn wait_for(&self, subject: &str) -> String {
+        let line = format!("Subject: {subject}");
+        let has = |inbox: String| inbox.contains(&line).then_some(inbox);
+        wait_for(&format!("`{subject}` in the inbox"), MINUTE, || {
+            has(self.inbox())
+        })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        Self::docker(&["rm", "-f", SERVER]);
+    }
+}
+
+/// Posts an invoice, prints it, and sends it as Odoo sends; prints the mail's state.
+fn invoice(cell: &Cell, subject: &str) -> String {
+    let script = format!(
+        "customer = env['res.partner'].create({{'name': 'Cliente Ltda', 'email': 'cliente@example.com'}})\n\
+         journal = env['account.journal'].search([('type', '=', 'sale')], limit=1)\n\
+         if 'l10n_latam_use_documents' in journal._fields: journal.l10n_latam_use_documents = False\n\
+         lines = [(0, 0, {{'name': 'Serviço', 'quantity': 2, 'price_unit': 100.0, 'tax_ids': [(5,)]}})]\n\
+         move = env['account.move'].create({{'move_type': 'out_invoice', 'partner_id': customer.id, 'journal_id': journal.id, 'invoice_line_ids': lines}})\n\
+         move.action_post()\n\
+         pdf, _ = env['ir.actions.report']._render_qweb_pdf('account.account_invoices', move.ids)\n\
+         paper = env['ir.attachment'].create({{'name': 'Fatura.pdf', 'raw': pdf, 'mimetype': 'application/pdf'}})\n\
+         mail = env['mail.mail'].create({{'subject': {subject}, 'email_to': 'cliente@example.com', 'body_html': '<p>Segue a fatura.</p>', 'attachment_ids': [(4, paper.id)]}})\n\
+         env.cr.commit()\n\
+         mail.send()\n\
+         env.cr.commit()\n\
+         print('posted', move.state, 'pdf', pdf[:5], len(pdf) > 10000, 'mail', mail.state, mail.failure_reason)\n",
+        subject = json!(subject)
+    );
+    let printed = odoo::shell(cell, "books", &script);
+    let line = printed.lines().find(|line| line.contains("posted"));
+    let line = line.unwrap_or_else(|| panic!("{printed}")).to_owned();
+    println!("{line}");
+    assert!(
+        line.contains("posted posted pdf b'%PDF-' True"),
+        "{printed}"
+    );
+    line
+}
+
+fn set(cell: &Cell, more: &[&str], password: &str) -> Output {
+    let mut command = cell.isyctl_command("admin.toml");
+    command.args([
+        "tenant",
+        "mail",
+        "set",
+        "books",
+        "--host",
+        GATEWAY,
+        "--sender-domain",
+        "isy.one",
+    ]);
+    command
+        .args(["--user", LOGIN, "--password-stdin"])
+        .args(more);
+    run_with_input(&mut command, &format!("{password}\n"))
+}
+
+#[test]
+fn an_invoice_is_printed_and_sent_through_a_server_of_debians_and_a_refusal_is_said() {
+    if !enabled("an_invoice_is_printed_and_sent_through_a_server_of_debians_and_a_refusal_is_said")
+    {
+        return;
+    }
+    let _alone = alone();
+    let server = Server::start();
+    let cell = Cell::start(&SHAPE);
+    let options = [
+        "tenant",
+        "create",
+        "books",
+        "--country",
+        "BR",
+        "--modules",
+        "account",
+        "--lang",
+        "pt_BR",
+    ];
+    cell.isyctl(&options).ok();
+    a_caught_invoice(&cell);
+    let Some(server) = server else {
+        println!("skipped: there is no image {IMAGE} (`cargo xtask images {IMAGE}`)");
+        return;
+    };
+    sent_with_tls_and_login(&cell, &server);
+    a_certificate_that_nobody_knows(&cell);
+    a_days_limit(&cell);
+    a_server_that_refuses(&cell);
+    nobody_else_knows_the_password(&cell);
+}
+
+/// The list, without what is in Odoo.
+fn caught(cell: &Cell) -> Vec<Value> {
+    let list = cell.json(&["tenant", "mail", "list", "books"]);
+    let rows = list.as_array().unwrap().iter();
+    rows.filter(|row| row["state"] == "caught")
+        .cloned()
+        .collect()
+}
+
+fn a_caught_invoice(cell: &Cell) {
+    assert!(invoice(cell, "Fatura um").contains("mail sent"));
+    let rows = caught(cell);
+    let row = rows.iter().find(|row| row["subject"] == "Fatura um");
+    let row = row.unwrap_or_else(|| panic!("{rows:?}"));
+    assert_eq!(row["to"], "cliente@example.com");
+    let id = row["id"].as_str().unwrap();
+    let text = cell
+        .isyctl(&["tenant", "mail", "read", "books", id, "--raw"])
+        .ok();
+    assert!(
+        text.contains("application/pdf") && text.contains("Fatura.pdf"),
+        "{text}"
+    );
+    let shown = cell.isyctl(&["tenant", "mail", "show", "books"]).ok();
+    assert!(
+        shown.contains("caught on its host") && shown.contains("as all tenants"),
+        "{shown}"
+    );
+}
+
+fn sent_with_tls_and_login(cell: &Cell, server: &Server) {
+    let before = caught(cell).len();
+    for (subject, more) in [
+        ("Fatura dois", &["--port", STARTTLS, "--no-verify"][..]),
+        // What odoo.conf by itself could not say.
+        (
+            "Fatura tres",
+            &["--port", TLS, "--tls", "tls", "--no-verify"],
+        ),
+    ] {
+        set(cell, more, PASSWORD).ok();
+        assert!(invoice(cell, subject).contains("mail sent"));
+        let inbox = server.wait_for(subject);
+        // What it says of a message that came over TLS and from whom has logged in.
+        assert!(
+            inbox.contains("ESMTPSA") && inbox.contains("Fatura.pdf"),
+            "{inbox}"
+        );
+        let test = ["tenant", "mail", "test", "books", "--to", "ana@example.com"];
+        let said = cell.isyctl(&test).ok();
+        assert!(said.contains("with TLS and login"), "{said}");
+    }
+    assert_eq!(caught(cell).len(), before, "none of it is caught");
+}
+
+fn a_certificate_that_nobody_knows(cell: &Cell) {
+    set(cell, &["--port", STARTTLS], PASSWORD).ok();
+    let refused = cell.isyctl(&["tenant", "mail", "test", "books", "--to", "ana@example.com"]);
+    println!("{}", refused.stderr);
+    assert_eq!(refused.code, 1);
+    assert!(
+        refused.stderr.contains("CERTIFICATE_VERIFY_FAILED"),
+        "{}",
+        refused.stderr
+    );
+}
+
+fn a_days_limit(cell: &Cell) {
+    let more = ["--port", STARTTLS, "--no-verify", "--per-day", "1"];
+    set(cell, &more, PASSWORD).ok();
+    let test = ["tenant", "mail", "test", "books", "--to", "ana@example.com"];
+    cell.isyctl(&test).ok();
+    let refused = cell.isyctl(&test);
+    println!("{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("1 of 1 messages"),
+        "{}",
+        refused.stderr
+    );
+}
+
+/// The mail has failed, Odoo's page counts it, and `tenant show` says so.
+fn a_server_that_refuses(cell: &Cell) {
+    let more = ["--port", STARTTLS, "--no-verify"];
+    set(cell, &more, "another").ok();
+    let line = invoice(cell, "Fatura quatro");
+    assert!(line.contains("mail exception"), "{line}");
+    let list = cell.json(&["tenant", "mail", "list", "books"]);
+    let row = list
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|row| row["subject"] == "Fatura quatro");
+    assert_eq!(
+        row.map(|row| &row["state"]),
+        Some(&json!("exception")),
+        "{list}"
+    );
+    println!("{}", row.unwrap()["why"]);
+    let said = wait_for("`tenant show` to say so", 3 * MINUTE, || {
+        let shown = cell.isyctl(&["tenant", "show", "books"]).ok();
+        shown
+            .lines()
+            .find(|line| line.starts_with("Mail failed"))
+            .map(ToOwned::to_owned)
+    });
+    println!("{said}");
+}
+
+/// Not Docker, not a log, not a process list.
+fn nobody_else_knows_the_password(cell: &Cell) {
+    set(cell, &["--port", STARTTLS, "--no-verify"], PASSWORD).ok();
+    let docker = &cell.hosts[0].docker;
+    let inspected = docker.run(&["inspect", "odoo_books"]).ok();
+    assert!(!inspected.contains(PASSWORD), "docker inspect");
+    assert!(!cell.logs().contains(PASSWORD), "a log");
+    let processes = docker.run(&["top", "odoo_books", "-eo", "args"]).ok();
+    assert!(!processes.contains(PASSWORD), "{processes}");
+    let shown = cell
+        .isyctl(&["tenant", "mail", "show", "books", "-o", "json"])
+        .ok();
+    assert!(
+        shown.contains("has_password") && !shown.contains(PASSWORD),
+        "{shown}"
+    );
+}
