@@ -80,6 +80,7 @@ pub fn tenant_plan(name: &str) -> TenantPlan {
         odoo: Default::default(),
         follows: false,
         as_it_is: false,
+        asks_first: false,
         callers: Callers::Refused,
     }
 }

@@ -235,6 +235,7 @@ impl From<&TenantPlan> for agent::TenantPlan {
             odoo_settings: odoo::texts(&t.odoo),
             follows: t.follows,
             as_it_is: t.as_it_is,
+            asks_first: t.asks_first,
             callers: callers::to_wire(&t.callers),
         }
     }
@@ -297,6 +298,7 @@ impl TryFrom<agent::TenantPlan> for TenantPlan {
             odoo: settings("odoo_settings", wire.odoo_settings)?,
             follows: wire.follows,
             as_it_is: wire.as_it_is,
+            asks_first: wire.asks_first,
             callers: callers::from_wire(wire.callers)?,
         })
     }
@@ -420,6 +422,7 @@ mod tests {
             odoo: settings("x", [("log_level".into(), "warn".into())].into()).unwrap(),
             follows: true,
             as_it_is: true,
+            asks_first: true,
             callers: Callers::Held { most_ms: 7 },
         };
         HostPlan {

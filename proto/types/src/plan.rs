@@ -371,6 +371,10 @@ pub struct TenantPlan {
     /// one that has taken over.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub as_it_is: bool,
+    /// Another host may have taken it over while this one was off: after a boot of the machine it starts only when the coordinator has
+    /// said that it lives here still.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub asks_first: bool,
     /// What becomes of requests that still come here.
     #[serde(default, skip_serializing_if = "Callers::are_refused")]
     pub callers: Callers,

@@ -136,6 +136,9 @@ impl SimHost {
 impl Simulation {
     /// One piece of one job of a host, if it has any to do.
     pub(super) fn job_step(&mut self, host: &HostName) -> bool {
+        if self.hosts[host].off {
+            return false;
+        }
         let open = |job: &&SimJob| !matches!(job.state, JobState::Done | JobState::Failed);
         let Some(job) = self.hosts[host].jobs.values().find(open).cloned() else {
             return false;
@@ -172,8 +175,8 @@ impl Simulation {
             state: JobState::Retrying,
             ..job
         };
-        let reached = self.peers_reach && self.hosts.contains_key(from);
-        let Some(source) = self.hosts.get(from).filter(|_| reached) else {
+        let reached = |source: &&SimHost| self.peers_reach && !source.off;
+        let Some(source) = self.hosts.get(from).filter(reached) else {
             return retry(job);
         };
         let copy = source.copies.get(&job.order.tenant);
@@ -252,7 +255,8 @@ impl Simulation {
 
     /// What the other host has of the tenant, if it is reached and lets it be read.
     fn source(&self, host: &HostName, from: &HostName, order: &JobOrder) -> Option<&Copy> {
-        let source = self.hosts.get(from).filter(|_| self.peers_reach)?;
+        let reached = |source: &&SimHost| self.peers_reach && !source.off;
+        let source = self.hosts.get(from).filter(reached)?;
         let copy = source.copies.get(&order.tenant)?;
         source.grants(order, host, self.now).then_some(copy)
     }

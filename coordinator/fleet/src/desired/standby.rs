@@ -20,6 +20,10 @@ pub struct Standby {
     /// It cannot go on from what it has: first that is let go, then it is made anew.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub anew: bool,
+    /// The tenant's own host has made sure that it starts the tenant only when asked to, should it start anew: before that nothing follows
+    /// it, because what cannot take over safely is no standby.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub armed: bool,
 }
 
 impl Tenant {
@@ -35,6 +39,15 @@ impl Tenant {
     pub(crate) fn next_epoch(&self) -> u64 {
         let known = self.places().map(|(place, _)| place.epoch);
         known.fold(self.last_epoch, u64::max) + 1
+    }
+
+    /// What follows it cannot go on: its database is to be another one.
+    pub(crate) fn follow_anew(&mut self) {
+        for copy in &mut self.copies {
+            if let CopyRole::Standby(standby) = &mut copy.role {
+                standby.anew = true;
+            }
+        }
     }
 
     /// Nothing follows it any more; whether anything did.

@@ -60,6 +60,7 @@ pub fn host_plan<E>(
         told_of.follows = follows(state, tenant, role);
         told_of.callers = callers(state, tenant, role, host);
         told_of.as_it_is = role.is_none() && takes_over_as_it_is(state, tenant);
+        told_of.asks_first = told_of.desired == DesiredState::Running && asks_first(state, tenant);
         // Of what lies elsewhere, nothing is backed up.
         if role.is_none()
             && let Some(told) = backups::told(state, settings, tenant, &mut open_key)?
@@ -158,6 +159,21 @@ fn takes_over_as_it_is(state: &State, tenant: &Tenant) -> bool {
     )
 }
 
+/// Whether a tenant may have been taken over while its host was off.
+fn asks_first(state: &State, tenant: &Tenant) -> bool {
+    #[cfg(feature = "planted")]
+    if planted::has(planted::Bug::StartsUnasked) {
+        return false;
+    }
+    // What goes over to its standby has one again if that is taken back.
+    let switches = |operation: &Operation| match &operation.procedure {
+        Procedure::Move(to) => !operation.is_over() && to.live.as_ref().is_some_and(|l| l.switches),
+        _ => false,
+    };
+    let operation = state.fleet.operations.get(&tenant.operation);
+    tenant.standby().is_some() || operation.is_some_and(|operation| switches(operation))
+}
+
 /// What a tenant's standby has a host do: keep it up, or let it be kept up.
 fn standing(tenant: &Tenant, host: &HostName) -> (Option<JobOrder>, Option<PeerGrant>) {
     let Some((place, standby)) = tenant.standby().filter(|(_, standby)| !standby.anew) else {
@@ -187,7 +203,7 @@ fn standing(tenant: &Tenant, host: &HostName) -> (Option<JobOrder>, Option<PeerG
     };
     (
         Some(job).filter(|_| place.host == *host),
-        Some(grant).filter(|_| tenant.placement.host == *host),
+        Some(grant).filter(|_| standby.armed && tenant.placement.host == *host),
     )
 }
 
@@ -229,7 +245,10 @@ pub fn is_fetching(state: &State, asked: &Fetching, now: UnixMs) -> bool {
     let stands = tenant
         .and_then(|tenant| tenant.standby())
         .is_some_and(|(place, standby)| {
-            standby.job == asked.operation && !standby.anew && place.host == asked.to
+            standby.job == asked.operation
+                && standby.armed
+                && !standby.anew
+                && place.host == asked.to
         });
     if stands && tenant.is_some_and(|tenant| tenant.placement.host == asked.from) {
         return true;
@@ -375,6 +394,7 @@ fn tenant_plan(
         odoo: odoo_settings(settings, tenant),
         follows: false,
         as_it_is: false,
+        asks_first: false,
         callers: Callers::Refused,
     }
 }

@@ -75,7 +75,7 @@ impl Edit<'_> {
         }
     }
 
-    pub(super) fn transition(
+    pub(in crate::change) fn transition(
         &mut self,
         operation: &Operation,
         procedure: Procedure,

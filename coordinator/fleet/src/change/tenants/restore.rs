@@ -101,6 +101,7 @@ impl Edit<'_> {
         let message = format!("in its place, {}", told(&point));
         tenant.halted = true;
         tenant.generation += 1;
+        tenant.follow_anew();
         self.make_way(&tenant, OperationKind::Restore);
         tenant.operation = self.stamp.id;
         let procedure = Procedure::Restore(Box::new(Restoration {
@@ -176,6 +177,7 @@ impl Edit<'_> {
             return Err(wrong_state(name, problem));
         }
         before.wish = Before::Return(restore);
+        tenant.follow_anew();
         self.check_disk(&tenant)?;
         let kind = EventKind::TenantRestoreOrdered;
         self.finish(tenant, OperationKind::Restore, request_id.into(), kind)

@@ -65,7 +65,7 @@ impl Edit<'_> {
         tenant.last_epoch = place.epoch;
         tenant.copies.push(TenantCopy {
             place,
-            role: self.standing(&tenant.placement.host),
+            role: self.standing(&tenant.placement.host, false),
             stragglers: Stragglers::Refused,
         });
         tenant.generation += 1;
@@ -102,11 +102,12 @@ impl Edit<'_> {
     }
 
     /// What a copy is that is kept up with the one on that host, by a new job.
-    pub(in crate::change) fn standing(&self, from: &HostName) -> CopyRole {
+    pub(in crate::change) fn standing(&self, from: &HostName, armed: bool) -> CopyRole {
         CopyRole::Standby(Standby {
             job: self.stamp.id,
             source: procedures::peer_address(self.state, from),
             anew: false,
+            armed,
         })
     }
 
@@ -229,9 +230,11 @@ impl Edit<'_> {
         let job = self.state.observed.job(&host, standby.job);
         let failed = job.filter(|job| job.state == JobState::Failed);
         let let_go = standby.anew && self.has_let_go(tenant, &host);
+        let armed = standby.armed || self.is_seen_well(tenant);
         let source = procedures::peer_address(self.state, &tenant.placement.host);
         let is_due = self.stamp.now >= place.at.saturating_add(ANEW_MS);
         let mut next = standby.clone();
+        next.armed = armed;
         let mut why = String::new();
         if let Some(failed) = failed.filter(|_| is_due && !standby.anew) {
             next.anew = true;
@@ -241,7 +244,7 @@ impl Edit<'_> {
             next.anew = false;
         } else if source.is_some() && source != standby.source {
             next.source = source;
-        } else {
+        } else if next == *standby {
             return;
         }
         let mut changed = tenant.clone();
