@@ -251,6 +251,23 @@ mod tests {
     }
 
     #[test]
+    fn a_plan_holds_once_the_coordinator_says_so_of_it_or_an_older_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut ledger, _) = open(&dir);
+        let generation = |number| Generation::new(0, number);
+        assert!(!ledger.answered(generation(0)).unwrap(), "there is none");
+        ledger
+            .accept(host_plan(5, vec![tenant_plan("alfa")]))
+            .unwrap();
+        assert!(ledger.in_force().unasked);
+        assert!(!ledger.answered(generation(6)).unwrap(), "it has another");
+        assert!(ledger.in_force().unasked);
+        assert!(ledger.answered(generation(5)).unwrap());
+        assert!(!ledger.answered(generation(5)).unwrap(), "no news");
+        assert!(!ledger.in_force().unasked && !open(&dir).0.in_force().unasked);
+    }
+
+    #[test]
     fn a_raised_incarnation_is_newer_than_any_number_before_it() {
         let dir = tempfile::tempdir().unwrap();
         let (mut ledger, _) = open(&dir);

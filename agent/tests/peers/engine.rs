@@ -228,6 +228,9 @@ impl Docker for Engine {
     async fn update(&self, name: &str, limits: &Limits) -> Result<()> {
         self.fake.update(name, limits).await
     }
+    async fn update_restart(&self, _: &str, _: bool) -> Result<(), DockerError> {
+        self.fake.update(name, limits).await
+    }
     async fn network(&self, name: &str) -> Result<Option<Network>> {
         self.fake.network(name).await
     }

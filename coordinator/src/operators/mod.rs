@@ -19,6 +19,7 @@ mod operations;
 mod page;
 mod renewals;
 mod spec;
+mod standbys;
 mod system;
 mod tenant_access;
 mod tenants;

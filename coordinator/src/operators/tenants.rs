@@ -22,7 +22,9 @@ use isyone_proto::{
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
-use super::{Answers, Api, admin_only, caller, now, page_size, request_id, spec, tenant_name};
+use super::{
+    Answers, Api, admin_only, caller, now, page_size, request_id, spec, standbys, tenant_name,
+};
 use crate::{
     wire::{reader::Reader, shown, status},
     writer::SubmitError,
@@ -422,7 +424,7 @@ impl TenantService for Api {
         request: Request<v1::AddStandbyRequest>,
     ) -> Result<Response<v1::Tenant>, Status> {
         let actor = caller(&request)?.to_string();
-        let command = add_standby(&request.into_inner())?;
+        let command = standbys::add(&request.into_inner())?;
         self.changed(actor, command).await
     }
 
@@ -548,18 +550,6 @@ fn whither(asked: &v1::MoveTenantRequest) -> Result<Whither, FieldError> {
             "`to_host` says already where it is to go",
         )),
     }
-}
-
-fn add_standby(asked: &v1::AddStandbyRequest) -> Result<Command, FieldError> {
-    if !asked.on_host.is_empty() && !asked.apart.is_empty() {
-        let problem = "needs no host apart from another: `on_host` names it";
-        return Err(FieldError::new("apart", problem));
-    }
-    Ok(Command::AddStandby {
-        name: tenant_name(&asked.name)?,
-        on: parse_optional("on_host", &asked.on_host)?,
-        apart: parse_optional("apart", &asked.apart)?,
-    })
 }
 
 /// How long it may pause: less is what no move can promise, more is what nobody waits for.

@@ -51,7 +51,9 @@ named!(
     Backup,
     Protection,
     Pruned,
-    RepositoryKey
+    RepositoryKey,
+    TenantFailOver,
+    Orphan
 );
 
 /// A message that serialises as described above.

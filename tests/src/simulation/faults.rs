@@ -20,7 +20,7 @@ impl Simulation {
             }
             return;
         }
-        if self.shape.standbys && self.rng.random_ratio(1, 5) {
+        if self.shape.standbys && self.rng.random_ratio(1, 3) {
             self.power();
             return;
         }

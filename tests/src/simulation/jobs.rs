@@ -140,9 +140,22 @@ impl Simulation {
             return false;
         }
         let open = |job: &&SimJob| !matches!(job.state, JobState::Done | JobState::Failed);
-        let Some(job) = self.hosts[host].jobs.values().find(open).cloned() else {
+        let jobs: Vec<SimJob> = self.hosts[host]
+            .jobs
+            .values()
+            .filter(open)
+            .cloned()
+            .collect();
+        if jobs.is_empty() {
             return false;
-        };
+        }
+        // Copies that are kept up never end: each has its turn.
+        let first = self.rng.random_range(0..jobs.len());
+        let mut turns = jobs.iter().cycle().skip(first).take(jobs.len()).cloned();
+        turns.any(|job| self.one_job_step(host, job))
+    }
+
+    fn one_job_step(&mut self, host: &HostName, job: SimJob) -> bool {
         let before = job.clone();
         let full = self.shape.fault_permille > 0 && !self.healing && self.rng.random_ratio(1, 60);
         let next = if full {

@@ -36,12 +36,12 @@ impl Simulation {
         };
         let tenant: TenantName = name(TENANTS[self.rng.random_range(0..names)]);
         match self.rng.random_range(0..19u32) {
+            _ if self.shape.standbys && self.chance(600) => self.order_standby(&tenant),
             _ if self.chance(moves) => {
                 // What has been moved is often moved back.
                 let lately = self.moved_lately().filter(|_| self.chance(500));
                 self.order(&lately.unwrap_or(tenant), 0);
             }
-            _ if self.shape.standbys && self.chance(400) => self.order_standby(&tenant),
             // What the clock does shows its worth in who is deleted, and brought back.
             _ if self.shape.rebuilds && self.chance(150) => {
                 let lately = self.moved_lately().filter(|_| self.chance(500));

@@ -17,6 +17,13 @@ use super::{Simulation, invariants::story};
 impl Simulation {
     /// Something about a tenant's standby.
     pub(super) fn order_standby(&mut self, tenant: &TenantName) {
+        let is_lost = |tenant: &&Tenant| self.hosts[&tenant.placement.host].off;
+        let mut all = self.state.fleet.tenants.values().map(|tenant| &**tenant);
+        let lost = all.find(is_lost).map(|tenant| tenant.name.clone());
+        let tenant = lost
+            .as_ref()
+            .filter(|_| self.rng.random_ratio(1, 2))
+            .unwrap_or(tenant);
         let Some(record) = self.state.fleet.tenants.get(tenant).cloned() else {
             return;
         };

@@ -110,6 +110,7 @@ fn tenants_of_hosts_that_lose_their_power_go_on_from_their_standbys_and_nowhere_
         hosts: 2 + seed as usize % 3,
         standbys: true,
         rebuilds: false,
+        fault_permille: 20 + 10 * (seed as u32 % 4),
         ..shape(seed, true)
     });
     assert!(

@@ -141,6 +141,8 @@ pub enum Command {
         is_down: bool,
         request_id: Option<String>,
     },
+    /// Delete a copy that was kept aside, before its time.
+    DiscardCopy { name: TenantName, host: HostName },
     /// Bring a tenant back from a backup, as a new one or in its place.
     RestoreTenant(Box<RestoreTenant>),
     /// Put back what a tenant was before it was restored in its place.
@@ -325,6 +327,7 @@ impl Command {
             Self::MoveTenant { .. } => "move-tenant",
             Self::AddStandby { .. } => "add-standby",
             Self::FailOver { .. } => "fail-over",
+            Self::DiscardCopy { .. } => "discard-copy",
             Self::RemoveStandby { .. } => "remove-standby",
             Self::RestoreTenant(_) => "restore-tenant",
             Self::ReturnTenant { .. } => "return-tenant",
@@ -403,6 +406,7 @@ impl Command {
             | Self::AddStandby { name, .. }
             | Self::FailOver { name, .. }
             | Self::RemoveStandby { name }
+            | Self::DiscardCopy { name, .. }
             | Self::SetAccess { name, .. }
             | Self::RemoveDomain { name, .. }
             | Self::Audit { tenant: name, .. } => Some(name),

@@ -27,6 +27,9 @@ pub struct TenantPlacement {
     pub reason: Box<str>,
     /// When it was chosen.
     pub at: UnixMs,
+    /// The copy there took over from a host that is lost, with what it had.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub as_it_is: bool,
 }
 
 /// What a copy of a tenant is that lies beside the one that lives.

@@ -107,6 +107,7 @@ kinds! {
     OperatorRoleChanged => "operator.role_changed",
     TenantAccessChanged => "tenant.access_changed",
     TenantAsleep => "tenant.asleep",
+    TenantCopyDiscarded => "tenant.copy_discarded",
     TenantCopyForgotten => "tenant.copy_forgotten",
     TenantCreateCancelled => "tenant.create_cancelled",
     TenantCreated => "tenant.created",

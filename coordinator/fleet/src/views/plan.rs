@@ -59,7 +59,7 @@ pub fn host_plan<E>(
         let mut told_of = tenant_plan(tenant, place, role, settings, secrets);
         told_of.follows = follows(state, tenant, role);
         told_of.callers = callers(state, tenant, role, host);
-        told_of.as_it_is = role.is_none() && takes_over_as_it_is(state, tenant);
+        told_of.as_it_is = role.is_none() && place.as_it_is;
         told_of.asks_first = told_of.desired == DesiredState::Running && asks_first(state, tenant);
         // Of what lies elsewhere, nothing is backed up.
         if role.is_none()
@@ -151,14 +151,6 @@ fn follows(state: &State, tenant: &Tenant, role: Option<&CopyRole>) -> bool {
     }
 }
 
-/// Whether a standby takes over from a host that is lost.
-fn takes_over_as_it_is(state: &State, tenant: &Tenant) -> bool {
-    let operation = state.fleet.operations.get(&tenant.operation);
-    operation.is_some_and(
-        |operation| matches!(&operation.procedure, Procedure::Move(relocation) if relocation.lost),
-    )
-}
-
 /// Whether a tenant may have been taken over while its host was off.
 fn asks_first(state: &State, tenant: &Tenant) -> bool {
     #[cfg(feature = "planted")]
@@ -167,7 +159,11 @@ fn asks_first(state: &State, tenant: &Tenant) -> bool {
     }
     // What goes over to its standby has one again if that is taken back.
     let switches = |operation: &Operation| match &operation.procedure {
-        Procedure::Move(to) => !operation.is_over() && to.live.as_ref().is_some_and(|l| l.switches),
+        Procedure::Move(to) => {
+            !operation.is_over()
+                && to.stage < MoveStage::Fence
+                && to.live.as_ref().is_some_and(|live| live.switches)
+        }
         _ => false,
     };
     let operation = state.fleet.operations.get(&tenant.operation);

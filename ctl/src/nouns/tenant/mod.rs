@@ -70,6 +70,8 @@ pub enum TenantCommand {
     /// A copy of a tenant that is kept up on another host, and may take over
     #[command(subcommand)]
     Standby(standby::StandbyCommand),
+    /// Take a tenant to its standby, which loses nothing
+    Switchover(standby::Switchover),
     /// Let a tenant whose host is lost go on where its standby is
     Failover(failover::Failover),
     /// Delete a tenant; its volumes are kept for a time
@@ -140,6 +142,7 @@ impl TenantCommand {
             Self::Upgrade(command) => command.run(app).await,
             Self::Move(command) => command.run(app).await,
             Self::Standby(command) => command.run(app).await,
+            Self::Switchover(command) => command.run(app).await,
             Self::Failover(command) => command.run(app).await,
             Self::Delete(command) => command.run(app).await,
             Self::Undelete(command) => change::undelete(app, command).await,

@@ -2,13 +2,16 @@
 //!
 //! Not here: going over to it (moving), how far it is behind (`tenant show`).
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
 use isyone_proto::pb::v1::{AddStandbyRequest, CopyRole, RemoveStandbyRequest, Tenant};
 
-use super::Name;
+use super::{Name, get, moving::Move};
 use crate::{
     app::App,
-    exit::{Exit, Outcome},
+    exit::{Exit, Failure, Outcome},
+    options::{Waiting, duration},
     output::{table::clean, wire::Wire},
 };
 
@@ -49,6 +52,54 @@ pub struct Add {
     apart: Option<String>,
 }
 
+/// `isyctl tenant switchover`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The same as `isyctl tenant move alfa --to HOST --max-pause 5s` with the host of its standby: nothing is copied first, requests wait \
+for a second or two, and nothing is lost. If anything fails before the standby has all, the tenant goes on where it was. Afterwards \
+its old place is an older copy, as after each move; `isyctl tenant standby add` makes another standby.
+
+Examples:
+  isyctl tenant switchover alfa
+  isyctl tenant switchover alfa --max-pause 30s --yes")]
+pub struct Switchover {
+    /// The tenant's name
+    name: String,
+    /// Pause for so long at most (500ms to 10m)
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    max_pause: Duration,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+    #[command(flatten)]
+    waiting: Waiting,
+}
+
+impl Switchover {
+    pub async fn run(self, app: &App) -> Outcome {
+        let tenant = get(&app.client()?, &self.name).await?;
+        let Some(host) = host_of(&tenant) else {
+            let name = clean(&self.name);
+            return Err(Failure::new(
+                Exit::Failed,
+                format!(
+                    "tenant {name} has no standby: `isyctl tenant standby add {name}` makes one"
+                ),
+            ));
+        };
+        // The coordinator refuses a move elsewhere as long as there is a standby, and one without is copied as any other.
+        let order = Move::to(self.name, host, self.max_pause, self.yes, self.waiting);
+        order.run(app).await
+    }
+}
+
+/// Where a tenant's standby is.
+fn host_of(tenant: &Tenant) -> Option<String> {
+    let mut copies = tenant.copies.iter();
+    let standby = copies.find(|copy| copy.role() == CopyRole::Standby);
+    standby.map(|copy| copy.host.clone())
+}
+
 impl StandbyCommand {
     pub async fn run(self, app: &App) -> Outcome {
         match self {
@@ -69,11 +120,7 @@ impl Add {
         let client = app.client()?;
         let call = |c: crate::client::Client, r| async move { c.tenants().add_standby(r).await };
         let tenant = client.change(&doing, message, call).await?;
-        let host = |tenant: &Tenant| {
-            let mut copies = tenant.copies.iter();
-            let standby = copies.find(|copy| copy.role() == CopyRole::Standby);
-            standby.map(|copy| copy.host.clone()).unwrap_or_default()
-        };
+        let host = |tenant: &Tenant| host_of(tenant).unwrap_or_default();
         app.ui.emit(
             &Wire::of(&tenant),
             || vec![host(&tenant)],

@@ -29,12 +29,12 @@ const CLIENTS: usize = 4;
 /// The longest that anybody may wait, on a machine that does other things as well: by itself it takes 2 to 3 s.
 const LONGEST: Duration = Duration::from_secs(10);
 
-fn sql(cell: &Cell, query: &str) -> String {
+pub(super) fn sql(cell: &Cell, query: &str) -> String {
     let words = ["tenant", "psql", "alfa", "--", "-tAc", query];
     cell.isyctl(&words).ok().trim().to_owned()
 }
 
-fn answers(cell: &Cell) {
+pub(super) fn answers(cell: &Cell) {
     wait_for("alfa to answer", MINUTE, || {
         (get(cell.edge(), "alfa.isy.one", "/web/health").status == 200).then_some(())
     });
@@ -42,23 +42,23 @@ fn answers(cell: &Cell) {
 
 /// What clients saw.
 #[derive(Debug, Default)]
-struct Seen {
+pub(super) struct Seen {
     /// Names of partners whose creation was acknowledged.
-    acknowledged: Vec<String>,
+    pub(super) acknowledged: Vec<String>,
     /// Statuses that were no success.
-    failed: Vec<u16>,
-    longest: Duration,
+    pub(super) failed: Vec<u16>,
+    pub(super) longest: Duration,
 }
 
 /// Users who write all the time.
-struct Load {
+pub(super) struct Load {
     stop: Arc<AtomicBool>,
     seen: Arc<Mutex<Seen>>,
     clients: Vec<JoinHandle<()>>,
 }
 
 impl Load {
-    fn start(user: &User) -> Self {
+    pub(super) fn start(user: &User) -> Self {
         let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::default());
         let client = |number: usize| {
             let (user, stop, seen) = (user.clone(), stop.clone(), Arc::clone(&seen));
@@ -72,7 +72,7 @@ impl Load {
         }
     }
 
-    fn end(self) -> Seen {
+    pub(super) fn end(self) -> Seen {
         self.stop.store(true, Ordering::Relaxed);
         for client in self.clients {
             client.join().expect("a client does not panic");
@@ -104,7 +104,7 @@ fn write(user: &User, number: usize, stop: &AtomicBool, seen: &Mutex<Seen>) {
     }
 }
 
-fn cell() -> Cell {
+pub(super) fn cell() -> Cell {
     let mut cell = Cell::start(&Shape {
         hosts: 2,
         config: "---[plans.small]\nmemory=\"1GiB\"\ncpu=1.0\ndisk=\"1GiB\"\nworkers=0\n",
@@ -221,7 +221,7 @@ fn a_cancelled_one_goes_on(cell: &Cell, user: &User) {
 }
 
 /// What it was told of a standby's lag.
-fn lag(cell: &Cell) -> Option<Value> {
+pub(super) fn lag(cell: &Cell) -> Option<Value> {
     let tenant = cell.json(&["tenant", "show", "alfa"]);
     let copies = tenant["copies"].as_array()?.clone();
     let standby = copies.into_iter().find(|copy| copy["role"] == "standby")?;

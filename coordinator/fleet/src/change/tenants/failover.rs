@@ -77,6 +77,7 @@ impl Edit<'_> {
         for copy in tenant.copies.iter_mut().filter(|c| c.place.host == to) {
             copy.role = CopyRole::Incoming;
             (copy.place.epoch, copy.place.at) = (epoch, self.stamp.now);
+            copy.place.as_it_is = true;
             copy.place.reason = format!("{to}: its standby took over from {from}").into();
         }
         (tenant.halted, tenant.hold_ms) = (false, None);

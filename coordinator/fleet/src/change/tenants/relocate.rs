@@ -79,6 +79,35 @@ impl Edit<'_> {
         Ok(Outcome::Operation(operation))
     }
 
+    /// Deletes a copy that was kept aside on that host. What the tenant may have to fall back on stays.
+    pub(in crate::change) fn discard_copy(
+        &mut self,
+        name: &TenantName,
+        host: &HostName,
+    ) -> Result<Outcome, ChangeError> {
+        let mut tenant = self.living(name)?;
+        let is_well = self.is_seen_well(&tenant);
+        let copy = tenant.copies.iter_mut().find(|c| c.place.host == *host);
+        let kept = copy.filter(|copy| matches!(copy.role, CopyRole::Fenced { .. }));
+        let Some(copy) = kept else {
+            let problem = format!("has no copy on host {host} that is kept aside");
+            return Err(wrong_state(name, problem));
+        };
+        if !is_well || copy.role == (CopyRole::Fenced { until: None }) {
+            let problem = format!(
+                "has its copy on host {host} to fall back on until it is well on host {}",
+                tenant.placement.host
+            );
+            return Err(wrong_state(name, problem));
+        }
+        copy.role = CopyRole::Discarded;
+        tenant.generation += 1;
+        let tenant = self.put_tenant(tenant);
+        let kind = EventKind::TenantCopyDiscarded;
+        self.event(kind, Some(&tenant), Some(host), None, String::new());
+        Ok(Outcome::Changed(tenant))
+    }
+
     /// Makes the place of a copy that is to come; returns why it is there.
     fn make_incoming(&self, tenant: &mut Tenant, to: &HostName) -> Result<String, ChangeError> {
         let kept = self.kept_place(tenant, to)?;
@@ -247,6 +276,7 @@ impl Edit<'_> {
         match (kept, decision.slot) {
             (Some(kept), _) if decision.hosts.iter().any(fits_but_for_network) => {
                 Ok(TenantPlacement {
+                    as_it_is: false,
                     epoch,
                     reason: format!("{to}: in the place of its older copy").into(),
                     at: now,
@@ -254,6 +284,7 @@ impl Edit<'_> {
                 })
             }
             (None, Some(slot)) if decision.host.is_some() => Ok(TenantPlacement {
+                as_it_is: false,
                 host: to.clone(),
                 epoch,
                 subnet: slot.subnet,

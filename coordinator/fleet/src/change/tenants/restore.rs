@@ -249,6 +249,7 @@ impl Edit<'_> {
             return Err(wrong_state(&asked.name, problem));
         }
         Ok(TenantPlacement {
+            as_it_is: false,
             host,
             epoch: 1,
             subnet: slot.subnet,

@@ -32,7 +32,15 @@ fn standing() -> (Bench, HostName, HostName, TenantName) {
     let (mut bench, h1, alfa) = settled();
     let h2 = bench.host("h2", resources(8, 32, 100));
     bench.apply(add(None)).unwrap();
+    arm(&mut bench, &h1, &alfa);
     (bench, h1, h2, alfa)
+}
+
+/// The tenant's own host has done what its plan says.
+fn arm(bench: &mut Bench, h1: &HostName, alfa: &TenantName) {
+    let there = bench.converged_on(alfa, h1);
+    bench.report(h1, resources(8, 32, 100), vec![there]);
+    bench.apply(Command::Tick).unwrap();
 }
 
 fn standby(bench: &Bench) -> Option<Standby> {
@@ -96,6 +104,92 @@ fn another_host_keeps_a_copy_up_and_the_tenants_own_lets_it() {
     bench.settle();
     assert!(bench.state.fleet.tenants[&alfa].copies.is_empty());
     bench.apply(remove()).unwrap();
+}
+
+#[test]
+fn nothing_follows_a_tenant_that_its_host_would_start_unasked() {
+    let (mut bench, h1, alfa) = settled();
+    let h2 = bench.host("h2", resources(8, 32, 100));
+    assert!(!plan_of(&bench, &h1).tenants[0].asks_first);
+    bench.apply(add(None)).unwrap();
+    bench.apply(Command::Tick).unwrap();
+    assert!(plan_of(&bench, &h1).tenants[0].asks_first);
+    assert!(!plan_of(&bench, &h2).tenants[0].asks_first);
+    assert!(
+        plan_of(&bench, &h1).grants.is_empty(),
+        "it has not said so yet"
+    );
+    arm(&mut bench, &h1, &alfa);
+    assert_eq!(plan_of(&bench, &h1).grants.len(), 1);
+    // Also while it goes over to its standby, which it may have again.
+    bench.settle();
+    let order = Command::MoveTenant {
+        name: alfa.clone(),
+        to: h2.into(),
+        max_pause_ms: Some(5_000),
+        request_id: None,
+    };
+    start(&mut bench, order);
+    assert!(plan_of(&bench, &h1).tenants[0].asks_first);
+    bench.apply(remove()).unwrap();
+}
+
+#[test]
+fn one_that_has_left_a_host_that_is_lost_goes_on_without_its_last_word() {
+    let (mut bench, h1, h2, alfa) = standing();
+    bench.settle();
+    let order = Command::MoveTenant {
+        name: alfa.clone(),
+        to: h2.clone().into(),
+        max_pause_ms: Some(5_000),
+        request_id: None,
+    };
+    let id = start(&mut bench, order);
+    bench.settle();
+    job_with(&mut bench, &h2, id, JobState::Running, Some(900));
+    let stopped = bench.converged_on(&alfa, &h1);
+    bench.report(&h1, resources(8, 32, 100), vec![stopped]);
+    job(&mut bench, &h2, id, JobState::Done);
+    assert_eq!(word(&bench, id), "fence");
+    let fail_over = |is_down| Command::FailOver {
+        name: alfa.clone(),
+        is_down,
+        request_id: None,
+    };
+    assert!(refused(&mut bench, fail_over(true)).contains("is not lost"));
+    bench.now += 73_000;
+    bench.report(&h2, resources(8, 32, 100), vec![]);
+    assert!(refused(&mut bench, fail_over(false)).contains("nothing would be lost"));
+    assert_eq!(start(&mut bench, fail_over(true)), id);
+    assert_eq!(word(&bench, id), "start");
+    assert_eq!(desired_on(&bench, &h2).unwrap().0, DesiredState::Running);
+    assert_eq!(desired_on(&bench, &h1).unwrap().0, DesiredState::Fenced);
+}
+
+#[test]
+fn what_is_kept_aside_goes_on_order_once_its_tenant_is_well() {
+    let (mut bench, h1, h2, alfa) = standing();
+    bench.settle();
+    let discard = |host: &HostName| Command::DiscardCopy {
+        name: alfa.clone(),
+        host: host.clone(),
+    };
+    assert!(refused(&mut bench, discard(&h2)).contains("no copy on host h2"));
+    bench.now += 73_000;
+    h2_reports(&mut bench, &h2, &alfa);
+    let fail_over = Command::FailOver {
+        name: alfa.clone(),
+        is_down: true,
+        request_id: None,
+    };
+    start(&mut bench, fail_over);
+    assert!(refused(&mut bench, discard(&h1)).contains("to fall back on"));
+    let runs = bench.converged_on(&alfa, &h2);
+    bench.report(&h2, resources(8, 32, 100), vec![runs]);
+    bench.edges_run();
+    bench.settle();
+    bench.apply(discard(&h1)).unwrap();
+    assert_eq!(desired_on(&bench, &h1).unwrap().0, DesiredState::Purged);
 }
 
 #[test]
