@@ -1,16 +1,61 @@
-//! Runs other programs: with their output shown, captured, or kept for the error message.
+//! Runs other programs: with their output shown, captured, or kept for later or for the error message.
 
 use crate::paths;
 use anyhow::{Context as _, Result, bail};
+use std::cell::RefCell;
 use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// Prints a message for the user on stderr.
+/// Prints a message for the user on stderr, unless it is [`kept`].
 macro_rules! say {
-    ($($arg:tt)*) => { eprintln!("xtask: {}", format_args!($($arg)*)) };
+    ($($arg:tt)*) => { $crate::cmd::tell(format_args!("xtask: {}", format_args!($($arg)*))) };
 }
 pub(crate) use say;
+
+thread_local! {
+    /// Where this thread's messages go in place of stderr.
+    static KEPT: RefCell<Option<File>> = const { RefCell::new(None) };
+}
+
+/// A line of [`say`].
+pub(crate) fn tell(line: std::fmt::Arguments<'_>) {
+    KEPT.with_borrow_mut(|kept| match kept {
+        Some(file) => drop(writeln!(file, "{line}")),
+        None => eprintln!("{line}"),
+    });
+}
+
+/// Does something whose messages, and those of the programs that it runs, are not shown but returned: beside those of something
+/// else nobody could read them. They go through a file, which is made and removed.
+pub(crate) fn kept<T>(file: &Path, act: impl FnOnce() -> T) -> Result<(T, String)> {
+    let open = File::create(file).with_context(|| format!("cannot write {}", file.display()))?;
+    KEPT.set(Some(open));
+    let done = act();
+    KEPT.set(None);
+    let said = std::fs::read(file).unwrap_or_default();
+    std::fs::remove_file(file).ok();
+    Ok((done, String::from_utf8_lossy(&said).into_owned()))
+}
+
+/// Where a program's own messages go.
+fn messages() -> Result<Stdio> {
+    KEPT.with_borrow(|kept| match kept {
+        Some(file) => Ok(file.try_clone()?.into()),
+        None => Ok(std::io::stderr().into()),
+    })
+}
+
+fn shows(command: &mut Command) -> Result<()> {
+    command
+        .stdin(Stdio::null())
+        .stdout(messages()?)
+        .stderr(messages()?);
+    Ok(())
+}
 
 /// A command with its arguments.
 pub(crate) fn cmd<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) -> Command {
@@ -38,7 +83,7 @@ pub(crate) fn shown(command: &Command) -> String {
 
 /// Runs a command with its output going to stderr; an exit status other than 0 is an error.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    command.stdin(Stdio::null()).stdout(std::io::stderr());
+    shows(command)?;
     let status = command
         .status()
         .with_context(|| format!("cannot run `{}`", shown(command)))?;
@@ -81,7 +126,7 @@ fn captured(command: &mut Command) -> Result<Output> {
 
 /// Like [`run`], but kills the command after `limit`.
 pub(crate) fn run_within(command: &mut Command, limit: Duration) -> Result<()> {
-    command.stdin(Stdio::null()).stdout(std::io::stderr());
+    shows(command)?;
     let mut child = command
         .spawn()
         .with_context(|| format!("cannot run `{}`", shown(command)))?;

@@ -14,6 +14,7 @@ mod registry;
 mod seal;
 mod setup;
 mod test;
+mod times;
 mod totals;
 
 use clap::{Parser, Subcommand};

@@ -82,7 +82,7 @@ fn uplink_rule(holder: Holder) -> Option<String> {
 fn docker_user(action: &str, rule: &str) -> Command {
     cmd(
         "iptables",
-        [action, "DOCKER-USER"]
+        ["-w", action, "DOCKER-USER"]
             .into_iter()
             .chain(rule.split_whitespace()),
     )

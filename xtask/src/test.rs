@@ -1,14 +1,16 @@
-//! `cargo xtask test`: every check of the project, in order, on a machine that may be bare.
+//! `cargo xtask test`: every check of the project, in order but for what is fetched (beside lints and the build), on a machine that
+//! may be bare.
 //!
 //! A failed step does not keep later ones from running; the exit code is 1 if any failed. The tests get, in their
 //! environment: `ISYONE_E2E` (1, or 0 with `--fast`: no Docker, no images), `ISYONE_BIN` (the folder of the built
 //! binaries, `xtask` among them), `ISYONE_CACHE` (its `bin` holds Traefik and Prometheus) and, if it could be made,
 //! `ISYONE_PYTHON` (an interpreter with gRPC) and `ISYONE_BROWSER` (1: there is a Chromium with its driver).
 
-use crate::cmd::{cargo, cmd, output, run, run_within, say, succeeds, took};
+use crate::cmd::{cargo, cmd, kept, output, run, run_within, say, succeeds, took};
 use crate::totals::{Totals, count};
-use crate::{bench, images, paths, seal, setup};
+use crate::{bench, images, paths, seal, setup, times};
 use anyhow::{Context as _, Result, bail};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -38,7 +40,7 @@ enum Form {
     Chaos,
 }
 
-#[derive(Clone, Copy, PartialEq, Debug, clap::ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, clap::ValueEnum)]
 enum Step {
     /// cargo fmt --check
     Fmt,
@@ -64,6 +66,16 @@ enum Step {
     Bench,
 }
 
+impl Step {
+    /// Whether it provides what tests need, by whatever network there is.
+    fn fetches(self) -> bool {
+        matches!(
+            self,
+            Self::Setup | Self::Images | Self::Python | Self::Browser
+        )
+    }
+}
+
 const STEPS: [Step; 11] = [
     Step::Fmt,
     Step::Clippy,
@@ -83,6 +95,9 @@ const PYTHON_PACKAGES: &str = "docs/python-client/requirements.txt";
 /// The packages are some 10 MB, prebuilt.
 const PIP_LIMIT: Duration = Duration::from_secs(300);
 
+/// The tests that have the machine to themselves, because they start hosts, and the few of what helps them.
+const REAL: &str = "e2e::";
+
 /// For how long chaos lasts.
 const CHAOS_MINUTES: &str = "ISYONE_CHAOS_MINUTES";
 
@@ -91,15 +106,13 @@ const ADVISORY_LIMIT: Duration = Duration::from_secs(120);
 
 /// How a step ended, for the summary: a remark, or what went wrong.
 type Outcome = Result<String>;
+/// With how long it took.
+type Done = (Step, Outcome, String);
 
 /// Runs the steps and prints the summary.
 pub(crate) fn run_tests(args: &Args) -> Result<ExitCode> {
     let start = Instant::now();
-    let done: Vec<_> = STEPS
-        .into_iter()
-        .filter(|step| wanted(*step, args))
-        .map(|step| timed(step, args))
-        .collect();
+    let done = run_steps(args)?;
     eprintln!("\n--- cargo xtask test: {} ---", took(start));
     for (step, outcome, time) in &done {
         let name = format!("{step:?}").to_lowercase();
@@ -120,6 +133,46 @@ pub(crate) fn run_tests(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Fetching waits for networks and disks, and goes on beside what comes before [`Step::Test`] and has the processors.
+fn run_steps(args: &Args) -> Result<Vec<Done>> {
+    let steps = STEPS.into_iter().filter(|step| wanted(*step, args));
+    let (first, last): (Vec<Step>, Vec<Step>) = steps.partition(|step| *step < Step::Test);
+    let (fetching, building): (Vec<Step>, Vec<Step>) =
+        first.into_iter().partition(|step| step.fetches());
+    let shown = |steps: Vec<Step>| -> Vec<Done> {
+        let one = |step| {
+            eprintln!("\n--- {step:?} ---");
+            timed(step, args)
+        };
+        steps.into_iter().map(one).collect()
+    };
+    let mut done = if building.is_empty() {
+        shown(fetching)
+    } else {
+        std::thread::scope(|scope| {
+            let fetched = scope.spawn(|| fetch(&fetching, args));
+            let built = shown(building);
+            let fetched = fetched.join().unwrap_or_else(|why| resume_unwind(why))?;
+            anyhow::Ok(built.into_iter().chain(fetched).collect::<Vec<Done>>())
+        })?
+    };
+    done.sort_by_key(|(step, ..)| *step);
+    done.extend(shown(last));
+    Ok(done)
+}
+
+/// What each step says is shown when it has ended.
+fn fetch(steps: &[Step], args: &Args) -> Result<Vec<Done>> {
+    std::fs::create_dir_all(paths::cache())?;
+    let file = paths::cache().join("said");
+    let one = |step: &Step| {
+        let (done, said) = kept(&file, || timed(*step, args))?;
+        eprint!("\n--- {step:?}, meanwhile ---\n{said}");
+        Ok(done)
+    };
+    steps.iter().map(one).collect()
+}
+
 fn wanted(step: Step, args: &Args) -> bool {
     let needs_docker = matches!(step, Step::Setup | Step::Images | Step::Browser);
     let of_chaos = matches!(step, Step::Setup | Step::Images | Step::Build | Step::Long);
@@ -132,8 +185,7 @@ fn wanted(step: Step, args: &Args) -> bool {
     (chosen || args.only.contains(&step)) && !(args.fast && needs_docker)
 }
 
-fn timed(step: Step, args: &Args) -> (Step, Outcome, String) {
-    eprintln!("\n--- {step:?} ---");
+fn timed(step: Step, args: &Args) -> Done {
     let start = Instant::now();
     let outcome = match step {
         Step::Fmt => quiet(&["fmt", "--all", "--check"]),
@@ -324,37 +376,57 @@ fn real_parts(command: &mut Command) {
         .env("ISYONE_CACHE", paths::cache());
 }
 
-/// Runs the tests, showing their output, and adds up cargo's `test result:` lines.
+/// Runs the tests, showing their output, and adds up cargo's `test result:` lines. Those with real parts come last: they have
+/// the machine to themselves, and say how long each took.
 fn tests(fast: bool) -> Outcome {
-    if !fast {
-        seal::on(seal::Holder::Test)?;
-    }
-    let mut command = cargo(&["test", "--workspace", "--no-fail-fast"]);
-    real_parts(&mut command);
     if fast {
-        command.env("ISYONE_E2E", "0");
+        let mut command = test_command(&["--no-fail-fast"]);
+        let (totals, success) = count(command.env("ISYONE_E2E", "0"))?;
+        let note = format!("{totals}, without the real components (--fast)");
+        return if success { Ok(note) } else { bail!("{note}") };
     }
+    seal::on(seal::Holder::Test)?;
+    let counted = all_tests();
+    seal::off(seal::Holder::Test);
+    let (note, success) = counted?;
+    if !success {
+        bail!("{note}");
+    }
+    Ok(note)
+}
+
+fn all_tests() -> Result<(String, bool)> {
+    let mut others = test_command(&["--no-fail-fast", "--", "--skip", REAL]);
+    let (mut totals, others_passed) = count(&mut others)?;
+    let times = times::new_file();
+    // All of them at once: each waits until it may run.
+    let real = [
+        "--no-fail-fast",
+        "--lib",
+        "--test",
+        "all",
+        "--",
+        REAL,
+        "--test-threads=100",
+    ];
+    let (real, real_passed) = count(test_command(&real).env(times::VARIABLE, &times))?;
+    totals.add_up(real);
+    let noted = std::fs::read_to_string(&times).unwrap_or_default();
+    let note = totals.to_string() + &times::longest(&noted);
+    Ok((note, others_passed && real_passed))
+}
+
+/// `cargo test --workspace …`, with the real parts and whatever could be had.
+fn test_command(more: &[&str]) -> Command {
+    let mut command = cargo(&[&["test", "--workspace"], more].concat());
+    real_parts(&mut command);
     if has_grpc(&interpreter()) {
         command.env("ISYONE_PYTHON", interpreter());
     }
     if setup::has_browser() {
         command.env("ISYONE_BROWSER", "1");
     }
-    let counted = count(&mut command);
-    if !fast {
-        seal::off(seal::Holder::Test);
-    }
-    let (totals, success) = counted?;
-    let note = totals.to_string()
-        + if fast {
-            ", without the real components (--fast)"
-        } else {
-            ""
-        };
-    if !success {
-        bail!("{note}");
-    }
-    Ok(note)
+    command
 }
 
 #[cfg(test)]

@@ -62,6 +62,14 @@ impl Totals {
         self.ignored += number("ignored");
         self.binaries += 1;
     }
+
+    /// Adds a second run, of other tests in the same binaries.
+    pub(crate) fn add_up(&mut self, run: Self) {
+        self.passed += run.passed;
+        self.failed += run.failed;
+        self.ignored += run.ignored;
+        self.panics.lines.extend(run.panics.lines);
+    }
 }
 
 impl std::fmt::Display for Totals {

@@ -17,7 +17,7 @@ use tonic::async_trait;
 
 use super::{
     chain::{Position, SegmentSize},
-    producer::Program,
+    producer::{Program, SILENCE},
     words::Problem,
 };
 use crate::{
@@ -230,6 +230,7 @@ impl Clusters for ContainerClusters {
             container: container.id,
             user: POSTGRES_USER,
             words: words(stream, &of.tenant),
+            silence: SILENCE,
         };
         let started = command.start(stop.clone()).await;
         let started = started

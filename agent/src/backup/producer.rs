@@ -23,8 +23,8 @@ use crate::{
     host::ended::end_command,
 };
 
-/// How long a program may be silent. A base backup waits at its beginning for a checkpoint and at its end until the log is archived.
-const SILENCE: Duration = Duration::from_secs(900);
+/// How long one that makes a part of a snapshot may be silent. A base backup waits at its beginning for a checkpoint and at its end until the log is archived.
+pub(super) const SILENCE: Duration = Duration::from_secs(900);
 /// How often somebody looks whether the job was stopped.
 const LOOK: Duration = Duration::from_millis(500);
 /// How long the engine may take to say how a program has ended.
@@ -37,6 +37,8 @@ pub(super) struct Program {
     pub container: String,
     pub user: &'static str,
     pub words: Vec<String>,
+    /// How long it may be silent.
+    pub silence: Duration,
 }
 
 impl Program {
@@ -52,6 +54,7 @@ impl Program {
             output: session.output,
             rest: Bytes::new(),
             stop,
+            silence: self.silence,
             has_ended: false,
             docker: self.docker,
             container: self.container,
@@ -68,6 +71,7 @@ pub(super) struct Running {
     output: BoxStream<'static, Result<Chunk, DockerError>>,
     rest: Bytes,
     stop: Stop,
+    silence: Duration,
     /// It has ended by itself, well or not.
     has_ended: bool,
 }
@@ -77,6 +81,10 @@ impl Running {
     fn next(&mut self) -> io::Result<Option<Chunk>> {
         let begun = Instant::now();
         loop {
+            // Looked at also while there is output: a program may say much for hours.
+            if self.stop.is_stopped() {
+                return Err(io::Error::other("stopped"));
+            }
             let output = &mut self.output;
             let next = self
                 .handle
@@ -85,8 +93,7 @@ impl Running {
                 Ok(Some(Ok(chunk))) => return Ok(Some(chunk)),
                 Ok(Some(Err(_))) => return Err(io::Error::other("Docker has cut the program off")),
                 Ok(None) => return Ok(None),
-                Err(_) if self.stop.is_stopped() => return Err(io::Error::other("stopped")),
-                Err(_) if begun.elapsed() > SILENCE => {
+                Err(_) if begun.elapsed() > self.silence => {
                     return Err(io::Error::other("the program says nothing any more"));
                 }
                 Err(_) => {}
@@ -160,6 +167,7 @@ mod tests {
         _dir: tempfile::TempDir,
         docker: Arc<FakeDocker>,
         stop: Stop,
+        silence: Duration,
     }
 
     impl Site {
@@ -169,6 +177,7 @@ mod tests {
                 docker: FakeDocker::new(dir.path(), 1),
                 _dir: dir,
                 stop: Stop::default(),
+                silence: SILENCE,
             }
         }
 
@@ -185,6 +194,7 @@ mod tests {
                 output,
                 rest: Bytes::new(),
                 stop: self.stop.clone(),
+                silence: self.silence,
                 has_ended: false,
             };
             let read = tokio::task::spawn_blocking(move || {
@@ -228,6 +238,25 @@ mod tests {
         let read = site.read(silent.boxed());
         stop.stop();
         assert_eq!(read.await.unwrap_err().to_string(), "stopped");
+        assert!(begun.elapsed() < Duration::from_secs(5));
+    }
+
+    /// Fails if a program that goes on and on is read to its end by whoever has stopped, or if each may be silent equally long.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn it_is_stopped_while_it_speaks_and_is_silent_as_long_as_it_may_be() {
+        let mut site = Site::new();
+        let endless = stream::repeat_with(|| Ok((false, Bytes::from_static(b"ab"))));
+        let (stop, read) = (site.stop.clone(), site.read(endless.boxed()));
+        drop(tokio::spawn(async move {
+            sleep(Duration::from_millis(300)).await;
+            stop.stop();
+        }));
+        assert_eq!(read.await.unwrap_err().to_string(), "stopped");
+        site.stop = Stop::default();
+        site.silence = Duration::from_millis(100);
+        let begun = Instant::now();
+        let silent = site.read(stream::pending().boxed()).await.unwrap_err();
+        assert!(silent.to_string().contains("says nothing"), "{silent}");
         assert!(begun.elapsed() < Duration::from_secs(5));
     }
 }

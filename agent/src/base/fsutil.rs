@@ -26,6 +26,32 @@ use super::beneath::Root;
 /// Owner of a file: user and group.
 pub type Owner = (u32, u32);
 
+/// How the names of files begin that are not written to their end yet.
+const UNFINISHED: &str = ".isy-";
+
+/// Whether a file of this name is one that was not written to its end.
+pub fn is_unfinished(name: &std::ffi::OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(UNFINISHED.as_bytes())
+}
+
+/// Writes a file that must not be there; `AlreadyExists` if it is. It is there with all of its content or not at all.
+pub fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let mut file = unfinished(path, mode)?;
+    file.write_all(bytes)?;
+    file.persist_noclobber(path).map_err(|e| e.error)?;
+    Ok(())
+}
+
+fn unfinished(path: &Path, mode: u32) -> io::Result<tempfile::NamedTempFile> {
+    let dir = path
+        .parent()
+        .ok_or_else(|| io::Error::other("a file needs a directory"))?;
+    tempfile::Builder::new()
+        .prefix(UNFINISHED)
+        .permissions(fs::Permissions::from_mode(mode))
+        .tempfile_in(dir)
+}
+
 /// Replaces `path` by a rename. With `durable`, the new content survives a power loss after the call.
 pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32, durable: bool) -> io::Result<()> {
     write_owned(path, bytes, mode, None, durable)
@@ -38,13 +64,7 @@ fn write_owned(
     owner: Option<Owner>,
     durable: bool,
 ) -> io::Result<()> {
-    let dir = path
-        .parent()
-        .ok_or_else(|| io::Error::other("a file needs a directory"))?;
-    let mut file = tempfile::Builder::new()
-        .prefix(".isy-")
-        .permissions(fs::Permissions::from_mode(mode))
-        .tempfile_in(dir)?;
+    let mut file = unfinished(path, mode)?;
     file.write_all(bytes)?;
     // The umask may have removed bits that a container's user needs.
     file.as_file()
@@ -59,10 +79,10 @@ fn write_owned(
         file.as_file().sync_all()?;
     }
     file.persist(path).map_err(|e| e.error)?;
-    if durable {
-        fs::File::open(dir)?.sync_all()?;
+    match path.parent() {
+        Some(dir) if durable => fs::File::open(dir)?.sync_all(),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// True when `path` has exactly this content, mode and owner.
@@ -97,6 +117,12 @@ pub fn is_empty(directory: &Path) -> io::Result<bool> {
 pub fn private_dir(path: &Path) -> io::Result<()> {
     fs::create_dir_all(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+}
+
+/// Gives a directory of ours to a user.
+pub fn give_directory(path: &Path, (user, group): Owner) -> io::Result<()> {
+    let held = open_directory(path)?;
+    std::os::unix::fs::fchown(held, Some(user), Some(group))
 }
 
 /// What is in a directory, sorted by name.

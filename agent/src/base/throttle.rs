@@ -3,11 +3,14 @@
 //! Not here: which limits there are (jobs, peer).
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 /// What may pass at once after a pause, as a time at the full rate: long enough that timers' grain costs no throughput,
 /// short enough that neighbours do not feel it.
@@ -76,6 +79,42 @@ impl Throttle {
         if wait > Duration::ZERO {
             sleep(wait).await;
         }
+    }
+}
+
+/// Longest that bytes of a connection wait: whoever sends them takes one that stands still for dead.
+const SLOWED: Duration = Duration::from_secs(5);
+
+/// Counts what comes over connections, and slows it down.
+#[derive(Debug, Default)]
+pub struct Meter {
+    limits: Vec<Arc<Throttle>>,
+    bytes: AtomicU64,
+}
+
+impl Meter {
+    /// With all of these limits.
+    pub fn new(limits: Vec<Arc<Throttle>>) -> Self {
+        Self {
+            limits,
+            bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// Counts these, and waits where they came too fast.
+    pub async fn pass(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let slowed = async {
+            for limit in &self.limits {
+                limit.pass(bytes).await;
+            }
+        };
+        let _ = timeout(SLOWED, slowed).await; // long enough
+    }
+
+    /// All that came.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
     }
 }
 

@@ -5,12 +5,10 @@
 //! (metrics::containers).
 
 use super::cgroup::ControlGroups;
-use crate::base::kernel::{self, Buffer, KernelFile};
+use crate::base::kernel::{Buffer, KernelFile};
 
-/// A limit changes by a plan only: it is read at one in this many readings.
-const LIMIT_EVERY: u32 = 8;
 /// Files that one gauge keeps open, at most.
-pub const FILES: usize = 4;
+pub const FILES: usize = 5;
 
 /// What a container has used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -36,10 +34,8 @@ pub struct Gauge {
     cpu: Option<KernelFile>,
     memory: KernelFile,
     current: KernelFile,
-    /// Read seldom, so not kept open.
-    limit: String,
-    memory_limit: u64,
-    readings: u32,
+    /// Read each time, too: it changes while the container runs, and what is used is told as a share of it.
+    limit: KernelFile,
 }
 
 /// What the two versions of control groups call the same.
@@ -85,20 +81,14 @@ impl Gauge {
             cpu,
             memory: open("memory", "memory.stat")?,
             current: open("memory", names.current)?,
-            limit: path("memory", names.limit)?,
-            memory_limit: 0,
-            readings: 0,
+            limit: open("memory", names.limit)?,
         })
     }
 
     /// `None` when the container has ended.
-    pub fn read(&mut self, buffer: &mut Buffer) -> Option<ContainerUse> {
-        if self.readings.is_multiple_of(LIMIT_EVERY) {
-            // "max" is no number.
-            self.memory_limit =
-                kernel::text(&self.limit).map_or(0, |text| text.trim().parse().unwrap_or(0));
-        }
-        self.readings = self.readings.wrapping_add(1);
+    pub fn read(&self, buffer: &mut Buffer) -> Option<ContainerUse> {
+        // "max" is no number.
+        let memory_limit = number(self.limit.read(buffer).ok()?).unwrap_or(0);
         let stat = self.stat.read(buffer).ok()?;
         // Kernels that cannot limit CPU do not count periods.
         let [periods, throttled] =
@@ -112,7 +102,7 @@ impl Gauge {
         Some(ContainerUse {
             cpu_us,
             memory: current.saturating_sub(inactive),
-            memory_limit: self.memory_limit,
+            memory_limit,
             periods,
             throttled,
         })
@@ -136,7 +126,7 @@ mod tests {
     #[test]
     fn a_gauge_of_our_own_groups_counts_on() {
         // Somewhere without control groups, such as a build's sandbox, there is nothing to read.
-        let Some(mut gauge) = groups_of_self().and_then(|groups| Gauge::open(&groups)) else {
+        let Some(gauge) = groups_of_self().and_then(|groups| Gauge::open(&groups)) else {
             return;
         };
         let mut buffer = Buffer::default();

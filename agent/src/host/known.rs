@@ -121,6 +121,7 @@ impl KnownContainers {
             user: String::new(), // not kept: whoever starts a command asks the engine
             image_id: listed.image_id.clone(),
             exit_code: entry.exit_code,
+            is_out_of_memory: false, // of a run that has ended, and this one has not
             restarts: entry.restarts,
             started_ms: entry.started_ms,
             ip: listed.ip,

@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use isyone_proto::{generation::Generation, ids::TenantName, plan::HostPlan};
+use isyone_proto::{echo::echo, generation::Generation, ids::TenantName, plan::HostPlan};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -103,6 +103,7 @@ impl Ledger {
                     format: file.format,
                     ..ledger.held
                 };
+                ledger.tell_unusable();
                 Ok((ledger, warning))
             }
             Err(why) => {
@@ -182,7 +183,19 @@ impl Ledger {
         let bytes = serde_json::to_vec(&file).unwrap_or_default();
         fsutil::write_atomic(&self.path, &bytes, 0o600, true).map_err(failed)?;
         self.held = held;
+        self.tell_unusable();
         Ok(news)
+    }
+
+    /// Settings of Odoo that another version knows: the rest of the plan holds without them.
+    fn tell_unusable(&self) {
+        let tenants = self.plan().into_iter().flat_map(|plan| &plan.tenants);
+        for tenant in tenants {
+            for setting in tenant.odoo.unusable() {
+                let setting = echo(setting);
+                tracing::warn!(tenant = %tenant.name, %setting, "this version cannot use the setting; it counts for nothing");
+            }
+        }
     }
 }
 
@@ -210,7 +223,7 @@ fn put_aside(path: &Path) -> io::Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use isyone_proto::plan::PLAN_FORMAT;
+    use isyone_proto::{odoo::OdooSettings, plan::PLAN_FORMAT};
 
     use super::*;
     use crate::testing::{host_plan, tenant_plan};
@@ -247,6 +260,23 @@ mod tests {
         assert_eq!(
             (again.generation().number(), again.digest()),
             (5, ledger.digest())
+        );
+    }
+
+    /// Fails if a host that goes back to a version before has no plan any more because of one setting.
+    #[test]
+    fn a_setting_that_is_not_known_any_more_leaves_the_plan() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut tenant = tenant_plan("alfa");
+        tenant.odoo = OdooSettings::lenient([("of_tomorrow".into(), "1".into())].into());
+        let plan = host_plan(5, vec![tenant]);
+        open(&dir).0.accept(plan.clone()).unwrap();
+        let (ledger, warning) = open(&dir);
+        assert_eq!((ledger.plan(), warning), (Some(&plan), None));
+        assert_eq!(
+            ledger.digest(),
+            plan.digest(),
+            "and it is the same plan still"
         );
     }
 

@@ -249,9 +249,9 @@ impl Task {
         }
     }
 
-    /// A place among those at work. A proof takes none: nobody waits for it, and it is the only one on its host.
+    /// A place among those at work, where one is needed.
     async fn turn(&self) -> Option<OwnedSemaphorePermit> {
-        if matches!(self.record.order.work, JobWork::Verify(_)) {
+        if !takes_a_turn(&self.record.order.work) {
             return None;
         }
         // Semaphores are never closed: `ok` only drops an error that cannot happen.
@@ -292,6 +292,12 @@ impl Task {
             ..self.record.report()
         });
     }
+}
+
+/// Whether work takes a place among those at work. A proof takes none: nobody waits for it, and it is the only one on its host. Nor does
+/// a copy that is kept up, which may last a day and is idle for most of it; and at its end a stopped tenant waits for it.
+fn takes_a_turn(work: &JobWork) -> bool {
+    !matches!(work, JobWork::Verify(_) | JobWork::Follow { .. })
 }
 
 /// Between attempts to write the end of a job to a disk that refuses.

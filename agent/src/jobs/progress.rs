@@ -13,7 +13,10 @@ use isyone_proto::{
 use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
-use crate::{base::throttle::Throttle, host::Host};
+use crate::{
+    base::throttle::{Meter, Throttle},
+    host::Host,
+};
 
 /// What is left of an attempt beside its bytes.
 #[derive(Debug, Default)]
@@ -69,6 +72,11 @@ impl Progress {
         for limit in &self.limits {
             limit.pass(bytes).await;
         }
+    }
+
+    /// For connections through which the job's bytes come: under the same limits.
+    pub fn meter(&self) -> Arc<Meter> {
+        Arc::new(Meter::new(self.limits.to_vec()))
     }
 
     /// Bytes that count no more: they were not those of the source.

@@ -141,9 +141,13 @@ const NO_KEY: [u8; 64] = [0; 64];
 /// As it is written down: without the key of a repository. No job goes on from a record alone; the plan orders it again, with the key.
 fn without_key(record: &Record) -> Record {
     let mut record = record.clone();
-    if let JobWork::Restore(order) = &mut record.order.work {
-        order.key = RepositoryKey::from(&NO_KEY);
-    }
+    // All kinds are named: whoever adds one decides whether it has a key.
+    let restore = match &mut record.order.work {
+        JobWork::Restore(order) => order,
+        JobWork::Verify(verify) => &mut verify.restore,
+        JobWork::Fetch { .. } | JobWork::Follow { .. } | JobWork::Backup(_) => return record,
+    };
+    restore.key = RepositoryKey::from(&NO_KEY);
     record
 }
 
@@ -164,7 +168,10 @@ pub(super) fn remove(directory: &Path, id: Uuid) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use isyone_proto::backup::{Destination, Place, RestoreOrder, RestoreTo, SnapshotName};
+    use isyone_proto::{
+        backup::{Destination, Place, RestoreOrder, RestoreTo, SnapshotName},
+        proof::VerifyOrder,
+    };
 
     use super::*;
 
@@ -185,19 +192,31 @@ mod tests {
             rekey: true,
             neutralise: true,
         };
-        let record = Record::new(JobOrder {
-            id: Uuid::from_u128(2),
-            operation: Uuid::from_u128(2),
-            tenant: "beta".parse().unwrap(),
-            uid: Uuid::from_u128(3),
-            work: JobWork::Restore(Box::new(restore)),
-            rate_bytes_per_s: 0,
-        });
-        save(folder.path(), &record).unwrap();
-        let path = folder.path().join(file(record.order.id));
-        let text = std::fs::read_to_string(path).unwrap();
-        assert!(!text.contains("abab"), "{text}");
-        let known = load(folder.path()).unwrap();
-        assert_eq!(known[&record.order.id], without_key(&record));
+        let verify = VerifyOrder {
+            restore: restore.clone(),
+            postgres_image: "postgres:15".parse().unwrap(),
+            memory_bytes: 1 << 30,
+            disk_bytes: 1 << 30,
+        };
+        let works = [
+            JobWork::Restore(Box::new(restore)),
+            JobWork::Verify(Box::new(verify)),
+        ];
+        for work in works {
+            let record = Record::new(JobOrder {
+                id: Uuid::from_u128(2),
+                operation: Uuid::from_u128(2),
+                tenant: "beta".parse().unwrap(),
+                uid: Uuid::from_u128(3),
+                work,
+                rate_bytes_per_s: 0,
+            });
+            save(folder.path(), &record).unwrap();
+            let path = folder.path().join(file(record.order.id));
+            let text = std::fs::read_to_string(path).unwrap();
+            assert!(!text.contains("abab"), "{text}");
+            let known = load(folder.path()).unwrap();
+            assert_eq!(known[&record.order.id], without_key(&record));
+        }
     }
 }

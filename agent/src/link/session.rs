@@ -193,6 +193,7 @@ impl Link {
             hosts_sha256: digest(&self.hosts.known()),
             makes_backups: true,
             proves_backups: true,
+            sets_mail: true,
         }
     }
 

@@ -34,6 +34,18 @@ pub const SYSTEM: &str = "SELECT system_identifier FROM pg_catalog.pg_control_sy
 pub const SIZE: &str =
     "SELECT pg_catalog.sum(pg_catalog.pg_database_size(oid)) FROM pg_catalog.pg_database";
 
+/// Its version: 150004.
+pub const VERSION: &str =
+    "SELECT pg_catalog.current_setting('server_version_num')::pg_catalog.int4";
+/// Tables of this database whose content is in no log, so that a standby has none of it.
+pub const UNLOGGED: &str = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_class WHERE relpersistence = 'u' AND relkind = 'r'";
+/// 1: a standby receives what is written, as it is written.
+pub const STREAMING: &str =
+    "SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_wal_receiver WHERE status = 'streaming'";
+/// 1: what a follower lacks of the log is kept. (12 does not say so of a slot, and always keeps it.)
+pub const KEPT: &str = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_replication_slots AS s WHERE slot_name = 'isyone_move' \
+    AND coalesce(pg_catalog.to_jsonb(s) ->> 'wal_status', '') <> 'lost'";
+
 /// How many followers' slots there are.
 pub const SLOTS: &str = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_replication_slots WHERE slot_name = 'isyone_move'";
 
@@ -42,16 +54,6 @@ pub fn drop_slot() -> String {
     format!(
         "SELECT pg_catalog.count(pg_catalog.pg_drop_replication_slot(slot_name)::pg_catalog.text) FROM pg_catalog.pg_replication_slots \
          WHERE slot_name = '{SLOT}' AND NOT active"
-    )
-}
-
-/// How many slots hold the log for a follower: none once it was lost, because the follower was away for so long that it would have
-/// taken too much of the disk.
-pub fn held() -> String {
-    // `wal_status` is known since 13; before, nothing bounds a slot.
-    format!(
-        "SELECT pg_catalog.count(*) FROM pg_catalog.pg_replication_slots AS s WHERE slot_name = '{SLOT}' \
-         AND coalesce(pg_catalog.to_jsonb(s) ->> 'wal_status', '') <> 'lost'"
     )
 }
 
@@ -106,10 +108,11 @@ impl Cluster {
         number.ok_or_else(|| "PostgreSQL has not answered with a number".to_owned())
     }
 
-    /// Each sequence of this database, with its file in the cluster's directory.
+    /// Each sequence of this database that is nobody's temporary one, with its file in the cluster's directory.
     pub async fn sequences(&self) -> Result<Vec<(u32, String)>, String> {
         let statement = format!(
-            "SELECT oid, pg_catalog.pg_relation_filepath(oid) FROM pg_catalog.pg_class WHERE relkind = 'S' ORDER BY oid LIMIT \
+            "SELECT oid, pg_catalog.pg_relation_filepath(oid) FROM pg_catalog.pg_class WHERE relkind = 'S' \
+             AND relpersistence <> 't' ORDER BY oid LIMIT \
              {MAX_SEQUENCES}"
         );
         let parsed = self.rows(&statement).await?.into_iter().map(|row| {

@@ -3,7 +3,10 @@
 //!
 //! Not here: the checks (admit), the disk (source), the database (tunnel).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use isyone_proto::{
     ids::HostName,
@@ -33,7 +36,7 @@ use crate::{
         beneath::{self, RelPath},
         fsutil::blocking,
         shares::{Share, Shares},
-        throttle::Throttle,
+        throttle::{Meter, Throttle},
     },
     host::{Host, ledger::InForce},
     tenant::copies::{self, Copy},
@@ -55,6 +58,8 @@ pub struct Peers {
     plans: watch::Receiver<InForce>,
     rate: Arc<Throttle>,
     turns: Arc<Shares<HostName>>,
+    /// Tenants whose follower has ended, as long as that may have left something.
+    watched: Arc<Mutex<Vec<Of>>>,
     databases: Arc<dyn Databases>,
 }
 
@@ -96,6 +101,7 @@ impl Peers {
             plans,
             rate: Arc::new(Throttle::new(rate_bytes_per_s)),
             turns: Arc::new(Shares::new(CALLS, CALLS_PER_HOST)),
+            watched: Arc::default(),
             databases,
         }
     }
@@ -129,7 +135,8 @@ impl Peers {
         match copy.map_err(|e| unready(e.to_string()))? {
             Copy::Complete(_) => {}
             Copy::Unrecorded => return Err(tell(guard, &Refusal::Unrecorded)),
-            Copy::Incoming | Copy::Following | Copy::Closed => {
+            // One that was never promoted would start as a standby elsewhere, too, of a database that has gone.
+            Copy::Incoming | Copy::Following | Copy::Followed(_) | Copy::Closed => {
                 return Err(tell(guard, &Refusal::Incomplete));
             }
         }
@@ -159,34 +166,53 @@ impl Peers {
     }
 }
 
-/// How long PostgreSQL may take to notice that a connection has ended, and between looks.
-const NOTICED: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(1));
+/// How long a tenant whose follower has ended is watched, from when nobody may follow it any more: a move that goes back starts it again
+/// within minutes. And between looks.
+const WATCHED: (Duration, Duration) = (Duration::from_secs(900), Duration::from_secs(2));
+
+/// Takes a tenant off the list of those that are watched.
+struct Watched<'a>(&'a Peers, &'a Of);
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        self.0.watched().retain(|of| of != self.1);
+    }
+}
 
 impl Peers {
-    /// After a connection to a database has ended: when nobody may follow it any more, what holds its log for a follower goes. (What an
-    /// agent that ends now leaves is bounded by PostgreSQL, and goes with the next follower.)
+    fn watched(&self) -> MutexGuard<'_, Vec<Of>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// After a connection to a database has ended: when it runs and nobody may follow it any more, what holds its log for a follower
+    /// goes. Who waits for that is one for each tenant, however many connections there were. (What an agent that ends now leaves is
+    /// bounded by PostgreSQL, and goes with the next follower.)
     async fn forget_follower(&self, of: &Of) {
-        let begin = Instant::now();
-        while begin.elapsed() < NOTICED.0 {
-            if self.is_followed(of) {
+        {
+            let mut watched = self.watched();
+            if watched.contains(of) {
                 return;
             }
-            let dropped = async {
-                let socket = self
-                    .databases
-                    .connect(of)
-                    .await
-                    .map_err(|e| e.to_string())?;
-                let session = Cluster::open(socket, "postgres").await?;
-                session.number(&cluster::drop_slot()).await?;
-                session.number(cluster::SLOTS).await
-            };
-            // One that does not run has no log to hold.
-            match dropped.await {
-                Ok(0) | Err(_) => return,
-                Ok(_) => sleep(NOTICED.1).await,
-            }
+            watched.push(of.clone());
         }
+        let _watched = Watched(self, of);
+        let mut begin = Instant::now();
+        while begin.elapsed() < WATCHED.0 {
+            if self.is_followed(of) {
+                begin = Instant::now();
+            } else if matches!(self.drop_slot(of).await, Ok(0)) {
+                return;
+            }
+            sleep(WATCHED.1).await;
+        }
+    }
+
+    /// Drops the slot of a follower that has gone; how many are left.
+    async fn drop_slot(&self, of: &Of) -> Result<u64, String> {
+        let socket = self.databases.connect(of).await;
+        let session = Cluster::open(socket.map_err(|e| e.to_string())?, "postgres").await?;
+        session.number(&cluster::drop_slot()).await?;
+        session.number(cluster::SLOTS).await
     }
 }
 
@@ -350,8 +376,9 @@ impl PeerService for Peers {
         let (out, answers) = mpsc::channel(QUEUE);
         let (of, service) = (guard.of.clone(), self.clone());
         let was_followed = self.is_followed(&of);
+        let meter = Meter::new(vec![self.rate.clone()]);
         tokio::spawn(async move {
-            within(guard, out.clone(), tunnel::exit(socket, up, out)).await;
+            within(guard, out.clone(), tunnel::exit(socket, &meter, up, out)).await;
             drop(turn);
             if was_followed {
                 service.forget_follower(&of).await;

@@ -26,6 +26,7 @@ use super::{CHUNK, Of, QUEUE};
 use crate::base::{
     beneath::{RelPath, Root},
     fsutil::blocking,
+    throttle::Meter,
 };
 
 /// Name of the socket, as PostgreSQL's clients expect it in a directory given as the host.
@@ -104,6 +105,7 @@ async fn out_of<M: Carries, T>(
     mut socket: OwnedReadHalf,
     out: mpsc::Sender<T>,
     wrap: impl Fn(M) -> T,
+    meter: &Meter,
 ) -> Result<(), Status> {
     let send = async |message| match timeout(STUCK, out.send(wrap(message))).await {
         Ok(Ok(())) => Ok(()),
@@ -116,6 +118,7 @@ async fn out_of<M: Carries, T>(
         if read == 0 {
             return send(M::eof()).await;
         }
+        meter.pass(read as u64).await;
         send(M::data(piece)).await?;
     }
 }
@@ -124,15 +127,19 @@ async fn out_of<M: Carries, T>(
 async fn in_to<M: Carries>(
     mut from: Streaming<M>,
     mut socket: OwnedWriteHalf,
+    meter: &Meter,
 ) -> Result<(), Status> {
     loop {
         let message = from.message().await?;
         let message = message.ok_or_else(|| Status::cancelled("the other side has gone"))?;
         match message.part() {
-            Part::Data(bytes) => timeout(STUCK, socket.write_all(&bytes))
-                .await
-                .map_err(|_| stuck())?
-                .map_err(|e| broken(&e))?,
+            Part::Data(bytes) => {
+                meter.pass(bytes.len() as u64).await;
+                timeout(STUCK, socket.write_all(&bytes))
+                    .await
+                    .map_err(|_| stuck())?
+                    .map_err(|e| broken(&e))?;
+            }
             Part::Eof => {
                 let _ = socket.shutdown().await; // its own end may have come first
                 return Ok(());
@@ -142,9 +149,10 @@ async fn in_to<M: Carries>(
     }
 }
 
-/// The end at the database.
+/// The end at the database. `meter` is of what goes out.
 pub(super) async fn exit(
     socket: UnixStream,
+    meter: &Meter,
     up: Streaming<TunnelUp>,
     out: mpsc::Sender<Result<TunnelDown, Status>>,
 ) -> Result<(), Status> {
@@ -155,11 +163,12 @@ pub(super) async fn exit(
         return Ok(());
     }
     let (read, write) = socket.into_split();
-    tokio::try_join!(out_of(read, out, Ok), in_to(up, write)).map(drop)
+    let unmetered = Meter::default();
+    tokio::try_join!(out_of(read, out, Ok, meter), in_to(up, write, &unmetered)).map(drop)
 }
 
 /// The end where the socket is, for one connection.
-async fn enter(socket: UnixStream, channel: Channel, of: &Of) -> Result<(), Status> {
+async fn enter(socket: UnixStream, channel: Channel, meter: &Meter, of: &Of) -> Result<(), Status> {
     let mut client = PeerServiceClient::new(channel).max_decoding_message_size(2 * CHUNK);
     let (up, messages) = mpsc::channel(QUEUE);
     let first = TunnelUp {
@@ -178,14 +187,16 @@ async fn enter(socket: UnixStream, channel: Channel, of: &Of) -> Result<(), Stat
     };
     let down = timeout(OPEN, opened).await.map_err(|_| stuck())??;
     let (read, write) = socket.into_split();
-    tokio::try_join!(out_of(read, up, |message| message), in_to(down, write)).map(drop)
+    let unmetered = Meter::default();
+    let up = out_of(read, up, |message| message, &unmetered);
+    tokio::try_join!(up, in_to(down, write, meter)).map(drop)
 }
 
 /// Serves the socket in `directory`, which only those may enter who may have the database, until `stop`. Connections
-/// end with it.
+/// end with it. `meter` is of what comes in, through all of them.
 pub async fn serve(
     directory: &Path,
-    channel: Channel,
+    (channel, meter): (Channel, Arc<Meter>),
     of: Of,
     stop: CancellationToken,
 ) -> io::Result<()> {
@@ -217,9 +228,9 @@ pub async fn serve(
             tracing::warn!(tenant = %of.tenant, "{AT_ONCE} connections to its far database are open");
             continue; // closed at once
         };
-        let (channel, of) = (channel.clone(), of.clone());
+        let (channel, meter, of) = (channel.clone(), meter.clone(), of.clone());
         tasks.spawn(stop.clone().run_until_cancelled_owned(async move {
-            if let Err(status) = enter(socket, channel, &of).await {
+            if let Err(status) = enter(socket, channel, &meter, &of).await {
                 let why = status.message().escape_debug();
                 tracing::warn!(tenant = %of.tenant, "a connection to its far database ended: {why}");
             }

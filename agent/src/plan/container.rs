@@ -102,6 +102,9 @@ pub struct ContainerSpec {
     pub image: String,
     /// Arguments; if empty, the image's own.
     pub command: Vec<String>,
+    /// Whom it runs as, in numbers; empty: as the image says.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub user: String,
     /// Never contains a secret.
     pub env: BTreeMap<String, String>,
     pub labels: BTreeMap<String, String>,
@@ -156,6 +159,8 @@ pub struct Container {
     pub image_id: String,
     /// Exit code of the last run.
     pub exit_code: i32,
+    /// The kernel has ended a process of its last run for want of memory.
+    pub is_out_of_memory: bool,
     /// Restarts by the engine.
     pub restarts: u32,
     /// Start of the current or last run.

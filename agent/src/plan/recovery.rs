@@ -70,6 +70,8 @@ pub fn settings(extent: Extent, log: &str) -> Vec<String> {
         // Brought to disk as a whole when it has ended; until then nothing of it counts.
         "fsync=off".to_owned(),
         "max_wal_size=1GB".to_owned(),
+        // What our own questions sort is less; what else may be run is a tenant's.
+        "temp_file_limit=1GB".to_owned(),
         format!("max_connections={MAX_CONNECTIONS}"),
         "autovacuum=off".to_owned(),
     ];
@@ -208,7 +210,17 @@ impl Cell<'_> {
             "" => volume.to_owned(),
             within => format!("{volume}/{within}"),
         };
-        self.container(self.purpose.program(), look.words(&cluster))
+        let spec = self.container(self.purpose.program(), look.words(&cluster));
+        let (user, group) = (self.image.uid, self.image.gid);
+        if user == 0 {
+            return spec; // the image names no user of PostgreSQL's
+        }
+        // It reads what was a tenant's: it can do no more than the owner of these files.
+        ContainerSpec {
+            user: format!("{user}:{group}"),
+            cap_add: Vec::new(),
+            ..spec
+        }
     }
 
     fn container(&self, name: String, command: Vec<String>) -> ContainerSpec {
@@ -218,6 +230,7 @@ impl Cell<'_> {
             name,
             image: self.image.id.clone(),
             command,
+            user: String::new(),
             env: Default::default(),
             labels: { self.purpose.labels().into_iter() }
                 .map(|(key, value)| (key.to_owned(), value))
@@ -277,6 +290,60 @@ impl Look {
     }
 }
 
+/// What a session is for. A role's or a database's own settings, which a tenant may have made, do not count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Session {
+    /// One value.
+    Value,
+    /// Many lines, as fast as they are read.
+    List,
+    /// It looks into everything, and writes what it finds.
+    Look,
+}
+
+impl Session {
+    /// As libpq has them.
+    pub fn options(self) -> String {
+        let (timeout_ms, is_read_only) = match self {
+            Self::Value => (50_000, "on"),
+            Self::List => (0, "on"),
+            Self::Look => (0, "off"),
+        };
+        // Without row security: a tenant's policy is a function of the tenant's, and what it applies to is not listed.
+        format!(
+            "-c statement_timeout={timeout_ms} -c lock_timeout=10000 -c default_transaction_read_only={is_read_only} \
+             -c search_path=pg_catalog -c row_security=off -c role=none -c jit=off -c standard_conforming_strings=on"
+        )
+    }
+}
+
+/// Whether PostgreSQL has ended, or has stopped following the log, for a reason that is the host's: no room, no memory, or somebody's
+/// signal. Then nothing is said of the backup. Looked at before anything else that it has said: a segment that cannot be brought where it
+/// is read, because the disk is full, looks to PostgreSQL like the end of the log.
+pub fn is_of_host(log: &str) -> bool {
+    [
+        "No space left on device",
+        "Disk quota exceeded",
+        "Cannot allocate memory",
+        "terminated by signal 9",
+        "shutdown request",
+    ]
+    .into_iter()
+    .any(|words| log.contains(words))
+}
+
+/// Whether there is a table of attachments: a view of that name would be a tenant's program.
+pub const HAS_ATTACHMENTS: &str = "SELECT (EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass('public.ir_attachment') \
+    AND relkind IN ('r', 'p')))::pg_catalog.int4";
+
+/// Whether there is a tenant's database, and its role. `database`: made of a tenant's name, so there is nothing to quote in it.
+pub fn has_database(database: &str) -> String {
+    format!(
+        "SELECT (EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = '{database}') \
+         AND EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'odoo' AND rolcanlogin))::pg_catalog.int4"
+    )
+}
+
 /// Files of attachments, as their table names them. Asked as the tenant's own role: what looks like a table there may be anything.
 pub const ATTACHMENTS: &str = "COPY (SELECT DISTINCT store_fname FROM public.ir_attachment WHERE store_fname IS NOT NULL) TO STDOUT";
 /// The commit time of the last transaction that was brought back, milliseconds; nothing where none was.
@@ -321,6 +388,36 @@ mod tests {
         assert_eq!(ended("FATAL:  out of memory"), Ended::Otherwise);
     }
 
+    /// Fails if a disk that is full, or somebody who ends what proves, makes a backup a damaged one.
+    #[test]
+    fn the_hosts_trouble_is_told_from_a_damage() {
+        for said in [
+            "PANIC:  could not write to file \"pg_wal/xlogtemp.31\": No space left on device",
+            "cp: error writing 'pg_wal/RECOVERYXLOG': No space left on device\nFATAL:  WAL ends before end of online backup",
+            "LOG:  startup process (PID 31) was terminated by signal 9: Killed",
+            "LOG:  received fast shutdown request",
+            "LOG:  received smart shutdown request",
+        ] {
+            assert!(is_of_host(said), "{said}");
+        }
+        assert!(!is_of_host("FATAL:  WAL ends before end of online backup"));
+        assert!(!is_of_host(
+            "LOG:  startup process (PID 31) was terminated by signal 11"
+        ));
+    }
+
+    #[test]
+    fn nothing_of_a_tenants_is_run_by_our_questions() {
+        assert!(HAS_ATTACHMENTS.contains("relkind IN ('r', 'p')"));
+        for session in [Session::Value, Session::List, Session::Look] {
+            let options = session.options();
+            assert!(
+                options.contains("search_path=pg_catalog") && options.contains("row_security=off")
+            );
+        }
+        assert!(settings(Extent::AsItIs, "/log").contains(&"temp_file_limit=1GB".to_owned()));
+    }
+
     #[test]
     fn who_recovers_reaches_nobody_and_is_found_again() {
         let image = ImageFacts {
@@ -353,6 +450,21 @@ mod tests {
         };
         let spec = of(&proof).program(Look::Checksums);
         assert_eq!(spec.name, "isyone_proof_h1_program");
+        assert!(spec.user.is_empty() && !spec.cap_add.is_empty());
+        let named = ImageFacts {
+            uid: 999,
+            gid: 998,
+            ..image.clone()
+        };
+        let cell = Cell {
+            image: &named,
+            ..of(&proof)
+        };
+        let program = cell.program(Look::Manifest);
+        assert_eq!(program.user, "999:998");
+        assert!(program.cap_add.is_empty(), "no root over hostile files");
+        // The image's own program begins as root, and drops to its user.
+        assert!(cell.server(Extent::AsItIs).user.is_empty());
         assert_eq!(spec.network, "none");
         assert!(!spec.labels.contains_key(LABEL_TENANT));
         assert_eq!(

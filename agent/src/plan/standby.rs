@@ -89,6 +89,12 @@ pub fn sequence(oid: u32, page: &[u8]) -> Option<Sequence> {
 
 /// Highest timeline that is believed: a tenant's program says which it is, and each promotion begins but one.
 const MOST_TIMELINES: u32 = 10_000;
+/// The timeline of the last checkpoint, by the beginning of [`CONTROL_FILE`].
+pub fn control_timeline(bytes: &[u8]) -> Option<u32> {
+    let timeline = u32::from_le_bytes(number(bytes, 48)?);
+    (1..=MOST_TIMELINES).contains(&timeline).then_some(timeline)
+}
+
 /// What the line begins with that says it.
 const TIMELINE: &str = "timeline ";
 
@@ -140,6 +146,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_control_file_names_its_timeline_and_a_strange_one_is_not_believed() {
+        let mut bytes = [0u8; 64];
+        for (written, read) in [(0, None), (3, Some(3)), (4_000_000, None)] {
+            bytes[48..52].copy_from_slice(&u32::to_le_bytes(written));
+            assert_eq!(control_timeline(&bytes), read);
+        }
+        assert_eq!(control_timeline(&bytes[..50]), None);
+    }
 
     /// As PostgreSQL 15 writes one.
     fn page(last: i64, called: bool) -> Vec<u8> {

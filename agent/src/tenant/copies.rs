@@ -35,6 +35,8 @@ pub enum Copy {
     Following,
     /// It is complete, by this job where one is known; it is never written again.
     Complete(Option<Uuid>),
+    /// Likewise, but it followed another one and was never promoted: its tenant may start on it here, and nobody else has use for it.
+    Followed(Option<Uuid>),
     /// It is not for a job to write, and not complete: not filled yet, or nobody knows what it holds.
     Closed,
     /// No record of it can be read: it is not made yet, or its record is lost.
@@ -108,11 +110,6 @@ pub async fn is_up(host: &Host, tenant: &TenantName) -> Result<bool, DockerError
     Ok(false)
 }
 
-/// Whether a copy is never written again: it is whole, or has all that the one had which it followed.
-fn is_complete(state: &TenantState) -> bool {
-    state.is_whole() || state.database == (Database::Following { complete: true })
-}
-
 /// Whether a job has taken a copy further than a loop may know.
 fn is_further(recorded: &TenantState) -> bool {
     recorded.is_whole() || recorded.follows()
@@ -127,7 +124,8 @@ pub async fn find(host: &Host, plan: &TenantPlan) -> io::Result<Copy> {
             Some(state) if state.database == (Database::Following { complete: false }) => {
                 Copy::Following
             }
-            Some(state) if is_complete(&state) => Copy::Complete(state.copied_by),
+            Some(state) if state.follows() => Copy::Followed(state.copied_by),
+            Some(state) if state.is_whole() => Copy::Complete(state.copied_by),
             Some(_) => Copy::Closed,
             None => Copy::Unrecorded,
         })
@@ -282,7 +280,7 @@ mod tests {
         save(&host, &mut state, &plan, false, |s| s.epoch = 7).unwrap();
         assert_eq!(state.database, Database::Following { complete: false });
         assert!(complete_following(&host, &plan, job).unwrap());
-        assert_eq!(find(&host, &plan).await.unwrap(), Copy::Complete(Some(job)));
+        assert_eq!(find(&host, &plan).await.unwrap(), Copy::Followed(Some(job)));
         save(&host, &mut state, &plan, false, |s| s.epoch = 8).unwrap();
         assert_eq!(state.database, Database::Following { complete: true });
         save(&host, &mut state, &plan, true, |s| {

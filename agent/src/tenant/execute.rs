@@ -343,13 +343,12 @@ async fn stop(tenant: &Tenant, role: Role) -> Result<String> {
     quiet(stopped)
 }
 
-/// Stops Odoo for a move, with its callers held: none of its requests is under way, so it ends within a second.
+/// Stops Odoo for a move, with its callers held: where none of its requests is under way, it ends within a second.
 async fn stop_quietly(tenant: &Tenant, most_ms: u32) -> Result<String> {
-    if !visitors::await_quiet(tenant, most_ms).await {
-        return Err(TenantError::Interrupted);
-    }
+    let quiet_as = visitors::await_quiet(tenant, most_ms).await;
+    let grace_s = quiet_as.grace_s().ok_or(TenantError::Interrupted)?;
     let name = tenant.container_name(Role::Odoo);
-    quiet(tenant.host.docker.stop(&name, stack::QUIET_STOP_S).await)
+    quiet(tenant.host.docker.stop(&name, grace_s).await)
 }
 
 async fn restart(tenant: &Tenant, role: Role) -> Result<String> {

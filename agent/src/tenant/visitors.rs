@@ -13,7 +13,11 @@ use tokio::time::{Instant, sleep};
 use super::Tenant;
 use crate::{
     base::clock::now_ms,
-    plan::{container::Container, container::LABEL_UID, relay, stack::ODOO_STOP_S},
+    plan::{
+        container::{Container, LABEL_UID},
+        relay,
+        stack::{ODOO_STOP_S, QUIET_STOP_S},
+    },
 };
 
 /// How long requests are held at most; then visitors see the waiting page.
@@ -68,23 +72,47 @@ const QUIET: Duration = Duration::from_secs(1);
 /// Between two attempts, in which new requests are served.
 const BREATH: Duration = Duration::from_secs(3);
 
+/// What is known of the requests under way before Odoo is stopped for a move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Quiet {
+    /// There are none, or such as were waited for long enough.
+    Yes,
+    /// There is no relay that could hold new ones, or it does not say whether the others have ended: Odoo waits for them itself.
+    Unknown,
+    /// Nobody wants it stopped any more.
+    Unwanted,
+}
+
+impl Quiet {
+    /// Seconds that Odoo has to stop; `None`: it is not stopped.
+    pub(super) fn grace_s(self) -> Option<u32> {
+        match self {
+            Self::Yes => Some(QUIET_STOP_S),
+            Self::Unknown => Some(ODOO_STOP_S),
+            Self::Unwanted => None,
+        }
+    }
+}
+
 /// Before Odoo is stopped for a move: holds new requests while those under way end, which takes no longer than one attempt; where they do
-/// not, new ones are served again, and it is tried later. `false`: nobody wants it stopped any more.
-pub(super) async fn await_quiet(tenant: &Tenant, most_ms: u32) -> bool {
+/// not, new ones are served again, and it is tried later.
+pub(super) async fn await_quiet(tenant: &Tenant, most_ms: u32) -> Quiet {
     let (name, routes) = (tenant.name(), &tenant.host.relay);
     let begin = Instant::now();
     loop {
         let now = u64::try_from(now_ms()).unwrap_or(0);
         let holds = routes.hold(name, now, now + u64::from(most_ms));
         if !holds || !publish(tenant).await {
-            return true; // there is no relay that could hold them
+            return Quiet::Unknown;
         }
-        if is_quiet_within(tenant, QUIET).await {
-            return true;
+        match is_quiet_within(tenant, QUIET).await {
+            Some(true) => return Quiet::Yes,
+            None => return Quiet::Unknown,
+            Some(false) => {}
         }
         if begin.elapsed() >= LONGEST {
             tracing::warn!(tenant = %name, "requests are cut off that take longer than {} s", LONGEST.as_secs());
-            return true;
+            return Quiet::Yes;
         }
         routes.serve_again(name);
         publish(tenant).await;
@@ -93,28 +121,23 @@ pub(super) async fn await_quiet(tenant: &Tenant, most_ms: u32) -> bool {
             () = sleep(BREATH) => false,
         };
         if asked_otherwise {
-            return false;
+            return Quiet::Unwanted;
         }
     }
 }
 
-async fn is_quiet_within(tenant: &Tenant, most: Duration) -> bool {
+/// `None`: the relay does not say.
+async fn is_quiet_within(tenant: &Tenant, most: Duration) -> Option<bool> {
     let begin = Instant::now();
     let (mut pause, longest) = LOOKS;
-    while tenant
-        .host
-        .relay
-        .in_flight(tenant.name())
-        .await
-        .is_some_and(|n| n > 0)
-    {
+    while tenant.host.relay.in_flight(tenant.name()).await? > 0 {
         if begin.elapsed() >= most {
-            return false;
+            return Some(false);
         }
         sleep(pause).await;
         pause = (pause * 3 / 2).min(longest);
     }
-    true
+    Some(true)
 }
 
 /// Odoo does not run here, and its callers wait, or go on to where it lives; `false`: they are refused as usual.
@@ -206,5 +229,17 @@ async fn publish(tenant: &Tenant) -> bool {
             tracing::warn!(tenant = %tenant.name(), "the relay is not told: {e}");
             false
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn odoo_is_hurried_only_where_nobody_waits_for_it() {
+        assert_eq!(Quiet::Yes.grace_s(), Some(5));
+        assert_eq!(Quiet::Unknown.grace_s(), Some(ODOO_STOP_S));
+        assert_eq!(Quiet::Unwanted.grace_s(), None);
     }
 }

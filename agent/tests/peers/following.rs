@@ -284,6 +284,30 @@ async fn a_source_that_lost_power_is_not_taken_for_one_that_was_stopped() {
         "{}",
         failed.message
     );
+    // It goes on where it was, and keeps no log for a follower that does not come any more.
+    pair.alfa.desired = DesiredState::Running;
+    pair.alfa.generation += 1;
+    pair.target.plan(plan_with(&[], &[], &[]));
+    let alone = plan_with(std::slice::from_ref(&pair.alfa), &[], &[]);
+    pair.source.plan(alone);
+    pair.source.converged(&pair.alfa).await;
+    pair.until_answered(0, "SELECT 1").await;
+    let slots = "SELECT count(*) FROM pg_replication_slots";
+    pair.source
+        .wait("the slot to go", |_| pair.sql(0, slots) == "0")
+        .await;
+    pair.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn tables_that_would_arrive_empty_are_refused_while_the_tenant_runs() {
+    let Some(pair) = Pair::new().await else {
+        return;
+    };
+    pair.sql(0, "CREATE UNLOGGED TABLE unkept (n int)");
+    pair.target.plan(pair.target_plan(false));
+    let failed = pair.target.job_is(JobState::Failed).await;
+    assert!(failed.message.contains("UNLOGGED"), "{}", failed.message);
     pair.end().await;
 }
 

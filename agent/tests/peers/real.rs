@@ -100,7 +100,9 @@ async fn a_real_postgresql_is_reached_from_afar_and_not_through_a_link_in_its_co
     std::fs::create_dir(&near).unwrap();
     let stop = CancellationToken::new();
     let (place, ends) = (near.clone(), stop.clone());
-    let entrance = tokio::spawn(async move { tunnel::serve(&place, channel, of, ends).await });
+    let entrance = tokio::spawn(async move {
+        tunnel::serve(&place, (channel, Default::default()), of, ends).await
+    });
     let socket = near.join(tunnel::SOCKET_NAME);
 
     let begin = Instant::now();

@@ -59,7 +59,9 @@ impl Far {
         };
         let (place, ends) = (dir.path().to_owned(), stop.clone());
         let entrance = tokio::spawn(async move {
-            tunnel::serve(&place, channel, of, ends).await.unwrap();
+            tunnel::serve(&place, (channel, Default::default()), of, ends)
+                .await
+                .unwrap();
         });
         while std::os::unix::net::UnixStream::connect(&near).is_err() {
             sleep(Duration::from_millis(2)).await;

@@ -31,6 +31,8 @@ pub struct Hello {
     pub follows: bool,
     /// It proves backups. Never from agents of before.
     pub proves_backups: bool,
+    /// It does what a plan says of a tenant's mail and its Odoo's settings. Never from agents of before.
+    pub sets_mail: bool,
 }
 
 /// The last report on a tenant.

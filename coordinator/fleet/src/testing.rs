@@ -292,6 +292,7 @@ impl Bench {
         let hello = Hello {
             peer_port: Some(7483),
             follows: true,
+            sets_mail: true,
             ..Hello::default()
         };
         self.apply(Command::Greet {

@@ -43,6 +43,11 @@ impl MailPasswords {
         Ok(Self(found))
     }
 
+    /// All of them, to be kept where only our key opens them.
+    pub fn all(&self) -> BTreeMap<Option<ShortName>, Secret> {
+        self.0.clone()
+    }
+
     /// Tells the core which passwords are others than before, and nothing else of them: a mark is stored within a digest, so it is made
     /// slowly, by a hash that is made for passwords.
     pub fn mark(&self, rules: &mut MailRules) {

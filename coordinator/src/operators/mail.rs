@@ -11,7 +11,7 @@ use isyone_proto::{
     convert,
     echo::echo,
     error::FieldError,
-    mail::{Mail, check_password},
+    mail::{Mail, Relay, check_password},
     pb::{
         agent::v1::{attach_up, open_stream::Target},
         v1,
@@ -46,13 +46,18 @@ impl Api {
             Some(settings) => Some(convert::mail(settings).map_err(|e| e.within("settings"))?),
             None => None,
         };
+        let request_id = request_id(asked.request_id)?;
+        let given = asked.password.filter(|text| !text.is_empty());
+        if let Some(text) = &given {
+            check_password(text).map_err(|e| FieldError::new("password", e.to_string()))?;
+        }
         let state = self.state();
         let tenant = self.tenant(&state, &name)?;
         let command = SetMail {
-            secrets: self.with_password(tenant, mail.as_ref(), asked.password)?,
+            secrets: self.with_password(tenant, mail.as_ref(), given)?,
             name,
             mail,
-            request_id: request_id(asked.request_id)?,
+            request_id,
         };
         let command = Command::SetMail(Box::new(command));
         let outcome = self.parts.handle.submit(actor, command).await;
@@ -118,32 +123,39 @@ impl Api {
     }
 }
 
-/// The password that goes with settings. One that is there stays only at the same server and login: whoever may change settings must
-/// not have it sent elsewhere.
+/// The password that goes with settings, of which `given` is checked and not empty. One that is there stays only at the same server, port and login, no less encrypted than before:
+/// whoever may change settings must not have it sent elsewhere, or where others read it.
 fn password(
     was: Option<&Mail>,
     known: &Secret,
     mail: Option<&Mail>,
     given: Option<String>,
 ) -> Result<Secret, FieldError> {
-    let place = |mail: Option<&Mail>| {
+    let known_to = |mail: Option<&Mail>| {
         let relay = mail?.relay()?;
-        Some((relay.host.clone(), relay.user.clone()?))
+        relay.user.is_some().then(|| relay.clone())
     };
-    let given = given.filter(|text| !text.is_empty());
-    match (place(mail), given) {
+    match (known_to(mail), given) {
         (None, None) => Ok(Secret::default()),
         (None, Some(_)) => Err(FieldError::new("password", "only with settings.user")),
-        (Some(_), Some(text)) => {
-            check_password(&text).map_err(|e| FieldError::new("password", e.to_string()))?;
-            Ok(Secret::new(text))
+        (Some(_), Some(text)) => Ok(Secret::new(text)),
+        (Some(now), None)
+            if !known.is_empty() && known_to(was).is_some_and(|was| is_as_safe(&was, &now)) =>
+        {
+            Ok(known.clone())
         }
-        (same, None) if same == place(was) && !known.is_empty() => Ok(known.clone()),
         (Some(_), None) => Err(FieldError::new(
             "password",
-            "must be given with another server or login",
+            "must be given with another server, port or login, and with less encryption",
         )),
     }
+}
+
+/// Whether a password goes to the same server by a way on which no more people can read it.
+fn is_as_safe(was: &Relay, now: &Relay) -> bool {
+    let place = |relay: &Relay| (relay.host.clone(), relay.port, relay.user.clone());
+    let is_verified_still = was.unverified || !now.unverified;
+    place(was) == place(now) && was.tls == now.tls && is_verified_still
 }
 
 async fn pump(mut bridge: Bridge, caller: ToCaller<v1::CaughtMail>, stop: CancellationToken) {
@@ -168,7 +180,7 @@ async fn pump(mut bridge: Bridge, caller: ToCaller<v1::CaughtMail>, stop: Cancel
 
 #[cfg(test)]
 mod tests {
-    use isyone_proto::mail::Via;
+    use isyone_proto::mail::{MailTls, Via};
 
     use super::*;
 
@@ -200,6 +212,18 @@ mod tests {
             assert_eq!(said.field, "password");
             assert!(decide(Some(&other), Some("x")).is_ok());
         }
+        // And with nothing by which more people could read it on its way.
+        let changed = |change: &dyn Fn(&mut Relay)| {
+            let mut mail = was.clone();
+            if let Via::Relay(relay) = &mut mail.via {
+                change(relay);
+            }
+            decide(Some(&mail), None)
+        };
+        assert!(changed(&|r| r.port = 2525).is_err());
+        assert!(changed(&|r| r.tls = MailTls::None).is_err());
+        assert!(changed(&|r| r.unverified = true).is_err());
+        assert!(changed(&|_| {}).is_ok());
         for none in [
             None,
             Some(&Mail::by(Via::Catcher)),

@@ -15,6 +15,7 @@ mod exec;
 mod gate;
 mod hosts;
 mod mail;
+mod moving;
 mod operations;
 mod page;
 mod renewals;

@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, ops::Bound};
 
 use isyone_fleet::{
-    change::{ChangeError, Command, CreateTenant, Outcome, SetOdoo, Stamp, Whither},
+    change::{ChangeError, Command, CreateTenant, Outcome, SetOdoo, Stamp},
     desired::Tenant,
     placement::{self, Decision, Request as PlacementRequest},
     state::State,
@@ -33,8 +33,6 @@ use crate::{
 /// Most tenants examined for one page, so that a rare filter on a large fleet stays a short call; the client continues
 /// with the token.
 const MAX_SCAN: usize = 20_000;
-/// Shortest and longest pause that a move may be allowed, milliseconds.
-const PAUSE_MS: (u32, u32) = (500, 600_000);
 
 impl Api {
     pub(super) async fn operation(
@@ -395,28 +393,7 @@ impl TenantService for Api {
         request: Request<v1::MoveTenantRequest>,
     ) -> Result<Response<v1::Operation>, Status> {
         let actor = caller(&request)?.to_string();
-        let asked = request.into_inner();
-        let command = Command::MoveTenant {
-            name: tenant_name(&asked.name)?,
-            to: whither(&asked)?,
-            max_pause_ms: max_pause(asked.max_pause_ms)?,
-            request_id: request_id(asked.request_id)?.filter(|_| !asked.dry_run),
-        };
-        if !asked.dry_run {
-            return self.operation(actor, command).await;
-        }
-        let stamp = Stamp {
-            now: now(),
-            id: Uuid::now_v7(),
-            actor,
-        };
-        let rehearsed = self.parts.handle.rehearse(&stamp, command);
-        match rehearsed.map_err(status::submit)? {
-            Outcome::Operation(operation) => Ok(Response::new(
-                self.shown_operation(&self.state(), &operation),
-            )),
-            other => Err(unexpected(&other)),
-        }
+        self.order_move(actor, request.into_inner()).await
     }
 
     async fn add_standby(
@@ -537,30 +514,6 @@ impl TenantService for Api {
         self.run(caller, request.into_inner())
             .await
             .map(Response::new)
-    }
-}
-
-/// Where a tenant is to move: one of two fields says it.
-fn whither(asked: &v1::MoveTenantRequest) -> Result<Whither, FieldError> {
-    match (asked.to_host.as_str(), asked.away_from_host.as_str()) {
-        (to, "") => Ok(Whither::Host(parse("to_host", to)?)),
-        ("", from) => Ok(Whither::AwayFrom(parse("away_from_host", from)?)),
-        _ => Err(FieldError::new(
-            "away_from_host",
-            "`to_host` says already where it is to go",
-        )),
-    }
-}
-
-/// How long it may pause: less is what no move can promise, more is what nobody waits for.
-fn max_pause(asked: Option<u32>) -> Result<Option<u32>, FieldError> {
-    let (least, most) = PAUSE_MS;
-    match asked {
-        Some(ms) if ms < least || ms > most => {
-            let problem = format!("must be {least} to {most}");
-            Err(FieldError::new("max_pause_ms", problem))
-        }
-        asked => Ok(asked),
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
+use isyone_proto::{ids::ShortName, plan::Secret};
 
 use super::{DEFAULT_DATA_DIR, raised, runtime};
 use crate::{
@@ -144,6 +145,32 @@ fn without_keys(state: &Rebuilt) -> String {
     )
 }
 
+/// Writes a password at a mail server that the configuration names a file of, unless that is there, and names the file anew. The machine
+/// that had it is lost, and without the file no coordinator starts.
+fn lay_password(
+    config: &mut Config,
+    plan: Option<&ShortName>,
+    password: &Secret,
+) -> Result<Option<PathBuf>> {
+    let data_dir = config.data_dir.clone();
+    let mail = match plan {
+        None => Some(&mut config.mail),
+        Some(plan) => config.plans.get_mut(plan).and_then(|of| of.mail.as_mut()),
+    };
+    let named = mail.and_then(|mail| mail.password_file.as_mut());
+    let Some(named) = named.filter(|file| !data_dir.join(file).exists()) else {
+        return Ok(None);
+    };
+    *named = match plan {
+        None => PathBuf::from("mail.password"),
+        Some(plan) => PathBuf::from(format!("mail-{plan}.password")),
+    };
+    let file = data_dir.join(&*named);
+    files::replace(&file, password.expose().as_bytes(), 0o600)
+        .with_context(|| file.display().to_string())?;
+    Ok(Some(file))
+}
+
 /// Writes the configuration that was shipped, unless one is there. What was done, for people.
 fn configure(asked: &Restore, state: &Rebuilt) -> Result<String> {
     let file = asked.data_dir.join(config::FILE_NAME);
@@ -151,13 +178,48 @@ fn configure(asked: &Restore, state: &Rebuilt) -> Result<String> {
     if file.exists() {
         return Ok(format!("{shown} was there, and is left as it is"));
     }
-    let Some(text) = &state.configuration else {
+    let Some(shipped) = &state.configuration else {
         return Ok(format!("none was shipped: put coordinator.toml to {shown}"));
     };
-    let mut config = Config::parse("the configuration that was shipped", text)?;
+    let mut config = Config::parse("the configuration that was shipped", &shipped.text)?;
     config.data_dir.clone_from(&asked.data_dir);
+    for (plan, password) in &shipped.mail_passwords {
+        if let Some(file) = lay_password(&mut config, plan.as_ref(), password)? {
+            println!("mail password   {}", file.display());
+        }
+    }
     files::replace(&file, config.to_toml().as_bytes(), 0o600).with_context(|| shown.to_string())?;
     Ok(format!(
         "{shown}, as it was: look at [listen], [advertise] and [backup.destinations]"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::mail::MailPasswords;
+
+    /// Fails if a coordinator whose configuration names a password's file cannot be started after it was rebuilt.
+    #[test]
+    fn passwords_at_mail_servers_are_there_when_it_starts() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "[mail]\nkind = \"relay\"\nhost = \"smtp.example.com\"\nuser = \"u\"\npassword_file = \"/nowhere/lost\"\n\
+                    [plans.small]\nmemory = \"1GiB\"\ncpu = 1\ndisk = \"10GiB\"\n[plans.small.mail]\nkind = \"relay\"\nhost = \"h.example\"\n\
+                    user = \"v\"\npassword_file = \"there\"\n";
+        let mut config = Config::parse("f", text).unwrap();
+        config.data_dir = dir.path().to_owned();
+        files::replace(&dir.path().join("there"), b"newer", 0o600).unwrap();
+        assert!(MailPasswords::read(&config).is_err());
+        let small: ShortName = "small".parse().unwrap();
+        let mut lay =
+            |plan, text: &str| lay_password(&mut config, plan, &Secret::new(text)).unwrap();
+        assert_eq!(lay(None, "fleets"), Some(dir.path().join("mail.password")));
+        assert_eq!(lay(Some(&small), "older"), None, "it is there");
+        // As it is written, and read at the start.
+        let mut config = Config::parse("f", &config.to_toml()).unwrap();
+        config.data_dir = dir.path().to_owned();
+        let read = MailPasswords::read(&config).unwrap().all();
+        assert_eq!(read[&None].expose(), "fleets");
+        assert_eq!(read[&Some(small)].expose(), "newer");
+    }
 }

@@ -47,7 +47,7 @@ pub struct Proofs {
 /// What is to be ordered and ended.
 pub fn pass(state: &State, settings: &Settings, now: UnixMs, proofs: &mut Proofs) -> Vec<Command> {
     let rota = views::proof_rota(state, settings, now);
-    let limits = ProofLimits::default();
+    let limits = ProofLimits::of(rota.provers.len());
     let subjects = rota.subjects.iter();
     let (mut begun, waiting) = proof_turns(subjects, &rota.provers, &rota.running, limits, now);
     begun.truncate(BATCH);
@@ -57,6 +57,10 @@ pub fn pass(state: &State, settings: &Settings, now: UnixMs, proofs: &mut Proofs
     if !rota.dead.is_empty() {
         let dead = rota.dead.iter().take(BATCH).copied().collect();
         commands.push(Command::EndProofOrders(dead));
+    }
+    if !rota.anew.is_empty() {
+        let anew = rota.anew.into_iter().take(BATCH).collect();
+        commands.push(Command::ProofsBegin(anew));
     }
     if !begun.is_empty() {
         commands.push(Command::OrderProofs(begun));

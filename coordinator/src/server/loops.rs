@@ -29,7 +29,7 @@ use crate::{
         rota::{self, Rota},
         upkeep,
     },
-    shipping::{self, Shipping},
+    shipping::{self, Shipping, format::Configuration},
     writer::Handle,
 };
 
@@ -132,7 +132,10 @@ fn spawn_backups(shared: &Shared, tasks: &mut JoinSet<()>) {
             sealer: shared.sealer.clone(),
             destinations: directories.collect(),
             data_dir: shared.config.data_dir.clone(),
-            configuration: shared.config.to_toml(),
+            configuration: Configuration {
+                text: shared.config.to_toml(),
+                mail_passwords: shared.mail.all(),
+            },
             standings: shared.shipped.clone(),
             stop: shared.stop.clone(),
         }));

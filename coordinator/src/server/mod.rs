@@ -10,7 +10,8 @@ mod shared;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use isyone_fleet::views;
+use isyone_fleet::{desired::Fleet, views};
+use isyone_proto::echo::echo;
 use tokio::{
     sync::Notify,
     task::{JoinHandle, JoinSet},
@@ -136,6 +137,7 @@ pub async fn start(
     let settings = Arc::new(settings);
     let (handle, writer) =
         writer::start(parts.store, settings, source, stop_writer.clone()).await?;
+    warn_of_settings(&handle.snapshot().fleet);
     if let Some((name, tenant)) =
         views::in_the_dashboards_place(&handle.snapshot(), handle.settings())
     {
@@ -172,6 +174,16 @@ pub async fn start(
         writer,
         stop_writer,
     })
+}
+
+/// What a version after this one has stored may be more than this one can use.
+fn warn_of_settings(fleet: &Fleet) {
+    for tenant in fleet.tenants.values() {
+        for setting in tenant.odoo.unusable() {
+            let setting = echo(setting);
+            tracing::warn!(tenant = %tenant.name, %setting, "this version cannot use the setting; it is kept and counts for nothing");
+        }
+    }
 }
 
 impl Running {

@@ -5,6 +5,7 @@
 //! Not here: where files lie (folder), which there are (ship).
 
 use std::{
+    collections::BTreeMap,
     fmt,
     io::{self, BufRead, Read, Write},
     str::FromStr,
@@ -15,7 +16,10 @@ use isyone_fleet::{
     event::Event,
     written::{self, Record, RecordKind, RecordValue},
 };
-use isyone_proto::plan::UnixMs;
+use isyone_proto::{
+    ids::ShortName,
+    plan::{Secret, UnixMs},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::base::secrets::Sealer;
@@ -145,7 +149,15 @@ pub enum Damage {
 #[derive(Debug, Default)]
 pub struct Content {
     pub writes: Vec<written::Write>,
-    pub configuration: Option<String>,
+    pub configuration: Option<Configuration>,
+}
+
+/// The configuration, and what it only names the files of and cannot be started without.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Configuration {
+    pub text: String,
+    /// Passwords at mail servers, by plan; `None`: the fleet's.
+    pub mail_passwords: BTreeMap<Option<ShortName>, Secret>,
 }
 
 /// One line of a frame.
@@ -158,6 +170,8 @@ enum Line {
     Event(Arc<Event>),
     Forgotten(u64),
     Configuration(String),
+    /// Of a plan, or the fleet's; after the configuration.
+    MailPassword(Option<ShortName>, Secret),
 }
 
 impl From<&written::Write> for Line {
@@ -186,7 +200,12 @@ impl Content {
             Line::Event(event) => written::Write::Event(event),
             Line::Forgotten(sequence) => written::Write::ForgetEvent(sequence),
             Line::Configuration(text) => {
-                self.configuration = Some(text);
+                self.configuration.get_or_insert_default().text = text;
+                return Ok(());
+            }
+            Line::MailPassword(plan, password) => {
+                let configuration = self.configuration.get_or_insert_default();
+                configuration.mail_passwords.insert(plan, password);
                 return Ok(());
             }
         };
@@ -239,7 +258,7 @@ pub fn write<W: Write>(
     sealer: &Sealer,
     head: &Head,
     writes: &[written::Write],
-    configuration: Option<&str>,
+    configuration: Option<&Configuration>,
 ) -> io::Result<()> {
     let head = serde_json::to_string(head)?;
     writeln!(out, "{head}")?;
@@ -253,8 +272,11 @@ pub fn write<W: Write>(
     for write in writes {
         frames.line(&Line::from(write))?;
     }
-    if let Some(text) = configuration {
-        frames.line(&Line::Configuration(text.to_owned()))?;
+    if let Some(configuration) = configuration {
+        frames.line(&Line::Configuration(configuration.text.clone()))?;
+        for (plan, password) in &configuration.mail_passwords {
+            frames.line(&Line::MailPassword(plan.clone(), password.clone()))?;
+        }
     }
     frames.frame(true)
 }
@@ -379,18 +401,20 @@ mod tests {
         let (_, content) = read(&*empty, &sealer, Part::Batch(1)).unwrap();
         assert!(content.writes.is_empty());
         let mut out = Vec::new();
-        let text = "base_domain = \"isy.one\"";
-        write(
-            &mut out,
-            &sealer,
-            &head(Part::Configuration),
-            &[],
-            Some(text),
-        )
-        .unwrap();
-        assert!(!String::from_utf8_lossy(&out).contains("isy.one"));
+        let passwords = [
+            (None, "hunter2"),
+            (Some("small".parse().unwrap()), "p\\s\n"),
+        ];
+        let configuration = Configuration {
+            text: "base_domain = \"isy.one\"".to_owned(),
+            mail_passwords: passwords.map(|(of, text)| (of, Secret::new(text))).into(),
+        };
+        let head = head(Part::Configuration);
+        write(&mut out, &sealer, &head, &[], Some(&configuration)).unwrap();
+        let shown = String::from_utf8_lossy(&out);
+        assert!(!shown.contains("isy.one") && !shown.contains("hunter2"));
         let (_, content) = read(&*out, &sealer, Part::Configuration).unwrap();
-        assert_eq!(content.configuration.as_deref(), Some(text));
+        assert_eq!(content.configuration, Some(configuration));
     }
 
     #[test]

@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     collector::{Standing, Standings},
+    format::Configuration,
     ship::{Ship, ShipError},
 };
 use crate::{
@@ -53,7 +54,7 @@ pub struct Shipping {
     pub destinations: BTreeMap<ShortName, PathBuf>,
     pub data_dir: PathBuf,
     /// The configuration in effect, which goes along.
-    pub configuration: String,
+    pub configuration: Configuration,
     pub standings: Arc<Standings>,
     pub stop: CancellationToken,
 }

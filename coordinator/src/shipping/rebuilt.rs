@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::{
     folder::Folder,
-    format::{self, Content, Damage, Head, Part, Series},
+    format::{self, Configuration, Content, Damage, Head, Part, Series},
 };
 use crate::base::secrets::Sealer;
 
@@ -51,7 +51,7 @@ pub struct Rebuilt {
     pub contents: Contents,
     /// Keys of backups that the state relies on and that are not there.
     pub lost_keys: Vec<TenantName>,
-    pub configuration: Option<String>,
+    pub configuration: Option<Configuration>,
     /// What was damaged, or is not used for another reason.
     pub notes: Vec<String>,
 }

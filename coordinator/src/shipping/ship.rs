@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::{
     folder::Folder,
-    format::{self, Head, Part, Series},
+    format::{self, Configuration, Head, Part, Series},
     rebuilt, retention,
 };
 use crate::base::secrets::Sealer;
@@ -82,7 +82,7 @@ type Keys = (OrdMap<Uuid, Arc<BackupKey>>, u64);
 pub struct Ship {
     folder: Folder,
     sealer: Arc<Sealer>,
-    configuration: String,
+    configuration: Configuration,
     /// The highest name that was there when we began, or that we gave.
     newest: Option<Series>,
     begun: bool,
@@ -95,11 +95,11 @@ pub struct Ship {
 }
 
 impl Ship {
-    pub fn new(destination: &Path, sealer: Arc<Sealer>, configuration: String) -> Self {
+    pub fn new(destination: &Path, sealer: Arc<Sealer>, configuration: Configuration) -> Self {
         Self::on(Folder::new(destination), sealer, configuration)
     }
 
-    pub(super) fn on(folder: Folder, sealer: Arc<Sealer>, configuration: String) -> Self {
+    pub(super) fn on(folder: Folder, sealer: Arc<Sealer>, configuration: Configuration) -> Self {
         Self {
             folder,
             sealer,
@@ -263,8 +263,8 @@ impl Ship {
 
     fn put_configuration(&mut self, fleet: &Fleet, now: UnixMs) -> Result<(), ShipError> {
         if self.configured.is_none() {
-            let text = Some(self.configuration.as_str());
-            self.configured = Some(self.put_one(Part::Configuration, fleet, now, &[], text)?);
+            let it = Some(&self.configuration);
+            self.configured = Some(self.put_one(Part::Configuration, fleet, now, &[], it)?);
         }
         Ok(())
     }
@@ -276,7 +276,7 @@ impl Ship {
         fleet: &Fleet,
         now: UnixMs,
         writes: &[Write],
-        configuration: Option<&str>,
+        configuration: Option<&Configuration>,
     ) -> Result<u64, ShipError> {
         let series = self.newest.unwrap_or(Series(0));
         let head = head(series, part, now, fleet);

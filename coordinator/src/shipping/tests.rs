@@ -18,12 +18,13 @@ use isyone_fleet::{
     testing::{Bench, name, resources},
     written,
 };
+use isyone_proto::plan::Secret;
 use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::{
     folder::Folder,
-    format::{Part, Series},
+    format::{Configuration, Part, Series},
     rebuilt::{self, ReadError, Rebuilt},
     ship::{MAX_BATCHES, Ship, ShipError, without_keys},
 };
@@ -33,6 +34,13 @@ use crate::base::secrets::Sealer;
 const SHORT_MS: i64 = 3_000;
 const LONG_MS: i64 = 9 * 3_600_000;
 const BEGAN: i64 = 1_764_000_000_000;
+
+fn configuration() -> Configuration {
+    Configuration {
+        text: "text".to_owned(),
+        mail_passwords: [(None, Secret::new("hunter2"))].into(),
+    }
+}
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -84,7 +92,7 @@ impl World {
         let mut bench = Bench::default();
         bench.host("h1", resources(64, 256, 4_000));
         let mut world = Self {
-            ship: Ship::new(place.path(), sealer.clone(), "text".to_owned()),
+            ship: Ship::new(place.path(), sealer.clone(), configuration()),
             committed: vec![Fleet::default()],
             there: None,
             created: 0,
@@ -170,7 +178,7 @@ impl World {
     }
 
     fn start_with(&mut self, folder: Folder) {
-        self.ship = Ship::on(folder, self.sealer.clone(), "text".to_owned());
+        self.ship = Ship::on(folder, self.sealer.clone(), configuration());
     }
 
     /// The disk, or the machine, goes away after so many operations.
@@ -350,7 +358,7 @@ fn a_full_copy_is_made_when_changes_are_many_a_day_is_over_or_the_key_is_another
     assert_eq!(world.read().unwrap().fleet, world.bench.state.fleet);
     let restarted = Arc::new(Sealer::load(&key, None).unwrap());
     let read = rebuilt::read(&world.folder(), &restarted, None).unwrap();
-    assert_eq!(read.configuration.as_deref(), Some("text"));
+    assert_eq!(read.configuration, Some(configuration()));
     let listed = rebuilt::list(&world.folder(), &restarted).unwrap();
     assert_eq!(listed.len(), 1, "the others need the key of before");
 }
@@ -433,7 +441,13 @@ fn only_one_coordinator_ships_and_not_one_of_before() {
     let old = world.bench.state.fleet.clone();
     world.create();
     world.ship().unwrap();
-    let again = || Ship::new(world.place.path(), world.sealer.clone(), String::new());
+    let again = || {
+        Ship::new(
+            world.place.path(),
+            world.sealer.clone(),
+            Configuration::default(),
+        )
+    };
     // A machine that was replaced comes back.
     let refused = again().ship(&old, world.now + 1).unwrap_err();
     assert!(matches!(refused, ShipError::Newer { .. }), "{refused}");

@@ -104,9 +104,9 @@ class Speaking(unittest.TestCase):
         mail.speak_as_told(place, told, mail.Allowance(counter, per_day))
         return place
 
-    def send(self, place, port, starttls):
+    def send(self, place, port, starttls, host="127.0.0.1"):
         """As `ir.mail_server` does with the server of odoo.conf."""
-        connection = place.smtplib.SMTP("127.0.0.1", port, timeout=10)
+        connection = place.smtplib.SMTP(host, port, timeout=10)
         if starttls:
             connection.starttls(context=None)
         connection.ehlo_or_helo_if_needed()
@@ -152,6 +152,20 @@ class Speaking(unittest.TestCase):
             tomorrow.take(1)
         path.write_text("nonsense")
         tomorrow.take(1)
+
+    def test_another_way_to_write_its_name_is_no_way_round_the_limit(self):
+        server = Server(self.certificate, implicit=False)
+        told = mail.Told("localhost", server.port, per_day=2)
+        counter = Path(self.directory.name, f"counter-{server.port}")
+        place = types.SimpleNamespace(smtplib=smtplib)
+        mail.speak_as_told(place, told, mail.Allowance(counter, 2))
+        self.send(place, server.port, starttls=False, host="localhost")
+        for host in ("localhost", "LocalHost"):
+            with self.assertRaises(smtplib.SMTPDataError):
+                self.send(place, server.port, starttls=False, host=host)
+        self.assertEqual(len(server.taken), 1)
+        # Names with a last dot are not everywhere looked up.
+        self.assertEqual(mail.Told("LocalHost.", 25).place, mail.Told("localhost", 25).place)
 
     def test_what_the_file_says_is_read(self):
         path = Path(self.directory.name, "odoo.conf")

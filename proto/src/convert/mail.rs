@@ -5,7 +5,9 @@
 use super::{parse, parse_optional, port};
 use crate::{
     error::FieldError,
-    mail::{MAX_PER_DAY, MAX_SENDERS, Mail, MailTls, Relay, Via, check_password},
+    mail::{
+        MAX_PER_DAY, MAX_SENDERS, Mail, MailHost, MailTls, MailUser, Relay, Via, check_password,
+    },
     pb::v1,
     plan::Secret,
 };
@@ -58,10 +60,25 @@ fn text(value: Option<&impl ToString>) -> String {
 
 /// Parses settings of mail. A kind or an encryption that this version does not know is refused: neither may become less than was meant.
 pub fn mail(wire: &v1::MailSettings) -> Result<Mail, FieldError> {
+    // What is wrong by itself is named before what does not go together.
+    let host = parse_optional("host", &wire.host)?;
+    let user = parse_optional("user", &wire.user)?;
+    let sender_domain = parse_optional("sender_domain", &wire.sender_domain)?;
+    let alias_domain = parse_optional("alias_domain", &wire.alias_domain)?;
+    if wire.from_filter.len() > MAX_SENDERS {
+        return Err(FieldError::new(
+            "from_filter",
+            format!("more than {MAX_SENDERS}"),
+        ));
+    }
+    let senders = wire.from_filter.iter();
+    let from_filter = senders
+        .map(|sender| parse("from_filter", sender))
+        .collect::<Result<_, _>>()?;
     let via = match v1::MailKind::try_from(wire.kind) {
         Ok(v1::MailKind::None) => Via::Nobody,
         Ok(v1::MailKind::Catcher) => Via::Catcher,
-        Ok(v1::MailKind::Relay) => Via::Relay(relay(wire)?),
+        Ok(v1::MailKind::Relay) => Via::Relay(relay(wire, host, user)?),
         Ok(v1::MailKind::Unspecified) | Err(_) => {
             return Err(FieldError::new("kind", "must be none, relay or catcher"));
         }
@@ -77,31 +94,26 @@ pub fn mail(wire: &v1::MailSettings) -> Result<Mail, FieldError> {
     if let (Some((field, _)), Via::Nobody | Via::Catcher) = (stray, &via) {
         return Err(FieldError::new(*field, "only for a relay"));
     }
-    if wire.from_filter.len() > MAX_SENDERS {
-        return Err(FieldError::new(
-            "from_filter",
-            format!("more than {MAX_SENDERS}"),
-        ));
-    }
     if wire.per_day > MAX_PER_DAY {
         return Err(FieldError::new(
             "per_day",
             format!("at most {MAX_PER_DAY}; 0 for no limit"),
         ));
     }
-    let senders = wire.from_filter.iter();
     Ok(Mail {
         via,
-        sender_domain: parse_optional("sender_domain", &wire.sender_domain)?,
-        from_filter: senders
-            .map(|sender| parse("from_filter", sender))
-            .collect::<Result<_, _>>()?,
-        alias_domain: parse_optional("alias_domain", &wire.alias_domain)?,
+        sender_domain,
+        from_filter,
+        alias_domain,
         per_day: wire.per_day,
     })
 }
 
-fn relay(wire: &v1::MailSettings) -> Result<Relay, FieldError> {
+fn relay(
+    wire: &v1::MailSettings,
+    host: Option<MailHost>,
+    user: Option<MailUser>,
+) -> Result<Relay, FieldError> {
     let tls = match v1::MailTls::try_from(wire.tls) {
         Ok(v1::MailTls::Unspecified | v1::MailTls::Starttls) => MailTls::Starttls,
         Ok(v1::MailTls::None) => MailTls::None,
@@ -109,14 +121,14 @@ fn relay(wire: &v1::MailSettings) -> Result<Relay, FieldError> {
         Err(_) => return Err(FieldError::new("tls", "must be none, starttls or tls")),
     };
     Ok(Relay {
-        host: parse("host", &wire.host)?,
+        host: host.ok_or_else(|| FieldError::new("host", "must be set for a relay"))?,
         port: match wire.port {
             0 => tls.port(),
             said => port("port", said)?,
         },
         tls,
         unverified: wire.unverified,
-        user: parse_optional("user", &wire.user)?,
+        user,
     })
 }
 

@@ -295,7 +295,7 @@ impl TryFrom<agent::TenantPlan> for TenantPlan {
                 .map_err(|e| e.within("backup"))?,
             signup: wire.signup,
             mail: mail::optional("mail", wire.mail)?,
-            odoo: settings("odoo_settings", wire.odoo_settings)?,
+            odoo: odoo::planned(wire.odoo_settings),
             follows: wire.follows,
             as_it_is: wire.as_it_is,
             asks_first: wire.asks_first,
@@ -375,6 +375,17 @@ mod tests {
         }
     }
 
+    fn caught() -> Mail {
+        Mail {
+            per_day: 1_000,
+            ..Mail::by(Via::Catcher)
+        }
+    }
+
+    fn chosen() -> crate::odoo::OdooSettings {
+        settings("x", [("log_level".into(), "warn".into())].into()).unwrap()
+    }
+
     fn plan() -> HostPlan {
         let tenant = |name: &str| TenantPlan {
             name: name.parse().unwrap(),
@@ -415,11 +426,8 @@ mod tests {
             }),
             backup: Some(backup::sample()),
             signup: true,
-            mail: Some(Mail {
-                per_day: 1_000,
-                ..Mail::by(Via::Catcher)
-            }),
-            odoo: settings("x", [("log_level".into(), "warn".into())].into()).unwrap(),
+            mail: Some(caught()),
+            odoo: chosen(),
             follows: true,
             as_it_is: true,
             asks_first: true,

@@ -13,6 +13,11 @@ pub fn settings(field: &str, wire: HashMap<String, String>) -> Result<OdooSettin
     OdooSettings::try_from(sorted).map_err(|e| FieldError::new(field, e.to_string()))
 }
 
+/// Those of a plan, which the coordinator has checked: one that this agent does not know must not keep it from the rest of the plan.
+pub(super) fn planned(wire: HashMap<String, String>) -> OdooSettings {
+    OdooSettings::lenient(wire.into_iter().collect())
+}
+
 pub(super) fn texts(settings: &OdooSettings) -> HashMap<String, String> {
     let all = settings.iter();
     all.map(|(name, value)| (name.as_str().to_owned(), value.to_owned()))

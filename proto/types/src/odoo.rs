@@ -237,25 +237,69 @@ impl fmt::Display for Name {
     }
 }
 
-/// Settings with their values.
+/// Settings with their values. What was stored or ordered by a version that knew others, or other bounds, is kept as it came and counts
+/// for nothing: it must not keep this one from reading all the rest.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(try_from = "BTreeMap<String, String>")]
-pub struct OdooSettings(BTreeMap<Name, String>);
+#[serde(from = "Stored", into = "Stored")]
+pub struct OdooSettings {
+    chosen: BTreeMap<Name, String>,
+    unusable: BTreeMap<String, String>,
+}
+
+/// As they are stored.
+#[derive(Serialize, Deserialize)]
+struct Stored(BTreeMap<String, String>);
+
+impl From<Stored> for OdooSettings {
+    fn from(stored: Stored) -> Self {
+        Self::lenient(stored.0)
+    }
+}
+
+impl From<OdooSettings> for Stored {
+    fn from(settings: OdooSettings) -> Self {
+        let mut all = settings.unusable;
+        let chosen = settings.chosen.into_iter();
+        all.extend(chosen.map(|(name, value)| (name.0.to_owned(), value)));
+        Self(all)
+    }
+}
 
 impl OdooSettings {
     /// None.
     pub const fn none() -> Self {
-        Self(BTreeMap::new())
+        Self {
+            chosen: BTreeMap::new(),
+            unusable: BTreeMap::new(),
+        }
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.chosen.is_empty() && self.unusable.is_empty()
+    }
+
+    /// Whatever is among them; to be used where somebody else has checked them.
+    pub fn lenient(map: BTreeMap<String, String>) -> Self {
+        let mut settings = Self::none();
+        for (name, value) in map {
+            let known = name.parse::<Name>();
+            if known.and_then(|known| settings.set(known, &value)).is_err() {
+                settings.unusable.insert(name, value);
+            }
+        }
+        settings
+    }
+
+    /// The names of those that this version cannot use.
+    pub fn unusable(&self) -> impl Iterator<Item = &str> {
+        self.unusable.keys().map(String::as_str)
     }
 
     /// By name.
     pub fn iter(&self) -> impl Iterator<Item = (Name, &str)> {
-        self.0.iter().map(|(name, value)| (*name, value.as_str()))
+        let chosen = self.chosen.iter();
+        chosen.map(|(name, value)| (*name, value.as_str()))
     }
 
     /// The value of a setting, if it is among them.
@@ -272,20 +316,23 @@ impl OdooSettings {
 
     /// Sets one, in place of the value that it had.
     pub fn set(&mut self, name: Name, value: &str) -> Result<(), ValueError> {
-        self.0.insert(name, name.value(value)?);
+        self.chosen.insert(name, name.value(value)?);
+        self.unusable.remove(name.0);
         Ok(())
     }
 
     /// Takes one away; `false`: it was not there.
     pub fn remove(&mut self, name: Name) -> bool {
-        self.0.remove(&name).is_some()
+        let unusable = self.unusable.remove(name.0).is_some();
+        self.chosen.remove(&name).is_some() || unusable
     }
 
-    /// These, with others in their place where those say something.
+    /// These, with others in their place where those say something that can be used.
     pub fn under(mut self, others: &Self) -> Self {
-        let others = others.0.iter();
-        self.0
-            .extend(others.map(|(name, value)| (*name, value.clone())));
+        for (name, value) in &others.chosen {
+            self.chosen.insert(*name, value.clone());
+            self.unusable.remove(name.0);
+        }
         self
     }
 }
@@ -334,6 +381,29 @@ mod tests {
             let said = never.parse::<Name>().unwrap_err().to_string();
             assert!(said.contains("log_level"), "{said}");
         }
+    }
+
+    /// Fails if one setting of another version's keeps a store or a plan from being read, or is lost by that.
+    #[test]
+    fn what_cannot_be_used_is_kept_and_counts_for_nothing() {
+        let text = r#"{"limit_time_real":"10","log_level":"warn","of_tomorrow":"1"}"#;
+        let mut read: OdooSettings = serde_json::from_str(text).unwrap();
+        let names = |all: &OdooSettings| all.unusable().map(ToOwned::to_owned).collect::<Vec<_>>();
+        assert_eq!(names(&read), ["limit_time_real", "of_tomorrow"]);
+        assert_eq!(read.iter().count(), 1);
+        assert_eq!(serde_json::to_string(&read).unwrap(), text);
+        let strict: BTreeMap<String, String> = serde_json::from_str(text).unwrap();
+        assert!(OdooSettings::try_from(strict).is_err());
+        // It is in no layer's place, and gives way to one that counts.
+        let below = OdooSettings::none().under(&read);
+        assert_eq!(
+            (names(&below).len(), below.number("limit_time_real")),
+            (0, None)
+        );
+        let name: Name = "limit_time_real".parse().unwrap();
+        read.set(name, "300").unwrap();
+        assert_eq!(names(&read), ["of_tomorrow"]);
+        assert!(!read.is_empty() && read.remove(name) && !read.remove(name));
     }
 
     #[test]
@@ -397,6 +467,9 @@ mod tests {
             (Some(600), None)
         );
         assert!(own.remove("limit_time_real".parse().unwrap()) && own.is_empty());
-        assert!(read(r#"{"admin_passwd":"x"}"#).is_err() && read(r#"{"unaccent":"x"}"#).is_err());
+        for stray in [r#"{"admin_passwd":"x"}"#, r#"{"unaccent":"x"}"#] {
+            let read = read(stray).unwrap();
+            assert!(read.iter().next().is_none(), "it counts for nothing");
+        }
     }
 }

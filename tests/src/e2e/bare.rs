@@ -5,16 +5,14 @@
 
 use std::path::PathBuf;
 
-use super::{
-    cell::{hosts, hosts_state},
-    docker::Docker,
-};
+use super::{cell::hosts_of, docker::Docker, lane::Lane};
 
 /// The host. Dropping it removes what is on it, except images.
 #[derive(Debug)]
 pub struct Bare {
     pub docker: Docker,
     pub address: String,
+    lane: Lane,
     /// Its network namespace; its containers' addresses are reachable only from there.
     pub namespace: PathBuf,
 }
@@ -22,18 +20,20 @@ pub struct Bare {
 impl Bare {
     /// Starts a host that has these images.
     pub fn start(images: &[&str]) -> Self {
-        hosts(&["up", "1"]).ok();
+        let lane = Lane::here();
+        hosts_of(lane, &["up", "1"]).ok();
         let bare = Self {
             docker: Docker {
-                socket: hosts_state().join("h1/run/docker.sock"),
+                socket: lane.hosts_state().join("h1/run/docker.sock"),
             },
-            address: hosts(&["ip", "h1"]).ok().trim().to_owned(),
-            namespace: PathBuf::from("/run/netns/isy78-h1"),
+            address: hosts_of(lane, &["ip", "h1"]).ok().trim().to_owned(),
+            lane,
+            namespace: lane.namespace("h1"),
         };
         bare.docker.clean();
         for image in images {
             if bare.docker.run(&["image", "inspect", image]).code != 0 {
-                hosts(&["load", "h1", image]).ok();
+                hosts_of(lane, &["load", "h1", image]).ok();
             }
         }
         bare
@@ -42,6 +42,6 @@ impl Bare {
 
 impl Drop for Bare {
     fn drop(&mut self) {
-        hosts(&["down", "--keep-images"]);
+        hosts_of(self.lane, &["down", "--keep-images"]);
     }
 }

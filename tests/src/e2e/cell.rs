@@ -5,110 +5,32 @@
 
 use std::{net::SocketAddr, path::PathBuf, process::Command, time::Duration};
 
+pub use super::host::{Closed, Host};
+
 use super::{
     binary,
     docker::Docker,
+    lane::Lane,
     process::{Daemon, Output, run},
     root, tool, wait_for,
 };
 
-/// Ports of the cell, different from those of a demo on the same machine.
+/// Ports of a cell in the first lane, different from those of a demo on the same machine.
 const GRPC: u16 = 16_443;
 const ENROLL: u16 = 16_444;
 const HTTP: u16 = 16_480;
 const EDGE: u16 = 16_080;
 const SECURE_EDGE: u16 = 16_445;
+const DASHBOARD: u16 = 16_081;
+const EDGE_METRICS: u16 = 16_082;
+/// In the hosts' own networks.
 const AGENT_HTTP: u16 = 16_481;
-/// This machine as its hosts see it: the coordinator and the edge run here.
+
+/// [`Cell::gateway`] of the first lane, where whoever is alone is.
 pub const GATEWAY: &str = "172.30.78.1";
 
 /// An edition of stand-ins (images/standin), for tests that are not about Odoo.
 pub const STANDIN: (&str, &str) = ("isyone/standin:4", "isyone/standin-postgres:4");
-
-/// A host with an agent.
-#[derive(Debug)]
-pub struct Host {
-    /// `h1`, `h2` and so on.
-    pub name: String,
-    pub docker: Docker,
-    /// The address that it advertises for its tenants.
-    pub address: String,
-    pub data: PathBuf,
-    /// The agent, if it runs.
-    pub agent: Option<Daemon>,
-    namespace: PathBuf,
-}
-
-impl Host {
-    fn end_agent(&mut self) {
-        self.agent = None;
-        let mut stop = Command::new(binary("isy-agent"));
-        let _ = run(stop.args(["relay", "--stop", "--data-dir"]).arg(&self.data));
-    }
-}
-
-/// Closes a host's port to other hosts until it is dropped.
-#[derive(Debug)]
-pub struct Closed {
-    namespace: PathBuf,
-}
-
-impl Host {
-    /// A program of this machine in the host's network.
-    pub fn command(&self, program: &str) -> Command {
-        let mut command = Command::new("nsenter");
-        command.arg(format!("--net={}", self.namespace.display()));
-        command.arg(program);
-        command
-    }
-
-    /// A program of this machine in a container's network, as somebody who has taken the container over would run it.
-    pub fn command_inside(&self, container: &str, program: &str) -> Command {
-        let pid = self.docker.inspect(container, "{{.State.Pid}}");
-        assert!(
-            pid.parse::<u32>().is_ok_and(|pid| pid > 0),
-            "{container} does not run"
-        );
-        let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/proc/{pid}/ns/net"));
-        command.arg(program);
-        command
-    }
-
-    /// Drops what comes to a TCP port from other machines, as a firewall between two sites does.
-    pub fn close(&self, port: u16) -> Closed {
-        let namespace = self.namespace.clone();
-        let closed = Closed { namespace };
-        let rule = format!("tcp dport {port} iifname != \"lo\" drop");
-        for command in [
-            "add table inet isyone_test",
-            "add chain inet isyone_test in { type filter hook input priority -300; }",
-            &format!("add rule inet isyone_test in {rule}"),
-        ] {
-            run(closed.nft().arg(command)).ok();
-        }
-        closed
-    }
-}
-
-impl Closed {
-    fn nft(&self) -> Command {
-        let mut command = Command::new("nsenter");
-        command.arg(format!("--net={}", self.namespace.display()));
-        command.arg("nft");
-        command
-    }
-}
-
-impl Drop for Closed {
-    fn drop(&mut self) {
-        // The namespace outlives the test.
-        let _ = self
-            .nft()
-            .args(["delete", "table", "inet", "isyone_test"])
-            .status();
-    }
-}
 
 /// Options of a cell.
 #[derive(Debug, Clone)]
@@ -144,6 +66,8 @@ impl Default for Shape {
 
 #[derive(Debug)]
 pub struct Cell {
+    /// Where it runs.
+    lane: Lane,
     /// The coordinator, if it runs.
     pub coordinator: Option<Daemon>,
     pub hosts: Vec<Host>,
@@ -161,6 +85,7 @@ impl Cell {
             .tempdir()
             .expect("temporary folder");
         let mut cell = Self {
+            lane: Lane::here(),
             coordinator: None,
             hosts: Vec::new(),
             traefik: None,
@@ -193,16 +118,20 @@ impl Cell {
             "--base-domain",
             "isy.one",
             "--advertise",
-            GATEWAY,
+            &self.gateway(),
             "--context-file",
         ])
         .arg(self.path("admin.toml"));
         run(init.arg("--data-dir").arg(&data)).ok();
+        let lane = self.lane;
+        let ports = [GRPC, ENROLL, HTTP, EDGE, SECURE_EDGE].map(|port| lane.port(port));
+        let [grpc, enroll, http, edge, secure_edge] = ports;
         let (scheme, port) = if shape.secure {
-            ("https", SECURE_EDGE)
+            ("https", secure_edge)
         } else {
-            ("http", EDGE)
+            ("http", edge)
         };
+        let own = shape.config.replace("{edge_metrics}", &self.edge_metrics());
         let tls = if shape.secure {
             "[tls]\nmode = \"coordinator\"\n[tls.acme]\nenabled = false\n"
         } else {
@@ -210,17 +139,18 @@ impl Cell {
         };
         let config = format!(
             "base_domain = \"isy.one\"\nurl_scheme = \"{scheme}\"\nurl_port = {port}\n{top}\n\
-             [advertise]\nhosts = [\"{GATEWAY}\"]\n\
-             [listen]\ngrpc = \"0.0.0.0:{GRPC}\"\nenroll = \"0.0.0.0:{ENROLL}\"\nhttp = \"127.0.0.1:{HTTP}\"\n\
-             [edge]\naddresses = [\"{GATEWAY}\"]\nports = [{EDGE}, {SECURE_EDGE}]\nurl = \"{scheme}://127.0.0.1:{port}\"\n\
+             [advertise]\nhosts = [\"{gateway}\"]\n\
+             [listen]\ngrpc = \"0.0.0.0:{grpc}\"\nenroll = \"0.0.0.0:{enroll}\"\nhttp = \"127.0.0.1:{http}\"\n\
+             [edge]\naddresses = [\"{gateway}\"]\nports = [{edge}, {secure_edge}]\nurl = \"{scheme}://127.0.0.1:{port}\"\n\
              [liveness]\n{liveness}\n[backup]\nenabled = {backup}\n{tls}\
              [editions.\"18.0\"]\nodoo = \"{odoo}\"\npostgres = \"{postgres}\"\n{tables}\n",
-            backup = shape.config.contains("backup"), // else they would share the machine with what is measured
+            gateway = self.gateway(),
+            backup = own.contains("backup"), // else they would share the machine with what is measured
             liveness = shape.liveness,
             odoo = shape.edition.0,
             postgres = shape.edition.1,
-            top = shape.config.split("---").next().unwrap_or_default(),
-            tables = shape.config.split("---").nth(1).unwrap_or_default(),
+            top = own.split("---").next().unwrap_or_default(),
+            tables = own.split("---").nth(1).unwrap_or_default(),
         );
         std::fs::write(data.join("coordinator.toml"), config).expect("configuration");
         self.point_context();
@@ -232,7 +162,7 @@ impl Cell {
         let text = std::fs::read_to_string(&path).expect("context");
         let lines = text.lines().map(|line| {
             if line.starts_with("endpoint") {
-                format!("endpoint = \"127.0.0.1:{GRPC}\"")
+                format!("endpoint = \"127.0.0.1:{}\"", self.lane.port(GRPC))
             } else {
                 line.to_owned()
             }
@@ -263,20 +193,20 @@ impl Cell {
     }
 
     fn make_hosts(&mut self, shape: &Shape) {
-        hosts(&["up", &shape.hosts.to_string()]).ok();
+        self.on_hosts(&["up", &shape.hosts.to_string()]).ok();
         for i in 1..=shape.hosts {
             let name = format!("h{i}");
-            let address = hosts(&["ip", &name]).ok().trim().to_owned();
+            let address = self.on_hosts(&["ip", &name]).ok().trim().to_owned();
             let docker = Docker {
-                socket: hosts_state().join(&name).join("run/docker.sock"),
+                socket: self.lane.hosts_state().join(&name).join("run/docker.sock"),
             };
             docker.clean();
             for image in [shape.edition.0, shape.edition.1] {
                 if docker.run(&["image", "inspect", image]).code != 0 {
-                    hosts(&["load", &name, image]).ok();
+                    self.on_hosts(&["load", &name, image]).ok();
                 }
             }
-            let namespace = PathBuf::from(format!("/run/netns/isy78-{name}"));
+            let namespace = self.lane.namespace(&name);
             let data = self.path(&format!("agent-{name}"));
             self.hosts.push(Host {
                 name,
@@ -300,7 +230,7 @@ impl Cell {
         join.args([
             "join",
             "--coordinator",
-            &format!("{}:{ENROLL}", GATEWAY),
+            &format!("{}:{}", self.gateway(), self.lane.port(ENROLL)),
             "--token-file",
         ])
         .arg(&file);
@@ -373,18 +303,19 @@ impl Cell {
 
     /// Starts Traefik with the product's own static configuration, on the cell's ports.
     pub fn start_traefik(&mut self) {
+        let local = |port: u16| format!("127.0.0.1:{}", self.lane.port(port));
         let config = std::fs::read_to_string(root().join("traefik/deploy/traefik.yml"))
             .expect("traefik.yml");
         let config = config
-            .replace("\":80\"", &format!("\"127.0.0.1:{EDGE}\""))
-            .replace("\":443\"", &format!("\"127.0.0.1:{SECURE_EDGE}\""))
+            .replace("\":80\"", &format!("\"{}\"", local(EDGE)))
+            .replace("\":443\"", &format!("\"{}\"", local(SECURE_EDGE)))
             .replace(
                 "/var/log/isyone-edge/access.log",
                 &self.path("access.log").display().to_string(),
             )
-            .replace("127.0.0.1:8080", "127.0.0.1:16081")
-            .replace("127.0.0.1:8082", Self::EDGE_METRICS)
-            .replace("127.0.0.1:7480", &format!("127.0.0.1:{HTTP}"));
+            .replace("127.0.0.1:8080", &local(DASHBOARD))
+            .replace("127.0.0.1:8082", &self.edge_metrics())
+            .replace("127.0.0.1:7480", &local(HTTP));
         let path = self.path("traefik.yml");
         std::fs::write(&path, config).expect("traefik.yml");
         let mut command = Command::new(tool("traefik"));
@@ -441,24 +372,41 @@ impl Cell {
     }
 
     pub fn http(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], HTTP))
+        SocketAddr::from(([127, 0, 0, 1], self.lane.port(HTTP)))
     }
 
-    /// The edge's own metrics, for `[monitoring] edges`.
-    pub const EDGE_METRICS: &str = "127.0.0.1:16082";
+    /// The edge's own metrics, for `[monitoring] edges`: `{edge_metrics}` stands for them in a shape's configuration.
+    pub fn edge_metrics(&self) -> String {
+        format!("127.0.0.1:{}", self.lane.port(EDGE_METRICS))
+    }
+
+    /// This machine as the hosts see it: the coordinator and the edge run here.
+    pub fn gateway(&self) -> String {
+        self.lane.gateway()
+    }
+
+    /// The coordinator's ports for its API and for hosts that join.
+    pub fn coordinator_ports(&self) -> [u16; 2] {
+        [GRPC, ENROLL].map(|port| self.lane.port(port))
+    }
 
     pub fn edge(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], EDGE))
+        SocketAddr::from(([127, 0, 0, 1], self.lane.port(EDGE)))
     }
 
     /// Origin of a tenant's URLs in a secure cell.
     pub fn secure_origin(&self, host: &str) -> String {
-        format!("https://{host}:{SECURE_EDGE}")
+        format!("https://{host}:{}", self.lane.port(SECURE_EDGE))
     }
 
     /// Ends a host's agent, and then its relay, which outlives it.
     pub fn end_agent(&mut self, host: usize) {
         self.hosts[host].end_agent();
+    }
+
+    /// `cargo xtask hosts …` for this cell's hosts.
+    pub fn on_hosts(&self, args: &[&str]) -> Output {
+        hosts_of(self.lane, args)
     }
 
     /// The logs of all our programs, concatenated.
@@ -475,26 +423,26 @@ impl Drop for Cell {
             host.end_agent();
             host.docker.clean();
         }
-        hosts(&["down", "--keep-images"]);
+        self.on_hosts(&["down", "--keep-images"]);
     }
 }
 
-/// State of the tests' hosts: kept with the build, so that their images are loaded only once.
-pub(super) fn hosts_state() -> PathBuf {
-    root().join("target/isyone/test-hosts")
+/// `cargo xtask hosts …` for the hosts of this thread's lane.
+pub fn hosts(args: &[&str]) -> Output {
+    hosts_of(Lane::here(), args)
 }
 
-/// `cargo xtask hosts …` for the tests' hosts.
-pub fn hosts(args: &[&str]) -> Output {
+/// `cargo xtask hosts …` for the hosts of a lane.
+pub(super) fn hosts_of(lane: Lane, args: &[&str]) -> Output {
     let mut command = Command::new(binary("xtask"));
     // A separate network: a demo's hosts may be up on this machine.
     run(command
-        .env("ISYONE_HOSTS_NET", "78")
+        .env("ISYONE_HOSTS_NET", lane.net().to_string())
         // A swarm on such a host must not ask a registry for images that are there.
         .env("DOCKER_SERVICE_PREFER_OFFLINE_IMAGE", "1")
         .arg("hosts")
         .arg("--state")
-        .arg(hosts_state())
+        .arg(lane.hosts_state())
         .args(args)
         .current_dir(root()))
 }

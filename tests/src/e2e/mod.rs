@@ -1,5 +1,5 @@
 //! Real components for end-to-end tests: the built binaries, real Docker Engines, real Traefik and Prometheus, all on
-//! this machine, each started and stopped by the test that uses it.
+//! this machine, each started and stopped by the test that uses it. Two such tests run side by side (lane).
 //!
 //! Runs if `ISYONE_E2E=1` (`cargo xtask test` sets it, with `ISYONE_BIN` and `ISYONE_CACHE`). Not here: what is tested.
 
@@ -10,8 +10,10 @@ pub mod bombard;
 pub mod browser;
 pub mod cell;
 pub mod docker;
+pub mod host;
 pub mod http;
 pub mod https;
+pub mod lane;
 pub mod odoo;
 pub mod process;
 pub mod replies;
@@ -19,11 +21,16 @@ pub mod upload;
 pub mod watch;
 pub mod websocket;
 
+pub use lane::{alone, beside};
+
 use std::{
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
+
+/// Between two questions of [`wait_for`], at first and after some seconds.
+const OFTEN: Duration = Duration::from_millis(50);
+const SELDOM: Duration = Duration::from_millis(400);
 
 /// Whether end-to-end tests run; prints a notice if not.
 pub fn enabled(test: &str) -> bool {
@@ -32,12 +39,6 @@ pub fn enabled(test: &str) -> bool {
         println!("{test}: not run, ISYONE_E2E is not 1 (use `cargo xtask test`)");
     }
     on
-}
-
-/// Only one end-to-end test at a time: two cores, one Docker Engine, fixed ports.
-pub fn alone() -> MutexGuard<'static, ()> {
-    static ONE: Mutex<()> = Mutex::new(());
-    ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 pub fn root() -> PathBuf {
@@ -61,17 +62,16 @@ pub fn tool(name: &str) -> PathBuf {
     cache.join("bin").join(name)
 }
 
-/// Waits until `condition` returns a value; panics with `what` after `limit`.
+/// Waits until `condition` returns a value; panics with `what` after `limit`. Most conditions start a program of ours, a tenth of a
+/// second of a core as tests have it built: so the longer it has waited, the more seldom it asks.
 pub fn wait_for<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
     let begin = Instant::now();
     loop {
         if let Some(value) = condition() {
             return value;
         }
-        assert!(
-            begin.elapsed() < limit,
-            "gave up after {limit:?} waiting for {what}"
-        );
-        std::thread::sleep(Duration::from_millis(50));
+        let waited = begin.elapsed();
+        assert!(waited < limit, "gave up after {limit:?} waiting for {what}");
+        std::thread::sleep((waited / 8).clamp(OFTEN, SELDOM));
     }
 }

@@ -20,11 +20,12 @@ use serde_json::Value;
 use super::{
     cell::Cell,
     http,
+    lane::Lane,
     process::{Daemon, Output, run},
     root, tool, wait_for,
 };
 
-/// Different from those of a demo on the same machine.
+/// In the first lane: different from those of a demo on the same machine.
 const PROMETHEUS: u16 = 16_190;
 const ALERTMANAGER: u16 = 16_193;
 /// For [`inhibitions`], which may run beside the others.
@@ -56,6 +57,7 @@ struct Received {
 #[derive(Debug)]
 pub struct Prometheus {
     pub process: Daemon,
+    address: SocketAddr,
 }
 
 impl Prometheus {
@@ -74,8 +76,9 @@ impl Prometheus {
             certificates.join("prometheus.pem").exists().then_some(())
         });
         let process = prometheus(&dir, &certificates, coordinator, interval);
-        ready("Prometheus", PROMETHEUS);
-        Self { process }
+        let address = own(PROMETHEUS);
+        ready("Prometheus", address);
+        Self { process, address }
     }
 
     /// The series that a query returns, with labels and values.
@@ -85,7 +88,7 @@ impl Prometheus {
             .map(|byte| format!("%{byte:02X}"))
             .collect();
         let answer = http::get(
-            local(PROMETHEUS),
+            self.address,
             "localhost",
             &format!("/api/v1/query?query={encoded}"),
         );
@@ -108,15 +111,13 @@ impl Prometheus {
     pub fn panels(&self, options: &[&str]) -> Output {
         let mut panels = Command::new("python3");
         panels.arg(root().join("monitoring/deploy/tests/panels.py"));
-        run(panels
-            .arg(format!("http://127.0.0.1:{PROMETHEUS}"))
-            .args(options))
+        run(panels.arg(format!("http://{}", self.address)).args(options))
     }
 }
 
-fn ready(name: &str, port: u16) {
+fn ready(name: &str, address: SocketAddr) {
     wait_for(name, Duration::from_secs(30), || {
-        (http::get(local(port), "localhost", "/-/ready").status == 200).then_some(())
+        (http::get(address, "localhost", "/-/ready").status == 200).then_some(())
     });
 }
 
@@ -125,8 +126,8 @@ impl Watch {
         let (receiver, received) = receive();
         let dir = cell.dir.path().join("alertmanager");
         std::fs::create_dir(&dir).expect("folder");
-        let _alertmanager = alertmanager(&dir, receiver, ALERTMANAGER);
-        ready("Alertmanager", ALERTMANAGER);
+        let _alertmanager = alertmanager(&dir, receiver, own(ALERTMANAGER));
+        ready("Alertmanager", own(ALERTMANAGER));
         Self {
             prometheus: Prometheus::start(cell, "1s"),
             _alertmanager,
@@ -181,12 +182,17 @@ pub fn inhibitions() -> Output {
         .tempdir()
         .expect("temporary folder");
     let (receiver, _) = receive();
-    let _alertmanager = alertmanager(dir.path(), receiver, ALERTMANAGER_ALONE);
-    ready("Alertmanager", ALERTMANAGER_ALONE);
+    let _alertmanager = alertmanager(dir.path(), receiver, local(ALERTMANAGER_ALONE));
+    ready("Alertmanager", local(ALERTMANAGER_ALONE));
     let script = root().join("monitoring/deploy/tests/inhibition.py");
     run(Command::new("python3")
         .arg(script)
         .arg(format!("http://{}", local(ALERTMANAGER_ALONE))))
+}
+
+/// A port of the test's lane.
+fn own(first: u16) -> SocketAddr {
+    local(Lane::here().port(first))
 }
 
 fn local(port: u16) -> SocketAddr {
@@ -216,7 +222,7 @@ fn prometheus(dir: &Path, certificates: &Path, coordinator: SocketAddr, interval
             ("refresh_interval: 5s", "refresh_interval: 1s".to_owned()),
             ("refresh_interval: 60s", "refresh_interval: 1s".to_owned()),
             ("127.0.0.1:7480", coordinator.to_string()),
-            ("127.0.0.1:9093", local(ALERTMANAGER).to_string()),
+            ("127.0.0.1:9093", own(ALERTMANAGER).to_string()),
             (
                 "_file: isyone/",
                 format!("_file: {}/", certificates.display()),
@@ -231,7 +237,7 @@ fn prometheus(dir: &Path, certificates: &Path, coordinator: SocketAddr, interval
         "--storage.tsdb.path={}",
         dir.join("data").display()
     ));
-    command.arg(format!("--web.listen-address={}", local(PROMETHEUS)));
+    command.arg(format!("--web.listen-address={}", own(PROMETHEUS)));
     Daemon::start("prometheus", &mut command, &dir.join("prometheus.log"))
 }
 
@@ -258,7 +264,7 @@ fn seconds(span: &str) -> u64 {
 }
 
 /// Routes and inhibitions are the shipped ones; every receiver is the test's own.
-fn alertmanager(dir: &Path, receiver: SocketAddr, port: u16) -> Daemon {
+fn alertmanager(dir: &Path, receiver: SocketAddr, listen: SocketAddr) -> Daemon {
     let shipped = shipped("alertmanager.yml");
     let (_, rest) = shipped.split_once("\nroute:\n").expect("a route");
     let (route, rest) = rest.split_once("\nreceivers:\n").expect("receivers");
@@ -282,7 +288,7 @@ fn alertmanager(dir: &Path, receiver: SocketAddr, port: u16) -> Daemon {
     command.arg(format!("--config.file={}", file.display()));
     command.arg(format!("--storage.path={}", dir.join("data").display()));
     command
-        .arg(format!("--web.listen-address={}", local(port)))
+        .arg(format!("--web.listen-address={listen}"))
         .arg("--cluster.listen-address=");
     Daemon::start("alertmanager", &mut command, &dir.join("alertmanager.log"))
 }

@@ -385,6 +385,7 @@ impl Simulation {
                     makes_backups: true,
                     follows: true,
                     proves_backups: true,
+                    sets_mail: true,
                     ..Default::default()
                 },
                 accepted_generation,

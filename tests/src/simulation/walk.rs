@@ -238,6 +238,7 @@ fn back_up(sim: &mut Simulation) {
             hello: Hello {
                 makes_backups: true,
                 proves_backups: true,
+                sets_mail: true,
                 peer_port: Some(7483),
                 ..Hello::default()
             },

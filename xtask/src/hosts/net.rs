@@ -79,9 +79,12 @@ pub(super) fn ensure_bridge(state: &Path) -> Result<()> {
     )))?;
     output(&mut ip(&format!("link set {} up", bridge())))?;
     for rule in forward_rules() {
+        // Another set of hosts may be made at this moment.
         output(&mut cmd(
             "iptables",
-            ["-I", "FORWARD"].into_iter().chain(rule.split_whitespace()),
+            ["-w", "-I", "FORWARD"]
+                .into_iter()
+                .chain(rule.split_whitespace()),
         ))?;
     }
     Ok(())
@@ -93,7 +96,9 @@ pub(super) fn remove_bridge(state: &Path) {
         for rule in forward_rules() {
             succeeds(&mut cmd(
                 "iptables",
-                ["-D", "FORWARD"].into_iter().chain(rule.split_whitespace()),
+                ["-w", "-D", "FORWARD"]
+                    .into_iter()
+                    .chain(rule.split_whitespace()),
             ));
         }
         succeeds(&mut ip(&format!("link del {}", bridge())));

@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use isyone_proto::backup::Segment;
+use isyone_proto::backup::{Fault, Segment};
 
 use super::{
     super::{
@@ -14,9 +14,10 @@ use super::{
         files,
         restore::{
             Ground, Launch, Server,
+            ask::{self, POSTGRES},
             choose::Followed,
             fill::Filled,
-            recover::{self, Depth, POSTGRES},
+            recover::{self, Depth, OF_HOST},
         },
         words::Problem,
     },
@@ -143,8 +144,12 @@ impl Proving {
         let (server, extent) = started?;
         found.reached = recover::last(&*server, extent, stop).await?;
         if let (Extent::End, Some(followed), Some(size)) = (extent, filled.followed, filled.size) {
-            let to = recover::ask(&*server, POSTGRES, recovery::FOLLOWED, stop).await?;
-            let broken = ends_early(followed, size, to.parse().ok(), &server.words().await?);
+            let to = ask::ask(&*server, POSTGRES, recovery::FOLLOWED, stop).await?;
+            let said = server.words().await?;
+            if recovery::is_of_host(&said) {
+                return Err(Problem::new(Fault::NotNow, OF_HOST));
+            }
+            let broken = ends_early(followed, size, to.parse().ok(), &said);
             if let Some(segment) = broken {
                 found.damage(format!(
                     "segment {segment} of the log: nothing after it can be restored"
@@ -163,15 +168,20 @@ impl Proving {
     /// Looks into tables and indexes, as far as this PostgreSQL can; and learns which file is whose.
     async fn tables(&self, server: &dyn Server, database: &str, found: &mut Found) -> Files {
         let (who, stop) = (("postgres", database), &self.stop);
-        let files = recover::list(server, who, proof::FILES, stop).await;
+        let files = ask::list(server, who, proof::FILES, stop).await;
         let files = files.map(|said| Files::read(&said)).unwrap_or_default();
-        let has = recover::ask(server, POSTGRES, proof::HAS_AMCHECK, stop).await;
+        let has = ask::ask(server, POSTGRES, proof::HAS_AMCHECK, stop).await;
         if has.is_ok_and(|has| has == "0") {
             found.leave_out("tables and indexes: this image of PostgreSQL has no amcheck");
             return files;
         }
-        match recover::list(server, who, &proof::amcheck(), stop).await {
-            Ok(said) => found.all(proof::relations(&said)),
+        match ask::look(server, who, &proof::amcheck(), stop).await {
+            Ok(said) => {
+                found.all(proof::relations(&said));
+                if let Some(what) = proof::not_looked_at(&said) {
+                    found.leave_out(&what);
+                }
+            }
             Err(_) => found.leave_out("tables and indexes: amcheck did not end well"),
         }
         files
@@ -192,10 +202,13 @@ impl Proving {
         let of = (filled.database.as_str(), filestore, Depth::Contents);
         let looked = match recover::attachments(server, of, stop).await {
             Ok(looked) => looked,
-            // What keeps it from being listed was named.
-            Err(_) if found.is_damaged() => None,
-            Err(problem) => {
+            Err(problem) if super::is_damage(&problem) => {
                 found.damage(problem.message);
+                None
+            }
+            // What keeps them from being listed may be a page that is looked at later.
+            Err(problem) => {
+                found.kept_from = Some(problem);
                 None
             }
         };
@@ -216,8 +229,13 @@ impl Proving {
             (proof::RELATIONS, &mut counts.relations),
             (proof::ATTACHMENTS, &mut counts.attachments),
         ];
+        let has = ask::ask(server, who, recovery::HAS_ATTACHMENTS, &self.stop).await;
+        let has_attachments = has.is_ok_and(|has| has == "1");
         for (question, count) in questions {
-            let said = recover::ask(server, who, question, &self.stop).await;
+            if question == proof::ATTACHMENTS && !has_attachments {
+                continue;
+            }
+            let said = ask::ask(server, who, question, &self.stop).await;
             if let Some(counted) = said.ok().and_then(|said| said.parse().ok()) {
                 *count = counted;
             }

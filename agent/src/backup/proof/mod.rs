@@ -6,6 +6,7 @@
 //! where, is the coordinator's to say. Not here: what is looked at (look), when a proof is due (the coordinator).
 
 mod look;
+mod room;
 
 use std::{
     panic::AssertUnwindSafe,
@@ -32,6 +33,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::async_trait;
 
+use self::room::Watched;
 use super::{
     put::StopWhenDropped,
     restore::{Ground, Restore},
@@ -41,6 +43,7 @@ use crate::{
     base::{
         clock::now_ms,
         fsutil::{self, blocking},
+        tree,
     },
     jobs::{JobError, Progress, Work},
     plan::{design, facts::ImageFacts, recovery::Purpose},
@@ -99,21 +102,32 @@ impl Verify {
         let turn = self.turn.clone().lock_owned().await;
         let stop = Stop::default();
         let _stops = StopWhenDropped(stop.clone());
+        let mut room = Watched::new(self.restore.scratch().await?, self.restore.reserve);
         let proving = Proving {
             restore: self.restore.clone(),
             order: order.clone(),
             tenant: tenant.clone(),
-            stop,
+            stop: stop.clone(),
             shown: Arc::default(),
         };
         let shown = proving.shown.clone();
         // A task of its own: it cleans up also when nobody waits for it any more.
         let mut work = tokio::spawn(proving.run(turn));
+        let mut over = None;
         loop {
             tokio::select! {
                 // A panic is caught where it happens: what comes here is an answer.
-                proven = &mut work => return proven.map_err(|_| Problem::stopped())?,
+                proven = &mut work => {
+                    let proven = proven.map_err(|_| Problem::stopped())?;
+                    return proven.map_err(|problem| over.unwrap_or(problem));
+                }
                 () = sleep(SHOW) => shown.tell(progress),
+            }
+            if over.is_none() {
+                over = room.look(shown.total.load(Ordering::Relaxed)).await;
+                if over.is_some() {
+                    stop.stop();
+                }
             }
         }
     }
@@ -159,8 +173,9 @@ impl Restore {
     async fn clear(&self) -> Result<(), Problem> {
         self.servers.clear(&self.purpose()).await?;
         let scratch = self.scratch().await?;
+        // Its files are a tenant's, nested as deep as that one has liked.
         let removed = blocking(move || match fsutil::exists(&scratch) {
-            true => fsutil::remove_tree(&scratch),
+            true => tree::remove_all(&scratch),
             false => Ok(()),
         });
         let failed = |e| Problem::disk("what a proof has restored cannot be removed", &e);
@@ -220,11 +235,8 @@ impl Proving {
         let looked = self.look(&ground, image, scratch, &mut found).await;
         match looked {
             _ if self.stop.is_stopped() => return Err(Problem::stopped()),
-            Ok(()) => {}
-            Err(problem) if found.is_damaged() || is_damage(&problem) => {
-                found.damage(problem.message);
-            }
-            Err(problem) => return Err(problem),
+            Ok(()) => found.judge(None)?,
+            Err(problem) => found.judge(Some(problem))?,
         }
         Ok(found.proof(&self.order))
     }
@@ -253,6 +265,7 @@ impl Proving {
             still: Arc::new(|| true),
         };
         let folders = [ground.postgres.clone(), ground.odoo.clone()];
+        let owner = ground.postgres_owner;
         let made = blocking(move || {
             for place in scratch.parent().into_iter().chain([scratch.as_path()]) {
                 fsutil::make_directories(place)?;
@@ -260,7 +273,9 @@ impl Proving {
             }
             folders
                 .iter()
-                .try_for_each(|place| fsutil::private_dir(place))
+                .try_for_each(|place| fsutil::private_dir(place))?;
+            // As all in it is: what looks at it before PostgreSQL starts is no root.
+            fsutil::give_directory(&folders[0], owner)
         });
         let failed = |e| Problem::disk("there is no place to restore it to", &e);
         made.await.map_err(failed)?;
@@ -286,11 +301,23 @@ struct Found {
     relations: u64,
     attachments: u64,
     bytes: u64,
+    /// What has kept a part from being looked at: without a damage it is no proof then.
+    kept_from: Option<Problem>,
 }
 
 impl Found {
-    fn is_damaged(&self) -> bool {
-        !self.damages.is_empty()
+    /// Whether it is a proof. What is known to be broken stays so whatever the host does; else the host's own trouble, or the way's, is no
+    /// word on the backup.
+    fn judge(&mut self, ended: Option<Problem>) -> Result<(), Problem> {
+        match ended.or(self.kept_from.take()) {
+            None => {}
+            Some(problem) if is_damage(&problem) => self.damage(problem.message),
+            Some(problem) if self.is_broken => {
+                self.leave_out(&format!("the rest: {}", problem.message));
+            }
+            Some(problem) => return Err(problem),
+        }
+        Ok(())
     }
 
     /// Something without which what is restored is not what was backed up.
@@ -356,8 +383,13 @@ fn shortened(mut text: String) -> String {
 fn told(proof: &Proof) -> String {
     let mut said = match proof.is_good() {
         true => format!(
-            "proven: {} tables and indexes, {} attachments' files",
-            proof.relations, proof.attachments
+            "{}: {} tables and indexes, {} attachments' files",
+            match proof.left_out.is_empty() {
+                true => "proven",
+                false => "proven in part",
+            },
+            proof.relations,
+            proof.attachments
         ),
         false if proof.is_restorable => format!("incomplete: {}", proof.damages.join("; ")),
         false => format!("damaged: {}", proof.damages.join("; ")),
@@ -374,6 +406,27 @@ fn told(proof: &Proof) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Fails if Docker that is away, or our own disk, makes a backup a damaged one.
+    #[test]
+    fn the_hosts_trouble_is_no_word_on_a_backup() {
+        let away = || Problem::new(Fault::Source, "Docker does not answer");
+        let mut found = Found::default();
+        found.flaw("file ab/abcd is missing");
+        assert_eq!(found.judge(Some(away())), Err(away()));
+        found.kept_from = Some(away());
+        assert_eq!(found.judge(None), Err(away()));
+        assert!(!found.is_broken && found.damages.len() == 1);
+        found.damage("table public.rows, block 7");
+        found.kept_from = Some(away());
+        assert_eq!(found.judge(None), Ok(()));
+        assert_eq!(found.damages.len(), 2, "it is no damage of its own");
+        assert!(found.left_out[0].contains("Docker"), "{:?}", found.left_out);
+        let mut found = Found::default();
+        let damage = Problem::new(Fault::Damaged, "content cannot be read");
+        assert_eq!(found.judge(Some(damage)), Ok(()));
+        assert!(found.is_broken);
+    }
 
     #[test]
     fn damages_are_named_once_bounded_and_counted() {

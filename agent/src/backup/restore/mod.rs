@@ -5,6 +5,7 @@
 //! one's keys before its first start, and neutralised, by the tenant's own loop (tenant::database). Not here: which backup (the
 //! coordinator), the stages before and after.
 
+pub(super) mod ask;
 pub(super) mod choose;
 mod described;
 pub(super) mod fill;
@@ -106,7 +107,7 @@ impl Restore {
                 progress.note("it was restored before the agent ended".to_owned());
                 return Ok(());
             }
-            Copy::Following | Copy::Complete(_) => {
+            Copy::Following | Copy::Followed(_) | Copy::Complete(_) => {
                 let why = "what is here is complete, and is never written again";
                 return Err(Problem::for_good(Fault::Other, why));
             }

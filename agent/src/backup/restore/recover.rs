@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     super::words::Problem,
+    ask::{POSTGRES, ask, lines},
     choose::Followed,
     server::{Launch, Server, Servers},
     unpack::own,
@@ -33,24 +34,16 @@ use crate::{
 const LONGEST: Duration = Duration::from_secs(6 * 3_600);
 /// How often it is looked at: at first, and after a while. Each look is a program in its container.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(3));
-/// An answer to one of our questions is a number.
-const MOST_ANSWER: u64 = 4 << 10;
-/// A list of relations: of a hundred thousand, a line each.
-const MOST_LIST: u64 = 32 << 20;
 /// Longest line of a list of files: a name has 43 bytes.
 const MOST_LINE: u64 = 4 << 10;
 /// Each restore in a tenant's place begins a timeline.
 const MOST_TIMELINES: u32 = 10_000;
 /// Files that are named when they are missing.
 const NAMED: usize = 5;
+/// What is said of what is no fault of the backup.
+pub(in crate::backup) const OF_HOST: &str = "the PostgreSQL that recovers it had no room or no memory on this host, or somebody has ended it";
 /// What is read of a file at once.
 const PIECE: usize = 256 << 10;
-/// Who is asked what is no tenant's, and where.
-pub(in crate::backup) const POSTGRES: (&str, &str) = ("postgres", "postgres");
-/// How long a question may take, seconds.
-const ASK_S: &str = "60";
-/// How long the list of all attachments may take, seconds.
-const LIST_S: &str = "3600";
 
 /// PostgreSQL begins the first timeline of which it finds no history in the log: it is to find one of each that there was, up to `newest`.
 /// What is in it is never looked at, because none of these is followed. `base`: the backup's own.
@@ -135,6 +128,9 @@ pub(in crate::backup) async fn become_ready(
             return Ok((server, launch.extent));
         };
         let never = |why: String| Err(Problem::for_good(Fault::Damaged, why));
+        if recovery::is_of_host(&words) {
+            return Err(Problem::new(Fault::NotNow, OF_HOST));
+        }
         match (recovery::ended(&words), launch.extent, hole) {
             // It is started again where it stopped, with the rest of the log before it.
             (Ended::BeforeTarget, Extent::Time(_), None) => launch.extent = Extent::End,
@@ -182,64 +178,6 @@ async fn until_ready(server: &dyn Server, stop: &Stop) -> Result<Option<String>,
     }
 }
 
-fn psql((role, database): (&str, &str), statement: &str, limit_s: &str) -> Vec<String> {
-    [
-        "timeout",
-        "-k",
-        "5",
-        limit_s,
-        "psql",
-        "-X",
-        "-q",
-        "-A",
-        "-t",
-        "-v",
-        "ON_ERROR_STOP=1",
-        "-U",
-        role,
-        "-d",
-        database,
-        "-c",
-        statement,
-    ]
-    .map(str::to_owned)
-    .to_vec()
-}
-
-/// The one value that a statement gives.
-pub(in crate::backup) async fn ask(
-    server: &dyn Server,
-    who: (&str, &str),
-    statement: &str,
-    stop: &Stop,
-) -> Result<String, Problem> {
-    let client = server.run(psql(who, statement, ASK_S), stop).await?;
-    let said = answer(client, MOST_ANSWER).await?;
-    Ok(said.trim().to_owned())
-}
-
-/// The lines that a statement gives, which may take its time.
-pub(in crate::backup) async fn list(
-    server: &dyn Server,
-    who: (&str, &str),
-    statement: &str,
-    stop: &Stop,
-) -> Result<String, Problem> {
-    let client = server.run(psql(who, statement, LIST_S), stop).await?;
-    answer(client, MOST_LIST).await
-}
-
-async fn answer(mut client: Box<dyn Producer>, most: u64) -> Result<String, Problem> {
-    let said = blocking(move || {
-        let mut said = Vec::new();
-        (&mut client).take(most).read_to_end(&mut said)?;
-        client.finish()?;
-        Ok(String::from_utf8_lossy(&said).into_owned())
-    });
-    let failed = |_| Problem::new(Fault::Other, "the restored PostgreSQL does not answer");
-    said.await.map_err(failed)
-}
-
 /// How attachments' files are looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::backup) enum Depth {
@@ -255,25 +193,28 @@ pub(in crate::backup) async fn attachments(
     (database, filestore, depth): (&str, Option<Root>, Depth),
     stop: &Stop,
 ) -> Result<Option<Attachments>, Problem> {
-    let is_odoos =
-        "SELECT (pg_catalog.to_regclass('public.ir_attachment') IS NOT NULL)::pg_catalog.int4";
-    // Without the tenant's own database it is none of ours.
-    match ask(server, ("odoo", database), is_odoos, stop).await {
+    let who = ("odoo", database);
+    match ask(server, who, recovery::HAS_ATTACHMENTS, stop).await {
         Ok(said) if said == "1" => {}
         Ok(_) => return Ok(None),
-        Err(_) => {
+        // Without the tenant's own database it is none of ours; anything else may be the host's trouble.
+        Err(problem) => {
+            let there = ask(server, POSTGRES, &recovery::has_database(database), stop).await;
+            if !there.is_ok_and(|there| there == "0") {
+                return Err(problem);
+            }
             let why =
                 format!("the restored PostgreSQL has no database {database} for the role odoo");
             return Err(Problem::for_good(Fault::Damaged, why));
         }
     }
-    let words = psql(("odoo", database), recovery::ATTACHMENTS, LIST_S);
-    let client = server.run(words, stop).await?;
-    let compared = blocking(move || compare(client, filestore.as_ref(), depth)).await;
+    let client = lines(server, who, recovery::ATTACHMENTS, stop).await?;
+    let stopped = stop.clone();
+    let compared = blocking(move || compare(client, filestore.as_ref(), depth, &stopped)).await;
     let failed = |_| {
         Problem::new(
             Fault::Other,
-            "the attachments of the restored database cannot be listed",
+            "the attachments of the restored database cannot be listed, or not be read",
         )
     };
     compared.map(Some).map_err(failed)
@@ -283,10 +224,12 @@ fn compare(
     client: Box<dyn Producer>,
     filestore: Option<&Root>,
     depth: Depth,
+    stop: &Stop,
 ) -> io::Result<Attachments> {
     let mut found = Attachments::default();
     let mut lines = BufReader::new(client);
     loop {
+        goes_on(stop)?;
         let mut line = Vec::new();
         let read = (&mut lines).take(MOST_LINE).read_until(b'\n', &mut line)?;
         if read == 0 {
@@ -299,7 +242,7 @@ fn compare(
         let there = path.and_then(|path| filestore?.file(&path).ok());
         let (count, examples) = match there {
             None => (&mut found.missing, &mut found.examples),
-            Some((file, _)) if depth == Depth::Contents && !is_as_named(&file, name)? => {
+            Some((file, _)) if depth == Depth::Contents && !is_as_named(&file, name, stop)? => {
                 (&mut found.altered, &mut found.altered_examples)
             }
             Some(_) => continue,
@@ -313,7 +256,7 @@ fn compare(
 }
 
 /// Whether a file's content has the hash that it is called by. Odoo calls them so; what has another name is not judged.
-fn is_as_named(file: &fs::File, name: &[u8]) -> io::Result<bool> {
+fn is_as_named(file: &fs::File, name: &[u8], stop: &Stop) -> io::Result<bool> {
     let last = name.rsplit(|b| *b == b'/').next().unwrap_or(name);
     let mut named = [0; 20];
     if hex::decode_to_slice(last, &mut named).is_err() {
@@ -322,15 +265,23 @@ fn is_as_named(file: &fs::File, name: &[u8]) -> io::Result<bool> {
     let mut hash = Sha1::new();
     io::copy(
         &mut BufReader::with_capacity(PIECE, file),
-        &mut Hashing(&mut hash),
+        &mut Hashing(&mut hash, stop),
     )?;
     Ok(hash.finalize().as_slice() == named)
 }
 
-struct Hashing<'a>(&'a mut Sha1);
+fn goes_on(stop: &Stop) -> io::Result<()> {
+    match stop.is_stopped() {
+        true => Err(io::Error::other("stopped")),
+        false => Ok(()),
+    }
+}
+
+struct Hashing<'a>(&'a mut Sha1, &'a Stop);
 
 impl io::Write for Hashing<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        goes_on(self.1)?;
         self.0.update(bytes);
         Ok(bytes.len())
     }
@@ -342,7 +293,13 @@ impl io::Write for Hashing<'_> {
 
 #[cfg(test)]
 mod tests {
+    use tonic::async_trait;
+
     use super::*;
+    use crate::plan::{
+        facts::ImageFacts,
+        recovery::{Look, Purpose},
+    };
 
     struct Said(io::Cursor<&'static [u8]>, i32);
 
@@ -361,6 +318,73 @@ mod tests {
         }
     }
 
+    /// A PostgreSQL that has ended with these words, or that nothing reaches.
+    struct Ended(&'static str);
+
+    #[async_trait]
+    impl Servers for Ended {
+        async fn start(&self, _: &Launch) -> Result<Box<dyn Server>, Problem> {
+            Ok(Box::new(Ended(self.0)))
+        }
+        async fn look(&self, _: &Launch, _: Look, _: &Stop) -> Result<(i32, String), Problem> {
+            Err(Problem::stopped())
+        }
+        async fn clear(&self, _: &Purpose) -> Result<(), Problem> {
+            Ok(())
+        }
+    }
+
+    #[async_trait]
+    impl Server for Ended {
+        async fn ended(&self) -> Result<Option<String>, Problem> {
+            Ok(Some(self.0.to_owned()))
+        }
+        async fn words(&self) -> Result<String, Problem> {
+            Ok(self.0.to_owned())
+        }
+        async fn run(
+            &self,
+            _: Vec<String>,
+            _: Duration,
+            _: &Stop,
+        ) -> Result<Box<dyn Producer>, Problem> {
+            Err(Problem::new(Fault::Source, "Docker does not answer"))
+        }
+        async fn stop(&self) -> Result<(), Problem> {
+            Ok(())
+        }
+    }
+
+    /// Fails if a disk that is full, a process that was killed, or Docker that is away makes a backup a damaged one.
+    #[tokio::test]
+    async fn the_hosts_trouble_is_no_damage() {
+        let stop = Stop::default();
+        let ends = async |words| {
+            let launch = Launch {
+                purpose: Purpose::Proof {
+                    host: "h1".parse().unwrap(),
+                },
+                memory_bytes: 1 << 30,
+                image: ImageFacts::default(),
+                volume: "/none".into(),
+                log: "/none".into(),
+                extent: Extent::End,
+            };
+            let ready = become_ready(&Ended(words), launch, None, &stop).await;
+            ready.err().map(|problem| problem.fault)
+        };
+        let lost = "FATAL:  WAL ends before end of online backup";
+        assert_eq!(ends(lost).await, Some(Fault::Damaged));
+        let full = "cp: error writing 'pg_wal/RECOVERYXLOG': No space left on device\n\
+                    FATAL:  WAL ends before end of online backup";
+        assert_eq!(ends(full).await, Some(Fault::NotNow));
+        let killed = "LOG:  startup process (PID 9) was terminated by signal 9: Killed";
+        assert_eq!(ends(killed).await, Some(Fault::NotNow));
+        let of = ("odoo_alfa", None, Depth::Contents);
+        let listed = attachments(&Ended(""), of, &stop).await;
+        assert_eq!(listed.unwrap_err().fault, Fault::Source);
+    }
+
     #[test]
     fn every_file_that_is_named_is_looked_for_and_nothing_outside() {
         let dir = tempfile::tempdir().unwrap();
@@ -373,15 +397,40 @@ mod tests {
                 code,
             )
         };
-        let found = compare(Box::new(said(0)), Some(&root), Depth::Names).unwrap();
+        let found = compare(
+            Box::new(said(0)),
+            Some(&root),
+            Depth::Names,
+            &Stop::default(),
+        )
+        .unwrap();
         assert_eq!((found.named, found.missing), (4, 3));
         assert_eq!(found.examples[0], "cd/cdef");
         assert!(
-            compare(Box::new(said(1)), Some(&root), Depth::Names).is_err(),
+            compare(
+                Box::new(said(1)),
+                Some(&root),
+                Depth::Names,
+                &Stop::default()
+            )
+            .is_err(),
             "it did not end well"
         );
-        let without = compare(Box::new(said(0)), None, Depth::Names).unwrap();
+        let without = compare(Box::new(said(0)), None, Depth::Names, &Stop::default()).unwrap();
         assert_eq!(without.missing, 4);
+    }
+
+    /// Fails if a proof that was cancelled reads all files to their end.
+    #[test]
+    fn nothing_is_read_for_who_has_stopped() {
+        let stop = Stop::default();
+        let said = || Box::new(Said(io::Cursor::new(b"ab/abcd\n"), 0));
+        assert!(compare(said(), None, Depth::Names, &stop).is_ok());
+        let mut hash = Sha1::new();
+        assert!(io::Write::write(&mut Hashing(&mut hash, &stop), b"x").is_ok());
+        stop.stop();
+        assert!(compare(said(), None, Depth::Names, &stop).is_err());
+        assert!(io::Write::write(&mut Hashing(&mut hash, &stop), b"x").is_err());
     }
 
     #[test]
@@ -405,7 +454,13 @@ mod tests {
             0,
         );
         let root = Root::open(dir.path()).unwrap();
-        let found = compare(Box::new(said), Some(&root), Depth::Contents).unwrap();
+        let found = compare(
+            Box::new(said),
+            Some(&root),
+            Depth::Contents,
+            &Stop::default(),
+        )
+        .unwrap();
         assert_eq!((found.named, found.missing, found.altered), (3, 0, 1));
         assert_eq!(found.altered_examples, [bad]);
     }

@@ -10,12 +10,15 @@ use isyone_proto::backup::Fault;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::async_trait;
 
-use super::super::{producer::Program, words::Problem};
+use super::{
+    super::{producer::Program, words::Problem},
+    recover::OF_HOST,
+};
 use crate::{
     docker::{Docker, DockerError, POSTGRES_USER},
     host::Host,
     plan::{
-        container::ContainerSpec,
+        container::{Container, ContainerSpec},
         facts::ImageFacts,
         recovery::{Cell, Extent, Look, Purpose},
         stack::POSTGRES_GRACE_S,
@@ -78,8 +81,13 @@ pub trait Server: Send + Sync {
     async fn ended(&self) -> Result<Option<String>, Problem>;
     /// What it has said so far, the last of it.
     async fn words(&self) -> Result<String, Problem>;
-    /// Runs a client beside it.
-    async fn run(&self, words: Vec<String>, stop: &Stop) -> Result<Box<dyn Producer>, Problem>;
+    /// Runs a client beside it, which may be silent for so long.
+    async fn run(
+        &self,
+        words: Vec<String>,
+        silence: Duration,
+        stop: &Stop,
+    ) -> Result<Box<dyn Producer>, Problem>;
     /// Ends it as it should end, and waits for that.
     async fn stop(&self) -> Result<(), Problem>;
 }
@@ -167,6 +175,12 @@ impl ContainerServers {
     }
 }
 
+/// Somebody or the kernel has ended it: that says nothing of what it was given.
+fn was_killed(container: &Container) -> bool {
+    // 128 and the signal: KILL, TERM.
+    container.is_out_of_memory || matches!(container.exit_code, 137 | 143)
+}
+
 fn refused(error: DockerError) -> Problem {
     tracing::warn!("PostgreSQL does not start to recover a backup: {error}");
     match error {
@@ -189,6 +203,7 @@ impl Server for Contained {
         let container = self.docker.container(&self.id).await?;
         match container {
             Some(container) if container.is_up() => Ok(None),
+            Some(container) if was_killed(&container) => Err(Problem::new(Fault::NotNow, OF_HOST)),
             Some(_) => Ok(Some(self.docker.log_tail(&self.id, LOG_LINES).await?)),
             None => Err(Problem::new(
                 Fault::Other,
@@ -201,12 +216,18 @@ impl Server for Contained {
         Ok(self.docker.log_tail(&self.id, LOG_LINES).await?)
     }
 
-    async fn run(&self, words: Vec<String>, stop: &Stop) -> Result<Box<dyn Producer>, Problem> {
+    async fn run(
+        &self,
+        words: Vec<String>,
+        silence: Duration,
+        stop: &Stop,
+    ) -> Result<Box<dyn Producer>, Problem> {
         let program = Program {
             docker: self.docker.clone(),
             container: self.id.clone(),
             user: POSTGRES_USER,
             words,
+            silence,
         };
         Ok(Box::new(program.start(stop.clone()).await?))
     }

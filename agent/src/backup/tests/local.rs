@@ -7,6 +7,7 @@ use std::{
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use isyone_backup::{
@@ -119,11 +120,19 @@ impl Server for Process {
         Ok(fs::read_to_string(&self.log).unwrap())
     }
 
-    async fn run(&self, words: Vec<String>, _: &Stop) -> Result<Box<dyn Producer>, Problem> {
-        // Without `timeout` and its arguments.
-        let mut command = self.cluster.command(&words[4]);
+    async fn run(
+        &self,
+        words: Vec<String>,
+        _: Duration,
+        _: &Stop,
+    ) -> Result<Box<dyn Producer>, Problem> {
+        // Without `env` and `timeout` and their arguments.
+        let place = words.iter().position(|word| word == "psql").unwrap();
+        let options = words[1].strip_prefix("PGOPTIONS=").unwrap();
+        let mut command = self.cluster.command(&words[place]);
         command
-            .args(&words[5..])
+            .args(&words[place + 1..])
+            .env("PGOPTIONS", options)
             .env("PGPORT", PORT)
             .stderr(Stdio::null());
         Ok(Box::new(Program::start(&mut command).unwrap()))

@@ -241,6 +241,35 @@ async fn files_that_are_missing_or_changed_are_named_and_counts_are_compared() {
     assert!(proof.is_restorable, "the tenant itself has it no more");
 }
 
+/// Fails if a proof runs what a tenant has written, or goes by settings that a tenant has made.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_a_tenants_is_run_and_that_is_no_damage() {
+    let Some(site) = Site::new().await else {
+        return;
+    };
+    site.fill();
+    site.odoo(
+        "CREATE FUNCTION kept(n integer) RETURNS integer IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN \
+         IF current_setting('own.key', true) IS DISTINCT FROM 'yes' THEN RAISE EXCEPTION 'it was run'; END IF; RETURN n; END $$; \
+         SET own.key = 'yes'; CREATE INDEX rows_kept ON rows (kept(n)); \
+         CREATE INDEX rows_some ON rows (n) WHERE kept(n) > 3",
+    );
+    site.odoo("ALTER ROLE odoo SET statement_timeout = 1; ALTER DATABASE odoo_alfa SET search_path = public");
+    site.cluster.sql("ALTER DATABASE odoo_alfa SET role = odoo");
+    site.ship().await;
+    let proof = site.prove(RestoreTo::Latest).await;
+    assert!(proof.is_good(), "{proof:?}");
+    assert_eq!(proof.left_out, Vec::<String>::new());
+    assert_eq!(proof.attachments, 1);
+    site.cluster.sql("ALTER ROLE odoo RESET ALL");
+    site.odoo("ALTER TABLE ir_attachment RENAME TO kept_ones");
+    site.odoo("CREATE VIEW ir_attachment AS SELECT kept(1)::text AS store_fname");
+    site.ship().await;
+    let proof = site.prove(RestoreTo::Latest).await;
+    assert!(proof.is_good(), "{proof:?}");
+    assert_eq!(proof.attachments, 0, "a view is no table of attachments");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_byte_that_was_flipped_in_the_repository_is_a_damage_and_no_failure() {
     let Some(site) = Site::new().await else {
@@ -323,6 +352,7 @@ impl Server for Hangs {
     async fn run(
         &self,
         _: Vec<String>,
+        _: Duration,
         _: &Stop,
     ) -> Result<Box<dyn isyone_backup::source::Producer>, Problem> {
         Err(Problem::new(Fault::Other, "not yet"))

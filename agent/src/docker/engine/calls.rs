@@ -25,11 +25,12 @@ use super::{
         volume_view, with_tag,
     },
     networks,
+    tail::Tail,
 };
 use crate::{
     docker::{
         Chunk, ContainerSummary, Docker, DockerError, EngineEvent, EngineInfo, ExecOutput,
-        ExecSession, ExecState, Image, LogQuery, PullProgress, Result, Survey,
+        ExecSession, ExecState, Image, LogQuery, MAX_OUTPUT_BYTES, PullProgress, Result, Survey,
     },
     plan::container::{Container, ContainerSpec, LABEL_TENANT, Limits, NamedSpec, Network, Volume},
 };
@@ -352,11 +353,11 @@ impl Docker for Engine {
                 },
             )
             .await?;
-        let mut text = Vec::new();
+        let mut tail = Tail::new(MAX_OUTPUT_BYTES);
         while let Some((_, bytes)) = logs.try_next().await? {
-            append(&mut text, &bytes);
+            tail.push(&bytes);
         }
-        Ok(String::from_utf8_lossy(&text).into_owned())
+        Ok(tail.text())
     }
 
     async fn events(&self) -> Result<BoxStream<'static, Result<EngineEvent>>> {

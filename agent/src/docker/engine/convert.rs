@@ -48,6 +48,7 @@ pub(super) fn create_body(spec: &ContainerSpec) -> m::ContainerCreateBody {
     m::ContainerCreateBody {
         image: Some(spec.image.clone()),
         cmd: (!spec.command.is_empty()).then(|| spec.command.clone()),
+        user: (!spec.user.is_empty()).then(|| spec.user.clone()),
         env: Some(spec.env.iter().map(|(k, v)| format!("{k}={v}")).collect()),
         labels: Some(spec.labels.clone().into_iter().collect()),
         exposed_ports: Some(
@@ -224,6 +225,7 @@ pub(super) fn container_view(found: m::ContainerInspectResponse) -> Container {
         user: config.user.unwrap_or_default(),
         image_id: found.image.unwrap_or_default(),
         exit_code: state.exit_code.unwrap_or_default() as i32,
+        is_out_of_memory: state.oom_killed.unwrap_or_default(),
         restarts: found.restart_count.unwrap_or_default() as u32,
         started_ms: started.filter(|ms| *ms > 0),
         ip,

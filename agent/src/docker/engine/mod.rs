@@ -7,6 +7,7 @@
 mod calls;
 mod convert;
 mod networks;
+mod tail;
 
 use std::sync::Arc;
 

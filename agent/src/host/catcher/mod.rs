@@ -2,47 +2,56 @@
 //!
 //! It listens only while the plan has such a tenant, on all addresses, because each tenant reaches its host at its own gateway's. Who is
 //! neither in the network of one nor lets it be known is not answered: outside, the packet filter does not stand before it. All it takes is
-//! bounded: connections, time, a message, messages at a time, what is kept. Not here: what is said (session), the files (store).
+//! bounded: connections, time, a message, messages at a time, what is kept. Not here: what is said (session), what is read of a
+//! message (message), whose turn it is (turns), the files (store).
 
+mod message;
 mod session;
 pub mod store;
+mod turns;
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    slice::Iter,
     sync::Arc,
     time::Duration,
 };
 
 use isyone_proto::{ids::TenantName, mail::CATCHER_PORT, plan::HostPlan};
-use smtp_proto::{
-    Error,
-    request::receiver::{DataReceiver, RequestReceiver},
-};
+use smtp_proto::{Error, request::receiver::RequestReceiver};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::watch,
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::session::{Envelope, MAX_MESSAGE_BYTES, NOT_KEPT, Next, Session, TOO_LARGE};
+use self::{
+    message::Message,
+    session::{Envelope, NOT_KEPT, Next, Session, TOO_LARGE, TOO_SLOW},
+    turns::Turns,
+};
 use crate::{
     base::{
         clock::now_ms,
         fsutil::{self, blocking},
         shares::Shares,
     },
-    host::{Host, ledger::InForce},
+    host::{
+        Host,
+        ledger::InForce,
+        space::{Room, Space},
+    },
     plan::mail::is_caught,
 };
 
 /// Connections at one time, and of one tenant: an Odoo's workers send one after the other each.
 const CONNECTIONS: (usize, usize) = (64, 8);
-/// Messages in memory at one time, of 12 MiB each.
-const MESSAGES: usize = 2;
+/// Messages in memory at one time, of 12 MiB each, and one of a tenant: none keeps the others from being caught.
+const MESSAGES: usize = 4;
+/// From the word that a message may come to its end.
+const MESSAGE_TIME: Duration = Duration::from_secs(60);
 /// How long a client may wait before its next byte, and for its turn with a message.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The longest conversation.
@@ -51,8 +60,6 @@ const LONGEST: Duration = Duration::from_secs(600);
 const LISTEN_RETRY: Duration = Duration::from_secs(5);
 /// Pause after an error of the machine, not the peer (too many open files).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
-/// Of a message that is too large anyway, read this much more for the sake of an answer.
-const MAX_WASTED_BYTES: usize = 4 * MAX_MESSAGE_BYTES;
 const CHUNK: usize = 16 << 10;
 
 /// Where a tenant's messages are kept.
@@ -86,7 +93,7 @@ pub async fn run(host: Arc<Host>, plans: watch::Receiver<InForce>, stop: Cancell
         host,
         plans: plans.clone(),
         places: Shares::new(CONNECTIONS.0, CONNECTIONS.1),
-        messages: Semaphore::new(MESSAGES),
+        turns: Turns::new(MESSAGES),
     });
     let following = catcher.follow(address, plans);
     stop.run_until_cancelled(following).await;
@@ -96,7 +103,7 @@ struct Catcher {
     host: Arc<Host>,
     plans: watch::Receiver<InForce>,
     places: Shares<TenantName>,
-    messages: Semaphore,
+    turns: Turns,
 }
 
 impl Catcher {
@@ -166,8 +173,11 @@ impl Catcher {
             let directory = directory(&catcher.host, &tenant);
             let talk = Talk {
                 stream,
-                messages: &catcher.messages,
+                tenant: &tenant,
+                turns: &catcher.turns,
                 directory: &directory,
+                room: Room::of,
+                message_time: MESSAGE_TIME,
             };
             match timeout(LONGEST, talk.converse()).await {
                 Ok(Ok(())) => {}
@@ -181,8 +191,12 @@ impl Catcher {
 /// One connection.
 struct Talk<'a> {
     stream: TcpStream,
-    messages: &'a Semaphore,
+    tenant: &'a TenantName,
+    turns: &'a Turns,
     directory: &'a Path,
+    /// What the disk of a place has.
+    room: fn(&Path) -> Option<Room>,
+    message_time: Duration,
 }
 
 impl Talk<'_> {
@@ -237,21 +251,44 @@ impl Talk<'_> {
         envelope: Envelope,
         heard: &[u8],
     ) -> std::io::Result<Vec<u8>> {
-        let messages = self.messages;
-        let Ok(Ok(_turn)) = timeout(PATIENCE, messages.acquire()).await else {
+        let turns = self.turns;
+        let turn = match self.has_room() {
+            true => timeout(PATIENCE, turns.take(self.tenant)).await.ok(),
+            false => None,
+        };
+        let Some(Some(_turn)) = turn else {
             self.say(NOT_KEPT).await?;
             return Ok(heard.to_vec());
         };
         self.say(go_on).await?;
-        let mut message = Message::default();
+        let (time, mut message) = (self.message_time, Message::default());
+        let Ok(read) = timeout(time, self.read_message(&mut message, heard)).await else {
+            self.say(TOO_SLOW).await?;
+            return Err(std::io::ErrorKind::TimedOut.into());
+        };
+        let rest = read?;
+        let answer = self.keep(envelope, message).await;
+        self.say(answer).await?;
+        Ok(rest)
+    }
+
+    /// Whether the disk has room for what nobody waits for: tenants' databases may be on it.
+    fn has_room(&self) -> bool {
+        let place = self.directory.parent().unwrap_or(self.directory);
+        (self.room)(place).is_none_or(|room| Space::of(room) == Space::Ample)
+    }
+
+    /// Until the message's end. Returns what came after it.
+    async fn read_message(
+        &mut self,
+        message: &mut Message,
+        heard: &[u8],
+    ) -> std::io::Result<Vec<u8>> {
         let mut chunk = heard.to_vec();
         loop {
             let mut bytes = chunk.iter();
             if message.ingest(&mut bytes)? {
-                let rest = bytes.as_slice().to_vec();
-                let answer = self.keep(envelope, message).await;
-                self.say(answer).await?;
-                return Ok(rest);
+                return Ok(bytes.as_slice().to_vec());
             }
             chunk.resize(CHUNK, 0);
             let count = self.hear(&mut chunk).await?;
@@ -281,42 +318,6 @@ impl Talk<'_> {
                 NOT_KEPT
             }
         }
-    }
-}
-
-/// A message while it is read.
-struct Message {
-    receiver: DataReceiver,
-    text: Vec<u8>,
-    wasted: usize,
-}
-
-impl Default for Message {
-    fn default() -> Self {
-        Self {
-            receiver: DataReceiver::new(),
-            text: Vec::new(),
-            wasted: 0,
-        }
-    }
-}
-
-impl Message {
-    /// Whether its end has come. Of one that is too large nothing is held, and of one without end not much is read.
-    fn ingest(&mut self, bytes: &mut Iter<'_, u8>) -> std::io::Result<bool> {
-        let is_whole = self.receiver.ingest(bytes, &mut self.text);
-        if self.text.len() > MAX_MESSAGE_BYTES || self.wasted > 0 {
-            self.wasted += self.text.len();
-            self.text = Vec::new();
-        }
-        match self.wasted > MAX_WASTED_BYTES {
-            true => Err(std::io::ErrorKind::FileTooLarge.into()),
-            false => Ok(is_whole),
-        }
-    }
-
-    fn text(self) -> Option<Vec<u8>> {
-        (self.wasted == 0).then_some(self.text)
     }
 }
 
@@ -350,18 +351,28 @@ mod tests {
 
     /// What the other side is answered, line by line, and the messages that were kept.
     async fn told(said: Vec<Vec<u8>>) -> (String, Vec<String>) {
+        told_where(said, |_| None).await
+    }
+
+    /// Likewise, on a disk of this room.
+    async fn told_where(
+        said: Vec<Vec<u8>>,
+        room: fn(&Path) -> Option<Room>,
+    ) -> (String, Vec<String>) {
         let dir = tempfile::tempdir().unwrap();
         let directory = dir.path().join(store::DIRECTORY);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let place = directory.clone();
         let server = tokio::spawn(async move {
-            let messages = Semaphore::new(1);
             let (stream, _) = listener.accept().await.unwrap();
             let talk = Talk {
                 stream,
-                messages: &messages,
+                tenant: &"alfa".parse().unwrap(),
+                turns: &Turns::new(1),
                 directory: &place,
+                room,
+                message_time: Duration::from_secs(2),
             };
             talk.converse().await
         });
@@ -415,6 +426,34 @@ mod tests {
         let (heard, kept) = told(said).await;
         assert!(
             heard.contains("552") && heard.ends_with("bye\r\n"),
+            "{heard}"
+        );
+        assert!(kept.is_empty());
+    }
+
+    /// Fails if who sends a byte now and then has its turn for as long as it likes.
+    #[tokio::test]
+    async fn a_message_that_does_not_end_is_given_up() {
+        let mut said = lines(&ENVELOPE);
+        said.push(b"Subject: endless\r\n\r\nx".to_vec());
+        let (heard, kept) = told(said).await;
+        assert!(heard.ends_with(TOO_SLOW), "{heard}");
+        assert!(kept.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_disk_with_little_room_keeps_none() {
+        let low = |_: &Path| {
+            Some(Room {
+                free: 900 << 20,
+                total: 100 << 30,
+            })
+        };
+        let mut said = lines(&ENVELOPE);
+        said.extend(lines(&["QUIT"]));
+        let (heard, kept) = told_where(said, low).await;
+        assert!(
+            heard.contains(NOT_KEPT) && heard.ends_with("bye\r\n"),
             "{heard}"
         );
         assert!(kept.is_empty());

@@ -40,6 +40,8 @@ pub(super) const GREETING: &str = "220 isyone catcher ESMTP\r\n";
 pub(super) const KEPT: &str = "250 2.0.0 kept, and not sent\r\n";
 /// After one that is too large.
 pub(super) const TOO_LARGE: &str = "552 5.3.4 larger than 12 MiB\r\n";
+/// When its end does not come.
+pub(super) const TOO_SLOW: &str = "421 4.4.2 too slow\r\n";
 /// When it cannot be kept.
 pub(super) const NOT_KEPT: &str = "452 4.3.1 it cannot be kept now\r\n";
 

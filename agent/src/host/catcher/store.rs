@@ -39,12 +39,32 @@ pub fn keep(directory: &Path, now_ms: i64, envelope: &Envelope, text: &[u8]) -> 
     let (head, to) = (&envelope.from, envelope.to.join(", "));
     let mut content = format!("{FROM}{head}\r\n{TO}{to}\r\n").into_bytes();
     content.extend_from_slice(text);
-    let free = |number: &u32| !fsutil::exists(&path(directory, &id(now_ms, *number)));
-    let number = (0..MAX_NUMBER).find(free);
-    let id = id(now_ms, number.ok_or(io::ErrorKind::AlreadyExists)?);
-    fsutil::write_atomic(&path(directory, &id), &content, 0o600, false)?;
-    tidy(directory)?;
-    Ok(id)
+    sweep(directory)?;
+    for number in 0..MAX_NUMBER {
+        let id = id(now_ms, number);
+        let path = path(directory, &id);
+        if fsutil::exists(&path) {
+            continue;
+        }
+        match fsutil::write_new(&path, &content, 0o600) {
+            // One that came meanwhile has this number.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
+            written => written?,
+        }
+        tidy(directory)?;
+        return Ok(id);
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+/// Removes what a crash has left of messages that were being written: a tenant has one at a time.
+fn sweep(directory: &Path) -> io::Result<()> {
+    for entry in fsutil::list(directory)? {
+        if fsutil::is_unfinished(&entry.name) && !entry.is_directory {
+            fsutil::remove_file(&entry.path)?;
+        }
+    }
+    Ok(())
 }
 
 fn id(now_ms: i64, number: u32) -> String {
@@ -55,7 +75,7 @@ fn path(directory: &Path, id: &str) -> std::path::PathBuf {
     directory.join(format!("{id}{ENDING}"))
 }
 
-/// Removes the oldest, until the others are neither too many nor too large; and what a crash has left.
+/// Removes the oldest, until the others are neither too many nor too large.
 fn tidy(directory: &Path) -> io::Result<()> {
     let (mut count, mut bytes) = (0, 0);
     for (id, size) in newest_first(directory)? {
@@ -189,6 +209,21 @@ mod tests {
         for bad in ["", "../x-1", "1-x", "99-0000", "-5-0000"] {
             assert!(read(&place, bad).unwrap().is_none(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_a_crash_has_left_goes_and_nothing_is_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let left = dir.path().join(".isy-AbC123");
+        std::fs::write(&left, vec![0; 1000]).unwrap();
+        let first = keep(dir.path(), 7, &envelope(), TEXT).unwrap();
+        assert!(!left.exists());
+        let path = path(dir.path(), &first);
+        let said = fsutil::write_new(&path, b"other", 0o600).unwrap_err();
+        assert_eq!(said.kind(), io::ErrorKind::AlreadyExists);
+        assert!(std::fs::read(&path).unwrap().ends_with(TEXT));
+        let names = std::fs::read_dir(dir.path()).unwrap().count();
+        assert_eq!(names, 1, "and nothing is left of that");
     }
 
     #[test]

@@ -40,6 +40,7 @@ use crate::{
     base::fsutil::blocking,
     host::{Host, ledger::InForce},
     peer::{AHEAD, CHUNK, QUEUE, Reach, Route, WORKING_EVERY, volume_to_wire},
+    plan::state::Database,
     tenant::copies::{self, Copy},
 };
 
@@ -69,7 +70,7 @@ impl Work for Fetch {
                 progress.note(self.left_behind(order, progress).await);
                 return Ok(());
             }
-            Copy::Complete(_) => {
+            Copy::Complete(_) | Copy::Followed(_) => {
                 let why = "the copy here is complete, and is never written again";
                 return Err(JobError::Never(why.to_owned()));
             }
@@ -115,7 +116,8 @@ impl Work for Fetch {
                 "the copy on host {from} has changed meanwhile"
             )));
         }
-        self.record(order, tenant).await
+        let timeline = blocking(move || Ok(copy.target.timeline())).await;
+        self.record(order, tenant, timeline.map_err(disk)?).await
     }
 }
 
@@ -215,9 +217,18 @@ impl Fetch {
     }
 
     /// The last step: from here on the copy is data, and may start.
-    async fn record(&self, order: &JobOrder, tenant: TenantPlan) -> Attempt<()> {
+    async fn record(
+        &self,
+        order: &JobOrder,
+        tenant: TenantPlan,
+        timeline: Option<u32>,
+    ) -> Attempt<()> {
         let (host, id) = (self.host.clone(), order.id);
-        let recorded = blocking(move || copies::complete(&host, &tenant, id)).await;
+        let recorded = blocking(move || {
+            let whole = Database::Ready { synced: true };
+            copies::complete_as(&host, &tenant, id, (whole, timeline))
+        });
+        let recorded = recorded.await;
         if recorded.map_err(disk)? {
             return Ok(());
         }

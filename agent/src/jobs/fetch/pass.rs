@@ -9,22 +9,32 @@ use isyone_proto::{
     pb::agent::v1::{ReadFile, ReadRequest, read_request, read_response},
     plan::{JobOrder, Role, TenantPlan},
 };
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep},
+};
 use tonic::transport::Channel;
 
 use super::{
     Attempt, Fetch, Incoming, Source, next, other_end,
     pace::{Came, Pace},
+    room::Room,
     spool,
     target::{GiveUp, Target},
     words::{again, disk, skipped, told},
 };
 use crate::{
-    base::{beneath::RelPath, fsutil::blocking},
-    jobs::Progress,
+    base::{
+        beneath::{RelPath, Root},
+        fsutil::blocking,
+    },
+    jobs::{JobError, Progress},
     peer::{AHEAD, volume_to_wire},
     tenant::copies,
 };
+
+/// Between looks at the room for what comes by itself.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// One pass over all files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +81,46 @@ impl<'a> Way<'a> {
         let mut source = Source::over(self.channel.clone(), from, self.order);
         source.is_live = is_live;
         Ok(source)
+    }
+
+    /// What the volume of its database has room for.
+    async fn room(&self, copy: u64) -> Attempt<Room> {
+        let (tenant, order) = (self.tenant()?, self.order);
+        let places = copies::places(&self.fetch.host, &order.tenant, order.uid).await;
+        let places = places
+            .map_err(again)?
+            .map_err(|why| again(format!("on this host {why}")))?;
+        let space = blocking(move || Root::open(&places.postgres)?.space()).await;
+        let (free, total) = space.map_err(disk)?;
+        Ok(Room {
+            copy,
+            here: 0,
+            size: tenant.size.disk_bytes,
+            free,
+            total,
+            reserve: self.fetch.reserve,
+        })
+    }
+
+    /// Refuses a database of so many bytes that does not fit here, before any of it comes.
+    pub(crate) async fn check_room(&self, bytes: u64) -> Attempt<()> {
+        let room = self.room(bytes).await?;
+        room.check().map_err(JobError::Never)
+    }
+
+    /// Ends when what comes by itself is more than a tenant of this size may have, or leaves too little room. `bytes`: what came so far.
+    pub(crate) async fn is_out_of_room(&self, bytes: impl Fn() -> u64) -> JobError {
+        loop {
+            sleep(LOOK).await;
+            match self.room(bytes()).await.map(|room| room.check_meanwhile()) {
+                Ok(Err(why)) => return JobError::Never(why),
+                Ok(Ok(())) => {}
+                // Whoever works in the volume hears of it as well.
+                Err(JobError::Again(why) | JobError::Never(why)) => {
+                    tracing::warn!(tenant = %self.order.tenant, "the room for its copy is not known: {why}");
+                }
+            }
+        }
     }
 
     /// Brings the files that have changed since the last time, and takes away what is gone.

@@ -39,7 +39,8 @@ impl Reserve {
         }
     }
 
-    fn of(self, total: u64) -> u64 {
+    /// Of a file system of so many bytes.
+    pub fn of(self, total: u64) -> u64 {
         (total / 100 * self.percent).clamp(self.bytes.0, self.bytes.1)
     }
 }
@@ -81,6 +82,24 @@ impl Room {
             return Err(format!(
                 "the copy needs {} MB more, and of {} MB free on this host's disk {} MB stay free; make room, or choose another host",
                 mb(needed),
+                mb(self.free),
+                mb(reserve)
+            ));
+        }
+        Ok(())
+    }
+
+    /// Why a copy must end that comes as its source sends it, so that nobody knew before how much that is.
+    pub fn check_meanwhile(&self) -> Result<(), String> {
+        let whole = Self {
+            here: self.copy,
+            ..*self
+        };
+        whole.check()?;
+        let reserve = self.reserve.of(self.total);
+        if self.free < reserve {
+            return Err(format!(
+                "of this host's disk {} MB are free while the copy comes, and {} MB stay free; make room, or choose another host",
                 mb(self.free),
                 mb(reserve)
             ));
@@ -134,5 +153,30 @@ mod tests {
             ..room
         };
         assert!(overflow.check().is_err());
+    }
+
+    #[test]
+    fn a_copy_whose_size_nobody_knew_ends_when_it_is_too_much() {
+        let gb = 1_000_000_000;
+        let room = Room {
+            copy: 4 * gb,
+            here: 0,
+            size: gb,
+            free: 6 * gb,
+            total: 100 * gb,
+            reserve: Reserve::default(),
+        };
+        assert_eq!(room.check_meanwhile(), Ok(()));
+        let more = Room {
+            copy: 4 * gb + 1,
+            ..room
+        };
+        assert!(more.check_meanwhile().is_err());
+        let full = Room {
+            free: 4 * gb,
+            ..room
+        };
+        let why = full.check_meanwhile().unwrap_err();
+        assert!(why.contains("4000 MB are free"), "{why}");
     }
 }

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     base::fsutil::blocking,
     docker::{ExecOutput, POSTGRES_USER, ROOT_USER},
-    jobs::{JobError, Progress},
+    jobs::{JobError, Progress, fetch::Way},
     peer::cluster as sql,
     plan::{
         container::{
@@ -44,6 +44,7 @@ impl Follow {
     /// Takes a base backup into the volume, and records that a standby may run on it.
     pub(super) async fn bring(
         &self,
+        way: &Way<'_>,
         tenant: &TenantPlan,
         line: &Line,
         progress: &Progress,
@@ -53,10 +54,8 @@ impl Follow {
             let why = "a stand-in image has no database to follow";
             return Err(JobError::Never(why.to_owned()));
         }
-        let there = line.cluster("postgres").await.map_err(again)?;
-        there.number(&sql::drop_slot()).await.map_err(again)?;
-        let bytes = there.number(sql::SIZE).await.map_err(again)?;
-        drop(there);
+        let bytes = fits(tenant, line, &image).await?;
+        way.check_room(bytes).await?;
         progress.begin(0, bytes);
         progress.tell("a base backup of its database");
         let docker = &self.host.docker;
@@ -64,7 +63,10 @@ impl Follow {
         // An earlier attempt's, which may still write into the volume.
         docker.remove(&spec.name).await.map_err(again)?;
         docker.create(&spec).await.map_err(again)?;
-        let taken = self.take(&spec, &image).await;
+        let taken = tokio::select! {
+            taken = self.take(&spec, &image) => taken,
+            full = way.is_out_of_room(|| shown(progress, line, bytes)) => Err(full),
+        };
         let recorded = match taken {
             Ok(()) => self.record(tenant).await,
             Err(why) => Err(why),
@@ -139,6 +141,41 @@ impl Follow {
     }
 }
 
+/// What a copy of this database will have to hold, and an end to what an earlier copy has left there. An error where none can be made.
+async fn fits(tenant: &TenantPlan, line: &Line, image: &ImageFacts) -> Attempt<u64> {
+    let own = line.cluster(&tenant.name.database()).await.map_err(again)?;
+    let unlogged = own.number(sql::UNLOGGED).await.map_err(again)?;
+    drop(own);
+    if unlogged > 0 {
+        return Err(JobError::Never(format!(
+            "{unlogged} of its tables are UNLOGGED, and would be empty in a copy that follows: move it without `--max-pause`"
+        )));
+    }
+    let there = line.cluster("postgres").await.map_err(again)?;
+    let version = there.number(sql::VERSION).await.map_err(again)?;
+    check_major(version, &image.postgres_major)?;
+    there.number(&sql::drop_slot()).await.map_err(again)?;
+    there.number(sql::SIZE).await.map_err(again)
+}
+
+/// A standby of another major version does not start. Of an image that does not say which it has nothing is known.
+fn check_major(version: u64, ours: &str) -> Attempt<()> {
+    let theirs = version / 10_000;
+    if ours.is_empty() || theirs.to_string() == ours {
+        return Ok(());
+    }
+    Err(JobError::Never(format!(
+        "its database is one of PostgreSQL {theirs}, and the image here has PostgreSQL {ours}"
+    )))
+}
+
+/// Shows what has come of so many bytes, and returns it.
+fn shown(progress: &Progress, line: &Line, bytes: u64) -> u64 {
+    let came = line.meter.bytes();
+    progress.begin(came.min(bytes), bytes);
+    came
+}
+
 fn pgdata(image: &ImageFacts) -> String {
     let known = image.pgdata.clone();
     known.unwrap_or_else(|| default_pgdata(&image.postgres_major))
@@ -166,6 +203,7 @@ fn container(tenant: &TenantPlan, line: &Line, image: &ImageFacts) -> ContainerS
         name: init_name(&tenant.name),
         image: image.id.clone(),
         command: vec!["sleep".to_owned(), LONGEST_S.to_owned()],
+        user: String::new(),
         env: BTreeMap::new(),
         labels: BTreeMap::from([
             label(LABEL_TENANT, tenant.name.to_string()),
@@ -236,6 +274,14 @@ mod tests {
         assert_eq!(of("15", None), "");
         assert_eq!(of("15", Some("/var/lib/postgresql/data/own")), "own/");
         assert_eq!(of("18", None), "18/docker/");
+    }
+
+    #[test]
+    fn a_database_of_another_major_version_is_not_followed() {
+        assert_eq!(check_major(150_004, "15"), Ok(()));
+        assert_eq!(check_major(150_004, ""), Ok(()));
+        let why = check_major(160_001, "15").unwrap_err();
+        assert!(matches!(why, JobError::Never(why) if why.contains("PostgreSQL 16,")));
     }
 
     #[test]

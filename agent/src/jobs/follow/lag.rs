@@ -35,16 +35,21 @@ impl Lag {
         self.missing = written.saturating_sub(applied);
     }
 
-    /// How far it is behind, with files as of a pass that began then.
-    pub(super) fn behind(&self, now: Instant, pass: Instant) -> Behind {
+    /// How far it is behind, with files as of a pass that began then; `None`: nobody has looked. `unseen`: it is not known how far it has
+    /// come since the last look, so that is as long ago as what it had then, at least.
+    pub(super) fn behind(&self, now: Instant, pass: Instant, unseen: bool) -> Option<Behind> {
         let ms = |since: Duration| u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-        let whole = self.seen.front().filter(|_| self.missing > 0);
-        let whole = whole.map_or(now, |(at, _)| *at);
-        Behind {
+        let (first, last) = (self.seen.front()?.0, self.seen.back()?.0);
+        let whole = match (self.missing > 0, unseen) {
+            (true, _) => first,
+            (false, true) => last,
+            (false, false) => now,
+        };
+        Some(Behind {
             bytes: self.missing,
             ms: ms(now.saturating_duration_since(whole)),
             files_ms: ms(now.saturating_duration_since(pass)),
-        }
+        })
     }
 }
 
@@ -57,8 +62,9 @@ mod tests {
         let begin = Instant::now();
         let at = |s: u64| begin + Duration::from_secs(s);
         let mut lag = Lag::default();
+        assert_eq!(lag.behind(begin, begin, false), None);
         let told = |lag: &Lag, now: u64| {
-            let behind = lag.behind(at(now), begin);
+            let behind = lag.behind(at(now), begin, false).unwrap();
             (behind.bytes, behind.ms / 1000)
         };
         lag.note(at(0), 100, 100);
@@ -71,7 +77,11 @@ mod tests {
         assert_eq!(told(&lag, 15), (50, 10));
         lag.note(at(20), 300, 300);
         assert_eq!(told(&lag, 20), (0, 0));
-        assert_eq!(lag.behind(at(20), at(7)).files_ms, 13_000);
+        assert_eq!(told(&lag, 25), (0, 0));
+        let behind = |unseen| lag.behind(at(25), at(7), unseen).unwrap();
+        assert_eq!(behind(false).files_ms, 18_000);
+        // What was written since the last look is not known.
+        assert_eq!((behind(true).bytes, behind(true).ms), (0, 5_000));
     }
 
     #[test]
@@ -84,6 +94,6 @@ mod tests {
             assert!(lag.seen.len() <= MOST);
         }
         let now = begin + Duration::from_secs(9_999);
-        assert_eq!(lag.behind(now, now).ms, 9_999_000);
+        assert_eq!(lag.behind(now, now, false).unwrap().ms, 9_999_000);
     }
 }

@@ -20,7 +20,10 @@ use tonic::transport::Channel;
 
 use super::{Attempt, again, disk};
 use crate::{
-    base::fsutil::{self, blocking},
+    base::{
+        fsutil::{self, blocking},
+        throttle::Meter,
+    },
     peer::{Of, cluster::Cluster, tunnel},
     plan::postgres,
 };
@@ -59,6 +62,8 @@ pub(super) struct Line {
     socket: PathBuf,
     /// On this machine.
     pub(super) directory: PathBuf,
+    /// What has come through it.
+    pub(super) meter: Arc<Meter>,
     _served: DropGuard,
 }
 
@@ -67,7 +72,7 @@ impl Line {
     pub(super) async fn open(
         lines: &Lines,
         tenant: &Path,
-        channel: Channel,
+        (channel, meter): (Channel, Arc<Meter>),
         of: Of,
     ) -> Attempt<Self> {
         let turn = timeout(TURN, lines.turn(&of.tenant)).await;
@@ -87,8 +92,9 @@ impl Line {
         let directory = made.await.map_err(disk)?;
         let stop = CancellationToken::new();
         let (at, ends, name) = (directory.clone(), stop.clone(), of.tenant.clone());
+        let count = meter.clone();
         tokio::spawn(async move {
-            if let Err(e) = tunnel::serve(&at, channel, of, ends).await {
+            if let Err(e) = tunnel::serve(&at, (channel, count), of, ends).await {
                 tracing::warn!(tenant = %name, "the socket of its far database is not served: {e}");
             }
             drop(turn);
@@ -96,6 +102,7 @@ impl Line {
         Ok(Self {
             socket: directory.join(tunnel::SOCKET_NAME),
             directory,
+            meter,
             _served: stop.drop_guard(),
         })
     }

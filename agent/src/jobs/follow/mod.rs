@@ -54,7 +54,9 @@ const STANDING: Duration = Duration::from_secs(60);
 /// How often it is looked how far a copy is behind.
 const MEASURED: Duration = Duration::from_secs(5);
 /// A failure that only a new copy mends.
-const LOST: &str =
+const LOST: &str = "the other host's database has thrown away log that the copy here lacks: begin the move again, or move it stopped";
+/// The same for a standby, which is made anew by itself.
+const LOST_STANDBY: &str =
     "the other host has thrown away what this copy lacks of its log: it was away for too long";
 /// What a pause takes whatever there is to copy, milliseconds: two containers stop, messages go to and fro, one starts. By hand it was
 /// 1.8 to 2.5 s with everything.
@@ -93,16 +95,24 @@ impl Work for Follow {
             uid: order.uid,
         };
         let directory = self.host.directory(&tenant);
-        let line = Line::open(&self.lines, &directory, way.channel.clone(), of.clone()).await?;
+        let line = Line::open(
+            &self.lines,
+            &directory,
+            (way.channel.clone(), progress.meter()),
+            of.clone(),
+        );
+        let line = line.await?;
         match copies::find(&self.host, &tenant).await.map_err(disk)? {
             Copy::Incoming if is_last => {
                 let why = "the tenant was stopped before its copy was here";
                 return Err(JobError::Never(why.to_owned()));
             }
-            Copy::Incoming => self.bring(&tenant, &line, progress).await?,
+            Copy::Incoming => self.bring(&way, &tenant, &line, progress).await?,
             Copy::Following => {}
-            Copy::Complete(Some(job)) if job == order.id => return Ok(()),
-            Copy::Complete(_) => {
+            Copy::Complete(Some(job)) | Copy::Followed(Some(job)) if job == order.id => {
+                return Ok(());
+            }
+            Copy::Complete(_) | Copy::Followed(_) => {
                 let why = "the copy here is complete, and is never written again";
                 return Err(JobError::Never(why.to_owned()));
             }
@@ -121,10 +131,11 @@ impl Work for Follow {
         copy.await_start().await?;
         match is_last {
             true => copy.complete(order, progress).await,
-            false => {
-                copy.check_held().await?;
-                copy.keep_up(progress, stands).await
-            }
+            false => tokio::select! {
+                kept = copy.keep_up(progress, stands) => kept,
+                // Its log is applied and goes; what it has written may only leave room enough.
+                full = way.is_out_of_room(|| 0) => Err(full),
+            },
         }
     }
 }
@@ -145,6 +156,15 @@ impl Follow {
             lines: Lines::default(),
         }
     }
+}
+
+/// Sessions with both ends, begun anew after a question that failed.
+#[derive(Default)]
+struct Sessions {
+    there: Option<Cluster>,
+    here: Option<Cluster>,
+    /// The last question failed, and that is told.
+    has_failed: bool,
 }
 
 /// A copy whose PostgreSQL follows.
@@ -189,44 +209,78 @@ impl Standby<'_> {
         }
     }
 
-    /// Whether the other host still holds what this copy lacks of its log.
-    async fn check_held(&self) -> Attempt<()> {
-        let there = self.line.cluster("postgres").await.map_err(again)?;
-        match there.number(&sql::held()).await.map_err(again)? {
-            0 => Err(JobError::Never(LOST.to_owned())),
-            _ => Ok(()),
-        }
-    }
-
-    /// Brings what changes, and tells how long the tenant would pause; until the order is another one.
+    /// Brings what changes, and tells how long the tenant would pause and how far the copy is behind; until the order is another one.
     async fn keep_up(&self, progress: &Progress, stands: bool) -> Attempt<()> {
-        let mut lag = Lag::default();
+        let (mut sessions, mut lag) = (Sessions::default(), Lag::default());
         loop {
             let (begun, passed) = (Instant::now(), self.way.pass().await?);
             if stands {
                 // From now on it takes next to nothing.
                 progress.let_others_begin();
             }
-            // Anew for each pass: what one session may read is bounded.
-            let there = self.line.cluster("postgres").await.map_err(again)?;
-            let here = self.here("postgres").await?;
-            let rest = BETWEEN.0.max(passed.took * BETWEEN.1);
-            let until = begun + if stands { rest.max(STANDING) } else { rest };
+            let rest = Instant::now() + BETWEEN.0.max(passed.took * BETWEEN.1);
+            let until = if stands {
+                rest.max(begun + STANDING)
+            } else {
+                rest
+            };
             loop {
-                let written = there.number(sql::WRITTEN).await.map_err(again)?;
-                let applied = here.number(sql::APPLIED).await.map_err(again)?;
+                match self.behind(&mut sessions, stands).await {
+                    Ok((written, applied)) => {
+                        lag.note(Instant::now(), written, applied);
+                        let missing = written.saturating_sub(applied);
+                        progress.pause(Some(estimate_ms(passed.took, missing)));
+                        if sessions.has_failed {
+                            progress.tell("");
+                        }
+                        sessions.has_failed = false;
+                    }
+                    Err(JobError::Never(why)) => return Err(JobError::Never(why)),
+                    // The standby follows on through the line, so that stays; only nobody is stopped by what is not known.
+                    Err(JobError::Again(why)) => {
+                        progress.pause(None);
+                        progress.tell(&why);
+                        sessions = Sessions {
+                            has_failed: true,
+                            ..Sessions::default()
+                        };
+                    }
+                }
                 let now = Instant::now();
-                lag.note(now, written, applied);
-                let missing = written.saturating_sub(applied);
-                progress.pause(Some(estimate_ms(passed.took, missing)));
-                progress.behind(lag.behind(now, begun));
-                sleep(until.saturating_duration_since(now).min(MEASURED)).await;
-                if Instant::now() >= until {
+                if let Some(behind) = lag.behind(now, begun, sessions.has_failed) {
+                    progress.behind(behind);
+                }
+                if now >= until {
                     break;
                 }
+                sleep((until - now).min(MEASURED)).await;
             }
-            self.check_held().await?;
         }
+    }
+
+    /// Where the other one's log ends, and how much of it the standby has applied.
+    async fn behind(&self, sessions: &mut Sessions, stands: bool) -> Attempt<(u64, u64)> {
+        let there = match sessions.there.take() {
+            Some(there) => there,
+            None => self.line.cluster("postgres").await.map_err(again)?,
+        };
+        if there.number(sql::KEPT).await.map_err(again)? == 0 {
+            let why = if stands { LOST_STANDBY } else { LOST };
+            return Err(JobError::Never(why.to_owned()));
+        }
+        let here = match sessions.here.take() {
+            Some(here) => here,
+            None => self.here("postgres").await?,
+        };
+        if here.number(sql::STREAMING).await.map_err(again)? == 0 {
+            return Err(again(
+                "the standby here does not receive the other host's log now",
+            ));
+        }
+        let written = there.number(sql::WRITTEN).await.map_err(again)?;
+        let applied = here.number(sql::APPLIED).await.map_err(again)?;
+        (sessions.there, sessions.here) = (Some(there), Some(here));
+        Ok((written, applied))
     }
 
     /// The tenant has stopped: brings the rest, compares, and records that the copy is complete.

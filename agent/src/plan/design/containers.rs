@@ -173,6 +173,7 @@ pub(super) fn postgres(plan: &TenantPlan, host: &HostFacts, images: &Images) -> 
         name: plan.name.postgres_container(),
         image: plan.postgres_image.to_string(),
         command,
+        user: String::new(),
         env: BTreeMap::from(
             [
                 ("POSTGRES_PASSWORD_FILE", render::PASSWORD_TARGET),
@@ -205,6 +206,7 @@ pub(super) fn odoo(plan: &TenantPlan, host: &HostFacts, images: &Images) -> Cont
         name: plan.name.odoo_container(),
         image: plan.odoo_image.to_string(),
         command: odoo_command(images, &[]),
+        user: String::new(),
         env: conf::environment(plan),
         labels: labels(plan, host, "odoo"),
         mounts: vec![

@@ -33,7 +33,7 @@ pub fn rekey_restored(tenant: &TenantPlan, source: &str, identity: DatabaseIdent
 }
 
 /// What a neutralised database must not have, the table that would hold it and may not be there, and the statement that counts it.
-const NEUTRAL: [(&str, &str, &str); 4] = [
+const NEUTRAL: [(&str, &str, &str); 5] = [
     (
         "it does not say that it is neutralised",
         "ir_config_parameter",
@@ -54,7 +54,15 @@ const NEUTRAL: [(&str, &str, &str); 4] = [
         "ir_cron",
         "SELECT count(*) FROM public.ir_cron WHERE active AND id NOT IN (SELECT res_id FROM public.ir_model_data WHERE model = 'ir.cron' AND name = 'autovacuum_job')",
     ),
+    (
+        NO_DUMMY,
+        "ir_mail_server",
+        "SELECT (count(*) = 0)::int FROM public.ir_mail_server WHERE active AND smtp_host = 'invalid'",
+    ),
 ];
+
+/// Counts only where its odoo.conf names a server that sends: that takes the place of one in the database.
+const NO_DUMMY: &str = "it has no server that keeps it from the one in odoo.conf";
 
 /// Looks whether a database is neutralised, as the tenant's own role: prints one number for each of what it must not have.
 pub fn count_lively(tenant: &TenantPlan) -> String {
@@ -62,7 +70,13 @@ pub fn count_lively(tenant: &TenantPlan) -> String {
         "\\connect \"{}\" odoo\n{ODOOS_TABLES}\\pset tuples_only on\n\\pset format unaligned\n",
         tenant.name.database()
     );
-    for (_, table, count) in NEUTRAL {
+    let sends = tenant.mail.as_ref().is_some_and(|m| m.relay().is_some());
+    for (what, table, count) in NEUTRAL {
+        let count = if what == NO_DUMMY && !sends {
+            "SELECT 0"
+        } else {
+            count
+        };
         sql += &format!(
             "SELECT CASE WHEN to_regclass('public.{table}') IS NULL THEN 'SELECT 0' ELSE {} END \\gexec\n",
             literal(count)
@@ -93,6 +107,7 @@ pub fn lively(printed: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use isyone_proto::mail::{Mail, MailTls, Relay, Via};
     use uuid::Uuid;
 
     use super::*;
@@ -116,17 +131,32 @@ mod tests {
 
     #[test]
     fn what_is_not_neutralised_is_named_and_what_cannot_be_told_is_not() {
-        assert_eq!(lively("0\n0\n0\n0\n"), None);
-        let left = lively("1\n2\n0\n3\n").unwrap();
+        assert_eq!(lively("0\n0\n0\n0\n0\n"), None);
+        let left = lively("1\n2\n0\n3\n0\n").unwrap();
         assert_eq!(
             left,
             "it does not say that it is neutralised, 2 mail servers that send, 3 scheduled jobs"
         );
-        for odd in ["", "0 0 0", "0 0 0 x", "0 0 0 0 0"] {
+        for odd in ["", "0 0 0 0", "0 0 0 0 x", "0 0 0 0 0 0"] {
             assert!(lively(odd).unwrap().contains("cannot be counted"), "{odd}");
         }
-        let sql = count_lively(&tenant_plan("alfa"));
-        assert_eq!(sql.matches("\\gexec").count(), 4);
+        let mut plan = tenant_plan("alfa");
+        let sql = count_lively(&plan);
+        assert_eq!(sql.matches("\\gexec").count(), 5);
         assert!(sql.contains("\\connect \"odoo_alfa\" odoo\n"));
+        // A server in odoo.conf is kept from it by a dummy only.
+        let demands = |plan: &TenantPlan| count_lively(plan).contains("AND smtp_host = ");
+        let relay = Relay {
+            host: "smtp.example.com".parse().unwrap(),
+            port: 587,
+            tls: MailTls::Starttls,
+            unverified: false,
+            user: None,
+        };
+        for (via, demanded) in [(Via::Catcher, false), (Via::Relay(relay), true)] {
+            plan.mail = Some(Mail::by(via));
+            assert_eq!(demands(&plan), demanded);
+        }
+        assert!(lively("0 0 0 0 1").unwrap().starts_with("it has no server"));
     }
 }

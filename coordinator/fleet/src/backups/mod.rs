@@ -18,8 +18,8 @@ use isyone_types::plan::UnixMs;
 pub use self::{
     policy::{Keep, Night, Policy, PolicyError, Window},
     proofs::{
-        ProofDue, ProofLimits, ProofSubject, ProofTurn, ProofWait, Provable, Prover, choose_prover,
-        no_room, proof_due, proof_turns,
+        LastProof, ProofDue, ProofLimits, ProofSubject, ProofTurn, ProofWait, Provable, Prover,
+        choose_prover, no_room, proof_due, proof_turns,
     },
     protection::{Facts, Judgement, Protection, Repository, Standing, Why},
     restore::{Candidate, NoPoint, Offer, RestorePoint, Wanted, choose},

@@ -55,6 +55,18 @@ impl Provable {
     }
 }
 
+/// The last proof of a repository that was carried out. Of what its host has said there is only the verdict: a host that has not come
+/// to the backup's own moment says none, and whoever says a wrong one would have its turn again and again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastProof {
+    /// When it was ordered.
+    pub begun_at: UnixMs,
+    /// The backup that was ordered to be proven, and its moment.
+    pub base: SnapshotName,
+    pub base_at: UnixMs,
+    pub is_restorable: bool,
+}
+
 /// What is known of one tenant's repository at one destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProofSubject {
@@ -66,8 +78,7 @@ pub struct ProofSubject {
     pub newest: Option<Provable>,
     /// Since when it could have been proven.
     pub since: Option<UnixMs>,
-    /// The last proof: when it was begun, of a backup of which moment, and whether that was restorable.
-    pub last: Option<(UnixMs, UnixMs, bool)>,
+    pub last: Option<LastProof>,
     /// An operator wants one, at once.
     pub is_asked_for: bool,
     /// Nobody proves or removes it now.
@@ -105,13 +116,12 @@ fn wanted(subject: &ProofSubject, newest: Provable, now: UnixMs) -> Option<Proof
     if subject.is_asked_for {
         return Some(ProofDue::Asked);
     }
-    if let Some((_, of, is_good)) = subject.last
-        && !is_good
-    {
-        return (newest.base_at > of).then_some(ProofDue::Anew);
+    if let Some(last) = subject.last.filter(|last| !last.is_restorable) {
+        let is_newer = newest.base != last.base && newest.base_at > last.base_at;
+        return is_newer.then_some(ProofDue::Anew);
     }
     let place = last_place(subject, now);
-    let proven = subject.last.map(|(begun, ..)| begun);
+    let proven = subject.last.map(|last| last.begun_at);
     let waits_since = proven.or(subject.since)?;
     (waits_since < place).then_some(ProofDue::Weekly(place))
 }
@@ -130,6 +140,8 @@ pub struct Prover {
     /// Of the disk of tenants' data, as last reported.
     pub free_bytes: u64,
     pub total_bytes: u64,
+    /// It is to get nothing new: it proves its own tenants' backups alone.
+    pub is_cordoned: bool,
 }
 
 impl Prover {
@@ -148,9 +160,18 @@ pub struct ProofLimits {
     pub per_destination: usize,
 }
 
-impl Default for ProofLimits {
-    fn default() -> Self {
-        Self { per_destination: 4 }
+impl ProofLimits {
+    /// The most at a destination of a small fleet, and the hosts of a larger one for which there is one more place: a week has room for
+    /// all of a fleet's tenants only if it grows with the fleet.
+    const FEW: usize = 4;
+    const HOSTS_EACH: usize = 8;
+
+    /// With so many hosts that can prove.
+    #[must_use]
+    pub fn of(provers: usize) -> Self {
+        Self {
+            per_destination: Self::FEW.max(provers / Self::HOSTS_EACH),
+        }
     }
 }
 
@@ -188,12 +209,15 @@ pub fn choose_prover(
     provers: &[Prover],
     busy: &BTreeSet<HostName>,
 ) -> Result<HostName, ProofWait> {
-    let most = provers.iter().map(Prover::room_bytes).max();
+    let takes = |prover: &&Prover| !prover.is_cordoned || prover.host == subject.home;
+    let most = { provers.iter().filter(takes) }
+        .map(Prover::room_bytes)
+        .max();
     let most = most.ok_or(ProofWait::NoHost)?;
     if most < needs {
         return Err(ProofWait::Room { needs, most });
     }
-    let fits = || provers.iter().filter(|p| p.room_bytes() >= needs);
+    let fits = || { provers.iter().filter(takes) }.filter(|p| p.room_bytes() >= needs);
     let is_free = |prover: &&Prover| !busy.contains(&prover.host);
     let home = fits().find(|p| p.host == subject.home);
     let others = || fits().filter(|p| p.host != subject.home);
@@ -263,7 +287,7 @@ pub fn no_room(wait: ProofWait) -> Option<String> {
     let mb = |bytes: u64| bytes.div_ceil(1_000_000);
     match wait {
         ProofWait::NoHost => Some(
-            "no host can prove backups now: none reports, or agents are of a version before"
+            "no host can prove backups now: none reports, agents are of a version before, or hosts are cordoned"
                 .to_owned(),
         ),
         ProofWait::Room { needs, most } => Some(format!(

@@ -1,8 +1,8 @@
-//! The commands that the Fleet accepts, and their outcomes.
+//! The commands that the Fleet accepts.
 //!
-//! Not here: how a command is carried out (the other files of this folder).
+//! Not here: what comes of one (outcome), how it is carried out (the other files of this folder).
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 use isyone_types::{
@@ -24,14 +24,12 @@ use super::{
 use crate::{
     backups::{ProofTurn, Turn},
     desired::{
-        Certificate, Host, Operator, Rate, Sealed, Tenant, Token,
+        Certificate, Rate, Sealed, Token,
         certificates::{AcmeAccount, CertificateTrouble, EdgeCertificate},
         domains::DomainTrouble,
     },
     event::EventKind,
     observed::Hello,
-    operation::Operation,
-    placement::Decision,
 };
 
 /// What a command gets from outside: time, a fresh id, and the actor.
@@ -264,6 +262,8 @@ pub enum Command {
     RepositoriesRemoved(Vec<Uuid>),
     /// These have their turn to be proven.
     OrderProofs(Vec<ProofTurn>),
+    /// These repositories can be proven from now on: the tenants' uids, and destinations.
+    ProofsBegin(Vec<(Uuid, ShortName)>),
     /// Nobody carries these proofs out any more: the tenants' uids, and theirs.
     EndProofOrders(Vec<(Uuid, Uuid)>),
     /// An operator wants the backups of these tenants to be proven now.
@@ -361,6 +361,7 @@ impl Command {
             Self::SnapshotsForgotten { .. } => "snapshots-forgotten",
             Self::RepositoriesRemoved(_) => "repositories-removed",
             Self::OrderProofs(_) => "order-proofs",
+            Self::ProofsBegin(_) => "proofs-begin",
             Self::EndProofOrders(_) => "end-proof-orders",
             Self::AskForProofs(_) => "ask-for-proofs",
             Self::BackupsJudged(_) => "backups-judged",
@@ -508,38 +509,4 @@ pub struct RenewOperator {
     /// If it is the operator's own, it stays until the operator comes with the new one: the answer goes over a connection
     /// that it holds open. If it is an admin's, all that there are are refused at once.
     pub asked_with: AskedWith,
-}
-
-/// The result of a command.
-#[derive(Debug, Clone)]
-pub enum Outcome {
-    /// Nothing to return.
-    Done,
-    /// A tenant that was placed or found.
-    Tenant {
-        /// As stored; for a dry run, as it would be.
-        tenant: Arc<Tenant>,
-        /// `None` for a dry run.
-        operation: Option<Arc<Operation>>,
-        /// Why it is placed there.
-        decision: Box<Decision>,
-        /// Whether the tenant already existed.
-        existed: bool,
-    },
-    /// A dry run that found no host.
-    NoHost(Box<Decision>),
-    /// A tenant that was changed without an operation.
-    Changed(Arc<Tenant>),
-    /// A tenant whose domains have changed, or were already as requested.
-    Domains {
-        tenant: Arc<Tenant>,
-        /// `None` when its host has nothing to do.
-        operation: Option<Arc<Operation>>,
-    },
-    /// The operation that does the work, started now or found.
-    Operation(Arc<Operation>),
-    Host(Arc<Host>),
-    Operator(Arc<Operator>),
-    /// A certificate of tenants' host names.
-    Certificate(Arc<EdgeCertificate>),
 }

@@ -15,6 +15,7 @@ mod hosts;
 mod joining;
 mod operations;
 mod operators;
+mod outcome;
 #[cfg(test)]
 mod properties;
 mod report;
@@ -41,11 +42,12 @@ use self::operators::following;
 pub use self::{
     backups::RestoreTenant,
     command::{
-        AccessChange, AddDomains, AskedWith, Command, CreateTenant, Enroll, Outcome, RenewOperator,
-        Stamp, User, Whither,
+        AccessChange, AddDomains, AskedWith, Command, CreateTenant, Enroll, RenewOperator, Stamp,
+        User, Whither,
     },
     domains::domain_refused,
     error::{ChangeError, WrongAddress},
+    outcome::Outcome,
     spec_change::{SpecChange, SpecField},
     tenants::{SetMail, SetOdoo},
 };
@@ -235,6 +237,7 @@ impl Edit<'_> {
             } => self.snapshots_forgotten(tenant, &destination, &names),
             Command::RepositoriesRemoved(tenants) => self.repositories_removed(&tenants),
             Command::OrderProofs(turns) => self.order_proofs(&turns),
+            Command::ProofsBegin(repositories) => self.proofs_begin(&repositories),
             Command::EndProofOrders(orders) => self.end_proof_orders(&orders),
             Command::AskForProofs(tenants) => self.ask_for_proofs(&tenants),
             Command::BackupsJudged(judged) => self.backups_judged(judged),

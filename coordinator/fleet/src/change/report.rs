@@ -14,9 +14,9 @@ use isyone_types::{
 
 use super::{ChangeError, Edit, Outcome, generations};
 use crate::{
-    desired::{CopyRole, Tenant, TenantBefore},
+    desired::{CopyRole, Tenant, TenantBefore, TenantCopy},
     event::EventKind,
-    observed::{DISK_KNOWN_MS, TenantObserved, Told},
+    observed::{CopyObserved, DISK_KNOWN_MS, TenantObserved, Told},
     views,
 };
 

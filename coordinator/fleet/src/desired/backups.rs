@@ -80,12 +80,19 @@ pub struct Proven {
     pub host: HostName,
     /// When it was ordered, by our own clock.
     pub begun_at: UnixMs,
+    /// The moment of the backup that was ordered to be proven, as it was known here. Records of before have none: 0.
+    #[serde(default)]
+    pub base_at: UnixMs,
     pub found: Proof,
 }
 
 /// The proofs of a repository.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proofs {
+    /// When there was first something to prove and a host that can: a repository of before there were proofs, or at a destination that
+    /// was added later, is not late on its first day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<UnixMs>,
     /// The last one that was carried out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<Box<Proven>>,
@@ -179,6 +186,8 @@ pub struct ProofOrder {
     pub destination: ShortName,
     /// The backup to begin with, and how far the log is followed.
     pub base: SnapshotName,
+    #[serde(default)]
+    pub base_at: UnixMs,
     pub to: RestoreTo,
     pub since: UnixMs,
 }

@@ -80,6 +80,13 @@ fn estimate(job: &JobReport) -> Option<u32> {
     job.pause_ms.filter(|_| job.state == JobState::Running)
 }
 
+/// Whether a move waits until less is missing of its copy than its pause allows.
+pub(super) fn is_too_far(relocation: &Relocation, job: &JobReport) -> bool {
+    let live = relocation.live.as_ref();
+    let live = live.filter(|_| relocation.stage == MoveStage::Follow);
+    live.is_some_and(|live| estimate(job).is_some_and(|ms| ms > live.max_pause_ms))
+}
+
 fn too_long(job: Option<&JobReport>, live: &Live) -> String {
     let allowed = seconds(i64::from(live.max_pause_ms));
     match job.and_then(estimate) {

@@ -27,7 +27,7 @@ use crate::planted;
 use crate::{
     desired::Tenant,
     observed::{CopyObserved, TenantObserved},
-    operation::{Operation, Procedure},
+    operation::{Operation, Procedure, Relocation},
     settings::Settings,
     state::State,
     views,
@@ -39,8 +39,10 @@ pub const ROUTE_PATIENCE_MS: i64 = 5_000;
 /// The same while the old route serves, too: an edge that is slower than that is not to find it closed.
 pub const PASSING_PATIENCE_MS: i64 = 30_000;
 /// How long whoever was held may take to come to the new host, milliseconds: the old one sends them there some at a time, by connections
-/// that the new one lets in only for as long as the move lasts.
+/// that the new one lets in only for as long as the move lasts. At least so long, and as long as they were held, for the more have come
+/// meanwhile; no longer than that.
 pub const LINGER_MS: i64 = 10_000;
+const MOST_LINGER_MS: i64 = 60_000;
 /// How long an upgrade waits for a tenant of which all is done and which does not answer, milliseconds: longer than its host awaits it (180 s)
 /// before it says that it failed.
 const UNHEALTHY_PATIENCE_MS: i64 = 240_000;
@@ -200,7 +202,19 @@ fn patience_ms(operation: &Operation) -> i64 {
 
 /// Whether somebody who was held may be on the way to the new host.
 pub fn lingers(operation: &Operation, now: UnixMs) -> bool {
-    passes_on(operation) && now.saturating_sub(operation.stage_since) < LINGER_MS
+    let Procedure::Move(Relocation {
+        live: Some(live), ..
+    }) = &operation.procedure
+    else {
+        return false;
+    };
+    let since = operation.stage_since;
+    now.saturating_sub(since) < linger_ms(live.held_at.map_or(0, |at| since.saturating_sub(at)))
+}
+
+/// How long it is waited for those who were held for so long.
+fn linger_ms(held_ms: i64) -> i64 {
+    held_ms.clamp(LINGER_MS, MOST_LINGER_MS)
 }
 
 /// Whether visitors who come by the old route are served all the same, while it waits for edges.
@@ -319,5 +333,16 @@ impl<'a> Scene<'a> {
             };
         }
         Advance::Wait(Waiting::Edges)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::linger_ms;
+
+    #[test]
+    fn who_was_held_for_long_has_long_to_come() {
+        let lingers = [-5, 0, 2_000, 30_000, 600_000].map(linger_ms);
+        assert_eq!(lingers, [10_000, 10_000, 10_000, 30_000, 60_000]);
     }
 }

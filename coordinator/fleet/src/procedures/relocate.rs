@@ -122,16 +122,19 @@ fn queue(scene: &Scene<'_>, relocation: &Relocation) -> Option<Waiting> {
 }
 
 /// Whether another move that has stopped its tenant takes a turn of this host. One that is held up by the host at its other
-/// end keeps nobody waiting here; whoever goes the same way waits for it there.
+/// end keeps nobody waiting here; whoever goes the same way waits for it there. Nor does one that waits for a quieter moment.
 fn takes_a_turn(scene: &Scene<'_>, id: &Uuid, host: &HostName) -> bool {
     let other = scene.state.fleet.operations.get(id);
     let Some(Procedure::Move(other)) = other.map(|other| &other.procedure) else {
         return false;
     };
+    let job = scene.state.observed.job(&other.to, *id);
+    if job.is_some_and(|job| live::is_too_far(other, job)) {
+        return false;
+    }
     if other.from == *host {
         return !is_silent(scene, &other.to);
     }
-    let job = scene.state.observed.job(&other.to, *id);
     let held_up = job.is_some_and(|job| job.state == JobState::Retrying);
     !held_up && !is_silent(scene, &other.from)
 }

@@ -25,7 +25,7 @@ use crate::{
     },
     liveness::HostState,
     observed::CopyObserved,
-    operation::{Operation, Procedure, Restoration, RestoreStage},
+    operation::{MoveStage, Operation, Procedure, Restoration, RestoreStage},
     settings::Settings,
     state::State,
 };
@@ -109,11 +109,17 @@ fn is_ready(state: &State, settings: &Settings, host: &HostName, now: UnixMs) ->
     able && at_work && docker_is_away(state, host).is_none()
 }
 
-/// It stops in a moment, or has just stopped: what begins now would fail.
-fn is_being_copied(state: &State, tenant: &Tenant) -> bool {
+/// It stops in a moment, or has just stopped: what begins now would fail. While a copy of one that runs is only prepared or kept up, which
+/// may last a day, it is backed up as ever; what a stop then cuts off is made again.
+pub(crate) fn is_being_copied(state: &State, tenant: &Tenant) -> bool {
     let operation = state.fleet.operations.get(&tenant.operation);
-    let moves =
-        |procedure: &Procedure| matches!(procedure, Procedure::Move(_) | Procedure::Restore(_));
+    let moves = |procedure: &Procedure| match procedure {
+        Procedure::Move(moved) if moved.live.is_some() => {
+            !matches!(moved.stage, MoveStage::Prepare | MoveStage::Follow)
+        }
+        Procedure::Move(_) | Procedure::Restore(_) => true,
+        _ => false,
+    };
     operation.is_some_and(|o| !o.is_over() && moves(&o.procedure))
 }
 

@@ -27,6 +27,8 @@ use isyone_types::{
 };
 use uuid::Uuid;
 
+#[cfg(test)]
+pub(crate) use self::backups::is_being_copied;
 use self::condition::with_full_disk;
 pub use self::{
     backups::{

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     backups::{
-        ProofSubject, Provable, Prover, Repository, Running, choose_prover, no_room,
+        LastProof, ProofSubject, Provable, Prover, Repository, Running, choose_prover, no_room,
         proofs::LATE_MS,
     },
     desired::{
@@ -45,6 +45,8 @@ pub struct ProofRota {
     pub running: Vec<Running>,
     /// Orders that nobody carries out: the tenant's uid, and theirs.
     pub dead: Vec<(Uuid, Uuid)>,
+    /// Repositories that can be proven from now on: the tenant's uid, and the destination.
+    pub anew: Vec<(Uuid, ShortName)>,
 }
 
 /// Everything that may be proven.
@@ -72,7 +74,11 @@ pub fn proof_rota(state: &State, settings: &Settings, now: UnixMs) -> ProofRota 
             continue;
         };
         for name in &policy.destinations {
-            rota.subjects.push(subject(state, tenant, of, name, now));
+            let subject = subject(state, tenant, of, name, now);
+            if subject.newest.is_some() && subject.since.is_none() && !rota.provers.is_empty() {
+                rota.anew.push((of.tenant, name.clone()));
+            }
+            rota.subjects.push(subject);
         }
     }
     rota
@@ -98,6 +104,7 @@ pub fn provers(state: &State, settings: &Settings, now: UnixMs) -> Vec<Prover> {
             host: host.name.clone(),
             free_bytes: seen.resources.disk_available_bytes,
             total_bytes: seen.resources.disk_total_bytes,
+            is_cordoned: host.cordoned,
         })
     };
     able.filter_map(prover).collect()
@@ -113,17 +120,18 @@ fn subject(
     let made = of.made.get(name);
     let proofs = made.map(|made| &made.proofs);
     let last = proofs.and_then(|proofs| proofs.last.as_ref());
-    let key = state.fleet.backup_keys.get(&of.tenant);
     let asked = of.proof_asked.as_ref();
     ProofSubject {
         tenant: of.tenant,
         home: tenant.placement.host.clone(),
         destination: name.clone(),
         newest: made.and_then(|made| newest(made, repository(state, tenant, name, now).0)),
-        since: tenant.activated_at.max(key.map(|key| key.made_at)),
-        last: last.map(|last| {
-            let found = &last.found;
-            (last.begun_at, found.base_at, found.is_restorable)
+        since: proofs.and_then(|proofs| proofs.since),
+        last: last.map(|last| LastProof {
+            begun_at: last.begun_at,
+            base: last.found.base,
+            base_at: last.base_at,
+            is_restorable: last.found.is_restorable,
         }),
         is_asked_for: asked.is_some_and(|asked| asked.left.contains(name)),
         is_free: of.proving.is_none(),
@@ -304,11 +312,10 @@ pub fn verified<'a>(
     let (Some(policy), Some(of)) = (policy, of) else {
         return Vec::new();
     };
-    let key = fleet.backup_keys.get(&tenant.uid);
-    let since = tenant.activated_at.max(key.map(|key| key.made_at));
     let one = |name: &'a ShortName| {
         let proofs = of.made.get(name).map(|made| &made.proofs);
         let good_at = proofs.and_then(|proofs| proofs.good_at);
+        let since = proofs.and_then(|proofs| proofs.since);
         let waits = good_at.max(since).filter(|_| tenant.activated_at.is_some());
         let verified = Verified {
             verdict: verdict(of.made.get(name)),

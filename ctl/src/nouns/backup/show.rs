@@ -188,9 +188,11 @@ fn verified(shown: &Protection, now_ms: i64) -> String {
 /// What a proof has found, in a line.
 pub(super) fn proof(proof: &BackupProof) -> String {
     let took = format::between(proof.begin_time.as_ref(), proof.end_time.as_ref());
+    let is_partly = proof.verdict() == ProofVerdict::Proven && !proof.left_out.is_empty();
     let mut text = format!(
-        "{} (backup {} of {}, {} tables and indexes, {} files, {} on {} in {took})",
+        "{}{} (backup {} of {}, {} tables and indexes, {} files, {} on {} in {took})",
         format::proof_verdict(proof.verdict),
+        if is_partly { " in part" } else { "" },
         short(&proof.backup_id),
         format::local(proof.backup_time.as_ref()),
         proof.relations,
@@ -344,4 +346,23 @@ pub(super) fn pruned(all: &[Pruned], dry_run: bool) -> String {
         text.push_str(&table.render());
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fails if what was looked at in part reads as if all of it was.
+    #[test]
+    fn what_was_not_looked_at_makes_it_proven_in_part() {
+        let mut shown = BackupProof {
+            verdict: ProofVerdict::Proven.into(),
+            ..BackupProof::default()
+        };
+        assert!(proof(&shown).starts_with("proven (backup"));
+        shown.left_out = vec!["tables and indexes: amcheck did not end well".into()];
+        assert!(proof(&shown).starts_with("proven in part (backup"));
+        shown.verdict = ProofVerdict::Damaged.into();
+        assert!(proof(&shown).starts_with("damaged (backup"));
+    }
 }

@@ -42,7 +42,7 @@ Examples:
 pub struct Drain {
     /// The host's name
     name: String,
-    /// Let tenants run while their data is copied, and pause for so long at most (500ms to 10m)
+    /// Let tenants run while their data is copied, and pause for so long at most (3s to 10m); while the estimate is longer, none is stopped
     #[arg(long, value_name = "TIME", value_parser = duration)]
     max_pause: Option<Duration>,
     /// Do not ask
@@ -51,6 +51,9 @@ pub struct Drain {
     #[command(flatten)]
     waiting: Waiting,
 }
+
+/// Most pages of operations under way that are read.
+const MAX_PAGES: usize = 1_000;
 
 /// What has become of a tenant.
 enum Fate {
@@ -85,6 +88,12 @@ impl Drain {
         for tenant in &tenants {
             fates.push((clean(&tenant.name), self.order(&client, tenant).await));
         }
+        for operation in self.arriving(&client).await? {
+            let tenant = clean(&operation.tenant);
+            if fates.iter().all(|(known, _)| *known != tenant) {
+                fates.push((tenant, Fate::Blocked(ARRIVES.to_owned())));
+            }
+        }
         if self.waiting.wanted() {
             for (_, fate) in &mut fates {
                 await_end(app, &client, fate).await?;
@@ -116,9 +125,37 @@ impl Drain {
             .await
     }
 
+    /// Moves that were ordered before and lead here: their tenants are not listed as the host's yet.
+    async fn arriving(&self, client: &Client) -> Result<Vec<Operation>, Failure> {
+        let (mut all, mut page_token) = (Vec::new(), String::new());
+        for _ in 0..MAX_PAGES {
+            let request = ListOperationsRequest {
+                page_size: 500,
+                page_token,
+                tenant: String::new(),
+                active_only: true,
+            };
+            let page = client
+                .read("list operations", request, |c, r| async move {
+                    c.operations().list_operations(r).await
+                })
+                .await?;
+            all.extend(page.operations);
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                break;
+            }
+        }
+        all.retain(|operation| leads_to(operation, &self.name));
+        Ok(all)
+    }
+
     /// Orders its move, or finds the one under way.
     async fn order(&self, client: &Client, tenant: &Tenant) -> Fate {
         match moving(client, &tenant.name).await {
+            Ok(Some(operation)) if leads_to(&operation, &self.name) => {
+                return Fate::Blocked(ARRIVES.to_owned());
+            }
             Ok(Some(operation)) => return Fate::Moves(Box::new(operation)),
             Ok(None) => {}
             Err(failure) => return Fate::Blocked(failure.message),
@@ -175,6 +212,14 @@ impl Drain {
     }
 }
 
+/// Why a tenant whose move here has not ended stays.
+const ARRIVES: &str = "it is just moving here: type the command again when it has";
+
+/// Whether it is a move to this host.
+fn leads_to(operation: &Operation, host: &str) -> bool {
+    operation.kind() == OperationKind::Move && operation.host == host
+}
+
 /// The move of a tenant that is under way.
 async fn moving(client: &Client, tenant: &str) -> Result<Option<Operation>, Failure> {
     let request = ListOperationsRequest {
@@ -205,4 +250,21 @@ async fn await_end(app: &App, client: &Client, fate: &mut Fate) -> Result<(), Fa
         });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_move_to_the_host_is_none_away_from_it() {
+        let to = |kind: OperationKind, host: &str| Operation {
+            kind: kind.into(),
+            host: host.to_owned(),
+            ..Operation::default()
+        };
+        assert!(leads_to(&to(OperationKind::Move, "h1"), "h1"));
+        assert!(!leads_to(&to(OperationKind::Move, "h2"), "h1"));
+        assert!(!leads_to(&to(OperationKind::Create, "h1"), "h1"));
+    }
 }

@@ -61,7 +61,7 @@ pub struct Move {
     /// Take it from this host to wherever there is most room
     #[arg(long, value_name = "HOST", conflicts_with = "to")]
     away_from: Option<String>,
-    /// Let it run while its data is copied, and pause for so long at most (500ms to 10m)
+    /// Let it run while its data is copied, and pause for so long at most (3s to 10m); it is not stopped while the estimate is longer
     #[arg(long, value_name = "TIME", value_parser = duration)]
     max_pause: Option<Duration>,
     /// Only say where it would go, and why
@@ -104,18 +104,10 @@ impl Move {
                 return Ok(Exit::Failed);
             }
         }
-        let message = MoveTenantRequest {
-            name: self.name.clone(),
-            to_host: self.to.clone().unwrap_or_default(),
-            request_id: clock::request_id(),
-            away_from_host: self.away_from.clone().unwrap_or_default(),
-            max_pause_ms: self.max_pause.map(format::milliseconds),
-            dry_run: self.dry_run,
-        };
         let operation = client
             .change(
                 &format!("move tenant `{}`", self.name),
-                message,
+                self.message(),
                 |c, r| async move { c.tenants().move_tenant(r).await },
             )
             .await?;
@@ -133,6 +125,25 @@ impl Move {
             self.tell_of_old_copy(app, &client).await;
         }
         Ok(exit)
+    }
+
+    /// What is asked for. A coordinator of before reads the host in `to_host` and nothing else, and would stop the tenant at once: who
+    /// asks for more names the host where it does not look, and is refused there.
+    fn message(&self) -> MoveTenantRequest {
+        let to = self.to.clone().unwrap_or_default();
+        let (to_host, to_host_live) = match self.dry_run || self.max_pause.is_some() {
+            true => (String::new(), to),
+            false => (to, String::new()),
+        };
+        MoveTenantRequest {
+            name: self.name.clone(),
+            to_host,
+            request_id: clock::request_id(),
+            away_from_host: self.away_from.clone().unwrap_or_default(),
+            max_pause_ms: self.max_pause.map(format::milliseconds),
+            dry_run: self.dry_run,
+            to_host_live,
+        }
     }
 
     /// Where it goes, for people.
@@ -243,7 +254,29 @@ fn downtime(bytes: Option<u64>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::downtime;
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Typed {
+        #[command(flatten)]
+        moved: Move,
+    }
+
+    fn typed(words: &[&str]) -> (String, String) {
+        let words = ["move", "alfa", "--to", "h2"].iter().chain(words);
+        let message = Typed::parse_from(words).moved.message();
+        (message.to_host, message.to_host_live)
+    }
+
+    #[test]
+    fn a_coordinator_that_knows_no_pause_and_no_rehearsal_is_told_no_host() {
+        let (host, none) = ("h2".to_owned(), String::new());
+        assert_eq!(typed(&["--yes"]), (host.clone(), none.clone()));
+        assert_eq!(typed(&["--dry-run"]), (none.clone(), host.clone()));
+        assert_eq!(typed(&["--max-pause", "5s"]), (none, host));
+    }
 
     #[test]
     fn the_time_without_service_follows_the_size() {

@@ -19,11 +19,16 @@ COUNTER = "isyone_mail"
 _MOST_BYTES = 64
 
 
+def _place(host, port):
+    """A server, by whatever way its name is written."""
+    return str(host).rstrip(".").casefold(), port
+
+
 class Told:
     """What odoo.conf says of its mail server besides Odoo's own options."""
 
     def __init__(self, host, port, tls="none", verify=True, per_day=0):
-        self.place = (host, port)
+        self.place = _place(host, port)
         self.tls = tls
         self.verify = verify
         self.per_day = per_day
@@ -92,7 +97,7 @@ class _View:
         return getattr(self._library, name)
 
     def _of(self, name, host, port, arguments, named):
-        if (host, port) != self._told.place:
+        if _place(host, port) != self._told.place:
             return getattr(self._library, name)(host, port, *arguments, **named)
         encrypted = self._told.tls == "tls" or name == "SMTP_SSL"
         if not encrypted:

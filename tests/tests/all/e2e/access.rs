@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use isyone_tests::e2e::{alone, enabled, https::Site, process::run, wait_for};
+use isyone_tests::e2e::{beside, enabled, https::Site, process::run, wait_for};
 
 const STAND_IN: &str = env!("CARGO_BIN_EXE_isyone-stand-in");
 /// Timeout, far above any normal wait.
@@ -98,7 +98,7 @@ fn the_edge_lets_in_whom_it_should_as_fast_as_it_should_and_logs_it() {
     if !enabled("the_edge_lets_in_whom_it_should_as_fast_as_it_should_and_logs_it") {
         return;
     }
-    let _alone = alone();
+    let _beside = beside();
     let dir = tempfile::tempdir().expect("a folder");
     let users = dir.path().join("dashboard.users");
     let hash = isyone_coordinator::base::secrets::edge_hash(PASSWORD).expect("a hash");

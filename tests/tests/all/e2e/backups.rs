@@ -9,7 +9,7 @@ use std::{
 };
 
 use isyone_tests::e2e::{
-    alone, binary,
+    beside, binary,
     cell::{Cell, Shape},
     enabled,
     http::get,
@@ -185,7 +185,7 @@ fn a_tenant_comes_back_as_it_was_at_a_chosen_second() {
     if !enabled(NAME) {
         return;
     }
-    let _alone = alone();
+    let _beside = beside();
     let mut cell = Cell::start(&Shape {
         hosts: 2,
         config: CONFIG,
@@ -298,7 +298,7 @@ fn a_backup_is_proven_and_a_flipped_byte_is_named() {
     if !enabled("a_backup_is_proven_and_a_flipped_byte_is_named") {
         return;
     }
-    let _alone = alone();
+    let _beside = beside();
     let mut cell = Cell::start(&Shape {
         hosts: 1,
         config: CONFIG,

@@ -3,7 +3,7 @@
 use std::{process::Command, time::Duration};
 
 use isyone_tests::e2e::{
-    alone, binary,
+    beside, binary,
     cell::{Cell, STANDIN, Shape},
     enabled,
     process::run,
@@ -17,7 +17,7 @@ fn bad_input_gets_a_clear_error_and_leaves_nothing() {
     if !enabled("bad_input_gets_a_clear_error_and_leaves_nothing") {
         return;
     }
-    let _alone = alone();
+    let _beside = beside();
     let mut cell = Cell::start(&Shape {
         edition: STANDIN,
         config: "---[plans.small]\nmemory=\"64MiB\"\ncpu=0.1\ndisk=\"16MiB\"\nworkers=0\n[plans.giant]\nmemory=\"4TiB\"\ncpu=1.0\ndisk=\"16MiB\"\nworkers=0\n",
@@ -140,12 +140,13 @@ fn tokens(cell: &Cell) {
         .as_str()
         .expect("a token")
         .to_owned();
+    let [_, enroll] = cell.coordinator_ports();
     let join = |token: &str, data: &str| {
         let mut command = Command::new(binary("isy-agent"));
         command.args([
             "join",
             "--coordinator",
-            "127.0.0.1:16444",
+            &format!("127.0.0.1:{enroll}"),
             "--name",
             data,
             "--advertise",

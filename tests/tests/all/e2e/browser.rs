@@ -3,7 +3,7 @@
 use std::{thread, time::Duration};
 
 use isyone_tests::e2e::{
-    alone, authority,
+    authority, beside,
     browser::{Browser, installed},
     cell::{Cell, Shape},
     enabled,
@@ -25,7 +25,7 @@ fn a_browser_logs_in_sees_the_apps_and_after_a_restart_sees_them_again_by_itself
     if !enabled(name) || !installed(name) {
         return;
     }
-    let _alone = alone();
+    let _beside = beside();
     let config = "---[plans.small]\nmemory = \"1GiB\"\ncpu = 1.0\ndisk = \"1GiB\"\nworkers = 2\n";
     let cell = Cell::start(&Shape {
         config,

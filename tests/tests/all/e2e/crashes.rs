@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use isyone_tests::e2e::{
-    alone,
+    beside,
     cell::{Cell, Shape},
     enabled,
     http::{get, odoo_login},
@@ -70,7 +70,7 @@ fn kill_9_of_the_agent_at_any_step_ends_in_one_running_tenant() {
     if !enabled("kill_9_of_the_agent_at_any_step_ends_in_one_running_tenant") {
         return;
     }
-    let _alone = alone();
+    let _beside = beside();
     let mut cell = Cell::start(&Shape::default());
     // The first create is a cold one; the others use the golden snapshot that it leaves.
     let plan = [
@@ -97,7 +97,7 @@ fn kill_9_of_the_coordinator_at_any_step_ends_in_one_running_tenant() {
     if !enabled("kill_9_of_the_coordinator_at_any_step_ends_in_one_running_tenant") {
         return;
     }
-    let _alone = alone();
+    let _beside = beside();
     let mut cell = Cell::start(&Shape::default());
     for (tenant, step) in [
         ("alfa", "place"),

@@ -4,7 +4,7 @@
 use std::{path::Path, time::Duration};
 
 use isyone_tests::e2e::{
-    alone,
+    beside,
     cell::{Cell, Shape},
     docker::Docker,
     enabled,
@@ -84,7 +84,7 @@ fn a_prune_takes_records_and_old_volumes_move_home() {
     if !enabled("a_prune_takes_records_and_old_volumes_move_home") {
         return;
     }
-    let _alone = alone();
+    let _beside = beside();
     let mut cell = Cell::start(&Shape {
         config: "---[plans.small]\nmemory=\"1GiB\"\ncpu=1.0\ndisk=\"1GiB\"\nworkers=0\n",
         ..Shape::default()

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use isyone_tests::e2e::{
-    alone,
-    cell::{Cell, STANDIN, Shape, hosts},
+    beside,
+    cell::{Cell, STANDIN, Shape},
     enabled,
     http::get,
     wait_for,
@@ -33,7 +33,7 @@ fn three_hosts_share_the_tenants_and_outlive_restarts() {
     if !enabled("three_hosts_share_the_tenants_and_outlive_restarts") {
         return;
     }
-    let _alone = alone();
+    let _beside = beside();
     let mut cell = Cell::start(&THREE);
     for tenant in TENANTS {
         cell.isyctl(&["tenant", "create", tenant]).ok();
@@ -141,11 +141,11 @@ fn restarts_one_by_one(cell: &mut Cell) {
 }
 
 fn restart_engine(cell: &Cell, host: &str) {
-    hosts(&["stop", host]).ok();
+    cell.on_hosts(&["stop", host]).ok();
     wait_for("the host to be seen without Docker", MINUTE, || {
         (cell.json(&["host", "show", host])["state"] == "degraded").then_some(())
     });
-    hosts(&["start", host]).ok();
+    cell.on_hosts(&["start", host]).ok();
     cell.wait_host(host, "ready");
 }
 
@@ -154,10 +154,12 @@ fn restarts_all_at_once(cell: &mut Cell) {
     cell.traefik.as_mut().expect("running").kill();
     for host in &mut cell.hosts {
         host.agent.as_mut().expect("running").kill();
-        hosts(&["stop", &host.name]).ok();
     }
     for host in &cell.hosts {
-        hosts(&["start", &host.name]).ok();
+        cell.on_hosts(&["stop", &host.name]).ok();
+    }
+    for host in &cell.hosts {
+        cell.on_hosts(&["start", &host.name]).ok();
     }
     cell.start_traefik();
     cell.start_coordinator();
@@ -178,13 +180,13 @@ fn a_partition_takes_no_route_and_ends_in_agreement() {
     if !enabled("a_partition_takes_no_route_and_ends_in_agreement") {
         return;
     }
-    let _alone = alone();
+    let _beside = beside();
     let cell = Cell::start(&THREE);
     cell.isyctl(&["tenant", "create", "alfa", "--host", "h1"])
         .ok();
     answers(&cell, "alfa");
     let before = starts(&cell);
-    hosts(&["cut", "h1"]).ok();
+    cell.on_hosts(&["cut", "h1"]).ok();
     cell.wait_host("h1", "lost");
     let shown = cell.json(&["tenant", "show", "alfa"]);
     assert_eq!(shown["phase"], "unknown", "{shown}");
@@ -196,7 +198,7 @@ fn a_partition_takes_no_route_and_ends_in_agreement() {
     // A change made in the meantime is carried out once the host is back.
     cell.isyctl(&["tenant", "suspend", "alfa", "--no-wait"])
         .ok();
-    hosts(&["heal", "h1"]).ok();
+    cell.on_hosts(&["heal", "h1"]).ok();
     cell.wait_host("h1", "ready");
     cell.wait_phase("alfa", "suspended", MINUTE);
     cell.isyctl(&["tenant", "resume", "alfa"]).ok();

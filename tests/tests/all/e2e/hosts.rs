@@ -10,8 +10,8 @@ use std::{
 };
 
 use isyone_tests::e2e::{
-    alone,
-    cell::{Cell, STANDIN, Shape, hosts},
+    beside,
+    cell::{Cell, STANDIN, Shape},
     enabled,
     process::run,
     wait_for,
@@ -63,7 +63,7 @@ fn what_is_done_to_a_host_is_noticed_said_and_mended() {
     if !enabled("what_is_done_to_a_host_is_noticed_said_and_mended") {
         return;
     }
-    let _alone = alone();
+    let _beside = beside();
     let mut cell = Cell::start(&Shape {
         edition: STANDIN,
         ..Shape::default()
@@ -274,14 +274,14 @@ fn doctors(cell: &Cell) {
         .collect();
     assert!(bad.is_empty(), "{bad:?}");
     println!("{}", cell.isyctl(&["doctor"]).stdout);
-    hosts(&["stop", &host.name]).ok();
+    cell.on_hosts(&["stop", &host.name]).ok();
     cell.wait_host(&host.name, "degraded");
     let found = cell.isyctl(&["doctor", "-o", "json"]);
     assert_eq!(found.code, 1);
     let found: serde_json::Value = serde_json::from_str(&found.stdout).expect("JSON");
     let first = found[0]["found"].as_str().unwrap_or_default();
     assert!(first.contains("Docker does not answer"), "{found}");
-    hosts(&["start", &host.name]).ok();
+    cell.on_hosts(&["start", &host.name]).ok();
     cell.wait_host(&host.name, "ready");
     cell.wait_phase("alfa", "running", 2 * MINUTE);
 }

@@ -10,7 +10,7 @@ use std::{
 
 use isyone_tests::e2e::{
     acme::Pebble,
-    alone, enabled,
+    beside, enabled,
     http::get,
     https::{Edge, Site},
     process::{run, self_signed},
@@ -61,7 +61,7 @@ fn the_coordinator_gets_certificates_renews_them_and_gives_them_to_every_edge() 
     if !enabled("the_coordinator_gets_certificates_renews_them_and_gives_them_to_every_edge") {
         return;
     }
-    let _alone = alone();
+    let _beside = beside();
     let mut site = Site::start(
         STAND_IN,
         2,
@@ -312,7 +312,7 @@ fn one_wildcard_is_for_all_tenants_and_uploaded_certificates_go_before_orders() 
     if !enabled("one_wildcard_is_for_all_tenants_and_uploaded_certificates_go_before_orders") {
         return;
     }
-    let _alone = alone();
+    let _beside = beside();
     let wildcard = |pebble: &Pebble| {
         let watched = format!(
             "[monitoring]\ncertificate_dir = \"prometheus\"\n\
@@ -405,7 +405,7 @@ fn traefik_gets_certificates_by_itself_for_one_edge() {
     if !enabled("traefik_gets_certificates_by_itself_for_one_edge") {
         return;
     }
-    let _alone = alone();
+    let _beside = beside();
     let resolver = |pebble: &Pebble| {
         format!(
             "\ncertificatesResolvers:\n  isyone:\n    acme:\n      email: ops@isy.one\n      storage: {}\n      keyType: EC256\n      \

@@ -1,10 +1,8 @@
 //! What a tenant can reach: its own database and the edge, but nothing of other tenants, its host, or the control
 //! plane.
 
-use std::process::Command;
-
 use isyone_tests::e2e::{
-    alone,
+    beside,
     cell::{Cell, Shape},
     enabled,
     process::run,
@@ -34,7 +32,7 @@ fn tenants_reach_nothing_of_each_other_or_of_the_platform() {
     if !enabled("tenants_reach_nothing_of_each_other_or_of_the_platform") {
         return;
     }
-    let _alone = alone();
+    let _beside = beside();
     let cell = Cell::start(&Shape {
         hosts: 2,
         config: "---[plans.small]\nmemory=\"1GiB\"\ncpu=1.0\ndisk=\"1GiB\"\nworkers=2\n",
@@ -63,6 +61,7 @@ fn tenants_reach_nothing_of_each_other_or_of_the_platform() {
     );
     let beta = (port("beta", "http_port"), port("beta", "websocket_port"));
     let gama = port("gama", "http_port");
+    let [grpc, enroll] = cell.coordinator_ports();
     let closed = [
         (
             "postgres_beta by its address",
@@ -93,15 +92,11 @@ fn tenants_reach_nothing_of_each_other_or_of_the_platform() {
             h1.clone(),
             "16481".to_owned(),
         ),
-        (
-            "the coordinator's gRPC",
-            "172.30.78.1".to_owned(),
-            "16443".to_owned(),
-        ),
+        ("the coordinator's gRPC", cell.gateway(), grpc.to_string()),
         (
             "the coordinator's enrolment",
-            "172.30.78.1".to_owned(),
-            "16444".to_owned(),
+            cell.gateway(),
+            enroll.to_string(),
         ),
         ("Docker over TCP", gateway, "2375".to_owned()),
         (
@@ -123,8 +118,7 @@ fn tenants_reach_nothing_of_each_other_or_of_the_platform() {
         "import socket; socket.create_connection(('{h1}', {}), 2)",
         beta.0
     );
-    let mut other = Command::new("nsenter");
-    let from_h2 = run(other.args(["--net=/run/netns/isy78-h2", "python3", "-c", &script]));
+    let from_h2 = run(cell.hosts[1].command("python3").args(["-c", &script]));
     assert_ne!(
         from_h2.code, 0,
         "a machine that is no edge reaches a tenant's port"

@@ -6,9 +6,11 @@
 use std::{process::Command, time::Duration};
 
 use isyone_tests::e2e::{
-    alone,
-    cell::{Cell, GATEWAY, Shape},
-    enabled, odoo,
+    beside,
+    cell::{Cell, Shape},
+    enabled,
+    lane::Lane,
+    odoo,
     process::{Output, run, run_with_input},
     wait_for,
 };
@@ -23,10 +25,11 @@ const PASSWORD: &str = "hunter2;#%(x)s";
 const STARTTLS: &str = "16587";
 const TLS: &str = "16465";
 
-/// Whatever a tenant sends is caught, unless it has a server of its own; the one of the test is at an address that is closed otherwise.
+/// Whatever a tenant sends is caught, unless it has a server of its own; the one of the test is at an address that is closed otherwise (that of
+/// either lane).
 const SHAPE: Shape = Shape {
     config: "---[mail]\nkind=\"catcher\"\nsender_domain=\"isy.one\"\n\
-             [network]\nmail_relays=[\"172.30.78.1:16587\", \"172.30.78.1:16465\"]\n",
+             [network]\nmail_relays=[\"172.30.78.1:16587\", \"172.30.78.1:16465\", \"172.30.79.1:16587\", \"172.30.79.1:16465\"]\n",
     ..Shape::DEFAULT
 };
 
@@ -47,7 +50,7 @@ impl Server {
         let [login, password, address, ports] = [
             format!("LOGIN={LOGIN}"),
             format!("PASSWORD={PASSWORD}"),
-            format!("ADDRESS={GATEWAY}"),
+            format!("ADDRESS={}", Lane::here().gateway()),
             format!("PORTS={STARTTLS} {TLS}"),
         ];
         let environment = ["-e", &login, "-e", &password, "-e", &address, "-e", &ports];
@@ -88,7 +91,7 @@ fn invoice(cell: &Cell, subject: &str) -> String {
     let script = format!(
         "customer = env['res.partner'].create({{'name': 'Cliente Ltda', 'email': 'cliente@example.com'}})\n\
          journal = env['account.journal'].search([('type', '=', 'sale')], limit=1)\n\
-         if 'l10n_latam_use_documents' in journal._fields: journal.l10n_latam_use_documents = False\n\
+         if 'l10n_latam_use_documents' in journal._fields and journal.l10n_latam_use_documents: journal.l10n_latam_use_documents = False\n\
          lines = [(0, 0, {{'name': 'Serviço', 'quantity': 2, 'price_unit': 100.0, 'tax_ids': [(5,)]}})]\n\
          move = env['account.move'].create({{'move_type': 'out_invoice', 'partner_id': customer.id, 'journal_id': journal.id, 'invoice_line_ids': lines}})\n\
          move.action_post()\n\
@@ -114,13 +117,14 @@ fn invoice(cell: &Cell, subject: &str) -> String {
 
 fn set(cell: &Cell, more: &[&str], password: &str) -> Output {
     let mut command = cell.isyctl_command("admin.toml");
+    let address = Lane::here().gateway();
     command.args([
         "tenant",
         "mail",
         "set",
         "books",
         "--host",
-        GATEWAY,
+        &address,
         "--sender-domain",
         "isy.one",
     ]);
@@ -136,7 +140,7 @@ fn an_invoice_is_printed_and_sent_through_a_server_of_debians_and_a_refusal_is_s
     {
         return;
     }
-    let _alone = alone();
+    let _beside = beside();
     let server = Server::start();
     let cell = Cell::start(&SHAPE);
     let options = [
@@ -215,6 +219,8 @@ fn sent_with_tls_and_login(cell: &Cell, server: &Server) {
         let said = cell.isyctl(&test).ok();
         assert!(said.contains("with TLS and login"), "{said}");
     }
+    // What was caught is listed where mail is caught, which it is again.
+    cell.isyctl(&["tenant", "mail", "clear", "books"]).ok();
     assert_eq!(caught(cell).len(), before, "none of it is caught");
 }
 
@@ -279,7 +285,7 @@ fn nobody_else_knows_the_password(cell: &Cell) {
     let inspected = docker.run(&["inspect", "odoo_books"]).ok();
     assert!(!inspected.contains(PASSWORD), "docker inspect");
     assert!(!cell.logs().contains(PASSWORD), "a log");
-    let processes = docker.run(&["top", "odoo_books", "-eo", "args"]).ok();
+    let processes = docker.run(&["top", "odoo_books", "-eo", "pid,args"]).ok();
     assert!(!processes.contains(PASSWORD), "{processes}");
     let shown = cell
         .isyctl(&["tenant", "mail", "show", "books", "-o", "json"])

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use isyone_tests::e2e::{
-    alone,
+    beside,
     cell::{Cell, Shape},
     enabled,
     http::{get, odoo_login, odoo_parameter},
@@ -27,7 +27,7 @@ fn a_tenant_from_create_to_purge() {
     if !enabled("a_tenant_from_create_to_purge") {
         return;
     }
-    let _alone = alone();
+    let _beside = beside();
     let cell = Cell::start(&Shape {
         config: "---[plans.small]\nmemory=\"1GiB\"\ncpu=1.0\ndisk=\"1GiB\"\nworkers=2\n[plans.large]\nmemory=\"2GiB\"\ncpu=2.0\ndisk=\"1GiB\"\nworkers=3\n",
         ..Shape::default()
@@ -125,7 +125,9 @@ fn the_database_is_configured(cell: &Cell) {
             &format!("select value from ir_config_parameter where key='{key}'"),
         )
     };
-    assert_eq!(parameter("web.base.url"), "http://alfa.isy.one:16080");
+    let port = cell.edge().port();
+    let address = format!("http://alfa.isy.one:{port}");
+    assert_eq!(parameter("web.base.url"), address);
     assert_eq!(parameter("web.base.url.freeze").to_lowercase(), "true");
     // 256 MiB, the limit that fits `small`, plus the form around the file.
     assert_eq!(parameter("web.max_file_upload_size"), "269484032");
@@ -181,7 +183,9 @@ fn odoo_follows_the_primary_domain(cell: &Cell) {
         })
     };
     let before = started();
-    all_say("http://alfa.isy.one:16080");
+    let port = cell.edge().port();
+    let own = format!("http://alfa.isy.one:{port}");
+    all_say(&own);
     let domain = "erp.customer.example";
     cell.isyctl(&[
         "tenant",
@@ -193,12 +197,12 @@ fn odoo_follows_the_primary_domain(cell: &Cell) {
         "--skip-dns-check",
     ])
     .ok();
-    all_say("http://erp.customer.example:16080");
+    all_say(&format!("http://erp.customer.example:{port}"));
     assert_eq!(sent_to(), None, "nobody knows yet where the domain leads");
     assert_eq!(get(cell.edge(), domain, "/web/login").status, 200);
     cell.isyctl(&["tenant", "domain", "remove", "alfa", domain])
         .ok();
-    all_say("http://alfa.isy.one:16080");
+    all_say(&own);
     assert_eq!(sent_to(), None);
     assert_eq!(started(), before, "nothing was restarted");
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use isyone_tests::e2e::{
-    alone,
+    beside,
     cell::{Cell, STANDIN, Shape},
     enabled,
     http::get,
@@ -17,7 +17,7 @@ fn one_host_carries_120_tenants() {
     if !enabled("one_host_carries_120_tenants") {
         return;
     }
-    let _alone = alone();
+    let _beside = beside();
     let mut cell = Cell::start(&Shape {
         edition: STANDIN,
         config: "---[plans.small]\nmemory=\"64MiB\"\ncpu=0.05\ndisk=\"16MiB\"\nworkers=0\n",

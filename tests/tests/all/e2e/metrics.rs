@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf, process::Command, thread, time::Duration};
 
 use isyone_tests::e2e::{
-    alone,
+    beside,
     cell::{Cell, Shape},
     enabled,
     http::get,
@@ -113,7 +113,7 @@ fn figures_are_exact_and_only_for_monitors() {
     if !enabled("figures_are_exact_and_only_for_monitors") {
         return;
     }
-    let _alone = alone();
+    let _beside = beside();
     let cell = Cell::start(&Shape {
         config: "---[plans.small]\nmemory=\"1GiB\"\ncpu=1.0\ndisk=\"1GiB\"\nworkers=2\n",
         ..Shape::default()

@@ -21,7 +21,7 @@ const AFTERWARDS: Duration = Duration::from_secs(8);
 const SHAPE: Shape = Shape {
     hosts: 2,
     config: "---[plans.small]\nmemory=\"1GiB\"\ncpu=1.0\ndisk=\"3GiB\"\nworkers=2\n\
-             [monitoring]\ncertificate_dir=\"prometheus\"\nedges=[\"127.0.0.1:16082\"]\n\
+             [monitoring]\ncertificate_dir=\"prometheus\"\nedges=[\"{edge_metrics}\"]\n\
              [probes]\ninterval=\"5s\"\ntimeout=\"4s\"\n",
     ..Shape::DEFAULT
 };
@@ -278,7 +278,7 @@ fn a_stopped_edge_is_told_alone(cell: &mut Cell, watch: &Watch) {
     fires(
         watch,
         "EdgeNotScraped",
-        &format!("instance=\"{}\"", Cell::EDGE_METRICS),
+        &format!("instance=\"{}\"", cell.edge_metrics()),
     );
     only(watch, &[pair("EdgeDown", "")]);
     // By now even a pending alert would have started.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use isyone_tests::e2e::{
-    alone,
+    beside,
     cell::{Cell, Shape},
     enabled,
     http::get,
@@ -104,7 +104,7 @@ fn a_tenant_moves_with_all_it_has() {
     if !enabled("a_tenant_moves_with_all_it_has") {
         return;
     }
-    let _alone = alone();
+    let _beside = beside();
     let mut cell = Cell::start(&Shape {
         hosts: 3,
         config: "---[plans.small]\nmemory=\"1GiB\"\ncpu=1.0\ndisk=\"1GiB\"\nworkers=0\n",

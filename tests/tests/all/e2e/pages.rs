@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use isyone_tests::e2e::{
-    alone,
-    cell::{Cell, Shape, hosts},
+    beside,
+    cell::{Cell, Shape},
     enabled,
     http::{Response, get, request},
     wait_for,
@@ -53,7 +53,7 @@ fn visitors_are_told_what_is_the_matter() {
     if !enabled("visitors_are_told_what_is_the_matter") {
         return;
     }
-    let _alone = alone();
+    let _beside = beside();
     let mut cell = Cell::start(&Shape {
         config: "---[plans.small]\nmemory=\"1GiB\"\ncpu=1.0\ndisk=\"1GiB\"\n\
                  [plans.sleepy]\nmemory=\"1GiB\"\ncpu=1.0\ndisk=\"1GiB\"\nsleep_after=\"1m\"\n",
@@ -215,7 +215,7 @@ fn asleep(cell: &mut Cell) {
 }
 
 fn the_host_is_gone(cell: &Cell) {
-    hosts(&["cut", "h1"]).ok();
+    cell.on_hosts(&["cut", "h1"]).ok();
     // An edge's connection to the host that was used a moment ago is used again, and nobody says that it is dead.
     std::thread::sleep(Duration::from_secs(3));
     // The host sends nothing back, not even a refusal: visitors must not wait for it.
@@ -228,7 +228,7 @@ fn the_host_is_gone(cell: &Cell) {
         begin.elapsed()
     );
     shows(cell, "alfa", "We cannot reach the server of this system");
-    hosts(&["heal", "h1"]).ok();
+    cell.on_hosts(&["heal", "h1"]).ok();
     cell.wait_host("h1", "ready");
     odoo_answers(cell, "alfa");
     assert!(

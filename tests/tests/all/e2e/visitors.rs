@@ -4,7 +4,7 @@
 use std::{thread, time::Duration};
 
 use isyone_tests::e2e::{
-    alone,
+    beside,
     cell::{Cell, Shape},
     enabled,
     odoo::{User, notify_admin},
@@ -27,7 +27,7 @@ fn a_websocket_stays_and_brings_messages_and_a_gibibyte_passes() {
     if !enabled("a_websocket_stays_and_brings_messages_and_a_gibibyte_passes") {
         return;
     }
-    let _alone = alone();
+    let _beside = beside();
     // Like the plan `standard` by default, but with less disk.
     let config = "---[plans.small]\nmemory = \"2GiB\"\ncpu = 1.0\ndisk = \"3GiB\"\nworkers = 2\n";
     let cell = Cell::start(&Shape {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use isyone_fleet::operation::{MoveStage, Stage};
 use isyone_tests::e2e::{
-    alone,
+    beside,
     cell::{Cell, Shape},
     enabled,
     http::get,
@@ -90,7 +90,7 @@ fn whoever_is_killed_at_whatever_stage_of_a_move_it_ends() {
     if std::env::var_os("ISYONE_LONG").is_none() {
         return println!("{NAME}: only in the long form");
     }
-    let _alone = alone();
+    let _beside = beside();
     let mut cell = Cell::start(&Shape {
         hosts: 2,
         config: "---[plans.small]\nmemory=\"1GiB\"\ncpu=1.0\ndisk=\"1GiB\"\nworkers=0\n",

@@ -10,7 +10,7 @@ use std::{
 };
 
 use isyone_tests::e2e::{
-    alone,
+    beside,
     cell::{Cell, Shape},
     enabled,
     http::get,
@@ -43,7 +43,7 @@ fn what_was_asked_for_is_there_or_the_create_says_what_is_not() {
     if !enabled("what_was_asked_for_is_there_or_the_create_says_what_is_not") {
         return;
     }
-    let _alone = alone();
+    let _beside = beside();
     let cell = Cell::start(&Shape::default());
     values_that_only_look_right(&cell);
     a_misspelt_module(&cell);

@@ -7,6 +7,7 @@ use std::{
     cmp::Ordering,
     fs::File,
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
+    ops::RangeInclusive,
     os::fd::OwnedFd,
     sync::{
         Arc,
@@ -27,12 +28,18 @@ use super::{
 use crate::{
     base::beneath::{self, Found, Kind, Limits, RelPath, Root, set_meta},
     peer::{CHUNK, LIMITS},
+    plan::standby::{CONTROL_FILE, control_timeline},
     tenant::copies::Places,
 };
 
 /// After this many bytes what was written goes to disk: gigabytes that wait in memory stall every neighbour when they
 /// are flushed at once.
 const FLUSH_EVERY: u64 = 32 << 20;
+
+/// Bytes of a control file that are looked at.
+const CONTROL_START: u64 = 64;
+/// Versions of PostgreSQL whose images have a directory for each.
+const MAJORS: RangeInclusive<u32> = 18..=40;
 
 /// Both volumes, held against other jobs; of a copy that is kept up with one that runs, Odoo's alone.
 pub(super) struct Target {
@@ -146,6 +153,21 @@ impl Target {
         let odoo = self.odoo.space()?;
         let postgres = self.postgres.as_ref().map(Root::space).transpose()?;
         Ok(postgres.map_or(odoo, |space| space.min(odoo)))
+    }
+
+    /// The timeline of the database that has come, as far as its control file says. Those of [`MAJORS`] may lie in a directory of theirs.
+    pub(super) fn timeline(&self) -> Option<u32> {
+        let nested = MAJORS.map(|major| format!("{major}/docker/{CONTROL_FILE}"));
+        let read = |path: String| {
+            let path = RelPath::parse(path.as_bytes()).ok()?;
+            let (file, _) = self.postgres.as_ref()?.file(&path).ok()?;
+            let mut bytes = Vec::new();
+            file.take(CONTROL_START).read_to_end(&mut bytes).ok()?;
+            control_timeline(&bytes)
+        };
+        std::iter::once(CONTROL_FILE.to_owned())
+            .chain(nested)
+            .find_map(read)
     }
 
     /// Removes what the list does not name, makes its directories, and looks at what is here of its files. The list and
@@ -305,7 +327,8 @@ impl Preparing<'_> {
             }
         }
         let directory = self.next.as_ref().is_some_and(|next| next.size.is_none());
-        if self.is_unchanged(found) {
+        if let Some(size) = self.unchanged(found) {
+            self.here = self.here.saturating_add(size);
             return self.step();
         }
         match found.kind {
@@ -322,14 +345,14 @@ impl Preparing<'_> {
         }
     }
 
-    /// Whether the next entry is a file that came before and has the size and time that it had: while its source runs that must do, as
-    /// nobody could look into all files while a tenant waits. What a file's name stands for, Odoo never changes.
-    fn is_unchanged(&self, found: &Found) -> bool {
+    /// The bytes of the next entry if it is a file that came before and has the size and time that it had: while its source runs that
+    /// must do, as nobody could look into all files while a tenant waits. What a file's name stands for, Odoo never changes.
+    fn unchanged(&self, found: &Found) -> Option<u64> {
         let (Kind::File { size, linked }, Some(next)) = (&found.kind, &self.next) else {
-            return false;
+            return None;
         };
         let is_quick = self.target.postgres.is_none() && !linked;
-        is_quick && next.size == Some(*size) && next.meta == found.meta
+        (is_quick && next.size == Some(*size) && next.meta == found.meta).then_some(*size)
     }
 
     /// Deals with the next entry, of which so many bytes are here.

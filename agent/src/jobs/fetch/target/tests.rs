@@ -8,7 +8,11 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::jobs::fetch::manifest::Builder;
 
-fn manifest(files: &[(&str, u64)]) -> Manifest {
+fn manifest(of_database: &[(&str, u64)]) -> Manifest {
+    files(PeerVolume::Postgres, of_database)
+}
+
+fn files(of: PeerVolume, files: &[(&str, u64)]) -> Manifest {
     let mut list = spool::Writer::new(&std::env::temp_dir()).unwrap();
     let mut builder = Builder::default();
     let mut add = |volume: PeerVolume, path: &str, size: Option<u64>| {
@@ -27,10 +31,18 @@ fn manifest(files: &[(&str, u64)]) -> Manifest {
     };
     add(PeerVolume::Postgres, "", None);
     add(PeerVolume::Postgres, "base", None);
-    for (path, size) in files {
-        add(PeerVolume::Postgres, path, Some(*size));
+    let all = |add: &mut dyn FnMut(PeerVolume, &str, Option<u64>)| {
+        for (path, size) in files {
+            add(of, path, Some(*size));
+        }
+    };
+    if of == PeerVolume::Postgres {
+        all(&mut add);
     }
     add(PeerVolume::Odoo, "", None);
+    if of == PeerVolume::Odoo {
+        all(&mut add);
+    }
     Manifest {
         facts: builder.finish().unwrap(),
         list: list.finish().unwrap(),
@@ -125,6 +137,35 @@ fn a_target_that_is_not_empty_becomes_what_the_list_says_and_no_link_leads_out()
     assert_eq!(fs::read(outside.join("b")).unwrap(), b"not ours");
     assert_eq!(fs::read(outside.join("kept")).unwrap(), b"k");
     assert_eq!(offsets(&target.prepare(&list).unwrap()), [3; 5]);
+}
+
+/// The second pass over a tenant that runs: what is not looked into again is here all the same.
+#[test]
+fn files_that_have_not_changed_count_as_here() {
+    let site = Site::new();
+    let list = files(PeerVolume::Odoo, &[("a", 3), ("b", 4)]);
+    let target = Target::open_beside(&site.places).unwrap();
+    let asks = target.prepare(&list).unwrap();
+    assert_eq!((asks.list.count, asks.here), (2, 0));
+    let pieces = vec![data("one"), digest("one"), data("four"), digest("four")];
+    target.write(&asks, &mut sent(pieces)).unwrap();
+    let asks = target.prepare(&list).unwrap();
+    assert_eq!((asks.list.count, asks.here), (0, 7));
+}
+
+/// A restore in its place must not begin one again that its log has had before the move.
+#[test]
+fn the_timeline_of_what_came_is_known() {
+    for at in ["", "18/docker/"] {
+        let site = Site::new();
+        let target = Target::open(&site.places).unwrap();
+        assert_eq!(target.timeline(), None);
+        let mut control = [0u8; 80];
+        control[48] = 4;
+        fs::create_dir_all(site.at(&format!("{at}global"))).unwrap();
+        fs::write(site.at(&format!("{at}global/pg_control")), control).unwrap();
+        assert_eq!(target.timeline(), Some(4));
+    }
 }
 
 /// Written in place, its other name, which may be listed too, would change as well.

@@ -35,11 +35,21 @@ fn provable(at: i64) -> Provable {
     }
 }
 
+fn proven(begun_at: i64, of: Provable, is_restorable: bool) -> Option<LastProof> {
+    Some(LastProof {
+        begun_at,
+        base: of.base,
+        base_at: of.base_at,
+        is_restorable,
+    })
+}
+
 fn prover(number: usize, free: u64) -> Prover {
     Prover {
         host: host(number),
         free_bytes: free * GB,
         total_bytes: 100 * GB,
+        is_cordoned: false,
     }
 }
 
@@ -48,7 +58,7 @@ fn prover(number: usize, free: u64) -> Prover {
 fn each_is_proven_once_a_week_one_at_a_time_on_a_host_and_spread() {
     let mut subjects: Vec<ProofSubject> = (0..200).map(subject).collect();
     for subject in &mut subjects {
-        subject.last = Some((T0 - 8 * DAY, T0 - 8 * DAY, true));
+        subject.last = proven(T0 - 8 * DAY, provable(T0 - 8 * DAY), true);
     }
     let provers = [0, 1, 2].map(|n| prover(n, 50));
     let mut running: Vec<(i64, Running)> = Vec::new();
@@ -58,7 +68,7 @@ fn each_is_proven_once_a_week_one_at_a_time_on_a_host_and_spread() {
         let now = T0 + step * 10 * MINUTE;
         running.retain(|(until, _)| *until > now);
         let busy: Vec<Running> = running.iter().map(|(_, job)| job.clone()).collect();
-        let limits = ProofLimits::default();
+        let limits = ProofLimits::of(3);
         let (begun, _) = proof_turns(subjects.iter(), &provers, &busy, limits, now);
         for turn in begun {
             assert!(busy.iter().all(|job| job.host != turn.host));
@@ -66,7 +76,7 @@ fn each_is_proven_once_a_week_one_at_a_time_on_a_host_and_spread() {
                 .iter_mut()
                 .find(|s| s.tenant == turn.tenant)
                 .unwrap();
-            own.last = Some((now, turn.of.base_at, true));
+            own.last = proven(now, turn.of, true);
             own.newest = Some(provable(now));
             if step >= 7 * 24 * 6 {
                 *by_day.entry((now - T0) / DAY).or_default() += 1;
@@ -96,7 +106,7 @@ fn each_is_proven_once_a_week_one_at_a_time_on_a_host_and_spread() {
 #[test]
 fn who_asks_comes_first_and_what_is_damaged_again_with_the_next_backup() {
     let mut damaged = subject(1);
-    damaged.last = Some((T0 + HOUR, T0, false));
+    damaged.last = proven(T0 + HOUR, provable(T0), false);
     for days in 0..20 {
         assert_eq!(
             proof_due(&damaged, T0 + days * DAY),
@@ -104,15 +114,19 @@ fn who_asks_comes_first_and_what_is_damaged_again_with_the_next_backup() {
             "the same backup"
         );
     }
-    damaged.newest = Some(provable(T0 + DAY));
+    let mut same = provable(T0 + DAY);
+    damaged.newest = Some(same);
+    assert_eq!(proof_due(&damaged, T0 + DAY), None, "the same, said anew");
+    same.base = SnapshotName([2; 32]);
+    damaged.newest = Some(same);
     assert_eq!(proof_due(&damaged, T0 + DAY), Some(ProofDue::Anew));
     let mut asked = subject(4); // of the same host
     asked.is_asked_for = true;
-    asked.last = Some((T0, T0, true));
+    asked.last = proven(T0, provable(T0), true);
     assert_eq!(proof_due(&asked, T0 + 1), Some(ProofDue::Asked));
     let all = [damaged, asked];
     let provers = [prover(1, 50)];
-    let (begun, waiting) = proof_turns(all.iter(), &provers, &[], ProofLimits::default(), T0 + DAY);
+    let (begun, waiting) = proof_turns(all.iter(), &provers, &[], ProofLimits::of(3), T0 + DAY);
     assert_eq!(begun[0].tenant, tenant(4));
     assert_eq!(waiting[0].1, ProofWait::Hosts);
     let mut empty = subject(3);
@@ -185,4 +199,49 @@ fn nothing_is_proven_where_there_is_no_room_and_that_is_said_in_numbers() {
     let nobody = chosen(GB, &[], &[]).unwrap_err();
     assert!(no_room(nobody).unwrap().contains("no host can prove"));
     assert_eq!(provable(T0).needs_bytes(), GB + GB / 4 + (1 << 30));
+}
+
+/// Fails if a large fleet does not come round in a week because of the number of proofs at one destination.
+#[test]
+fn a_larger_fleet_proves_more_at_a_time_at_one_destination() {
+    let places = |provers| ProofLimits::of(provers).per_destination;
+    assert_eq!([0, 1, 39, 40, 100].map(places), [4, 4, 4, 5, 12]);
+    let subjects: Vec<ProofSubject> = (0..100).map(subject).collect();
+    let provers: Vec<Prover> = (0..100).map(|number| prover(number, 50)).collect();
+    let elsewhere: Vec<ProofSubject> = subjects
+        .into_iter()
+        .enumerate()
+        .map(|(number, subject)| ProofSubject {
+            home: host(number),
+            ..subject
+        })
+        .collect();
+    let limits = ProofLimits::of(provers.len());
+    let (begun, _) = proof_turns(elsewhere.iter(), &provers, &[], limits, T0);
+    assert_eq!(begun.len(), 12);
+}
+
+/// Fails if a host that is being emptied gets others' backups to prove.
+#[test]
+fn who_is_cordoned_proves_its_own_alone() {
+    let mut provers = [prover(0, 90), prover(1, 50), prover(2, 60)];
+    let cordon = |provers: &mut [Prover], number: usize| provers[number].is_cordoned = true;
+    let chosen = |failures, provers: &[Prover]| {
+        let subject = ProofSubject {
+            failures,
+            ..subject(1)
+        };
+        choose_prover(&subject, GB, provers, &BTreeSet::new())
+    };
+    cordon(&mut provers, 0);
+    assert_eq!(
+        chosen(1, &provers),
+        Ok(host(2)),
+        "not the one with most room"
+    );
+    cordon(&mut provers, 1);
+    assert_eq!(chosen(0, &provers), Ok(host(1)), "its own");
+    cordon(&mut provers, 2);
+    assert_eq!(chosen(1, &provers), Ok(host(1)), "there is no other");
+    assert_eq!(chosen(0, &provers[..1]), Err(ProofWait::NoHost));
 }

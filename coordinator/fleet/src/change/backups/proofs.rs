@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use isyone_types::{
     backup::Fault,
-    ids::{HostName, TenantName},
+    ids::{HostName, ShortName, TenantName},
     proof::Proof,
     report::{JobReport, JobState},
 };
@@ -63,6 +63,7 @@ impl Edit<'_> {
             host: turn.host.clone(),
             destination: turn.destination.clone(),
             base: turn.of.base,
+            base_at: turn.of.base_at,
             to: turn.of.to,
             since: self.stamp.now,
         };
@@ -71,6 +72,28 @@ impl Edit<'_> {
             ..(*of).clone()
         });
         self.touch_host(&turn.host);
+    }
+
+    /// Remembers since when repositories can be proven, once for each.
+    pub(in crate::change) fn proofs_begin(
+        &mut self,
+        repositories: &[(Uuid, ShortName)],
+    ) -> Result<Outcome, ChangeError> {
+        for (tenant, destination) in repositories {
+            let Some(of) = self.state.fleet.backups.get(tenant).cloned() else {
+                continue;
+            };
+            let mut of = (*of).clone();
+            // One of which nothing is known any more gets no record by this.
+            let Some(made) = of.made.get_mut(destination) else {
+                continue;
+            };
+            if made.proofs.since.is_none() {
+                made.proofs.since = Some(self.stamp.now);
+                self.put_backups(of);
+            }
+        }
+        Ok(Outcome::Done)
     }
 
     /// Ends orders that nobody carries out any more.
@@ -202,6 +225,7 @@ fn proven(made: &mut Made, order: &ProofOrder, found: &Proof, now: i64) {
     proofs.last = Some(Box::new(Proven {
         host: order.host.clone(),
         begun_at: order.since,
+        base_at: order.base_at,
         found: found.clone(),
     }));
 }

@@ -208,11 +208,11 @@ fn lost(from: &HostName, silent_ms: i64, job: Option<&JobReport>) -> String {
             "Host {from} was last heard {silent} s ago; how far the standby was behind it is not known any more"
         ),
         Some(behind) => format!(
-            "Host {from} was last heard {silent} s ago. When the standby last looked, {} bytes of the log were missing, the oldest of them \
-             written {}.{} s before; what was written after that last look is lost, too. Files are as of {} s before it",
-            behind.bytes,
+            "Host {from} was last heard {silent} s ago. When its standby's host last reported, that had all of the log of {}.{} s before ({} \
+             bytes more were known to be written), and files of {} s before; what was written later is lost",
             behind.ms / 1000,
             behind.ms % 1000 / 100,
+            behind.bytes,
             behind.files_ms / 1000
         ),
     }

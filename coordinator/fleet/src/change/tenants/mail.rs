@@ -44,6 +44,9 @@ impl Edit<'_> {
             return Ok(Outcome::Operation(operation));
         }
         let mut tenant = self.living(&name)?;
+        if mail.is_some() {
+            self.check_sets_mail(&tenant)?;
+        }
         if let Some((was, now)) = secrets {
             // Sealed anew meanwhile, by another key or with another password: theirs must not be undone.
             if tenant.secrets != was {
@@ -93,12 +96,14 @@ impl Edit<'_> {
 mod tests {
     use isyone_types::{
         mail::{Relay, Via},
+        odoo::OdooSettings,
         plan::TenantSecrets,
     };
 
     use super::*;
     use crate::{
-        change::Command,
+        change::{Command, SetOdoo},
+        observed::Hello,
         settings::ConfiguredMail,
         testing::{Bench, name, resources},
         views::SettingSource,
@@ -190,6 +195,48 @@ mod tests {
         assert!(said.to_string().contains("587"), "{said}");
         bench.settings.network.mail_relays = vec!["host:25".parse().unwrap()];
         set(&mut bench, Some(at("host", 25)), &was.0).unwrap();
+    }
+
+    /// Fails if an operator is told that it is done where nothing will be.
+    #[test]
+    fn what_its_hosts_agent_is_too_old_for_is_refused() {
+        let mut bench = Bench::default();
+        let h1 = bench.host("h1", resources(8, 32, 100));
+        bench.create("alfa", "small").unwrap();
+        let alfa: TenantName = name("alfa");
+        let report = bench.converged(&alfa);
+        bench.report(&h1, resources(8, 32, 100), vec![report]);
+        let was = bench.state.fleet.tenants[&alfa].secrets.clone();
+        for (sets_mail, refused) in [(false, true), (true, false)] {
+            let hello = Hello {
+                agent_version: "0.9.1".to_owned(),
+                sets_mail,
+                ..Hello::default()
+            };
+            let accepted_generation = bench.state.fleet.hosts[&h1].plan_generation;
+            let greet = Command::Greet {
+                host: h1.clone(),
+                hello,
+                accepted_generation,
+            };
+            bench.apply(greet).unwrap();
+            let mut said = set(&mut bench, Some(Mail::by(Via::Catcher)), &was.0).err();
+            if refused {
+                let mut odoo = OdooSettings::default();
+                odoo.set("log_level".parse().unwrap(), "warn").unwrap();
+                let asked = Command::SetOdoo(Box::new(SetOdoo {
+                    name: alfa.clone(),
+                    set: odoo,
+                    unset: Vec::new(),
+                    request_id: None,
+                }));
+                let also = bench.apply(asked).unwrap_err().to_string();
+                assert!(also.contains("upgrade isy-agent"), "{also}");
+                let said = said.take().unwrap().to_string();
+                assert!(said.contains("h1") && said.contains("0.9.1"), "{said}");
+            }
+            assert!(said.is_none());
+        }
     }
 
     /// Fails if hosts are not told when only a password in the configuration is another.

@@ -67,6 +67,23 @@ impl Edit<'_> {
         }
     }
 
+    /// Refuses settings of mail and of Odoo where they would be agreed to and nothing done: its host's agent is of before them. One that
+    /// has not said hello since the coordinator started is believed.
+    pub(super) fn check_sets_mail(&self, tenant: &Tenant) -> Result<(), ChangeError> {
+        let host = &tenant.placement.host;
+        let Some(seen) = self.state.observed.hosts.get(host) else {
+            return Ok(());
+        };
+        let (version, able) = (&seen.hello.agent_version, seen.hello.sets_mail);
+        if able || version.is_empty() {
+            return Ok(());
+        }
+        let problem = format!(
+            "is on host {host}, whose agent is of version {version}, which does nothing of that: upgrade isy-agent there, then set it"
+        );
+        Err(wrong_state(&tenant.name, problem))
+    }
+
     /// Refuses a larger size unless the tenant's host has room for the difference.
     pub(super) fn check_growth(&self, tenant: &Tenant, size: Size) -> Result<(), ChangeError> {
         let more = Size {

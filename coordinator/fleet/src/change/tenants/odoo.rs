@@ -39,6 +39,9 @@ impl Edit<'_> {
             return Ok(Outcome::Operation(operation));
         }
         let mut tenant = self.living(&name)?;
+        if !set.is_empty() {
+            self.check_sets_mail(&tenant)?;
+        }
         let mut said = Vec::new();
         for gone in unset {
             if !tenant.odoo.remove(gone) {

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use isyone_types::{
     ids::TenantName,
+    mail::{Mail, Via},
     plan::{Before, Lifecycle},
     report::Stuck,
 };
@@ -260,7 +261,8 @@ impl Edit<'_> {
         })
     }
 
-    /// The new tenant, which does not run before it is filled. Whatever leads to the other one does not lead to it.
+    /// The new tenant, which does not run before it is filled. Whatever leads to the other one does not lead to it, and from one that is
+    /// neutralised no mail leads to anybody: who may archive the dummy that Odoo puts in its servers' place gets no relay by that.
     fn filled_later(
         &self,
         source: &Tenant,
@@ -283,6 +285,7 @@ impl Edit<'_> {
         Tenant {
             halted: true,
             from_backup: Some(self.stamp.id),
+            mail: (!asked.live).then(|| Box::new(Mail::by(Via::Catcher))),
             ..self.fresh(create, place)
         }
     }

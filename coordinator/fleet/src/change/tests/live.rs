@@ -18,8 +18,12 @@ use crate::change::Whither;
 const ALLOWED_MS: u32 = 5_000;
 
 fn order(to: Whither) -> Command {
+    order_of("alfa", to)
+}
+
+fn order_of(tenant: &str, to: Whither) -> Command {
     Command::MoveTenant {
-        name: name("alfa"),
+        name: name(tenant),
         to,
         max_pause_ms: Some(ALLOWED_MS),
         request_id: None,
@@ -218,6 +222,47 @@ fn it_is_cancelled_at_any_stage_before_the_fence_and_nobody_is_held_any_more() {
         bench.settle();
         assert_eq!(ended(&bench, id).0, OperationState::Cancelled);
     }
+}
+
+/// It may be a day until their pauses are short enough.
+#[test]
+fn moves_that_wait_for_a_quieter_moment_keep_nobody_waiting() {
+    let (mut bench, ..) = settled();
+    for tenant in ["beta", "gama"] {
+        bench.create(tenant, "small").unwrap();
+    }
+    bench.settle();
+    let [h2, h3, h4] = ["h2", "h3", "h4"].map(|host| bench.host(host, resources(8, 32, 100)));
+    let tenants = [("alfa", &h2), ("beta", &h3), ("gama", &h4)];
+    let ids = tenants.map(|(tenant, to)| start(&mut bench, order_of(tenant, to.clone().into())));
+    bench.settle();
+    let words = |bench: &Bench| ids.map(|id| word(bench, id));
+    assert_eq!(words(&bench), ["follow", "follow", "prepare"]);
+    job_with(
+        &mut bench,
+        &h2,
+        ids[0],
+        JobState::Running,
+        Some(ALLOWED_MS + 1),
+    );
+    bench.apply(Command::Tick).unwrap();
+    assert_eq!(words(&bench), ["follow", "follow", "follow"]);
+    job_with(&mut bench, &h2, ids[0], JobState::Running, Some(ALLOWED_MS));
+    assert_eq!(word(&bench, ids[0]), "stop");
+}
+
+/// Keeping a copy up may last a day: what only follows is backed up meanwhile; what stops is not.
+#[test]
+fn a_tenant_is_due_for_backups_while_its_copy_is_kept_up_and_not_while_it_is_stopped() {
+    let (mut bench, id, _, h2, alfa) = following();
+    let copied = |bench: &Bench| {
+        let tenant = &bench.state.fleet.tenants[&alfa];
+        views::is_being_copied(&bench.state, tenant)
+    };
+    assert!(!copied(&bench));
+    job_with(&mut bench, &h2, id, JobState::Running, Some(900));
+    assert_eq!(word(&bench, id), "stop");
+    assert!(copied(&bench));
 }
 
 /// Whoever cancels a move at its end, or moves the tenant on, leaves nobody held.

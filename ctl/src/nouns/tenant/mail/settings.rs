@@ -26,7 +26,7 @@ use crate::{
 #[command(after_help = "\
 The settings are the tenant's own, in place of its plan's and the fleet's ([mail] of the coordinator's configuration), and
 replaced as a whole. What its administrator sets in Odoo (Settings, Technical, Outgoing Mail Servers) comes before them.
-The password is asked for, and stays when server and login stay. Odoo is restarted.
+The password is asked for, and stays when server, port, login and encryption stay. Odoo is restarted.
 
 Examples:
   isyctl tenant mail set alfa --host smtp.example.com --user apikey --sender-domain example.com
@@ -62,7 +62,7 @@ pub struct Set {
     /// Read the password from standard input, without asking
     #[arg(long, requires = "user", conflicts_with = "keep_password")]
     password_stdin: bool,
-    /// The password stays; server and login must, too
+    /// The password stays; server, port, login and encryption must, too
     #[arg(long, requires = "user")]
     keep_password: bool,
     /// What nobody in particular sends is from NAME@ this domain

@@ -142,6 +142,7 @@ impl Agent {
             plan_generation: self.held.0,
             plan_digest: self.held.1.clone(),
             hosts_sha256: self.fleet.hosts.sha256().to_owned(),
+            sets_mail: true,
             ..Hello::default()
         };
         outbox

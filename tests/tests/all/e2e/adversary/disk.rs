@@ -9,7 +9,7 @@ use std::{
 };
 
 use isyone_tests::e2e::{
-    alone,
+    beside,
     cell::{Cell, Shape},
     enabled,
     http::{Response, get, request},
@@ -113,7 +113,7 @@ fn who_fills_his_disk_is_stopped_and_comes_back_and_his_neighbour_notices_nothin
     if !enabled("who_fills_his_disk_is_stopped_and_comes_back_and_his_neighbour_notices_nothing") {
         return;
     }
-    let _alone = alone();
+    let _beside = beside();
     let cell = Cell::start(&Shape {
         config: PLANS,
         ..Shape::default()
@@ -407,7 +407,7 @@ fn a_file_system_with_quotas_refuses_what_is_beyond_the_plan() {
         println!("{NAME}: not run, there is no mkfs.btrfs (`cargo xtask setup` installs it)");
         return;
     }
-    let _alone = alone();
+    let _beside = beside();
     let dir = tempfile::tempdir().expect("a folder");
     let mounted = Loop::mount(dir.path());
     let mut cell = Cell::start(&Shape {

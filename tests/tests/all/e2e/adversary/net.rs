@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use isyone_tests::e2e::{
     alone,
-    cell::{Cell, GATEWAY, STANDIN, Shape},
+    cell::{Cell, STANDIN, Shape},
     enabled,
     process::{Daemon, run},
     wait_for,
@@ -206,13 +206,14 @@ fn a_tenants_network_stays_within_its_plan() {
 fn what_is_closed(net: &Net) {
     assert!(net.opens("alfa", PUBLIC, PORT), "the test's own internet");
     let h2 = net.cell.hosts[1].address.clone();
+    let [grpc, _] = net.cell.coordinator_ports();
     for (what, address, port) in [
         ("a private network", PRIVATE, PORT),
         ("another host", h2.as_str(), PORT),
         ("Azure's metadata service", METADATA[0], 80),
         ("Alibaba's metadata service", METADATA[1], 80),
         ("somebody's mail server", PUBLIC, 25),
-        ("the coordinator's machine", GATEWAY, 16_443),
+        ("the coordinator's machine", &net.cell.gateway(), grpc),
     ] {
         assert!(!net.opens("alfa", address, port), "alfa reaches {what}");
     }

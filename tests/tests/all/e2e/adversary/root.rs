@@ -6,7 +6,7 @@
 use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf, time::Duration};
 
 use isyone_tests::e2e::{
-    alone,
+    beside,
     cell::{Cell, Shape},
     enabled, wait_for,
 };
@@ -20,7 +20,7 @@ fn root_follows_nothing_that_was_laid_out_and_is_nobody_in_a_container() {
     if !enabled("root_follows_nothing_that_was_laid_out_and_is_nobody_in_a_container") {
         return;
     }
-    let _alone = alone();
+    let _beside = beside();
     let cell = Cell::start(&Shape {
         config: "---[plans.small]\nmemory=\"1GiB\"\ncpu=1.0\ndisk=\"1GiB\"\nworkers=0\n[plans.large]\nmemory=\"1GiB\"\ncpu=1.0\ndisk=\"1GiB\"\nworkers=2\n",
         ..Shape::default()

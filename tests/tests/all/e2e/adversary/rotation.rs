@@ -5,7 +5,7 @@
 use std::{path::PathBuf, process::Command, time::Duration};
 
 use isyone_tests::e2e::{
-    alone, binary,
+    beside, binary,
     cell::{Cell, STANDIN, Shape},
     enabled,
     process::{Output, run},
@@ -60,7 +60,7 @@ fn ca_and_sealing_key_are_replaced_under_real_hosts_and_tenants() {
     if !enabled("ca_and_sealing_key_are_replaced_under_real_hosts_and_tenants") {
         return;
     }
-    let _alone = alone();
+    let _beside = beside();
     let mut cell = Cell::start(&THREE);
     for tenant in TENANTS {
         cell.isyctl(&["tenant", "create", tenant]).ok();

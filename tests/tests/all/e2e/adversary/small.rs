@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use isyone_tests::e2e::{
-    alone,
+    beside,
     cell::{Cell, Shape},
     enabled, wait_for,
 };
@@ -38,7 +38,7 @@ fn the_superuser_runs_nothing_that_a_tenant_laid_out_and_nobody_else_enters_its_
     ) {
         return;
     }
-    let _alone = alone();
+    let _beside = beside();
     let cell = Cell::start(&Shape {
         config: "---[plans.small]\nmemory=\"1GiB\"\ncpu=1.0\ndisk=\"1GiB\"\nworkers=0\n",
         ..Shape::default()

@@ -38,6 +38,7 @@ pub(super) fn greet(bench: &mut Bench, host: &HostName, makes_backups: bool) {
     let hello = Hello {
         makes_backups,
         proves_backups: makes_backups,
+        sets_mail: true,
         peer_port: Some(7483),
         ..Hello::default()
     };

@@ -1,5 +1,7 @@
 //! Proofs as stored: ordered where there is room, ended by what a host has found, and by its silence.
 
+use std::sync::Arc;
+
 use isyone_types::{
     backup::RestoreTo,
     plan::JobOrder,
@@ -9,6 +11,7 @@ use isyone_types::{
 use super::*;
 use crate::{
     backups::{ProofLimits, ProofTurn, proof_turns, proofs::LATE_MS},
+    desired::backups::SnapshotMade,
     views::Verdict,
 };
 
@@ -17,8 +20,9 @@ fn proofs(bench: &mut Bench) -> Vec<ProofTurn> {
     let settings = bench.settings.clone();
     let rota = views::proof_rota(&bench.state, &settings, bench.now);
     bench.apply(Command::EndProofOrders(rota.dead)).unwrap();
+    bench.apply(Command::ProofsBegin(rota.anew)).unwrap();
     let subjects = rota.subjects.iter();
-    let limits = ProofLimits::default();
+    let limits = ProofLimits::of(rota.provers.len());
     let (begun, _) = proof_turns(subjects, &rota.provers, &rota.running, limits, bench.now);
     bench.apply(Command::OrderProofs(begun.clone())).unwrap();
     begun
@@ -199,6 +203,63 @@ fn a_damage_is_told_named_and_makes_the_tenant_unprotected_until_the_next_backup
     );
     assert_ne!(standing(&bench), Standing::NotProtected);
     assert_eq!(verdict_of(&bench, &alfa).verdict, Verdict::Incomplete);
+}
+
+/// Fails if turns go by what the host says of the backup's moment: where the damage is met while it is fetched, it says none.
+#[test]
+fn a_damage_that_is_met_while_it_is_fetched_is_not_proven_again_before_the_next_backup() {
+    let (mut bench, host, alfa) = with_a_backup();
+    ask(&mut bench, &alfa);
+    proofs(&mut bench);
+    let (order, _) = verifying(&bench, &host).remove(0);
+    let mut damaged = found(bench.now, &["content cannot be read"], false);
+    damaged.base_at = 0;
+    report(
+        &mut bench,
+        &host,
+        vec![ended(order.id, Some(damaged))],
+        None,
+    );
+    for _ in 0..14 {
+        bench.now += 12 * HOUR;
+        report(&mut bench, &host, Vec::new(), None);
+        assert_eq!(proofs(&mut bench), [], "it is the same backup");
+    }
+    let mut of = of(&bench, &alfa);
+    let known = of.made["main"].snapshots[0].clone();
+    of.made.get_mut("main").unwrap().remember(SnapshotMade {
+        name: SnapshotName([2; 32]),
+        at: bench.now,
+        ended_at: bench.now,
+        ..known
+    });
+    let uid = of.tenant;
+    bench.state.fleet.backups.insert(uid, Arc::new(of));
+    assert_eq!(proofs(&mut bench).len(), 1);
+}
+
+/// Fails if a fleet that has made backups for long is late with all proofs on the day it learns to prove.
+#[test]
+fn nobody_is_late_before_there_was_time_to_prove() {
+    let (mut bench, host, alfa) = with_a_backup();
+    bench.now += 2 * LATE_MS;
+    greet(&mut bench, &host, false);
+    report(&mut bench, &host, Vec::new(), None);
+    assert_eq!(proofs(&mut bench), []);
+    assert!(!verdict_of(&bench, &alfa).is_late, "no host can");
+    greet(&mut bench, &host, true);
+    report(&mut bench, &host, Vec::new(), None);
+    assert_eq!(proofs(&mut bench), [], "its place in the week comes");
+    let begun = bench.now;
+    assert!(!verdict_of(&bench, &alfa).is_late);
+    bench.now += LATE_MS;
+    report(&mut bench, &host, Vec::new(), None);
+    assert_eq!(proofs(&mut bench).len(), 1);
+    assert_eq!(of(&bench, &alfa).made["main"].proofs.since, Some(begun));
+    assert!(!verdict_of(&bench, &alfa).is_late);
+    bench.now += 1;
+    assert!(verdict_of(&bench, &alfa).is_late);
+    assert_eq!(restart(&bench).fleet, bench.state.fleet);
 }
 
 #[test]

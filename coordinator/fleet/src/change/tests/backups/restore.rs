@@ -2,6 +2,7 @@
 
 use isyone_types::{
     backup::RestoreTo,
+    mail::Via,
     plan::{Before, DesiredState, Seed},
     report::{HostCondition, Stuck, TenantProgress},
 };
@@ -106,6 +107,21 @@ fn it_is_filled_before_it_runs_and_only_its_host_may_read_meanwhile() {
     assert_eq!(bench.state.fleet.tenants[&beta].activated_at, Some(now));
     // And the tenant that was backed up is as it was.
     assert_eq!(bench.state.fleet.tenants[&alfa].desired, Lifecycle::Running);
+}
+
+/// Fails if a copy for tests has the fleet's relay and its password.
+#[test]
+fn what_a_neutralised_copy_sends_is_caught() {
+    for (live, via) in [(false, Some(Via::Catcher)), (true, None)] {
+        let (mut bench, h2, _) = to_restore();
+        let mut wanted = order(&mut bench, Wanted::Latest);
+        wanted.live = live;
+        ask(&mut bench, wanted).unwrap();
+        let plan = plan_of(&bench, &h2);
+        let beta = plan.tenants.iter().find(|t| t.name == name("beta"));
+        let mail = beta.unwrap().mail.clone();
+        assert_eq!(mail.map(|mail| mail.via), via, "live: {live}");
+    }
 }
 
 #[test]
