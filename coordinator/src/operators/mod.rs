@@ -17,6 +17,7 @@ mod hosts;
 mod mail;
 mod moving;
 mod operations;
+mod outcomes;
 mod page;
 mod renewals;
 mod spec;

@@ -21,7 +21,7 @@ use isyone_proto::{
 use tonic::Status;
 use uuid::Uuid;
 
-use super::{Api, now, tenant_name, tenants::unexpected};
+use super::{Api, now, request_id, tenant_name, tenants::unexpected};
 use crate::{wire::status, writer::SubmitError};
 
 /// What an `AddStandbyRequest` asks for.
@@ -34,6 +34,15 @@ pub(super) fn add(asked: &v1::AddStandbyRequest) -> Result<Command, FieldError> 
         name: tenant_name(&asked.name)?,
         on: parse_optional("on_host", &asked.on_host)?,
         apart: parse_optional("apart", &asked.apart)?,
+    })
+}
+
+/// What a `FailOverTenantRequest` asks for.
+pub(super) fn fail_over(asked: v1::FailOverTenantRequest) -> Result<Command, FieldError> {
+    Ok(Command::FailOver {
+        name: tenant_name(&asked.name)?,
+        is_down: asked.is_down,
+        request_id: request_id(asked.request_id)?,
     })
 }
 

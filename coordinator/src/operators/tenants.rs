@@ -3,12 +3,11 @@
 //! Not here: its streaming calls (exec), who gets in at the edge (tenant_access), what any change means
 //! (isyone_fleet::change).
 
-use std::{collections::BTreeMap, ops::Bound};
+use std::ops::Bound;
 
 use isyone_fleet::{
     change::{ChangeError, Command, CreateTenant, Outcome, SetOdoo, Stamp},
     desired::Tenant,
-    placement::{self, Decision, Request as PlacementRequest},
     state::State,
     views,
 };
@@ -35,38 +34,6 @@ use crate::{
 const MAX_SCAN: usize = 20_000;
 
 impl Api {
-    pub(super) async fn operation(
-        &self,
-        actor: String,
-        command: Command,
-    ) -> Result<Response<v1::Operation>, Status> {
-        match self
-            .parts
-            .handle
-            .submit(actor, command)
-            .await
-            .map_err(status::submit)?
-        {
-            Outcome::Operation(operation) => Ok(Response::new(
-                self.shown_operation(&self.state(), &operation),
-            )),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    /// Carries out what changes a tenant without an operation.
-    async fn changed(
-        &self,
-        actor: String,
-        command: Command,
-    ) -> Result<Response<v1::Tenant>, Status> {
-        let submitted = self.parts.handle.submit(actor, command).await;
-        match submitted.map_err(status::submit)? {
-            Outcome::Changed(tenant) => Ok(Response::new(self.shown(&self.state(), &tenant))),
-            other => Err(unexpected(&other)),
-        }
-    }
-
     pub(super) fn tenant<'a>(
         &self,
         state: &'a State,
@@ -234,7 +201,7 @@ impl TenantService for Api {
         let name = tenant_name(&request.get_ref().name)?;
         let state = self.state();
         let tenant = self.tenant(&state, &name)?;
-        let decision = today(&state, self.parts.handle.settings(), tenant);
+        let decision = spec::today(&state, self.parts.handle.settings(), tenant);
         let mut table = shown::placement(&name, &decision, Some(&tenant.placement.reason));
         // Show where the tenant is, not where it would go today: that is the table's first row.
         table.host = tenant.placement.host.to_string();
@@ -383,9 +350,7 @@ impl TenantService for Api {
     ) -> Result<Response<v1::Operation>, Status> {
         let actor = caller(&request)?.to_string();
         let asked = request.into_inner();
-        let (name, request_id) = (tenant_name(&asked.name)?, request_id(asked.request_id)?);
-        self.operation(actor, Command::UndeleteTenant { name, request_id })
-            .await
+        self.undelete(actor, &asked.name, asked.request_id).await
     }
 
     async fn move_tenant(
@@ -401,7 +366,7 @@ impl TenantService for Api {
         request: Request<v1::AddStandbyRequest>,
     ) -> Result<Response<v1::Tenant>, Status> {
         let actor = caller(&request)?.to_string();
-        let command = standbys::add(&request.into_inner())?;
+        let command = standbys::add(request.get_ref())?;
         self.changed(actor, command).await
     }
 
@@ -410,12 +375,7 @@ impl TenantService for Api {
         request: Request<v1::FailOverTenantRequest>,
     ) -> Result<Response<v1::Operation>, Status> {
         let actor = caller(&request)?.to_string();
-        let asked = request.into_inner();
-        let command = Command::FailOver {
-            name: tenant_name(&asked.name)?,
-            is_down: asked.is_down,
-            request_id: request_id(asked.request_id)?,
-        };
+        let command = standbys::fail_over(request.into_inner())?;
         self.operation(actor, command).await
     }
 
@@ -435,9 +395,7 @@ impl TenantService for Api {
     ) -> Result<Response<v1::Operation>, Status> {
         let actor = caller(&request)?.to_string();
         let asked = request.into_inner();
-        let (name, request_id) = (tenant_name(&asked.name)?, request_id(asked.request_id)?);
-        self.operation(actor, Command::UndeleteTenant { name, request_id })
-            .await
+        self.undelete(actor, &asked.name, asked.request_id).await
     }
 
     async fn get_access(
@@ -515,15 +473,4 @@ impl TenantService for Api {
             .await
             .map(Response::new)
     }
-}
-
-/// Every host's score for this tenant now, with its own place counted as taken.
-fn today(state: &State, settings: &isyone_fleet::settings::Settings, tenant: &Tenant) -> Decision {
-    let labels: &BTreeMap<_, _> = &tenant.spec.host_labels;
-    let request = PlacementRequest {
-        size: tenant.size,
-        host: tenant.spec.host.as_ref(),
-        labels,
-    };
-    placement::explain(state.placement_inputs(settings), request, now())
 }

@@ -164,8 +164,8 @@ impl Simulation {
         settings.sleep_after_ms.insert(name("small"), 20_000);
         if shape.standbys {
             // Short, so that hosts are lost within a run.
-            settings.liveness.suspect_ms = 6_000;
-            settings.liveness.lost_ms = 12_000;
+            settings.liveness.suspect_ms = 15_000;
+            settings.liveness.lost_ms = 20_000;
         }
         Self {
             rng: StdRng::seed_from_u64(seed),

@@ -90,7 +90,7 @@ impl Simulation {
         let off = self.hosts.values().find(|host| host.off);
         if let Some(host) = off.map(|host| host.name.clone()) {
             // Long enough to be lost, as often as not.
-            if self.rng.random_ratio(1, 3) {
+            if self.rng.random_ratio(1, 6) {
                 self.power_on(&host);
             }
             return;

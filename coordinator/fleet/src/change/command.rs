@@ -2,8 +2,6 @@
 //!
 //! Not here: what comes of one (outcome), how it is carried out (the other files of this folder).
 
-use std::{collections::BTreeMap, net::IpAddr};
-
 use ipnet::IpNet;
 use isyone_types::{
     backup::SnapshotName,
@@ -12,12 +10,13 @@ use isyone_types::{
     ids::{HostName, ShortName, TenantName},
     plan::UnixMs,
     report::HostReport,
-    spec::{Domain, ImageRef, LabelKey, LabelValue, Size, TenantSpec},
+    spec::{Domain, ImageRef, LabelKey, Size, TenantSpec},
 };
 use uuid::Uuid;
 
 use super::{
     backups::{AskForBackup, JudgedBackups, NewKey, RestoreTenant},
+    certified::{Enroll, RenewOperator},
     reseal::Resealed,
     tenants::{SetMail, SetOdoo},
 };
@@ -474,39 +473,4 @@ pub struct AddDomains {
     /// DNS was just checked, and all of them lead to the edges.
     pub checked: bool,
     pub request_id: Option<String>,
-}
-
-/// What an agent presents in [`Command::Enroll`].
-#[derive(Debug, Clone)]
-pub struct Enroll {
-    /// Public half of the token.
-    pub token_id: String,
-    /// SHA-256 of the secret half, hex.
-    pub secret_hash: String,
-    /// The requested host name.
-    pub host: HostName,
-    /// The host's uid if it is new.
-    pub uid: Uuid,
-    /// Where edges reach the host.
-    pub advertise: IpAddr,
-    /// Where the request came from.
-    pub from: IpAddr,
-    /// `advertise` leads to the coordinator itself: its certificate carries it, or this machine has it.
-    pub is_ours: bool,
-    /// The agent's own labels; the token's take precedence.
-    pub labels: BTreeMap<LabelKey, LabelValue>,
-    /// Already signed, but handed out only if this command succeeds.
-    pub certificate: Certificate,
-}
-
-/// Arguments of [`Command::RenewOperator`].
-#[derive(Debug, Clone)]
-pub struct RenewOperator {
-    pub name: ShortName,
-    /// The role in the new certificate.
-    pub role: OperatorRole,
-    pub certificate: Certificate,
-    /// If it is the operator's own, it stays until the operator comes with the new one: the answer goes over a connection
-    /// that it holds open. If it is an admin's, all that there are are refused at once.
-    pub asked_with: AskedWith,
 }

@@ -7,6 +7,7 @@
 pub mod access;
 pub mod backups;
 pub mod certificates;
+mod certified;
 mod command;
 mod domains;
 mod error;
@@ -41,10 +42,8 @@ pub(crate) use self::operations::Ask;
 use self::operators::following;
 pub use self::{
     backups::RestoreTenant,
-    command::{
-        AccessChange, AddDomains, AskedWith, Command, CreateTenant, Enroll, RenewOperator, Stamp,
-        User, Whither,
-    },
+    certified::{Enroll, RenewOperator},
+    command::{AccessChange, AddDomains, AskedWith, Command, CreateTenant, Stamp, User, Whither},
     domains::domain_refused,
     error::{ChangeError, WrongAddress},
     outcome::Outcome,
