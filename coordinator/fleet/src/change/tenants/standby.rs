@@ -230,7 +230,9 @@ impl Edit<'_> {
         let job = self.state.observed.job(&host, standby.job);
         let failed = job.filter(|job| job.state == JobState::Failed);
         let let_go = standby.anew && self.has_let_go(tenant, &host);
-        let armed = standby.armed || self.is_seen_well(tenant);
+        // Only the plan of one that runs says that it asks first.
+        let runs = tenant.desired == Lifecycle::Running && !tenant.halted;
+        let armed = standby.armed || runs && self.is_seen_well(tenant);
         let source = procedures::peer_address(self.state, &tenant.placement.host);
         let is_due = self.stamp.now >= place.at.saturating_add(ANEW_MS);
         let mut next = standby.clone();
