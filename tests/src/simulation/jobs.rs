@@ -157,7 +157,11 @@ impl Simulation {
 
     fn one_job_step(&mut self, host: &HostName, job: SimJob) -> bool {
         let before = job.clone();
-        let full = self.shape.fault_permille > 0 && !self.healing && self.rng.random_ratio(1, 60);
+        // One that is kept up for good has many more steps, and is not made anew within a run.
+        let stands = matches!(job.order.work, JobWork::Follow { standing: true, .. });
+        let one_in = if stands { 3_000 } else { 60 };
+        let full =
+            self.shape.fault_permille > 0 && !self.healing && self.rng.random_ratio(1, one_in);
         let next = if full {
             SimJob {
                 state: JobState::Failed,
