@@ -72,6 +72,7 @@ async fn run(data: &Path, plan: &Path, go_on: bool) -> anyhow::Result<()> {
     let (_plans, receiver) = watch::channel(InForce {
         plan: Some(Arc::new(plan)),
         stale: Vec::new(),
+        unasked: false,
     });
     let stop = CancellationToken::new();
     let begin = std::time::Instant::now();

@@ -231,6 +231,8 @@ pub trait Docker: Send + Sync + 'static {
     async fn remove(&self, name: &str) -> Result<()>;
     /// Changes limits of a running container.
     async fn update(&self, name: &str, limits: &Limits) -> Result<()>;
+    /// Changes whether the engine starts a container that it finds stopped when it starts itself, or that ends.
+    async fn update_restart(&self, name: &str, restart: bool) -> Result<()>;
     /// The network of this name, if there is one.
     async fn network(&self, name: &str) -> Result<Option<Network>>;
     async fn create_network(

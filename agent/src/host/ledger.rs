@@ -14,7 +14,7 @@ use isyone_proto::{echo::echo, generation::Generation, ids::TenantName, plan::Ho
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::departed::Departed;
+use super::{answered::Answered, departed::Departed};
 use crate::{
     base::fsutil,
     plan::held::{Held, PlanRefused},
@@ -41,6 +41,8 @@ pub struct InForce {
     pub plan: Option<Arc<HostPlan>>,
     /// Names of tenants whose copy here is stale.
     pub stale: Vec<TenantName>,
+    /// Since the machine started, the coordinator has not said that it is the one that holds.
+    pub unasked: bool,
 }
 
 /// The file, as it is read.
@@ -69,6 +71,7 @@ pub struct Ledger {
     path: PathBuf,
     held: Held,
     departed: Departed,
+    answered: Answered,
 }
 
 impl Ledger {
@@ -84,6 +87,7 @@ impl Ledger {
                 ..Held::default()
             },
             departed,
+            answered: Answered::open(path),
         };
         let bytes = match fsutil::read(path) {
             Ok(bytes) => bytes,
@@ -146,7 +150,18 @@ impl Ledger {
         InForce {
             plan: Some(Arc::new(plan.clone())),
             stale,
+            unasked: !self.answered.is_set(),
         }
+    }
+
+    /// The coordinator says that its plan for this host is that generation. `Ok(true)`: that is news, and what asks first may start.
+    pub fn answered(&mut self, generation: Generation) -> Result<bool, LedgerError> {
+        if self.answered.is_set() || self.held.plan.is_none() || self.generation() < generation {
+            return Ok(false);
+        }
+        let set = self.answered.set();
+        set.map_err(|e| LedgerError::Io(self.path.clone(), e))?;
+        Ok(true)
     }
 
     /// Checks and stores a plan. `Ok(false)`: the same plan as before, nothing to do.
@@ -263,6 +278,23 @@ mod tests {
             plan.digest(),
             "and it is the same plan still"
         );
+    }
+
+    #[test]
+    fn a_plan_holds_once_the_coordinator_says_so_of_it_or_an_older_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut ledger, _) = open(&dir);
+        let generation = |number| Generation::new(0, number);
+        assert!(!ledger.answered(generation(0)).unwrap(), "there is none");
+        ledger
+            .accept(host_plan(5, vec![tenant_plan("alfa")]))
+            .unwrap();
+        assert!(ledger.in_force().unasked);
+        assert!(!ledger.answered(generation(6)).unwrap(), "it has another");
+        assert!(ledger.in_force().unasked);
+        assert!(ledger.answered(generation(5)).unwrap());
+        assert!(!ledger.answered(generation(5)).unwrap(), "no news");
+        assert!(!ledger.in_force().unasked && !open(&dir).0.in_force().unasked);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 pub mod addon;
 pub mod addresses;
+mod answered;
 pub mod answers;
 pub mod board;
 pub mod catcher;

@@ -207,12 +207,12 @@ impl Task {
         progress.restore(self.record.bytes_done, self.record.bytes_total);
         let most = self.work.most_attempts(&self.record.order);
         loop {
-            let turn = self.turn().await;
+            progress.hold(self.turn().await);
             self.tell(JobState::Running, "");
             tracing::info!(job = %id, tenant = %self.record.order.tenant, "begun");
             let attempt = self.work.attempt(&self.record.order, &progress);
             let outcome = AssertUnwindSafe(attempt).catch_unwind().await;
-            drop(turn);
+            progress.let_others_begin();
             (self.record.bytes_done, self.record.bytes_total) = progress.bytes();
             let ended = progress.take_ended();
             self.record.backup = ended.backup.map(Box::new);

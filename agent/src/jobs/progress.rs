@@ -8,7 +8,9 @@ use std::sync::{
 use isyone_proto::{
     backup::{BackupMade, Fault},
     proof::Proof,
+    report::Behind,
 };
+use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
 use crate::{
@@ -32,6 +34,8 @@ pub struct Progress {
     done: AtomicU64,
     total: AtomicU64,
     note: Mutex<String>,
+    /// Its turn among the host's jobs, while it has one.
+    turn: Mutex<Option<OwnedSemaphorePermit>>,
     ended: Mutex<Ended>,
 }
 
@@ -45,6 +49,7 @@ impl Progress {
             done: AtomicU64::new(0),
             total: AtomicU64::new(0),
             note: Mutex::default(),
+            turn: Mutex::default(),
             ended: Mutex::default(),
         }
     }
@@ -92,6 +97,20 @@ impl Progress {
     /// How long the tenant would pause if its copy took over now, milliseconds; `None`: it is not that far.
     pub fn pause(&self, pause_ms: Option<u32>) {
         self.host.board.set_job_pause(self.id, pause_ms);
+    }
+
+    /// How far its copy is behind.
+    pub fn behind(&self, behind: Behind) {
+        self.host.board.set_job_behind(self.id, Some(behind));
+    }
+
+    pub(super) fn hold(&self, turn: Option<OwnedSemaphorePermit>) {
+        *self.turn.lock().unwrap_or_else(PoisonError::into_inner) = turn;
+    }
+
+    /// What is left to do takes little, and may take for ever: others need not wait for it.
+    pub fn let_others_begin(&self) {
+        self.hold(None);
     }
 
     /// What whoever reads of the job should know once it is done; replaces what was noted before.

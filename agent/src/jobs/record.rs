@@ -89,6 +89,7 @@ impl Record {
             backup: self.backup.clone(),
             fault: self.fault,
             pause_ms: None,
+            behind: None,
             proof: self.proof.clone(),
         }
     }

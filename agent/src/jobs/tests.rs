@@ -93,6 +93,7 @@ fn in_force(orders: &[JobOrder]) -> InForce {
             ..host_plan(1, vec![])
         })),
         stale: vec![],
+        unasked: false,
     }
 }
 

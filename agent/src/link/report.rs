@@ -281,6 +281,7 @@ mod tests {
             proof: None,
             message: String::new(),
             pause_ms: None,
+            behind: None,
         };
         board.set_job(job);
         board.set_job_bytes(uuid::Uuid::from_u128(7), 5, 9);

@@ -431,9 +431,30 @@ impl Session {
                     Ok(None) | Err(_) => Ok(()),
                 }
             }
-            coordinator_message::Message::ReportAck(_)
-            | coordinator_message::Message::Welcome(_) => Ok(()),
+            coordinator_message::Message::ReportAck(ack) => {
+                if let Some(generation) = ack.plan_generation {
+                    self.answered(generation.into()).await;
+                }
+                Ok(())
+            }
+            coordinator_message::Message::Welcome(_) => Ok(()),
         }
+    }
+
+    /// The coordinator has taken a report in, and says which plan is to hold here: what asks first may start under it.
+    async fn answered(&self, generation: Generation) {
+        let link = self.link.clone();
+        // Writes to disk once in a machine's life.
+        let taken = tokio::task::spawn_blocking(move || {
+            let mut ledger = link.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+            match ledger.answered(generation) {
+                Ok(true) => drop(link.plans.send_replace(ledger.in_force())),
+                Ok(false) => {}
+                Err(e) => tracing::warn!("what asks first waits on: {e}"),
+            }
+        });
+        // A panic there has been told.
+        let _ = taken.await;
     }
 
     async fn report(&mut self, regular: bool) -> Result<(), SessionError> {

@@ -267,7 +267,7 @@ fn service<'a>(spec: &'a ContainerSpec) -> Service<'a> {
         cap_add: &spec.cap_add,
         security_opt: ["no-new-privileges:true"],
         init: spec.init,
-        restart: "unless-stopped",
+        restart: if spec.restart { "unless-stopped" } else { "no" },
         stop_grace_period: format!("{}s", spec.stop_grace_s),
         logging: Logging {
             driver: "json-file",

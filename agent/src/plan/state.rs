@@ -173,6 +173,9 @@ pub struct TenantState {
     /// What was asked for and cannot be had.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unfit: Option<Unfit>,
+    /// The engine does not start its containers when the machine starts: the agent does, once it knows that it may.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stays_down: bool,
 }
 
 impl TenantState {
@@ -204,6 +207,7 @@ impl TenantState {
             volume_repairs: 0,
             installs: Installs::default(),
             unfit: None,
+            stays_down: false,
         }
     }
 

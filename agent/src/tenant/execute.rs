@@ -174,6 +174,7 @@ async fn act_on_stack(
                 spec.limits.nano_cpus as f64 / 1e9
             ))
         }
+        Action::UpdateRestarts => update_restarts(tenant).await,
         Action::CopyGolden => database::copy_golden(tenant, view, stack).await,
         Action::InitDatabase => database::initialise(tenant, view, stack).await,
         Action::Rekey => database::rekey(tenant, view, stack).await,
@@ -222,6 +223,19 @@ async fn create_network(tenant: &Tenant, stack: &Stack) -> Result<String> {
     Ok(match stack.mtu {
         Some(mtu) => format!("{subnet}, packets of {mtu} bytes"),
         None => subnet.clone(),
+    })
+}
+
+async fn update_restarts(tenant: &Tenant) -> Result<String> {
+    let asks = tenant.plan.asks_first;
+    for role in [Role::Postgres, Role::Odoo] {
+        let name = tenant.container_name(role);
+        tenant.host.docker.update_restart(&name, !asks).await?;
+    }
+    tenant.remember(true, |s| s.stays_down = asks)?;
+    Ok(match asks {
+        true => "the agent starts it when the machine starts".to_owned(),
+        false => String::new(),
     })
 }
 

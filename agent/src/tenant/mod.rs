@@ -60,6 +60,8 @@ pub struct Desired {
     pub plan: TenantPlan,
     /// A higher epoch has been seen.
     pub stale: bool,
+    /// It asks first, and has had no answer since the machine started.
+    pub unasked: bool,
 }
 
 /// Why an attempt failed.
@@ -134,6 +136,7 @@ pub struct Tenant {
     pub host: Arc<Host>,
     pub plan: TenantPlan,
     stale: bool,
+    unasked: bool,
     /// `None` until the first look at a tenant without a state file.
     state: Mutex<Option<TenantState>>,
     /// Steps have been shown that are not on disk yet.
@@ -159,7 +162,11 @@ impl Tenant {
         desired: Desired,
         newest: watch::Receiver<Option<Desired>>,
     ) -> Self {
-        let Desired { plan, stale } = desired;
+        let Desired {
+            plan,
+            stale,
+            unasked,
+        } = desired;
         let state = state_file::load(&host.directory(&plan), &plan);
         // A copy older than one seen here stays down even if the ledger was lost.
         let stale = stale || state.as_ref().is_some_and(|s| s.epoch > plan.epoch);
@@ -167,6 +174,7 @@ impl Tenant {
             host,
             plan,
             stale,
+            unasked,
             state: Mutex::new(state),
             unsaved: AtomicBool::new(false),
             turn: Turn::default(),

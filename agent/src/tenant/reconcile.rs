@@ -119,6 +119,7 @@ fn adapt(
         let desired = Some(Desired {
             plan: tenant.clone(),
             stale: in_force.stale.contains(&tenant.name),
+            unasked: tenant.asks_first && in_force.unasked,
         });
         if let Some(running) = tenants.get(&tenant.name).filter(|r| !r.task.is_finished()) {
             running.desired.send_if_modified(|now| {

@@ -122,6 +122,7 @@ impl Tenant {
             observed: &view.observed,
             state: &state,
             stale: self.stale,
+            unasked: self.unasked,
             no_new,
             disk: self.disk_state(),
             now: now_ms(),

@@ -61,7 +61,9 @@ pub(super) async fn promote(tenant: &Tenant, stack: &Stack) -> Result<String> {
     let begin = Instant::now();
     let directory = tenant.directory();
     let at = directory.clone();
-    let sequences = blocking(move || kept(&at))
+    // What was kept for an earlier end is lower than what has been given since.
+    let is_whole = tenant.state().database == (Database::Following { complete: true });
+    let sequences = blocking(move || if is_whole { kept(&at) } else { Ok(Vec::new()) })
         .await
         .map_err(TenantError::disk(
             "what its sequences stood at cannot be read",

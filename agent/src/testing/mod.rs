@@ -79,6 +79,8 @@ pub fn tenant_plan(name: &str) -> TenantPlan {
         mail: None,
         odoo: Default::default(),
         follows: false,
+        as_it_is: false,
+        asks_first: false,
         callers: Callers::Refused,
     }
 }

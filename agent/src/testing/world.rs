@@ -70,6 +70,8 @@ pub struct World {
     pub closed: bool,
     /// How full its disk is.
     pub disk: DiskState,
+    /// The machine has started anew since, and nobody has said that it may run.
+    pub unasked: bool,
     /// How often volumes have been put back.
     pub put_back: u32,
     /// The stack of the plan that was looked at last: rendering is slow.
@@ -89,6 +91,7 @@ impl World {
             state: TenantState::new(plan),
             closed: false,
             disk: DiskState::Free,
+            unasked: false,
             put_back: 0,
             rendered: RefCell::default(),
         }
@@ -134,6 +137,7 @@ impl World {
             observed: &observed,
             state: &self.state,
             stale,
+            unasked: self.unasked && plan.asks_first,
             no_new: None,
             disk: self.disk,
             now,
@@ -376,6 +380,7 @@ impl World {
                     ..Default::default()
                 });
             }
+            Action::UpdateRestarts => self.state.stays_down = plan.asks_first,
             Action::UpdateLimits(role) => {
                 let limits = stack.container(role).limits;
                 if let Some(container) = self.slot(role) {
@@ -421,7 +426,8 @@ impl World {
                 self.state.settings = sql::settings_digest(plan);
             }
             Action::Promote => {
-                assert_eq!(self.state.database, Database::Following { complete: true });
+                let is_whole = self.state.database == Database::Following { complete: true };
+                assert!(is_whole || plan.as_it_is && self.state.follows());
                 assert!(self.observed.is_up(Role::Postgres) && !self.observed.is_up(Role::Odoo));
                 self.state.database = Database::Ready { synced: true };
             }

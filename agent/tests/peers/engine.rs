@@ -228,6 +228,9 @@ impl Docker for Engine {
     async fn update(&self, name: &str, limits: &Limits) -> Result<()> {
         self.fake.update(name, limits).await
     }
+    async fn update_restart(&self, name: &str, restart: bool) -> Result<()> {
+        self.fake.update_restart(name, restart).await
+    }
     async fn network(&self, name: &str) -> Result<Option<Network>> {
         self.fake.network(name).await
     }

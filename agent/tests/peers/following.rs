@@ -114,11 +114,16 @@ impl Pair {
     }
 
     fn order(&self, last: bool) -> JobOrder {
+        self.order_as(last, false)
+    }
+
+    fn order_as(&self, last: bool, standing: bool) -> JobOrder {
         JobOrder {
             work: JobWork::Follow {
                 from: "h1".parse().unwrap(),
                 address: Some(self.source.address),
                 last,
+                standing,
             },
             ..order(&self.alfa, "h1", self.source.address)
         }
@@ -319,6 +324,54 @@ async fn whoever_is_followed_no_more_keeps_no_log_for_it() {
     pair.source.plan(alone);
     pair.source
         .wait("the slot to go", |_| pair.sql(0, slots) == "0")
+        .await;
+    pair.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_standby_says_how_far_it_is_behind_and_when_it_cannot_go_on() {
+    let Some(pair) = Pair::new().await else {
+        return;
+    };
+    pair.sql(
+        0,
+        "SET ROLE NONE; ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'",
+    );
+    pair.sql(0, "SELECT pg_reload_conf()");
+    let standing = || plan_with(&[pair.copy()], &[pair.order_as(false, true)], &[]);
+    pair.target.plan(standing());
+    let behind = |node: &Node| node.job().and_then(|job| job.behind);
+    pair.target
+        .wait("how far it is behind", |node| {
+            behind(node).is_some_and(|behind| behind.bytes == 0)
+        })
+        .await;
+    // It is away for so long that the other host's disk would fill.
+    let none = plan_with(std::slice::from_ref(&pair.alfa), &[], &[]);
+    pair.target.plan(plan_with(&[pair.copy()], &[], &[]));
+    let active = "SELECT count(*) FROM pg_replication_slots WHERE active";
+    let kept = plan_with(std::slice::from_ref(&pair.alfa), &[], &live(&pair.alfa));
+    pair.source
+        .wait("the cut", |_| pair.sql(0, active) == "0")
+        .await;
+    for _ in 0..3 {
+        pair.sql(0, "INSERT INTO kept SELECT generate_series(1, 60000)");
+        pair.sql(0, "SELECT pg_switch_wal()");
+        pair.sql(0, "CHECKPOINT");
+    }
+    let status = "SELECT wal_status FROM pg_replication_slots";
+    assert_eq!(pair.sql(0, status), "lost");
+    pair.source.plan(kept);
+    pair.target.plan(standing());
+    let failed = pair.target.job_is(JobState::Failed).await;
+    assert!(failed.message.contains("thrown away"), "{}", failed.message);
+    // What it has is let go, and begun anew.
+    pair.target.plan(plan_with(&[], &[], &[]));
+    pair.source.plan(none);
+    pair.source
+        .wait("the slot to go", |_| {
+            pair.sql(0, "SELECT count(*) FROM pg_replication_slots") == "0"
+        })
         .await;
     pair.end().await;
 }

@@ -219,6 +219,7 @@ fn force(plan: HostPlan) -> InForce {
     InForce {
         plan: Some(Arc::new(plan)),
         stale: vec![],
+        unasked: false,
     }
 }
 

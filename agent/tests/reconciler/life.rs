@@ -27,6 +27,7 @@ fn in_force(generation: u64, tenants: &[TenantPlan]) -> InForce {
     InForce {
         plan: Some(Arc::new(host_plan(generation, tenants.to_vec()))),
         stale: vec![],
+        unasked: false,
     }
 }
 

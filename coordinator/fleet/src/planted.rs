@@ -23,10 +23,14 @@ pub enum Bug {
     NotCompared,
     /// Time alone ends quarantines, and the copies of who is in quarantine, also after a rebuild from an older state.
     ClockDecides,
+    /// A host that comes back starts what was taken over while it was off, before it was told anything.
+    StartsUnasked,
+    /// A standby takes over although nobody has made sure that the tenant's host runs it no more.
+    PromotedUnfenced,
 }
 
 impl Bug {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::LostStage,
         Self::TwoWriters,
         Self::EpochIgnored,
@@ -35,6 +39,8 @@ impl Bug {
         Self::ReleasedEarly,
         Self::NotCompared,
         Self::ClockDecides,
+        Self::StartsUnasked,
+        Self::PromotedUnfenced,
     ];
 }
 

@@ -224,6 +224,31 @@ impl HostService for Api {
         )))
     }
 
+    async fn fail_over_host(
+        &self,
+        request: Request<v1::FailOverHostRequest>,
+    ) -> Result<Response<v1::FailOverHostResponse>, Status> {
+        let actor = caller(&request)?.to_string();
+        let done = self.host_failed_over(actor, request.into_inner()).await;
+        done.map(Response::new)
+    }
+
+    async fn list_orphans(
+        &self,
+        request: Request<v1::ListOrphansRequest>,
+    ) -> Result<Response<v1::ListOrphansResponse>, Status> {
+        self.orphans(request.get_ref()).map(Response::new)
+    }
+
+    async fn delete_orphan(
+        &self,
+        request: Request<v1::DeleteOrphanRequest>,
+    ) -> Result<Response<v1::DeleteOrphanResponse>, Status> {
+        let actor = caller(&request)?.to_string();
+        let done = self.orphan_deleted(actor, request.into_inner()).await;
+        done.map(Response::new)
+    }
+
     async fn cordon_host(
         &self,
         request: Request<v1::CordonHostRequest>,

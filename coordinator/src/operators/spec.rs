@@ -2,7 +2,12 @@
 //!
 //! Not here: what a change of it means (isyone_fleet::change).
 
-use isyone_fleet::settings::Settings;
+use isyone_fleet::{
+    desired::Tenant,
+    placement::{self, Decision, Request as PlacementRequest},
+    settings::Settings,
+    state::State,
+};
 use isyone_proto::{
     convert::{parse, parse_labels, parse_optional},
     echo::echo,
@@ -174,6 +179,16 @@ fn modules(wire: &[String]) -> Result<Vec<Module>, FieldError> {
     modules.sort();
     modules.dedup();
     Ok(modules)
+}
+
+/// Every host's score for this tenant now, with its own place counted as taken.
+pub(super) fn today(state: &State, settings: &Settings, tenant: &Tenant) -> Decision {
+    let request = PlacementRequest {
+        size: tenant.size,
+        host: tenant.spec.host.as_ref(),
+        labels: &tenant.spec.host_labels,
+    };
+    placement::explain(state.placement_inputs(settings), request, super::now())
 }
 
 #[cfg(test)]

@@ -3,12 +3,11 @@
 //! Not here: its streaming calls (exec), who gets in at the edge (tenant_access), what any change means
 //! (isyone_fleet::change).
 
-use std::{collections::BTreeMap, ops::Bound};
+use std::ops::Bound;
 
 use isyone_fleet::{
     change::{ChangeError, Command, CreateTenant, Outcome, SetOdoo, Stamp},
     desired::Tenant,
-    placement::{self, Decision, Request as PlacementRequest},
     state::State,
     views,
 };
@@ -22,7 +21,9 @@ use isyone_proto::{
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
-use super::{Answers, Api, admin_only, caller, now, page_size, request_id, spec, tenant_name};
+use super::{
+    Answers, Api, admin_only, caller, now, page_size, request_id, spec, standbys, tenant_name,
+};
 use crate::{
     wire::{reader::Reader, shown, status},
     writer::SubmitError,
@@ -33,25 +34,6 @@ use crate::{
 const MAX_SCAN: usize = 20_000;
 
 impl Api {
-    pub(super) async fn operation(
-        &self,
-        actor: String,
-        command: Command,
-    ) -> Result<Response<v1::Operation>, Status> {
-        match self
-            .parts
-            .handle
-            .submit(actor, command)
-            .await
-            .map_err(status::submit)?
-        {
-            Outcome::Operation(operation) => Ok(Response::new(
-                self.shown_operation(&self.state(), &operation),
-            )),
-            other => Err(unexpected(&other)),
-        }
-    }
-
     pub(super) fn tenant<'a>(
         &self,
         state: &'a State,
@@ -219,7 +201,7 @@ impl TenantService for Api {
         let name = tenant_name(&request.get_ref().name)?;
         let state = self.state();
         let tenant = self.tenant(&state, &name)?;
-        let decision = today(&state, self.parts.handle.settings(), tenant);
+        let decision = spec::today(&state, self.parts.handle.settings(), tenant);
         let mut table = shown::placement(&name, &decision, Some(&tenant.placement.reason));
         // Show where the tenant is, not where it would go today: that is the table's first row.
         table.host = tenant.placement.host.to_string();
@@ -368,9 +350,7 @@ impl TenantService for Api {
     ) -> Result<Response<v1::Operation>, Status> {
         let actor = caller(&request)?.to_string();
         let asked = request.into_inner();
-        let (name, request_id) = (tenant_name(&asked.name)?, request_id(asked.request_id)?);
-        self.operation(actor, Command::UndeleteTenant { name, request_id })
-            .await
+        self.undelete(actor, &asked.name, asked.request_id).await
     }
 
     async fn move_tenant(
@@ -381,6 +361,33 @@ impl TenantService for Api {
         self.order_move(actor, request.into_inner()).await
     }
 
+    async fn add_standby(
+        &self,
+        request: Request<v1::AddStandbyRequest>,
+    ) -> Result<Response<v1::Tenant>, Status> {
+        let actor = caller(&request)?.to_string();
+        let command = standbys::add(request.get_ref())?;
+        self.changed(actor, command).await
+    }
+
+    async fn fail_over_tenant(
+        &self,
+        request: Request<v1::FailOverTenantRequest>,
+    ) -> Result<Response<v1::Operation>, Status> {
+        let actor = caller(&request)?.to_string();
+        let command = standbys::fail_over(request.into_inner())?;
+        self.operation(actor, command).await
+    }
+
+    async fn remove_standby(
+        &self,
+        request: Request<v1::RemoveStandbyRequest>,
+    ) -> Result<Response<v1::Tenant>, Status> {
+        let actor = caller(&request)?.to_string();
+        let name = tenant_name(&request.into_inner().name)?;
+        self.changed(actor, Command::RemoveStandby { name }).await
+    }
+
     /// The old name of `undelete_tenant`; see the protocol.
     async fn restore_tenant(
         &self,
@@ -388,9 +395,7 @@ impl TenantService for Api {
     ) -> Result<Response<v1::Operation>, Status> {
         let actor = caller(&request)?.to_string();
         let asked = request.into_inner();
-        let (name, request_id) = (tenant_name(&asked.name)?, request_id(asked.request_id)?);
-        self.operation(actor, Command::UndeleteTenant { name, request_id })
-            .await
+        self.undelete(actor, &asked.name, asked.request_id).await
     }
 
     async fn get_access(
@@ -468,15 +473,4 @@ impl TenantService for Api {
             .await
             .map(Response::new)
     }
-}
-
-/// Every host's score for this tenant now, with its own place counted as taken.
-fn today(state: &State, settings: &isyone_fleet::settings::Settings, tenant: &Tenant) -> Decision {
-    let labels: &BTreeMap<_, _> = &tenant.spec.host_labels;
-    let request = PlacementRequest {
-        size: tenant.size,
-        host: tenant.spec.host.as_ref(),
-        labels,
-    };
-    placement::explain(state.placement_inputs(settings), request, now())
 }

@@ -5,4 +5,5 @@
 pub mod caller;
 pub(crate) mod reader;
 pub mod shown;
+mod standby;
 pub mod status;

@@ -5,7 +5,10 @@
 use std::{collections::BTreeMap, fmt};
 
 use isyone_fleet::{desired::Host, settings::Liveness, state::State};
-use isyone_proto::plan::{Lifecycle, UnixMs};
+use isyone_proto::{
+    plan::{Lifecycle, UnixMs},
+    report::{Behind, JobState},
+};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet},
@@ -24,6 +27,9 @@ use crate::{
 /// Prometheus memory.
 const MAX_CERTIFICATE_SERIES: usize = 200;
 
+/// Most standbys with series of their own.
+const MAX_STANDBY_SERIES: usize = 500;
+
 /// Collects from the newest snapshot.
 #[derive(Debug)]
 pub(crate) struct FleetCollector {
@@ -38,6 +44,12 @@ struct StateLabel {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct NameLabel {
     certificate: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StandbyLabels {
+    tenant: String,
+    host: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -72,7 +84,67 @@ fn fleet(families: &mut Families<'_>, state: &State, live: &Liveness, now: UnixM
         by_state(tenants),
     )?;
     certificates(families, state)?;
+    standbys(families, state)?;
     domains(families, state)
+}
+
+/// How far standbys are behind, and which are not kept up. Those that are furthest behind come first.
+fn standbys(families: &mut Families<'_>, state: &State) -> fmt::Result {
+    let (mut behind, mut lost) = (Vec::new(), Vec::new());
+    let names = state.fleet.standbys.iter();
+    for tenant in names.filter_map(|name| state.fleet.tenants.get(name)) {
+        let Some((place, standby)) = tenant.standby() else {
+            continue;
+        };
+        let labels = StandbyLabels {
+            tenant: tenant.name.to_string(),
+            host: place.host.to_string(),
+        };
+        let job = state.observed.job(&place.host, standby.job);
+        let running = job.filter(|job| job.state == JobState::Running);
+        match running.and_then(|job| job.behind) {
+            Some(lag) => behind.push((labels, lag)),
+            // One that does not run has nothing to follow.
+            None if tenant.desired == Lifecycle::Running => lost.push((labels, 1)),
+            None => {}
+        }
+    }
+    behind.sort_by_key(|(_, lag)| std::cmp::Reverse((lag.ms, lag.bytes)));
+    behind.truncate(MAX_STANDBY_SERIES);
+    lost.truncate(MAX_STANDBY_SERIES);
+    let of = |value: fn(&Behind) -> u64| {
+        let one = move |(labels, lag): &(StandbyLabels, Behind)| {
+            (
+                labels.clone(),
+                i64::try_from(value(lag)).unwrap_or(i64::MAX),
+            )
+        };
+        behind.iter().map(one).collect::<Vec<_>>()
+    };
+    families.gauges(
+        "standby_lag",
+        "Log of a tenant that its standby does not have yet; of the 500 that are furthest behind",
+        Some(&Unit::Bytes),
+        of(|lag| lag.bytes),
+    )?;
+    families.gauges(
+        "standby_lag_time",
+        "Since when a standby lacks something of its tenant's log",
+        Some(&Unit::Seconds),
+        of(|lag| lag.ms / 1000),
+    )?;
+    families.gauges(
+        "standby_files_age",
+        "Since when a standby lacks what was written to its tenant's files",
+        Some(&Unit::Seconds),
+        of(|lag| lag.files_ms / 1000),
+    )?;
+    families.gauges(
+        "standby_not_kept_up",
+        "1 for each standby that is not kept up at present, or is on its way",
+        None,
+        lost,
+    )
 }
 
 fn by_state<'a>(

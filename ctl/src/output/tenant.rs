@@ -2,7 +2,7 @@
 
 use isyone_proto::pb::v1::{
     Bounds, CopyRole, DesiredState, DiskMeans, DiskPlace, DiskState, Domain, DomainState, Reach,
-    Tenant, TenantAccess,
+    Tenant, TenantAccess, TenantCopy,
 };
 
 use super::{
@@ -227,11 +227,33 @@ fn copies(tenant: &Tenant) -> Vec<(&'static str, Cell)> {
                 format!("fenced: kept until {until}, never started")
             }
             CopyRole::Removing => "being removed".to_owned(),
+            CopyRole::Standby => standby(copy),
             CopyRole::Unspecified => "of a kind that this isyctl does not know".to_owned(),
         };
         ("Copy", format!("{}, {what}", copy.host).into())
     });
     copies.collect()
+}
+
+/// How far a standby is behind.
+fn standby(copy: &TenantCopy) -> String {
+    let seconds = |ms: u64| format!("{}.{} s", ms / 1000, ms % 1000 / 100);
+    match &copy.lag {
+        Some(lag) if lag.bytes == 0 => {
+            format!(
+                "standby: up to date, files {} ago",
+                seconds(lag.files_milliseconds)
+            )
+        }
+        Some(lag) => format!(
+            "standby: {} behind ({}), files {} ago",
+            seconds(lag.milliseconds),
+            format::bytes(lag.bytes),
+            seconds(lag.files_milliseconds)
+        ),
+        None if copy.message.is_empty() => "standby: nothing is known of it yet".to_owned(),
+        None => format!("standby, not kept up: {}", copy.message),
+    }
 }
 
 fn asked(tenant: &Tenant) -> Vec<(&'static str, Cell)> {

@@ -52,7 +52,9 @@ named!(
     BackupFile,
     Protection,
     Pruned,
-    RepositoryKey
+    RepositoryKey,
+    TenantFailOver,
+    Orphan
 );
 
 /// A message that serialises as described above.

@@ -397,6 +397,24 @@ impl TenantService for Fake {
         let begun = operations::operation(15, OperationKind::Move, &asked.name);
         Ok(Response::new(begun))
     }
+    async fn add_standby(
+        &self,
+        request: Request<AddStandbyRequest>,
+    ) -> Result<Response<Tenant>, Status> {
+        find(&request.into_inner().name).map(Response::new)
+    }
+    async fn fail_over_tenant(
+        &self,
+        request: Request<FailOverTenantRequest>,
+    ) -> Result<Response<Operation>, Status> {
+        start(&request.into_inner().name, OperationKind::Move)
+    }
+    async fn remove_standby(
+        &self,
+        request: Request<RemoveStandbyRequest>,
+    ) -> Result<Response<Tenant>, Status> {
+        find(&request.into_inner().name).map(Response::new)
+    }
     /// Nobody calls it any more.
     async fn restore_tenant(
         &self,

@@ -9,7 +9,7 @@ use crate::{
     error::FieldError,
     pb::agent::v1::{self as agent, before, job_order, seed},
     plan::{Before, JobOrder, JobWork, MAX_JOBS_PER_HOST, PeerGrant, Seed, WalSpool},
-    report::{JobReport, JobState},
+    report::{Behind, JobReport, JobState},
 };
 
 fn bounded<T>(field: &str, list: &[T]) -> Result<(), FieldError> {
@@ -33,10 +33,12 @@ impl From<&JobOrder> for agent::JobOrder {
                 from,
                 address,
                 last,
+                standing,
             } => job_order::Work::Follow(agent::Follow {
                 from_host: from.to_string(),
                 address: address.map(|a| a.to_string()).unwrap_or_default(),
                 last: *last,
+                standing: *standing,
             }),
             JobWork::Verify(verify) => job_order::Work::Verify((&**verify).into()),
         };
@@ -72,6 +74,7 @@ impl TryFrom<agent::JobOrder> for JobOrder {
                 from: parse("follow.from_host", &follow.from_host)?,
                 address: parse_optional("follow.address", &follow.address)?,
                 last: follow.last,
+                standing: follow.standing,
             },
             Some(job_order::Work::Verify(verify)) => {
                 let verify = verify.try_into();
@@ -200,6 +203,11 @@ impl From<&JobReport> for agent::JobStatus {
             backup: job.backup.as_deref().map(Into::into),
             backup_fault: backup::fault_to_wire(job.fault),
             pause_ms: job.pause_ms,
+            behind: job.behind.map(|behind| agent::Behind {
+                bytes: behind.bytes,
+                ms: behind.ms,
+                files_ms: behind.files_ms,
+            }),
             proof: job.proof.as_deref().map(Into::into),
         }
     }
@@ -237,6 +245,11 @@ pub(super) fn reports(wire: Vec<agent::JobStatus>) -> Result<Vec<JobReport>, Fie
                 None => None,
             },
             pause_ms: job.pause_ms,
+            behind: job.behind.map(|behind| Behind {
+                bytes: behind.bytes,
+                ms: behind.ms,
+                files_ms: behind.files_ms,
+            }),
             proof: match job.proof {
                 Some(proof) => {
                     let proof = proof

@@ -234,6 +234,8 @@ impl From<&TenantPlan> for agent::TenantPlan {
             mail: t.mail.as_ref().map(Into::into),
             odoo_settings: odoo::texts(&t.odoo),
             follows: t.follows,
+            as_it_is: t.as_it_is,
+            asks_first: t.asks_first,
             callers: callers::to_wire(&t.callers),
         }
     }
@@ -295,6 +297,8 @@ impl TryFrom<agent::TenantPlan> for TenantPlan {
             mail: mail::optional("mail", wire.mail)?,
             odoo: odoo::planned(wire.odoo_settings),
             follows: wire.follows,
+            as_it_is: wire.as_it_is,
+            asks_first: wire.asks_first,
             callers: callers::from_wire(wire.callers)?,
         })
     }
@@ -425,6 +429,8 @@ mod tests {
             mail: Some(caught()),
             odoo: chosen(),
             follows: true,
+            as_it_is: true,
+            asks_first: true,
             callers: Callers::Held { most_ms: 7 },
         };
         HostPlan {

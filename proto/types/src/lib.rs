@@ -13,6 +13,7 @@ pub mod finding;
 pub mod generation;
 pub mod identity;
 pub mod ids;
+pub mod jobs;
 pub mod known;
 pub mod mail;
 pub mod network;

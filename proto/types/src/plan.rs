@@ -3,26 +3,25 @@
 //! The agent stores a [`HostPlan`] on disk as JSON; [`HostPlan::digest`] covers that form.
 //! Not here: how a plan is made (isyone-fleet's views) and how it is carried out (the agent).
 
-use std::{
-    fmt,
-    net::{IpAddr, SocketAddr},
-};
+use std::{fmt, net::IpAddr};
 
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-pub use crate::callers::Callers;
 use crate::{
-    backup::{BackupPlan, MakeBackup, RestoreOrder},
+    backup::BackupPlan,
     generation::Generation,
     ids::{HostName, TenantName},
     mail::Mail,
     network::{DnsName, MailRelay, NetworkPolicy},
     odoo::OdooSettings,
-    proof::VerifyOrder,
     spec::{Country, ImageRef, Language, Login, Module, Size, TimeZone},
+};
+pub use crate::{
+    callers::Callers,
+    jobs::{JobOrder, JobWork, MAX_JOBS_PER_HOST},
 };
 
 /// Milliseconds since the Unix epoch, UTC.
@@ -213,54 +212,6 @@ pub enum Before {
     Remove(Uuid),
 }
 
-/// Most jobs in one host's plan; more wait at the coordinator.
-pub const MAX_JOBS_PER_HOST: usize = 256;
-
-/// Long work that a host is to do beside keeping its tenants as planned.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JobOrder {
-    /// Identity: the same order is carried out once, however often it is read.
-    pub id: Uuid,
-    /// The operation that it belongs to.
-    pub operation: Uuid,
-    /// The tenant that it works on.
-    pub tenant: TenantName,
-    /// Uid of that tenant.
-    pub uid: Uuid,
-    /// What is to be done.
-    pub work: JobWork,
-    /// Most bytes per second; 0: the host's own limit.
-    pub rate_bytes_per_s: u64,
-}
-
-/// What a job does.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum JobWork {
-    /// Copies the tenant's data from another host, where its copy is stopped, into the volumes here, and compares.
-    Fetch {
-        /// The host that has it.
-        from: HostName,
-        /// Where that host's agent listens for other agents; `None`: it cannot be reached, go through the coordinator.
-        address: Option<SocketAddr>,
-    },
-    /// Makes a backup for one destination; the job's id is the backup's.
-    Backup(MakeBackup),
-    /// Fills the tenant's empty volumes from a backup, and has PostgreSQL recover them to the moment that is asked for.
-    Restore(Box<RestoreOrder>),
-    /// Keeps a copy here up with one that runs on another host, until that is stopped and the copy has all of it.
-    Follow {
-        /// As in [`JobWork::Fetch`].
-        from: HostName,
-        /// As in [`JobWork::Fetch`].
-        address: Option<SocketAddr>,
-        /// The other copy is stopped: bring what is missing, compare, and end. Before, the job only says how long that would take.
-        last: bool,
-    },
-    /// Restores a backup where nobody uses it, looks whether it is whole, and throws it away. The tenant need not be on this host.
-    Verify(Box<VerifyOrder>),
-}
-
 /// Leave for another host's agent to fetch a tenant's data from this host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerGrant {
@@ -365,6 +316,14 @@ pub struct TenantPlan {
     /// With [`DesiredState::Standby`]: its PostgreSQL runs, and follows the copy that lives. Nothing else of it does.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub follows: bool,
+    /// With [`DesiredState::Running`]: a copy that has followed takes over with what it has. Whom it has followed is lost. Of no meaning to
+    /// one that has taken over.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub as_it_is: bool,
+    /// Another host may have taken it over while this one was off: after a boot of the machine it starts only when the coordinator has
+    /// said that it lives here still.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub asks_first: bool,
     /// What becomes of requests that still come here.
     #[serde(default, skip_serializing_if = "Callers::are_refused")]
     pub callers: Callers,

@@ -313,6 +313,17 @@ pub enum JobState {
     Failed,
 }
 
+/// How far a copy that is kept up is behind the one that lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Behind {
+    /// Of the write-ahead log.
+    pub bytes: u64,
+    /// So long ago it had all of the other one's log of then, milliseconds.
+    pub ms: u64,
+    /// So long ago the last pass over the files began, milliseconds.
+    pub files_ms: u64,
+}
+
 /// A host's report on one job that its plan names; see [`crate::plan::JobOrder`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobReport {
@@ -333,6 +344,8 @@ pub struct JobReport {
     /// Of a copy that is kept up with one that runs: how long the tenant would pause if it came over now, by its host's estimate,
     /// milliseconds. `None`: it is not that far.
     pub pause_ms: Option<u32>,
+    /// How far such a copy is behind; `None`: it is not that far.
+    pub behind: Option<Behind>,
     /// What it has found, where it proves a backup.
     pub proof: Option<Box<Proof>>,
 }

@@ -20,7 +20,14 @@ impl Simulation {
             }
             return;
         }
+        if self.shape.standbys && self.rng.random_ratio(1, 3) {
+            self.power();
+            return;
+        }
         let host = self.pick_host();
+        if self.hosts[&host].off {
+            return;
+        }
         match self.rng.random_range(0..12u32) {
             0 => self.crash_coordinator(),
             1 => self.kill_agent(&host),
@@ -42,14 +49,14 @@ impl Simulation {
         }
     }
 
-    fn disconnect(&mut self, host: &HostName) {
+    pub(super) fn disconnect(&mut self, host: &HostName) {
         self.connected.insert(host.clone(), false);
         self.to_host.remove(host);
         self.from_host.remove(host);
     }
 
     /// Starts a new session: messages in flight are lost, the agent says hello.
-    fn reconnect(&mut self, host: &HostName) {
+    pub(super) fn reconnect(&mut self, host: &HostName) {
         self.disconnect(host);
         self.connected.insert(host.clone(), true);
         let generation = self.hosts[host].held.generation();
@@ -128,6 +135,7 @@ impl Simulation {
         self.settings.sleep_after_ms.clear();
         let hosts: Vec<HostName> = self.hosts.keys().cloned().collect();
         for host in &hosts {
+            self.power_on(host);
             self.reconnect(host);
             self.submit(Command::CordonHost {
                 host: host.clone(),
@@ -179,12 +187,10 @@ impl Simulation {
         while let Some(message) = next(&mut self.from_host, host) {
             self.receive(host.clone(), message);
         }
-        while let Some(Message::Plan(plan)) = next(&mut self.to_host, host) {
-            if let Some((generation, error)) = self.hosts.get_mut(host).map(|h| h.plan(*plan)) {
-                self.from_host
-                    .entry(host.clone())
-                    .or_default()
-                    .push(Message::PlanResult(generation, error));
+        while let Some(message) = next(&mut self.to_host, host) {
+            if let Some(result) = self.told(host, message) {
+                let queue = self.from_host.entry(host.clone()).or_default();
+                queue.push(result);
             }
         }
     }

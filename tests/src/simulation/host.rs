@@ -89,6 +89,12 @@ pub struct SimHost {
     blocked: BTreeMap<TenantName, (String, bool)>,
     /// Records of jobs, on disk.
     pub jobs: BTreeMap<Uuid, SimJob>,
+    /// It has no power: nothing of it runs.
+    pub off: bool,
+    /// Since it started, it was not told that its plan is the one that holds.
+    unasked: bool,
+    /// What ran when the power went.
+    ran: Vec<(TenantName, Role)>,
     /// Removed volumes, each with whether the plan permitted it.
     pub removed: Vec<(TenantName, bool)>,
 }
@@ -103,6 +109,9 @@ impl SimHost {
             pending: BTreeMap::new(),
             blocked: BTreeMap::new(),
             jobs: BTreeMap::new(),
+            off: false,
+            unasked: false,
+            ran: Vec::new(),
             removed: Vec::new(),
         }
     }
@@ -150,6 +159,48 @@ impl SimHost {
         self.blocked.clear();
     }
 
+    /// Loses its power: nothing runs, and disks stay.
+    pub fn power_off(&mut self) {
+        self.crash();
+        (self.off, self.ran) = (true, Vec::new());
+        for (name, copy) in &mut self.copies {
+            for role in [Role::Postgres, Role::Odoo] {
+                if copy.world.observed.is_up(role) {
+                    copy.world.set_state(role, "exited");
+                    self.ran.push((name.clone(), role));
+                }
+            }
+        }
+    }
+
+    /// Has power again: Docker starts what it was told to, before the agent is there.
+    pub fn power_on(&mut self) {
+        if !std::mem::take(&mut self.off) {
+            return;
+        }
+        self.unasked = true;
+        for copy in self.copies.values_mut() {
+            copy.world.unasked = true;
+        }
+        for (name, role) in std::mem::take(&mut self.ran) {
+            let copy = self.copies.get_mut(&name);
+            if let Some(copy) = copy.filter(|copy| !copy.world.state.stays_down) {
+                copy.world.set_state(role, "running");
+            }
+        }
+    }
+
+    /// The coordinator says which generation its plan is to have.
+    pub fn answered(&mut self, generation: Generation) {
+        let holds = self.held.plan.is_some() && self.held.generation() >= generation;
+        if holds && std::mem::take(&mut self.unasked) {
+            for copy in self.copies.values_mut() {
+                copy.world.unasked = false;
+            }
+            self.blocked.clear();
+        }
+    }
+
     /// One small step on one tenant.
     pub fn work(
         &mut self,
@@ -157,6 +208,9 @@ impl SimHost {
         chance: usize,
         routed: impl Fn(&TenantName) -> bool,
     ) -> Worked {
+        if self.off {
+            return Worked::Nothing;
+        }
         if self.stop_unnamed() {
             return Worked::Something;
         }
@@ -322,6 +376,12 @@ impl SimHost {
             exit_code: 0,
             started_at: started.then_some(0),
         };
+        let database = copy.and_then(|copy| copy.world.observed.postgres.as_ref());
+        let database = database.map(|c| ContainerReport {
+            which: Which::Its(Role::Postgres),
+            state: c.state.as_str().into(),
+            ..odoo.clone()
+        });
         let blocked = self.blocked.get(&plan.name);
         TenantReport {
             name: plan.name.clone(),
@@ -340,7 +400,7 @@ impl SimHost {
                 Some((_, true)) if !done => Stuck::Blocked,
                 _ => Stuck::No,
             },
-            containers: made.then_some(odoo).into_iter().collect(),
+            containers: made.then_some(odoo).into_iter().chain(database).collect(),
             usage: Some(Usage::default()),
             // There has never been a visitor.
             traffic: up.then(|| Traffic {

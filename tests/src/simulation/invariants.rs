@@ -12,7 +12,7 @@ use isyone_proto::{operation::OperationState, plan::Lifecycle};
 
 use uuid::Uuid;
 
-use super::Simulation;
+use super::{Simulation, standbys};
 
 /// Checks the invariants that hold after each step.
 pub fn check(sim: &Simulation) {
@@ -258,6 +258,7 @@ fn indexes_are_what_they_index(sim: &Simulation) {
     assert_eq!(fresh.by_host, sim.state.fleet.by_host);
     assert_eq!(fresh.by_domain, sim.state.fleet.by_domain);
     assert_eq!(fresh.fenced, sim.state.fleet.fenced);
+    assert_eq!(fresh.standbys, sim.state.fleet.standbys);
 }
 
 fn hosts_hold_what_they_may(sim: &Simulation) {
@@ -303,6 +304,10 @@ pub fn check_quiet(sim: &Simulation) {
             Lifecycle::Purged => panic!("{} is still being purged\n{}", tenant.name, story()),
         }
         for copy in &tenant.copies {
+            if let CopyRole::Standby(standby) = &copy.role {
+                standbys::check_quiet(sim, tenant, &copy.place.host, standby.job);
+                continue;
+            }
             assert!(
                 matches!(copy.role, CopyRole::Fenced { .. }),
                 "{copy:?} is left\n{}",
@@ -323,7 +328,7 @@ pub fn check_quiet(sim: &Simulation) {
 }
 
 /// The history of a tenant, for failure messages.
-fn story(sim: &Simulation, tenant: &isyone_proto::ids::TenantName) -> String {
+pub fn story(sim: &Simulation, tenant: &isyone_proto::ids::TenantName) -> String {
     let told = sim
         .state
         .fleet

@@ -91,6 +91,7 @@ impl From<&SimJob> for JobReport {
             backup: job.made().map(Box::new),
             fault: None,
             pause_ms: job.pause_ms,
+            behind: None,
             proof: job.proven().map(Box::new),
         }
     }
@@ -135,12 +136,32 @@ impl SimHost {
 impl Simulation {
     /// One piece of one job of a host, if it has any to do.
     pub(super) fn job_step(&mut self, host: &HostName) -> bool {
-        let open = |job: &&SimJob| !matches!(job.state, JobState::Done | JobState::Failed);
-        let Some(job) = self.hosts[host].jobs.values().find(open).cloned() else {
+        if self.hosts[host].off {
             return false;
-        };
+        }
+        let open = |job: &&SimJob| !matches!(job.state, JobState::Done | JobState::Failed);
+        let jobs: Vec<SimJob> = self.hosts[host]
+            .jobs
+            .values()
+            .filter(open)
+            .cloned()
+            .collect();
+        if jobs.is_empty() {
+            return false;
+        }
+        // Copies that are kept up never end: each has its turn.
+        let first = self.rng.random_range(0..jobs.len());
+        let mut turns = jobs.iter().cycle().skip(first).take(jobs.len()).cloned();
+        turns.any(|job| self.one_job_step(host, job))
+    }
+
+    fn one_job_step(&mut self, host: &HostName, job: SimJob) -> bool {
         let before = job.clone();
-        let full = self.shape.fault_permille > 0 && !self.healing && self.rng.random_ratio(1, 60);
+        // One that is kept up for good has many more steps, and is not made anew within a run.
+        let stands = matches!(job.order.work, JobWork::Follow { standing: true, .. });
+        let one_in = if stands { 3_000 } else { 60 };
+        let full =
+            self.shape.fault_permille > 0 && !self.healing && self.rng.random_ratio(1, one_in);
         let next = if full {
             SimJob {
                 state: JobState::Failed,
@@ -171,8 +192,8 @@ impl Simulation {
             state: JobState::Retrying,
             ..job
         };
-        let reached = self.peers_reach && self.hosts.contains_key(from);
-        let Some(source) = self.hosts.get(from).filter(|_| reached) else {
+        let reached = |source: &&SimHost| self.peers_reach && !source.off;
+        let Some(source) = self.hosts.get(from).filter(reached) else {
             return retry(job);
         };
         let copy = source.copies.get(&job.order.tenant);
@@ -251,7 +272,8 @@ impl Simulation {
 
     /// What the other host has of the tenant, if it is reached and lets it be read.
     fn source(&self, host: &HostName, from: &HostName, order: &JobOrder) -> Option<&Copy> {
-        let source = self.hosts.get(from).filter(|_| self.peers_reach)?;
+        let reached = |source: &&SimHost| self.peers_reach && !source.off;
+        let source = self.hosts.get(from).filter(reached)?;
         let copy = source.copies.get(&order.tenant)?;
         source.grants(order, host, self.now).then_some(copy)
     }

@@ -13,6 +13,7 @@ pub mod host;
 pub mod invariants;
 mod jobs;
 mod operators;
+mod standbys;
 mod summary;
 pub mod walk;
 
@@ -56,6 +57,8 @@ pub enum Message {
     Plan(Box<HostPlan>),
     /// To the coordinator: the generation of the plan on disk.
     Hello(Generation),
+    /// To a host: its report was taken in, and this is the generation that its plan is to have.
+    Ack(Generation),
     /// To the coordinator: generation, error.
     PlanResult(Generation, String),
     Report(Box<HostReport>),
@@ -84,6 +87,8 @@ pub struct Shape {
     pub rebuilds: bool,
     /// Operators move a few tenants to and fro, and older copies are kept for a good part of a run.
     pub moves: bool,
+    /// Tenants have standbys, hosts lose their power and come back, and what lived there is failed over.
+    pub standbys: bool,
 }
 
 /// A run that broke an invariant.
@@ -157,6 +162,11 @@ impl Simulation {
         settings.quarantine_ms = if shape.moves { 150_000 } else { 30_000 };
         settings.quarantine_hold_ms = 5_000;
         settings.sleep_after_ms.insert(name("small"), 20_000);
+        if shape.standbys {
+            // Short, so that hosts are lost within a run.
+            settings.liveness.suspect_ms = 15_000;
+            settings.liveness.lost_ms = 20_000;
+        }
         Self {
             rng: StdRng::seed_from_u64(seed),
             shape,
@@ -334,12 +344,25 @@ impl Simulation {
         let Some(queue) = self.to_host.get_mut(&host).filter(|q| !q.is_empty()) else {
             return;
         };
-        let Message::Plan(plan) = queue.remove(0) else {
-            return;
-        };
-        if let Some((generation, error)) = self.hosts.get_mut(&host).map(|h| h.plan(*plan)) {
-            let result = Message::PlanResult(generation, error);
+        let message = queue.remove(0);
+        if let Some(result) = self.told(&host, message) {
             send(self.from_host.entry(host).or_default(), result);
+        }
+    }
+
+    /// A host hears something; its answer.
+    fn told(&mut self, host: &HostName, message: Message) -> Option<Message> {
+        let sim = self.hosts.get_mut(host)?;
+        match message {
+            Message::Plan(plan) => {
+                let (generation, error) = sim.plan(*plan);
+                Some(Message::PlanResult(generation, error))
+            }
+            Message::Ack(generation) => {
+                sim.answered(generation);
+                None
+            }
+            Message::Hello(_) | Message::PlanResult(..) | Message::Report(_) => None,
         }
     }
 
@@ -354,7 +377,7 @@ impl Simulation {
 
     fn receive(&mut self, host: HostName, message: Message) {
         let command = match message {
-            Message::Plan(_) => return,
+            Message::Plan(_) | Message::Ack(_) => return,
             Message::Hello(accepted_generation) => Command::Greet {
                 host: host.clone(),
                 hello: isyone_fleet::observed::Hello {
@@ -378,7 +401,15 @@ impl Simulation {
             },
         };
         let greeting = matches!(command, Command::Greet { .. });
-        self.submit(command);
+        let is_report = matches!(command, Command::Report { .. });
+        let taken = matches!(self.submit(command), Some(Ok(_)));
+        if taken && is_report && self.connected[&host] {
+            let generation = self.state.fleet.hosts[&host].plan_generation;
+            send(
+                self.to_host.entry(host.clone()).or_default(),
+                Message::Ack(generation),
+            );
+        }
         if greeting {
             self.send_plan(&host);
         }

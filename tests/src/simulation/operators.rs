@@ -28,7 +28,7 @@ impl Simulation {
             return;
         }
         // Epochs and places show their worth in moves, and only tenants that have run can move.
-        let few = self.shape.rebuilds || self.shape.moves;
+        let few = self.shape.rebuilds || self.shape.moves || self.shape.standbys;
         let (names, moves) = if few {
             (FEW, 500)
         } else {
@@ -36,6 +36,7 @@ impl Simulation {
         };
         let tenant: TenantName = name(TENANTS[self.rng.random_range(0..names)]);
         match self.rng.random_range(0..19u32) {
+            _ if self.shape.standbys && self.chance(600) => self.order_standby(&tenant),
             _ if self.chance(moves) => {
                 // What has been moved is often moved back.
                 let lately = self.moved_lately().filter(|_| self.chance(500));
@@ -59,7 +60,7 @@ impl Simulation {
         }
     }
 
-    fn request_id(&mut self) -> Option<String> {
+    pub(super) fn request_id(&mut self) -> Option<String> {
         Some(format!("r{}", self.rng.random_range(0..1_000_000u32)))
     }
 
@@ -199,7 +200,7 @@ impl Simulation {
         }
     }
 
-    fn count(&mut self, command: Command) -> bool {
+    pub(super) fn count(&mut self, command: Command) -> bool {
         let answer = self.submit(command);
         let accepted = matches!(answer, Some(Ok(_)));
         if accepted {

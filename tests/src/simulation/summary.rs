@@ -18,6 +18,8 @@ pub struct Summary {
     pub moved: u64,
     /// Of these, such that came again to where an older copy was kept.
     pub came_back: u64,
+    /// Tenants that went on from their standby when their host was lost.
+    pub failed_over: u64,
     /// Operations that went back.
     pub went_back: u64,
     /// Writes that users were told of.
@@ -39,6 +41,7 @@ impl Summary {
         self.faults += other.faults;
         self.moved += other.moved;
         self.came_back += other.came_back;
+        self.failed_over += other.failed_over;
         self.went_back += other.went_back;
         self.written += other.written;
         self.purged += other.purged;
@@ -50,7 +53,7 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} steps, {} commands accepted, {} refused, {} crashes, {} moved ({} to an older copy), {} went back, {} writes, {} purged, \
+            "{} steps, {} commands accepted, {} refused, {} crashes, {} moved ({} to an older copy), {} failed over, {} went back, {} writes, {} purged, \
              {} put to sleep",
             self.steps,
             self.accepted,
@@ -58,6 +61,7 @@ impl fmt::Display for Summary {
             self.crashes,
             self.moved,
             self.came_back,
+            self.failed_over,
             self.went_back,
             self.written,
             self.purged,

@@ -273,6 +273,7 @@ fn prepared(kind: OperationKind) -> Simulation {
         fault_permille: 0,
         rebuilds: false,
         moves: false,
+        standbys: false,
     };
     let mut sim = Simulation::new(0, shape);
     sim.settings.sleep_after_ms.clear();

@@ -43,6 +43,7 @@ fn shape(seed: u64, rebuilds: bool) -> Shape {
         },
         rebuilds,
         moves: false,
+        standbys: false,
     }
 }
 
@@ -104,6 +105,21 @@ fn tenants_that_move_to_and_fro_lose_nothing() {
 }
 
 #[test]
+fn tenants_of_hosts_that_lose_their_power_go_on_from_their_standbys_and_nowhere_twice() {
+    let sum = run_all(seeds(20, REBUILT_STEPS), |seed| Shape {
+        hosts: 2 + seed as usize % 3,
+        standbys: true,
+        rebuilds: false,
+        fault_permille: 20 + 10 * (seed as u32 % 4),
+        ..shape(seed, true)
+    });
+    assert!(
+        std::env::var_os("ISYONE_SEED").is_some() || sum.failed_over > 0 && sum.written > 1_000,
+        "{sum}"
+    );
+}
+
+#[test]
 fn the_same_seed_gives_the_same_run() {
     let shape = Shape {
         hosts: 3,
@@ -111,6 +127,7 @@ fn the_same_seed_gives_the_same_run() {
         fault_permille: 60,
         rebuilds: false,
         moves: false,
+        standbys: false,
     };
     assert_eq!(run(7, shape), run(7, shape));
     assert_ne!(run(7, shape).digest, run(8, shape).digest);
@@ -124,9 +141,11 @@ fn planted_bugs_are_found() {
             planted::plant(Some(bug));
             // What epochs are for, and what time must not decide, shows only when an older state comes back.
             let rebuilds = matches!(bug, Bug::EpochIgnored | Bug::ClockDecides);
+            let standbys = matches!(bug, Bug::StartsUnasked | Bug::PromotedUnfenced);
             let shape = Shape {
                 hosts: 2 + seed as usize % 3,
                 steps: REBUILT_STEPS,
+                standbys,
                 ..shape(seed, rebuilds)
             };
             let broken = Simulation::new(seed, shape).run_until_broken().err();

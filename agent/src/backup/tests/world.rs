@@ -313,6 +313,7 @@ impl World {
         let in_force = InForce {
             plan: Some(Arc::new(host_plan(1, vec![plan.clone()]))),
             stale: Vec::new(),
+            unasked: false,
         };
         let in_force = watch::channel(in_force).1;
         Self {

@@ -25,7 +25,8 @@ use super::{
     Engine, classify,
     convert::{
         Layers, append, bind_options, chunk, container_view, create_body, engine_event,
-        exec_options, filters, first_file, limits_update, listed, summary, volume_view, with_tag,
+        exec_options, filters, first_file, limits_update, listed, restart_update, summary,
+        volume_view, with_tag,
     },
     networks,
     tail::Tail,
@@ -264,6 +265,12 @@ impl Docker for Engine {
 
     async fn update(&self, name: &str, limits: &Limits) -> Result<()> {
         let body = limits_update(limits);
+        self.call(|c| async move { c.update_container(name, body).await })
+            .await
+    }
+
+    async fn update_restart(&self, name: &str, restart: bool) -> Result<()> {
+        let body = restart_update(restart);
         self.call(|c| async move { c.update_container(name, body).await })
             .await
     }

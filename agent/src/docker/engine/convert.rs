@@ -77,11 +77,6 @@ fn host_config(spec: &ContainerSpec) -> m::HostConfig {
         };
         (format!("{}/tcp", port.container), Some(vec![binding]))
     });
-    let restart = if spec.restart {
-        m::RestartPolicyNameEnum::UNLESS_STOPPED
-    } else {
-        m::RestartPolicyNameEnum::NO
-    };
     // A noisy tenant must not fill the disk: at most three files of ten megabytes.
     let log_options = HashMap::from([
         ("max-size".to_owned(), "10m".to_owned()),
@@ -111,10 +106,7 @@ fn host_config(spec: &ContainerSpec) -> m::HostConfig {
         nano_cpus: Some(spec.limits.nano_cpus as i64),
         pids_limit: Some(i64::from(spec.limits.pids)),
         shm_size: spec.shm_bytes.map(|b| b as i64),
-        restart_policy: Some(m::RestartPolicy {
-            name: Some(restart),
-            maximum_retry_count: None,
-        }),
+        restart_policy: Some(restart_policy(spec.restart)),
         log_config: Some(m::HostConfigLogConfig {
             typ: Some("json-file".to_owned()),
             config: Some(log_options),
@@ -126,6 +118,24 @@ fn host_config(spec: &ContainerSpec) -> m::HostConfig {
         mounts: Some(spec.mounts.iter().map(|m| mount(m, &spec.image)).collect()),
         port_bindings: Some(ports.collect()),
         network_mode: Some(spec.network.clone()),
+        ..Default::default()
+    }
+}
+
+fn restart_policy(restart: bool) -> m::RestartPolicy {
+    m::RestartPolicy {
+        name: Some(match restart {
+            true => m::RestartPolicyNameEnum::UNLESS_STOPPED,
+            false => m::RestartPolicyNameEnum::NO,
+        }),
+        maximum_retry_count: None,
+    }
+}
+
+/// Another way to come back, and nothing else.
+pub(super) fn restart_update(restart: bool) -> m::ContainerUpdateBody {
+    m::ContainerUpdateBody {
+        restart_policy: Some(restart_policy(restart)),
         ..Default::default()
     }
 }
@@ -478,6 +488,10 @@ mod tests {
         spec.limits.pids = 411;
         let told = [[Some(3 << 30); 2], [Some(700_000_000), Some(411)]];
         let (made, resized) = (host_config(&spec), limits_update(&spec.limits));
+        assert_eq!(
+            restart_update(spec.restart).restart_policy,
+            made.restart_policy
+        );
         let memory = [made.memory, made.memory_swap];
         assert_eq!([memory, [made.nano_cpus, made.pids_limit]], told);
         let memory = [resized.memory, resized.memory_swap];

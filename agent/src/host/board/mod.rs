@@ -19,7 +19,7 @@ use isyone_proto::{
     finding::Finding,
     ids::TenantName,
     plan::{TenantPlan, UnixMs},
-    report::{JobReport, Strain, TenantProgress, Traffic},
+    report::{Behind, JobReport, Strain, TenantProgress, Traffic},
 };
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -414,8 +414,11 @@ impl StatusBoard {
     }
 
     /// How far a job is. Wakes the link when more than its bytes have changed: those are sent along.
-    pub fn set_job(&self, job: JobReport) {
+    pub fn set_job(&self, mut job: JobReport) {
         let mut inner = self.lock();
+        // What was last seen of a source that is not reached any more is what is known of the loss.
+        let before = inner.jobs.get(&job.id).and_then(|old| old.behind);
+        job.behind = job.behind.or(before);
         let news = inner
             .jobs
             .get(&job.id)
@@ -450,6 +453,13 @@ impl StatusBoard {
         }
         if news {
             self.changed.notify_one();
+        }
+    }
+
+    /// How far the copy of a job is behind; told with the next report.
+    pub fn set_job_behind(&self, id: Uuid, behind: Option<Behind>) {
+        if let Some(job) = self.lock().jobs.get_mut(&id) {
+            job.behind = behind;
         }
     }
 

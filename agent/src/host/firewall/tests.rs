@@ -89,6 +89,7 @@ impl Bench {
         let plans = watch::channel(InForce {
             plan: Some(plan),
             stale: Vec::new(),
+            unasked: false,
         });
         let hosts = watch::channel(BTreeSet::new());
         let stop = CancellationToken::new();

@@ -7,6 +7,7 @@
 //! container that follows and its promotion (tenant), files (fetch), when the tenant is stopped (the coordinator).
 
 mod bring;
+mod lag;
 mod line;
 
 use std::{sync::Arc, time::Duration};
@@ -15,7 +16,10 @@ use isyone_proto::plan::{JobOrder, JobWork, TenantPlan};
 use tokio::time::{Instant, sleep};
 use tonic::async_trait;
 
-use self::line::{Line, Lines};
+use self::{
+    lag::Lag,
+    line::{Line, Lines},
+};
 use super::{
     JobError, Progress, Work,
     fetch::{Fetch, Way},
@@ -45,6 +49,15 @@ const LOOKS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_m
 /// Shortest pause between passes over the files, and how many times as long as a pass it is: a tenant with many files is not read all the
 /// time.
 const BETWEEN: (Duration, u32) = (Duration::from_secs(3), 5);
+/// Shortest pause between passes for a copy that is kept up for good: so much is lost of files with a host.
+const STANDING: Duration = Duration::from_secs(60);
+/// How often it is looked how far a copy is behind.
+const MEASURED: Duration = Duration::from_secs(5);
+/// A failure that only a new copy mends.
+const LOST: &str = "the other host's database has thrown away log that the copy here lacks: begin the move again, or move it stopped";
+/// The same for a standby, which is made anew by itself.
+const LOST_STANDBY: &str =
+    "the other host has thrown away what this copy lacks of its log: it was away for too long";
 /// What a pause takes whatever there is to copy, milliseconds: two containers stop, messages go to and fro, one starts. By hand it was
 /// 1.8 to 2.5 s with everything.
 const LEAST_PAUSE_MS: u64 = 2_000;
@@ -71,7 +84,10 @@ fn disk(e: std::io::Error) -> JobError {
 #[async_trait]
 impl Work for Follow {
     async fn attempt(&self, order: &JobOrder, progress: &Progress) -> Attempt<()> {
-        let is_last = matches!(order.work, JobWork::Follow { last: true, .. });
+        let (is_last, stands) = match order.work {
+            JobWork::Follow { last, standing, .. } => (last, standing),
+            _ => (false, false),
+        };
         let way = Way::open(&self.fetch, order, progress).await?;
         let tenant = way.tenant()?;
         let of = Of {
@@ -116,7 +132,7 @@ impl Work for Follow {
         match is_last {
             true => copy.complete(order, progress).await,
             false => tokio::select! {
-                kept = copy.keep_up(progress) => kept,
+                kept = copy.keep_up(progress, stands) => kept,
                 // Its log is applied and goes; what it has written may only leave room enough.
                 full = way.is_out_of_room(|| 0) => Err(full),
             },
@@ -193,42 +209,63 @@ impl Standby<'_> {
         }
     }
 
-    /// Brings what changes, and tells how long the tenant would pause; until the order is another one.
-    async fn keep_up(&self, progress: &Progress) -> Attempt<()> {
-        let mut sessions = Sessions::default();
+    /// Brings what changes, and tells how long the tenant would pause and how far the copy is behind; until the order is another one.
+    async fn keep_up(&self, progress: &Progress, stands: bool) -> Attempt<()> {
+        let (mut sessions, mut lag) = (Sessions::default(), Lag::default());
         loop {
-            let passed = self.way.pass().await?;
-            match self.behind(&mut sessions).await {
-                Ok(behind) => {
-                    progress.pause(Some(estimate_ms(passed.took, behind)));
-                    if sessions.has_failed {
-                        progress.tell("");
-                    }
-                    sessions.has_failed = false;
-                }
-                Err(JobError::Never(why)) => return Err(JobError::Never(why)),
-                // The standby follows on through the line, so that stays; only nobody is stopped by what is not known.
-                Err(JobError::Again(why)) => {
-                    progress.pause(None);
-                    progress.tell(&why);
-                    sessions = Sessions {
-                        has_failed: true,
-                        ..Sessions::default()
-                    };
-                }
+            let (begun, passed) = (Instant::now(), self.way.pass().await?);
+            if stands {
+                // From now on it takes next to nothing.
+                progress.let_others_begin();
             }
-            sleep(BETWEEN.0.max(passed.took * BETWEEN.1)).await;
+            let rest = Instant::now() + BETWEEN.0.max(passed.took * BETWEEN.1);
+            let until = if stands {
+                rest.max(begun + STANDING)
+            } else {
+                rest
+            };
+            loop {
+                match self.behind(&mut sessions, stands).await {
+                    Ok((written, applied)) => {
+                        lag.note(Instant::now(), written, applied);
+                        let missing = written.saturating_sub(applied);
+                        progress.pause(Some(estimate_ms(passed.took, missing)));
+                        if sessions.has_failed {
+                            progress.tell("");
+                        }
+                        sessions.has_failed = false;
+                    }
+                    Err(JobError::Never(why)) => return Err(JobError::Never(why)),
+                    // The standby follows on through the line, so that stays; only nobody is stopped by what is not known.
+                    Err(JobError::Again(why)) => {
+                        progress.pause(None);
+                        progress.tell(&why);
+                        sessions = Sessions {
+                            has_failed: true,
+                            ..Sessions::default()
+                        };
+                    }
+                }
+                let now = Instant::now();
+                if let Some(behind) = lag.behind(now, begun, sessions.has_failed) {
+                    progress.behind(behind);
+                }
+                if now >= until {
+                    break;
+                }
+                sleep((until - now).min(MEASURED)).await;
+            }
         }
     }
 
-    /// Bytes of log that the standby has not applied yet.
-    async fn behind(&self, sessions: &mut Sessions) -> Attempt<u64> {
+    /// Where the other one's log ends, and how much of it the standby has applied.
+    async fn behind(&self, sessions: &mut Sessions, stands: bool) -> Attempt<(u64, u64)> {
         let there = match sessions.there.take() {
             Some(there) => there,
             None => self.line.cluster("postgres").await.map_err(again)?,
         };
         if there.number(sql::KEPT).await.map_err(again)? == 0 {
-            let why = "the other host's database has thrown away log that the copy here lacks: begin the move again, or move it stopped";
+            let why = if stands { LOST_STANDBY } else { LOST };
             return Err(JobError::Never(why.to_owned()));
         }
         let here = match sessions.here.take() {
@@ -243,7 +280,7 @@ impl Standby<'_> {
         let written = there.number(sql::WRITTEN).await.map_err(again)?;
         let applied = here.number(sql::APPLIED).await.map_err(again)?;
         (sessions.there, sessions.here) = (Some(there), Some(here));
-        Ok(written.saturating_sub(applied))
+        Ok((written, applied))
     }
 
     /// The tenant has stopped: brings the rest, compares, and records that the copy is complete.

@@ -91,6 +91,7 @@ async fn site() -> Site {
     let plans = watch::channel(InForce {
         plan,
         stale: vec![],
+        unasked: false,
     })
     .1;
     let scraper = Scraper::new(Arc::new(host.unwrap()), plans, watch::channel(true).1);

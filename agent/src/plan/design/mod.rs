@@ -138,6 +138,10 @@ pub fn stack(plan: &TenantPlan, host: &HostFacts, images: &Images, master_hash: 
     if host.relays {
         leave_ports(&mut odoo);
     }
+    // Neither is that a reason to make them anew (diff: UpdateRestarts).
+    for spec in [&mut postgres, &mut odoo] {
+        spec.restart = !plan.asks_first;
+    }
     let mut stack = Stack {
         network: named(plan, plan.name.project(), "network", "default"),
         subnet: plan.subnet.trunc().to_string(),

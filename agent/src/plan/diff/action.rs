@@ -50,6 +50,8 @@ pub enum Action {
     CreateContainer(Role),
     /// Change memory and CPU of a running container.
     UpdateLimits(Role),
+    /// Say whether the engine starts its containers when the machine does.
+    UpdateRestarts,
     /// Fill the volumes from the golden snapshot.
     CopyGolden,
     /// Fill the volumes with `odoo -i`.
@@ -112,6 +114,7 @@ impl Action {
             | Self::StopContainer(Role::Odoo)
             | Self::RemoveContainer(Role::Odoo)
             | Self::UpdateLimits(Role::Odoo)
+            | Self::UpdateRestarts
             | Self::StartContainer(Role::Odoo)
             | Self::RestartContainer(Role::Odoo) => StepName::Odoo,
         }

@@ -204,6 +204,12 @@ pub enum Blocked {
         "{0}; nothing that works is stopped for a restart or a change until there is room, because it might not start again"
     )]
     HostFull(String),
+    /// What another host may run by now is not started before somebody has said that it does not.
+    #[error(
+        "this machine has started anew, and this tenant has a standby, which may have taken over meanwhile: it starts as soon as the \
+         coordinator says that it lives here still"
+    )]
+    Unasked,
     /// This host takes no new tenants now, for the given reason.
     #[error("{0}")]
     HostClosed(String),
@@ -233,6 +239,7 @@ impl Blocked {
             | Self::HalfCopy
             | Self::NotCopied(_)
             | Self::FromBackup(_)
+            | Self::Unasked
             | Self::NetworkTaken { .. } => false,
             Self::OldOrder { .. }
             | Self::ForeignVolume { .. }

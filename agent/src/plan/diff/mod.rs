@@ -56,6 +56,8 @@ pub struct Inputs<'a> {
     pub state: &'a TenantState,
     /// A higher epoch has been seen: this copy must not run.
     pub stale: bool,
+    /// The machine has started anew, and nobody has said yet that this copy, which asks first, may run.
+    pub unasked: bool,
     /// Why no new tenant may start on this host, if that is so.
     pub no_new: Option<&'a str>,
     /// What follows from how full the tenant's disk is: its Odoo, or PostgreSQL as well, does not run.
@@ -92,6 +94,13 @@ pub fn diff(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
             inputs.observed,
             "another host holds a newer copy of this tenant",
         ));
+    }
+    if inputs.unasked {
+        let stopped = stop_all(inputs.observed, "another host may have taken it over");
+        return match stopped.is_empty() {
+            true => Err(Blocked::Unasked),
+            false => Ok(stopped),
+        };
     }
     if let Some(first) = aside::first(inputs) {
         return first;

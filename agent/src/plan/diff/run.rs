@@ -264,6 +264,14 @@ fn make(list: &mut List, inputs: &Inputs<'_>, stack: &Stack, kept: &Kept) {
             list.add(4, 0, Action::UpdateLimits(role), "the size has changed");
         }
     }
+    if inputs.state.is_ready()
+        && kept.postgres
+        && kept.odoo
+        && inputs.plan.asks_first != inputs.state.stays_down
+    {
+        let reason = "who starts it when the machine does has changed";
+        list.add(4, 0, Action::UpdateRestarts, reason);
+    }
 }
 
 /// Waves 4 to 5: the database's content. The golden copy needs only the volumes, so it runs while a container is

@@ -267,6 +267,14 @@ impl Docker for FakeDocker {
         self.after(fate, ()).await
     }
 
+    async fn update_restart(&self, name: &str, restart: bool) -> Result<()> {
+        let fate = self
+            .before(format!("update-restart {name} {restart}"))
+            .await?;
+        self.world().find(name)?;
+        self.after(fate, ()).await
+    }
+
     async fn network(&self, name: &str) -> Result<Option<Network>> {
         Ok(self.up()?.networks.get(name).cloned())
     }

@@ -2,8 +2,6 @@
 //!
 //! Not here: what comes of one (outcome), how it is carried out (the other files of this folder).
 
-use std::{collections::BTreeMap, net::IpAddr};
-
 use ipnet::IpNet;
 use isyone_types::{
     backup::SnapshotName,
@@ -12,12 +10,13 @@ use isyone_types::{
     ids::{HostName, ShortName, TenantName},
     plan::UnixMs,
     report::HostReport,
-    spec::{Domain, ImageRef, LabelKey, LabelValue, Size, TenantSpec},
+    spec::{Domain, ImageRef, LabelKey, Size, TenantSpec},
 };
 use uuid::Uuid;
 
 use super::{
     backups::{AskForBackup, JudgedBackups, NewKey, RestoreTenant},
+    certified::{Enroll, RenewOperator},
     reseal::Resealed,
     tenants::{SetMail, SetOdoo},
 };
@@ -122,6 +121,25 @@ pub enum Command {
         max_pause_ms: Option<u32>,
         request_id: Option<String>,
     },
+    /// Keep a copy of a tenant up on another host, which may take over.
+    AddStandby {
+        name: TenantName,
+        /// `None`: where there is most room.
+        on: Option<HostName>,
+        /// On a host that has another value of this label than the tenant's own.
+        apart: Option<LabelKey>,
+    },
+    /// Remove that copy.
+    RemoveStandby { name: TenantName },
+    /// Have a tenant whose host is lost go on where its standby is.
+    FailOver {
+        name: TenantName,
+        /// Somebody has made sure that the lost host runs it no more.
+        is_down: bool,
+        request_id: Option<String>,
+    },
+    /// Delete a copy that was kept aside, before its time.
+    DiscardCopy { name: TenantName, host: HostName },
     /// Bring a tenant back from a backup, as a new one or in its place.
     RestoreTenant(Box<RestoreTenant>),
     /// Put back what a tenant was before it was restored in its place.
@@ -306,6 +324,10 @@ impl Command {
             Self::DeleteTenant { .. } => "delete-tenant",
             Self::UndeleteTenant { .. } => "undelete-tenant",
             Self::MoveTenant { .. } => "move-tenant",
+            Self::AddStandby { .. } => "add-standby",
+            Self::FailOver { .. } => "fail-over",
+            Self::DiscardCopy { .. } => "discard-copy",
+            Self::RemoveStandby { .. } => "remove-standby",
             Self::RestoreTenant(_) => "restore-tenant",
             Self::ReturnTenant { .. } => "return-tenant",
             Self::EdgesRun { .. } => "edges-run",
@@ -381,6 +403,10 @@ impl Command {
             | Self::UndeleteTenant { name, .. }
             | Self::ReturnTenant { name, .. }
             | Self::MoveTenant { name, .. }
+            | Self::AddStandby { name, .. }
+            | Self::FailOver { name, .. }
+            | Self::RemoveStandby { name }
+            | Self::DiscardCopy { name, .. }
             | Self::SetAccess { name, .. }
             | Self::RemoveDomain { name, .. }
             | Self::Audit { tenant: name, .. } => Some(name),
@@ -447,39 +473,4 @@ pub struct AddDomains {
     /// DNS was just checked, and all of them lead to the edges.
     pub checked: bool,
     pub request_id: Option<String>,
-}
-
-/// What an agent presents in [`Command::Enroll`].
-#[derive(Debug, Clone)]
-pub struct Enroll {
-    /// Public half of the token.
-    pub token_id: String,
-    /// SHA-256 of the secret half, hex.
-    pub secret_hash: String,
-    /// The requested host name.
-    pub host: HostName,
-    /// The host's uid if it is new.
-    pub uid: Uuid,
-    /// Where edges reach the host.
-    pub advertise: IpAddr,
-    /// Where the request came from.
-    pub from: IpAddr,
-    /// `advertise` leads to the coordinator itself: its certificate carries it, or this machine has it.
-    pub is_ours: bool,
-    /// The agent's own labels; the token's take precedence.
-    pub labels: BTreeMap<LabelKey, LabelValue>,
-    /// Already signed, but handed out only if this command succeeds.
-    pub certificate: Certificate,
-}
-
-/// Arguments of [`Command::RenewOperator`].
-#[derive(Debug, Clone)]
-pub struct RenewOperator {
-    pub name: ShortName,
-    /// The role in the new certificate.
-    pub role: OperatorRole,
-    pub certificate: Certificate,
-    /// If it is the operator's own, it stays until the operator comes with the new one: the answer goes over a connection
-    /// that it holds open. If it is an admin's, all that there are are refused at once.
-    pub asked_with: AskedWith,
 }

@@ -164,10 +164,18 @@ impl Edit<'_> {
         for tenant in tenants {
             let known = tenant.places().map(|(place, _)| place.epoch);
             let highest = known.fold(tenant.last_epoch, u64::max);
-            self.put_tenant(Tenant {
+            let mut kept = Tenant {
                 last_epoch: highest + EPOCHS_LOST,
                 ..(*tenant).clone()
-            });
+            };
+            for copy in &mut kept.copies {
+                // It may have taken over since.
+                if matches!(copy.role, CopyRole::Standby(_)) {
+                    copy.role = CopyRole::Fenced { until: None };
+                    kept.generation = tenant.generation + 1;
+                }
+            }
+            self.put_tenant(kept);
         }
         let running = self.state.fleet.running.iter();
         let moves: Vec<Arc<Operation>> = running
@@ -185,7 +193,7 @@ impl Edit<'_> {
             };
             let mut kept = (*tenant).clone();
             for copy in &mut kept.copies {
-                if copy.role == CopyRole::Incoming {
+                if matches!(copy.role, CopyRole::Incoming) {
                     copy.role = CopyRole::Fenced { until: None };
                 }
             }

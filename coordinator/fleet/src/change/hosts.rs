@@ -108,6 +108,8 @@ impl Edit<'_> {
                 (_, Some(CopyRole::Fenced { until })) => Some(*until),
                 (_, Some(CopyRole::Discarded)) => Some(None),
                 (_, Some(CopyRole::Incoming) | None) => None,
+                // Nothing is lost with it.
+                (_, Some(CopyRole::Standby(_))) => Some(None),
             })
             .collect();
         let (judged, _) = views::host_state(self.state, self.settings, name, self.stamp.now);

@@ -7,6 +7,7 @@
 pub mod access;
 pub mod backups;
 pub mod certificates;
+mod certified;
 mod command;
 mod domains;
 mod error;
@@ -41,10 +42,8 @@ pub(crate) use self::operations::Ask;
 use self::operators::following;
 pub use self::{
     backups::RestoreTenant,
-    command::{
-        AccessChange, AddDomains, AskedWith, Command, CreateTenant, Enroll, RenewOperator, Stamp,
-        User, Whither,
-    },
+    certified::{Enroll, RenewOperator},
+    command::{AccessChange, AddDomains, AskedWith, Command, CreateTenant, Stamp, User, Whither},
     domains::domain_refused,
     error::{ChangeError, WrongAddress},
     outcome::Outcome,
@@ -164,6 +163,14 @@ impl Edit<'_> {
                 max_pause_ms,
                 request_id,
             } => self.move_tenant(&name, to, max_pause_ms, request_id),
+            Command::FailOver {
+                name,
+                is_down,
+                request_id,
+            } => self.fail_over(&name, is_down, request_id),
+            Command::AddStandby { name, on, apart } => self.add_standby(&name, on, apart.as_ref()),
+            Command::RemoveStandby { name } => self.remove_standby(&name),
+            Command::DiscardCopy { name, host } => self.discard_copy(&name, &host),
             Command::ReturnTenant { name, request_id } => self.return_tenant(&name, request_id),
             Command::RestoreTenant(restore) => self.restore_tenant(*restore),
             Command::EdgesRun { scopes } => self.edges_run(scopes),

@@ -14,9 +14,9 @@ use isyone_types::{
 
 use super::{ChangeError, Edit, Outcome, generations};
 use crate::{
-    desired::{CopyRole, Tenant, TenantBefore},
+    desired::{CopyRole, Tenant, TenantBefore, TenantCopy},
     event::EventKind,
-    observed::{DISK_KNOWN_MS, TenantObserved, Told},
+    observed::{CopyObserved, DISK_KNOWN_MS, TenantObserved, Told},
     views,
 };
 
@@ -302,7 +302,11 @@ impl Edit<'_> {
         let over =
             |before: &TenantBefore| !before.is_kept() && before.host == tenant.placement.host;
         let before = tenant.before.as_ref().filter(|_| runs);
-        let begins = runs && tenant.copies.iter().any(|copy| copy.role == left)
+        let begins = runs
+            && tenant
+                .copies
+                .iter()
+                .any(|copy| copy.role == left && self.is_fenced(tenant, copy))
             || before.is_some_and(|before| timeless(before) || over(before));
         if !(first || begins) {
             return; // as nearly every report says of nearly every tenant
@@ -313,7 +317,7 @@ impl Edit<'_> {
         }
         let until = self.stamp.now.saturating_add(self.settings.quarantine_ms);
         for copy in &mut well.copies {
-            if runs && copy.role == left {
+            if runs && copy.role == left && self.is_fenced(tenant, copy) {
                 copy.role = CopyRole::Fenced { until: Some(until) };
             }
         }
@@ -330,6 +334,13 @@ impl Edit<'_> {
         if returned {
             self.back_up_soon(&well);
         }
+    }
+
+    /// Whether the host of a copy that is kept aside has been told so: one that was lost with what was written there last is to be looked
+    /// at first, and nothing is removed from a host that does not know that the tenant has left it.
+    fn is_fenced(&self, tenant: &Tenant, copy: &TenantCopy) -> bool {
+        let seen = views::copy(self.state, tenant, &copy.place.host);
+        matches!(seen, CopyObserved::Present(seen) if seen.report.epoch >= copy.place.epoch)
     }
 
     /// A host has removed its copy on order. With the last one the tenant is forgotten.

@@ -71,6 +71,11 @@ fn asked(command: &Command) -> Option<Value> {
             (Whither::Host(to), most) => json!([to, most]),
             (Whither::AwayFrom(from), most) => json!([null, from, most]),
         }),
+        Command::FailOver {
+            name,
+            is_down,
+            request_id,
+        } => of(request_id, name, &|| json!(is_down)),
         Command::SetMail(set) => of(&set.request_id, &set.name, &|| {
             json!([set.mail, set.secrets.is_some()])
         }),

@@ -41,6 +41,7 @@ impl Edit<'_> {
             self.put_to_sleep();
         }
         self.look_at_operations();
+        self.look_at_standbys();
         self.forget_tokens();
         self.tell_the_rest();
         Ok(Outcome::Done)

@@ -9,7 +9,7 @@ use isyone_types::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Stragglers, Tenant};
+use super::{Standby, Stragglers, Tenant};
 
 /// Where a tenant runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,9 @@ pub struct TenantPlacement {
     pub reason: Box<str>,
     /// When it was chosen.
     pub at: UnixMs,
+    /// The copy there took over from a host that is lost, with what it had.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub as_it_is: bool,
 }
 
 /// What a copy of a tenant is that lies beside the one that lives.
@@ -40,6 +43,8 @@ pub enum CopyRole {
     Fenced { until: Option<UnixMs> },
     /// It is being removed, and never was the tenant's only copy.
     Discarded,
+    /// It is kept up, and may take over.
+    Standby(Standby),
 }
 
 /// A copy of a tenant on another host than the one where it lives.

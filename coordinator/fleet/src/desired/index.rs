@@ -106,7 +106,7 @@ impl Tenant {
     /// may take over.
     fn reserves_compute_as(&self, role: Option<&CopyRole>) -> bool {
         match role {
-            None | Some(CopyRole::Incoming) => self.reserves_compute(),
+            None | Some(CopyRole::Incoming | CopyRole::Standby(_)) => self.reserves_compute(),
             Some(CopyRole::Fenced { .. } | CopyRole::Discarded) => false,
         }
     }
@@ -167,6 +167,9 @@ impl Fleet {
         }
         self.quarantines.extend(tenant.quarantine());
         self.fenced.extend(tenant.fenced());
+        if tenant.standby().is_some() {
+            self.standbys.insert(tenant.name.clone());
+        }
     }
 
     /// Removes a tenant and its index entries.
@@ -178,6 +181,7 @@ impl Fleet {
     }
 
     fn forget_times(&mut self, tenant: &Tenant) {
+        self.standbys.remove(&tenant.name);
         if let Some(entry) = tenant.quarantine() {
             self.quarantines.remove(&entry);
         }

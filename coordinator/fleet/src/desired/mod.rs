@@ -9,6 +9,7 @@ pub mod certificates;
 mod copies;
 pub mod domains;
 mod index;
+mod standby;
 mod stragglers;
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
@@ -30,6 +31,7 @@ use uuid::Uuid;
 pub use self::{
     copies::{CopyRole, MAX_COPIES, TenantBefore, TenantCopy, TenantPlacement},
     index::HostIndex,
+    standby::Standby,
     stragglers::Stragglers,
 };
 use crate::{event::EventLog, operation::Operation};
@@ -326,6 +328,8 @@ pub struct Fleet {
     /// Computed: tenants with a fenced copy, ordered by the time when the first of them is to go. Not those that are deleted:
     /// their copies stay until they are brought back, or purged.
     pub fenced: OrdSet<(UnixMs, TenantName)>,
+    /// Computed: tenants with a standby.
+    pub standbys: OrdSet<TenantName>,
     /// Computed: tenants in quarantine, ordered by its end; not those that are held.
     pub quarantines: OrdSet<(UnixMs, TenantName)>,
     /// Computed: keys of backups of tenants that are gone, ordered by the time when they are deleted.
@@ -440,7 +444,7 @@ impl Tenant {
     pub fn fenced_until(&self) -> Option<UnixMs> {
         let ends = self.copies.iter().filter_map(|copy| match copy.role {
             CopyRole::Fenced { until } => until,
-            CopyRole::Incoming | CopyRole::Discarded => None,
+            CopyRole::Incoming | CopyRole::Discarded | CopyRole::Standby(_) => None,
         });
         ends.min()
     }

@@ -49,6 +49,9 @@ pub struct Relocation {
     /// The tenant runs while it is copied. `None`: it is stopped for as long as that takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub live: Option<Live>,
+    /// The old host is lost: the copy takes over as it is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lost: bool,
 }
 
 /// How a tenant moves that runs on while it is copied.
@@ -59,4 +62,7 @@ pub struct Live {
     /// When it was stopped, and requests began to be held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_at: Option<UnixMs>,
+    /// It goes to where its standby is, which it is again if this is taken back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub switches: bool,
 }

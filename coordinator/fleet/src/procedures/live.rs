@@ -28,7 +28,7 @@ const HOLD_MS: u32 = 30_000;
 /// The new host has made room: it may begin.
 pub(super) fn begin(scene: &Scene<'_>, relocation: &Relocation) -> Advance {
     let begun = Relocation {
-        source: peer_address(scene, &relocation.from),
+        source: peer_address(scene.state, &relocation.from),
         leave_until: scene.now.saturating_add(deadline_ms(scene.operation.kind)),
         ..relocation.clone()
     };

@@ -18,7 +18,10 @@ use isyone_types::{
     report::Stuck,
 };
 
-pub use self::{relocate::MOVES_AT_ONCE, waiting::Waiting};
+pub use self::{
+    relocate::{MOVES_AT_ONCE, peer_address},
+    waiting::Waiting,
+};
 #[cfg(feature = "planted")]
 use crate::planted;
 use crate::{

@@ -20,6 +20,7 @@ use super::{Advance, Effect, Scene, Waiting, live, waiting};
 use crate::planted;
 use crate::{
     operation::{MoveStage, Procedure, Relocation, deadline_ms},
+    state::State,
     views,
 };
 
@@ -148,7 +149,7 @@ fn begin_copying(scene: &Scene<'_>, relocation: &Relocation) -> Advance {
     Advance::Next {
         procedure: Procedure::Move(Relocation {
             stage: MoveStage::Copy,
-            source: peer_address(scene, &relocation.from),
+            source: peer_address(scene.state, &relocation.from),
             leave_until: scene.now.saturating_add(deadline_ms(scene.operation.kind)),
             ..relocation.clone()
         }),
@@ -157,9 +158,10 @@ fn begin_copying(scene: &Scene<'_>, relocation: &Relocation) -> Advance {
     }
 }
 
-pub(super) fn peer_address(scene: &Scene<'_>, host: &HostName) -> Option<SocketAddr> {
-    let address = scene.state.fleet.hosts.get(host)?.advertise;
-    let port = scene.state.observed.hosts.get(host)?.hello.peer_port?;
+/// Where other hosts' agents reach a host's.
+pub fn peer_address(state: &State, host: &HostName) -> Option<SocketAddr> {
+    let address = state.fleet.hosts.get(host)?.advertise;
+    let port = state.observed.hosts.get(host)?.hello.peer_port?;
     Some(SocketAddr::new(address, port))
 }
 

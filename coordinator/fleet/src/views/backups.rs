@@ -244,7 +244,7 @@ pub fn may_reach_repository(
     tenant: Uuid,
     destination: &ShortName,
 ) -> bool {
-    use crate::desired::CopyRole::{Discarded, Fenced, Incoming};
+    use crate::desired::CopyRole::{Discarded, Fenced, Incoming, Standby};
     let fleet = &state.fleet;
     let of = fleet
         .backups
@@ -256,7 +256,7 @@ pub fn may_reach_repository(
     };
     let has_place = match record.copy_on(host) {
         Some((_, None | Some(Incoming))) => true,
-        Some((_, Some(Fenced { .. } | Discarded))) | None => false,
+        Some((_, Some(Fenced { .. } | Discarded | Standby(_)))) | None => false,
     };
     let is_in = fleet.hosts.get(host).is_some_and(|host| !host.pending);
     let policy = settings.backups.policy(&record.spec.plan);

@@ -59,6 +59,8 @@ pub fn host_plan<E>(
         let mut told_of = tenant_plan(tenant, place, role, settings, secrets);
         told_of.follows = follows(state, tenant, role);
         told_of.callers = callers(state, tenant, role, host);
+        told_of.as_it_is = role.is_none() && place.as_it_is;
+        told_of.asks_first = told_of.desired == DesiredState::Running && asks_first(state, tenant);
         // Of what lies elsewhere, nothing is backed up.
         if role.is_none()
             && let Some(told) = backups::told(state, settings, tenant, &mut open_key)?
@@ -76,6 +78,9 @@ pub fn host_plan<E>(
                 &mut open_key,
             )?);
         }
+        let (kept_up, let_read) = standing(tenant, host);
+        plan.jobs.extend(kept_up);
+        plan.grants.extend(let_read);
         if let Some((operation, relocation)) = copying(state, tenant) {
             if relocation.to == *host {
                 plan.jobs.push(job(operation, relocation, tenant));
@@ -141,8 +146,61 @@ fn follows(state: &State, tenant: &Tenant, role: Option<&CopyRole>) -> bool {
                 matches!(&operation.procedure, Procedure::Move(to) if to.live.is_some())
             })
         }
+        Some(CopyRole::Standby(standby)) => !standby.anew,
         Some(CopyRole::Fenced { .. } | CopyRole::Discarded) => false,
     }
+}
+
+/// Whether a tenant may have been taken over while its host was off.
+fn asks_first(state: &State, tenant: &Tenant) -> bool {
+    #[cfg(feature = "planted")]
+    if planted::has(planted::Bug::StartsUnasked) {
+        return false;
+    }
+    // What goes over to its standby has one again if that is taken back.
+    let switches = |operation: &Operation| match &operation.procedure {
+        Procedure::Move(to) => {
+            !operation.is_over()
+                && to.stage < MoveStage::Fence
+                && to.live.as_ref().is_some_and(|live| live.switches)
+        }
+        _ => false,
+    };
+    let operation = state.fleet.operations.get(&tenant.operation);
+    tenant.standby().is_some() || operation.is_some_and(|operation| switches(operation))
+}
+
+/// What a tenant's standby has a host do: keep it up, or let it be kept up.
+fn standing(tenant: &Tenant, host: &HostName) -> (Option<JobOrder>, Option<PeerGrant>) {
+    let Some((place, standby)) = tenant.standby().filter(|(_, standby)| !standby.anew) else {
+        return (None, None);
+    };
+    let job = JobOrder {
+        id: standby.job,
+        operation: standby.job,
+        tenant: tenant.name.clone(),
+        uid: tenant.uid,
+        work: JobWork::Follow {
+            from: tenant.placement.host.clone(),
+            address: standby.source,
+            last: false,
+            standing: true,
+        },
+        rate_bytes_per_s: 0,
+    };
+    let grant = PeerGrant {
+        operation: standby.job,
+        tenant: tenant.name.clone(),
+        uid: tenant.uid,
+        peer: place.host.clone(),
+        // For as long as the plan names it.
+        expires_at: UnixMs::MAX,
+        live: true,
+    };
+    (
+        Some(job).filter(|_| place.host == *host),
+        Some(grant).filter(|_| standby.armed && tenant.placement.host == *host),
+    )
 }
 
 /// What the networks of a host's tenants may do: one policy for each of their plans.
@@ -180,6 +238,17 @@ pub struct Fetching {
 /// coordinator is the one for data that does not.
 pub fn is_fetching(state: &State, asked: &Fetching, now: UnixMs) -> bool {
     let tenant = state.fleet.tenants.get(&asked.tenant);
+    let stands = tenant
+        .and_then(|tenant| tenant.standby())
+        .is_some_and(|(place, standby)| {
+            standby.job == asked.operation
+                && standby.armed
+                && !standby.anew
+                && place.host == asked.to
+        });
+    if stands && tenant.is_some_and(|tenant| tenant.placement.host == asked.from) {
+        return true;
+    }
     let copying = tenant.and_then(|tenant| copying(state, tenant));
     copying.is_some_and(|(operation, relocation)| {
         let have_places = [&asked.from, &asked.to]
@@ -220,6 +289,7 @@ fn job(operation: &Operation, relocation: &Relocation, tenant: &Tenant) -> JobOr
                 from,
                 address,
                 last: relocation.stage == MoveStage::Copy,
+                standing: false,
             },
         },
         rate_bytes_per_s: 0,
@@ -251,7 +321,8 @@ fn desired(tenant: &Tenant, role: Option<&CopyRole>) -> DesiredState {
         {
             wanted.into()
         }
-        (Some(CopyRole::Incoming), _) => DesiredState::Standby,
+        (Some(CopyRole::Standby(standby)), _) if standby.anew => DesiredState::Fenced,
+        (Some(CopyRole::Incoming | CopyRole::Standby(_)), _) => DesiredState::Standby,
         #[cfg(feature = "planted")]
         (Some(CopyRole::Fenced { .. }), wanted) if planted::has(planted::Bug::TwoWriters) => {
             wanted.into()
@@ -262,7 +333,9 @@ fn desired(tenant: &Tenant, role: Option<&CopyRole>) -> DesiredState {
 
 fn seed(tenant: &Tenant, role: Option<&CopyRole>) -> Seed {
     match role {
-        Some(CopyRole::Incoming) => Seed::Peer(tenant.placement.host.clone()),
+        Some(CopyRole::Incoming | CopyRole::Standby(_)) => {
+            Seed::Peer(tenant.placement.host.clone())
+        }
         _ if tenant.activated_at.is_some() && !tenant.is_being_filled() => Seed::Existing,
         _ => tenant.from_backup.map_or(Seed::Fresh, Seed::Backup),
     }
@@ -316,6 +389,8 @@ fn tenant_plan(
         mail: mail(settings, tenant).map(|(mail, _)| mail.clone()),
         odoo: odoo_settings(settings, tenant),
         follows: false,
+        as_it_is: false,
+        asks_first: false,
         callers: Callers::Refused,
     }
 }

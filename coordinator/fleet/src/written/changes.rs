@@ -62,6 +62,7 @@ fn put(before: &Fleet, after: &Fleet, writes: &mut Vec<Write>) {
         running: _,
         copying: _,
         fenced: _,
+        standbys: _,
         quarantines: _,
         key_ends: _,
         proving: _,

@@ -68,7 +68,13 @@ impl Session {
         };
         self.submit(command).instrument(span).await?;
         self.shared.metrics.reports.inc();
-        let ack = wire::ReportAck { sequence };
+        // As of after the report: by then it was not lost, or what was decided while it was is in that generation.
+        let state = self.shared.handle.snapshot();
+        let record = state.fleet.hosts.get(&self.host);
+        let ack = wire::ReportAck {
+            sequence,
+            plan_generation: record.map(|record| record.plan_generation.into()),
+        };
         // When the queue is full, the agent is not reading and can do without one acknowledgement.
         let _ = self
             .to_agent

@@ -1,6 +1,8 @@
 //! `isyctl host`: the fleet's machines.
 
 mod drain;
+mod failover;
+mod orphans;
 mod token;
 
 use clap::{Args, Subcommand};
@@ -44,6 +46,10 @@ pub enum HostCommand {
     Uncordon(Name),
     /// Move all tenants of a host elsewhere, and place no new ones on it
     Drain(drain::Drain),
+    /// Say what would be lost with a lost host, and let its tenants go on where their standbys are
+    Failover(failover::Failover),
+    /// Copies on a host of tenants that live elsewhere now
+    Orphans(orphans::Orphans),
     /// Forget an empty host and refuse its agent from now on
     Remove(Remove),
 }
@@ -87,6 +93,8 @@ impl HostCommand {
             Self::Cordon(Name { name }) => cordon(app, name).await,
             Self::Uncordon(Name { name }) => uncordon(app, name).await,
             Self::Drain(command) => command.run(app).await,
+            Self::Failover(command) => command.run(app).await,
+            Self::Orphans(command) => command.run(app).await,
             Self::Remove(command) => command.run(app).await,
         }
     }

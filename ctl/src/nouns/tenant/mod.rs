@@ -6,6 +6,7 @@ pub mod create;
 pub mod delete;
 pub mod domain;
 pub mod exec;
+pub mod failover;
 pub mod inside;
 pub mod logs;
 pub mod mail;
@@ -13,6 +14,7 @@ pub mod moving;
 pub mod read;
 pub mod restore;
 pub mod settings;
+pub mod standby;
 pub mod upgrade;
 pub mod verify;
 
@@ -65,6 +67,13 @@ pub enum TenantCommand {
     Upgrade(upgrade::Upgrade),
     /// Take a tenant to another host; it is stopped while its data is copied
     Move(moving::Move),
+    /// A copy of a tenant that is kept up on another host, and may take over
+    #[command(subcommand)]
+    Standby(standby::StandbyCommand),
+    /// Take a tenant to its standby, which loses nothing
+    Switchover(standby::Switchover),
+    /// Let a tenant whose host is lost go on where its standby is
+    Failover(failover::Failover),
     /// Delete a tenant; its volumes are kept for a time
     Delete(delete::Delete),
     /// Bring a deleted tenant back, as long as its volumes are kept
@@ -132,6 +141,9 @@ impl TenantCommand {
             Self::Resize(command) => command.run(app).await,
             Self::Upgrade(command) => command.run(app).await,
             Self::Move(command) => command.run(app).await,
+            Self::Standby(command) => command.run(app).await,
+            Self::Switchover(command) => command.run(app).await,
+            Self::Failover(command) => command.run(app).await,
             Self::Delete(command) => command.run(app).await,
             Self::Undelete(command) => change::undelete(app, command).await,
             Self::Restore(command) => command.run(app).await,

@@ -75,6 +75,25 @@ pub struct Move {
 }
 
 impl Move {
+    /// To a host, while it runs.
+    pub(super) fn to(
+        name: String,
+        host: String,
+        max_pause: Duration,
+        yes: bool,
+        waiting: Waiting,
+    ) -> Self {
+        Self {
+            name,
+            to: Some(host),
+            away_from: None,
+            max_pause: Some(max_pause),
+            dry_run: false,
+            yes,
+            waiting,
+        }
+    }
+
     pub async fn run(self, app: &App) -> Outcome {
         let client = app.client()?;
         if !self.yes && !self.dry_run {

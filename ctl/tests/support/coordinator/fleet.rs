@@ -93,6 +93,56 @@ impl HostService for Fake {
     async fn get_host(&self, request: Request<GetHostRequest>) -> Result<Response<Host>, Status> {
         host(&request.into_inner().name)
     }
+    async fn fail_over_host(
+        &self,
+        request: Request<FailOverHostRequest>,
+    ) -> Result<Response<FailOverHostResponse>, Status> {
+        let asked = request.into_inner();
+        host(&asked.name)?;
+        let goes_on = TenantFailOver {
+            tenant: "alfa".into(),
+            to_host: "h2".into(),
+            message: "Host h1 was last heard 73 s ago. When the standby last looked, 4096 bytes of the log were missing".into(),
+            backup_time: data::ago(600),
+            operation_id: match asked.is_down {
+                true => data::op_id(1),
+                false => String::new(),
+            },
+        };
+        let stays = TenantFailOver {
+            tenant: "beta".into(),
+            message: "tenant `beta` has no standby".into(),
+            ..TenantFailOver::default()
+        };
+        Ok(Response::new(FailOverHostResponse {
+            tenants: vec![goes_on, stays],
+        }))
+    }
+    async fn list_orphans(
+        &self,
+        request: Request<ListOrphansRequest>,
+    ) -> Result<Response<ListOrphansResponse>, Status> {
+        let on = request.into_inner().host;
+        host(&on)?;
+        let orphan = |tenant: &str, kept: bool| Orphan {
+            tenant: tenant.into(),
+            host: on.clone(),
+            lives_on: "h2".into(),
+            left_time: data::ago(3_600),
+            expire_time: data::ago(-86_400).filter(|_| kept),
+            confirmed: kept,
+        };
+        Ok(Response::new(ListOrphansResponse {
+            orphans: vec![orphan("alfa", true), orphan("beta", false)],
+        }))
+    }
+    async fn delete_orphan(
+        &self,
+        request: Request<DeleteOrphanRequest>,
+    ) -> Result<Response<DeleteOrphanResponse>, Status> {
+        host(&request.into_inner().host)?;
+        Ok(Response::new(DeleteOrphanResponse {}))
+    }
     async fn cordon_host(
         &self,
         request: Request<CordonHostRequest>,

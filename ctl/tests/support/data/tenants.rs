@@ -226,11 +226,21 @@ pub(crate) fn copies() -> Vec<TenantCopy> {
         host: host.into(),
         role: role.into(),
         expire_time,
+        ..TenantCopy::default()
+    };
+    let standby = TenantCopy {
+        lag: Some(Lag {
+            bytes: 300 << 10,
+            milliseconds: 1_300,
+            files_milliseconds: 42_000,
+        }),
+        ..copy("h5", CopyRole::Standby, None)
     };
     vec![
         copy("h3", CopyRole::Incoming, None),
         copy("h1", CopyRole::Fenced, ago(-7 * 86_400)),
         copy("h4", CopyRole::Removing, None),
+        standby,
     ]
 }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     backup::{Segment, SnapshotName},
     plan::{JobOrder, JobWork},
-    report::{JobReport, JobState},
+    report::{Behind, JobReport, JobState},
 };
 
 /// A plan in which every field says something.
@@ -165,6 +165,11 @@ fn reports_survive_the_wire() {
         backup: Some(Box::new(made())),
         fault: Some(Fault::WrongKey),
         pause_ms: Some(7),
+        behind: Some(Behind {
+            bytes: 1,
+            ms: 2,
+            files_ms: 3,
+        }),
         proof: Some(Box::new(proof())),
     };
     let wire = vec![agent::JobStatus::from(&job)];

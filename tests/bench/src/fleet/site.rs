@@ -283,6 +283,7 @@ fn tenant(running: &Running, settings: &Settings, host: &Host, slot: usize) -> R
     let network = u32::from(settings.network.tenant_range.network()) + u32::try_from(slot)? * width;
     let port = settings.network.first_port + u16::try_from(slot * 2)?;
     let placement = TenantPlacement {
+        as_it_is: false,
         host: host.name.clone(),
         epoch: 1,
         subnet: ipnet::Ipv4Net::new(network.into(), settings.network.subnet_prefix)?,

@@ -29,12 +29,12 @@ const CLIENTS: usize = 4;
 /// The longest that anybody may wait, on a machine that does other things as well: by itself it takes 2 to 3 s.
 const LONGEST: Duration = Duration::from_secs(30);
 
-fn sql(cell: &Cell, query: &str) -> String {
+pub(super) fn sql(cell: &Cell, query: &str) -> String {
     let words = ["tenant", "psql", "alfa", "--", "-tAc", query];
     cell.isyctl(&words).ok().trim().to_owned()
 }
 
-fn answers(cell: &Cell) {
+pub(super) fn answers(cell: &Cell) {
     wait_for("alfa to answer", MINUTE, || {
         (get(cell.edge(), "alfa.isy.one", "/web/health").status == 200).then_some(())
     });
@@ -42,23 +42,23 @@ fn answers(cell: &Cell) {
 
 /// What clients saw.
 #[derive(Debug, Default)]
-struct Seen {
+pub(super) struct Seen {
     /// Names of partners whose creation was acknowledged.
-    acknowledged: Vec<String>,
+    pub(super) acknowledged: Vec<String>,
     /// Statuses that were no success.
-    failed: Vec<u16>,
-    longest: Duration,
+    pub(super) failed: Vec<u16>,
+    pub(super) longest: Duration,
 }
 
 /// Users who write all the time.
-struct Load {
+pub(super) struct Load {
     stop: Arc<AtomicBool>,
     seen: Arc<Mutex<Seen>>,
     clients: Vec<JoinHandle<()>>,
 }
 
 impl Load {
-    fn start(user: &User) -> Self {
+    pub(super) fn start(user: &User) -> Self {
         let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::default());
         let client = |number: usize| {
             let (user, stop, seen) = (user.clone(), stop.clone(), Arc::clone(&seen));
@@ -72,7 +72,7 @@ impl Load {
         }
     }
 
-    fn end(self) -> Seen {
+    pub(super) fn end(self) -> Seen {
         self.stop.store(true, Ordering::Relaxed);
         for client in self.clients {
             client.join().expect("a client does not panic");
@@ -104,7 +104,7 @@ fn write(user: &User, number: usize, stop: &AtomicBool, seen: &Mutex<Seen>) {
     }
 }
 
-fn cell() -> Cell {
+pub(super) fn cell() -> Cell {
     let mut cell = Cell::start(&Shape {
         hosts: 2,
         config: "---[plans.small]\nmemory=\"1GiB\"\ncpu=1.0\ndisk=\"1GiB\"\nworkers=0\n",
@@ -137,6 +137,7 @@ fn a_tenant_that_is_used_moves_and_nobody_notices() {
         it_moves(&cell, &user, to);
     }
     a_cancelled_one_goes_on(&cell, &user);
+    a_standby_follows_and_is_gone_over_to(&cell, &user);
 }
 
 /// Once with what a first copy brings, and once over the older copy.
@@ -228,4 +229,46 @@ fn a_cancelled_one_goes_on(cell: &Cell, user: &User) {
     assert_eq!(cell.json(&["tenant", "show", "alfa"])["host"], "h1");
     let slots = "select count(*) from pg_replication_slots where active";
     assert_eq!(sql(cell, slots), "0", "nobody follows any more");
+}
+
+/// What it was told of a standby's lag.
+pub(super) fn lag(cell: &Cell) -> Option<Value> {
+    let tenant = cell.json(&["tenant", "show", "alfa"]);
+    let copies = tenant["copies"].as_array()?.clone();
+    let standby = copies.into_iter().find(|copy| copy["role"] == "standby")?;
+    Some(standby["lag"].clone()).filter(Value::is_object)
+}
+
+fn a_standby_follows_and_is_gone_over_to(cell: &Cell, user: &User) {
+    // The copy of the cancelled move is being removed there.
+    wait_for("room for a standby", MINUTE, || {
+        let added = cell.isyctl(&["tenant", "standby", "add", "alfa"]);
+        (added.code == 0).then_some(())
+    });
+    let lag = wait_for("the standby", 2 * MINUTE, || lag(cell));
+    println!("lag {lag}");
+    println!("{}", cell.isyctl(&["tenant", "show", "alfa"]).ok());
+    let load = Load::start(user);
+    thread::sleep(Duration::from_secs(2));
+    let words = [
+        "tenant",
+        "move",
+        "alfa",
+        "--to",
+        "h2",
+        "--max-pause",
+        "5s",
+        "--yes",
+    ];
+    let begin = Instant::now();
+    let moved = cell.isyctl(&words);
+    let took = begin.elapsed();
+    let seen = load.end();
+    println!(
+        "{}\nin {took:?}, longest wait {:?}",
+        moved.stderr, seen.longest
+    );
+    assert_eq!(moved.code, 0, "{}", moved.stderr);
+    assert_eq!(seen.failed, Vec::<u16>::new(), "no request fails");
+    assert_eq!(cell.json(&["tenant", "show", "alfa"])["host"], "h2");
 }

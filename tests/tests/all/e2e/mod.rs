@@ -22,6 +22,7 @@ mod monitoring;
 mod moves;
 mod pages;
 mod reboot;
+mod standbys;
 mod visitors;
 mod walk;
 mod wanted;

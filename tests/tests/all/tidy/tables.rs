@@ -11,6 +11,7 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
         &[
             ("backup", "ids"),
             ("identity", "ids"),
+            ("jobs", "backup ids proof"),
             ("known", "echo ids spec"),
             ("mail", "echo ids network spec"),
             ("network", "echo ids spec"),
@@ -18,7 +19,7 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
             ("operation", "plan"),
             (
                 "plan",
-                "backup callers generation ids mail network odoo proof spec",
+                "backup callers generation ids jobs mail network odoo spec",
             ),
             ("proof", "backup spec"),
             ("report", "backup disk finding ids operation plan proof"),

@@ -73,6 +73,7 @@ fn images_come_first_and_alone() {
         observed: &observed,
         state: &world.state,
         stale: false,
+        unasked: false,
         no_new: None,
         disk: DiskState::Free,
         now: 0,
@@ -220,6 +221,7 @@ fn a_stale_copy_is_stopped_and_kept() {
         observed: &world.observed,
         state: &world.state,
         stale: true,
+        unasked: false,
         no_new: None,
         disk: DiskState::Free,
         now: 0,
@@ -239,6 +241,34 @@ fn a_stale_copy_is_stopped_and_kept() {
 }
 
 #[test]
+fn what_asks_first_is_not_started_by_the_engine_nor_before_it_is_answered() {
+    let mut plan = tenant_plan("alfa");
+    let mut world = World::empty(&plan);
+    world.converge(&plan, 0, usize::MAX);
+    let actions = |world: &World, plan: &TenantPlan| {
+        let steps = world.steps(plan, 0)?;
+        Ok::<_, Blocked>(steps.into_iter().map(|s| s.action).collect::<Vec<_>>())
+    };
+    plan.asks_first = true;
+    assert_eq!(actions(&world, &plan).unwrap(), [Action::UpdateRestarts]);
+    assert!(world.converge(&plan, 0, usize::MAX) && world.state.stays_down);
+    // The machine has started anew, and an engine of before has started it.
+    world.unasked = true;
+    let stops = [Role::Odoo, Role::Postgres].map(Action::StopContainer);
+    assert_eq!(actions(&world, &plan).unwrap(), stops);
+    world.set_state(Role::Odoo, "exited");
+    world.set_state(Role::Postgres, "exited");
+    assert_eq!(actions(&world, &plan), Err(Blocked::Unasked));
+    assert!(!Blocked::Unasked.is_for_good());
+    world.unasked = false;
+    assert!(world.converge(&plan, 0, usize::MAX) && world.observed.is_up(Role::Odoo));
+    // Whoever does not ask starts as ever.
+    plan.asks_first = false;
+    world.unasked = true;
+    assert_eq!(actions(&world, &plan).unwrap(), [Action::UpdateRestarts]);
+}
+
+#[test]
 fn without_a_packet_filter_only_new_tenants_wait() {
     let plan = tenant_plan("alfa");
     let mut world = World::empty(&plan);
@@ -250,6 +280,7 @@ fn without_a_packet_filter_only_new_tenants_wait() {
             observed: &w.observed,
             state: &w.state,
             stale: false,
+            unasked: false,
             no_new: Some("no nft"),
             disk: DiskState::Free,
             now: 0,

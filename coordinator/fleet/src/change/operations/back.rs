@@ -16,18 +16,21 @@ use crate::{
     desired::{CopyRole, Tenant},
     event::EventKind,
     operation::{
-        ConvergeStage, Ending, MoveStage, Operation, OperationKind, Procedure, RestoreStage,
+        ConvergeStage, Ending, Live, MoveStage, Operation, OperationKind, Procedure, RestoreStage,
         TenantWishes, WayBack,
     },
 };
 
 impl Edit<'_> {
-    /// The incoming copy is removed, and the tenant is no longer halted.
-    pub(super) fn abandon(&mut self, tenant: &Tenant) {
+    /// The incoming copy is removed, or kept up as it was before, and the tenant is no longer halted.
+    pub(super) fn abandon(&mut self, tenant: &Tenant, live: Option<&Live>) {
         let mut kept = tenant.clone();
         for copy in &mut kept.copies {
             if copy.role == CopyRole::Incoming {
-                copy.role = CopyRole::Discarded;
+                copy.role = match live.is_some_and(|live| live.switches) {
+                    true => self.standing(&tenant.placement.host, true),
+                    false => CopyRole::Discarded,
+                };
             }
         }
         kept.halted = false;
@@ -94,7 +97,7 @@ impl Edit<'_> {
                 converge.stage = ConvergeStage::Back;
             }
             Procedure::Move(relocation) if relocation.stage < MoveStage::Fence => {
-                self.abandon(&tenant);
+                self.abandon(&tenant, relocation.live.as_ref());
                 relocation.stage = MoveStage::Back;
             }
             Procedure::Restore(restoration) => {

@@ -75,7 +75,7 @@ impl Edit<'_> {
         }
     }
 
-    pub(super) fn transition(
+    pub(in crate::change) fn transition(
         &mut self,
         operation: &Operation,
         procedure: Procedure,
@@ -196,7 +196,7 @@ impl Edit<'_> {
 
     /// The incoming place becomes the one where the tenant lives, halted still. The old copy gets the new epoch, too: its
     /// host then refuses everything that an older plan says.
-    pub(super) fn take_over(
+    pub(in crate::change) fn take_over(
         &mut self,
         tenant: &Tenant,
         relocation: &Relocation,

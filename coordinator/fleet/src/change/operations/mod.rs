@@ -104,7 +104,7 @@ impl Edit<'_> {
                 return self.finish_operation(&running, &detail);
             }
             Procedure::Move(relocation) if relocation.stage < MoveStage::Fence => {
-                self.abandon(tenant);
+                self.abandon(tenant, relocation.live.as_ref());
             }
             Procedure::Move(_) | Procedure::Converge(_) | Procedure::Restore(_) => {}
         }
@@ -165,6 +165,7 @@ impl Edit<'_> {
         if before.is_deleted() && !tenant.is_deleted() {
             tenant.keep_copies_until_well();
         }
+        super::tenants::standby::end_with(&mut tenant);
         (tenant.halted, tenant.hold_ms) = (current.halted, current.hold_ms);
         tenant.generation = current.generation + 1;
         tenant.operation = self.stamp.id;

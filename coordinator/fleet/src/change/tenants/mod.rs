@@ -4,11 +4,13 @@
 
 mod create;
 mod delete;
+mod failover;
 mod lifecycle;
 mod mail;
 mod odoo;
 mod relocate;
 mod restore;
+pub(super) mod standby;
 mod upgrade;
 
 use std::collections::BTreeMap;

@@ -42,25 +42,16 @@ impl Edit<'_> {
             return Err(wrong_state(name, problem.to_owned()));
         }
         let to = &self.destination(&tenant, to)?;
-        let kept = self.kept_place(&tenant, to)?;
-        if kept.is_none() && tenant.copies.len() >= MAX_COPIES {
-            let problem = format!("has {MAX_COPIES} older copies that are kept for a while");
-            return Err(wrong_state(name, problem));
-        }
         for host in [&tenant.placement.host, to] {
             self.check_peer(&tenant.name, host)?;
         }
-        let live = self.live(&tenant, to, max_pause_ms)?;
-        let place = self.incoming_place(&tenant, to, kept.as_ref())?;
-        let log = vec![done_step("place", place.reason.to_string(), self.stamp.now)];
+        let mut live = self.live(&tenant, to, max_pause_ms)?;
+        let reason = match self.switch_to(&mut tenant, to, live.as_mut())? {
+            Some(reason) => reason,
+            None => self.make_incoming(&mut tenant, to)?,
+        };
+        let log = vec![done_step("place", reason, self.stamp.now)];
         let from = tenant.placement.host.clone();
-        tenant.last_epoch = place.epoch;
-        tenant.copies.retain(|copy| copy.place.host != *to);
-        tenant.copies.push(TenantCopy {
-            place,
-            role: CopyRole::Incoming,
-            stragglers: Stragglers::Refused,
-        });
         tenant.generation += 1;
         self.make_way(&tenant, OperationKind::Move);
         tenant.let_go(); // as who gave way has, by now
@@ -74,6 +65,7 @@ impl Edit<'_> {
             leave_until: self.stamp.now,
             copying_since: None,
             live,
+            lost: false,
         });
         let operation = self.begin(OperationKind::Move, &tenant, procedure, request_id, log);
         let tenant = self.put_tenant(tenant);
@@ -85,6 +77,54 @@ impl Edit<'_> {
             format!("from {from} to {to}"),
         );
         Ok(Outcome::Operation(operation))
+    }
+
+    /// Deletes a copy that was kept aside on that host. What the tenant may have to fall back on stays.
+    pub(in crate::change) fn discard_copy(
+        &mut self,
+        name: &TenantName,
+        host: &HostName,
+    ) -> Result<Outcome, ChangeError> {
+        let mut tenant = self.living(name)?;
+        let is_well = self.is_seen_well(&tenant);
+        let copy = tenant.copies.iter_mut().find(|c| c.place.host == *host);
+        let kept = copy.filter(|copy| matches!(copy.role, CopyRole::Fenced { .. }));
+        let Some(copy) = kept else {
+            let problem = format!("has no copy on host {host} that is kept aside");
+            return Err(wrong_state(name, problem));
+        };
+        if !is_well || copy.role == (CopyRole::Fenced { until: None }) {
+            let problem = format!(
+                "has its copy on host {host} to fall back on until it is well on host {}",
+                tenant.placement.host
+            );
+            return Err(wrong_state(name, problem));
+        }
+        copy.role = CopyRole::Discarded;
+        tenant.generation += 1;
+        let tenant = self.put_tenant(tenant);
+        let kind = EventKind::TenantCopyDiscarded;
+        self.event(kind, Some(&tenant), Some(host), None, String::new());
+        Ok(Outcome::Changed(tenant))
+    }
+
+    /// Makes the place of a copy that is to come; returns why it is there.
+    fn make_incoming(&self, tenant: &mut Tenant, to: &HostName) -> Result<String, ChangeError> {
+        let kept = self.kept_place(tenant, to)?;
+        if kept.is_none() && tenant.copies.len() >= MAX_COPIES {
+            let problem = format!("has {MAX_COPIES} older copies that are kept for a while");
+            return Err(wrong_state(&tenant.name, problem));
+        }
+        let place = self.incoming_place(tenant, to, kept.as_ref())?;
+        let reason = place.reason.to_string();
+        tenant.last_epoch = place.epoch;
+        tenant.copies.retain(|copy| copy.place.host != *to);
+        tenant.copies.push(TenantCopy {
+            place,
+            role: CopyRole::Incoming,
+            stragglers: Stragglers::Refused,
+        });
+        Ok(reason)
     }
 
     /// The host that it is to move to.
@@ -144,6 +184,7 @@ impl Edit<'_> {
         Ok(Some(Live {
             max_pause_ms,
             held_at: None,
+            switches: false,
         }))
     }
 
@@ -173,6 +214,10 @@ impl Edit<'_> {
             Some(CopyRole::Fenced { .. }) => format!(
                 "still has an older copy on host {to}, which is kept until the tenant is well on host {}",
                 tenant.placement.host
+            ),
+            Some(CopyRole::Standby(_)) => format!(
+                "has its standby on host {to}; remove it first (`isyctl tenant standby remove {}`)",
+                tenant.name
             ),
             Some(CopyRole::Discarded | CopyRole::Incoming) => format!(
                 "still has an older copy on host {to}, which is being removed; try again in a moment"
@@ -206,7 +251,7 @@ impl Edit<'_> {
 
     /// A place on that host, under an epoch above all that any copy of the tenant has had. An older copy has its network,
     /// ports and disk there already.
-    fn incoming_place(
+    pub(super) fn incoming_place(
         &self,
         tenant: &Tenant,
         to: &HostName,
@@ -223,8 +268,7 @@ impl Edit<'_> {
         };
         let now = self.stamp.now;
         let decision = placement::choose(self.state.placement_inputs(self.settings), request, now);
-        let known = tenant.places().map(|(place, _)| place.epoch);
-        let epoch = known.fold(tenant.last_epoch, u64::max) + 1;
+        let epoch = tenant.next_epoch();
         let fits_but_for_network = |judged: &Judgement| {
             let mut lacks = judged.rejections.iter();
             lacks.all(|lack| *lack == Rejection::NoNetwork)
@@ -232,6 +276,7 @@ impl Edit<'_> {
         match (kept, decision.slot) {
             (Some(kept), _) if decision.hosts.iter().any(fits_but_for_network) => {
                 Ok(TenantPlacement {
+                    as_it_is: false,
                     epoch,
                     reason: format!("{to}: in the place of its older copy").into(),
                     at: now,
@@ -239,6 +284,7 @@ impl Edit<'_> {
                 })
             }
             (None, Some(slot)) if decision.host.is_some() => Ok(TenantPlacement {
+                as_it_is: false,
                 host: to.clone(),
                 epoch,
                 subnet: slot.subnet,

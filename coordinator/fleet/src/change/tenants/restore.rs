@@ -139,6 +139,7 @@ impl Edit<'_> {
         let message = format!("in its place, {}", told(&point));
         tenant.halted = true;
         tenant.generation += 1;
+        tenant.follow_anew();
         self.make_way(&tenant, OperationKind::Restore);
         tenant.operation = self.stamp.id;
         let procedure = Procedure::Restore(Box::new(Restoration {
@@ -214,6 +215,7 @@ impl Edit<'_> {
             return Err(wrong_state(name, problem));
         }
         before.wish = Before::Return(restore);
+        tenant.follow_anew();
         self.check_disk(&tenant)?;
         let kind = EventKind::TenantRestoreOrdered;
         self.finish(tenant, OperationKind::Restore, request_id.into(), kind)
@@ -285,6 +287,7 @@ impl Edit<'_> {
             return Err(wrong_state(&asked.name, problem));
         }
         Ok(TenantPlacement {
+            as_it_is: false,
             host,
             epoch: 1,
             subnet: slot.subnet,

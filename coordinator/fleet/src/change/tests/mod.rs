@@ -18,6 +18,7 @@ mod rebuilt;
 mod reports;
 mod requests;
 mod returns;
+mod standby;
 mod turns;
 mod unfit;
 mod upgrades;

@@ -88,6 +88,7 @@ pub(super) fn job_with(
                 _ => "no route".to_owned(),
             },
             pause_ms,
+            behind: None,
         }],
         condition: Default::default(),
     };

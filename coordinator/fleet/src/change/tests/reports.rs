@@ -183,6 +183,7 @@ fn the_last_report_of_a_hosts_jobs_is_all_that_is_known_of_them() {
         proof: None,
         message: String::new(),
         pause_ms: None,
+        behind: None,
     };
     for jobs in [vec![job(1, 1), job(2, 2)], vec![job(2, 5)], vec![]] {
         let report = HostReport {

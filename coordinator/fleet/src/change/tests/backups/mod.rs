@@ -150,6 +150,7 @@ fn job(id: Uuid, state: JobState, made: Option<BackupMade>) -> JobReport {
         fault: (state == JobState::Failed).then_some(Fault::Full),
         backup: made.map(Box::new),
         pause_ms: None,
+        behind: None,
         proof: None,
     }
 }

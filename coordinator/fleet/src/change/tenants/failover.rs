@@ -1,0 +1,219 @@
+//! A tenant whose host is lost goes on where its standby is, on an operator's word that the lost host runs it no more.
+//!
+//! What the standby lacks is lost with the host, so long as that is; it is said before. The copy on the lost host is fenced by a higher
+//! epoch: when the host comes back, it lets go and keeps the data aside. Not here: hosts that are lost (liveness), and planned moves.
+
+use std::sync::Arc;
+
+use isyone_types::{
+    ids::{HostName, TenantName},
+    plan::{Lifecycle, Role},
+    report::{JobReport, JobState, Which},
+};
+
+use super::{Edit, wrong_state};
+use crate::{
+    change::{ChangeError, Outcome, done_step},
+    desired::{CopyRole, Standby, Tenant},
+    liveness::HostState,
+    observed::CopyObserved,
+    operation::{MoveStage, Operation, OperationKind, Procedure, Relocation},
+    procedures::Effect,
+    views,
+};
+
+impl Edit<'_> {
+    /// `is_down`: whoever asks has made sure that the host where the tenant lives runs it no more.
+    pub(in crate::change) fn fail_over(
+        &mut self,
+        name: &TenantName,
+        is_down: bool,
+        request_id: Option<String>,
+    ) -> Result<Outcome, ChangeError> {
+        if let Some(operation) =
+            self.repeated(&[OperationKind::Move], name, request_id.as_deref())?
+        {
+            return Ok(Outcome::Operation(operation));
+        }
+        let tenant = self.living(name)?;
+        if let Some(running) = self.running(&tenant) {
+            match &running.procedure {
+                Procedure::Move(way) if way.stage == MoveStage::Fence => {
+                    return self.go_on_unfenced(name, &running, way, is_down);
+                }
+                Procedure::Restore(_) => {
+                    let problem = format!(
+                        "is being restored (operation {}): what follows it lacks that",
+                        running.id
+                    );
+                    return Err(wrong_state(name, problem));
+                }
+                Procedure::Move(_) | Procedure::Converge(_) => {}
+            }
+        }
+        self.make_way(&tenant, OperationKind::Move);
+        let mut tenant = self.living(name)?;
+        let from = tenant.placement.host.clone();
+        let silent_ms = self.check_lost(&tenant)?;
+        let Some((place, standby)) = tenant.standby() else {
+            let problem = format!(
+                "has no standby. Its data is on host {from}: repair that, or restore a backup as another tenant"
+            );
+            return Err(wrong_state(name, problem));
+        };
+        let (to, standby) = (place.host.clone(), standby.clone());
+        let job = self.check_usable(&tenant, &to, &standby)?;
+        let lost = lost(&from, silent_ms, job);
+        if !is_down && !is_planted() {
+            let problem = format!(
+                "goes on from host {to} only if host {from} runs it no more, which nobody here can know: switch that machine off, or \
+                 cut it off, and say so (`--is-down`). {lost}"
+            );
+            return Err(wrong_state(name, problem));
+        }
+        let log = vec![done_step("place", lost, self.stamp.now)];
+        let epoch = tenant.next_epoch();
+        tenant.last_epoch = epoch;
+        for copy in tenant.copies.iter_mut().filter(|c| c.place.host == to) {
+            copy.role = CopyRole::Incoming;
+            (copy.place.epoch, copy.place.at) = (epoch, self.stamp.now);
+            copy.place.as_it_is = true;
+            copy.place.reason = format!("{to}: its standby took over from {from}").into();
+        }
+        (tenant.halted, tenant.hold_ms) = (false, None);
+        tenant.generation += 1;
+        tenant.let_go();
+        tenant.operation = self.stamp.id;
+        let relocation = Relocation {
+            from,
+            to,
+            generation: tenant.generation,
+            stage: MoveStage::Start,
+            source: None,
+            leave_until: self.stamp.now,
+            copying_since: None,
+            live: None,
+            lost: true,
+        };
+        let procedure = Procedure::Move(relocation.clone());
+        let operation = self.begin(OperationKind::Move, &tenant, procedure, request_id, log);
+        self.take_over(&tenant, &relocation, "");
+        self.drive(operation.id);
+        let driven = self.state.fleet.operations.get(&operation.id).cloned();
+        Ok(Outcome::Operation(driven.unwrap_or(operation)))
+    }
+
+    /// A tenant that has left the lost host, but for a last word from there. It was stopped there, and that is in that host's ledger: only
+    /// a coordinator of before the move could have it start there.
+    fn go_on_unfenced(
+        &mut self,
+        name: &TenantName,
+        running: &Arc<Operation>,
+        way: &Relocation,
+        is_down: bool,
+    ) -> Result<Outcome, ChangeError> {
+        let from = &way.from;
+        let (judged, _) = views::host_state(self.state, self.settings, from, self.stamp.now);
+        if judged != HostState::Lost {
+            return Err(wrong_state(
+                name,
+                format!(
+                    "moves to host {}, and host {from}, which is not lost, has yet to let go",
+                    way.to
+                ),
+            ));
+        }
+        if !is_down {
+            return Err(wrong_state(
+                name,
+                format!(
+                    "was stopped on host {from}, which has yet to say that it lets go, and is complete on host {}: nothing would be lost.                  Switch that machine off, or cut it off, and say so (`--is-down`)",
+                    way.to
+                ),
+            ));
+        }
+        let next = Procedure::Move(Relocation {
+            stage: MoveStage::Start,
+            ..way.clone()
+        });
+        let detail = format!("host {from} is lost");
+        self.transition(running, next, &[Effect::Release], &detail);
+        self.drive(running.id);
+        let driven = self.state.fleet.operations.get(&running.id).cloned();
+        Ok(Outcome::Operation(
+            driven.unwrap_or_else(|| running.clone()),
+        ))
+    }
+
+    /// For how long its host was not heard, milliseconds; an error where that is not lost.
+    fn check_lost(&self, tenant: &Tenant) -> Result<i64, ChangeError> {
+        let host = &tenant.placement.host;
+        let (judged, silent_ms) =
+            views::host_state(self.state, self.settings, host, self.stamp.now);
+        if tenant.desired != Lifecycle::Running {
+            let problem = "does not run: resume it where it is when its host is back";
+            return Err(wrong_state(&tenant.name, problem.to_owned()));
+        }
+        if judged != HostState::Lost && !is_planted() {
+            let problem = format!(
+                "is on host {host}, which is not lost: `isyctl tenant move {} --to HOST --max-pause 5s` goes over to a standby without a \
+                 loss",
+                tenant.name
+            );
+            return Err(wrong_state(&tenant.name, problem));
+        }
+        Ok(silent_ms)
+    }
+
+    /// Refuses a standby that has no database yet, or cannot go on from what it has.
+    fn check_usable(
+        &self,
+        tenant: &Tenant,
+        to: &HostName,
+        standby: &Standby,
+    ) -> Result<Option<&JobReport>, ChangeError> {
+        let (judged, _) = views::host_state(self.state, self.settings, to, self.stamp.now);
+        let job = self.state.observed.job(to, standby.job);
+        let is_up = matches!(views::copy(self.state, tenant, to), CopyObserved::Present(seen)
+            if seen.report.epoch == tenant.place_on(to).map_or(0, |place| place.epoch)
+                && seen.report.containers.iter().any(|c| c.which == Which::Its(Role::Postgres) && c.state == *"running"));
+        let problem = if views::is_silent(judged) {
+            format!("has its standby on host {to}, which is silent, too")
+        } else if standby.anew || job.is_some_and(|job| job.state == JobState::Failed) {
+            format!(
+                "has a standby on host {to} that was not kept up any more, and is to be made anew"
+            )
+        } else if !is_up {
+            format!("has a standby on host {to} that is not complete yet, or does not run")
+        } else {
+            return Ok(job);
+        };
+        Err(wrong_state(&tenant.name, problem))
+    }
+}
+
+/// Whether it is tried if tests find what takes over without a proof.
+fn is_planted() -> bool {
+    #[cfg(feature = "planted")]
+    return crate::planted::has(crate::planted::Bug::PromotedUnfenced);
+    #[cfg(not(feature = "planted"))]
+    false
+}
+
+/// What is lost, in words.
+fn lost(from: &HostName, silent_ms: i64, job: Option<&JobReport>) -> String {
+    let silent = silent_ms / 1000;
+    match job.and_then(|job| job.behind) {
+        None => format!(
+            "Host {from} was last heard {silent} s ago; how far the standby was behind it is not known any more"
+        ),
+        Some(behind) => format!(
+            "Host {from} was last heard {silent} s ago. When its standby's host last reported, that had all of the log of {}.{} s before ({} \
+             bytes more were known to be written), and files of {} s before; what was written later is lost",
+            behind.ms / 1000,
+            behind.ms % 1000 / 100,
+            behind.bytes,
+            behind.files_ms / 1000
+        ),
+    }
+}

@@ -1,0 +1,63 @@
+//! A copy of a tenant that is kept up for good, to take over from the one that lives.
+//!
+//! Not here: when there is one (change::tenants::standby), how it is kept up (the agents' jobs).
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{CopyRole, Tenant, TenantPlacement};
+
+/// What is recorded of it beside its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standby {
+    /// The job that keeps it up; another one for each time that it is made anew.
+    pub job: Uuid,
+    /// Where the agent of the host where the tenant lives listens; `None`: it cannot be reached, go through the coordinator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SocketAddr>,
+    /// It cannot go on from what it has: first that is let go, then it is made anew.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub anew: bool,
+    /// The tenant's own host has made sure that it starts the tenant only when asked to, should it start anew: before that nothing follows
+    /// it, because what cannot take over safely is no standby.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub armed: bool,
+}
+
+impl Tenant {
+    /// Its standby, if it has one.
+    pub fn standby(&self) -> Option<(&TenantPlacement, &Standby)> {
+        self.copies.iter().find_map(|copy| match &copy.role {
+            CopyRole::Standby(standby) => Some((&copy.place, standby)),
+            CopyRole::Incoming | CopyRole::Fenced { .. } | CopyRole::Discarded => None,
+        })
+    }
+
+    /// An epoch above all that any copy of it has had.
+    pub(crate) fn next_epoch(&self) -> u64 {
+        let known = self.places().map(|(place, _)| place.epoch);
+        known.fold(self.last_epoch, u64::max) + 1
+    }
+
+    /// What follows it cannot go on: its database is to be another one.
+    pub(crate) fn follow_anew(&mut self) {
+        for copy in &mut self.copies {
+            if let CopyRole::Standby(standby) = &mut copy.role {
+                standby.anew = true;
+            }
+        }
+    }
+
+    /// Nothing follows it any more; whether anything did.
+    pub(crate) fn discard_standby(&mut self) -> bool {
+        let mut any = false;
+        for copy in &mut self.copies {
+            if matches!(copy.role, CopyRole::Standby(_)) {
+                (copy.role, any) = (CopyRole::Discarded, true);
+            }
+        }
+        any
+    }
+}
