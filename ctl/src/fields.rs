@@ -30,6 +30,7 @@ pub fn flag_of(field: &str) -> Option<&'static str> {
         "host_labels" | "labels" => "--label",
         "admin_login" => "--login",
         "signup" => "--signup",
+        "collation" => "--collation",
         "force" => "--force",
         "dry_run" => "--dry-run",
         "cancel_running" => "--cancel-running",

@@ -172,6 +172,10 @@ impl Edit<'_> {
         };
         let (dry_run, request_id) = (create.dry_run, create.request_id.clone());
         let tenant = self.fresh(create, placement);
+        if tenant.spec.collation.is_some() {
+            // An agent of before would make a database that sorts by bytes, for good. It is as old as one that sets no mail.
+            self.check_sets_mail(&tenant)?;
+        }
         if dry_run {
             return Ok(Outcome::Tenant {
                 tenant: Arc::new(tenant),
