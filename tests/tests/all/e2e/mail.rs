@@ -129,6 +129,10 @@ fn invoice(cell: &Cell, subject: &str) -> String {
          lines = [(0, 0, {{'name': 'Serviço', 'quantity': 2, 'price_unit': 100.0, 'tax_ids': [(6, 0, tax.ids)]}})]\n\
          move = env['account.move'].create({{'move_type': 'out_invoice', 'partner_id': customer.id, 'journal_id': journal.id, 'invoice_line_ids': lines}})\n\
          move.action_post()\n\
+         env.cr.commit()\n\
+         env['ir.config_parameter'].set_param('report.url', 'http://127.0.0.1:9')\n\
+         bare, _ = env['ir.actions.report']._render_qweb_pdf('account.account_invoices', move.ids)\n\
+         env.cr.rollback(); env.registry.clear_cache()\n\
          pdf, _ = env['ir.actions.report']._render_qweb_pdf('account.account_invoices', move.ids)\n\
          paper = env['ir.attachment'].create({{'name': 'Fatura.pdf', 'raw': pdf, 'mimetype': 'application/pdf'}})\n\
          mail = env['mail.mail'].create({{'subject': {subject}, 'email_to': 'cliente@example.com', 'body_html': '<p>Segue a fatura.</p>', 'attachment_ids': [(4, paper.id)]}})\n\
@@ -136,9 +140,6 @@ fn invoice(cell: &Cell, subject: &str) -> String {
          mail.send()\n\
          env.cr.commit()\n\
          print('posted', move.state, 'taxed', move.amount_tax > 0, 'pdf', pdf[:5], len(pdf) > 10000, 'mail', mail.state, mail.failure_reason)\n\
-         env['ir.config_parameter'].set_param('report.url', 'http://127.0.0.1:9')\n\
-         bare, _ = env['ir.actions.report']._render_qweb_pdf('account.account_invoices', move.ids)\n\
-         env.cr.rollback()\n\
          print('styled', fonts(pdf) != fonts(bare), fonts(pdf), fonts(bare))\n",
         subject = json!(subject)
     );
