@@ -276,9 +276,8 @@ fn test(cell: &Cell) -> Output {
 
 /// `host`: at the first address of the tenant's network, where `mail_relays` opens its port.
 fn a_server_on_its_host(cell: &Cell) {
-    let mut sink = Command::new("nsenter");
-    sink.arg(format!("--net={}", cell.hosts[0].namespace.display()));
-    sink.args(["python3", "-c", SINK]);
+    let mut sink = cell.hosts[0].command("python3");
+    sink.args(["-c", SINK]);
     let _sink = Daemon::start("sink", &mut sink, &cell.dir.path().join("sink.log"));
     let host = ["--host", "host", "--port", HOSTS, "--tls", "none"];
     let set = [&["tenant", "mail", "set", "books"][..], &host].concat();
