@@ -32,7 +32,6 @@ pub fn flag_of(field: &str) -> Option<&'static str> {
         "is_down" => "--is-down",
         "host_labels" | "labels" => "--label",
         "admin_login" => "--login",
-        "signup" => "--signup",
         "force" => "--force",
         "dry_run" => "--dry-run",
         "cancel_running" => "--cancel-running",
@@ -90,9 +89,11 @@ fn backup_flag_of(name: &str) -> Option<&'static str> {
     })
 }
 
-/// The same of a tenant's settings: how it sends mail, and its Odoo's.
+/// The same of a tenant's settings: what its database begins with, how it sends mail, and its Odoo's.
 fn settings_flag_of(name: &str) -> Option<&'static str> {
     Some(match name {
+        "signup" => "--signup",
+        "collation" => "--collation",
         "port" => "--port",
         "tls" => "--tls",
         "unverified" => "--no-verify",

@@ -156,6 +156,25 @@ mod tests {
         parse(&arguments).unwrap_err().to_string()
     }
 
+    /// Help is broken at [`WIDTH`]: a text that was broken by hand at more than that would be in tatters.
+    #[test]
+    fn no_help_is_broken_by_hand_where_it_is_broken_again() {
+        const WIDTH: usize = 110;
+        fn walk(command: &Command, seen: &mut usize) {
+            let text = command.get_after_help().map(ToString::to_string);
+            for paragraph in text.unwrap_or_default().split("\n\n") {
+                let lines = || paragraph.lines().filter(|line| !line.starts_with(' '));
+                let broken = lines().count() > 1 && lines().any(|l| l.chars().count() > WIDTH);
+                assert!(!broken, "{}: {paragraph}", command.get_name());
+                *seen += 1;
+            }
+            command.get_subcommands().for_each(|sub| walk(sub, seen));
+        }
+        let mut seen = 0;
+        walk(&command(), &mut seen);
+        assert!(seen > 50, "{seen}");
+    }
+
     /// Every option and argument that takes a text, by an example of its command.
     #[test]
     fn no_command_takes_an_empty_value() {

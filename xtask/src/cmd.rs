@@ -93,6 +93,19 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// Like [`run`], and returns its stdout, which goes to stderr when it has ended.
+pub(crate) fn run_and_read(command: &mut Command) -> Result<String> {
+    shows(command)?;
+    let out = command.stdout(Stdio::piped()).output();
+    let out = out.with_context(|| format!("cannot run `{}`", shown(command)))?;
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    eprint!("{said}");
+    if !out.status.success() {
+        bail!("`{}` failed ({})", shown(command), out.status);
+    }
+    Ok(said)
+}
+
 /// Runs a command and returns its stdout; the error carries the end of its stderr.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let out = captured(command)?;

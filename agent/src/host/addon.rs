@@ -31,6 +31,7 @@ const FILES: &[(&str, &[u8])] = files![
     "guard/mail.py",
     "guard/memory.py",
     "guard/pool.py",
+    "guard/search.py",
     "guard/sessions.py",
     "guard/signup.py",
     "guard/stop.py",

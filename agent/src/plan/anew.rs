@@ -61,7 +61,12 @@ mod tests {
             );
         }
         let transaction = after.split_once("BEGIN;\n").unwrap().1;
-        assert!(transaction.contains("res_users") && transaction.ends_with("COMMIT;\n"));
+        let (transaction, superusers) = transaction.split_once("COMMIT;\n").unwrap();
+        assert!(transaction.contains("res_users") && transaction.contains("CREATE EXTENSION"));
+        assert!(
+            superusers.ends_with(fresh::fit_for_indexes()),
+            "what has just been made, too"
+        );
         let secrets = &plan.secrets;
         assert!(
             !script.contains(secrets.admin_password.expose()),

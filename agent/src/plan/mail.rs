@@ -91,9 +91,10 @@ pub(super) fn aliases(plan: &TenantPlan) -> String {
     )
 }
 
-/// Stands for what [`aliases`] sets.
+/// Stands for what [`aliases`] sets. Each restart sets it again: the module `mail` may have come since, whose table it is.
 pub(super) fn spoken(plan: &TenantPlan) -> String {
-    let said = with_aliases(plan).map(|(_, domain)| format!(" aliases {domain}"));
+    let said = with_aliases(plan)
+        .map(|(_, domain)| format!(" aliases {domain} restarts {}", plan.odoo_restarts));
     said.unwrap_or_default()
 }
 
@@ -199,6 +200,9 @@ mod tests {
         let sql = crate::plan::sql::update(&plan);
         assert!(sql.contains("E'in.isy.one', E'notifications')"), "{sql}");
         assert_ne!(digest(&plan), digest(&with(None)));
+        let mut restarted = plan.clone();
+        restarted.odoo_restarts += 1;
+        assert_ne!(digest(&restarted), digest(&plan), "`mail` may have come");
         mail.sender_domain = Some("isy.one".parse().unwrap());
         assert!(aliases(&with(Some(mail))).contains("E'alfa@isy.one'"));
     }

@@ -139,6 +139,7 @@ pub(super) async fn initialise(
     let begin = Instant::now();
     docker.start(&stack.postgres.name).await?;
     ready::await_postgres(tenant).await?;
+    look_at_order(tenant, stack).await?;
     let prepare = sql::prepare(&tenant.plan) + &fresh::create(&tenant.plan);
     psql(tenant, prepare).await?;
     failpoints::reached("mid-database");
@@ -172,6 +173,21 @@ async fn install(tenant: &Tenant, view: &TenantView, stack: &Stack) -> Result<()
         look_through(tenant, stack, fresh::ask(&tenant.plan), When::After).await?;
     }
     Ok(())
+}
+
+/// Whether PostgreSQL can sort as was asked for; by bytes it always can.
+async fn look_at_order(tenant: &Tenant, stack: &Stack) -> Result<()> {
+    let Some(script) = fresh::ask_collation(&tenant.plan) else {
+        return Ok(());
+    };
+    let printed = psql(tenant, script).await?;
+    match fresh::collation_trouble(&tenant.plan, &String::from_utf8_lossy(&printed)) {
+        Some(troubles) if troubles.is_empty() => Ok(()),
+        Some(troubles) => Err(refuse(tenant, stack, &troubles)?),
+        None => Err(TenantError::Program(
+            "psql did not say how the image can sort".to_owned(),
+        )),
+    }
 }
 
 /// Runs a script that ends by telling what the image has, and compares that with what was asked for.

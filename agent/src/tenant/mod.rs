@@ -102,7 +102,7 @@ impl TenantError {
     fn way_out(&self) -> &'static str {
         match self {
             Self::Docker(DockerError::Pull { .. }) => {
-                " — check the image's name and that this host reaches its registry"
+                " — check the image's name and that this host reaches its registry; it is tried again until `isyctl op cancel` ends that"
             }
             Self::Disk { error, .. } if error.kind() == std::io::ErrorKind::StorageFull => {
                 " — make room on this host's disk"

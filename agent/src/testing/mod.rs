@@ -76,6 +76,7 @@ pub fn tenant_plan(name: &str) -> TenantPlan {
         wal_spool: None,
         backup: None,
         signup: false,
+        collation: None,
         mail: None,
         odoo: Default::default(),
         follows: false,

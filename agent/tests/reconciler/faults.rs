@@ -400,7 +400,8 @@ async fn an_unknown_image_fails_with_the_registrys_words_and_the_way_out() {
     let status = life.status("alfa").unwrap();
     assert!(
         status.message.contains("manifest unknown")
-            && status.message.contains("check the image's name"),
+            && status.message.contains("check the image's name")
+            && status.message.contains("`isyctl op cancel`"),
         "{}",
         status.message
     );

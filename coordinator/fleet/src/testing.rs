@@ -131,6 +131,7 @@ pub fn spec(settings: &Settings, plan: &str) -> TenantSpec {
         host_labels: BTreeMap::new(),
         admin_login: settings.defaults.admin_login.clone(),
         signup: false,
+        collation: None,
     }
 }
 

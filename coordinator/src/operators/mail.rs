@@ -122,7 +122,7 @@ impl Api {
     }
 }
 
-/// The password that goes with settings, of which `given` is checked and not empty. One that is there stays only at the same server, port and login, no less encrypted than before:
+/// The password that goes with settings, of which `given` is checked and not empty. One that is there stays only at the same server, port and login, encrypted as before:
 /// whoever may change settings must not have it sent elsewhere, or where others read it.
 fn password(
     was: Option<&Mail>,
@@ -145,7 +145,7 @@ fn password(
         }
         (Some(_), None) => Err(FieldError::new(
             "password",
-            "must be given with another server, port or login, and with less encryption",
+            "must be given with another server, port, login or encryption, and when certificates are no longer looked at",
         )),
     }
 }

@@ -15,7 +15,9 @@ use isyone_proto::{
     ids::ShortName,
     known,
     pb::v1,
-    spec::{Domain, ImageRef, MAX_DOMAINS, MAX_MODULES, Module, Size, TenantSpec, ValueError},
+    spec::{
+        Collation, Domain, ImageRef, MAX_DOMAINS, MAX_MODULES, Module, Size, TenantSpec, ValueError,
+    },
 };
 
 use crate::base::config::Images;
@@ -35,6 +37,19 @@ fn known_value<T: Clone + ToString>(
         _ if text.is_empty() => Ok(default.clone()),
         Some(has) => Ok(has.clone()),
         None => check(text).map_err(|e| FieldError::new(field, e.to_string())),
+    }
+}
+
+/// By bytes, or an order of a language that there is; whether PostgreSQL has it, only a host knows.
+fn collation(text: &str, has: Option<&TenantSpec>) -> Result<Option<Collation>, FieldError> {
+    let has = has.and_then(|has| has.collation.clone());
+    match has.filter(|has| has.as_str() == text) {
+        _ if text.is_empty() || text.eq_ignore_ascii_case("c") => Ok(None),
+        Some(has) => Ok(Some(has)),
+        None => match known::collation(text) {
+            Ok(collation) => Ok(Some(collation)),
+            Err(e) => Err(FieldError::new("collation", e.to_string())),
+        },
     }
 }
 
@@ -99,6 +114,7 @@ pub(super) fn tenant_spec(
             known::login,
         )?,
         signup: wire.signup,
+        collation: collation(&wire.collation, has)?,
         plan,
         edition,
     };

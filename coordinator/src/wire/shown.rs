@@ -219,6 +219,11 @@ pub(crate) fn spec(spec: &TenantSpec) -> v1::TenantSpec {
             .collect(),
         admin_login: spec.admin_login.to_string(),
         signup: spec.signup,
+        collation: spec
+            .collation
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
     }
 }
 

@@ -36,7 +36,7 @@ pub enum EdgeCommand {
 /// `isyctl edge list`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-current: runs the newest. behind: will within seconds. stuck: was given a version more than 90 s ago and runs an older one.
+current: runs the newest. behind: will within seconds. stuck: was given a version more than 90 s ago and runs an older one. \
 unknown: does not answer the coordinator on its HTTP port. silent: asks no longer.
 
 Examples:

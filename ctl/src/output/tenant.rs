@@ -297,6 +297,9 @@ fn asked(tenant: &Tenant) -> Vec<(&'static str, Cell)> {
         // What is not said is not known of a tenant of before.
         pairs.push(("Registration", "was opened at its creation".into()));
     }
+    if !spec.collation.is_empty() {
+        pairs.push(("Sorts as", spec.collation.as_str().into()));
+    }
     let bounds = tenant.size.and_then(|size| size.bounds);
     pairs.extend(bounds.map(|bounds| ("Limits", limits(&bounds).into())));
     if !spec.host.is_empty() {

@@ -4,13 +4,14 @@ import os
 import tempfile
 import threading
 import time
+import types
 import unittest
 from pathlib import Path
 from unittest import mock
 
 import context  # noqa: F401
 from isyone_metrics import addresses, exposition, guard, layout
-from isyone_metrics.guard import away, cron, memory, pool, sessions, signup, stop
+from isyone_metrics.guard import away, cron, memory, pool, search, sessions, signup, stop
 from isyone_metrics.recorder import Recorder
 from isyone_metrics.segment import Segment
 
@@ -494,13 +495,35 @@ class Signup(unittest.TestCase):
         self.assertEqual(self.set("b", ready=False, key="other"), "b")
 
 
+class Search(unittest.TestCase):
+    def says_no(self, text):
+        with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
+            file.write(text)
+            file.flush()
+            return search.says_no(file.name)
+
+    def test_only_the_files_own_word_counts(self):
+        self.assertTrue(self.says_no("[options]\nunaccent = False\n"))
+        for text in ("[options]\nunaccent = True\n", "[options]\nworkers = 2\n", "[isyone]\nunaccent = False\n", ""):
+            self.assertFalse(self.says_no(text), text)
+        self.assertFalse(search.says_no("/nowhere"))
+
+    def test_a_registry_finds_no_function_then(self):
+        databases = types.SimpleNamespace(has_unaccent=lambda cr: 2, FunctionStatus=types.SimpleNamespace(MISSING=0))
+        search.as_written(databases)
+        self.assertEqual(databases.has_unaccent(None), 0)
+        older = types.SimpleNamespace(has_unaccent=lambda cr: True)
+        search.as_written(older)
+        self.assertFalse(older.has_unaccent(None))
+
+
 class Install(unittest.TestCase):
     def test_each_mend_is_tried_by_itself(self):
         tried = {False: [], True: []}
         for evented in tried:
             guard.install(fresh(), lambda name, hook: tried[evented].append(name), evented)
-        self.assertEqual(len(tried[False]), 10)
-        self.assertEqual(tried[True], ["guard_away", "guard_database", "guard_memory", "guard_sessions"])
+        self.assertEqual(len(tried[False]), 11)
+        self.assertEqual(tried[True], ["guard_away", "guard_database", "guard_memory", "guard_sessions", "guard_search"])
 
 
 if __name__ == "__main__":

@@ -231,6 +231,11 @@ impl From<&TenantPlan> for agent::TenantPlan {
             wal_spool: t.wal_spool.map(jobs::spool_to_wire),
             backup: t.backup.as_ref().map(Into::into),
             signup: t.signup,
+            collation: t
+                .collation
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
             mail: t.mail.as_ref().map(Into::into),
             odoo_settings: odoo::texts(&t.odoo),
             follows: t.follows,
@@ -294,6 +299,7 @@ impl TryFrom<agent::TenantPlan> for TenantPlan {
                 .transpose()
                 .map_err(|e| e.within("backup"))?,
             signup: wire.signup,
+            collation: parse_optional("collation", &wire.collation)?,
             mail: mail::optional("mail", wire.mail)?,
             odoo: odoo::planned(wire.odoo_settings),
             follows: wire.follows,
@@ -426,6 +432,7 @@ mod tests {
             }),
             backup: Some(backup::sample()),
             signup: true,
+            collation: Some("de-u-co-phonebk".parse().unwrap()),
             mail: Some(caught()),
             odoo: chosen(),
             follows: true,

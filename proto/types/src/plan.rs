@@ -1,7 +1,6 @@
 //! What a host must run: the checked form of `isyone.agent.v1.Plan` and its parts.
 //!
-//! The agent stores a [`HostPlan`] on disk as JSON; [`HostPlan::digest`] covers that form.
-//! Not here: how a plan is made (isyone-fleet's views) and how it is carried out (the agent).
+//! The agent stores a [`HostPlan`] on disk as JSON; [`HostPlan::digest`] covers that. Not here: how it is made (isyone-fleet's views).
 
 use std::{fmt, net::IpAddr};
 
@@ -17,7 +16,7 @@ use crate::{
     mail::Mail,
     network::{DnsName, MailRelay, NetworkPolicy},
     odoo::OdooSettings,
-    spec::{Country, ImageRef, Language, Login, Module, Size, TimeZone},
+    spec::{Collation, Country, ImageRef, Language, Login, Module, Size, TimeZone},
 };
 pub use crate::{
     callers::Callers,
@@ -29,7 +28,7 @@ pub type UnixMs = i64;
 
 /// Raise this when plans are rendered differently or get new fields. An upgraded coordinator then gives all plans new
 /// generations, so an upgraded agent takes them again in full: its predecessor kept only the fields that it knew.
-pub const PLAN_FORMAT: u32 = 9;
+pub const PLAN_FORMAT: u32 = 10;
 
 /// Everything that one host must run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -307,6 +306,9 @@ pub struct TenantPlan {
     /// Whether visitors may make accounts for themselves, when the database is made.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub signup: bool,
+    /// How its database sorts, which it does from when it is made; `None`: by bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub collation: Option<Collation>,
     /// How its Odoo sends mail; `None`: nothing is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mail: Option<Mail>,
@@ -432,7 +434,7 @@ mod tests {
             #[serde(flatten)]
             seed: Seed,
         }
-        let peer: HostName = "h1".parse().unwrap();
+        let peer = Seed::Peer("h1".parse().unwrap());
         for (seed, text) in [
             (Seed::Fresh, r#"{"epoch":1,"activated":false}"#),
             (Seed::Existing, r#"{"epoch":1,"activated":true}"#),
@@ -440,10 +442,7 @@ mod tests {
                 Seed::Backup(Uuid::nil()),
                 r#"{"epoch":1,"activated":true,"backup":"00000000-0000-0000-0000-000000000000"}"#,
             ),
-            (
-                Seed::Peer(peer),
-                r#"{"epoch":1,"activated":true,"peer":"h1"}"#,
-            ),
+            (peer, r#"{"epoch":1,"activated":true,"peer":"h1"}"#),
         ] {
             let plan = Plan { epoch: 1, seed };
             assert_eq!(serde_json::to_string(&plan).unwrap(), text);
@@ -453,6 +452,6 @@ mod tests {
 
     #[test]
     fn secrets_are_not_printed() {
-        assert_eq!(format!("{:?}", Secret::new("hunter2")), "[secret]");
+        assert_eq!(format!("{:?}", Secret::new("x")), "[secret]");
     }
 }

@@ -46,6 +46,9 @@ pub struct TenantSpec {
     /// Whether visitors may make accounts for themselves.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub signup: bool,
+    /// How its database sorts; `None`: by bytes, PostgreSQL's `C`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub collation: Option<Collation>,
 }
 
 /// Resources that a plan stands for.
@@ -219,6 +222,19 @@ text_type!(
                     && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'+'))
             });
         ensure(ok, "is not a time zone such as `America/Sao_Paulo` or `UTC`")
+    }
+);
+text_type!(
+    /// An order of ICU's by its language tag: `pt-BR`, `de-u-co-phonebk`.
+    Collation,
+    |text| {
+        let part = |part: &str| (1..=8).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_alphanumeric());
+        let language = text.split('-').next().unwrap_or_default();
+        let ok = text.len() <= 63
+            && (2..=3).contains(&language.len())
+            && language.bytes().all(|b| b.is_ascii_lowercase())
+            && text.split('-').all(part);
+        ensure(ok, "is not a language's order such as `pt-BR`")
     }
 );
 text_type!(

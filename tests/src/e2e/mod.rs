@@ -57,6 +57,12 @@ pub fn binary(name: &str) -> PathBuf {
     folder.join(name)
 }
 
+/// Whether this machine's own engine has an image, which hosts of tests can be given.
+pub fn has_image(name: &str) -> bool {
+    let mut docker = std::process::Command::new("docker");
+    process::run(docker.args(["image", "inspect", name])).code == 0
+}
+
 /// A downloaded third-party binary (traefik, prometheus).
 pub fn tool(name: &str) -> PathBuf {
     let cache = std::env::var_os("ISYONE_CACHE")

@@ -140,6 +140,23 @@ pub fn shell(cell: &Cell, tenant: &str, script: &str) -> String {
     run_with_input(&mut command, script).ok()
 }
 
+/// Has a tenant print, as `isyctl tenant verify` does, which must pass; returns the check. The image that is built here has
+/// wkhtmltopdf on x86-64 only.
+pub fn print(cell: &Cell, tenant: &str) -> Value {
+    let verified = cell.isyctl(&["tenant", "verify", tenant, "-o", "json"]);
+    assert_eq!(verified.code, 0, "{}\n{}", verified.stdout, verified.stderr);
+    let report: Value = serde_json::from_str(&verified.stdout).expect("JSON");
+    let checks = report["checks"].as_array().expect("checks");
+    let print = checks.iter().find(|check| check["check"] == "print");
+    let print = print.expect("the check").clone();
+    println!("print: {print}");
+    match (cfg!(target_arch = "x86_64"), print["result"].as_str()) {
+        (false, Some("skip")) => println!("skipped: {}", print["detail"]),
+        (_, result) => assert_eq!(result, Some("ok"), "{print}"),
+    }
+    print
+}
+
 /// Sends a message on the administrator's own channel, as Odoo's modules notify users.
 pub fn notify_admin(cell: &Cell, tenant: &str, kind: &str, payload: &Value) {
     let partner = "env.ref('base.user_admin').partner_id";

@@ -17,7 +17,7 @@ odoo = "odoo:18.0"
 postgres = "postgres:15"
 [editions."19.0"]
 odoo = "odoo:19.0"
-postgres = "postgres:15"
+postgres = "postgres:17"
 "#;
 
 /// The coordinator's file. Its data lies in the same folder.
@@ -250,7 +250,13 @@ mod tests {
             three.contains("hosts = [\"172.30.77.1\", "),
             "agents dial the first: {three}"
         );
-        assert!(three.contains("odoo = \"odoo:19.0\""));
+        // The product's own pairs.
+        assert!(three.contains("odoo = \"odoo:18.0\"\npostgres = \"postgres:15\""));
+        assert!(three.contains("odoo = \"odoo:19.0\"\npostgres = \"postgres:17\""));
+        assert_eq!(
+            [Edition::V18, Edition::V19].map(Edition::postgres),
+            ["postgres:15", "postgres:17"]
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use super::Ports;
 use super::process::listener;
 use crate::hosts::net;
+use crate::images;
 use anyhow::{Context as _, Result, bail};
 use std::fmt::Write as _;
 use std::fs;
@@ -32,6 +33,14 @@ impl Edition {
         match self {
             Self::V18 => "18.0",
             Self::V19 => "19.0",
+        }
+    }
+
+    /// The edition's other image, as the product pairs them.
+    pub(super) fn postgres(self) -> &'static str {
+        match self {
+            Self::V18 => images::POSTGRES,
+            Self::V19 => images::POSTGRES_17,
         }
     }
 

@@ -109,8 +109,11 @@ pub fn golden_key(plan: &TenantPlan, images: &Images) -> String {
         true => String::new(),
         false => format!(" {} {}", plan.country, plan.time_zone),
     };
+    // For good: a database sorts as it was made.
+    let collation = plan.collation.as_ref();
+    let collation = collation.map_or_else(String::new, |order| format!(" order {order}"));
     let text = format!(
-        "4 {} {} {} {} {}{company}", // a new number: clusters are made differently
+        "5 {} {} {} {} {}{company}{collation}", // a new number: clusters are made differently
         images.odoo.id,
         images.postgres.id,
         images.postgres.postgres_major,

@@ -283,6 +283,18 @@ fn a_snapshot_with_modules_is_of_one_country_and_zone() {
     assert_eq!([keys(&["account"]), keys(&[])], [4, 2]);
 }
 
+/// Fails where a database that sorts by bytes is taken for one that does not.
+#[test]
+fn a_snapshot_is_of_one_order() {
+    let of = |order: Option<&str>| {
+        let mut plan = tenant_plan("alfa");
+        plan.collation = order.map(|order| order.parse().unwrap());
+        golden_key(&plan, &images())
+    };
+    let keys = [of(None), of(Some("pt-BR")), of(Some("de"))];
+    assert_eq!(std::collections::BTreeSet::from(keys).len(), 3);
+}
+
 /// Odoo's base comes first and alone, for the company is settled between it and the modules.
 #[test]
 fn modules_are_installed_after_base_and_only_where_some_are_wanted() {

@@ -2,7 +2,7 @@
 //!
 //! Not here: tenants that should not run (the parent), doing it (tenant).
 
-use isyone_proto::plan::Role;
+use isyone_proto::plan::{Role, TenantPlan};
 
 use super::{
     Action, Blocked, Inputs, List, Observed, PlannedAction, ROLES, START_GRACE_MS, data, full, seed,
@@ -15,7 +15,7 @@ use crate::plan::{
     pins::Wanted,
     relay, sql,
     stack::Stack,
-    state::Database,
+    state::{Database, TenantState},
 };
 
 pub(super) fn run(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
@@ -375,6 +375,16 @@ fn finish_install(list: &mut List, inputs: &Inputs<'_>, stack: &Stack) {
     }
 }
 
+/// Whether settings differ by nothing but a restart that is still to come. It comes first, and whatever the database says: a restart is
+/// what helps an Odoo that holds its locks.
+fn after_restart(plan: &TenantPlan, state: &TenantState) -> bool {
+    let before = TenantPlan {
+        odoo_restarts: state.odoo_restarts,
+        ..plan.clone()
+    };
+    state.settings == sql::settings_digest(&before)
+}
+
 /// Keys for a new database, or settings that have changed since.
 fn settle_database(list: &mut List, inputs: &Inputs<'_>, standin: bool) {
     let Inputs { plan, state, .. } = *inputs;
@@ -388,6 +398,10 @@ fn settle_database(list: &mut List, inputs: &Inputs<'_>, standin: bool) {
         };
         list.add(6, 0, action, reason);
     } else if state.settings != sql::settings_digest(plan) && !standin {
+        if after_restart(plan, state) {
+            let reason = "an app may have come since they were written";
+            return list.add(10, 0, Action::UpdateSettings, reason);
+        }
         list.add(
             6,
             0,

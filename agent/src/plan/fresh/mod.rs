@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, fmt};
 use isyone_proto::{
     known::near::{self, apart, listed},
     plan::TenantPlan,
+    spec::Collation,
 };
 
 use crate::plan::sql::{ODOOS_TABLES, QUIET, literal, parameter};
@@ -20,12 +21,25 @@ const EXTENSIONS: [&str; 2] = ["pg_trgm", "unaccent"];
 /// `unaccent` fit for indexes: it is no superuser.
 pub fn create(tenant: &TenantPlan) -> String {
     let database = tenant.name.database();
-    let extensions = extensions();
+    let (extensions, fit) = (extensions(), fit_for_indexes());
+    let icu = |order: &Collation| {
+        let order = literal(order.as_str());
+        format!(" LOCALE_PROVIDER icu ICU_LOCALE {order}")
+    };
+    let order = tenant.collation.as_ref().map_or_else(String::new, icu);
     format!(
-        "CREATE DATABASE \"{database}\" OWNER odoo ENCODING 'unicode' LC_COLLATE 'C' TEMPLATE template0;\n\
-         \\connect \"{database}\"\n{QUIET}{extensions}\
-         SELECT 'ALTER FUNCTION public.unaccent(text) IMMUTABLE' FROM pg_extension WHERE extname = 'unaccent' \\gexec\n"
+        "CREATE DATABASE \"{database}\" OWNER odoo ENCODING 'unicode' LC_COLLATE 'C'{order} TEMPLATE template0;\n\
+         \\connect \"{database}\"\n{QUIET}{extensions}{fit}"
     )
+}
+
+/// The extension's function may stand in an index, which only a superuser can say of it: whoever else has made the extension, such as a
+/// dump, has left it unfit. Nothing is done to a function of that name which is no part of the extension. May be repeated.
+pub(super) fn fit_for_indexes() -> &'static str {
+    "SELECT 'ALTER FUNCTION public.unaccent(text) IMMUTABLE' FROM pg_extension e\n  \
+     JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.classid = 'pg_proc'::regclass AND d.deptype = 'e'\n  \
+     JOIN pg_proc p ON p.oid = d.objid\n  \
+     WHERE e.extname = 'unaccent' AND p.oid = to_regprocedure('public.unaccent(text)') AND p.provolatile <> 'i' \\gexec\n"
 }
 
 /// Those that the image has. They are trusted, so the database's owner may do it, too.
@@ -36,6 +50,42 @@ pub(super) fn extensions() -> String {
         )
     };
     EXTENSIONS.map(one).concat()
+}
+
+/// Before the database is made, where it is to sort in a way of ICU's: prints whether PostgreSQL can (since 15, and built with ICU) and
+/// knows this one, and which ones of its language it knows. [`collation_trouble`] reads that.
+pub fn ask_collation(tenant: &TenantPlan) -> Option<String> {
+    let order = tenant.collation.as_ref()?.as_str();
+    // What follows `-u-` is how an order is varied; it has no name of its own.
+    let base = order.split("-u-").next().unwrap_or(order);
+    let language = base.split('-').next().unwrap_or(base);
+    let (name, like) = (
+        literal(&format!("{base}-x-icu")),
+        literal(&format!("^{language}(-[A-Za-z]+)*-x-icu$")),
+    );
+    Some(format!(
+        "{QUIET}\\pset tuples_only on\n\\pset format unaligned\n\\pset fieldsep ' '\n\
+         SELECT 'collation', (current_setting('server_version_num')::int >= 150000 AND EXISTS (SELECT FROM pg_collation WHERE collprovider = 'i' AND collname = {name}))::int;\n\
+         SELECT 'near', replace(collname, '-x-icu', '') FROM pg_collation WHERE collprovider = 'i' AND collname ~ {like} ORDER BY collname LIMIT {};\n",
+        near::MOST
+    ))
+}
+
+/// Compares how a database is to sort with what [`ask_collation`] has printed; `None`: it said neither.
+pub fn collation_trouble(tenant: &TenantPlan, printed: &str) -> Option<Vec<Trouble>> {
+    let wanted = tenant.collation.as_ref()?;
+    let of = |kind: &str| {
+        let rows = printed.lines().filter_map(|line| line.split_once(' '));
+        let rows = rows.filter(|(word, _)| *word == kind);
+        rows.map(|(_, value)| value.to_owned()).collect::<Vec<_>>()
+    };
+    match of("collation").first()?.as_str() {
+        "1" => Some(Vec::new()),
+        _ => Some(vec![Trouble::NoCollation {
+            name: wanted.to_string(),
+            near: of("near"),
+        }]),
+    }
 }
 
 fn record(name: &str) -> String {
@@ -78,12 +128,16 @@ fn within(tenant: &TenantPlan) -> String {
     format!("{QUIET}\\connect \"{database}\"\n{QUIET}{ODOOS_TABLES}")
 }
 
-/// Between Odoo's base and the modules: the company, and [`ask`].
+/// Between Odoo's base and the modules: the company, and [`ask`]. Where no modules follow, the company comes with the tenant's keys: a
+/// copy of this database becomes tenants of other countries, which would keep this one's currency.
 pub fn settle(tenant: &TenantPlan) -> String {
+    let company = match tenant.modules.is_empty() {
+        true => String::new(),
+        false => company(tenant),
+    };
     format!(
-        "{}BEGIN;\n{}COMMIT;\n{}",
+        "{}BEGIN;\n{company}COMMIT;\n{}",
         within(tenant),
-        company(tenant),
         listing(tenant)
     )
 }
@@ -125,6 +179,11 @@ pub enum When {
 pub enum Trouble {
     NoLanguage(String),
     NoCountry(String),
+    NoCollation {
+        name: String,
+        /// Those of its language.
+        near: Vec<String>,
+    },
     NoModule {
         name: String,
         /// Those that may have been meant, the likeliest first.
@@ -146,13 +205,17 @@ impl fmt::Display for Trouble {
         match self {
             Self::NoLanguage(code) => write!(f, "there is no language `{code}`"),
             Self::NoCountry(code) => write!(f, "there is no country `{code}`"),
+            Self::NoCollation { name, near } if near.is_empty() => write!(
+                f,
+                "this PostgreSQL has no order `{name}`: that takes version 15 and ICU with the language"
+            ),
+            Self::NoCollation { name, near } => {
+                write!(f, "this PostgreSQL has no order `{name}`")?;
+                meant(f, near)
+            }
             Self::NoModule { name, near } => {
                 write!(f, "there is no module `{name}`")?;
-                let near: Vec<&str> = near.iter().map(String::as_str).collect();
-                match near[..] {
-                    [] => Ok(()),
-                    _ => write!(f, " (did you mean {}?)", listed(&near)),
-                }
+                meant(f, near)
             }
             Self::NotInstallable(name) => write!(
                 f,
@@ -164,6 +227,14 @@ impl fmt::Display for Trouble {
             ),
             Self::Unmet(words) => f.write_str(words),
         }
+    }
+}
+
+fn meant(f: &mut fmt::Formatter<'_>, near: &[String]) -> fmt::Result {
+    let near: Vec<&str> = near.iter().map(String::as_str).collect();
+    match near[..] {
+        [] => Ok(()),
+        _ => write!(f, " (did you mean {}?)", listed(&near)),
     }
 }
 

@@ -97,7 +97,9 @@ fn the_database_has_its_extensions_before_odoo_comes() {
 
 #[test]
 fn the_company_is_settled_in_one_piece_and_then_looked_at() {
-    let sql = settle(&tenant_plan("alfa"));
+    let mut plan = tenant_plan("alfa");
+    plan.modules = vec!["account".parse().unwrap()];
+    let sql = settle(&plan);
     let places = [
         "BEGIN;",
         "country_id = (SELECT id FROM res_country WHERE code = E'BR')",
@@ -120,4 +122,40 @@ fn nobody_registers_himself_unless_that_was_asked_for() {
     assert!(registration(&plan).contains("auth_signup_uninvited = ''b2b''"));
     plan.signup = true;
     assert!(registration(&plan).contains("(E'auth_signup.invitation_scope', E'b2c', "));
+}
+
+/// Fails if a database sorts by bytes though another order was asked for, or anything changes where none was.
+#[test]
+fn a_database_sorts_as_was_asked_for() {
+    let mut plan = tenant_plan("alfa");
+    let by_bytes = " LC_COLLATE 'C' TEMPLATE template0;\n";
+    assert!(create(&plan).contains(by_bytes) && ask_collation(&plan).is_none());
+    plan.collation = Some("de-u-co-phonebk".parse().unwrap());
+    let icu =
+        " LC_COLLATE 'C' LOCALE_PROVIDER icu ICU_LOCALE E'de-u-co-phonebk' TEMPLATE template0;\n";
+    assert!(create(&plan).contains(icu), "{}", create(&plan));
+    let asked = ask_collation(&plan).unwrap();
+    assert!(asked.starts_with(QUIET) && asked.contains("collname = E'de-x-icu'"));
+    let said = |printed: &str| collation_trouble(&plan, printed).map(|all| words(&all));
+    assert_eq!(said("collation 1\nnear de\n").as_deref(), Some(""));
+    assert_eq!(
+        said("collation 0\nnear de\nnear de-AT\n").as_deref(),
+        Some("this PostgreSQL has no order `de-u-co-phonebk` (did you mean `de` or `de-AT`?)")
+    );
+    assert_eq!(
+        said("collation 0\n").as_deref(),
+        Some(
+            "this PostgreSQL has no order `de-u-co-phonebk`: that takes version 15 and ICU with the language"
+        )
+    );
+    assert_eq!(said("psql: error"), None);
+}
+
+/// The company is another's where no module was set up for it: the currency of the first one would stay active in all.
+#[test]
+fn a_copy_without_modules_has_no_company_yet() {
+    let mut plan = tenant_plan("alfa");
+    assert!(!settle(&plan).contains("res_currency"));
+    plan.modules = vec!["account".parse().unwrap()];
+    assert!(settle(&plan).contains("res_currency"));
 }

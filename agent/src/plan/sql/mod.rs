@@ -34,7 +34,7 @@ pub fn settings_digest(tenant: &TenantPlan) -> String {
     let temporary = temporary_kib(tenant).unwrap_or(0);
     let archives = postgres::spoken(tenant) + &mail::spoken(tenant);
     hex::encode(Sha256::digest(format!(
-        "monitor 2 {} {} {secret} upload {upload} temporary {temporary}{archives} report {REPORT_URL} asked {}",
+        "monitor 2 {} {} {secret} upload {upload} temporary {temporary}{archives} report {REPORT_URL} unaccent asked {}",
         tenant.uid, tenant.base_url, tenant.settings_asked
     )))
 }
@@ -258,23 +258,26 @@ pub fn rekey(tenant: &TenantPlan, source: &str, identity: DatabaseIdentity) -> S
 /// Sets what may change in a tenant's life: its address and upload limit, which a running Odoo picks up, and the role's
 /// password. Leaves alone what its administrator may have changed (login, language, company). In the tenant's database
 /// it acts only as the tenant's own role: a trigger there, left by an attacker who has taken Odoo over, would otherwise
-/// run as superuser. Fails with an error that says so when it cannot get a lock.
+/// run as superuser. But for its last statement, which touches no table of the tenant's and runs nothing of his. Fails with an error
+/// that says so when it cannot get a lock.
 pub fn update(tenant: &TenantPlan) -> String {
     update_and(tenant, "")
 }
 
 /// [`update`], and `more` in the same transaction, as the tenant's own role.
 pub(super) fn update_and(tenant: &TenantPlan, more: &str) -> String {
+    let database = tenant.name.database();
     format!(
-        "{QUIET}{}{}{}{}\\connect \"{}\" odoo\n{ODOOS_TABLES}SET lock_timeout = '20s';\nBEGIN;\n{more}{}{}{}COMMIT;\n",
+        "{QUIET}{}{}{}{}\\connect \"{database}\" odoo\n{ODOOS_TABLES}SET lock_timeout = '20s';\nBEGIN;\n{more}{}{}{}COMMIT;\n\
+         \\connect \"{database}\" postgres\n{QUIET}SET lock_timeout = '20s';\n{}",
         alter_role(tenant),
         monitor_role(tenant),
         doors(),
         cluster_settings(tenant),
-        tenant.name.database(),
         address(tenant),
         upload_parameter(tenant),
-        signal()
+        signal(),
+        fresh::fit_for_indexes()
     )
 }
 
@@ -359,8 +362,17 @@ mod tests {
     }
 
     #[test]
-    fn a_living_database_is_entered_as_its_own_role_only() {
-        assert!(update(&tenant_plan("alfa")).contains("\\connect \"odoo_alfa\" odoo\n"));
+    fn a_living_database_is_written_to_as_its_own_role_only() {
+        let sql = update(&tenant_plan("alfa"));
+        let (before, after) = sql.split_once("\\connect \"odoo_alfa\" odoo\n").unwrap();
+        assert!(!before.contains("odoo_alfa"));
+        let (_, superusers) = after
+            .split_once("COMMIT;\n\\connect \"odoo_alfa\" postgres\n")
+            .unwrap();
+        let statements = superusers.trim_start_matches(QUIET);
+        let (limit, statement) = statements.split_once('\n').unwrap();
+        assert_eq!(limit, "SET lock_timeout = '20s';");
+        assert_eq!(statement, fresh::fit_for_indexes());
     }
 
     #[test]
@@ -383,7 +395,7 @@ mod tests {
             for session in script.split("\\connect ") {
                 let begins = session.strip_prefix("\"odoo_alfa\"");
                 let begins = begins.unwrap_or(session).trim_start_matches(" odoo");
-                let begins = begins.trim_start_matches('\n');
+                let begins = begins.trim_start_matches(" postgres").trim_start();
                 assert!(
                     begins.starts_with("SET search_path = pg_catalog, "),
                     "{script}"

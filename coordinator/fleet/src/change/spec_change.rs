@@ -22,6 +22,7 @@ pub enum SpecField {
     HostLabels,
     AdminLogin,
     Signup,
+    Collation,
 }
 
 impl SpecField {
@@ -41,6 +42,7 @@ impl SpecField {
             Self::HostLabels => "host_labels",
             Self::AdminLogin => "admin_login",
             Self::Signup => "signup",
+            Self::Collation => "collation",
         }
     }
 
@@ -60,18 +62,20 @@ impl SpecField {
             Self::HostLabels => "--label",
             Self::AdminLogin => "--login",
             Self::Signup => "--signup",
+            Self::Collation => "--collation",
         }
     }
 
     /// The fields that take effect only at the first start, in the order in which a refusal names them. Another image is an
     /// upgrade, an operation of its own, which its host can refuse (PostgreSQL's files, Odoo's version).
-    pub const FIXED: [Self; 10] = [
+    pub const FIXED: [Self; 11] = [
         Self::Language,
         Self::Country,
         Self::TimeZone,
         Self::Modules,
         Self::AdminLogin,
         Self::Signup,
+        Self::Collation,
         Self::Host,
         Self::Edition,
         Self::OdooImage,
@@ -133,6 +137,10 @@ fn shown(field: SpecField, spec: &TenantSpec) -> String {
         F::HostLabels => list(spec.host_labels.iter().map(|(k, v)| format!("{k}={v}"))),
         F::AdminLogin => spec.admin_login.to_string(),
         F::Signup => if spec.signup { "open" } else { "closed" }.to_owned(),
+        F::Collation => spec
+            .collation
+            .as_ref()
+            .map_or_else(|| "C".to_owned(), ToString::to_string),
     }
 }
 
@@ -153,6 +161,7 @@ pub(super) fn between(old: &TenantSpec, new: &TenantSpec) -> Vec<SpecChange> {
         F::HostLabels,
         F::AdminLogin,
         F::Signup,
+        F::Collation,
     ];
     let change = |field| {
         let (from, to) = (shown(field, old), shown(field, new));

@@ -386,6 +386,7 @@ fn tenant_plan(
         wal_spool: None,
         backup: None,
         signup: spec.signup,
+        collation: spec.collation.clone(),
         mail: mail(settings, tenant).map(|(mail, _)| mail.clone()),
         odoo: odoo_settings(settings, tenant),
         follows: false,

@@ -84,7 +84,7 @@ pub struct Show {
 /// `isyctl backup status`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-protected: each destination holds what the plan promises. partly: one does, another does not. not_protected: none does.
+protected: each destination holds what the plan promises. partly: one does, another does not. not_protected: none does. \
 unknown: no host has reported since the coordinator started. none_made: backups are off, or the host's agent makes none.
 
 Examples:
@@ -109,7 +109,7 @@ pub struct Status {
 /// `isyctl backup prune`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The coordinator does this each day by itself. What is forgotten cannot be restored any more; its room comes back a day later, so
+The coordinator does this each day by itself. What is forgotten cannot be restored any more; its room comes back a day later, so \
 that a host that is just making a backup loses nothing.
 
 Examples:

@@ -38,7 +38,7 @@ const NOBODY: &str = "isyone-doctor-looks-whether-all-names-lead-here";
 /// `isyctl doctor`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The worst comes first. On a host itself `isy-agent doctor` looks without the coordinator, on the coordinator's machine
+The worst comes first. On a host itself `isy-agent doctor` looks without the coordinator, on the coordinator's machine \
 `isy-coordinator doctor`. Exit code: 0 nothing bad, 1 something is.
 
 Examples:

@@ -23,7 +23,7 @@ use crate::{
 #[command(
     args_conflicts_with_subcommands = true,
     after_help = "\
-The token goes to standard output and nowhere else; it works once. A machine that joins with one made for its name is let in;
+The token goes to standard output and nowhere else; it works once. A machine that joins with one made for its name is let in; \
 with one for any name it waits for `isyctl host approve`, unless the coordinator's [join] auto_approve says otherwise.
 
 Examples:

@@ -86,7 +86,7 @@ pub struct List {
 /// `isyctl operator revoke`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The name can be used again: `isyctl operator create` begins anew under it. To replace a certificate that has leaked,\nrenew it: `isyctl operator renew`.\n\nExamples:\n  isyctl operator revoke ana\n  isyctl operator revoke ana --yes"
+    after_help = "The name can be used again: `isyctl operator create` begins anew under it. To replace a certificate that has leaked, renew it: `isyctl operator renew`.\n\nExamples:\n  isyctl operator revoke ana\n  isyctl operator revoke ana --yes"
 )]
 pub struct Revoke {
     /// The operator's name

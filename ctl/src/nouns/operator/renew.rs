@@ -29,7 +29,7 @@ use crate::{
 /// `isyctl operator renew`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-All earlier certificates of the operator are refused from then on, wherever they lie, and connections with them are cut.
+All earlier certificates of the operator are refused from then on, wherever they lie, and connections with them are cut. \
 Your own is replaced in the context file in use. Another operator's is for admins, and comes as a file to hand over.
 
 Examples:

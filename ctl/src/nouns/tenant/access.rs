@@ -178,8 +178,9 @@ impl Set {
         let password = if self.password_stdin {
             line(doing)?
         } else {
-            let first = typed(doing, &format!("Password for {}: ", clean(user)))?;
-            if first != typed(doing, "The same once more: ")? {
+            let ask = |prompt: &str| typed(doing, prompt, WITHOUT_TERMINAL);
+            let first = ask(&format!("Password for {}: ", clean(user)))?;
+            if first != ask("The same once more: ")? {
                 return Err(Failure::usage(format!(
                     "cannot {doing}: the two passwords differ"
                 )));
@@ -196,13 +197,16 @@ impl Set {
     }
 }
 
-/// Asks on the terminal without echo.
-pub(super) fn typed(doing: &str, prompt: &str) -> Result<String, Failure> {
+/// What to do where nobody can be asked for a password.
+const WITHOUT_TERMINAL: &str = "use --password-stdin or --generate-password";
+
+/// Asks on the terminal without echo. `otherwise`: what to do where there is none.
+pub(super) fn typed(doing: &str, prompt: &str, otherwise: &'static str) -> Result<String, Failure> {
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
         return Err(Failure::usage(format!(
             "cannot {doing}: there is no terminal to ask for the password on"
         ))
-        .hint("use --password-stdin or --generate-password"));
+        .hint(otherwise));
     }
     let failed = |e: io::Error| Failure::failed(format!("cannot ask for the password: {e}"));
     let mut err = io::stderr().lock();

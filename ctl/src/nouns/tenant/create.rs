@@ -52,6 +52,9 @@ pub struct Create {
     /// Time zone, e.g. America/Sao_Paulo
     #[arg(long, value_name = "ZONE")]
     tz: Option<String>,
+    /// How its database sorts, for good: c, by bytes (Zeca before Álvaro), or a language's order, e.g. pt-BR
+    #[arg(long)]
+    collation: Option<String>,
     /// Odoo modules to install, e.g. crm,sale_management; the create fails for one that the image does not have
     #[arg(long, value_delimiter = ',')]
     modules: Vec<String>,
@@ -114,6 +117,7 @@ impl Create {
             host_labels,
             admin_login: text(&self.login),
             signup: self.signup,
+            collation: text(&self.collation),
         };
         Ok(CreateTenantRequest {
             name: self.name.clone(),

@@ -33,9 +33,9 @@ pub enum SettingsCommand {
 /// `isyctl tenant settings set`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Lines of odoo.conf and environment variables, in place of what isyone sets: limits, log_level, log_handler, db_maxconn, unaccent,
-server_wide_modules (added to isyone's), queue_job_channels, ODOO_MAX_HTTP_THREADS and others; docs/odoo.md lists them with their
-bounds. What is not chosen here is as the tenant's plan or the fleet has it ([odoo] of the coordinator's configuration). Odoo is
+Lines of odoo.conf and environment variables, in place of what isyone sets: limits, log_level, log_handler, db_maxconn, unaccent, \
+server_wide_modules (added to isyone's), queue_job_channels, ODOO_MAX_HTTP_THREADS and others; docs/odoo.md lists them with their \
+bounds. What is not chosen here is as the tenant's plan or the fleet has it ([odoo] of the coordinator's configuration). Odoo is \
 restarted.
 
 Examples:
@@ -68,8 +68,8 @@ fn pair(text: &str) -> Result<Pair, &'static str> {
 /// `isyctl tenant settings apply`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-For a database that was brought from elsewhere, such as a restored dump: it has the other one's address, identity, limits and
-administrator. Written are the tenant's own; the administrator's login and password are those that `isyctl tenant credentials`
+For a database that was brought from elsewhere, such as a restored dump: it has the other one's address, identity, limits and \
+administrator. Written are the tenant's own; the administrator's login and password are those that `isyctl tenant credentials` \
 prints, and everybody has to log in anew. Company, users and modules stay. Odoo is restarted.
 
 Example:

@@ -19,6 +19,7 @@ pub(crate) fn spec() -> TenantSpec {
         host_labels: map(&[("zone", "eu")]),
         admin_login: "admin".into(),
         signup: false,
+        collation: String::new(),
     }
 }
 

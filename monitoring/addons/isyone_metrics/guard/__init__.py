@@ -1,6 +1,6 @@
 """Keeps an Odoo server answering where Odoo by itself would not: its database restarts, its connection pool is full, it
 is stopped while it works, a request wants more memory than there is, nobody's sessions fill the disk; closed to strangers
-where an app that is installed would open it; and sending mail as it was told.
+where an app that is installed would open it; and sending mail and searching as it was told.
 
 Each mend is a wrapper around one place of Odoo, put there by itself as the hooks of the metrics are: what a version of
 Odoo does not have is left as it is, and `odoo_metrics_hook_active` says so. Not here: what is counted (`..layout`).
@@ -9,7 +9,7 @@ Odoo does not have is left as it is, and `odoo_metrics_hook_active` says so. Not
 import importlib
 import os
 
-from . import away, cron, mail, memory, pool, sessions, signup, stop
+from . import away, cron, mail, memory, pool, search, sessions, signup, stop
 
 
 def install(recorder, attempt, evented):
@@ -55,11 +55,18 @@ def install(recorder, attempt, evented):
     def guard_signup():
         signup.keep_choice(module("odoo.addons.base.models.ir_config_parameter").IrConfig_Parameter)
 
-    def guard_mail():
+    def written():
         config = module("odoo.tools").config
         # 19 has it among its options, 18 as an attribute.
-        path = config.get("config") or config.rcfile
-        told = mail.read(path, config["smtp_server"], config["smtp_port"])
+        return config.get("config") or config.rcfile
+
+    def guard_search():
+        if search.says_no(written()):
+            search.as_written(module("odoo.modules.db"))
+
+    def guard_mail():
+        config = module("odoo.tools").config
+        told = mail.read(written(), config["smtp_server"], config["smtp_port"])
         counter = os.path.join(config["data_dir"], mail.COUNTER)
         mail.speak_as_told(
             module("odoo.addons.base.models.ir_mail_server"), told, mail.Allowance(counter, told.per_day if told else 0)
@@ -75,6 +82,7 @@ def install(recorder, attempt, evented):
         ("guard_memory", guard_memory, True),
         ("guard_sessions", guard_sessions, True),
         ("guard_signup", guard_signup, False),
+        ("guard_search", guard_search, True),
         ("guard_mail", guard_mail, False),
     ):
         if evented_too or not evented:

@@ -12,7 +12,7 @@ use self::near::{listed, nearest, plain};
 use crate::{
     echo::echo,
     ids::{NameError, TenantName},
-    spec::{Country, ImageRef, Language, Login, TimeZone, ValueError},
+    spec::{Collation, Country, ImageRef, Language, Login, TimeZone, ValueError},
 };
 
 /// ISO 3166-1 alpha-2 codes with their names, and Kosovo's, as Odoo has them: `BR Brazil`.
@@ -148,6 +148,44 @@ pub fn time_zone(text: &str) -> Result<TimeZone, ValueError> {
         "no zone of the IANA's database",
         &meant,
         "`America/Sao_Paulo` or `UTC`",
+    ))
+}
+
+/// The order of a language that Odoo has, and of a country if it names one; `und` is ICU's own for all of them.
+pub fn collation(text: &str) -> Result<Collation, ValueError> {
+    let is_known = |tag: &str| {
+        let mut parts = tag.split('-');
+        let language = parts.next().unwrap_or_default();
+        let of = |code: &str| code.split(['_', '@']).next() == Some(language);
+        let region = parts.next().filter(|part| part.len() == 2);
+        let country = |code: &str| {
+            COUNTRIES
+                .lines()
+                .any(|line| line.starts_with(&format!("{code} ")))
+        };
+        (language == "und" || LANGUAGES.lines().any(of)) && region.is_none_or(country)
+    };
+    if let (Ok(collation), true) = (text.parse(), is_known(text)) {
+        return Ok(collation);
+    }
+    // As Odoo and C write it.
+    let mut parts = text
+        .split(['.', '@'])
+        .next()
+        .unwrap_or_default()
+        .split(['_', '-']);
+    let language = parts.next().unwrap_or_default().to_lowercase();
+    let region = parts.next().map(str::to_uppercase);
+    let tag = region.map_or_else(|| language.clone(), |region| format!("{language}-{region}"));
+    let meant = [tag, language]
+        .into_iter()
+        .find(|tag| tag.parse::<Collation>().is_ok() && is_known(tag));
+    let meant: Vec<&str> = meant.iter().map(String::as_str).collect();
+    Err(refused(
+        text,
+        "no language's order",
+        &meant,
+        "`pt-BR`, or `c` for by bytes",
     ))
 }
 

@@ -55,6 +55,33 @@ fn a_country_that_is_none_is_refused_with_the_one_that_was_meant() {
 }
 
 #[test]
+fn an_order_is_of_a_language_that_there_is() {
+    for order in ["pt-BR", "pt", "de-u-co-phonebk", "zh-Hans", "und"] {
+        assert_eq!(collation(order).unwrap().as_str(), order);
+    }
+    for (written, meant) in [
+        ("pt_BR", "pt-BR"),
+        ("PT-br", "pt-BR"),
+        ("pt_BR.UTF-8", "pt-BR"),
+        ("pt-XX", "pt"),
+        ("DE", "de"),
+    ] {
+        let said = problem(collation(written));
+        assert!(
+            said.ends_with(&format!("; did you mean `{meant}`?")),
+            "{said}"
+        );
+    }
+    assert!(problem(collation("pt-BR' x")).ends_with("did you mean `pt`?"));
+    for written in ["xx-YY", "", "icu", "p", "POSIX"] {
+        assert!(
+            problem(collation(written)).contains("such as `pt-BR`"),
+            "{written}"
+        );
+    }
+}
+
+#[test]
 fn a_language_that_is_none_is_refused_with_the_one_that_was_meant() {
     for (written, meant) in [
         ("pt", "`pt_BR`, `pt_AO` or `pt_PT`"),

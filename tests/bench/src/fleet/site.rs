@@ -306,6 +306,7 @@ fn tenant(running: &Running, settings: &Settings, host: &Host, slot: usize) -> R
         host_labels: Default::default(),
         admin_login: defaults.admin_login.clone(),
         signup: false,
+        collation: None,
     };
     Ok(Tenant {
         secrets: running.sealer.new_secrets(&name, uid),

@@ -118,6 +118,13 @@ fn unknown_image(cell: &Cell) {
             .contains("isyone/no-such-image:9"),
         "{shown}"
     );
+    let way_out = "`isyctl op cancel`";
+    assert!(
+        shown["message"]
+            .as_str()
+            .is_some_and(|m| m.contains(way_out)),
+        "{shown}"
+    );
     // Between two tries: during one it is running, and asking a registry that cannot be reached takes its time.
     let id = shown["operation_id"].as_str().expect("an id");
     let operation = wait_for("the operation to wait for its next try", MINUTE, || {

@@ -1,7 +1,8 @@
 //! An invoice is posted, printed and sent: caught on its host, then through Debian's OpenSMTPD, with TLS and a login, and seen there;
-//! and what is said when a server refuses. With real Odoo; skipped aloud where the server's image is not there.
+//! by a server that Odoo's administrator has set, by one on its host; and what is said, counted and alerted when a server refuses.
+//! With real Odoo; skipped aloud where the server's image is not there.
 //!
-//! Not here: what the catcher makes of hostile clients (the agent's own tests), alerts (monitoring_files).
+//! Not here: what the catcher makes of hostile clients (the agent's own tests), when an alert does not fire (monitoring_files).
 
 use std::{process::Command, time::Duration};
 
@@ -11,8 +12,9 @@ use isyone_tests::e2e::{
     enabled,
     lane::Lane,
     odoo,
-    process::{Output, run, run_with_input},
+    process::{Daemon, Output, run, run_with_input},
     wait_for,
+    watch::Prometheus,
 };
 use serde_json::{Value, json};
 
@@ -24,12 +26,32 @@ const LOGIN: &str = "books";
 const PASSWORD: &str = "hunter2;#%(x)s";
 const STARTTLS: &str = "16587";
 const TLS: &str = "16465";
+/// Of the server on the tenant's own host.
+const HOSTS: &str = "2525";
+
+/// A server without TLS or login that takes everything and keeps nothing.
+const SINK: &str = "
+import socketserver
+class Sink(socketserver.StreamRequestHandler):
+    def handle(self):
+        say = lambda text: self.wfile.write(text + b'\\r\\n')
+        say(b'220 sink'); body = False
+        for line in self.rfile:
+            line = line.rstrip(b'\\r\\n')
+            if body:
+                if line == b'.': body = False; say(b'250 taken')
+                continue
+            verb = line[:4].upper(); body = verb == b'DATA'
+            say(b'354 go on' if body else b'221 bye' if verb == b'QUIT' else b'250 well')
+            if verb == b'QUIT': return
+socketserver.ThreadingTCPServer(('0.0.0.0', 2525), Sink).serve_forever()
+";
 
 /// Whatever a tenant sends is caught, unless it has a server of its own; the one of the test is at an address that is closed otherwise (that of
 /// either lane).
 const SHAPE: Shape = Shape {
-    config: "---[mail]\nkind=\"catcher\"\nsender_domain=\"isy.one\"\n\
-             [network]\nmail_relays=[\"172.30.78.1:16587\", \"172.30.78.1:16465\", \"172.30.79.1:16587\", \"172.30.79.1:16465\"]\n",
+    config: "---[mail]\nkind=\"catcher\"\nsender_domain=\"isy.one\"\n[monitoring]\ncertificate_dir=\"prometheus\"\n\
+             [network]\nmail_relays=[\"host:2525\", \"172.30.78.1:16587\", \"172.30.78.1:16465\", \"172.30.79.1:16587\", \"172.30.79.1:16465\"]\n",
     ..Shape::DEFAULT
 };
 
@@ -86,22 +108,39 @@ impl Drop for Server {
     }
 }
 
-/// Posts an invoice, prints it, and sends it as Odoo sends; prints the mail's state.
+/// What fonts a PDF has, by which it is told whether it has Odoo's styles: those choose other ones than wkhtmltopdf does by itself.
+const FONTS: &str = "\
+import io
+from odoo.tools.pdf import PdfFileReader
+def fonts(pdf):
+    pages = PdfFileReader(io.BytesIO(pdf), strict=False)
+    found = [pages.getPage(n)['/Resources']['/Font'] for n in range(pages.getNumPages())]
+    return sorted({str(page[name]['/BaseFont']).split('+')[-1] for page in found for name in page})
+
+";
+
+/// Posts an invoice with the country's tax, prints it, with and without Odoo's styles, and sends it as Odoo sends; prints the mail's state.
 fn invoice(cell: &Cell, subject: &str) -> String {
     let script = format!(
-        "customer = env['res.partner'].create({{'name': 'Cliente Ltda', 'email': 'cliente@example.com'}})\n\
+        "{FONTS}customer = env['res.partner'].create({{'name': 'Cliente Ltda', 'email': 'cliente@example.com'}})\n\
          journal = env['account.journal'].search([('type', '=', 'sale')], limit=1)\n\
          if 'l10n_latam_use_documents' in journal._fields and journal.l10n_latam_use_documents: journal.l10n_latam_use_documents = False\n\
-         lines = [(0, 0, {{'name': 'Serviço', 'quantity': 2, 'price_unit': 100.0, 'tax_ids': [(5,)]}})]\n\
+         tax = env['account.tax'].search([('type_tax_use', '=', 'sale'), ('amount', '>', 0)], limit=1)\n\
+         lines = [(0, 0, {{'name': 'Serviço', 'quantity': 2, 'price_unit': 100.0, 'tax_ids': [(6, 0, tax.ids)]}})]\n\
          move = env['account.move'].create({{'move_type': 'out_invoice', 'partner_id': customer.id, 'journal_id': journal.id, 'invoice_line_ids': lines}})\n\
          move.action_post()\n\
+         env.cr.commit()\n\
+         env['ir.config_parameter'].set_param('report.url', 'http://127.0.0.1:9')\n\
+         bare, _ = env['ir.actions.report']._render_qweb_pdf('account.account_invoices', move.ids)\n\
+         env.cr.rollback(); env.registry.clear_cache()\n\
          pdf, _ = env['ir.actions.report']._render_qweb_pdf('account.account_invoices', move.ids)\n\
          paper = env['ir.attachment'].create({{'name': 'Fatura.pdf', 'raw': pdf, 'mimetype': 'application/pdf'}})\n\
          mail = env['mail.mail'].create({{'subject': {subject}, 'email_to': 'cliente@example.com', 'body_html': '<p>Segue a fatura.</p>', 'attachment_ids': [(4, paper.id)]}})\n\
          env.cr.commit()\n\
          mail.send()\n\
          env.cr.commit()\n\
-         print('posted', move.state, 'pdf', pdf[:5], len(pdf) > 10000, 'mail', mail.state, mail.failure_reason)\n",
+         print('posted', move.state, 'taxed', move.amount_tax > 0, 'pdf', pdf[:5], len(pdf) > 10000, 'mail', mail.state, mail.failure_reason)\n\
+         print('styled', fonts(pdf) != fonts(bare), fonts(pdf), fonts(bare))\n",
         subject = json!(subject)
     );
     let printed = odoo::shell(cell, "books", &script);
@@ -109,7 +148,13 @@ fn invoice(cell: &Cell, subject: &str) -> String {
     let line = line.unwrap_or_else(|| panic!("{printed}")).to_owned();
     println!("{line}");
     assert!(
-        line.contains("posted posted pdf b'%PDF-' True"),
+        line.contains("posted posted taxed True pdf b'%PDF-' True"),
+        "{printed}"
+    );
+    let styled = printed.lines().find(|line| line.contains("styled"));
+    println!("{styled:?}");
+    assert!(
+        styled.is_some_and(|line| line.contains("styled True")),
         "{printed}"
     );
     line
@@ -156,11 +201,13 @@ fn an_invoice_is_printed_and_sent_through_a_server_of_debians_and_a_refusal_is_s
     ];
     cell.isyctl(&options).ok();
     a_caught_invoice(&cell);
+    a_server_on_its_host(&cell);
     let Some(server) = server else {
         println!("skipped: there is no image {IMAGE} (`cargo xtask images {IMAGE}`)");
         return;
     };
     sent_with_tls_and_login(&cell, &server);
+    the_administrators_own_server_comes_first(&cell, &server);
     a_certificate_that_nobody_knows(&cell);
     a_days_limit(&cell);
     a_server_that_refuses(&cell);
@@ -219,8 +266,45 @@ fn sent_with_tls_and_login(cell: &Cell, server: &Server) {
         let said = cell.isyctl(&test).ok();
         assert!(said.contains("with TLS and login"), "{said}");
     }
-    // What was caught is listed where mail is caught, which it is again.
+    let now = caught(cell).len();
+    assert_eq!(now, before, "none of it is caught, and what was is listed");
+}
+
+fn test(cell: &Cell) -> Output {
+    cell.isyctl(&["tenant", "mail", "test", "books", "--to", "ana@example.com"])
+}
+
+/// `host`: at the first address of the tenant's network, where `mail_relays` opens its port.
+fn a_server_on_its_host(cell: &Cell) {
+    let mut sink = cell.hosts[0].command("python3");
+    sink.args(["-c", SINK]);
+    let _sink = Daemon::start("sink", &mut sink, &cell.dir.path().join("sink.log"));
+    let host = ["--host", "host", "--port", HOSTS, "--tls", "none"];
+    let set = [&["tenant", "mail", "set", "books"][..], &host].concat();
+    cell.isyctl(&set).ok();
+    let said = wait_for("the server on its host", MINUTE, || {
+        let said = test(cell);
+        (said.code == 0).then_some(said.stdout)
+    });
+    println!("{said}");
+    assert!(said.contains(&format!(":{HOSTS}")), "{said}");
+}
+
+/// Odoo's own order: what its administrator sets comes before odoo.conf, which has it caught.
+fn the_administrators_own_server_comes_first(cell: &Cell, server: &Server) {
     cell.isyctl(&["tenant", "mail", "clear", "books"]).ok();
+    let before = caught(cell).len();
+    let script = format!(
+        "own = env['ir.mail_server'].create({{'name': 'own', 'smtp_host': '{}', 'smtp_port': {STARTTLS}, 'smtp_encryption': 'starttls', 'smtp_user': '{LOGIN}', 'smtp_pass': {}}})\n\
+         env.cr.commit()\n\
+         mail = env['mail.mail'].create({{'subject': 'Fatura propria', 'email_to': 'cliente@example.com', 'body_html': 'x', 'email_from': 'books@isy.one'}})\n\
+         mail.send()\nown.active = False\nenv.cr.commit()\nprint('own', mail.state, mail.failure_reason)\n",
+        Lane::here().gateway(),
+        json!(PASSWORD)
+    );
+    let printed = odoo::shell(cell, "books", &script);
+    assert!(printed.contains("own sent"), "{printed}");
+    server.wait_for("Fatura propria");
     assert_eq!(caught(cell).len(), before, "none of it is caught");
 }
 
@@ -250,10 +334,13 @@ fn a_days_limit(cell: &Cell) {
     );
 }
 
-/// The mail has failed, Odoo's page counts it, and `tenant show` says so.
+/// The mail has failed, Odoo's page counts it, the shipped alert fires, and `tenant show` says so.
 fn a_server_that_refuses(cell: &Cell) {
     let more = ["--port", STARTTLS, "--no-verify"];
     set(cell, &more, "another").ok();
+    let prometheus = Prometheus::start(cell, "2s");
+    let failed = "odoo_mail_queue{job=\"odoo\", tenant=\"books\", state=\"exception\"}";
+    prometheus.wait(&format!("{failed} == 0"), 3 * MINUTE);
     let line = invoice(cell, "Fatura quatro");
     assert!(line.contains("mail exception"), "{line}");
     let list = cell.json(&["tenant", "mail", "list", "books"]);
@@ -276,6 +363,9 @@ fn a_server_that_refuses(cell: &Cell) {
             .map(ToOwned::to_owned)
     });
     println!("{said}");
+    prometheus.wait(&format!("{failed} == 1"), 3 * MINUTE);
+    let firing = "ALERTS{alertname=\"OdooMailFailing\", tenant=\"books\", alertstate=\"firing\"}";
+    prometheus.wait(firing, MINUTE);
 }
 
 /// Not Docker, not a log, not a process list.

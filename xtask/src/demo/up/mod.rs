@@ -4,7 +4,7 @@ mod programs;
 
 use super::settings::{Edition, Settings, need_free};
 use super::{Args, DOMAIN, Demo, TENANT, down, monitoring};
-use crate::cmd::{output, run, succeeds, took, wait_until};
+use crate::cmd::{output, run, run_and_read, succeeds, took, wait_until};
 use crate::{images, paths, setup};
 use anyhow::{Context as _, Result, bail};
 use std::fs;
@@ -121,14 +121,14 @@ impl Up {
                 bail!("{} is gone and cannot be pulled", images::ODOO_18)
             }
             Edition::V18 => (),
-            Edition::V19 => images::provide(&[images::ODOO, images::POSTGRES], false)?,
+            Edition::V19 => images::provide(&[images::ODOO, edition.postgres()], false)?,
         }
         self.demo.settings.edition = Some(edition);
         self.demo.settings.save(&self.demo.folder)?;
         self.demo.say(&format!(
             "images: Odoo {} and {} ({})",
             edition.name(),
-            images::POSTGRES,
+            edition.postgres(),
             took(start)
         ));
         Ok(())
@@ -146,7 +146,7 @@ impl Up {
             "all",
             &[
                 format!("odoo:{}", edition.name()),
-                images::POSTGRES.to_owned(),
+                edition.postgres().to_owned(),
             ],
         )?;
         self.demo.say(&format!(
@@ -183,18 +183,30 @@ impl Up {
             }
         });
         // With the output shown.
-        run(&mut self.demo.isyctl(&["tenant", "verify", TENANT])).with_context(|| {
+        let said = run_and_read(&mut self.demo.isyctl(&["tenant", "verify", TENANT]));
+        let said = said.with_context(|| {
             format!(
                 "tenant {TENANT} does not pass its checks after {}",
                 took(start)
             )
         })?;
         self.demo.say(&format!(
-            "tenant {TENANT}: verified from outside, and a page was printed ({})",
+            "tenant {TENANT}: verified from outside, {} ({})",
+            printed(&said),
             took(start)
         ));
         debug_assert!(verified, "it passed just now");
         Ok(())
+    }
+}
+
+/// Whether a page was printed, by the table of checks. What was skipped was not.
+fn printed(table: &str) -> &'static str {
+    let mut rows = table.lines().map(str::split_whitespace);
+    let row = rows.find_map(|mut cells| (cells.next() == Some("print")).then(|| cells.next()));
+    match row.flatten() {
+        Some("ok") => "and a page was printed",
+        _ => "but no page was printed: the check `print` was skipped",
     }
 }
 
@@ -266,4 +278,28 @@ pub(super) fn local(port: u16) -> SocketAddr {
 
 pub(super) fn deployable(file: &str) -> Result<String> {
     fs::read_to_string(paths::root().join(file)).with_context(|| format!("cannot read {file}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::printed;
+
+    /// Fails if the demo claims what its check has not seen.
+    #[test]
+    fn a_page_is_printed_when_the_check_says_so() {
+        let table =
+            |row: &str| format!("CHECK  RESULT  TOOK  DETAIL\ndns    skip    -     x\n{row}\n");
+        let ok = table("print  ok      4.15s  2 pages, 8 KiB: text, style, letterhead");
+        assert_eq!(printed(&ok), "and a page was printed");
+        for row in [
+            "print  skip    -     no wkhtmltopdf",
+            "prints  ok  1s  x",
+            "",
+        ] {
+            assert!(
+                printed(&table(row)).contains("no page was printed"),
+                "{row}"
+            );
+        }
+    }
 }

@@ -59,6 +59,32 @@ fn another_address_is_written_and_restarts_nothing() {
     assert_eq!(world.steps(&next, 2).unwrap(), []);
 }
 
+/// Fails if a restart, which helps an Odoo that holds its database's locks, waits for what such an Odoo keeps from being written.
+#[test]
+fn a_restart_comes_before_the_aliases_that_it_writes_again() {
+    let mut plan = tenant_plan("alfa");
+    let mut mail = isyone_proto::mail::Mail::by(isyone_proto::mail::Via::Catcher);
+    mail.alias_domain = Some("in.isy.one".parse().unwrap());
+    plan.mail = Some(mail);
+    let mut world = World::empty(&plan);
+    assert!(world.converge(&plan, 0, usize::MAX));
+    let place = |world: &World, plan: &TenantPlan, wanted: Action| {
+        let mut steps = world.steps(plan, 1).unwrap();
+        steps.sort_by_key(|step| (step.wave, step.lane));
+        steps.iter().position(|step| step.action == wanted)
+    };
+    let restart = Action::RestartContainer(Role::Odoo);
+    let next = changed(&plan, 5);
+    let places = [restart, Action::UpdateSettings].map(|a| place(&world, &next, a));
+    assert!(places[0].is_some() && places[0] < places[1], "{places:?}");
+    // What Odoo is to find when it starts comes before.
+    let other = changed(&next, 7);
+    let places = [Action::UpdateSettings, restart].map(|a| place(&world, &other, a));
+    assert!(places[0].is_some() && places[0] < places[1], "{places:?}");
+    assert!(world.converge(&next, 1, usize::MAX));
+    assert_eq!(world.steps(&next, 2).unwrap(), []);
+}
+
 #[test]
 fn images_come_first_and_alone() {
     let plan = tenant_plan("alfa");

@@ -172,7 +172,7 @@ impl Edit<'_> {
             at: now,
         };
         let (dry_run, request_id) = (create.dry_run, create.request_id.clone());
-        let tenant = self.fresh(create, placement);
+        let tenant = self.sorted_there(self.fresh(create, placement))?;
         if dry_run {
             return Ok(Outcome::Tenant {
                 tenant: Arc::new(tenant),
@@ -208,6 +208,14 @@ impl Edit<'_> {
             decision: Box::new(decision),
             existed: false,
         })
+    }
+
+    /// An agent of before would make a database that sorts by bytes, for good. It is as old as one that sets no mail.
+    fn sorted_there(&self, tenant: Tenant) -> Result<Tenant, ChangeError> {
+        if tenant.spec.collation.is_some() {
+            self.check_sets_mail(&tenant)?;
+        }
+        Ok(tenant)
     }
 
     /// A new tenant that should run, and that no host knows of yet.

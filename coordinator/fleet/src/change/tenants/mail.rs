@@ -230,8 +230,13 @@ mod tests {
                     unset: Vec::new(),
                     request_id: None,
                 }));
-                let also = bench.apply(asked).unwrap_err().to_string();
-                assert!(also.contains("upgrade isy-agent"), "{also}");
+                let mut sorted = bench.creation("beta", "small");
+                sorted.spec.collation = Some("pt-BR".parse().unwrap());
+                let sorted = Command::CreateTenant(Box::new(sorted));
+                for asked in [asked, sorted] {
+                    let also = bench.apply(asked).unwrap_err().to_string();
+                    assert!(also.contains("upgrade isy-agent"), "{also}");
+                }
                 let said = said.take().unwrap().to_string();
                 assert!(said.contains("h1") && said.contains("0.9.1"), "{said}");
             }

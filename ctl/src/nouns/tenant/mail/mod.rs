@@ -54,8 +54,8 @@ pub enum MailCommand {
 /// `isyctl tenant mail test`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The message goes the way that a password reset goes: from the company's address, by the first fitting server of Odoo's
-(Settings, Technical, Outgoing Mail Servers), else by that of odoo.conf. What the server says is printed when it refuses.
+The message goes the way that a password reset goes: from the company's address, by the first fitting server of Odoo's \
+(Settings, Technical, Outgoing Mail Servers), else by that of odoo.conf. What the server says is printed when it refuses. \
 That it was taken does not mean that it arrives: look into the mailbox.
 
 Examples:
@@ -263,10 +263,12 @@ async fn list(app: &App, name: &str) -> Outcome {
         Err(_) if is_caught => Vec::new(),
         Err(failure) => return Err(failure),
     };
-    if is_caught {
-        let caught = caught::list(&client, &doing, name).await?;
-        rows.extend(caught.into_iter().map(Row::caught));
-    }
+    // What was caught before it got another way stays on its host. One of a version before has caught nothing.
+    let caught = match caught::list(&client, &doing, name).await {
+        Err(failure) if is_caught => return Err(failure),
+        caught => caught.unwrap_or_default(),
+    };
+    rows.extend(caught.into_iter().map(Row::caught));
     let ids = || rows.iter().map(Row::id).collect();
     app.ui.emit(&rows, ids, |_| table(&rows))?;
     Ok(Exit::Done)

@@ -24,14 +24,18 @@ use crate::{
 /// `isyctl tenant mail set`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The settings are the tenant's own, in place of its plan's and the fleet's ([mail] of the coordinator's configuration), and
-replaced as a whole. What its administrator sets in Odoo (Settings, Technical, Outgoing Mail Servers) comes before them.
-The password is asked for, and stays when server, port, login and encryption stay. Odoo is restarted.
+The settings are the tenant's own, in place of its plan's and the fleet's ([mail] of the coordinator's \
+configuration), and replaced as a whole. What its administrator sets in Odoo (Settings, Technical, Outgoing Mail \
+Servers) comes before them. The password of --user is asked for; with --keep-password the one that is there stays, \
+which it may while server, port, login and encryption stay. Odoo is restarted.
+
+`--host host` is the machine that the tenant runs on. It is closed to tenants until mail_relays in [network] of the \
+coordinator's configuration names it with its port: mail_relays = [\"host:25\"].
 
 Examples:
   isyctl tenant mail set alfa --host smtp.example.com --user apikey --sender-domain example.com
   isyctl tenant mail set alfa --host smtp.example.com --tls tls --user apikey --password-stdin < password.txt
-  isyctl tenant mail set alfa --host host --tls none --port 25    the mail server of the host that it runs on
+  isyctl tenant mail set alfa --host host --tls none --port 25    its own host's mail server, once it is open
   isyctl tenant mail set staging --catch    keep what it sends, and send nothing: `isyctl tenant mail list staging`
   isyctl tenant mail set alfa --no-server")]
 #[command(group = clap::ArgGroup::new("server").required(true))]
@@ -149,7 +153,10 @@ impl Set {
         };
         let password = match self.password_stdin {
             true => access::line(doing)?,
-            false => access::typed(doing, &format!("Password of {}: ", clean(user)))?,
+            false => {
+                let prompt = format!("Password of {}: ", clean(user));
+                access::typed(doing, &prompt, "use --password-stdin or --keep-password")?
+            }
         };
         if password.is_empty() {
             return Err(Failure::usage(format!(

@@ -28,10 +28,11 @@ use crate::{
 /// `isyctl tenant verify`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Checks: the names resolve; the edge routes them; TLS is valid; Odoo is healthy; the login page is there; the database
-manager and /metrics are closed; the websocket answers; no app is half installed, as its host says; Odoo prints: the text, style and number of pages of a
-PDF are looked at (some seconds of its CPU; not with --outside); Prometheus sees the tenant. What cannot be checked from here is
-skipped, with the reason. The exit code is 1 when a check fails.
+Checks: the names resolve; the edge routes them; TLS is valid; Odoo is healthy; the login page is there; the \
+database manager and /metrics are closed; the websocket answers; no app is half installed, as its host says; \
+Prometheus sees the tenant; Odoo prints: the text, style and number of pages of a PDF are looked at (some seconds \
+of its CPU; not with --outside). What cannot be checked from here is skipped, with the reason. The exit code is 1 \
+when a check fails.
 
 Examples:
   isyctl tenant verify alfa

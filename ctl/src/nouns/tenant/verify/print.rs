@@ -9,11 +9,15 @@ use super::checks::Found;
 use crate::{
     client::Client,
     nouns::tenant::inside::{self, Unsaid},
+    output::table::clean,
 };
 
 const SCRIPT: &str = include_str!("print.py");
 /// Begins the line with the answer.
 const MARK: &str = "isyone-print ";
+
+/// Most that is repeated of what a shell said last, characters.
+const MAX_LAST: usize = 200;
 
 /// What the script says.
 #[derive(Debug, Default, Deserialize)]
@@ -30,15 +34,23 @@ struct Said {
 pub(super) async fn print(client: &Client, tenant: &str) -> Found {
     let doing = format!("print in tenant `{tenant}`");
     match inside::script(client, &doing, tenant, SCRIPT).await {
-        Ok(said) => judge(&said.out),
+        Ok(said) => judge(&said),
         Err(Unsaid::Denied(_)) => Found::Skip("needs the role operator".to_owned()),
         Err(Unsaid::Failed(failure)) => Found::Fail(failure.message),
     }
 }
 
-fn judge(said: &str) -> Found {
-    let Some(line) = said.lines().find_map(|line| line.strip_prefix(MARK)) else {
-        return Found::Skip("Odoo's shell said nothing of it".to_owned());
+/// A shell that fails has printed nothing, whatever the reason: only one that says nothing at all and ends well is no Odoo's (a
+/// stand-in's).
+fn judge(shell: &inside::Said) -> Found {
+    let silent = shell.out.trim().is_empty() && shell.err.trim().is_empty();
+    let line = shell.out.lines().find_map(|line| line.strip_prefix(MARK));
+    let line = match line {
+        Some(line) if shell.code == 0 => line,
+        None if shell.code == 0 && silent => {
+            return Found::Skip("there is no Odoo's shell in it".to_owned());
+        }
+        _ => return Found::Fail(unsaid(shell)),
     };
     let Ok(said) = serde_json::from_str::<Said>(line) else {
         return Found::Fail("what Odoo's shell said cannot be read".to_owned());
@@ -49,6 +61,17 @@ fn judge(said: &str) -> Found {
         "failed" => Found::Fail(said.why),
         state => Found::Fail(format!("wkhtmltopdf: {state}")),
     }
+}
+
+/// How Odoo's shell ended without printing a page, with the last thing that it said.
+fn unsaid(shell: &inside::Said) -> String {
+    let said = [&shell.err, &shell.out].map(|text| text.trim().lines().next_back());
+    let last = said.into_iter().flatten().next().unwrap_or("nothing");
+    let last: String = clean(last).chars().take(MAX_LAST).collect();
+    format!(
+        "Odoo's shell ended with code {}, and said last: {last}",
+        shell.code
+    )
 }
 
 /// Styles are there when what they hide is hidden, and what they put in capitals is.
@@ -83,9 +106,14 @@ fn judge_page(said: &Said) -> Found {
 mod tests {
     use super::*;
 
+    fn shell(code: i32, out: &str, err: &str) -> Found {
+        let (out, err) = (out.to_owned(), err.to_owned());
+        judge(&inside::Said { out, err, code })
+    }
+
     fn page(pages: u64, text: &str) -> Found {
         let said = serde_json::json!({"state": "ok", "bytes": 9000, "pages": pages, "text": text});
-        judge(&format!("a log line\n{MARK}{said}\n"))
+        shell(0, &format!("a log line\n{MARK}{said}\n"), "")
     }
 
     #[test]
@@ -103,14 +131,33 @@ mod tests {
 
     #[test]
     fn what_odoo_says_is_read() {
-        let of = |said: &str| judge(&format!("{MARK}{said}"));
+        let of = |said: &str| shell(0, &format!("{MARK}{said}"), "");
         assert!(matches!(of(r#"{"state": "install"}"#), Found::Skip(_)));
         assert!(of(r#"{"state": "broken"}"#).failed());
         assert!(of(r#"{"state": "failed", "why": "no"}"#).failed());
         assert!(of("[").failed() && of(r#"{"state": 1}"#).failed());
-        assert!(matches!(
-            judge("print(\"\\nisyone-print \" + x)"),
-            Found::Skip(_)
-        ));
+    }
+
+    /// Fails if a tenant passes though nothing was printed.
+    #[test]
+    fn a_shell_that_fails_has_printed_nothing() {
+        let styled = "isyone letterhead\nISYONE PRINTS ÇÃO";
+        let said = serde_json::json!({"state": "ok", "bytes": 9, "pages": 2, "text": styled});
+        let printed = format!("{MARK}{said}\n");
+        for (code, out, err) in [
+            (0, "print(\"\\nisyone-print \" + x)", ""),
+            (0, "", "Odoo version 19.0\n"),
+            (1, "", ""),
+            (137, "", "Killed\n"),
+            (-1, "", ""),
+            (1, printed.as_str(), "it broke\n"),
+        ] {
+            assert!(shell(code, out, err).failed(), "{code} {out} {err}");
+        }
+        let Found::Fail(why) = shell(1, "", "loading\nOut of \u{1b}[2Jmemory\n") else {
+            panic!("it failed");
+        };
+        assert!(why.contains("code 1") && why.contains("memory") && !why.contains('\u{1b}'));
+        assert!(matches!(shell(0, "", "\n"), Found::Skip(_)), "a stand-in");
     }
 }
