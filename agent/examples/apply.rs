@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use isyone_agent::{
     base::config::DataDir,
     docker::engine::Engine,
-    host::{Host, Pace, ledger::InForce, probe::NetProbe},
+    host::{Host, Pace, board::BoardEntry, ledger::InForce, probe::NetProbe},
     tenant::reconcile,
     testing,
 };
@@ -81,24 +81,7 @@ async fn run(data: &Path, plan: &Path, go_on: bool) -> anyhow::Result<()> {
     loop {
         let _ = tokio::time::timeout(Duration::from_millis(500), host.board.changed()).await;
         let entries = host.board.entries();
-        let mut text = String::new();
-        for entry in &entries {
-            text += &format!(
-                "{} {:?} {}\n",
-                entry.name, entry.status.progress, entry.status.message
-            );
-            for step in &entry.status.steps {
-                let took = step
-                    .start_ms
-                    .zip(step.end_ms)
-                    .map(|(a, b)| format!("{} ms", b - a))
-                    .unwrap_or_default();
-                text += &format!(
-                    "    {:<15} {:?} {took} {}\n",
-                    step.name, step.state, step.detail
-                );
-            }
-        }
+        let text = told(&entries);
         let done = entries.len() == count
             && entries
                 .iter()
@@ -122,4 +105,27 @@ async fn run(data: &Path, plan: &Path, go_on: bool) -> anyhow::Result<()> {
             return Ok(task.await?);
         }
     }
+}
+
+/// Each tenant's state, and its steps with the time that they took.
+fn told(entries: &[BoardEntry]) -> String {
+    let mut text = String::new();
+    for entry in entries {
+        text += &format!(
+            "{} {:?} {}\n",
+            entry.name, entry.status.progress, entry.status.message
+        );
+        for step in &entry.status.steps {
+            let took = step
+                .start_ms
+                .zip(step.end_ms)
+                .map(|(a, b)| format!("{} ms", b - a))
+                .unwrap_or_default();
+            text += &format!(
+                "    {:<15} {:?} {took} {}\n",
+                step.name, step.state, step.detail
+            );
+        }
+    }
+    text
 }

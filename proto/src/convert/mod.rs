@@ -392,8 +392,8 @@ mod tests {
         settings("x", [("log_level".into(), "warn".into())].into()).unwrap()
     }
 
-    fn plan() -> HostPlan {
-        let tenant = |name: &str| TenantPlan {
+    fn tenant(name: &str) -> TenantPlan {
+        TenantPlan {
             name: name.parse().unwrap(),
             uid: Uuid::from_u128(1),
             epoch: 1,
@@ -439,7 +439,10 @@ mod tests {
             as_it_is: true,
             asks_first: true,
             callers: Callers::Held { most_ms: 7 },
-        };
+        }
+    }
+
+    fn plan() -> HostPlan {
         HostPlan {
             generation: 3.into(),
             tenants: vec![tenant("alfa"), tenant("beta")],

@@ -65,12 +65,7 @@ fn asked(command: &Command) -> Option<Value> {
             to,
             max_pause_ms,
             request_id,
-        } => of(request_id, name, &|| match (to, max_pause_ms) {
-            // As a version before, which may be asked again by whoever asked that.
-            (Whither::Host(to), None) => json!(to),
-            (Whither::Host(to), most) => json!([to, most]),
-            (Whither::AwayFrom(from), most) => json!([null, from, most]),
-        }),
+        } => of(request_id, name, &|| moved(to, *max_pause_ms)),
         Command::FailOver {
             name,
             is_down,
@@ -93,6 +88,15 @@ fn asked(command: &Command) -> Option<Value> {
             request_id,
         } => of(request_id, name, &|| json!(domain)),
         _ => None,
+    }
+}
+
+/// As a version before wrote it, which may be asked again by whoever asked that.
+fn moved(to: &Whither, max_pause_ms: Option<u32>) -> Value {
+    match (to, max_pause_ms) {
+        (Whither::Host(to), None) => json!(to),
+        (Whither::Host(to), most) => json!([to, most]),
+        (Whither::AwayFrom(from), most) => json!([null, from, most]),
     }
 }
 

@@ -151,13 +151,12 @@ impl Edit<'_> {
         // A host without a free network or ports does not fit.
         let (Some(host), Some(slot)) = (decision.host.clone(), decision.slot) else {
             let decision = Box::new(decision);
-            return if create.dry_run {
-                Ok(Outcome::NoHost(decision))
-            } else {
-                Err(ChangeError::NoHostFits {
+            return match create.dry_run {
+                true => Ok(Outcome::NoHost(decision)),
+                false => Err(ChangeError::NoHostFits {
                     name: create.name,
                     decision,
-                })
+                }),
             };
         };
         let reason = decision.reason.clone();

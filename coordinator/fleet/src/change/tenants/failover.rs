@@ -72,17 +72,7 @@ impl Edit<'_> {
             return Err(wrong_state(name, problem));
         }
         let log = vec![done_step("place", lost, self.stamp.now)];
-        let epoch = tenant.next_epoch();
-        tenant.last_epoch = epoch;
-        for copy in tenant.copies.iter_mut().filter(|c| c.place.host == to) {
-            copy.role = CopyRole::Incoming;
-            (copy.place.epoch, copy.place.at) = (epoch, self.stamp.now);
-            copy.place.as_it_is = true;
-            copy.place.reason = format!("{to}: its standby took over from {from}").into();
-        }
-        (tenant.halted, tenant.hold_ms) = (false, None);
-        tenant.generation += 1;
-        tenant.let_go();
+        self.goes_on_from(&mut tenant, &to);
         tenant.operation = self.stamp.id;
         let relocation = Relocation {
             from,
@@ -101,6 +91,22 @@ impl Edit<'_> {
         self.drive(operation.id);
         let driven = self.state.fleet.operations.get(&operation.id).cloned();
         Ok(Outcome::Operation(driven.unwrap_or(operation)))
+    }
+
+    /// The standby on host `to` is the copy that is to run, in an epoch that no copy has had.
+    fn goes_on_from(&self, tenant: &mut Tenant, to: &HostName) {
+        let epoch = tenant.next_epoch();
+        tenant.last_epoch = epoch;
+        let from = tenant.placement.host.clone();
+        for copy in tenant.copies.iter_mut().filter(|c| c.place.host == *to) {
+            copy.role = CopyRole::Incoming;
+            (copy.place.epoch, copy.place.at) = (epoch, self.stamp.now);
+            copy.place.as_it_is = true;
+            copy.place.reason = format!("{to}: its standby took over from {from}").into();
+        }
+        (tenant.halted, tenant.hold_ms) = (false, None);
+        tenant.generation += 1;
+        tenant.let_go();
     }
 
     /// A tenant that has left the lost host, but for a last word from there. It was stopped there, and that is in that host's ledger: only
