@@ -335,7 +335,7 @@ async fn a_standby_says_how_far_it_is_behind_and_when_it_cannot_go_on() {
     };
     pair.sql(
         0,
-        "SET ROLE NONE; ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'",
+        "SET ROLE NONE\nALTER SYSTEM SET max_slot_wal_keep_size = '1MB'",
     );
     pair.sql(0, "SELECT pg_reload_conf()");
     let standing = || plan_with(&[pair.copy()], &[pair.order_as(false, true)], &[]);

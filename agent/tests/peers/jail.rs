@@ -137,11 +137,13 @@ impl Jail {
         self.command("postgres", &words).output().unwrap()
     }
 
-    pub(crate) fn sql(&self, database: &str, statement: &str) -> String {
-        let words = ["psql", "-XqAt", "-U", "postgres", "-d", database, "-c"];
-        let output = self.run(&[&words[..], &[statement]].concat());
+    /// Each line is a transaction of its own.
+    pub(crate) fn sql(&self, database: &str, statements: &str) -> String {
+        let mut words = vec!["psql", "-XqAt", "-U", "postgres", "-d", database];
+        words.extend(statements.lines().flat_map(|line| ["-c", line]));
+        let output = self.run(&words);
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{statement}: {said}");
+        assert!(output.status.success(), "{statements}: {said}");
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
