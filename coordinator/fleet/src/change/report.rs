@@ -338,7 +338,7 @@ impl Edit<'_> {
 
     /// Whether the host of a copy that is kept aside has been told so: one that was lost with what was written there last is to be looked
     /// at first, and nothing is removed from a host that does not know that the tenant has left it.
-    fn is_fenced(&self, tenant: &Tenant, copy: &TenantCopy) -> bool {
+    pub(in crate::change) fn is_fenced(&self, tenant: &Tenant, copy: &TenantCopy) -> bool {
         let seen = views::copy(self.state, tenant, &copy.place.host);
         matches!(seen, CopyObserved::Present(seen) if seen.report.epoch >= copy.place.epoch)
     }

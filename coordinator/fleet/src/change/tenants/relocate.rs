@@ -86,21 +86,31 @@ impl Edit<'_> {
         host: &HostName,
     ) -> Result<Outcome, ChangeError> {
         let mut tenant = self.living(name)?;
-        let is_well = self.is_seen_well(&tenant);
-        let copy = tenant.copies.iter_mut().find(|c| c.place.host == *host);
-        let kept = copy.filter(|copy| matches!(copy.role, CopyRole::Fenced { .. }));
-        let Some(copy) = kept else {
+        let of_host = |copy: &&TenantCopy| copy.place.host == *host;
+        // Its time may begin with the next report only: what begins it counts at once.
+        let runs = tenant.desired == Lifecycle::Running && !tenant.halted;
+        let may_go = match tenant.copies.iter().find(of_host) {
+            Some(copy) => match copy.role {
+                CopyRole::Fenced { until: Some(_) } => Some(true),
+                CopyRole::Fenced { until: None } => Some(runs && self.is_fenced(&tenant, copy)),
+                _ => None,
+            },
+            None => None,
+        };
+        let Some(may_go) = may_go else {
             let problem = format!("has no copy on host {host} that is kept aside");
             return Err(wrong_state(name, problem));
         };
-        if !is_well || copy.role == (CopyRole::Fenced { until: None }) {
+        if !may_go || !self.is_seen_well(&tenant) {
             let problem = format!(
                 "has its copy on host {host} to fall back on until it is well on host {}",
                 tenant.placement.host
             );
             return Err(wrong_state(name, problem));
         }
-        copy.role = CopyRole::Discarded;
+        for copy in tenant.copies.iter_mut().filter(|c| c.place.host == *host) {
+            copy.role = CopyRole::Discarded;
+        }
         tenant.generation += 1;
         let tenant = self.put_tenant(tenant);
         let kind = EventKind::TenantCopyDiscarded;
