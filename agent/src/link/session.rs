@@ -194,6 +194,7 @@ impl Link {
             makes_backups: true,
             proves_backups: true,
             sets_mail: true,
+            sorts: true,
         }
     }
 

@@ -33,6 +33,8 @@ pub struct Hello {
     pub proves_backups: bool,
     /// It does what a plan says of a tenant's mail and its Odoo's settings. Never from agents of before.
     pub sets_mail: bool,
+    /// It makes databases that sort in a language's order. Never from agents of before.
+    pub sorts: bool,
 }
 
 /// The last report on a tenant.

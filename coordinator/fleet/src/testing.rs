@@ -294,6 +294,7 @@ impl Bench {
             peer_port: Some(7483),
             follows: true,
             sets_mail: true,
+            sorts: true,
             ..Hello::default()
         };
         self.apply(Command::Greet {

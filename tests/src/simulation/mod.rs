@@ -386,6 +386,7 @@ impl Simulation {
                     follows: true,
                     proves_backups: true,
                     sets_mail: true,
+                    sorts: true,
                     ..Default::default()
                 },
                 accepted_generation,

@@ -239,6 +239,7 @@ fn back_up(sim: &mut Simulation) {
                 makes_backups: true,
                 proves_backups: true,
                 sets_mail: true,
+                sorts: true,
                 peer_port: Some(7483),
                 ..Hello::default()
             },

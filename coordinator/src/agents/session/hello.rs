@@ -61,6 +61,7 @@ pub(super) fn checked(hello: wire::Hello) -> Result<(Hello, Said), Status> {
         follows: hello.follows,
         proves_backups: hello.proves_backups,
         sets_mail: hello.sets_mail,
+        sorts: hello.sorts,
     };
     Ok((hello, said))
 }

@@ -18,7 +18,7 @@ use isyone_fleet::{
 use isyone_proto::{
     backup::RepositoryRef,
     convert::parse,
-    echo::echo,
+    echo::{echo, harmless},
     error::FieldError,
     ids::{ShortName, TenantName},
     pb::v1,
@@ -248,11 +248,17 @@ fn fits(path: &str) -> Result<(), FieldError> {
     }
 }
 
+/// A path as it leads to its file: without the slashes that lead nowhere, and whole, because its end says which file it was. [`fits`] bounds it.
+fn as_it_was_read(path: &str) -> String {
+    let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
+    harmless(&names.join("/"))
+}
+
 /// Who has read which file: with the tenant that it is of, if that is still there.
 fn recorded(state: &State, chosen: &Chosen, path: &str) -> Command {
     let kind = EventKind::BackupFileRead;
     let (id, destination) = (chosen.snapshot.short(), &chosen.of.destination);
-    let message = format!("{} of {id} at {destination}", echo(path));
+    let message = format!("{} of {id} at {destination}", as_it_was_read(path));
     let is_there = state.fleet.tenants.get(&chosen.tenant);
     match is_there.filter(|tenant| tenant.uid == chosen.of.tenant) {
         Some(tenant) => Command::Audit {
@@ -378,5 +384,22 @@ async fn send(
     drop(ends);
     if let Err(status) = ended {
         let _ = timeout(IDLE, to_caller.send(Err(status))).await; // it may have gone
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_read_is_recorded_to_its_last_name() {
+        let path = format!(
+            "{}filestore//ab/{}\x1b/secret",
+            "/".repeat(70),
+            "x".repeat(100)
+        );
+        let said = as_it_was_read(&path);
+        assert!(said.starts_with("filestore/ab/xxx"), "{said}");
+        assert!(said.ends_with("x\\u{1b}/secret"), "{said}");
     }
 }

@@ -20,7 +20,7 @@ use isyone_proto::{
 use tonic::{Response, Status};
 use uuid::Uuid;
 
-use super::{Api, by_id, existing, is_id};
+use super::{Api, by_id, existing, is_id, listed};
 use crate::{operators::request_id, wire::status};
 
 impl Api {
@@ -88,7 +88,10 @@ fn wanted(state: &State, source: &TenantName, to: Option<&To>) -> Result<Wanted,
             is_id("backup_id", id)?;
             let uid = source_of(state, source)?;
             let own = state.fleet.backups.get(&uid).into_iter();
-            let (_, _, snapshot) = by_id("backup_id", id, own)?;
+            let all = listed(state, Some(source));
+            // Who asks again for one that came back under its name since: the core knows the request.
+            let (_, _, snapshot) = by_id("backup_id", id, own)
+                .or_else(|miss| by_id("backup_id", id, all.iter()).map_err(|_| miss))?;
             Ok(Wanted::Backup(snapshot.name))
         }
         Some(To::Time(time)) => Ok(Wanted::Time(unix_ms(time))),

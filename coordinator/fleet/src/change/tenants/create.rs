@@ -209,10 +209,10 @@ impl Edit<'_> {
         })
     }
 
-    /// An agent of before would make a database that sorts by bytes, for good. It is as old as one that sets no mail.
+    /// Refused where its host would make a database that sorts otherwise.
     fn sorted_there(&self, tenant: Tenant) -> Result<Tenant, ChangeError> {
         if tenant.spec.collation.is_some() {
-            self.check_sets_mail(&tenant)?;
+            self.check_sorts(&tenant)?;
         }
         Ok(tenant)
     }

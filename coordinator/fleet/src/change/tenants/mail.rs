@@ -211,6 +211,7 @@ mod tests {
             let hello = Hello {
                 agent_version: "0.9.1".to_owned(),
                 sets_mail,
+                sorts: false,
                 ..Hello::default()
             };
             let accepted_generation = bench.state.fleet.hosts[&h1].plan_generation;
@@ -241,6 +242,12 @@ mod tests {
                 assert!(said.contains("h1") && said.contains("0.9.1"), "{said}");
             }
             assert!(said.is_none());
+            // Of mail it knows, of orders it does not.
+            let mut sorted = bench.creation("gama", "small");
+            sorted.spec.collation = Some("pt-BR".parse().unwrap());
+            let sorted = Command::CreateTenant(Box::new(sorted));
+            let also = bench.apply(sorted).unwrap_err().to_string();
+            assert!(also.contains("upgrade isy-agent"), "{also}");
         }
     }
 

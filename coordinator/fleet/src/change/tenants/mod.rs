@@ -27,6 +27,7 @@ use super::{Ask, ChangeError, Edit, Outcome};
 use crate::{
     desired::Tenant,
     event::EventKind,
+    observed::Hello,
     operation::{Operation, OperationKind},
     placement::{self, Request},
     views,
@@ -70,11 +71,24 @@ impl Edit<'_> {
     /// Refuses settings of mail and of Odoo where they would be agreed to and nothing done: its host's agent is of before them. One that
     /// has not said hello since the coordinator started is believed.
     pub(super) fn check_sets_mail(&self, tenant: &Tenant) -> Result<(), ChangeError> {
+        self.check_able(tenant, |hello| hello.sets_mail)
+    }
+
+    /// The same of an order that a database is to sort in: it would sort by bytes, for good.
+    pub(super) fn check_sorts(&self, tenant: &Tenant) -> Result<(), ChangeError> {
+        self.check_able(tenant, |hello| hello.sorts)
+    }
+
+    fn check_able(
+        &self,
+        tenant: &Tenant,
+        able: impl Fn(&Hello) -> bool,
+    ) -> Result<(), ChangeError> {
         let host = &tenant.placement.host;
         let Some(seen) = self.state.observed.hosts.get(host) else {
             return Ok(());
         };
-        let (version, able) = (&seen.hello.agent_version, seen.hello.sets_mail);
+        let (version, able) = (&seen.hello.agent_version, able(&seen.hello));
         if able || version.is_empty() {
             return Ok(());
         }

@@ -143,6 +143,7 @@ impl Agent {
             plan_digest: self.held.1.clone(),
             hosts_sha256: self.fleet.hosts.sha256().to_owned(),
             sets_mail: true,
+            sorts: true,
             ..Hello::default()
         };
         outbox

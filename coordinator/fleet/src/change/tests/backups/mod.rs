@@ -39,6 +39,7 @@ pub(super) fn greet(bench: &mut Bench, host: &HostName, makes_backups: bool) {
         makes_backups,
         proves_backups: makes_backups,
         sets_mail: true,
+        sorts: true,
         peer_port: Some(7483),
         ..Hello::default()
     };
