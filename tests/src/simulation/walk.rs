@@ -211,6 +211,7 @@ fn order(errand: Errand) -> Command {
             secrets: Sealed("sealed".into()),
             host: (!errand.in_place).then(|| testing::name("h1")),
             live: false,
+            as_new: false,
             request_id,
         })),
     }

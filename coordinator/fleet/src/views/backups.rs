@@ -337,18 +337,19 @@ pub fn offers(
     known.map(offer).collect()
 }
 
-/// The newest of the tenants that were called so and are gone, as long as its key is kept.
+/// The newest of the tenants that were called so and are gone, as long as its key is kept: of those with backups, where there is one.
 pub fn gone<'a>(state: &'a State, name: &TenantName) -> Option<(&'a TenantBackups, &'a Gone)> {
     let fleet = &state.fleet;
     let kept = |of: &&Arc<TenantBackups>| {
         of.name == *name && of.shredded_at.is_none() && fleet.backup_keys.contains_key(&of.tenant)
     };
     // Uids are in the order in which they were made.
-    let newest = fleet
-        .backups
-        .values()
-        .filter(kept)
-        .max_by_key(|of| of.tenant)?;
+    let newest = fleet.backups.values().filter(kept).max_by_key(|of| {
+        (
+            of.made.values().any(|made| !made.snapshots.is_empty()),
+            of.tenant,
+        )
+    })?;
     Some((newest, newest.gone.as_deref()?))
 }
 

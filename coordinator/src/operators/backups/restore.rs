@@ -48,6 +48,7 @@ impl Api {
             uid,
             host,
             live: asked.live,
+            as_new: asked.as_new,
             request_id,
         };
         let command = Command::RestoreTenant(Box::new(restore));

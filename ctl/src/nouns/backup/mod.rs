@@ -47,8 +47,7 @@ pub enum BackupCommand {
 /// `isyctl backup list`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Each of them can be restored from. Between them every second can, within the time that the tenant's plan says; that is not listed.
-Names in a backup are the tenant's; `isyctl backup get` gets a file.
+Each of them can be restored from. Between them every second can, within the time that the tenant's plan says; that is not listed. Names in a backup are the tenant's; `isyctl backup get` gets a file.
 
 Examples:
   isyctl backup list alfa

@@ -86,7 +86,7 @@ impl Restore {
         }
         let to = point(to, &TimeZone::system())?;
         let new_name = self.new_name.clone().unwrap_or_else(|| self.name.clone());
-        let in_place = new_name == self.name;
+        let in_place = self.new_name.is_none();
         if in_place && !self.confirmed(app, "restored")? {
             app.ui.note("nothing was changed");
             return Ok(Exit::Failed);
@@ -98,6 +98,7 @@ impl Restore {
             new_name: new_name.clone(),
             host: self.host.unwrap_or_default(),
             live: self.live,
+            as_new: !in_place,
             request_id: clock::request_id(),
         };
         let client = app.client()?;

@@ -71,6 +71,8 @@ pub struct RestoreTenant {
     pub host: Option<HostName>,
     /// It is used as it is: not neutralised before its first start.
     pub live: bool,
+    /// A new one is meant, under whatever name.
+    pub as_new: bool,
     pub request_id: Option<String>,
 }
 

@@ -74,6 +74,10 @@ impl Edit<'_> {
         }
         let source = self.source(&asked.source)?;
         if asked.name == asked.source && source.is_there {
+            if asked.as_new {
+                let problem = "is there: a new one needs another name (without --as it is restored in its place)";
+                return Err(wrong_state(&asked.name, problem.to_owned()));
+            }
             return self.restore_in_place(asked);
         }
         self.check_free(&asked)?;

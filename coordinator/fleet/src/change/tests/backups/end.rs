@@ -72,17 +72,7 @@ fn one_that_is_gone_is_restored_as_a_new_tenant_until_its_key_goes() {
     assert!(!bench.state.fleet.tenants.contains_key(&alfa));
     assert_eq!(restart(&bench).fleet, bench.state.fleet);
     let restore = |bench: &mut Bench, as_name: &str| {
-        let restore = RestoreTenant {
-            source: name("alfa"),
-            wanted: backups::Wanted::Latest,
-            destination: None,
-            name: name(as_name),
-            uid: bench.id(),
-            secrets: Sealed("sealed".into()),
-            host: Some(host.clone()),
-            live: false,
-            request_id: None,
-        };
+        let restore = restore_as(bench, &host, as_name);
         bench.apply(Command::RestoreTenant(Box::new(restore)))
     };
     // Under its own name it is another tenant, too: the name is free, and the key stays the other's.
@@ -99,6 +89,14 @@ fn one_that_is_gone_is_restored_as_a_new_tenant_until_its_key_goes() {
         assert_eq!(restoration.source_uid, was.uid);
         assert!(restoration.rekey && restoration.neutralise && !restoration.in_place);
         let new: TenantName = name(as_name);
+        // Somebody has taken the name since: what was meant as new takes nobody's place.
+        if as_name == "alfa" {
+            let mut again = restore_as(&mut bench, &host, as_name);
+            again.as_new = true;
+            let why = bench.apply(Command::RestoreTenant(Box::new(again)));
+            let why = why.unwrap_err().to_string();
+            assert!(why.contains("another name"), "{why}");
+        }
         let new = &bench.state.fleet.tenants[&new];
         assert!(new.uid != was.uid && new.halted);
         assert_eq!((&new.spec.plan, new.size), (&was.spec.plan, was.size));
@@ -176,6 +174,7 @@ fn a_coordinator_rebuilt_in_the_midst_of_a_restore_says_what_to_do() {
         secrets: Sealed("sealed".into()),
         host: Some(host),
         live: false,
+        as_new: false,
         request_id: None,
     };
     let begun = bench.apply(Command::RestoreTenant(Box::new(restore)));
@@ -189,4 +188,19 @@ fn a_coordinator_rebuilt_in_the_midst_of_a_restore_says_what_to_do() {
         says("purge it and restore again") && !says("old host"),
         "{why}"
     );
+}
+
+fn restore_as(bench: &mut Bench, host: &HostName, as_name: &str) -> RestoreTenant {
+    RestoreTenant {
+        source: name("alfa"),
+        wanted: backups::Wanted::Latest,
+        destination: None,
+        name: name(as_name),
+        uid: bench.id(),
+        secrets: Sealed("sealed".into()),
+        host: Some(host.clone()),
+        live: false,
+        as_new: false,
+        request_id: None,
+    }
 }

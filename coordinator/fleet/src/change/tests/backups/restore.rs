@@ -41,6 +41,7 @@ fn order(bench: &mut Bench, wanted: Wanted) -> RestoreTenant {
         secrets: Sealed("sealed".into()),
         host: Some(name("h2")),
         live: false,
+        as_new: false,
         request_id: Some("r1".to_owned()),
     }
 }
