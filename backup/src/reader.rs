@@ -346,7 +346,8 @@ fn entry(item: &Item) -> Entry {
         Err(_) => EntryKind::Special,
     };
     Entry {
-        name: String::from_utf8_lossy(&item.name).into_owned(),
+        name: String::from_utf8_lossy(&item.name[..item.name.len().min(limits::NAME_BYTES)])
+            .into_owned(),
         kind,
         bytes,
     }

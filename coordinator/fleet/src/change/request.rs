@@ -77,7 +77,7 @@ fn asked(command: &Command) -> Option<Value> {
         Command::SetOdoo(set) => of(&set.request_id, &set.name, &|| json!([set.set, set.unset])),
         Command::RestoreTenant(r) => of(&r.request_id, &r.name, &|| {
             let (source, to) = (&r.source, format!("{:?}", r.wanted));
-            json!([source, to, r.destination, r.host, r.live])
+            json!([source, to, r.destination, r.host, r.live, r.as_new])
         }),
         Command::AddDomains(add) => of(&add.request_id, &add.name, &|| {
             json!([add.domains, add.primary])

@@ -17,7 +17,8 @@ use uuid::Uuid;
 use super::{copy, docker_is_away, host_state, proofs::is_proving};
 use crate::{
     backups::{
-        Candidate, Facts, Offer, Policy, Protection, Repository, Running, Subject, is_believable,
+        Candidate, Facts, Offer, Policy, Protection, Repository, Running, Subject, Wanted,
+        is_believable,
     },
     desired::{
         Tenant,
@@ -337,20 +338,28 @@ pub fn offers(
     known.map(offer).collect()
 }
 
-/// The newest of the tenants that were called so and are gone, as long as its key is kept: of those with backups, where there is one.
-pub fn gone<'a>(state: &'a State, name: &TenantName) -> Option<(&'a TenantBackups, &'a Gone)> {
+/// Of the tenants that were called so and are gone, as long as its key is kept: the one that the backup which is wanted is of; else the
+/// newest with backups.
+pub fn gone<'a>(
+    state: &'a State,
+    name: &TenantName,
+    wanted: Option<&Wanted>,
+) -> Option<(&'a TenantBackups, &'a Gone)> {
     let fleet = &state.fleet;
     let kept = |of: &&Arc<TenantBackups>| {
         of.name == *name && of.shredded_at.is_none() && fleet.backup_keys.contains_key(&of.tenant)
     };
     // Uids are in the order in which they were made.
-    let newest = fleet.backups.values().filter(kept).max_by_key(|of| {
-        (
-            of.made.values().any(|made| !made.snapshots.is_empty()),
-            of.tenant,
-        )
-    })?;
-    Some((newest, newest.gone.as_deref()?))
+    let rank = |of: &&Arc<TenantBackups>| {
+        let mut all = of.made.values().flat_map(|made| &made.snapshots);
+        let has = match wanted {
+            Some(Wanted::Backup(wanted)) => all.any(|snapshot| snapshot.name == *wanted),
+            _ => all.next().is_some(),
+        };
+        (has, of.tenant)
+    };
+    let meant = fleet.backups.values().filter(kept).max_by_key(rank)?;
+    Some((meant, meant.gone.as_deref()?))
 }
 
 /// What one that is gone can be restored from.

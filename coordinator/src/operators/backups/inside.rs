@@ -47,6 +47,8 @@ const TURN: Duration = Duration::from_secs(20);
 const COME_BACK: Duration = Duration::from_secs(5);
 /// Longest path: Linux' own bound.
 const MAX_PATH: usize = 4096;
+/// Characters of a path that are recorded: a name has 255 bytes at most.
+const MOST_SAID: usize = 400;
 /// Largest file that is given out: a description of a few MB can say that a file is larger than all disks.
 const MAX_BYTES: u64 = 4 << 40;
 /// A piece that is sent; three of them wait at most.
@@ -248,10 +250,19 @@ fn fits(path: &str) -> Result<(), FieldError> {
     }
 }
 
-/// A path as it leads to its file: without the slashes that lead nowhere, and whole, because its end says which file it was. [`fits`] bounds it.
+/// A path as it leads to its file: without the slashes that lead nowhere; of a long one both ends, because the last one says which file
+/// it was.
 fn as_it_was_read(path: &str) -> String {
     let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
-    harmless(&names.join("/"))
+    let path: Vec<char> = names.join("/").chars().collect();
+    let said = match path.len() {
+        ..=MOST_SAID => path.into_iter().collect(),
+        length => {
+            let (head, tail) = (&path[..MOST_SAID / 4], &path[length - MOST_SAID * 3 / 4..]);
+            head.iter().chain(&['…']).chain(tail).collect::<String>()
+        }
+    };
+    harmless(&said)
 }
 
 /// Who has read which file: with the tenant that it is of, if that is still there.
@@ -401,5 +412,11 @@ mod tests {
         let said = as_it_was_read(&path);
         assert!(said.starts_with("filestore/ab/xxx"), "{said}");
         assert!(said.ends_with("x\\u{1b}/secret"), "{said}");
+        let long = format!("{}/secret", "\u{1}".repeat(4000));
+        let said = as_it_was_read(&long);
+        assert!(
+            said.ends_with("/secret") && said.len() < 8 * MOST_SAID,
+            "{said}"
+        );
     }
 }

@@ -63,7 +63,7 @@ fn source_of(state: &State, name: &TenantName) -> Result<Uuid, Status> {
     if let Some(tenant) = fleet.tenants.get(name) {
         return Ok(tenant.uid);
     }
-    if let Some((of, _)) = views::gone(state, name) {
+    if let Some((of, _)) = views::gone(state, name, None) {
         return Ok(of.tenant);
     }
     let kept = |of: &&Arc<TenantBackups>| {

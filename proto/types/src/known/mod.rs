@@ -151,20 +151,56 @@ pub fn time_zone(text: &str) -> Result<TimeZone, ValueError> {
     ))
 }
 
+/// Orders that a language has beside its usual one (Unicode's CLDR, `common/collation`). ICU takes any other word for the usual order,
+/// without a word.
+const OTHER_ORDERS: [(&str, &str); 9] = [
+    ("de", "phonebk"),
+    ("es", "trad"),
+    ("fi", "trad"),
+    ("sv", "trad"),
+    ("vi", "trad"),
+    ("zh", "pinyin"),
+    ("zh", "stroke"),
+    ("zh", "zhuyin"),
+    ("zh", "unihan"),
+];
+/// Scripts that tell two ways of writing a language apart.
+const SCRIPTS: [&str; 5] = ["Arab", "Cyrl", "Hans", "Hant", "Latn"];
+
+/// Whether all of a tag is known: language, script, country, and variations (`-u-`: another order, numbers by value, capitals first).
+fn is_known_order(tag: &str) -> bool {
+    let (place, variations) = match tag.split_once("-u-") {
+        Some((place, variations)) => (place, Some(variations)),
+        None => (tag, None),
+    };
+    let mut parts = place.split('-').peekable();
+    let language = parts.next().unwrap_or_default();
+    let of = |code: &str| code.split(['_', '@']).next() == Some(language);
+    let _script = parts.next_if(|part| SCRIPTS.contains(part));
+    let region = parts.next();
+    let country = |code: &str| {
+        COUNTRIES
+            .lines()
+            .any(|line| line.starts_with(&format!("{code} ")))
+    };
+    let has_place = (language == "und" || LANGUAGES.lines().any(of))
+        && region.is_none_or(country)
+        && parts.next().is_none();
+    let Some(variations) = variations else {
+        return has_place;
+    };
+    let words: Vec<&str> = variations.split('-').collect();
+    let is_variation = |pair: &[&str]| match pair {
+        ["co", order] => OTHER_ORDERS.contains(&(language, order)),
+        ["kn", "true" | "false"] | ["kf", "upper" | "lower" | "false"] => true,
+        _ => false,
+    };
+    has_place && words.chunks(2).all(is_variation)
+}
+
 /// The order of a language that Odoo has, and of a country if it names one; `und` is ICU's own for all of them.
 pub fn collation(text: &str) -> Result<Collation, ValueError> {
-    let is_known = |tag: &str| {
-        let mut parts = tag.split('-');
-        let language = parts.next().unwrap_or_default();
-        let of = |code: &str| code.split(['_', '@']).next() == Some(language);
-        let region = parts.next().filter(|part| part.len() == 2);
-        let country = |code: &str| {
-            COUNTRIES
-                .lines()
-                .any(|line| line.starts_with(&format!("{code} ")))
-        };
-        (language == "und" || LANGUAGES.lines().any(of)) && region.is_none_or(country)
-    };
+    let is_known = is_known_order;
     if let (Ok(collation), true) = (text.parse(), is_known(text)) {
         return Ok(collation);
     }
@@ -185,7 +221,7 @@ pub fn collation(text: &str) -> Result<Collation, ValueError> {
         text,
         "no language's order",
         &meant,
-        "`pt-BR`, or `c` for by bytes",
+        "`pt-BR` or `de-u-co-phonebk`, or `c` for by bytes",
     ))
 }
 

@@ -73,6 +73,25 @@ fn an_order_is_of_a_language_that_there_is() {
         );
     }
     assert!(problem(collation("pt-BR' x")).ends_with("did you mean `pt`?"));
+    for order in [
+        "sr-Latn-RS",
+        "zh-Hant-TW",
+        "pt-BR-u-kn-true",
+        "de-u-co-phonebk-kf-upper",
+    ] {
+        assert_eq!(collation(order).unwrap().as_str(), order);
+    }
+    // ICU would take them, and sort as if they were not there.
+    for written in [
+        "de-u-co-phonebook",
+        "pt-u-co-phonebk",
+        "pt-BR-u-kn-ture",
+        "pt-BR-u-kn",
+        "pt-BR-posix",
+        "pt-u-",
+    ] {
+        problem(collation(written));
+    }
     for written in ["xx-YY", "", "icu", "p", "POSIX"] {
         assert!(
             problem(collation(written)).contains("such as `pt-BR`"),

@@ -19,7 +19,7 @@ use super::{
     wrong_state,
 };
 use crate::{
-    backups::{self, NoPoint, Offer, RestorePoint},
+    backups::{self, NoPoint, Offer, RestorePoint, Wanted},
     desired::{Tenant, TenantPlacement},
     event::EventKind,
     observed::CopyObserved,
@@ -39,10 +39,11 @@ struct Source {
 }
 
 impl Edit<'_> {
-    fn source(&self, name: &TenantName) -> Result<Source, ChangeError> {
+    /// `wanted` may be a backup of an older one of several that were called so.
+    fn source(&self, name: &TenantName, wanted: &Wanted) -> Result<Source, ChangeError> {
         let (state, settings) = (&*self.state, self.settings);
         if !state.fleet.tenants.contains_key(name)
-            && let Some((of, gone)) = views::gone(state, name)
+            && let Some((of, gone)) = views::gone(state, name, Some(wanted))
         {
             return Ok(Source {
                 name: name.clone(),
@@ -72,13 +73,18 @@ impl Edit<'_> {
         if let Some(operation) = self.repeated(&kinds, &asked.name, asked.request_id.as_deref())? {
             return Ok(Outcome::Operation(operation));
         }
-        let source = self.source(&asked.source)?;
+        let source = self.source(&asked.source, &asked.wanted)?;
         if asked.name == asked.source && source.is_there {
             if asked.as_new {
                 let problem = "is there: a new one needs another name (without --as it is restored in its place)";
                 return Err(wrong_state(&asked.name, problem.to_owned()));
             }
             return self.restore_in_place(asked);
+        }
+        if asked.name == asked.source && !asked.as_new {
+            let problem = "is gone, there is nothing to restore it in place of: as a new tenant it is restored with --as, under its own name, \
+                           too";
+            return Err(wrong_state(&asked.name, problem.to_owned()));
         }
         self.check_free(&asked)?;
         let point = self.restore_point(&source, &asked)?;
@@ -138,7 +144,7 @@ impl Edit<'_> {
             return Err(wrong_state(&asked.name, problem));
         }
         self.check_disk(&tenant)?;
-        let point = self.restore_point(&self.source(&tenant.name)?, &asked)?;
+        let point = self.restore_point(&self.source(&tenant.name, &asked.wanted)?, &asked)?;
         let log = vec![done_step("choose", told(&point), self.stamp.now)];
         let message = format!("in its place, {}", told(&point));
         tenant.halted = true;

@@ -265,8 +265,15 @@ async fn list(app: &App, name: &str) -> Outcome {
     };
     // What was caught before it got another way stays on its host. One of a version before has caught nothing.
     let caught = match caught::list(&client, &doing, name).await {
+        Ok(caught) => caught,
         Err(failure) if is_caught => return Err(failure),
-        caught => caught.unwrap_or_default(),
+        Err(failure) => {
+            app.ui.note(&format!(
+                "what was caught before is not among them: {}",
+                failure.message
+            ));
+            Vec::new()
+        }
     };
     rows.extend(caught.into_iter().map(Row::caught));
     let ids = || rows.iter().map(Row::id).collect();

@@ -91,8 +91,7 @@ fn one_that_is_gone_is_restored_as_a_new_tenant_until_its_key_goes() {
         let new: TenantName = name(as_name);
         // Somebody has taken the name since: what was meant as new takes nobody's place.
         if as_name == "alfa" {
-            let mut again = restore_as(&mut bench, &host, as_name);
-            again.as_new = true;
+            let again = restore_as(&mut bench, &host, as_name);
             let why = bench.apply(Command::RestoreTenant(Box::new(again)));
             let why = why.unwrap_err().to_string();
             assert!(why.contains("another name"), "{why}");
@@ -200,7 +199,7 @@ fn restore_as(bench: &mut Bench, host: &HostName, as_name: &str) -> RestoreTenan
         secrets: Sealed("sealed".into()),
         host: Some(host.clone()),
         live: false,
-        as_new: false,
+        as_new: true,
         request_id: None,
     }
 }
