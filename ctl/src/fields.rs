@@ -82,7 +82,7 @@ fn backup_flag_of(name: &str) -> Option<&'static str> {
         "backup" => "BACKUP",
         "path" => "PATH",
         "destination" => "--destination",
-        "new_name" => "--as",
+        "as_new" | "new_name" => "--as",
         "latest" | "backup_id" | "time" => "--to",
         "live" => "--live",
         _ => return None,

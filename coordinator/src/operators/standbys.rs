@@ -166,8 +166,8 @@ impl Api {
         asked: v1::DeleteOrphanRequest,
     ) -> Result<v1::DeleteOrphanResponse, Status> {
         let host: HostName = parse("host", &asked.host)?;
-        self.known(&self.state(), &host)?;
         let name: TenantName = parse("tenant", &asked.tenant)?;
+        self.known(&self.state(), &host)?;
         let command = Command::DiscardCopy { name, host };
         let done = self.parts.handle.submit(actor, command).await;
         done.map(|_| v1::DeleteOrphanResponse {})

@@ -58,8 +58,9 @@ impl Decoder for Raw {
 }
 
 /// What another field of the request says, so that the one in question is reached.
-fn usual(field: &str) -> &'static str {
+fn usual(message: &str, field: &str) -> &'static str {
     match field {
+        "host" if message == "DeleteOrphanRequest" => "h1",
         "name" | "tenant" => "alfa",
         "new_name" => "alfa2",
         "domain" => "erp.customer.com",
@@ -125,8 +126,9 @@ impl Messages {
         };
         let (first, rest) = path.split_first().unwrap();
         for field in message.field.iter().filter(|f| *f != first) {
-            if !usual(field.name()).is_empty() {
-                put(field, usual(field.name()).as_bytes());
+            let usual = usual(message.name(), field.name());
+            if !usual.is_empty() {
+                put(field, usual.as_bytes());
             }
         }
         if rest.is_empty() {
