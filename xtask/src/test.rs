@@ -194,7 +194,7 @@ fn timed(step: Step, args: &Args) -> Done {
         Step::Clippy => clippy(),
         Step::Deny => deny(),
         Step::Setup => setup::ensure().map(|()| String::new()),
-        Step::Images => images::provide(&[], false).and_then(|()| odoo_18()),
+        Step::Images => images::provide(&[], false).and_then(|()| images::odoo_18()),
         Step::Python => python(),
         Step::Browser => browser(),
         Step::Build => quiet(&["build", "--workspace", "--bins"]),
@@ -207,17 +207,6 @@ fn timed(step: Step, args: &Args) -> Done {
         say!("{step:?}: {err:#}");
     }
     (step, outcome, took(start))
-}
-
-/// Odoo 18 as its registry has it; its tests say that they are skipped where none answers.
-fn odoo_18() -> Outcome {
-    Ok(match images::pull_odoo_18()? {
-        true => String::new(),
-        false => format!(
-            "no registry gives {}: its tests are skipped",
-            images::ODOO_18
-        ),
-    })
 }
 
 fn quiet(args: &[&str]) -> Outcome {

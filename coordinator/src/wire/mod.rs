@@ -3,6 +3,7 @@
 //! Not here: parsing requests; each service does that itself, once.
 
 pub mod caller;
+mod copies;
 pub(crate) mod reader;
 pub mod shown;
 mod standby;

@@ -3,7 +3,7 @@
 //! Not here: choosing what to show (operators).
 
 use isyone_fleet::{
-    desired::{CopyRole, Host, Operator, Tenant, TenantCopy, Token},
+    desired::{Host, Operator, Tenant, Token},
     event::Event,
     liveness::HostState,
     observed::HostObserved,
@@ -24,7 +24,7 @@ use isyone_proto::{
     tls::OperatorRole,
 };
 
-use super::standby;
+use super::copies;
 use crate::edges::probes::board::Seen;
 
 /// Rows of a placement table for the best hosts that fit; the remaining ones are only counted.
@@ -81,7 +81,7 @@ pub(crate) fn tenant(
         domains: Vec::new(),
         asleep_time: tenant.asleep_since.map(timestamp),
         last_active_time: views::last_active(observed, tenant).map(timestamp),
-        copies: copies(state, settings, tenant, now),
+        copies: copies::shown(state, settings, tenant, now),
         other_images: has_other_images(settings, &tenant.spec),
         disk: observed.and_then(|o| o.report.disk).map(Into::into),
         modules_cut_off: observed.map_or(0, |o| o.report.modules_cut_off),
@@ -143,31 +143,6 @@ fn verified(
 fn has_other_images(settings: &Settings, spec: &TenantSpec) -> bool {
     let edition = settings.editions.get(&spec.edition);
     edition.is_none_or(|e| e.odoo != spec.odoo_image || e.postgres != spec.postgres_image)
-}
-
-fn copies(state: &State, settings: &Settings, tenant: &Tenant, now: UnixMs) -> Vec<v1::TenantCopy> {
-    let shown = |copy: &TenantCopy| match &copy.role {
-        CopyRole::Standby(standby) => {
-            standby::shown((state, settings, now), &copy.place.host, standby)
-        }
-        _ => self::copy(copy),
-    };
-    tenant.copies.iter().map(shown).collect()
-}
-
-fn copy(copy: &TenantCopy) -> v1::TenantCopy {
-    let (role, until) = match copy.role {
-        CopyRole::Incoming => (v1::CopyRole::Incoming, None),
-        CopyRole::Fenced { until } => (v1::CopyRole::Fenced, until),
-        CopyRole::Discarded => (v1::CopyRole::Removing, None),
-        CopyRole::Standby(_) => (v1::CopyRole::Standby, None),
-    };
-    v1::TenantCopy {
-        host: copy.place.host.to_string(),
-        role: role.into(),
-        expire_time: until.map(timestamp),
-        ..v1::TenantCopy::default()
-    }
 }
 
 /// A probe's result, and whose fault a failure is.
