@@ -30,7 +30,8 @@ const BOOKS: [(&str, &str, &str, &str); 5] = [
     ("ES", "es_pymes", "l10n_es", "EUR"),
     ("PT", "pt", "l10n_pt", "EUR"),
     ("MX", "mx", "l10n_mx", "MXN"),
-    ("US", "generic_coa", "l10n_us", "USD"),
+    // Of Odoo 19; in 18 l10n_us has no chart of its own, and `generic_coa` comes.
+    ("US", "us", "l10n_us", "USD"),
 ];
 const SHORT: usize = 2;
 

@@ -262,11 +262,9 @@ fn the_code_map_names_every_module_and_none_that_is_not_there() {
     let mut wrong = Vec::new();
     for (folder, _) in CRATES {
         let begin = format!("## `{folder}/`\n");
-        let part = map.split("\n## ").find_map(|part| {
-            format!("## {part}")
-                .strip_prefix(&begin)
-                .map(str::to_owned)
-        });
+        let part = map
+            .split("\n## ")
+            .find_map(|part| format!("## {part}").strip_prefix(&begin).map(str::to_owned));
         match (part, Crate::read(folder)) {
             // Crates so small that one row of the map covers them.
             _ if tables::NOT_ON_THE_MAP.contains(folder) => {}

@@ -1,6 +1,6 @@
 //! The checks: each answers one question from outside with ok, fail or skip, and a reason.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
@@ -261,14 +261,35 @@ pub async fn apps(site: &Site) -> Found {
     }
 }
 
-/// Does Prometheus scrape the tenant successfully?
-pub async fn prometheus(site: &Site) -> Found {
+/// How long Prometheus may take until it has looked at a tenant that has just come up: it asks for its targets every 5 s and looks at each every
+/// 15 s as it is shipped (`monitoring/deploy/prometheus.yml`).
+const LOOKED_AT: Duration = Duration::from_secs(25);
+
+/// Does Prometheus scrape the tenant successfully? `wait` is called once, where that is not known at once.
+pub async fn prometheus(site: &Site, wait: impl FnOnce()) -> Found {
     let Some(base) = &site.prometheus else {
         return Found::Skip(
             "no Prometheus is known: configure it at the coordinator or give --prometheus"
                 .to_owned(),
         );
     };
+    let end = Instant::now() + LOOKED_AT;
+    let mut wait = Some(wait);
+    loop {
+        match scraped(site, base).await {
+            Ok(Found::Fail(_)) if Instant::now() < end => {
+                if let Some(wait) = wait.take() {
+                    wait();
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            Ok(found) | Err(found) => return found,
+        }
+    }
+}
+
+/// What Prometheus says of the tenant; `Err`: it says nothing.
+async fn scraped(site: &Site, base: &Base) -> Result<Found, Found> {
     let instance = format!("odoo_{}:8069", site.tenant);
     // Tenant names are DNS labels and need no escaping, but we do not trust the coordinator's value in a query.
     let query: String = format!("up{{instance=\"{instance}\"}}")
@@ -285,10 +306,10 @@ pub async fn prometheus(site: &Site) -> Found {
     .await
     {
         Ok(reply) if reply.status == StatusCode::OK => reply,
-        Ok(reply) => return Found::Fail(format!("Prometheus: {}", reply.words())),
-        Err(why) => return Found::Fail(format!("Prometheus: {why}")),
+        Ok(reply) => return Err(Found::Fail(format!("Prometheus: {}", reply.words()))),
+        Err(why) => return Err(Found::Fail(format!("Prometheus: {why}"))),
     };
-    judge_up(&instance, &reply.body)
+    Ok(judge_up(&instance, &reply.body))
 }
 
 /// Interprets the answer to an instant query for `up`.

@@ -105,6 +105,11 @@ impl Verify {
             timeout: app.call_timeout().min(MAX_CHECK),
         };
         let mut checks = run_all(&site).await;
+        let wait = || {
+            app.ui
+                .note("Prometheus has not looked at it, or not since it was up: some seconds…");
+        };
+        checks.push(timed("prometheus", checks::prometheus(&site, wait)).await);
         if !self.outside {
             checks.push(timed("print", print::print(&client, &site.tenant)).await);
         }
@@ -151,7 +156,6 @@ async fn run_all(site: &Site) -> Vec<Checked> {
         "metrics-closed" => checks::metrics,
         "websocket" => checks::websocket,
         "apps" => checks::apps,
-        "prometheus" => checks::prometheus,
     }
     checked
 }
