@@ -6,9 +6,8 @@ use std::{
     collections::HashMap,
     io,
     net::SocketAddr,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, OnceLock, atomic::Ordering},
+    sync::{Arc, Mutex, atomic::Ordering},
     time::Duration,
 };
 
@@ -23,10 +22,12 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admin::{self, Shown},
     clock,
+    file::{self, Stamp},
     handover::{self, Prepared},
     ledger::{TenantId, locked},
     listeners::{Listeners, Owner},
-    routes::{MAX_TEXT_BYTES, Routes, RoutesError},
+    place::{self, Reached, There},
+    routes::{Routes, RoutesError},
     spool::Spool,
     tenant::{Current, Host, Role, Tenant},
 };
@@ -39,6 +40,9 @@ const LINGER: Duration = Duration::from_secs(10);
 
 /// How often it is looked at whether all requests have ended.
 const DONE_LOOK: Duration = Duration::from_millis(100);
+
+/// Until those who accept have closed their sockets.
+const CLOSED: Duration = Duration::from_millis(20);
 
 /// Where things are.
 #[derive(Debug, Clone)]
@@ -106,8 +110,7 @@ struct Inner {
     handed_over: CancellationToken,
     stop: CancellationToken,
     ends: Mutex<bool>,
-    /// Our socket for a successor, which tells whether another relay has taken its place.
-    place: OnceLock<Place>,
+    reached: Mutex<Reached>,
 }
 
 #[derive(Debug, Default)]
@@ -120,11 +123,6 @@ struct Work {
     file_fault: Option<String>,
     listen_faults: Vec<(SocketAddr, io::Error)>,
 }
-
-/// What tells one file from another.
-type Stamp = (u64, u64, i64, i64);
-/// A file's device and number. Those of a socket are nobody else's while it is open, whatever has become of its name.
-type Place = (u64, u64);
 
 impl Relay {
     /// Starts with what the file says; takes over from a relay that runs. A file that is missing or wrong is no hindrance where none
@@ -148,7 +146,7 @@ impl Relay {
             handed_over: CancellationToken::new(),
             stop: CancellationToken::new(),
             ends: Mutex::new(false),
-            place: OnceLock::new(),
+            reached: Mutex::default(),
             settings,
         });
         inner.begin().await?;
@@ -237,19 +235,8 @@ impl Inner {
             return Err(StartError::Routes(self.settings.routes.clone(), fault));
         }
         drop(work);
-        let socket = |path: &Path, error| StartError::Socket(path.to_owned(), error);
-        let prepare = |path: &Path| Prepared::new(path).map_err(|error| socket(path, error));
-        let prepared = (
-            prepare(&self.settings.admin)?,
-            prepare(&self.settings.handover)?,
-        );
         // All that can fail comes before the predecessor stops.
-        let put = |prepared: Prepared, path: &Path| prepared.put().map_err(|e| socket(path, e));
-        let for_admin = put(prepared.0, &self.settings.admin)?;
-        let for_successor = put(prepared.1, &self.settings.handover)?;
-        if let Some(own) = place(&self.settings.handover) {
-            let _ = self.place.set(own); // once
-        }
+        let sockets = self.come()?;
         if let Some(taking) = taking {
             // This process accepts already: whatever has become of the predecessor, it goes on.
             let taken = tokio::task::spawn_blocking(move || taking.take_over()).await;
@@ -257,14 +244,33 @@ impl Inner {
                 tracing::warn!(%error, "the predecessor did not say that it has stopped");
             }
         }
-        tokio::spawn(admin::serve(
-            for_admin,
-            Arc::clone(&self.shown),
-            self.stop.clone(),
-        ));
-        tokio::spawn(Arc::clone(self).wait_for_successor(for_successor));
+        self.listen(sockets);
         tokio::spawn(Arc::clone(self).watch());
         Ok(())
+    }
+
+    /// Puts our sockets, for the agent and for a successor, where they belong.
+    fn come(&self) -> Result<[UnixListener; 2], StartError> {
+        let Settings {
+            admin, handover, ..
+        } = &self.settings;
+        let socket = |path: &Path, error| StartError::Socket(path.to_owned(), error);
+        let prepare = |path: &Path| Prepared::new(path).map_err(|error| socket(path, error));
+        let prepared = (prepare(admin)?, prepare(handover)?);
+        let put = |prepared: Prepared, path: &Path| prepared.put().map_err(|e| socket(path, e));
+        let sockets = [put(prepared.0, admin)?, put(prepared.1, handover)?];
+        locked(&self.reached).own = place::of(handover);
+        Ok(sockets)
+    }
+
+    /// Answers at these from now on, and nowhere else.
+    fn listen(self: &Arc<Self>, [for_admin, for_successor]: [UnixListener; 2]) {
+        let stop = self.stop.child_token();
+        let before = std::mem::replace(&mut locked(&self.reached).stop, stop.clone());
+        before.cancel();
+        let shown = Arc::clone(&self.shown);
+        tokio::spawn(admin::serve(for_admin, shown, stop.clone()));
+        tokio::spawn(Arc::clone(self).wait_for_successor(for_successor, stop));
     }
 
     async fn watch(self: Arc<Self>) {
@@ -277,29 +283,53 @@ impl Inner {
                 _ = ticks.tick() => {}
             }
             let mut work = self.work.lock().await;
-            if self.is_displaced() {
-                tracing::warn!("another relay is in this one's place: it gets the addresses");
-                return self.handed_over.cancel();
-            }
             // What was wrong is shown; the next look may find it mended.
             let _ = self.look(&mut work).await;
+            let own = locked(&self.reached).own;
+            // A successor that asks has its sockets there, too.
+            let Some(own) = own.filter(|_| !*locked(&self.ends)) else {
+                continue;
+            };
+            match place::there(&self.settings.handover, own).await {
+                There::Nobody => self.come_back(),
+                // It follows the same file: what we have is what it has.
+                There::Other if work.file_fault.is_none() => return self.let_go(&mut work).await,
+                There::Own | There::Other | There::Unknown => {}
+            }
         }
     }
 
-    /// Whether another relay has begun in our place without asking us: our directory was removed, or a successor has died half-way.
-    /// Nobody reaches us there any more, neither with routes nor to take over. One that asks does so while `work` is locked. While
-    /// there is nobody, visitors are served on.
-    fn is_displaced(&self) -> bool {
-        let own = self.place.get();
-        own.is_some_and(|own| place(&self.settings.handover).is_some_and(|there| there != *own))
-            && !*locked(&self.ends)
+    /// Our sockets are gone with their directory, or those of a successor that has died half-way are in their place: there is a
+    /// relay, and so the agent need not start one that would not get the addresses.
+    fn come_back(self: &Arc<Self>) {
+        // While there is no directory, visitors are served on.
+        let spool = self.host.spool.open_again(&self.settings.spool);
+        match spool.map(|()| self.come()) {
+            Ok(Ok(sockets)) => {
+                tracing::warn!("this relay's sockets were gone: it is reached again");
+                self.listen(sockets);
+            }
+            Ok(Err(error)) => tracing::debug!(%error, "this relay is not reached"),
+            Err(error) => tracing::debug!(%error, "this relay is not reached"),
+        }
+    }
+
+    /// Another relay has begun in our place without asking us, and has routes: it gets our addresses, at once.
+    async fn let_go(&self, work: &mut Work) {
+        tracing::warn!("another relay is in this one's place: it gets the addresses");
+        *locked(&self.ends) = true;
+        self.host.is_draining.store(true, Ordering::Relaxed);
+        work.listeners.close();
+        tokio::time::sleep(CLOSED).await;
+        place::ring(&self.settings.admin).await;
+        self.handed_over.cancel();
     }
 
     /// Reads the file if it is another than before, and follows it. What is wrong changes nothing but `faults`.
     async fn look(self: &Arc<Self>, work: &mut Work) -> Result<(), RoutesFault> {
         let path = self.settings.routes.clone();
         let seen = work.seen;
-        let found = tokio::task::spawn_blocking(move || read(&path, seen)).await;
+        let found = tokio::task::spawn_blocking(move || file::read(&path, seen)).await;
         let found = found.map_err(io::Error::other).and_then(|found| found);
         let read = match found {
             Ok(None) => Ok(()),
@@ -396,10 +426,10 @@ impl Inner {
     }
 
     /// Gives the sockets to a successor of the same user, and stops accepting once that one accepts.
-    async fn wait_for_successor(self: Arc<Self>, listener: UnixListener) {
+    async fn wait_for_successor(self: Arc<Self>, listener: UnixListener, stop: CancellationToken) {
         loop {
             let accepted = tokio::select! {
-                () = self.stop.cancelled() => return,
+                () = stop.cancelled() => return,
                 accepted = listener.accept() => accepted,
             };
             let Ok((stream, _)) = accepted else {
@@ -413,7 +443,7 @@ impl Inner {
             match self.hand_over(stream).await {
                 Ok(()) => return self.handed_over.cancel(),
                 Err(error) => {
-                    tracing::warn!(%error, "a successor did not take over; this relay goes on")
+                    tracing::warn!(%error, "who asked for the sockets did not take over; this relay goes on")
                 }
             }
         }
@@ -451,30 +481,6 @@ impl Inner {
         self.host.killed.cancel();
         Drained { cut_off }
     }
-}
-
-fn place(path: &Path) -> Option<Place> {
-    let metadata = std::fs::symlink_metadata(path).ok()?;
-    Some((metadata.dev(), metadata.ino()))
-}
-
-/// The file's text, where it is another than the one that was seen.
-fn read(path: &Path, seen: Option<Stamp>) -> io::Result<Option<(Stamp, Vec<u8>)>> {
-    let file = std::fs::File::open(path)?;
-    let metadata = file.metadata()?;
-    let stamp = (
-        metadata.ino(),
-        metadata.len(),
-        metadata.mtime(),
-        metadata.mtime_nsec(),
-    );
-    if seen == Some(stamp) {
-        return Ok(None);
-    }
-    let mut text = Vec::new();
-    let most = MAX_TEXT_BYTES as u64 + 1; // one more than allowed is refused when it is read
-    io::Read::read_to_end(&mut io::Read::take(file, most), &mut text)?;
-    Ok(Some((stamp, text)))
 }
 
 /// As many open files as the system lets this process have: each request has up to four.

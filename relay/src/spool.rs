@@ -11,7 +11,7 @@ use std::{
     },
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -22,65 +22,78 @@ use rustix::{
     io::Errno,
 };
 
+use crate::ledger::locked;
+
 /// Names that exist for a moment where the file system has no unnamed files.
 const PREFIX: &str = "part-";
 
 /// The directory.
 #[derive(Debug)]
 pub(crate) struct Spool {
-    dir: OwnedFd,
+    dir: Mutex<Arc<OwnedFd>>,
     next: AtomicU64,
 }
 
 impl Spool {
     /// Opens the directory, making it if need be, and removes what a crash left. Refuses one that others may enter or own, and links.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        match std::fs::DirBuilder::new().mode(0o700).create(path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
-        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
-        let dir = File::from(rustix::fs::open(path, flags, Mode::empty())?);
-        let metadata = dir.metadata()?;
-        if metadata.uid() != rustix::process::geteuid().as_raw() {
-            let text = format!("{} belongs to somebody else", path.display());
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
-        }
-        dir.set_permissions(std::fs::Permissions::from_mode(0o700))?;
-        for entry in std::fs::read_dir(path)? {
-            let entry = entry?;
-            if entry
-                .file_name()
-                .as_encoded_bytes()
-                .starts_with(PREFIX.as_bytes())
-            {
-                std::fs::remove_file(entry.path())?;
-            }
-        }
         Ok(Self {
-            dir: dir.into(),
+            dir: Mutex::new(Arc::new(directory(path)?)),
             next: AtomicU64::new(0),
         })
     }
 
+    /// Where the directory was removed: the one that is there now, made if need be, for all that comes.
+    pub(crate) fn open_again(&self, path: &Path) -> io::Result<()> {
+        *locked(&self.dir) = Arc::new(directory(path)?);
+        Ok(())
+    }
+
     /// A new file without a name. Blocks.
     pub(crate) fn file(&self) -> io::Result<File> {
+        let dir = Arc::clone(&locked(&self.dir));
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         let mode = Mode::RUSR | Mode::WUSR;
         let unnamed = OFlags::TMPFILE | OFlags::EXCL;
-        match rustix::fs::openat(&self.dir, ".", flags | unnamed, mode) {
+        match rustix::fs::openat(&*dir, ".", flags | unnamed, mode) {
             Ok(fd) => Ok(fd.into()),
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => {
                 let number = self.next.fetch_add(1, Ordering::Relaxed);
                 let name = format!("{PREFIX}{}-{number}", std::process::id());
                 let create = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-                let fd = rustix::fs::openat(&self.dir, &name, flags | create, mode)?;
-                rustix::fs::unlinkat(&self.dir, &name, AtFlags::empty())?;
+                let fd = rustix::fs::openat(&*dir, &name, flags | create, mode)?;
+                rustix::fs::unlinkat(&*dir, &name, AtFlags::empty())?;
                 Ok(fd.into())
             }
             Err(error) => Err(error.into()),
         }
     }
+}
+
+fn directory(path: &Path) -> io::Result<OwnedFd> {
+    match std::fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
+    let dir = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let metadata = dir.metadata()?;
+    if metadata.uid() != rustix::process::geteuid().as_raw() {
+        let text = format!("{} belongs to somebody else", path.display());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+    }
+    dir.set_permissions(std::fs::Permissions::from_mode(0o700))?;
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        if entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(PREFIX.as_bytes())
+        {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(dir.into())
 }
 
 /// Runs file work where it may block.

@@ -76,6 +76,7 @@ impl Tenant {
                 .instrument(child_span!(&here, "look"))
                 .await?;
             self.host.board.set_docker_error("");
+            visitors::first_look(self, view.observed.odoo.as_ref()).await;
             let no_new = if self.state().is_ready() {
                 None
             } else {

@@ -195,6 +195,14 @@ pub(super) async fn follow(tenant: &Tenant, odoo: Option<&Container>) {
     publish(tenant).await;
 }
 
+/// A first look at it, which may be long before it is as planned. Where no file says routes, nobody's are written before all were looked
+/// at; where one does, it counts until then.
+pub(super) async fn first_look(tenant: &Tenant, odoo: Option<&Container>) {
+    if !tenant.host.relay.has_begun() {
+        follow(tenant, odoo).await;
+    }
+}
+
 /// Beside long work: Docker may have started an Odoo that ended again, at another address.
 pub(super) async fn follow_restart(tenant: &Tenant) {
     if let Some(Some(odoo)) = ours(tenant).await

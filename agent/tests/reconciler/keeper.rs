@@ -9,12 +9,15 @@ use std::{
 };
 
 use isyone_agent::{
-    host::relay::{Admin, Keeper, Program, settings, version, version_of},
+    host::{
+        Host,
+        relay::{Admin, Keeper, Program, settings, version, version_of},
+    },
     relay,
-    testing::{fake_docker::FakeDocker, tenant_plan},
+    testing::{fake_docker::FakeDocker, host_plan, tenant_plan},
 };
 use isyone_relay::{Relay, Settings};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -58,6 +61,12 @@ fn program(dir: &Path) -> Program {
     }
 }
 
+/// A plan is in force, which names nobody.
+async fn planned(host: &Host) {
+    host.relay.adapt(&host_plan(1, vec![]), host.advertise());
+    host.relay.publish().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_that_is_killed_is_there_again_and_outlives_its_agent() {
     let dir = tempfile::tempdir().unwrap();
@@ -68,6 +77,11 @@ async fn a_relay_that_is_killed_is_there_again_and_outlives_its_agent() {
     let stop = CancellationToken::new();
     let keeping = tokio::spawn(Keeper::Agent(program(dir.path())).run(host.clone(), stop.clone()));
     let pid = async || admin.health().await.map_or(0, |health| health.pid);
+    // Without a plan nobody knows what it would serve, and there may be one of before that does.
+    host.relay.publish().await.unwrap();
+    sleep(Duration::from_millis(2_500)).await;
+    assert_eq!((pid().await, host.board.troubles()), (0, String::new()));
+    planned(&host).await;
     until("a relay", async || pid().await != 0).await;
     let first = pid().await;
     let status = std::fs::read_to_string(format!("/proc/{first}/status")).unwrap();
@@ -150,7 +164,7 @@ async fn what_is_wrong_with_a_unit_is_said() {
         }
     };
     says("systemctl start isy-agent-relay").await;
-    host.relay.publish().await.unwrap();
+    planned(&host).await;
     let running = here(dir.path()).await;
     until("silence", async || host.board.troubles().is_empty()).await;
     drop(running);

@@ -255,6 +255,43 @@ async fn a_hold_that_a_killed_agent_left_ends_with_the_next() {
     life.end().await;
 }
 
+/// Its relay runs on, and follows what the next agent writes, which knows of no tenant at first.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_has_lost_its_directory_cuts_nobody_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = FakeDocker::new(dir.path(), 40);
+    let mut plan = tenant_plan("alfa");
+    let at = place(9, &mut plan);
+    fake.put_at("odoo_alfa", at);
+    let _odoo = Odoo::start(at).await;
+    let _relay = here(dir.path()).await;
+    let life = Life::begin_on(relayed(&fake, dir.path()), &[plan.clone()]);
+    life.converged(&plan).await;
+    life.end().await;
+    let (port, is_over) = (plan.http_port, Arc::new(Notify::new()));
+    let over = Arc::clone(&is_over);
+    let visits = tokio::spawn(async move {
+        let mut count = 0;
+        while timeout(MOMENT / 10, over.notified()).await.is_err() {
+            assert_eq!(get(port, "/").await.unwrap(), "HTTP/1.1 200 OK");
+            count += 1;
+        }
+        count
+    });
+    std::fs::remove_dir_all(data(dir.path()).path()).unwrap();
+    let host = relayed(&fake, dir.path());
+    host.relay.publish().await.unwrap();
+    sleep(MOMENT * 8).await;
+    assert!(host.relay.admin().health().await.is_ok(), "it is found");
+    let life = Life::begin_on(host, &[plan.clone()]);
+    life.converged(&plan).await;
+    sleep(MOMENT * 4).await;
+    is_over.notify_one();
+    assert!(visits.await.unwrap() > 20);
+    assert_eq!(life.host.relay.in_flight(&plan.name).await, Some(0));
+    life.end().await;
+}
+
 /// Twenty visitors a second while their tenant is made anew, for a resize and for another image: all are answered.
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_fails_while_a_container_is_made_anew_at_another_address() {

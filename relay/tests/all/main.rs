@@ -8,5 +8,6 @@ mod crowds;
 mod heads;
 mod kit;
 mod odoo;
+mod places;
 mod restarts;
 mod sockets;

@@ -339,30 +339,6 @@ async fn a_hand_over_under_load_fails_nobody() {
     println!("{count} requests over 5 hand-overs, none failed");
 }
 
-/// A data directory that was removed, and an agent that begins anew: the relay of before is out of everybody's reach, and has the
-/// addresses.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_relay_whose_directory_was_removed_serves_until_another_is_in_its_place() {
-    let odoo = Odoo::start(4).await;
-    let mut kit = Kit::start(&odoo, Limits::default()).await;
-    let before = kit.relay.take().unwrap();
-    let folder = kit.settings.routes.parent().unwrap().to_owned();
-    std::fs::remove_dir_all(&folder).unwrap();
-    tokio::time::sleep(Duration::from_millis(2_500)).await;
-    assert_eq!(get(kit.address(), HONEST, "/").await.status, 200);
-    std::fs::create_dir(&folder).unwrap();
-    kit.write();
-    let after = Relay::start(kit.settings.clone()).await.unwrap();
-    assert_eq!(after.faults().len(), 1, "the address is taken");
-    let handed_over = tokio::time::timeout(Duration::from_secs(5), before.handed_over());
-    handed_over.await.expect("it lets go");
-    before.drain(Duration::from_secs(1)).await;
-    kit::until("the other one listens", || after.faults().is_empty()).await;
-    assert_eq!(get(kit.address(), HONEST, "/").await.status, 200);
-    let asked = tokio::time::timeout(Duration::from_secs(3), after.handed_over());
-    assert!(asked.await.is_err(), "nobody is in its place");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_successor_with_bad_routes_takes_nothing_over() {
     let odoo = Odoo::start(4).await;

@@ -12,11 +12,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Admin, Host};
+use super::{Admin, Host, RelayRoutes};
 use crate::base::{clock::backoff, fsutil};
 
 /// Between looks: one that has died is there again within two seconds.
 const LOOK: Duration = Duration::from_secs(1);
+/// Where a directory is new: a relay of before looks for it each second, and is found there then.
+const FOUND_AGAIN: Duration = Duration::from_secs(2);
 /// How long a new relay may take to answer: reading its routes, and taking over from another.
 const START: Duration = Duration::from_secs(15);
 /// Between looks at whether it does.
@@ -85,7 +87,7 @@ impl Keeper {
     pub async fn run(self, host: Arc<Host>, stop: CancellationToken) {
         let mut seen = Seen::default();
         loop {
-            let wrong = self.look(host.relay.admin(), &mut seen).await;
+            let wrong = self.look(&host.relay, &mut seen).await;
             seen.wrong = match wrong {
                 None => 0,
                 Some(_) => seen.wrong.saturating_add(1),
@@ -95,15 +97,28 @@ impl Keeper {
                 Some(_) => {}
                 None => host.board.set_warning(WARNING, ""),
             }
+            let pause = match self.waits(&host.relay) {
+                true => FOUND_AGAIN,
+                false => LOOK,
+            };
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = sleep(LOOK) => {}
+                () = sleep(pause) => {}
             }
         }
     }
 
+    /// One that is started now would have nobody's routes, and one that runs goes on.
+    fn waits(&self, relay: &RelayRoutes) -> bool {
+        matches!(self, Self::Agent(_)) && !relay.has_begun()
+    }
+
     /// Looks, and does what is to be done; returns what is wrong.
-    async fn look(&self, admin: &Admin, seen: &mut Seen) -> Option<String> {
+    async fn look(&self, relay: &RelayRoutes, seen: &mut Seen) -> Option<String> {
+        let admin = relay.admin();
+        if self.waits(relay) {
+            return None;
+        }
         match (admin.health().await, self) {
             (Ok(health), Self::Agent(program)) if is_other(&health, &program.version, seen) => {
                 seen.succeeded = Some(health.version.clone());

@@ -2,10 +2,11 @@
 //! own route; here they are put together, written down, and the relay is told.
 //!
 //! What the file says counts until it is known better: after a start of the agent every route stays as it is until its tenant was
-//! looked at, because visitors are served meanwhile. Not here: a route's content (plan::relay), keeping a relay running (keep), the
-//! program (the room `relay`).
+//! looked at, because visitors are served meanwhile. Where no file says any, none is written before that is known (first). Not here: a
+//! route's content (plan::relay), keeping a relay running (keep), the program (the room `relay`).
 
 mod admin;
+mod first;
 mod keep;
 
 use std::{
@@ -33,6 +34,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::first::First;
 pub use self::{
     admin::Admin,
     keep::{Keeper, Program},
@@ -105,6 +107,8 @@ struct Inner {
     full: BTreeSet<TenantName>,
     /// What the file holds; `None`: that is not known.
     written: Option<Routes>,
+    /// While there is no file.
+    first: Option<First>,
     revision: u64,
     /// The highest number that the relay was seen to follow. One that is started later reads the file by itself.
     followed: u64,
@@ -121,6 +125,20 @@ impl Inner {
             route
         };
         (self.edges.clone(), self.tenants.iter().map(route).collect())
+    }
+
+    /// It is known how a tenant is served, now.
+    fn know(&mut self, name: &TenantName) {
+        if let Some(first) = &mut self.first {
+            first.know(name, Instant::now());
+        }
+    }
+
+    fn wrote(&mut self, routes: Option<Routes>) {
+        if routes.is_some() {
+            self.first = None;
+        }
+        self.written = routes;
     }
 
     /// The next routes to write; `None`: the file says that already.
@@ -158,6 +176,7 @@ impl RelayRoutes {
                 route.state = State::Serving;
             }
         }
+        inner.first = written.is_none().then(First::default);
         inner.written = written;
         Self {
             is_on,
@@ -178,18 +197,26 @@ impl RelayRoutes {
         &self.admin
     }
 
+    /// Whether a relay that starts finds routes: without a plan there may be none, and one of before that serves visitors.
+    pub fn has_begun(&self) -> bool {
+        self.lock().first.is_none()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A tenant is served by this route from now on. In force after [`Self::publish`], like all that follows.
     pub fn serve(&self, route: Route) {
-        self.lock().tenants.insert(route.name.clone(), route);
+        let mut inner = self.lock();
+        inner.know(&route.name);
+        inner.tenants.insert(route.name.clone(), route);
     }
 
     /// A tenant that has no route will be served: until then, by this one, its requests are held.
     pub fn expect(&self, route: Route) {
         let mut inner = self.lock();
+        inner.know(&route.name);
         inner.tenants.entry(route.name.clone()).or_insert(route);
     }
 
@@ -226,13 +253,18 @@ impl RelayRoutes {
 
     /// A tenant has no route any more: edges are refused, and show what the coordinator says of it.
     pub fn remove(&self, name: &TenantName) {
-        self.lock().tenants.remove(name);
+        let mut inner = self.lock();
+        inner.know(name);
+        inner.tenants.remove(name);
     }
 
     /// What the plan in force says of all: who is an edge, and who has no place here any more.
     pub fn adapt(&self, plan: &HostPlan, advertise: std::net::IpAddr) {
         let mut inner = self.lock();
         inner.edges = relay::edges(&plan.firewall.edges, advertise);
+        if let Some(first) = &mut inner.first {
+            first.plan(plan.tenants.iter().map(|tenant| &tenant.name));
+        }
         let named: BTreeSet<&TenantName> = plan.tenants.iter().map(|t| &t.name).collect();
         inner.tenants.retain(|name, _| named.contains(name));
         inner.full.retain(|name| named.contains(name));
@@ -250,19 +282,26 @@ impl RelayRoutes {
     }
 
     /// Writes the routes where they differ from the file's, and waits until the relay follows them. `Ok(false)`: none does yet; it
-    /// will when it runs.
+    /// will when it runs, or when it is known what the first ones are.
     pub async fn publish(&self) -> io::Result<bool> {
         if !self.is_on {
             return Ok(false);
         }
         let turn = self.writing.lock().await;
-        let next = self.lock().next();
+        let next = {
+            let mut inner = self.lock();
+            let waits = |first: &First| !first.is_enough(Instant::now());
+            if inner.first.as_ref().is_some_and(waits) {
+                return Ok(false);
+            }
+            inner.next()
+        };
         if let Some(next) = next {
             let routes = next.map_err(io::Error::other)?;
             let (file, text) = (self.file.clone(), routes.text());
             let written =
                 blocking(move || fsutil::write_atomic(&file, text.as_bytes(), 0o600, false)).await;
-            self.lock().written = written.is_ok().then_some(routes);
+            self.lock().wrote(written.is_ok().then_some(routes));
             written?;
         }
         let (revision, followed) = {
@@ -365,108 +404,4 @@ fn measured(host: &Host, plan: &HostPlan) -> Vec<(TenantName, bool)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::{host_plan, tenant_plan};
-
-    fn directory() -> (tempfile::TempDir, DataDir) {
-        let dir = tempfile::tempdir().unwrap();
-        let data = DataDir::new(dir.path());
-        data.create().unwrap();
-        (dir, data)
-    }
-
-    fn on_disk(data: &DataDir) -> Routes {
-        Routes::read(&fsutil::read(&data.relay().join(ROUTES)).unwrap()).unwrap()
-    }
-
-    fn routed(name: &str) -> Route {
-        let advertise = "127.0.0.1".parse().unwrap();
-        relay::route(&tenant_plan(name), advertise, [127, 0, 0, 9].into())
-    }
-
-    #[tokio::test]
-    async fn routes_survive_the_agent_and_are_written_on_change_only() {
-        let (_dir, data) = directory();
-        let routes = RelayRoutes::open(&data, true);
-        assert!(!routes.publish().await.unwrap(), "no relay runs");
-        assert_eq!(on_disk(&data).revision(), 1);
-        routes.serve(routed("alfa"));
-        routes.serve(routed("beta"));
-        routes.publish().await.unwrap();
-        routes.publish().await.unwrap();
-        assert_eq!(on_disk(&data).revision(), 2);
-        // The next agent: nothing was looked at yet, and nothing is lost.
-        let next = RelayRoutes::open(&data, true);
-        next.publish().await.unwrap();
-        assert_eq!(on_disk(&data).revision(), 2);
-        let advertise = "127.0.0.1".parse().unwrap();
-        next.adapt(&host_plan(1, vec![tenant_plan("beta")]), advertise);
-        next.publish().await.unwrap();
-        let written = on_disk(&data);
-        assert_eq!(written.revision(), 3);
-        assert_eq!(written.tenants(), [routed("beta")]);
-        assert_eq!(written.edges().len(), 3);
-    }
-
-    #[tokio::test]
-    async fn a_hold_ends_with_serving_and_a_full_disk_refuses_uploads_meanwhile_or_not() {
-        let (_dir, data) = directory();
-        let routes = RelayRoutes::open(&data, true);
-        let name = routed("alfa").name;
-        assert!(!routes.hold(&name, 1, 7), "it has no route");
-        routes.serve(routed("alfa"));
-        routes.set_full(vec![(name.clone(), true)]);
-        routes.publish().await.unwrap();
-        let state = || on_disk(&data).tenants()[0].state.clone();
-        assert_eq!(state(), State::UploadsRefused);
-        assert!(routes.hold(&name, 1, 7) && routes.hold(&name, 3, 9));
-        routes.publish().await.unwrap();
-        assert_eq!(state(), State::Holding { until_ms: 7 });
-        let next = RelayRoutes::open(&data, true);
-        next.serve(routed("alfa"));
-        next.publish().await.unwrap();
-        assert_eq!(state(), State::Serving, "what a hold hid is measured again");
-        next.set_full(vec![(name.clone(), true)]);
-        next.publish().await.unwrap();
-        let another = RelayRoutes::open(&data, true);
-        another.serve(routed("alfa"));
-        another.publish().await.unwrap();
-        assert_eq!(state(), State::UploadsRefused, "until it is measured");
-        next.remove(&name);
-        next.publish().await.unwrap();
-        assert!(on_disk(&data).tenants().is_empty());
-    }
-
-    #[tokio::test]
-    async fn who_was_held_is_served_again_or_goes_on_to_another_host() {
-        let (_dir, data) = directory();
-        let routes = RelayRoutes::open(&data, true);
-        let name = routed("alfa").name;
-        let there = Ends {
-            http: "192.0.2.8:20000".parse().unwrap(),
-            websocket: None,
-        };
-        assert!(!routes.pass_on(&name, there), "it has no route");
-        routes.serve(routed("alfa"));
-        routes.hold(&name, 1, 7);
-        routes.serve_again(&name);
-        routes.publish().await.unwrap();
-        assert_eq!(on_disk(&data).tenants(), [routed("alfa")]);
-        routes.hold(&name, 1, 7);
-        assert!(routes.pass_on(&name, there));
-        routes.publish().await.unwrap();
-        let written = on_disk(&data).tenants()[0].clone();
-        assert_eq!((written.upstream, written.state), (there, State::Serving));
-        assert_eq!(written.listen, routed("alfa").listen);
-    }
-
-    #[tokio::test]
-    async fn without_a_relay_nothing_is_written() {
-        let (_dir, data) = directory();
-        let routes = RelayRoutes::open(&data, false);
-        routes.serve(routed("alfa"));
-        assert!(!routes.publish().await.unwrap());
-        assert!(fsutil::read(&data.relay().join(ROUTES)).is_err());
-    }
-}
+mod tests;

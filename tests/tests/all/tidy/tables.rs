@@ -180,6 +180,7 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
             ("admin", "figures ledger tenant"),
             ("admitted", "judge ledger line pipe tenant visitor"),
             ("figures", "pages"),
+            ("file", "routes"),
             ("gate", "ledger shares turns visitor"),
             ("intake", "ledger pace pages shares spool"),
             ("ledger", "shares visitor"),
@@ -189,7 +190,7 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
             ("pipe", "ledger spool"),
             (
                 "relay",
-                "admin clock handover ledger listeners routes spool tenant",
+                "admin clock file handover ledger listeners place routes spool tenant",
             ),
             ("routes", "limits"),
             (
@@ -197,6 +198,7 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
                 "admitted intake judge limits line pages pipe routes shares tenant tunnel upstream \
                  visitor",
             ),
+            ("spool", "ledger"),
             (
                 "tenant",
                 "budget figures gate judge ledger limits pages routes spool turns visitor",

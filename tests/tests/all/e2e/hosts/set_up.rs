@@ -5,8 +5,11 @@
 //! Not here: the disks and clocks themselves (disks, clocks), the same with real Odoo (odoo).
 
 use std::{
+    net::SocketAddr,
+    panic::AssertUnwindSafe,
     path::PathBuf,
     process::Command,
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -43,6 +46,9 @@ pub(super) const TENANTS: [&str; 4] = ["alfa", "beta", "gama", "dora"];
 pub(super) const DELETED: &str = "hugo";
 /// From the address to an answer.
 const LATE_LIMIT: Duration = Duration::from_secs(10);
+/// Between two pages of a visitor's, and so long a new agent hears nothing of a coordinator.
+const EACH: Duration = Duration::from_millis(100);
+const PLANLESS: Duration = Duration::from_secs(5);
 /// What a new uplink takes.
 const UPLINK: &str = "1380";
 
@@ -356,18 +362,18 @@ fn installed_anew(cell: &mut Cell) {
     std::fs::remove_dir_all(&cell.hosts[LATE].data).expect("the agent's directory");
     ip(cell, &format!("link set eth0 mtu {UPLINK}"));
     assert_eq!(page(cell, TENANTS[LATE]), 200, "tenants are served on");
-    let since = Instant::now();
-    cell.join(LATE, &["--rejoin"]);
-    cell.start_agent(LATE, &[]);
     let host = cell.hosts[LATE].name.clone();
-    wait_for("the new agent to take its tenant back", MINUTE, || {
-        let ready = shown(cell, "host", &host, "state") == "ready";
-        let running = shown(cell, "tenant", TENANTS[LATE], "phase") == "running";
-        let quiet = shown(cell, "host", &host, "message").is_empty();
-        let served = page(cell, TENANTS[LATE]) == 200;
-        (ready && running && quiet && served && follows(cell, LATE)).then_some(())
+    let (edge, is_over) = (cell.edge(), AtomicBool::new(false));
+    thread::scope(|threads| {
+        let visits = threads.spawn(|| visited(edge, TENANTS[LATE], &is_over));
+        // Ends the visits also when this fails.
+        let taken_back = std::panic::catch_unwind(AssertUnwindSafe(|| is_taken_back(cell, &host)));
+        is_over.store(true, Ordering::Relaxed);
+        let (served, others) = visits.join().expect("visits");
+        println!("14: {served} pages meanwhile, and others: {others:?}");
+        taken_back.unwrap_or_else(|why| std::panic::resume_unwind(why));
+        assert!(served > 20 && others.is_empty(), "visitors were cut off");
     });
-    println!("14: taken back within {:?}", since.elapsed());
     assert_eq!(containers(cell, LATE), before, "as they were");
     assert_marked(cell, LATE);
     cell.isyctl(&["tenant", "restart", TENANTS[LATE]]).ok();
@@ -377,6 +383,46 @@ fn installed_anew(cell: &mut Cell) {
         .ok();
     assert_eq!(packet(cell, LATE, "duda"), UPLINK, "6: the uplink's");
     answers(cell, "duda", MINUTE);
+}
+
+/// A new agent has no plan at first; then it gets one.
+fn is_taken_back(cell: &mut Cell, host: &str) {
+    cell.join(LATE, &["--rejoin"]);
+    cell.coordinator = None;
+    cell.start_agent(LATE, &[]);
+    thread::sleep(PLANLESS);
+    let routes = cell.hosts[LATE].data.join("relay/routes.json");
+    assert!(!routes.exists(), "written without a plan");
+    cell.start_coordinator();
+    let since = Instant::now();
+    wait_for("the new agent to take its tenant back", MINUTE, || {
+        let asked = cell.isyctl(&["host", "list"]).code == 0;
+        let all = asked && {
+            let ready = shown(cell, "host", host, "state") == "ready";
+            let running = shown(cell, "tenant", TENANTS[LATE], "phase") == "running";
+            let quiet = shown(cell, "host", host, "message").is_empty();
+            ready && running && quiet
+        };
+        (all && follows(cell, LATE)).then_some(())
+    });
+    println!("14: taken back within {:?}", since.elapsed());
+    // And a moment more: whoever lets go does so then.
+    thread::sleep(Duration::from_secs(3));
+}
+
+/// A page each tenth of a second: how many were answered, and what became of the others, and when.
+fn visited(edge: SocketAddr, tenant: &str, is_over: &AtomicBool) -> (usize, Vec<(Duration, u16)>) {
+    let begin = Instant::now();
+    let (mut served, mut others) = (0, Vec::new());
+    while !is_over.load(Ordering::Relaxed) {
+        let at = begin.elapsed();
+        match get(edge, &format!("{tenant}.isy.one"), "/web/login").status {
+            200 => served += 1,
+            status => others.push((at, status)),
+        }
+        thread::sleep(EACH);
+    }
+    (served, others)
 }
 
 /// Whether the agent's relay serves the tenant, and has nothing to complain of: the relay of before has let go of its addresses.
