@@ -115,7 +115,7 @@ impl Run {
     fn start() -> Self {
         let cell = Cell::start(&SHAPE);
         (0..HOSTS).for_each(|host| disks::below_docker(&cell, host, DISK, STANDIN));
-        let watch = Watch::start(&cell);
+        let watch = Watch::start_for_standins(&cell);
         let homes = cell.hosts.iter().map(|host| host.docker.homes()).collect();
         Self {
             watch,
