@@ -1,9 +1,9 @@
 //! What the kernel announces to whoever listens: here, that somebody changes the packet filter. A wake-up call only: announcements
 //! may be lost, so whoever hears one looks for itself, and on a timer too.
 //!
-//! Besides, what it is asked: which interfaces there are, and to remove one. Not here: what follows (host::firewall, host::links).
+//! Besides, what it is asked: which interfaces and addresses there are, and to remove an interface. Not here: what follows (host::firewall, host::links).
 
-use std::{io, os::fd::OwnedFd};
+use std::{io, net::Ipv4Addr, os::fd::OwnedFd};
 
 use rustix::{
     io::Errno,
@@ -26,6 +26,8 @@ const ATTRIBUTE_HEAD: usize = 4;
 const NEW_LINK: u16 = 16;
 const DELETE_LINK: u16 = 17;
 const GET_LINK: u16 = 18;
+const NEW_ADDRESS: u16 = 20;
+const GET_ADDRESS: u16 = 22;
 /// Flags: a request, to which a yes or no is answered, or a list.
 const REQUEST: u16 = 1;
 const ACKNOWLEDGE: u16 = 4;
@@ -39,6 +41,11 @@ const LINK_INDEX: usize = 4;
 const LINK_NAME: u16 = 3;
 const LINK_MTU: u16 = 4;
 const LINK_MASTER: u16 = 10;
+/// Likewise of an address (`ifaddrmsg`), whose family and length of network are its first bytes.
+const ADDRESS: usize = 8;
+const ADDRESS_INDEX: usize = 4;
+const ADDRESS_LOCAL: u16 = 2;
+const IPV4: u8 = 2;
 /// Bits of an attribute's kind that say how it is laid out.
 const LAYOUT: u16 = 0xC000;
 
@@ -104,8 +111,42 @@ impl Link {
 
 /// All interfaces (`RTM_GETLINK`).
 pub fn links() -> io::Result<Vec<Link>> {
+    let all = list(GET_LINK, NEW_LINK)?;
+    Ok(all.iter().filter_map(Link::of).collect())
+}
+
+/// An IPv4 address of an interface, which may be down: then no route tells of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Address {
+    /// The interface's.
+    pub index: u32,
+    pub address: Ipv4Addr,
+    /// Length of its network.
+    pub bits: u8,
+}
+
+impl Address {
+    fn of(message: &Message) -> Option<Self> {
+        let (family, bits) = (message.body.first()?, message.body.get(1)?);
+        let octets: [u8; 4] = message.attribute(ADDRESS, ADDRESS_LOCAL)?.try_into().ok()?;
+        (*family == IPV4).then_some(Self {
+            index: long(&message.body, ADDRESS_INDEX)?,
+            address: octets.into(),
+            bits: *bits,
+        })
+    }
+}
+
+/// All IPv4 addresses (`RTM_GETADDR`).
+pub fn addresses() -> io::Result<Vec<Address>> {
+    let all = list(GET_ADDRESS, NEW_ADDRESS)?;
+    Ok(all.iter().filter_map(Address::of).collect())
+}
+
+/// All messages of a list.
+fn list(wanted: u16, answers: u16) -> io::Result<Vec<Message>> {
     let mut found = Vec::new();
-    let socket = ask(GET_LINK, LIST, 0)?;
+    let socket = ask(wanted, LIST, 0)?;
     let mut buffer = vec![0; BUFFER];
     loop {
         let (_, length) = recv(&socket, &mut buffer[..], RecvFlags::empty())?;
@@ -117,7 +158,7 @@ pub fn links() -> io::Result<Vec<Link>> {
                         .err()
                         .unwrap_or(io::ErrorKind::InvalidData.into()));
                 }
-                NEW_LINK => found.extend(Link::of(&message)),
+                kind if kind == answers => found.push(message),
                 _ => {}
             }
         }
@@ -277,6 +318,12 @@ mod tests {
         let own = all.iter().find(|link| link.name == "lo").unwrap();
         assert!(own.index > 0 && own.mtu >= 1_500 && own.master.is_none());
         assert!(remove_link(u32::MAX >> 1).is_err());
+        let own = Address {
+            index: own.index,
+            address: Ipv4Addr::LOCALHOST,
+            bits: 8,
+        };
+        assert!(addresses().unwrap().contains(&own));
     }
 
     proptest! {
@@ -284,6 +331,7 @@ mod tests {
         fn whatever_comes_ends(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             for message in messages(&bytes) {
                 let _ = (message.text(4, 1), message.number(0, 2));
+                let _ = (Link::of(&message), Address::of(&message));
             }
         }
     }

@@ -13,6 +13,7 @@ use super::{Host, ledger::InForce, resources::interfaces};
 use crate::{
     base::{clock::now_ms, fsutil::blocking, netlink},
     docker::DockerError,
+    plan::container::Network,
 };
 
 /// Between looks. What is removed was there in two: Docker may be about to make a network.
@@ -42,16 +43,33 @@ fn in_the_way(links: &[(String, Ipv4Net)], network: Ipv4Net) -> Vec<String> {
     names.into_iter().collect()
 }
 
-/// Bridges that may be Docker's leftovers: by their names, in the tenants' range, and of no tenant of the plan.
-fn suspects(
-    links: &[(String, Ipv4Net)],
-    range: Ipv4Net,
-    tenants: &BTreeSet<Ipv4Net>,
-) -> BTreeSet<(String, Ipv4Net)> {
+/// Interfaces, also those that are down, each with a network that it has an address in; what cannot be found out is not there.
+fn held() -> Vec<(String, Ipv4Net)> {
+    let (Ok(links), Ok(addresses)) = (netlink::links(), netlink::addresses()) else {
+        return Vec::new();
+    };
+    let name = |index| links.iter().find(|link| link.index == index);
+    let of = addresses.iter();
+    of.filter_map(|own| {
+        let network = Ipv4Net::new(own.address, own.bits).ok()?;
+        Some((name(own.index)?.name.clone(), network.trunc()))
+    })
+    .collect()
+}
+
+/// Bridges that may be Docker's leftovers: by their names, and in the tenants' range. A tenant's own network is no excuse: Docker leaves
+/// one bridge more each time that it fails after it has made one, and these are down.
+fn suspects(links: &[(String, Ipv4Net)], range: Ipv4Net) -> BTreeSet<(String, Ipv4Net)> {
     let of = links.iter();
-    of.filter(|(name, link)| is_dockers(name) && range.contains(link) && !tenants.contains(link))
+    of.filter(|(name, link)| is_dockers(name) && range.contains(link))
         .cloned()
         .collect()
+}
+
+/// The bridges of Docker's networks.
+fn bridges<'a>(networks: impl IntoIterator<Item = &'a Network>) -> BTreeSet<String> {
+    let digits = networks.into_iter().filter_map(|n| n.id.get(..DIGITS));
+    digits.map(|digits| format!("{BRIDGE}{digits}")).collect()
 }
 
 /// A bridge that no interface of a container is in; what cannot be found out is in use.
@@ -106,18 +124,25 @@ async fn take_away(host: &Host, name: &str, network: Ipv4Net) {
 
 /// Looks for leftovers for as long as the agent runs: what they hold is lost for new tenants.
 pub async fn sweep(host: Arc<Host>, plans: watch::Receiver<InForce>) {
-    let mut before = BTreeSet::new();
+    let (mut before, mut known) = (BTreeSet::new(), BTreeSet::new());
     loop {
         sleep(EVERY).await;
-        let Some(plan) = plans.borrow().plan.clone() else {
+        let in_force = plans.borrow().plan.clone();
+        let Some(range) = in_force.map(|plan| plan.firewall.tenant_range) else {
             continue;
         };
-        let tenants = plan.tenants.iter().map(|t| t.subnet.trunc()).collect();
-        let now = suspects(&interfaces(), plan.firewall.tenant_range, &tenants);
-        for (name, network) in now.intersection(&before) {
-            // Whatever cannot be asked is left.
-            if empty(name).is_some() && matches!(lists(&host, *network).await, Ok(false)) {
-                take_away(&host, name, *network).await;
+        let now = suspects(&held(), range);
+        let mut twice: Vec<_> = now.intersection(&before).cloned().collect();
+        twice.retain(|(name, _)| !known.contains(name) && empty(name).is_some());
+        // Asked for those alone that Docker has not named before. Whatever cannot be asked is left.
+        if !twice.is_empty()
+            && let Ok(survey) = host.docker.survey().await
+        {
+            known = bridges(survey.networks.values());
+            for (name, network) in &twice {
+                if !known.contains(name) {
+                    take_away(&host, name, *network).await;
+                }
             }
         }
         before = now;
@@ -160,11 +185,23 @@ mod tests {
             ["br-0123456789ab", "tun0"]
         );
         assert!(in_the_way(&links, net("10.90.0.0/28")).is_empty());
-        let tenants = BTreeSet::new();
-        let found = suspects(&links, net("10.90.0.0/16"), &tenants);
-        assert_eq!(found.len(), 1);
-        let tenants = BTreeSet::from([net("10.90.0.16/28")]);
-        assert!(suspects(&links, net("10.90.0.0/16"), &tenants).is_empty());
-        assert!(suspects(&links, net("10.91.0.0/16"), &BTreeSet::new()).is_empty());
+        assert_eq!(suspects(&links, net("10.90.0.0/16")).len(), 1);
+        assert!(suspects(&links, net("10.91.0.0/16")).is_empty());
+    }
+
+    /// A Docker whose chains are gone fails each time that it makes a tenant's network, and leaves a bridge: seen four in ten seconds.
+    #[test]
+    fn of_many_bridges_in_a_tenants_network_the_one_that_docker_lists_stays() {
+        let link = |digits: &str| (format!("br-{digits}"), net("10.90.0.16/28"));
+        let links = [link("0123456789ab"), link("3c9ea87a8f82")];
+        let own = Network {
+            id: "3c9ea87a8f82c3d4e5f60718293a4b5c6d7e8f90".to_owned(),
+            subnet: "10.90.0.16/28".to_owned(),
+            ..Network::default()
+        };
+        let known = bridges([&own, &Network::default()]);
+        let mut found = suspects(&links, net("10.90.0.0/16"));
+        found.retain(|(name, _)| !known.contains(name));
+        assert_eq!(found, BTreeSet::from([link("0123456789ab")]));
     }
 }

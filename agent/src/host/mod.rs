@@ -53,7 +53,7 @@ use tokio::{
 use uuid::Uuid;
 
 use self::{
-    board::StatusBoard, golden::GoldenStore, homes::Homes, images::ImageCache,
+    addresses::Arrivals, board::StatusBoard, golden::GoldenStore, homes::Homes, images::ImageCache,
     known::KnownContainers, mark::Mark, probe::Probe, relay::RelayRoutes, survey::Surveys,
     traces::Traces,
 };
@@ -86,8 +86,7 @@ pub struct Pace {
     /// How long Odoo's websocket process may take to accept connections, once Odoo answers; after that the tenant goes
     /// on without it.
     pub websockets_timeout: Duration,
-    /// How long our SQL may run. It takes well under a second, but a tenant's own triggers and locks could hold it up
-    /// for ever.
+    /// How long our SQL may run: well under a second, but a tenant's own triggers and locks could hold it up for ever.
     pub sql_timeout: Duration,
     /// How long a tenant keeps its turn among those that are worked on; what takes longer goes on without. Most Odoos answer within
     /// that.
@@ -206,6 +205,7 @@ pub struct Host {
     starts: Mutex<Starts>,
     /// Whether new tenants may start.
     pub gate: watch::Sender<Gate>,
+    pub arrivals: Arrivals,
     advertise: std::net::IpAddr,
     /// Where tenants' data is kept, if not in Docker's data directory.
     tenants_dir: Option<(PathBuf, Mark)>,
@@ -254,6 +254,7 @@ impl Host {
             copies: Mutex::new(()),
             starts: Mutex::default(),
             gate: watch::Sender::new(Gate::Open),
+            arrivals: Arrivals::default(),
             advertise,
             tenants_dir: None,
             unmovable: Mutex::default(),

@@ -55,6 +55,12 @@ impl Comeback {
         self.spread = Duration::from_millis(spread_ms.into()).min(SPREAD_CAP);
     }
 
+    /// What kept it away is over, whatever that was: as after a first failure.
+    pub fn anew(&mut self) -> WaitSpan {
+        self.attempt = 0;
+        WaitSpan::up_to(RETRY_FIRST.max(self.spread))
+    }
+
     /// How long to wait after a session that ended like this and lived (or was attempted) for `lived`.
     pub fn after(&mut self, ended: &Result<(), SessionError>, lived: Duration) -> WaitSpan {
         if lived > GOOD_SESSION {
@@ -116,6 +122,20 @@ mod tests {
         assert_eq!(waits[19].most, RETRY_CAP);
         let anew = comeback.after(&broken(), Duration::from_secs(31));
         assert_eq!(anew.most, RETRY_FIRST);
+    }
+
+    /// A host whose address came late waited for up to the cap besides.
+    #[test]
+    fn a_host_that_can_reach_others_again_comes_soon_but_not_with_all_others() {
+        let mut comeback = Comeback::default();
+        for _ in 0..20 {
+            comeback.after(&broken(), Duration::ZERO);
+        }
+        assert_eq!(comeback.anew(), WaitSpan::up_to(RETRY_FIRST));
+        let next = comeback.after(&broken(), Duration::ZERO);
+        assert_eq!(next, WaitSpan::up_to(RETRY_FIRST));
+        comeback.welcomed(4_000);
+        assert_eq!(comeback.anew().most, Duration::from_secs(4));
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! The session with the coordinator: accepts plans, sends reports, opens streams; reconnects by itself.
+//! The session with the coordinator: accepts plans, sends reports, opens streams.
 //!
 //! Nothing here can stop a tenant: without a coordinator the ledger's plan stays in force. Not here: what a plan causes
-//! (tenant), what a report holds (report), bulk data (streams).
+//! (tenant), what a report holds (report), bulk data (streams), opening it again (attempts).
 
 use std::{
     collections::BTreeSet,
@@ -26,10 +26,9 @@ use isyone_proto::{
 use isyone_telemetry::{span, tracing::Span};
 use tokio::{
     sync::{Semaphore, mpsc, watch},
-    time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout},
+    time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use crate::{
@@ -97,32 +96,11 @@ pub struct Link {
 }
 
 impl Link {
-    /// Keeps a session open until `stop`.
-    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let mut comeback = Comeback::default();
-        loop {
-            let begin = Instant::now();
-            let ended = tokio::select! {
-                () = stop.cancelled() => return,
-                ended = self.session(&mut comeback) => ended,
-            };
-            self.connected.send_replace(false);
-            match &ended {
-                Ok(()) => {}
-                Err(e @ SessionError::Displaced) => tracing::error!("{e}"),
-                Err(e) => tracing::warn!("session with {} ended: {e}", self.endpoint),
-            }
-            let span = comeback.after(&ended, begin.elapsed());
-            let wait = span.least + jitter(span.most - span.least);
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = sleep(wait) => {}
-            }
-        }
-    }
-
     /// Runs one session. `Ok`: we ended it, to come back with a fresh certificate.
-    async fn session(self: &Arc<Self>, comeback: &mut Comeback) -> Result<(), SessionError> {
+    pub(super) async fn session(
+        self: &Arc<Self>,
+        comeback: &mut Comeback,
+    ) -> Result<(), SessionError> {
         let certificate = self.identity.info();
         let (session, mut inbound) = self.open().await?;
         let welcome = welcomed(&mut inbound).await?;

@@ -201,6 +201,8 @@ pub const MTU_OPTION: &str = "com.docker.network.driver.mtu";
 /// A network that exists.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Network {
+    /// By which Docker names its bridge.
+    pub id: String,
     /// Its address range, in CIDR notation.
     pub subnet: String,
     pub labels: HashMap<String, String>,

@@ -353,6 +353,7 @@ impl World {
             }
             Action::CreateNetwork => {
                 self.observed.network = Some(Network {
+                    id: String::new(),
                     subnet: stack.subnet.clone(),
                     labels: labels(&stack.network.labels),
                     mtu: stack.mtu,

@@ -13,8 +13,9 @@ use crate::e2e::watch::Told;
 /// After a fault was made good: until the fleet has settled, Prometheus has asked twice and Alertmanager has told.
 const GRACE: Duration = Duration::from_secs(90);
 
-/// Alerts about the disk of the machine that runs the test: possibly true, but not about the fleet.
-pub const OF_THIS_MACHINE: [&str; 3] = ["HostDiskFull", "HostDiskFilling", "HostDiskFillingFast"];
+/// Alerts about disks that look ahead, for which minutes are too little: of a disk that is filled for a while, and of the machine that
+/// runs the test.
+pub const OF_THIS_MACHINE: [&str; 2] = ["HostDiskFilling", "HostDiskFillingFast"];
 
 /// A fault as it was: since the beginning of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,28 +28,42 @@ pub struct Spell {
 }
 
 /// What can cause an alert by this name.
-fn causes(alert: &str) -> &'static [Fault] {
-    use Fault::{
-        AgentKilled, CoordinatorKilled, Cut, DockerHangs, DockerKilled, Flush, HalfStart, Prune,
-        StrayBridge,
-    };
-    match alert {
-        // Flush: dockerd is started anew for it, and so are its containers.
-        "OdooDown" | "PostgreSQLDown" | "TenantUnreachable" => &[
-            DockerKilled,
-            DockerHangs,
-            HalfStart,
-            Flush,
-            Cut,
-            StrayBridge,
+fn causes(alert: &str) -> Vec<Fault> {
+    use Fault::*;
+    // Dockerd is started anew for some of them, and so are its containers.
+    let stops_docker = [DockerKilled, Flush, Packets, UsersMapped, AddressLate];
+    let causes: [&[Fault]; 2] = match alert {
+        "OdooDown" | "PostgreSQLDown" | "TenantUnreachable" => [
+            &stops_docker,
+            &[
+                DockerHangs,
+                HalfStart,
+                Cut,
+                StrayBridge,
+                ImageLost,
+                DiskFull,
+                Reinstalled,
+            ],
         ],
-        "TenantBlocked" => &[HalfStart, StrayBridge, Prune, DockerKilled],
-        "HostDockerDown" => &[DockerKilled, DockerHangs, Flush],
-        "HostDegraded" => &[DockerKilled, DockerHangs, Flush, StrayBridge],
-        "HostSuspect" | "HostLost" | "HostNotScraped" => &[Cut, AgentKilled],
-        "CoordinatorDown" | "EdgeNotFollowing" => &[CoordinatorKilled],
-        _ => &[],
-    }
+        "TenantBlocked" => [
+            &[HalfStart, StrayBridge, Prune, DockerKilled],
+            &[ImageLost, UsersMapped, DiskFull],
+        ],
+        "TenantDiskFull" | "TenantDiskFilling" | "HostDiskFull" => [&[DiskFull], &[]],
+        "HostDockerDown" => [&stops_docker, &[DockerHangs]],
+        "HostDegraded" => [
+            &stops_docker,
+            &[DockerHangs, StrayBridge, DiskFull, Reinstalled],
+        ],
+        "HostSuspect" | "HostLost" | "HostNotScraped" => [
+            &[Cut, AgentKilled, AgentClock, CoordinatorClock],
+            &[AddressLate, Reinstalled],
+        ],
+        "HostRelayDown" => [&[AddressLate, Reinstalled], &[]],
+        "CoordinatorDown" | "EdgeNotFollowing" => [&[CoordinatorKilled, CoordinatorClock], &[]],
+        _ => [&[], &[]],
+    };
+    causes.concat()
 }
 
 /// Whether an alert that was told at this time is explained. `lived`: on which hosts a tenant has been seen.
@@ -59,13 +74,14 @@ pub fn is_true(
     lived: &BTreeMap<String, BTreeSet<usize>>,
 ) -> bool {
     let concerns = |host: usize| match lived.get(whom) {
-        _ if whom.is_empty() => true,
+        // Hosts of one machine see each other's disks.
+        _ if whom.is_empty() || name == "HostDiskFull" => true,
         Some(hosts) => hosts.contains(&host),
         None => *whom == format!("h{}", host + 1),
     };
     spells.iter().any(|spell| {
         let until = spell.to.map_or(Duration::MAX, |to| to + GRACE);
-        let here = spell.fault == Fault::CoordinatorKilled || concerns(spell.host);
+        let here = spell.fault.is_of_all() || concerns(spell.host);
         here && causes(name).contains(&spell.fault) && (spell.from..=until).contains(&at)
     })
 }
@@ -102,6 +118,20 @@ mod tests {
         assert!(!is("OdooDown", "beta", 105), "somebody else's tenant");
         assert!(!is("HostLost", "h2", 105), "a host is not lost by that");
         assert!(!is("BackupLate", "alfa", 105), "nothing here causes it");
+    }
+
+    #[test]
+    fn what_is_done_to_the_coordinator_is_true_of_every_host() {
+        let spells = [Spell {
+            fault: Fault::CoordinatorClock,
+            host: 1,
+            from: s(100),
+            to: Some(s(110)),
+        }];
+        let is =
+            |name: &str, whom: &str| is_true(&told(name, whom), s(120), &spells, &BTreeMap::new());
+        assert!(is("HostLost", "h3") && is("CoordinatorDown", ""));
+        assert!(!is("HostDockerDown", "h3"));
     }
 
     #[test]

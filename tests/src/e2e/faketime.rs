@@ -5,6 +5,10 @@
 
 use std::path::{Path, PathBuf};
 
+/// Longer than a certificate, a quarantine, and what sends a tenant to sleep; the coordinator's own certificate is renewed within it.
+pub const FORWARD: &str = "+60d";
+pub const BACK: &str = "-60d";
+
 /// The clock of a program, or of several.
 #[derive(Debug)]
 pub struct Clock {

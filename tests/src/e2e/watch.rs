@@ -69,12 +69,23 @@ impl Prometheus {
     /// For any coordinator, by its HTTP port. The coordinator's data directory is `coordinator` in `folder`, which will
     /// also contain that of Prometheus.
     pub fn over(folder: &Path, coordinator: SocketAddr, interval: &str) -> Self {
+        Self::with(folder, coordinator, interval, &[])
+    }
+
+    /// With these changes to the shipped rules.
+    fn with(
+        folder: &Path,
+        coordinator: SocketAddr,
+        interval: &str,
+        changes: &[(&str, String)],
+    ) -> Self {
         let dir = folder.join("prometheus");
         std::fs::create_dir(&dir).expect("folder");
         let certificates = folder.join("coordinator/prometheus");
         wait_for("Prometheus' certificate", Duration::from_secs(30), || {
             certificates.join("prometheus.pem").exists().then_some(())
         });
+        write(&dir, "alerts.yml", &rules(changes));
         let process = prometheus(&dir, &certificates, coordinator, interval);
         let address = own(PROMETHEUS);
         ready("Prometheus", address);
@@ -123,13 +134,26 @@ fn ready(name: &str, address: SocketAddr) {
 
 impl Watch {
     pub fn start(cell: &Cell) -> Self {
+        Self::with(cell, &[])
+    }
+
+    /// For stand-ins, none of whose databases answers a question: that is no news.
+    pub fn start_for_standins(cell: &Cell) -> Self {
+        Self::with(
+            cell,
+            &[("(pg_up{job=\"postgres\"} == 0 or ", "(".to_owned())],
+        )
+    }
+
+    /// With these changes to the shipped rules.
+    fn with(cell: &Cell, changes: &[(&str, String)]) -> Self {
         let (receiver, received) = receive();
         let dir = cell.dir.path().join("alertmanager");
         std::fs::create_dir(&dir).expect("folder");
         let _alertmanager = alertmanager(&dir, receiver, own(ALERTMANAGER));
         ready("Alertmanager", own(ALERTMANAGER));
         Self {
-            prometheus: Prometheus::start(cell, "1s"),
+            prometheus: Prometheus::with(cell.dir.path(), cell.http(), "1s", changes),
             _alertmanager,
             received,
         }
@@ -230,7 +254,6 @@ fn prometheus(dir: &Path, certificates: &Path, coordinator: SocketAddr, interval
         ],
     );
     let file = write(dir, "prometheus.yml", &config);
-    write(dir, "alerts.yml", &hurried(&shipped("alerts.yml")));
     let mut command = Command::new(tool("prometheus"));
     command.arg(format!("--config.file={}", file.display()));
     command.arg(format!(
@@ -239,6 +262,11 @@ fn prometheus(dir: &Path, certificates: &Path, coordinator: SocketAddr, interval
     ));
     command.arg(format!("--web.listen-address={}", own(PROMETHEUS)));
     Daemon::start("prometheus", &mut command, &dir.join("prometheus.log"))
+}
+
+/// The shipped rules, in a hurry.
+fn rules(changes: &[(&str, String)]) -> String {
+    replaced(&hurried(&shipped("alerts.yml")), changes)
 }
 
 /// The same rules with every `for:` divided by [`HURRY`]; expressions, labels and texts stay.
@@ -362,6 +390,13 @@ fn told(labels: &Value) -> Told {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_database_that_answers_nobody_is_no_news_of_a_standin() {
+        let changes = [("(pg_up{job=\"postgres\"} == 0 or ", "(".to_owned())];
+        assert!(!rules(&changes).contains("pg_up{"));
+        assert!(rules(&[]).contains("pg_up{"));
+    }
 
     #[test]
     fn only_durations_are_hurried() {

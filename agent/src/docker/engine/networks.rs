@@ -13,16 +13,17 @@ pub(super) const OWN: &str = "bridge";
 
 /// A network of Docker's.
 pub(super) fn view(network: m::NetworkInspect) -> Network {
-    shown(network.ipam, network.labels, network.options)
+    shown(network.id, network.ipam, network.labels, network.options)
 }
 
 /// One in a list.
 pub(super) fn listed(network: m::Network) -> Option<(String, Network)> {
-    let shown = shown(network.ipam, network.labels, network.options);
+    let shown = shown(network.id, network.ipam, network.labels, network.options);
     Some((network.name?, shown))
 }
 
 fn shown(
+    id: Option<String>,
     ipam: Option<m::Ipam>,
     labels: Option<HashMap<String, String>>,
     options: Option<HashMap<String, String>>,
@@ -31,6 +32,7 @@ fn shown(
     let subnet = configs.into_iter().find_map(|config| config.subnet);
     let options = options.unwrap_or_default();
     Network {
+        id: id.unwrap_or_default(),
         subnet: subnet.unwrap_or_default(),
         labels: labels.unwrap_or_default(),
         mtu: options.get(MTU_OPTION).and_then(|mtu| mtu.parse().ok()),

@@ -299,6 +299,7 @@ impl Docker for FakeDocker {
             world.networks.insert(
                 network.name.clone(),
                 Network {
+                    id: String::new(),
                     subnet: subnet.to_owned(),
                     labels,
                     mtu,

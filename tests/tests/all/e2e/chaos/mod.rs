@@ -16,14 +16,14 @@ use std::{
 use isyone_tests::{
     chaos::{
         HOSTS,
-        draw::{Draw, Order, What, resolve},
+        draw::{Blow, Draw, Fault, Order, What, resolve},
         judge::{Mark, Tenant, disagreements},
         truth::{self, OF_THIS_MACHINE, Spell},
     },
     e2e::{
         alone,
         cell::{Cell, STANDIN, Shape},
-        enabled,
+        disks, enabled,
         watch::{Told, Watch},
     },
 };
@@ -34,6 +34,8 @@ use self::faults::Active;
 /// Until all agree, once the last fault is made good: a stray bridge is looked at once a minute and must be there twice, and a
 /// container that does not start is made anew after several tries.
 const SETTLE: Duration = Duration::from_secs(420);
+/// Of each host: that can be filled.
+const DISK: &str = "4GiB";
 /// Small enough that three hosts of one machine carry all; a quarantine that does not end within a run.
 const SHAPE: Shape = Shape {
     hosts: HOSTS,
@@ -52,6 +54,8 @@ struct Run {
     /// Where tenants' data lies, by host.
     homes: Vec<PathBuf>,
     active: Vec<Active>,
+    /// Drawn, but not made yet: something else is wrong there.
+    waiting: Vec<Blow>,
     spells: Vec<Spell>,
     marks: BTreeMap<String, Mark>,
     /// On which hosts each tenant has been seen.
@@ -86,14 +90,13 @@ fn whatever_is_done_to_a_fleet_it_agrees_afterwards() {
     println!("chaos: ISYONE_CHAOS_SEED={} for {minutes} minutes", seed.0);
     let mut run = Run::start();
     let length = Duration::from_secs(minutes.saturating_mul(60));
-    for step in Draw::new(seed.0) {
+    for (number, step) in Draw::new(seed.0).enumerate() {
         if run.begin.elapsed() > length {
             break;
         }
+        println!("drawn {number}: {step:?}");
         run.mend_due();
-        if let Some(blow) = step.blow {
-            run.strike(blow);
-        }
+        run.strike(step.blow);
         if let Some(order) = step.order {
             run.order(order);
         }
@@ -111,7 +114,8 @@ fn number(variable: &str) -> Option<u64> {
 impl Run {
     fn start() -> Self {
         let cell = Cell::start(&SHAPE);
-        let watch = Watch::start(&cell);
+        (0..HOSTS).for_each(|host| disks::below_docker(&cell, host, DISK, STANDIN));
+        let watch = Watch::start_for_standins(&cell);
         let homes = cell.hosts.iter().map(|host| host.docker.homes()).collect();
         Self {
             watch,
@@ -119,6 +123,7 @@ impl Run {
             begin: Instant::now(),
             homes,
             active: Vec::new(),
+            waiting: Vec::new(),
             spells: Vec::new(),
             marks: BTreeMap::new(),
             lived: BTreeMap::new(),
@@ -248,6 +253,12 @@ impl Run {
             "not true: {untrue:?}\nof {:?}",
             self.spells
         );
+        let times = |fault| self.spells.iter().filter(|s| s.fault == fault).count();
+        let made: Vec<_> = Fault::ALL
+            .iter()
+            .map(|fault| (fault, times(*fault)))
+            .collect();
+        println!("chaos: {made:?}");
         println!(
             "chaos: {} faults, {} tenants marked, {} alerts told, all true",
             self.spells.len(),

@@ -8,7 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use isyone_tests::e2e::{cell::Cell, faketime::Clock, process::run, wait_for};
+use isyone_tests::e2e::{
+    cell::Cell,
+    faketime::{BACK, Clock, FORWARD},
+    faults::{start_agent_by, start_coordinator_by},
+    process::run,
+    wait_for,
+};
 
 use super::{
     MINUTE,
@@ -16,9 +22,6 @@ use super::{
     shown, told,
 };
 
-/// Longer than a certificate, a quarantine, and what sends a tenant to sleep; the coordinator's own certificate is renewed within it.
-const FORWARD: &str = "+60d";
-const BACK: &str = "-60d";
 /// So long clocks are off: many looks of everybody's.
 const OFF: Duration = Duration::from_secs(12);
 
@@ -65,18 +68,6 @@ pub(super) fn are_off(cell: &mut Cell) {
     assert!(homes.join(DELETED).is_dir(), "a quarantine was ended");
     assert_eq!(shown(cell, "tenant", DELETED, "phase"), "quarantined");
     assert!(told(cell, "tenant.asleep").is_empty());
-}
-
-fn start_agent_by(cell: &mut Cell, index: usize, clock: &Clock) {
-    let environment = clock.environment();
-    let environment: Vec<_> = environment.iter().map(|(k, v)| (*k, v.as_str())).collect();
-    cell.start_agent(index, &environment);
-}
-
-fn start_coordinator_by(cell: &mut Cell, clock: &Clock) {
-    let environment = clock.environment();
-    let environment: Vec<_> = environment.iter().map(|(k, v)| (*k, v.as_str())).collect();
-    cell.start_coordinator_with(&environment);
 }
 
 fn served_throughout(cell: &Cell) {

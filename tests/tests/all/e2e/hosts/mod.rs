@@ -5,25 +5,25 @@
 //! real Odoo. Not here: prunes of deleted tenants (e2e::data), kills of our own programs (crashes).
 
 mod clocks;
-mod disks;
 mod odoo;
 mod set_up;
 
 use std::{
     path::PathBuf,
-    process::Command,
     time::{Duration, Instant},
 };
 
 use isyone_tests::e2e::{
     beside,
     cell::{Cell, STANDIN, Shape},
-    doctors, enabled,
+    doctors, enabled, faults,
     process::run,
     wait_for,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
+/// A bridge as Docker names its own.
+const LEFT: &str = "br-0123456789ab";
 /// What `isyctl doctor` may say of the machine that runs the test: possibly true, but not about the fleet.
 const OF_THIS_MACHINE: [&str; 9] = [
     "dns",
@@ -167,13 +167,8 @@ fn flushed(cell: &Cell) {
 fn hangs(cell: &Cell) {
     let host = &cell.hosts[0];
     let before = starts(cell);
-    let pid = host.docker.socket.with_file_name("docker.pid");
-    let pid = std::fs::read_to_string(pid).expect("the daemon's pid");
-    let signal = |name: &str| {
-        let mut kill = Command::new("kill");
-        run(kill.args([name, pid.trim()])).ok();
-    };
-    signal("-STOP");
+    let pid = faults::docker_pid(host).expect("the daemon's pid");
+    faults::signal("-STOP", &pid);
     let since = Instant::now();
     cell.wait_phase("alfa", "unknown", MINUTE);
     println!("9: unknown after {:?}", since.elapsed());
@@ -186,7 +181,7 @@ fn hangs(cell: &Cell) {
         let error = cell.json(&["op", "show", &id])["error"].to_string();
         error.contains(&said).then_some(())
     });
-    signal("-CONT");
+    faults::signal("-CONT", &pid);
     let since = Instant::now();
     cell.wait_phase("alfa", "running", 2 * MINUTE);
     println!("9: running again after {:?}", since.elapsed());
@@ -198,16 +193,7 @@ fn hangs(cell: &Cell) {
 fn half_started(cell: &mut Cell) {
     let docker = cell.hosts[0].docker.clone();
     let id = docker.inspect("odoo_alfa", "{{.Id}}");
-    let pattern = format!("*io.containerd.runtime.v2.task/*/{id}");
-    let mut find = Command::new("find");
-    find.arg("/run")
-        .arg(docker.socket.parent().expect("a directory"));
-    let found = run(find.args(["-type", "d", "-path", &pattern, "-prune"])).stdout;
-    let folder = found.lines().next().expect("its folder").to_owned();
-    cell.hosts[0].agent = None;
-    docker.run(&["stop", "-t", "1", "odoo_alfa"]).ok();
-    std::fs::create_dir(&folder).expect("what is left of it");
-    cell.start_agent(0, &[]);
+    let folder = faults::half_start(cell, 0, "odoo_alfa").expect("what is left of it");
     let since = Instant::now();
     wait_for("another container", 3 * MINUTE, || {
         let now = docker.inspect("odoo_alfa", "{{.Id}} {{.State.Running}}");
@@ -226,7 +212,6 @@ fn half_started(cell: &mut Cell) {
 /// Line 4: a bridge without a network holds the next tenant's addresses.
 fn in_the_way(cell: &Cell) {
     let host = &cell.hosts[0];
-    let ip = |words: &str| run(host.command("ip").args(words.split(' ')));
     let subnet = |tenant: &str| shown(cell, "tenant", tenant, "subnet");
     let last: std::net::Ipv4Addr = subnet("beta")
         .split('/')
@@ -235,15 +220,13 @@ fn in_the_way(cell: &Cell) {
         .expect("a network");
     let gateway = |n: u32| std::net::Ipv4Addr::from(u32::from(last) + 16 * n + 1);
     // Somebody's own: the next tenant gets other addresses. And one that Docker has left.
-    ip("link add bridge7 type bridge").ok();
-    ip(&format!("address add {}/28 dev bridge7", gateway(1))).ok();
-    ip("link set bridge7 up").ok();
+    assert!(faults::add_bridge(host, "bridge7", gateway(1)));
     std::thread::sleep(Duration::from_secs(3)); // a report
     cell.isyctl(&["tenant", "create", "gama"]).ok();
     cell.wait_phase("gama", "running", 2 * MINUTE);
     let taken = std::net::Ipv4Addr::from(u32::from(last) + 16);
     assert_ne!(subnet("gama"), format!("{taken}/28"));
-    ip("link delete bridge7").ok();
+    faults::ip(host, "link delete bridge7").ok();
     // A tenant that is brought back finds what a killed Docker has left in its place.
     cell.isyctl(&["tenant", "delete", "gama", "--yes"]).ok();
     cell.wait_phase("gama", "quarantined", MINUTE);
@@ -253,19 +236,14 @@ fn in_the_way(cell: &Cell) {
         .next()
         .and_then(|a| a.parse().ok())
         .expect("one");
-    ip("link add br-0123456789ab type bridge").ok();
-    ip(&format!(
-        "address add {}/28 dev br-0123456789ab",
-        std::net::Ipv4Addr::from(u32::from(own) + 1)
-    ))
-    .ok();
-    ip("link set br-0123456789ab up").ok();
+    let address = std::net::Ipv4Addr::from(u32::from(own) + 1);
+    assert!(faults::add_bridge(host, LEFT, address));
     let since = Instant::now();
     cell.isyctl(&["tenant", "undelete", "gama"]).ok();
     cell.wait_phase("gama", "running", 2 * MINUTE);
     println!("4: running after {:?}", since.elapsed());
-    wait_told(cell, "host.mended", "br-0123456789ab held");
-    assert_ne!(ip("link show br-0123456789ab").code, 0);
+    wait_told(cell, "host.mended", &format!("{LEFT} held"));
+    assert_ne!(faults::ip(host, &format!("link show {LEFT}")).code, 0);
 }
 
 /// Line 1: what a suspended tenant has is taken away.

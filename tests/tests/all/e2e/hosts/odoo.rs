@@ -12,13 +12,13 @@ use std::{
 use isyone_tests::e2e::{
     beside,
     cell::{Cell, Shape},
-    doctors, enabled,
+    disks, doctors, enabled,
     http::get,
     process::run,
     wait_for,
 };
 
-use super::{MINUTE, disks, shown, told, wait_told};
+use super::{MINUTE, shown, told, wait_told};
 
 const SHAPE: Shape = Shape {
     config: "---[plans.small]\nmemory=\"1GiB\"\ncpu=1.0\ndisk=\"1GiB\"\nworkers=0\n",
@@ -64,7 +64,7 @@ fn on_a_disk(cell: &mut Cell) -> PathBuf {
         return cell.hosts[0].docker_data();
     }
     let at = cell.hosts[0].docker_data().with_file_name("tenants-disk");
-    disks::mount(&cell.dir.path().join("disk.img"), DISK, &at);
+    disks::mount(&cell.dir.path().join("disk-of-tenants.img"), DISK, &at);
     start_agent(cell, &at);
     at
 }

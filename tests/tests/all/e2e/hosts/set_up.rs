@@ -17,14 +17,14 @@ use std::{
 use isyone_tests::e2e::{
     beside,
     cell::{Cell, STANDIN, Shape},
-    doctors, enabled,
+    disks, doctors, enabled, faults,
     http::get,
     process::run,
     wait_for,
     watch::Watch,
 };
 
-use super::{MINUTE, clocks, disks, shown};
+use super::{MINUTE, clocks, shown};
 
 /// Small tenants; one who is not visited for two weeks sleeps.
 const SHAPE: Shape = Shape {
@@ -44,7 +44,7 @@ const LATE: usize = 3;
 pub(super) const TENANTS: [&str; 4] = ["alfa", "beta", "gama", "dora"];
 /// Deleted a moment ago: its quarantine must not end by a clock.
 pub(super) const DELETED: &str = "hugo";
-/// From the address to an answer.
+/// From the address to an answer, and until the fleet knows.
 const LATE_LIMIT: Duration = Duration::from_secs(10);
 /// Between two pages of a visitor's, and so long a new agent hears nothing of a coordinator.
 const EACH: Duration = Duration::from_millis(100);
@@ -62,15 +62,15 @@ fn hosts_that_are_set_up_otherwise_full_or_late_are_told_and_come_back() {
     let watch = Watch::start(&cell);
     disks::below_docker(&cell, FILLED, "4GiB", STANDIN);
     begin(&cell);
-    let late = without_address(&mut cell);
+    let before = without_address(&mut cell);
     thread::scope(|threads| {
         threads.spawn(|| packets_are_smaller(&cell));
         threads.spawn(|| mapped_is_told(&cell, maps_users(&cell)));
         threads.spawn(|| full_is_told(&cell, &watch, fills(&cell)));
     });
-    all_are_found_first(&cell, &late);
+    all_are_found_first(&cell);
     thread::scope(|threads| {
-        threads.spawn(|| address_is_there(&cell, &late));
+        threads.spawn(|| address_is_there(&cell, &before));
         threads.spawn(|| users_are_as_before(&cell));
         threads.spawn(|| room_is_made(&cell));
     });
@@ -112,20 +112,6 @@ fn mark(cell: &Cell, index: usize) -> PathBuf {
     homes.join(TENANTS[index]).join("odoo/mark-of-the-test")
 }
 
-/// Docker's daemon of a host, started anew with these options of its own.
-fn restart_docker(cell: &Cell, index: usize, more: &[&str]) {
-    let name = cell.hosts[index].name.as_str();
-    cell.on_hosts(&["stop", name]).ok();
-    cell.on_hosts(&[&["start", name], more].concat()).ok();
-}
-
-/// A file of the cell's.
-fn file(cell: &Cell, name: &str, text: &str) -> String {
-    let path = cell.dir.path().join(name);
-    std::fs::write(&path, text).expect("a file");
-    path.display().to_string()
-}
-
 /// A tenant on each host, and one that is deleted.
 fn begin(cell: &Cell) {
     for (index, tenant) in TENANTS.iter().enumerate() {
@@ -145,13 +131,7 @@ fn begin(cell: &Cell) {
 
 /// Line 7: `userns-remap`.
 fn maps_users(cell: &Cell) -> Instant {
-    let config = file(
-        cell,
-        "mapped.json",
-        "{\"userns-remap\": \"nobody:nogroup\"}",
-    );
-    let ids = file(cell, "subids", "nobody:1000000:65536\n");
-    restart_docker(cell, MAPPED, &["--config", &config, "--subids", &ids]);
+    faults::map_users(cell, MAPPED);
     Instant::now()
 }
 
@@ -183,11 +163,8 @@ fn mapped_is_told(cell: &Cell, since: Instant) {
 
 /// As the remedy says.
 fn users_are_as_before(cell: &Cell) {
-    restart_docker(cell, MAPPED, &[]);
+    faults::map_users_no_more(cell, MAPPED);
     let since = Instant::now();
-    // What the other daemon has made is no tenant's.
-    let other = cell.hosts[MAPPED].docker_data().join("1000000.1000000");
-    let _ = std::fs::remove_dir_all(other);
     cell.wait_host(&cell.hosts[MAPPED].name, "ready");
     cell.wait_phase(TENANTS[MAPPED], "running", 2 * MINUTE);
     println!("7: running within {:?} of Docker's start", since.elapsed());
@@ -259,9 +236,8 @@ fn room_is_made(cell: &Cell) {
 
 /// Line 6: the daemon's `mtu`. A tenant that is there gets it when it is stopped and started anyway.
 fn packets_are_smaller(cell: &Cell) {
-    let config = file(cell, "mtu.json", "{\"mtu\": 1400}");
     assert_eq!(packet(cell, OTHERWISE, TENANTS[OTHERWISE]), "1500");
-    restart_docker(cell, OTHERWISE, &["--config", &config]);
+    faults::limit_packets(cell, OTHERWISE, 1400);
     let host = &cell.hosts[OTHERWISE].name;
     cell.wait_host(host, "ready");
     cell.isyctl(&["tenant", "create", "ana", "--host", host])
@@ -286,54 +262,32 @@ fn packet(cell: &Cell, index: usize, tenant: &str) -> String {
     words.nth(1).expect("a number").to_owned()
 }
 
-/// A host that came up without its address.
-struct Late {
-    address: String,
-    route: String,
-    before: Vec<String>,
-}
-
-fn ip(cell: &Cell, words: &str) -> String {
-    let mut ip = cell.hosts[LATE].command("ip");
-    run(ip.args(words.split(' '))).ok()
-}
-
-/// Line 11: after a boot Docker and the agent start before the address is there (VPN, DHCP).
-fn without_address(cell: &mut Cell) -> Late {
+/// Line 11: after a boot Docker and the agent start before the address is there (VPN, DHCP). Ids of what is there.
+fn without_address(cell: &mut Cell) -> Vec<String> {
     let before = ids(cell, LATE);
-    cell.end_agent(LATE);
-    let address = cell.hosts[LATE].address.clone();
-    let name = cell.hosts[LATE].name.clone();
-    cell.on_hosts(&["stop", &name]).ok();
-    ip(cell, &format!("address del {address}/24 dev eth0"));
-    cell.on_hosts(&["start", &name]).ok();
-    cell.start_agent(LATE, &[]);
-    let route = format!("route add default via {}", cell.gateway());
-    Late {
-        address,
-        route,
-        before,
-    }
+    faults::start_without_address(cell, LATE);
+    before
 }
 
-fn address_is_there(cell: &Cell, late: &Late) {
+fn address_is_there(cell: &Cell, before: &[String]) {
     assert_ne!(page(cell, TENANTS[LATE]), 200);
-    ip(cell, &format!("address add {}/24 dev eth0", late.address));
-    ip(cell, &late.route);
+    faults::give_address(cell, LATE);
     let since = Instant::now();
     answers(cell, TENANTS[LATE], LATE_LIMIT);
     println!("11: answers within {:?} of the address", since.elapsed());
     cell.wait_host(&cell.hosts[LATE].name, "ready");
     cell.wait_phase(TENANTS[LATE], "running", MINUTE);
-    println!("11: running within {:?} of the address", since.elapsed());
-    assert_eq!(ids(cell, LATE), late.before, "nothing was made anew");
+    let took = since.elapsed();
+    println!("11: running within {took:?} of the address");
+    assert!(took < LATE_LIMIT, "{took:?}");
+    assert_eq!(ids(cell, LATE), before, "nothing was made anew");
 }
 
 /// While three hosts are broken: what is bad is theirs, and comes first; on each host its own.
-fn all_are_found_first(cell: &Cell, late: &Late) {
+fn all_are_found_first(cell: &Cell) {
     let (host, why) = (&cell.hosts[LATE], "is not there");
     let found = doctors::of_host(host);
-    doctors::assert_first(&found, "address", &format!("{} {why}", late.address));
+    doctors::assert_first(&found, "address", &format!("{} {why}", host.address));
     cell.wait_host(&host.name, "lost");
     let found = doctors::of_fleet(cell);
     for (index, said) in [
@@ -358,9 +312,8 @@ fn all_are_found_first(cell: &Cell, late: &Late) {
 /// Line 14: the agent's data directory is lost, while its relay runs on; and the new uplink takes smaller packets.
 fn installed_anew(cell: &mut Cell) {
     let before = containers(cell, LATE);
-    cell.hosts[LATE].agent = None;
-    std::fs::remove_dir_all(&cell.hosts[LATE].data).expect("the agent's directory");
-    ip(cell, &format!("link set eth0 mtu {UPLINK}"));
+    faults::lose_agent(cell, LATE);
+    faults::ip(&cell.hosts[LATE], &format!("link set eth0 mtu {UPLINK}")).ok();
     assert_eq!(page(cell, TENANTS[LATE]), 200, "tenants are served on");
     let host = cell.hosts[LATE].name.clone();
     let (edge, is_over) = (cell.edge(), AtomicBool::new(false));

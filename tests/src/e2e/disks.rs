@@ -4,13 +4,13 @@
 
 use std::{path::Path, process::Command};
 
-use isyone_tests::e2e::{cell::Cell, process::run};
+use super::{cell::Cell, process::run};
 
 /// What fills it: nearly all at once, the rest, and what is free again later.
 const FILLERS: [&str; 3] = ["filler-1", "filler-2", "filler-3"];
 
 /// An ext4 of this size, mounted at a directory.
-pub(super) fn mount(image: &Path, size: &str, at: &Path) {
+pub fn mount(image: &Path, size: &str, at: &Path) {
     let size = size.trim_end_matches("iB");
     run(Command::new("truncate").args(["-s", size]).arg(image)).ok();
     // No room of root's own, or Docker would have some left; nothing is written that need not be.
@@ -32,10 +32,10 @@ pub(super) fn mount(image: &Path, size: &str, at: &Path) {
 }
 
 /// A host's Docker has nothing but this disk, with these images.
-pub(super) fn below_docker(cell: &Cell, index: usize, size: &str, images: (&str, &str)) {
+pub fn below_docker(cell: &Cell, index: usize, size: &str, images: (&str, &str)) {
     let host = &cell.hosts[index];
     cell.on_hosts(&["stop", &host.name]).ok();
-    let image = cell.dir.path().join("disk.img");
+    let image = cell.dir.path().join(format!("disk-{}.img", host.name));
     mount(&image, size, &host.docker_data());
     cell.on_hosts(&["start", &host.name]).ok();
     cell.on_hosts(&["load", &host.name, images.0, images.1])
@@ -44,7 +44,7 @@ pub(super) fn below_docker(cell: &Cell, index: usize, size: &str, images: (&str,
 }
 
 /// Leaves not a block free.
-pub(super) fn fill(at: &Path) {
+pub fn fill(at: &Path) {
     let mut df = Command::new("df");
     let text = run(df.args(["--output=avail", "-B1"]).arg(at)).ok();
     let free = text
@@ -61,7 +61,7 @@ pub(super) fn fill(at: &Path) {
 }
 
 /// Takes what was given up since.
-pub(super) fn fill_again(at: &Path) {
+pub fn fill_again(at: &Path) {
     write_until_full(&at.join(FILLERS[2]));
 }
 
@@ -74,7 +74,7 @@ fn write_until_full(file: &Path) {
 }
 
 /// Undoes it.
-pub(super) fn make_room(at: &Path) {
+pub fn make_room(at: &Path) {
     for name in FILLERS {
         let _ = std::fs::remove_file(at.join(name)); // not all are made each time
     }
