@@ -226,6 +226,32 @@ fn a_list_is_sorted_as_was_asked_for(cell: &Cell, tenant: &str) {
     );
     let shown = cell.isyctl(&["tenant", "show", tenant]).ok();
     assert!(shown.contains("pt-BR"), "{shown}");
+    another_icu_is_told(cell, tenant);
+}
+
+/// As after an upgrade to an image with another ICU: `tenant verify` says so, and what it says helps (the next one passes).
+fn another_icu_is_told(cell: &Cell, tenant: &str) {
+    let database = format!("odoo_{tenant}");
+    let psql = |statements: [&str; 2]| {
+        let words =
+            format!("tenant exec {tenant} --container postgres -- psql -U postgres -d {database}");
+        let mut words: Vec<&str> = words.split(' ').collect();
+        words.extend(statements.iter().flat_map(|statement| ["-c", *statement]));
+        cell.isyctl(&words).ok();
+    };
+    let of_before =
+        format!("UPDATE pg_database SET datcollversion = '1' WHERE datname = '{database}'");
+    psql([&of_before, "SELECT 1"]);
+    let verified = cell.isyctl(&["tenant", "verify", tenant]);
+    println!("{}", verified.stdout);
+    let says = "by ICU 1, and this image has";
+    assert!(
+        verified.code == 1 && verified.stdout.contains(says),
+        "{}",
+        verified.stderr
+    );
+    let refresh = format!("ALTER DATABASE {database} REFRESH COLLATION VERSION");
+    psql([&format!("REINDEX DATABASE {database}"), &refresh]);
 }
 
 /// What an operator chooses: Odoo restarts, and has it. The search is one of the running Odoo.

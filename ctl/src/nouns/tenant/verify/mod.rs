@@ -5,6 +5,7 @@
 pub mod checks;
 pub mod http;
 mod print;
+mod sorting;
 
 use std::time::{Duration, Instant};
 
@@ -112,6 +113,11 @@ impl Verify {
         checks.push(timed("prometheus", checks::prometheus(&site, wait)).await);
         if !self.outside {
             checks.push(timed("print", print::print(&client, &site.tenant)).await);
+            let order = tenant.spec.as_ref().map_or("", |spec| &spec.collation);
+            if !order.is_empty() {
+                let sorting = sorting::sorting(&client, &site.tenant, order);
+                checks.push(timed("sorting", sorting).await);
+            }
         }
         let passed = checks.iter().all(|checked| !checked.found.failed());
         let report = Report {
