@@ -172,8 +172,15 @@ fn a_bad_tenant_fails_by_name() {
         &url,
         "-o",
         "json",
+        "--timeout",
+        "2s",
     ]);
     assert_eq!(run.code, 1);
+    assert!(
+        run.stderr.contains("has not looked at it"),
+        "{}",
+        run.stderr
+    );
     assert_eq!(
         results(&run),
         expected([

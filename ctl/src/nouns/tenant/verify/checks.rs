@@ -263,17 +263,17 @@ pub async fn apps(site: &Site) -> Found {
 
 /// How long Prometheus may take until it has looked at a tenant that has just come up: it asks for its targets every 5 s and looks at each every
 /// 15 s as it is shipped (`monitoring/deploy/prometheus.yml`).
-const LOOKED_AT: Duration = Duration::from_secs(25);
+pub const LOOKED_AT: Duration = Duration::from_secs(25);
 
 /// Does Prometheus scrape the tenant successfully? `wait` is called once, where that is not known at once.
-pub async fn prometheus(site: &Site, wait: impl FnOnce()) -> Found {
+pub async fn prometheus(site: &Site, most: Duration, wait: impl FnOnce()) -> Found {
     let Some(base) = &site.prometheus else {
         return Found::Skip(
             "no Prometheus is known: configure it at the coordinator or give --prometheus"
                 .to_owned(),
         );
     };
-    let end = Instant::now() + LOOKED_AT;
+    let end = Instant::now() + most;
     let mut wait = Some(wait);
     loop {
         match scraped(site, base).await {

@@ -110,7 +110,8 @@ impl Verify {
             app.ui
                 .note("Prometheus has not looked at it, or not since it was up: some seconds…");
         };
-        checks.push(timed("prometheus", checks::prometheus(&site, wait)).await);
+        let most = app.call_timeout().min(checks::LOOKED_AT);
+        checks.push(timed("prometheus", checks::prometheus(&site, most, wait)).await);
         if !self.outside {
             checks.push(timed("print", print::print(&client, &site.tenant)).await);
             let order = tenant.spec.as_ref().map_or("", |spec| &spec.collation);
