@@ -292,9 +292,14 @@ impl Inner {
             };
             match place::there(&self.settings.handover, own).await {
                 There::Nobody => self.come_back(),
-                // It follows the same file: what we have is what it has.
-                There::Other if work.file_fault.is_none() => return self.let_go(&mut work).await,
-                There::Own | There::Other | There::Unknown => {}
+                There::Other => {
+                    // It follows the same file, which may be another since the look above: what we have now is what it has.
+                    let _ = self.look(&mut work).await;
+                    if work.file_fault.is_none() {
+                        return self.let_go(&mut work).await;
+                    }
+                }
+                There::Own | There::Unknown => {}
             }
         }
     }

@@ -40,6 +40,13 @@ async fn taken_over(kit: &Kit, before: Relay) -> Relay {
     after
 }
 
+/// A directory is gone at once: the relay that finds its sockets gone before the directory is would make them anew in it.
+fn remove(folder: &std::path::Path) {
+    let aside = folder.with_extension("gone");
+    std::fs::rename(folder, &aside).unwrap();
+    std::fs::remove_dir_all(aside).unwrap();
+}
+
 /// Whether somebody listens at a socket.
 fn answers(path: &std::path::Path) -> bool {
     UnixStream::connect(path).is_ok()
@@ -52,7 +59,7 @@ async fn a_relay_whose_directory_was_removed_serves_on_and_is_found_in_the_next_
     let mut kit = Kit::start(&odoo, Limits::default()).await;
     let before = kit.relay.take().unwrap();
     let folder = kit.settings.routes.parent().unwrap().to_owned();
-    std::fs::remove_dir_all(&folder).unwrap();
+    remove(&folder);
     served_until(&kit, tokio::time::sleep(LOOKS)).await;
     std::fs::create_dir(&folder).unwrap();
     let settings = kit.settings.clone();
@@ -92,7 +99,7 @@ async fn a_relay_lets_go_only_of_what_the_one_in_its_place_has_routes_for() {
     });
     let after = after.await.unwrap();
     let folder = kit.settings.routes.parent().unwrap().to_owned();
-    std::fs::remove_dir_all(&folder).unwrap();
+    remove(&folder);
     std::os::unix::fs::symlink(other.path(), folder).unwrap();
     served_until(&kit, tokio::time::sleep(LOOKS)).await;
     kit.write();

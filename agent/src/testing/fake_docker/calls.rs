@@ -268,9 +268,8 @@ impl Docker for FakeDocker {
     }
 
     async fn update_restart(&self, name: &str, restart: bool) -> Result<()> {
-        let fate = self
-            .before(format!("update-restart {name} {restart}"))
-            .await?;
+        let call = format!("update-restart {name} {restart}");
+        let fate = self.before(call).await?;
         self.world().find(name)?;
         self.after(fate, ()).await
     }
