@@ -46,8 +46,9 @@ pub(super) const TENANTS: [&str; 4] = ["alfa", "beta", "gama", "dora"];
 pub(super) const DELETED: &str = "hugo";
 /// From the address to an answer, and until the fleet knows.
 const LATE_LIMIT: Duration = Duration::from_secs(10);
-/// Between two pages of a visitor's, and so long a new agent hears nothing of a coordinator.
-const EACH: Duration = Duration::from_millis(100);
+/// Between two pages of a visitor's, who has no session: more than some sixty in a row are refused, as a robot's are. And so long a new agent
+/// hears nothing of a coordinator.
+const EACH: Duration = Duration::from_millis(250);
 const PLANLESS: Duration = Duration::from_secs(5);
 /// What a new uplink takes.
 const UPLINK: &str = "1380";
@@ -363,7 +364,7 @@ fn is_taken_back(cell: &mut Cell, host: &str) {
     thread::sleep(Duration::from_secs(3));
 }
 
-/// A page each tenth of a second: how many were answered, and what became of the others, and when.
+/// A page each quarter of a second: how many were answered, and what became of the others, and when.
 fn visited(edge: SocketAddr, tenant: &str, is_over: &AtomicBool) -> (usize, Vec<(Duration, u16)>) {
     let begin = Instant::now();
     let (mut served, mut others) = (0, Vec::new());
