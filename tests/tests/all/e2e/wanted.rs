@@ -250,8 +250,8 @@ fn another_icu_is_told(cell: &Cell, tenant: &str) {
         "{}",
         verified.stderr
     );
-    let refresh = format!("ALTER DATABASE {database} REFRESH COLLATION VERSION");
-    psql([&format!("REINDEX DATABASE {database}"), &refresh]);
+    let refresh = format!("ALTER DATABASE \"{database}\" REFRESH COLLATION VERSION");
+    psql([&format!("REINDEX DATABASE \"{database}\""), &refresh]);
 }
 
 /// What an operator chooses: Odoo restarts, and has it. The search is one of the running Odoo.

@@ -33,9 +33,11 @@ fn judge(tenant: &str, order: &str, said: &str) -> Found {
     if made == now {
         return Found::Ok(format!("{order}, ICU {now}"));
     }
+    // A tenant's name may have a hyphen, which SQL takes in quotes only.
+    let database = format!("\"odoo_{tenant}\"");
     Found::Fail(format!(
         "its indexes are sorted by ICU {made}, and this image has {now}: `isyctl tenant exec {tenant} --container postgres -- psql -U \
-         postgres -d odoo_{tenant} -c 'REINDEX DATABASE odoo_{tenant}' -c 'ALTER DATABASE odoo_{tenant} REFRESH COLLATION VERSION'`"
+         postgres -d odoo_{tenant} -c 'REINDEX DATABASE {database}' -c 'ALTER DATABASE {database} REFRESH COLLATION VERSION'`"
     ))
 }
 
@@ -53,7 +55,7 @@ mod tests {
             panic!("not the same");
         };
         assert!(
-            why.contains("153.120") && why.contains("REINDEX DATABASE odoo_alfa"),
+            why.contains("153.120") && why.contains("REINDEX DATABASE \"odoo_alfa\""),
             "{why}"
         );
         assert!(judge("alfa", "pt-BR", "").failed());
