@@ -1,17 +1,26 @@
 //! Interfaces that hold a tenant's network without being it: a bridge that a Docker killed in mid-creation has left, or somebody
 //! else's. The kernel would send a tenant's packets there. Found before a network is made, and now and then; removed only if it is
-//! Docker's by its name, leads nowhere, and Docker lists no network there.
+//! Docker's by its name, leads nowhere, and of no network that Docker lists.
 //!
 //! Not here: making networks (tenant), which networks tenants get (the coordinator, which is told of every network of a host).
 
-use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    sync::Arc,
+    time::Duration,
+};
 
 use ipnet::Ipv4Net;
 use tokio::{sync::watch, time::sleep};
 
 use super::{Host, ledger::InForce, resources::interfaces};
 use crate::{
-    base::{clock::now_ms, fsutil::blocking, netlink},
+    base::{
+        clock::now_ms,
+        fsutil::blocking,
+        netlink::{self, Address, Link},
+    },
     docker::DockerError,
     plan::container::Network,
 };
@@ -43,26 +52,20 @@ fn in_the_way(links: &[(String, Ipv4Net)], network: Ipv4Net) -> Vec<String> {
     names.into_iter().collect()
 }
 
-/// Interfaces, also those that are down, each with a network that it has an address in; what cannot be found out is not there.
-fn held() -> Vec<(String, Ipv4Net)> {
-    let (Ok(links), Ok(addresses)) = (netlink::links(), netlink::addresses()) else {
-        return Vec::new();
-    };
-    let name = |index| links.iter().find(|link| link.index == index);
-    let of = addresses.iter();
-    of.filter_map(|own| {
-        let network = Ipv4Net::new(own.address, own.bits).ok()?;
-        Some((name(own.index)?.name.clone(), network.trunc()))
-    })
-    .collect()
-}
-
-/// Bridges that may be Docker's leftovers: by their names, and in the tenants' range. A tenant's own network is no excuse: Docker leaves
-/// one bridge more each time that it fails after it has made one, and these are down.
-fn suspects(links: &[(String, Ipv4Net)], range: Ipv4Net) -> BTreeSet<(String, Ipv4Net)> {
-    let of = links.iter();
-    of.filter(|(name, link)| is_dockers(name) && range.contains(link))
-        .cloned()
+/// Bridges that may be Docker's leftovers: by their names, empty, and in the tenants' range. A tenant's own network is no excuse: Docker
+/// leaves one bridge more each time that it fails after it has made one, and these are down, so that no route tells of them.
+fn suspects(links: &[Link], addresses: &[Address], range: Ipv4Net) -> BTreeSet<(String, Ipv4Net)> {
+    let in_use: BTreeSet<u32> = links.iter().filter_map(|link| link.master).collect();
+    let named = links.iter().filter(|link| is_dockers(&link.name));
+    let empty: BTreeMap<u32, &str> = named
+        .filter(|link| !in_use.contains(&link.index))
+        .map(|link| (link.index, link.name.as_str()))
+        .collect();
+    let held = addresses.iter().filter_map(|own| {
+        let network = Ipv4Net::new(own.address, own.bits).ok()?.trunc();
+        Some(((*empty.get(&own.index)?).to_owned(), network))
+    });
+    held.filter(|(_, network)| range.contains(network))
         .collect()
 }
 
@@ -131,9 +134,12 @@ pub async fn sweep(host: Arc<Host>, plans: watch::Receiver<InForce>) {
         let Some(range) = in_force.map(|plan| plan.firewall.tenant_range) else {
             continue;
         };
-        let now = suspects(&held(), range);
+        let (Ok(links), Ok(addresses)) = (netlink::links(), netlink::addresses()) else {
+            continue;
+        };
+        let now = suspects(&links, &addresses, range);
         let mut twice: Vec<_> = now.intersection(&before).cloned().collect();
-        twice.retain(|(name, _)| !known.contains(name) && empty(name).is_some());
+        twice.retain(|(name, _)| !known.contains(name));
         // Asked for those alone that Docker has not named before. Whatever cannot be asked is left.
         if !twice.is_empty()
             && let Ok(survey) = host.docker.survey().await
@@ -185,23 +191,40 @@ mod tests {
             ["br-0123456789ab", "tun0"]
         );
         assert!(in_the_way(&links, net("10.90.0.0/28")).is_empty());
-        assert_eq!(suspects(&links, net("10.90.0.0/16")).len(), 1);
-        assert!(suspects(&links, net("10.91.0.0/16")).is_empty());
     }
 
     /// A Docker whose chains are gone fails each time that it makes a tenant's network, and leaves a bridge: seen four in ten seconds.
     #[test]
     fn of_many_bridges_in_a_tenants_network_the_one_that_docker_lists_stays() {
-        let link = |digits: &str| (format!("br-{digits}"), net("10.90.0.16/28"));
-        let links = [link("0123456789ab"), link("3c9ea87a8f82")];
+        let link = |index, name: &str, master| Link {
+            index,
+            name: name.to_owned(),
+            mtu: 1500,
+            master,
+        };
+        let links = [
+            link(4, "br-0123456789ab", None),
+            link(5, "br-3c9ea87a8f82", None), // of a tenant that is suspended
+            link(6, "br-ffffffffffff", None), // somebody runs in it
+            link(7, "veth0", Some(6)),
+            link(8, "bridge7", None),
+        ];
+        let addresses = [4, 5, 6, 8].map(|index| Address {
+            index,
+            address: [10, 90, 0, 17].into(),
+            bits: 28,
+        });
         let own = Network {
             id: "3c9ea87a8f82c3d4e5f60718293a4b5c6d7e8f90".to_owned(),
             subnet: "10.90.0.16/28".to_owned(),
             ..Network::default()
         };
         let known = bridges([&own, &Network::default()]);
-        let mut found = suspects(&links, net("10.90.0.0/16"));
+        let mut found = suspects(&links, &addresses, net("10.90.0.0/16"));
+        assert_eq!(found.len(), 2);
         found.retain(|(name, _)| !known.contains(name));
-        assert_eq!(found, BTreeSet::from([link("0123456789ab")]));
+        let left = ("br-0123456789ab".to_owned(), net("10.90.0.16/28"));
+        assert_eq!(found, BTreeSet::from([left]));
+        assert!(suspects(&links, &addresses, net("10.91.0.0/16")).is_empty());
     }
 }
