@@ -5,7 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use isyone_fleet::{
-    change::{ChangeError, Command, Outcome},
+    change::{ChangeError, Command},
     settings::Settings,
     state::State,
     views,
@@ -20,7 +20,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::{Answers, Api, Parts, STREAM_QUEUE, caller, now, page_size, tenants::unexpected};
+use super::{Answers, Api, Parts, STREAM_QUEUE, caller, now, page_size};
 use crate::{
     wire::{reader::Reader, shown, status},
     writer::SubmitError,
@@ -100,18 +100,7 @@ impl OperationService for Api {
         let actor = caller(&request)?.to_string();
         let id = parse("id", &request.get_ref().id)?;
         let command = Command::CancelOperation { id };
-        match self
-            .parts
-            .handle
-            .submit(actor, command)
-            .await
-            .map_err(status::submit)?
-        {
-            Outcome::Operation(operation) => Ok(Response::new(
-                self.shown_operation(&self.state(), &operation),
-            )),
-            other => Err(unexpected(&other)),
-        }
+        self.operation(actor, command).await
     }
 }
 

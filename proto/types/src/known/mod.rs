@@ -200,8 +200,7 @@ fn is_known_order(tag: &str) -> bool {
 
 /// The order of a language that Odoo has, and of a country if it names one; `und` is ICU's own for all of them.
 pub fn collation(text: &str) -> Result<Collation, ValueError> {
-    let is_known = is_known_order;
-    if let (Ok(collation), true) = (text.parse(), is_known(text)) {
+    if let (Ok(collation), true) = (text.parse(), is_known_order(text)) {
         return Ok(collation);
     }
     // As Odoo and C write it.
@@ -215,7 +214,7 @@ pub fn collation(text: &str) -> Result<Collation, ValueError> {
     let tag = region.map_or_else(|| language.clone(), |region| format!("{language}-{region}"));
     let meant = [tag, language]
         .into_iter()
-        .find(|tag| tag.parse::<Collation>().is_ok() && is_known(tag));
+        .find(|tag| tag.parse::<Collation>().is_ok() && is_known_order(tag));
     let meant: Vec<&str> = meant.iter().map(String::as_str).collect();
     Err(refused(
         text,

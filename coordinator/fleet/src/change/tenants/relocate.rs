@@ -89,18 +89,12 @@ impl Edit<'_> {
         let of_host = |copy: &&TenantCopy| copy.place.host == *host;
         // Its time may begin with the next report only: what begins it counts at once.
         let runs = tenant.desired == Lifecycle::Running && !tenant.halted;
-        let may_go = match tenant.copies.iter().find(of_host) {
-            Some(copy) => match copy.role {
-                CopyRole::Fenced { until: Some(_) } => Some(true),
-                CopyRole::Fenced { until: None } => Some(runs && self.is_fenced(&tenant, copy)),
-                _ => None,
-            },
-            None => None,
-        };
-        let Some(may_go) = may_go else {
+        let found = tenant.copies.iter().find(of_host);
+        let Some((copy, CopyRole::Fenced { until })) = found.map(|copy| (copy, &copy.role)) else {
             let problem = format!("has no copy on host {host} that is kept aside");
             return Err(wrong_state(name, problem));
         };
+        let may_go = until.is_some() || runs && self.is_fenced(&tenant, copy);
         if !may_go || !self.is_seen_well(&tenant) {
             let problem = format!(
                 "has its copy on host {host} to fall back on until it is well on host {}",

@@ -58,17 +58,7 @@ fn one_that_is_gone_is_restored_as_a_new_tenant_until_its_key_goes() {
     let done = vec![job(order.id, JobState::Done, Some(made))];
     report(&mut bench, &host, done, None);
     let was = bench.state.fleet.tenants[&alfa].clone();
-    for purge in [false, true] {
-        bench
-            .apply(Command::DeleteTenant {
-                name: alfa.clone(),
-                purge,
-                request_id: None,
-                cancel_running: true,
-            })
-            .unwrap();
-        bench.settle();
-    }
+    delete_and_purge(&mut bench, &alfa);
     assert!(!bench.state.fleet.tenants.contains_key(&alfa));
     assert_eq!(restart(&bench).fleet, bench.state.fleet);
     let restore = |bench: &mut Bench, as_name: &str| {
@@ -107,17 +97,7 @@ fn one_that_is_gone_is_restored_as_a_new_tenant_until_its_key_goes() {
 fn a_key_is_deleted_in_its_time_but_by_no_clock_alone() {
     let (mut bench, host, alfa) = backed_up(&["main"]);
     let uid = bench.state.fleet.tenants[&alfa].uid;
-    for purge in [false, true] {
-        bench
-            .apply(Command::DeleteTenant {
-                name: alfa.clone(),
-                purge,
-                request_id: None,
-                cancel_running: true,
-            })
-            .unwrap();
-        bench.settle();
-    }
+    delete_and_purge(&mut bench, &alfa);
     let has_key = |bench: &Bench| bench.state.fleet.backup_keys.contains_key(&uid);
     bench.apply(Command::Tick).unwrap();
     // The clock jumps by a year: nothing goes for an hour.
@@ -201,5 +181,19 @@ fn restore_as(bench: &mut Bench, host: &HostName, as_name: &str) -> RestoreTenan
         live: false,
         as_new: true,
         request_id: None,
+    }
+}
+
+fn delete_and_purge(bench: &mut Bench, tenant: &TenantName) {
+    for purge in [false, true] {
+        bench
+            .apply(Command::DeleteTenant {
+                name: tenant.clone(),
+                purge,
+                request_id: None,
+                cancel_running: true,
+            })
+            .unwrap();
+        bench.settle();
     }
 }
