@@ -19,6 +19,7 @@ pub mod placement;
 pub mod planted;
 pub mod probes;
 pub mod procedures;
+pub mod rebalance;
 pub mod settings;
 pub mod shards;
 pub mod state;

@@ -229,14 +229,7 @@ impl Ranking {
         now: UnixMs,
     ) -> Option<(Score, Room)> {
         let room = Room::of(view, host).filter(|room| room.is_open(view, now))?;
-        let nothing = Size {
-            memory_bytes: 0,
-            cpu_millis: 0,
-            disk_bytes: 0,
-            workers: 0,
-            bounds: Bounds::default(),
-        };
-        let load = room.load(view.settings, nothing).permille();
+        let load = room.load(view.settings, nothing()).permille();
         let score = Score {
             load_step: load / LOAD_STEP_PERMILLE,
             tenants: room.tenants,
@@ -289,6 +282,28 @@ impl Ranking {
             .collect();
         self.order == order && self.of == of
     }
+}
+
+/// Beside what is there, nothing is asked for.
+fn nothing() -> Size {
+    Size {
+        memory_bytes: 0,
+        cpu_millis: 0,
+        disk_bytes: 0,
+        workers: 0,
+        bounds: Bounds::default(),
+    }
+}
+
+/// A host's load as it is; `None`: there is no such host, or it has never reported.
+pub fn load(view: PlacementInputs<'_>, host: &HostName) -> Option<Load> {
+    let room = Room::of(view, host).filter(Room::is_known)?;
+    Some(room.load(view.settings, nothing()))
+}
+
+/// Whether a host is open for tenants: ranked, with a load that is known.
+pub fn is_open(view: PlacementInputs<'_>, host: &HostName) -> bool {
+    view.ranking.of.contains_key(host)
 }
 
 /// Chooses among the least loaded hosts. A request for one host is judged by that host alone. When none fits, the

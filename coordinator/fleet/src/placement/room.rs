@@ -115,6 +115,11 @@ impl Room {
         })
     }
 
+    /// Whether it has ever reported since the coordinator started.
+    pub(super) fn is_known(&self) -> bool {
+        self.reported_at.is_some()
+    }
+
     /// Whether the host could take any tenant at all at `now`.
     pub(super) fn is_open(&self, view: PlacementInputs<'_>, now: UnixMs) -> bool {
         let open = self.reported_at.is_some()
