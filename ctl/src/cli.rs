@@ -9,7 +9,8 @@ use crate::{
     app::App,
     exit::{Exit, Failure, Outcome},
     nouns::{
-        backup, cert, context, doctor, edge, events, host, op, operator, tenant, top, version,
+        backup, cert, context, doctor, edge, events, host, op, operator, rebalance, tenant, top,
+        version,
     },
     options::Global,
 };
@@ -46,6 +47,8 @@ pub enum Noun {
     /// Machines that run tenants
     #[command(subcommand)]
     Host(host::HostCommand),
+    /// Moves that would take load off the most loaded hosts, and what they would lead to
+    Rebalance(rebalance::Rebalance),
     /// Backups of tenants, and what each tenant would lose if its host died now
     #[command(subcommand)]
     Backup(backup::BackupCommand),
@@ -91,6 +94,7 @@ impl Noun {
         match self {
             Self::Tenant(command) => command.run(app).await,
             Self::Host(command) => command.run(app).await,
+            Self::Rebalance(command) => command.run(app).await,
             Self::Backup(command) => command.run(app).await,
             Self::Op(command) => command.run(app).await,
             Self::Events(command) => command.run(app).await,

@@ -19,7 +19,7 @@ use isyone_proto::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Api, caller, now, page_size, shown_certificate, tenants::unexpected};
+use super::{Api, caller, maintenance, now, page_size, shown_certificate, tenants::unexpected};
 use crate::{
     base::secrets,
     wire::{shown, status},
@@ -224,6 +224,14 @@ impl HostService for Api {
         )))
     }
 
+    async fn propose_rebalance(
+        &self,
+        request: Request<v1::ProposeRebalanceRequest>,
+    ) -> Result<Response<v1::RebalanceProposal>, Status> {
+        let done = self.rebalance_proposed(request.into_inner()).await;
+        done.map(Response::new)
+    }
+
     async fn fail_over_host(
         &self,
         request: Request<v1::FailOverHostRequest>,
@@ -279,6 +287,25 @@ impl HostService for Api {
             },
         )
         .await
+    }
+
+    async fn begin_maintenance(
+        &self,
+        request: Request<v1::BeginMaintenanceRequest>,
+    ) -> Result<Response<v1::Host>, Status> {
+        let actor = caller(&request)?.to_string();
+        let command = maintenance::begin(request.into_inner(), now())?;
+        self.host_command(actor, command).await
+    }
+
+    async fn end_maintenance(
+        &self,
+        request: Request<v1::EndMaintenanceRequest>,
+    ) -> Result<Response<v1::Host>, Status> {
+        let actor = caller(&request)?.to_string();
+        let host = parse("name", &request.get_ref().name)?;
+        self.host_command(actor, Command::EndMaintenance { host })
+            .await
     }
 
     async fn approve_host(

@@ -321,6 +321,11 @@ pub(crate) fn host(state: &State, settings: &Settings, host: &Host, now: UnixMs)
         plan_generation: host.plan_generation.get(),
         accepted_generation: seen.map_or(0, |s| s.accepted_generation.get()),
         certificate_expire_time: newest.map(|s| timestamp(s.saturating_mul(1000))),
+        maintenance: host.maintenance.as_ref().map(|work| v1::Maintenance {
+            until: Some(timestamp(work.until)),
+            reason: work.reason.clone(),
+            leaves_tenants: work.leaves_tenants,
+        }),
         findings: seen.map_or_else(Vec::new, |s| {
             s.condition.findings.iter().map(Into::into).collect()
         }),

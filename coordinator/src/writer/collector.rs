@@ -58,6 +58,11 @@ struct HostLabels {
     state: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WorkedOn {
+    host: String,
+}
+
 impl Collector for FleetCollector {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut families = Families(encoder);
@@ -181,6 +186,17 @@ fn hosts(families: &mut Families<'_>, state: &State, live: &Liveness, now: UnixM
         only_present,
         None,
         hosts.into_iter().map(|host| (host, 1)),
+    )?;
+    let all = state.fleet.hosts.values();
+    let worked_on = all.filter(|host| host.maintenance.is_some());
+    families.gauges(
+        "host_maintenance",
+        "1 for each host with announced work on it",
+        None,
+        worked_on.map(|host| {
+            let host = host.name.to_string();
+            (WorkedOn { host }, 1)
+        }),
     )
 }
 

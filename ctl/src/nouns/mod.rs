@@ -9,6 +9,7 @@ pub mod events;
 pub mod host;
 pub mod op;
 pub mod operator;
+pub mod rebalance;
 pub mod tenant;
 pub mod top;
 pub mod version;

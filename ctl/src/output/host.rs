@@ -2,7 +2,7 @@
 
 use isyone_proto::{
     generation::Generation,
-    pb::v1::{Finding, FindingLevel, Host, HostResources},
+    pb::v1::{Finding, FindingLevel, Host, HostResources, Maintenance},
 };
 
 use super::{
@@ -16,6 +16,9 @@ pub fn details(host: &Host, now_ms: i64) -> String {
         vec![("Name", host.name.as_str().into()), ("State", state(host))];
     if !host.message.is_empty() {
         pairs.push(("Message", host.message.as_str().into()));
+    }
+    if let Some(work) = &host.maintenance {
+        pairs.push(("Maintenance", maintenance(work).into()));
     }
     let plan = if host.plan_generation == host.accepted_generation {
         format!("generation {}", Generation::from(host.plan_generation))
@@ -53,6 +56,20 @@ pub fn details(host: &Host, now_ms: i64) -> String {
     Table::pairs(pairs) + &findings(host)
 }
 
+/// `until …: a new disk; its tenants stay`.
+fn maintenance(work: &Maintenance) -> String {
+    let reason = match work.reason.as_str() {
+        "" => String::new(),
+        why => format!(": {why}"),
+    };
+    let tenants = match work.leaves_tenants {
+        true => "; its tenants stay",
+        false => "",
+    };
+    let until = format::local(work.until.as_ref());
+    format!("until {until}{reason}{tenants}")
+}
+
 /// What its agent has found to be wrong with the machine.
 pub fn findings(host: &Host) -> String {
     let line = |finding: &Finding| {
@@ -72,10 +89,12 @@ pub fn findings(host: &Host) -> String {
     host.findings.iter().map(line).collect()
 }
 
-/// The host's state, with a note when it is cordoned.
+/// The host's state, with a note when it is worked on or cordoned.
 pub fn state(host: &Host) -> Cell {
     let word = format::host_state(host.state);
-    if host.cordoned {
+    if host.maintenance.is_some() {
+        Paint::Warn.on(&format!("{word}, maintenance"))
+    } else if host.cordoned {
         Paint::Warn.on(&format!("{word}, cordoned"))
     } else {
         Paint::word(&word)

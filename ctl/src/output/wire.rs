@@ -54,7 +54,8 @@ named!(
     Pruned,
     RepositoryKey,
     TenantFailOver,
-    Orphan
+    Orphan,
+    RebalanceProposal
 );
 
 /// A message that serialises as described above.

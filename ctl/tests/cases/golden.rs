@@ -55,11 +55,13 @@ const HELPED: &[(&str, &[&str])] = &[
             "token list",
             "token revoke",
             "list",
+            "maintenance",
             "failover",
             "orphans",
             "remove",
         ],
     ),
+    ("rebalance", &[]),
     ("op", &["list", "watch", "cancel"]),
     ("events", &[]),
     ("cert", &["add"]),
@@ -116,6 +118,28 @@ fn tenants() {
     );
 }
 
+/// The order matters: what the coordinator says next follows from how often it was asked.
+#[test]
+fn rebalance() {
+    golden(
+        "rebalance",
+        &[
+            "rebalance",
+            "rebalance --dry-run -o wide",
+            "rebalance -o json",
+            "rebalance -o name",
+            "rebalance --apply",
+            "rebalance --apply --most 2 --yes",
+            "rebalance --apply --yes --within 22:00-08:00:00",
+            "rebalance --apply --yes --deadline 10s",
+            "rebalance --apply --yes --max-pause 5s -o name",
+            "rebalance --apply --dry-run",
+            "rebalance --deadline 1h",
+            "rebalance --most 21",
+        ],
+    );
+}
+
 #[test]
 fn programs() {
     golden(
@@ -150,9 +174,14 @@ fn hosts_events() {
             "host list -o wide",
             "host list -o name",
             "host show h1",
+            "host show h2",
             "host show h3",
             "host cordon h1",
             "host uncordon h2",
+            "host maintenance h1 --until 2h --leave --reason disk",
+            "host maintenance h2 --end",
+            "host maintenance h1",
+            "host maintenance h1 --until soon",
             "host show h4",
             "host approve h4",
             "host token --ttl 15m --label zone=eu",

@@ -15,6 +15,10 @@ CASES = {
          "OdooDown tenant=beta host=h2", "EdgeConfigurationRejected"],
         {"HostLost h1", "OdooDown beta", "EdgeConfigurationRejected"},
     ),
+    "so does one that is in maintenance": (
+        ["HostMaintenance host=h1", "HostLost host=h1", "OdooDown tenant=alfa host=h1", "OdooDown tenant=beta host=h2", "EdgeConfigurationRejected"],
+        {"HostMaintenance h1", "OdooDown beta", "EdgeConfigurationRejected"},
+    ),
     "so does a suspect one": (["HostSuspect host=h1", "OdooDown tenant=alfa host=h1"], {"HostSuspect h1"}),
     "a host that is not scraped silences what is said of its tenants": (
         ["HostNotScraped host=h1 job=host", "HostNotScraped host=h2 job=containers", "OdooDown tenant=alfa host=h1 job=odoo",

@@ -9,6 +9,7 @@ mod fleet_in_process;
 mod images;
 mod joining;
 mod monitoring_files;
+mod rebalance;
 mod relay;
 mod simulation;
 mod tidy;

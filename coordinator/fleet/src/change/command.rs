@@ -85,7 +85,9 @@ pub enum Command {
         request_id: Option<String>,
     },
     /// Start a sleeping tenant again; any other tenant is left alone.
-    WakeTenant { name: TenantName },
+    WakeTenant {
+        name: TenantName,
+    },
     /// Give a tenant the size of another plan.
     ResizeTenant {
         name: TenantName,
@@ -130,7 +132,9 @@ pub enum Command {
         apart: Option<LabelKey>,
     },
     /// Remove that copy.
-    RemoveStandby { name: TenantName },
+    RemoveStandby {
+        name: TenantName,
+    },
     /// Have a tenant whose host is lost go on where its standby is.
     FailOver {
         name: TenantName,
@@ -139,7 +143,10 @@ pub enum Command {
         request_id: Option<String>,
     },
     /// Delete a copy that was kept aside, before its time.
-    DiscardCopy { name: TenantName, host: HostName },
+    DiscardCopy {
+        name: TenantName,
+        host: HostName,
+    },
     /// Bring a tenant back from a backup, as a new one or in its place.
     RestoreTenant(Box<RestoreTenant>),
     /// Put back what a tenant was before it was restored in its place.
@@ -158,14 +165,18 @@ pub enum Command {
         change: Box<AccessChange>,
     },
     /// Cancel an operation.
-    CancelOperation { id: Uuid },
+    CancelOperation {
+        id: Uuid,
+    },
     /// Store a new join token.
     CreateToken {
         token: Box<Token>,
         asked_with: AskedWith,
     },
     /// Take a join token back before it is used.
-    RevokeToken { id: String },
+    RevokeToken {
+        id: String,
+    },
     /// An agent joins with a token.
     Enroll(Box<Enroll>),
     /// A host's certificate was renewed.
@@ -184,11 +195,29 @@ pub enum Command {
         sha256: String,
     },
     /// Close a host to new tenants, or open it again.
-    CordonHost { host: HostName, cordoned: bool },
+    CordonHost {
+        host: HostName,
+        cordoned: bool,
+    },
+    /// Announce work on a host.
+    BeginMaintenance {
+        host: HostName,
+        until: UnixMs,
+        reason: String,
+        /// They are not moved away.
+        leaves_tenants: bool,
+    },
+    EndMaintenance {
+        host: HostName,
+    },
     /// Let a host in that joined by a token for any name.
-    ApproveHost { host: HostName },
+    ApproveHost {
+        host: HostName,
+    },
     /// Forget an empty host.
-    RemoveHost { host: HostName },
+    RemoveHost {
+        host: HostName,
+    },
     /// An operator's certificate was signed.
     CreateOperator {
         name: ShortName,
@@ -207,7 +236,9 @@ pub enum Command {
         keep: Box<CertificateInfo>,
     },
     /// Refuse all of an operator's certificates from now on.
-    RevokeOperator { name: ShortName },
+    RevokeOperator {
+        name: ShortName,
+    },
     /// An agent connected.
     Greet {
         host: HostName,
@@ -286,7 +317,9 @@ pub enum Command {
         found: String,
     },
     /// All edges of these scopes (as in [`crate::shards::Shards::scopes`]) run these snapshots, or newer ones.
-    EdgesRun { scopes: Vec<(usize, u64)> },
+    EdgesRun {
+        scopes: Vec<(usize, u64)>,
+    },
     /// Record an event that changes nothing: a secret was read, a shell was opened.
     Audit {
         kind: EventKind,
@@ -339,6 +372,8 @@ impl Command {
             Self::RenewHost { .. } => "renew-host",
             Self::PinCertificate { .. } => "pin-certificate",
             Self::CordonHost { .. } => "cordon-host",
+            Self::BeginMaintenance { .. } => "begin-maintenance",
+            Self::EndMaintenance { .. } => "end-maintenance",
             Self::ApproveHost { .. } => "approve-host",
             Self::RemoveHost { .. } => "remove-host",
             Self::CreateOperator { .. } => "create-operator",

@@ -48,13 +48,19 @@ impl Edit<'_> {
         cordoned: bool,
     ) -> Result<Outcome, ChangeError> {
         let host = self.host(name)?;
-        if host.cordoned == cordoned {
+        let mut changed = (*host).clone();
+        // Whoever says so while it is being worked on means it, whatever becomes of that.
+        if let Some(work) = &mut changed.maintenance {
+            work.opens = false;
+        }
+        let was = std::mem::replace(&mut changed.cordoned, cordoned);
+        if changed == *host {
             return Ok(Outcome::Host(host));
         }
-        let host = self.put_host(Host {
-            cordoned,
-            ..(*host).clone()
-        });
+        let host = self.put_host(changed);
+        if was == cordoned {
+            return Ok(Outcome::Host(host));
+        }
         self.event(
             if cordoned {
                 EventKind::HostCordoned

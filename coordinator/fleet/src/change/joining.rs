@@ -86,6 +86,7 @@ impl Edit<'_> {
                 advertise: enroll.advertise,
                 labels,
                 cordoned: false,
+                maintenance: None,
                 pending,
                 makes_backups: false,
                 proves_backups: false,

@@ -14,6 +14,7 @@ mod error;
 mod generations;
 mod hosts;
 mod joining;
+mod maintenance;
 mod operations;
 mod operators;
 mod outcome;
@@ -193,6 +194,13 @@ impl Edit<'_> {
                 sha256,
             } => self.pin_certificate(&identity, &serial, &sha256),
             Command::CordonHost { host, cordoned } => self.cordon_host(&host, cordoned),
+            Command::BeginMaintenance {
+                host,
+                until,
+                reason,
+                leaves_tenants,
+            } => self.begin_maintenance(&host, until, reason, leaves_tenants),
+            Command::EndMaintenance { host } => self.end_maintenance(&host),
             Command::ApproveHost { host } => self.approve_host(&host),
             Command::RemoveHost { host } => self.remove_host(&host),
             Command::CreateOperator {

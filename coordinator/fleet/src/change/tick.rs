@@ -32,6 +32,7 @@ impl Edit<'_> {
     pub(super) fn tick(&mut self) -> Result<Outcome, ChangeError> {
         self.judge_hosts();
         self.watch_the_clock();
+        self.end_maintenances();
         if self.stamp.now >= self.state.quarantine_hold_until {
             self.end_quarantines();
             self.let_fenced_copies_go();

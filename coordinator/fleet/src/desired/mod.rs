@@ -9,6 +9,7 @@ pub mod certificates;
 mod copies;
 pub mod domains;
 mod index;
+mod maintenance;
 mod standby;
 mod stragglers;
 
@@ -31,6 +32,7 @@ use uuid::Uuid;
 pub use self::{
     copies::{CopyRole, MAX_COPIES, TenantBefore, TenantCopy, TenantPlacement},
     index::HostIndex,
+    maintenance::Maintenance,
     standby::Standby,
     stragglers::Stragglers,
 };
@@ -207,6 +209,9 @@ pub struct Host {
     pub labels: BTreeMap<LabelKey, LabelValue>,
     /// Gets no new tenants.
     pub cordoned: bool,
+    /// Announced work on it, while there is some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance: Option<Maintenance>,
     /// It joined by a token that names no host, and no admin has approved it yet: it gets no tenant and no plan. Hosts
     /// in records of a version before are approved.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -87,6 +87,8 @@ kinds! {
     HostDegraded => "host.degraded",
     HostJoined => "host.joined",
     HostLost => "host.lost",
+    HostMaintenance => "host.maintenance",
+    HostMaintenanceEnded => "host.maintenance_ended",
     HostMended => "host.mended",
     HostPlanAhead => "host.plan_ahead",
     HostPlanRefused => "host.plan_refused",

@@ -172,7 +172,10 @@ impl<'a> Search<'a> {
     }
 
     fn even(&self, least: u32, freest: &HostName) -> String {
-        let most = self.loads.iter().map(|(host, load)| (load.permille(), host));
+        let most = self
+            .loads
+            .iter()
+            .map(|(host, load)| (load.permille(), host));
         let Some((most, fullest)) = most.max() else {
             return String::new();
         };
@@ -244,7 +247,10 @@ impl<'a> Search<'a> {
     fn weigh(&mut self, tenant: &Arc<Tenant>) -> Result<(Rank, Candidate), String> {
         let decision = self.decision(tenant);
         let from = &tenant.placement.host;
-        let target = decision.hosts.iter().find(|judged| self.may_go(tenant, judged));
+        let target = decision
+            .hosts
+            .iter()
+            .find(|judged| self.may_go(tenant, judged));
         let (Some(target), Some(slot)) = (target, target.and_then(|judged| judged.slot)) else {
             return Err(match decision.hosts.iter().any(Judgement::fits) {
                 true => "that fit on no other host".to_owned(),
@@ -361,7 +367,8 @@ impl<'a> Search<'a> {
             (before.permille(), load.permille())
         };
         let (from_permille, to_permille) = (now(&from, from_load), now(&to, to_load));
-        let step = |(before, after): (u32, u32)| format!("{} to {} %", percent(before), percent(after));
+        let step =
+            |(before, after): (u32, u32)| format!("{} to {} %", percent(before), percent(after));
         let reason = format!(
             "{from} from {}, {to} from {}. {because}",
             step(from_permille),
@@ -384,7 +391,9 @@ impl<'a> Search<'a> {
     fn forecasts(&self, before: &BTreeMap<HostName, Load>) -> Vec<Forecast> {
         let tenants = |state: &State, host: &HostName| {
             let index = state.fleet.by_host.get(host);
-            index.map_or(0, |index| u32::try_from(index.tenants.len()).unwrap_or(u32::MAX))
+            index.map_or(0, |index| {
+                u32::try_from(index.tenants.len()).unwrap_or(u32::MAX)
+            })
         };
         let mut hosts: Vec<Forecast> = (self.first.fleet.hosts.keys())
             .map(|host| Forecast {

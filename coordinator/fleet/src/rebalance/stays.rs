@@ -144,7 +144,7 @@ fn is_measured(state: &State, settings: &Settings, host: &HostName) -> bool {
         return false;
     };
     let reserved = (state.fleet.by_host.get(host)).map_or(0, |index| index.cpu_millis);
-    let weighed =
-        reserved.saturating_mul(1000) / u64::from(settings.placement.cpu_overcommit_permille.max(1));
+    let weighed = reserved.saturating_mul(1000)
+        / u64::from(settings.placement.cpu_overcommit_permille.max(1));
     u64::from(seen.cpu_average_permille) * u64::from(seen.resources.cpus) > weighed
 }

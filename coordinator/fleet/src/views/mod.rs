@@ -245,7 +245,7 @@ pub fn disk_in_words(disk: &Disk) -> String {
 }
 
 /// RFC 3339, to the second.
-pub(crate) fn utc(at: UnixMs) -> String {
+pub fn utc(at: UnixMs) -> String {
     let since = Duration::from_millis(u64::try_from(at).unwrap_or(0));
     humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string()
 }

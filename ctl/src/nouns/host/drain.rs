@@ -63,6 +63,21 @@ enum Fate {
 }
 
 impl Drain {
+    /// Of a host that somebody names otherwise than on this command's line.
+    pub(super) fn of(
+        name: String,
+        max_pause: Option<Duration>,
+        yes: bool,
+        waiting: Waiting,
+    ) -> Self {
+        Self {
+            name,
+            max_pause,
+            yes,
+            waiting,
+        }
+    }
+
     pub async fn run(self, app: &App) -> Outcome {
         let client = app.client()?;
         let name = clean(&self.name);

@@ -2,6 +2,7 @@
 
 mod drain;
 mod failover;
+mod maintenance;
 mod orphans;
 mod token;
 
@@ -46,6 +47,8 @@ pub enum HostCommand {
     Uncordon(Name),
     /// Move all tenants of a host elsewhere, and place no new ones on it
     Drain(drain::Drain),
+    /// Announce work on a host until a stated time, and move its tenants away or leave them
+    Maintenance(maintenance::Maintenance),
     /// Say what would be lost with a lost host, and let its tenants go on where their standbys are
     Failover(failover::Failover),
     /// Copies on a host of tenants that live elsewhere now
@@ -93,6 +96,7 @@ impl HostCommand {
             Self::Cordon(Name { name }) => cordon(app, name).await,
             Self::Uncordon(Name { name }) => uncordon(app, name).await,
             Self::Drain(command) => command.run(app).await,
+            Self::Maintenance(command) => command.run(app).await,
             Self::Failover(command) => command.run(app).await,
             Self::Orphans(command) => command.run(app).await,
             Self::Remove(command) => command.run(app).await,

@@ -93,6 +93,38 @@ impl HostService for Fake {
     async fn get_host(&self, request: Request<GetHostRequest>) -> Result<Response<Host>, Status> {
         host(&request.into_inner().name)
     }
+    async fn begin_maintenance(
+        &self,
+        request: Request<BeginMaintenanceRequest>,
+    ) -> Result<Response<Host>, Status> {
+        let asked = request.into_inner();
+        let mut shown = host(&asked.name)?;
+        shown.get_mut().cordoned = true;
+        shown.get_mut().maintenance = Some(Maintenance {
+            until: asked.until,
+            reason: asked.reason,
+            leaves_tenants: asked.leaves_tenants,
+        });
+        Ok(shown)
+    }
+    async fn end_maintenance(
+        &self,
+        request: Request<EndMaintenanceRequest>,
+    ) -> Result<Response<Host>, Status> {
+        host(&request.into_inner().name)
+    }
+    async fn propose_rebalance(
+        &self,
+        request: Request<ProposeRebalanceRequest>,
+    ) -> Result<Response<RebalanceProposal>, Status> {
+        let mut proposal = data::proposal();
+        // Who makes moves asks for one at a time.
+        if request.into_inner().max_moves == 1 {
+            let nth = self.asked_for_one.fetch_add(1, Ordering::SeqCst);
+            proposal.moves = data::next_move(nth);
+        }
+        Ok(Response::new(proposal))
+    }
     async fn fail_over_host(
         &self,
         request: Request<FailOverHostRequest>,

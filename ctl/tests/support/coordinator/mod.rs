@@ -59,6 +59,8 @@ pub(crate) struct Fake {
     pub(crate) reads: Arc<AtomicU32>,
     /// How many watches were opened on the operation that loses its connection.
     watches: Arc<AtomicU32>,
+    /// How often somebody asked which single move would help.
+    asked_for_one: Arc<AtomicU32>,
 }
 
 /// Starts the coordinator on its own thread for the life of the process.
@@ -71,6 +73,7 @@ pub(crate) fn start(ca: Arc<Ca>) -> (SocketAddr, Fake) {
         retired: Arc::default(),
         reads: Arc::default(),
         watches: Arc::default(),
+        asked_for_one: Arc::default(),
     };
     let (address_to, address) = std::sync::mpsc::channel();
     let served = fake.clone();

@@ -40,10 +40,16 @@ pub(crate) fn hosts() -> Vec<Host> {
         plan_generation: 17,
         accepted_generation: 17,
         certificate_expire_time: ago(-20 * 3600),
+        maintenance: None,
         findings: vec![],
     };
     let mut h2 = host("h2", 2);
     h2.cordoned = true;
+    h2.maintenance = Some(Maintenance {
+        until: ago(-2 * 3600),
+        reason: "a new disk".into(),
+        leaves_tenants: true,
+    });
     let mut h3 = host("h3", 0);
     h3.state = HostState::Lost.into();
     h3.message = "no report for 7 minutes".into();

@@ -3,6 +3,7 @@
 mod backups;
 mod edges;
 mod hosts;
+mod rebalance;
 mod tenants;
 
 use std::collections::HashMap;
@@ -13,6 +14,7 @@ use prost_types::Timestamp;
 pub(crate) use backups::{backup_files, backups, protections};
 pub(crate) use edges::{certificates, edges, rejected_routes};
 pub(crate) use hosts::{all_hosts, hosts, join_tokens, nowhere, placement};
+pub(crate) use rebalance::{next_move, proposal};
 pub(crate) use tenants::{
     all_domains, copies, credentials, domains, followed, strain, tenant, tenants,
 };

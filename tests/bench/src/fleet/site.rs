@@ -257,6 +257,7 @@ fn host(running: &Running, index: usize) -> Result<(Host, Identity)> {
         advertise,
         labels: [("rack".parse()?, (index % 100).to_string().parse()?)].into(),
         cordoned: false,
+        maintenance: None,
         pending: false,
         plan_generation: 1.into(),
         joined_at: now_ms(),

@@ -156,6 +156,7 @@ fn store(config: &Config, tenants: usize) -> Result<(MemoryStore, Vec<TenantName
             advertise: Ipv4Addr::from_bits(0x7F01_0000 + u32::try_from(n)?).into(),
             labels: BTreeMap::new(),
             cordoned: false,
+            maintenance: None,
             pending: false,
             plan_generation: 1.into(),
             joined_at: 0,

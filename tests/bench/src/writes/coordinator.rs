@@ -234,6 +234,7 @@ async fn join(config: &Config, hosts: usize) -> Result<Vec<(String, Arc<ClientCo
             advertise,
             labels: BTreeMap::new(),
             cordoned: false,
+            maintenance: None,
             pending: false,
             plan_generation: 1.into(),
             joined_at: now_s * 1000,

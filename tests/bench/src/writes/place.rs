@@ -117,6 +117,7 @@ fn fleet(hosts: usize, tenants: usize) -> Result<Bench> {
             advertise: Ipv4Addr::from_bits(0x0A00_0000 + u32::try_from(n)?).into(),
             labels: BTreeMap::new(),
             cordoned: false,
+            maintenance: None,
             pending: false,
             plan_generation: 1.into(),
             joined_at: 0,

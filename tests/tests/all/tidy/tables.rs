@@ -54,6 +54,10 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
                 "procedures",
                 "desired observed operation planted settings state views",
             ),
+            (
+                "rebalance",
+                "change desired liveness observed operation placement settings state views",
+            ),
             ("settings", "backups shards"),
             (
                 "state",

@@ -10,6 +10,7 @@ mod hopeless;
 mod joining;
 mod lifecycle;
 mod live;
+mod maintenance;
 mod mends;
 mod moves;
 mod operations;

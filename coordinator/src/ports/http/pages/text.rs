@@ -3,12 +3,14 @@
 //!
 //! Not here: which page it is (choose).
 
-use std::sync::LazyLock;
+use std::{borrow::Cow, sync::LazyLock};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use sha2::{Digest as _, Sha256};
 
 use super::choose::Page;
+use isyone_fleet::views;
+use isyone_proto::plan::UnixMs;
 
 /// Light or dark as the browser prefers; the dots do not move for users who prefer reduced motion.
 const STYLE: &str = "\
@@ -41,10 +43,20 @@ pub(super) fn policy() -> &'static str {
 }
 
 /// Title and text.
-type Words = (&'static str, &'static str);
+type Words = (&'static str, Cow<'static, str>);
 
 fn english(page: Page) -> Words {
-    match page {
+    let (title, text) = match page {
+        Page::Maintenance(until) => {
+            let until = minute(until);
+            return (
+                "We are working on the server of this system",
+                format!(
+                    "This was planned, and your data is safe. It should be back by {until}. This page opens your system by itself as soon as it is back."
+                )
+                .into(),
+            );
+        }
         Page::Unknown => (
             "There is nothing here",
             "Please check the address, or ask who gave it to you.",
@@ -89,11 +101,22 @@ fn english(page: Page) -> Words {
             "Your system does not answer right now",
             "It should be back in a moment. This page tries again by itself.",
         ),
-    }
+    };
+    (title, text.into())
 }
 
 fn portuguese(page: Page) -> Words {
-    match page {
+    let (title, text) = match page {
+        Page::Maintenance(until) => {
+            let until = minute(until);
+            return (
+                "Estamos trabalhando no servidor deste sistema",
+                format!(
+                    "Isto foi planejado e seus dados estão seguros. Ele deve voltar até {until}. Esta página abre o sistema sozinha assim que ele voltar."
+                )
+                .into(),
+            );
+        }
         Page::Unknown => (
             "Não há nada aqui",
             "Confira o endereço ou pergunte a quem o passou para você.",
@@ -138,7 +161,15 @@ fn portuguese(page: Page) -> Words {
             "O seu sistema não está respondendo agora",
             "Ele deve voltar em um instante. Esta página tenta de novo sozinha.",
         ),
-    }
+    };
+    (title, text.into())
+}
+
+/// `2026-11-30 22:30 UTC`. Where its reader is nobody knows.
+fn minute(at: UnixMs) -> String {
+    let text = views::utc(at);
+    let (day, time) = text.split_once('T').unwrap_or((text.as_str(), ""));
+    format!("{day} {} UTC", time.get(..5).unwrap_or(time))
 }
 
 fn words(page: Page, in_portuguese: bool) -> Words {
@@ -219,6 +250,15 @@ mod tests {
             }
             assert_ne!(english(page), portuguese(page));
         }
+    }
+
+    #[test]
+    fn announced_work_says_until_when() {
+        let html = html(Page::Maintenance(1_796_000_000_000), true, "isy.one");
+        assert!(
+            html.contains("Ele deve voltar até 2026-11-30 00:53 UTC."),
+            "{html}"
+        );
     }
 
     #[test]

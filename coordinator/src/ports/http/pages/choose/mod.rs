@@ -40,11 +40,13 @@ pub(super) enum Page {
     NoUploads,
     /// It seems to run; the edge will soon reach it again, or for the first time.
     Away,
+    /// Its host is being worked on, as was announced, until then.
+    Maintenance(UnixMs),
 }
 
 impl Page {
     #[cfg(test)]
-    pub(super) const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::Unknown,
         Self::Suspended,
         Self::Asleep,
@@ -56,6 +58,7 @@ impl Page {
         Self::DiskFull,
         Self::NoUploads,
         Self::Away,
+        Self::Maintenance(1_796_000_000_000),
     ];
 
     /// A stable identifier, for metrics and programs.
@@ -72,6 +75,7 @@ impl Page {
             Self::DiskFull => "disk_full",
             Self::NoUploads => "no_uploads",
             Self::Away => "away",
+            Self::Maintenance(_) => "maintenance",
         }
     }
 
@@ -87,6 +91,8 @@ impl Page {
             // Somebody has to act first.
             Self::HostLost | Self::Failing => Some(30),
             Self::DiskFull => Some(60),
+            // It may be over before its time.
+            Self::Maintenance(_) => Some(60),
             // Whether there is room by then, nobody knows; a page that was asked for by an upload cannot be loaded again.
             Self::NoUploads => None,
         }
@@ -109,8 +115,23 @@ pub(super) fn page<'a>(
 ) -> (Page, Option<&'a Tenant>) {
     let tenant = host.and_then(|host| tenant(state, settings, host));
     match tenant.filter(|tenant| admitted || tenant.access.is_open()) {
-        Some(tenant) => (of_tenant(state, settings, tenant, now), Some(tenant)),
+        Some(tenant) => {
+            let page = of_tenant(state, settings, tenant, now);
+            (worked_on(state, tenant, page, now), Some(tenant))
+        }
         None => (Page::Unknown, None),
+    }
+}
+
+/// What nobody has ordered and nobody is at follows from announced work on the host, while there is some.
+fn worked_on(state: &State, tenant: &Tenant, page: Page, now: UnixMs) -> Page {
+    let host = state.fleet.hosts.get(&tenant.placement.host);
+    let work = host.and_then(|host| host.maintenance.as_ref());
+    match (page, work.filter(|work| work.until > now)) {
+        (Page::HostLost | Page::Failing | Page::Away | Page::Restarting, Some(work)) => {
+            Page::Maintenance(work.until)
+        }
+        (page, _) => page,
     }
 }
 

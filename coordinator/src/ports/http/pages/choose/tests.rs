@@ -234,6 +234,32 @@ fn trouble() {
     assert_eq!(alfa(&bench), Page::HostLost);
 }
 
+#[test]
+fn announced_work_explains_who_does_not_answer_and_nothing_that_was_ordered() {
+    let (mut bench, host) = bench(Some(TenantProgress::Converged));
+    let until = bench.now + 3_600_000;
+    let order = Command::BeginMaintenance {
+        host,
+        until,
+        reason: "a new disk".into(),
+        leaves_tenants: true,
+    };
+    bench.apply(order).unwrap();
+    assert_eq!(alfa(&bench), Page::Maintenance(until));
+    bench.now += bench.settings.liveness.lost_ms;
+    assert_eq!(alfa(&bench), Page::Maintenance(until));
+    bench.now = until;
+    assert_eq!(alfa(&bench), Page::HostLost);
+    bench.now = until - 1;
+    let suspend = Command::SuspendTenant {
+        name: name("alfa"),
+        request_id: None,
+        cancel_running: true,
+    };
+    bench.apply(suspend).unwrap();
+    assert_eq!(alfa(&bench), Page::Suspended);
+}
+
 proptest! {
     #[test]
     fn any_host_has_a_page_and_only_names_have_tenants(host in "\\PC{0,30}", dots in "[a-z.-]{0,20}(isy\\.one)?") {
