@@ -368,7 +368,11 @@ fn containers(tenant: &Tenant, now_ms: i64) -> String {
         let health = match (running, container.healthy) {
             (true, true) => Paint::word("healthy"),
             (true, false) => Paint::Warn.on("not yet"),
-            (false, _) => format!("exit {}", container.exit_code).into(),
+            // One that is not there, or has not started yet, has no exit code.
+            (false, _) if matches!(container.state.as_str(), "exited" | "dead") => {
+                format!("exit {}", container.exit_code).into()
+            }
+            (false, _) => "-".into(),
         };
         let up = if running {
             format::age(now_ms, container.start_time.as_ref())
