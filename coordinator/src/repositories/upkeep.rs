@@ -99,7 +99,8 @@ pub async fn run(upkeep: Arc<Upkeep>) {
             () = upkeep.stop.cancelled() => return,
         }
         let (state, now) = (upkeep.handle.snapshot(), clock::now_ms());
-        failed.retain(|_, at| now - *at < AGAIN_MS);
+        // Nor for longer, if the clock has been put back since.
+        failed.retain(|_, at| (now - *at).abs() < AGAIN_MS);
         // A clock that is wrong must not forget anything before somebody can notice.
         if state.last_tick.is_none() || now < state.quarantine_hold_until {
             continue;

@@ -124,8 +124,25 @@ pub(crate) fn is_being_copied(state: &State, tenant: &Tenant) -> bool {
     operation.is_some_and(|o| !o.is_over() && moves(&o.procedure))
 }
 
+/// Whether nobody carries out a tenant's order any more.
+pub(crate) fn is_given_up(
+    state: &State,
+    settings: &Settings,
+    of: &TenantBackups,
+    order: &BackupOrder,
+    now: UnixMs,
+) -> bool {
+    let tenant = state.fleet.tenants.get(&of.name);
+    let tenant = tenant.filter(|tenant| tenant.uid == of.tenant);
+    tenant.is_none_or(|tenant| {
+        let ready = is_ready(state, settings, &tenant.placement.host, now);
+        is_dead(state, tenant, order, ready, now)
+    })
+}
+
 fn is_dead(state: &State, tenant: &Tenant, order: &BackupOrder, ready: bool, now: UnixMs) -> bool {
-    let age = now - order.since;
+    // No clock of before is believed, nor does a host speak before it is heard.
+    let age = now - order.since.max(state.started_at);
     let job = state.observed.job(&order.host, order.id);
     let unheard = ready && job.is_none() && age > UNHEARD_MS;
     let works = job.is_some_and(|job| job.state == JobState::Running);

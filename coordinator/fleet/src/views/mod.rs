@@ -27,8 +27,6 @@ use isyone_types::{
 };
 use uuid::Uuid;
 
-#[cfg(test)]
-pub(crate) use self::backups::is_being_copied;
 use self::condition::with_full_disk;
 pub use self::{
     backups::{
@@ -40,6 +38,11 @@ pub use self::{
     proofs::{
         ProofRota, Verdict, Verified, has_backup, no_proof, proof_rota, provers, verdict, verified,
     },
+};
+#[cfg(test)]
+pub(crate) use self::{
+    backups::{is_being_copied, is_given_up as is_order_given_up},
+    proofs::is_given_up as is_proof_given_up,
 };
 use crate::{
     desired::{Tenant, VisitorAccess},
