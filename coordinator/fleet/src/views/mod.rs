@@ -5,6 +5,7 @@
 
 mod backups;
 mod condition;
+mod orders;
 mod plan;
 mod proofs;
 
@@ -30,9 +31,6 @@ use uuid::Uuid;
 #[cfg(test)]
 pub(crate) use self::backups::is_being_copied;
 use self::condition::with_full_disk;
-pub(crate) use self::{
-    backups::is_given_up as is_order_given_up, proofs::is_given_up as is_proof_given_up,
-};
 pub use self::{
     backups::{
         Rota, gone, may_reach_repository, may_read_repository, no_backups, none_made, offers,
@@ -43,6 +41,9 @@ pub use self::{
     proofs::{
         ProofRota, Verdict, Verified, has_backup, no_proof, proof_rota, provers, verdict, verified,
     },
+};
+pub(crate) use self::{
+    orders::is_given_up as is_order_given_up, proofs::is_given_up as is_proof_given_up,
 };
 use crate::{
     desired::{Tenant, VisitorAccess},
