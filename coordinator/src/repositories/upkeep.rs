@@ -16,7 +16,10 @@ use std::{
 
 use isyone_backup::{self as backup, Job, Key, Repository, Snapshot, Stop};
 use isyone_fleet::{
-    backups::Policy, change::Command, desired::backups::TenantBackups, event::EventKind,
+    backups::{CLOCKS_DIFFER_MS, Policy},
+    change::Command,
+    desired::backups::TenantBackups,
+    event::EventKind,
     state::State,
 };
 use isyone_proto::{
@@ -99,7 +102,8 @@ pub async fn run(upkeep: Arc<Upkeep>) {
             () = upkeep.stop.cancelled() => return,
         }
         let (state, now) = (upkeep.handle.snapshot(), clock::now_ms());
-        failed.retain(|_, at| now - *at < AGAIN_MS);
+        // Nor for longer, if the clock has been put back since.
+        failed.retain(|_, at| (now - *at).abs() < AGAIN_MS);
         // A clock that is wrong must not forget anything before somebody can notice.
         if state.last_tick.is_none() || now < state.quarantine_hold_until {
             continue;
@@ -149,7 +153,9 @@ fn next(
         };
         for (destination, made) in &of.made {
             let at = made.pruned_at.unwrap_or(0);
-            let is_due = made.repository.base_at.is_some() && now - at > EVERY_MS;
+            // Nor does a clock that was ahead keep it from its turn.
+            let has_had_its_turn = (-CLOCKS_DIFFER_MS..=EVERY_MS).contains(&(now - at));
+            let is_due = made.repository.base_at.is_some() && !has_had_its_turn;
             let is_older = oldest.as_ref().is_none_or(|(before, _)| at < *before);
             if is_due && is_older && !is_failing(&(of.tenant, destination.clone())) {
                 let turn = Turn {

@@ -276,6 +276,7 @@ impl Simulation {
         };
         let before = self.state.clone();
         let mut effects = Effects::default();
+        change::heed_the_clock(&mut self.state, &self.settings, &stamp, &mut effects);
         let result = change::apply(
             &mut self.state,
             &self.settings,

@@ -8,6 +8,7 @@ pub mod access;
 pub mod backups;
 pub mod certificates;
 mod certified;
+mod clock;
 mod command;
 mod domains;
 mod error;
@@ -43,6 +44,7 @@ use self::operators::following;
 pub use self::{
     backups::RestoreTenant,
     certified::{Enroll, RenewOperator},
+    clock::{CLOCK_JUMP_MS, heed_the_clock},
     command::{AccessChange, AddDomains, AskedWith, Command, CreateTenant, Stamp, User, Whither},
     domains::domain_refused,
     error::{ChangeError, WrongAddress},

@@ -5,6 +5,7 @@
 
 mod backups;
 mod condition;
+mod orders;
 mod plan;
 mod proofs;
 
@@ -40,6 +41,9 @@ pub use self::{
     proofs::{
         ProofRota, Verdict, Verified, has_backup, no_proof, proof_rota, provers, verdict, verified,
     },
+};
+pub(crate) use self::{
+    orders::is_given_up as is_order_given_up, proofs::is_given_up as is_proof_given_up,
 };
 use crate::{
     desired::{Tenant, VisitorAccess},

@@ -17,6 +17,7 @@ use crate::{
     change::{ChangeError, Outcome},
     desired::{CopyRole, MAX_COPIES, Standby, Stragglers, Tenant, TenantCopy},
     event::EventKind,
+    liveness,
     observed::CopyObserved,
     operation::{Live, Procedure},
     placement::{self, Request},
@@ -234,7 +235,8 @@ impl Edit<'_> {
         let runs = tenant.desired == Lifecycle::Running && !tenant.halted;
         let armed = standby.armed || runs && self.is_seen_well(tenant);
         let source = procedures::peer_address(self.state, &tenant.placement.host);
-        let is_due = self.stamp.now >= place.at.saturating_add(ANEW_MS);
+        let is_due = self.stamp.now >= place.at.saturating_add(ANEW_MS)
+            || liveness::is_to_come(place.at, self.stamp.now);
         let mut next = standby.clone();
         next.armed = armed;
         let mut why = String::new();

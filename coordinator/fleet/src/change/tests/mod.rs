@@ -4,6 +4,7 @@
 //! own.
 
 mod backups;
+mod clock;
 mod conditions;
 mod gone;
 mod hopeless;

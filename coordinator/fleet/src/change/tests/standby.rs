@@ -157,7 +157,7 @@ fn one_that_has_left_a_host_that_is_lost_goes_on_without_its_last_word() {
         request_id: None,
     };
     assert!(refused(&mut bench, fail_over(true)).contains("is not lost"));
-    bench.now += 73_000;
+    bench.pass(73_000);
     bench.report(&h2, resources(8, 32, 100), vec![]);
     assert!(refused(&mut bench, fail_over(false)).contains("nothing would be lost"));
     assert_eq!(start(&mut bench, fail_over(true)), id);
@@ -175,7 +175,7 @@ fn what_is_kept_aside_goes_on_order_once_its_tenant_is_well() {
         host: host.clone(),
     };
     assert!(refused(&mut bench, discard(&h2)).contains("no copy on host h2"));
-    bench.now += 73_000;
+    bench.pass(73_000);
     h2_reports(&mut bench, &h2, &alfa);
     let fail_over = Command::FailOver {
         name: alfa.clone(),
@@ -385,7 +385,7 @@ fn a_lost_hosts_tenant_goes_on_from_its_standby_on_somebodys_word() {
     h2_reports(&mut bench, &h2, &alfa);
     let early = refused(&mut bench, fail_over(true));
     assert!(early.contains("is not lost"), "{early}");
-    bench.now += 73_000;
+    bench.pass(73_000);
     h2_reports(&mut bench, &h2, &alfa);
     bench.apply(Command::Tick).unwrap();
     let said = refused(&mut bench, fail_over(false));
@@ -419,7 +419,7 @@ fn a_lost_hosts_tenant_goes_on_from_its_standby_on_somebodys_word() {
 fn what_is_no_database_yet_takes_over_from_nobody() {
     let (mut bench, _, h2, alfa) = standing();
     bench.settle();
-    bench.now += 73_000;
+    bench.pass(73_000);
     let there = bench.converged_on(&alfa, &h2);
     bench.report(&h2, resources(8, 32, 100), vec![there]);
     bench.apply(Command::Tick).unwrap();
@@ -430,7 +430,7 @@ fn what_is_no_database_yet_takes_over_from_nobody() {
     };
     let said = refused(&mut bench, order());
     assert!(said.contains("is not complete yet"), "{said}");
-    bench.now += 73_000;
+    bench.pass(73_000);
     assert!(refused(&mut bench, order()).contains("silent, too"));
     bench.apply(remove()).unwrap();
     assert!(refused(&mut bench, order()).contains("has no standby"));

@@ -1,6 +1,7 @@
 //! Backups as stored: keys, orders, what hosts say of them, and their end.
 
 mod any_order;
+mod clock;
 mod end;
 mod proofs;
 mod restore;
