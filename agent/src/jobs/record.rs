@@ -90,6 +90,7 @@ impl Record {
             fault: self.fault,
             pause_ms: None,
             behind: None,
+            filled: false,
             proof: self.proof.clone(),
         }
     }
