@@ -21,7 +21,7 @@ use isyone_proto::{
     plan::{TenantPlan, UnixMs},
     report::{Behind, JobReport, Strain, TenantProgress, Traffic},
 };
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 use uuid::Uuid;
 
 pub use self::strain::Work;
@@ -153,6 +153,8 @@ struct Inner {
     full: String,
     mended: BTreeMap<&'static str, (UnixMs, String)>,
     jobs: BTreeMap<Uuid, JobReport>,
+    /// When it was seen how far the copies of jobs are behind.
+    seen_behind: BTreeMap<Uuid, Instant>,
 }
 
 /// All statuses of the host.
@@ -417,8 +419,9 @@ impl StatusBoard {
     pub fn set_job(&self, mut job: JobReport) {
         let mut inner = self.lock();
         // What was last seen of a source that is not reached any more is what is known of the loss.
-        let before = inner.jobs.get(&job.id).and_then(|old| old.behind);
-        job.behind = job.behind.or(before);
+        if let Some(before) = inner.jobs.get(&job.id) {
+            (job.behind, job.filled) = (job.behind.or(before.behind), before.filled);
+        }
         let news = inner
             .jobs
             .get(&job.id)
@@ -456,21 +459,46 @@ impl StatusBoard {
         }
     }
 
-    /// How far the copy of a job is behind; told with the next report.
+    /// How far the copy of a job is behind, as is seen now; told with the next report, and as old as it is by then.
     pub fn set_job_behind(&self, id: Uuid, behind: Option<Behind>) {
-        if let Some(job) = self.lock().jobs.get_mut(&id) {
+        let mut inner = self.lock();
+        if let Some(job) = inner.jobs.get_mut(&id) {
             job.behind = behind;
+            inner.seen_behind.insert(id, Instant::now());
+        }
+    }
+
+    /// Whether the copy of a job is a whole one. Wakes the link where that is news.
+    pub fn set_job_filled(&self, id: Uuid, filled: bool) {
+        let mut news = false;
+        if let Some(job) = self.lock().jobs.get_mut(&id) {
+            news = std::mem::replace(&mut job.filled, filled) != filled;
+        }
+        if news {
+            self.changed.notify_one();
         }
     }
 
     /// A job that no plan names any more.
     pub fn remove_job(&self, id: Uuid) {
-        self.lock().jobs.remove(&id);
+        let mut inner = self.lock();
+        inner.jobs.remove(&id);
+        inner.seen_behind.remove(&id);
     }
 
     /// All jobs, by id.
     pub fn jobs(&self) -> Vec<JobReport> {
-        self.lock().jobs.values().cloned().collect()
+        let (inner, now) = (self.lock(), Instant::now());
+        let aged = |job: &JobReport| {
+            let seen = inner.seen_behind.get(&job.id);
+            let age = seen.map_or(0, |seen| now.saturating_duration_since(*seen).as_millis());
+            let age = u64::try_from(age).unwrap_or(u64::MAX);
+            JobReport {
+                behind: job.behind.map(|behind| behind.later(age)),
+                ..job.clone()
+            }
+        };
+        inner.jobs.values().map(aged).collect()
     }
 }
 

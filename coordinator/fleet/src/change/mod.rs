@@ -48,7 +48,7 @@ pub use self::{
     error::{ChangeError, WrongAddress},
     outcome::Outcome,
     spec_change::{SpecChange, SpecField},
-    tenants::{SetMail, SetOdoo},
+    tenants::{FILLED_AT_ONCE, SetMail, SetOdoo},
 };
 use crate::{
     desired::{Host, Tenant},

@@ -31,7 +31,7 @@ const MOST_IN_VAIN: u8 = 8;
 const MAX_PER_TICK: usize = 200;
 /// Standbys that are filled at a time from or to a host: as many as there are moves, since each reads and writes all of a tenant. After an
 /// outage the others wait for their turn.
-pub(super) const FILLED_AT_ONCE: usize = MOVES_AT_ONCE;
+pub const FILLED_AT_ONCE: usize = MOVES_AT_ONCE;
 
 /// How many standbys are being filled, by host: counted when the first asks.
 #[derive(Default)]
@@ -185,7 +185,7 @@ impl Edit<'_> {
 }
 
 /// How long after it was begun one that has failed is begun anew.
-pub(super) fn pause_ms(in_vain: u8) -> i64 {
+fn pause_ms(in_vain: u8) -> i64 {
     let pause = ANEW_MS.0 << in_vain.min(MOST_IN_VAIN);
     pause.min(ANEW_MS.1)
 }

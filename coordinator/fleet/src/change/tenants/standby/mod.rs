@@ -14,6 +14,7 @@ use isyone_types::{
 };
 use uuid::Uuid;
 
+pub use self::look::FILLED_AT_ONCE;
 use self::room::Side;
 use super::{Edit, wrong_state};
 use crate::{
