@@ -251,9 +251,10 @@ impl TenantState {
         matches!(self.database, Database::Following { .. })
     }
 
-    /// Whether it is such a copy, and a whole one: its base backup has come, and all files of a pass.
+    /// Whether it is such a copy, and a whole one: its base backup has come, and all files of a pass. One that was let go is none, though
+    /// its data lies there until it is brought anew.
     pub fn is_filled(&self) -> bool {
-        self.follows() && self.copied_by.is_some()
+        self.follows() && self.copied_by.is_some() && self.fenced_at.is_none()
     }
 
     /// Whether the tenant's own database exists.

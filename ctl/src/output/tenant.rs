@@ -7,7 +7,7 @@ use isyone_proto::pb::v1::{
 
 use super::{
     format, mail,
-    table::{Cell, Paint, Table},
+    table::{Cell, Paint, Table, clean},
 };
 
 /// From which share of its workers' time on the next visitor is likely to wait, per mille.

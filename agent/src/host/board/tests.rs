@@ -61,7 +61,7 @@ fn who_is_not_known_or_is_being_filled_is_not_entered() {
 /// How far a copy is behind grows while nobody can look, also when its job says that it is tried again.
 #[tokio::test(start_paused = true)]
 async fn how_far_a_copy_is_behind_is_as_old_as_it_is() {
-    use isyone_proto::report::JobState;
+    use isyone_proto::report::{Behind, JobState};
 
     let (board, id) = (StatusBoard::default(), Uuid::from_u128(1));
     let job = |state| JobReport {
