@@ -303,6 +303,7 @@ impl Bench {
         let hello = Hello {
             peer_port: Some(7483),
             follows: true,
+            stands: true,
             sets_mail: true,
             sorts: true,
             ..Hello::default()

@@ -385,6 +385,7 @@ impl Simulation {
                     peer_port: Some(7483),
                     makes_backups: true,
                     follows: true,
+                    stands: true,
                     proves_backups: true,
                     sets_mail: true,
                     sorts: true,

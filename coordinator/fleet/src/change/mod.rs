@@ -50,7 +50,7 @@ pub use self::{
     error::{ChangeError, WrongAddress},
     outcome::Outcome,
     spec_change::{SpecChange, SpecField},
-    tenants::{SetMail, SetOdoo},
+    tenants::{FILLED_AT_ONCE, SetMail, SetOdoo},
 };
 use crate::{
     desired::{Host, Tenant},
@@ -172,6 +172,7 @@ impl Edit<'_> {
             } => self.fail_over(&name, is_down, request_id),
             Command::AddStandby { name, on, apart } => self.add_standby(&name, on, apart.as_ref()),
             Command::RemoveStandby { name } => self.remove_standby(&name),
+            Command::MoveStandby { name, from } => self.move_standby(&name, &from),
             Command::DiscardCopy { name, host } => self.discard_copy(&name, &host),
             Command::ReturnTenant { name, request_id } => self.return_tenant(&name, request_id),
             Command::RestoreTenant(restore) => self.restore_tenant(*restore),

@@ -166,7 +166,7 @@ impl Edit<'_> {
 
     /// A command has only one fresh id, but a tick needs one per operation. They are derived from it, so that the tick
     /// stays pure.
-    pub(super) fn stamp_of(&self, tenant: &Tenant) -> Stamp {
+    pub(in crate::change) fn stamp_of(&self, tenant: &Tenant) -> Stamp {
         let id = Uuid::from_u128(self.stamp.id.as_u128() ^ u128::from(tenant.uid.as_u64_pair().1));
         Stamp {
             id,

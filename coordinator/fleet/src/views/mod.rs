@@ -23,7 +23,7 @@ use isyone_types::{
     network::MAX_HOST_ADDRESSES,
     operation::OperationState,
     plan::{Lifecycle, UnixMs},
-    report::{Stuck, TenantProgress},
+    report::{Behind, Stuck, TenantProgress},
     spec::Domain,
 };
 use uuid::Uuid;
@@ -302,6 +302,13 @@ pub fn copy<'a>(state: &'a State, tenant: &Tenant, host: &HostName) -> CopyObser
         }
         _ => CopyObserved::Unknown,
     }
+}
+
+/// How far a copy that is kept up by that job on a host is behind, by what the host said last, and as old as that is by now.
+pub fn behind(state: &State, host: &HostName, job: Uuid, now: UnixMs) -> Option<Behind> {
+    let told = state.observed.hosts.get(host)?.reported_at?;
+    let behind = state.observed.job(host, job)?.behind?;
+    Some(behind.later(u64::try_from(now - told).unwrap_or(0)))
 }
 
 /// When a user was last active in a tenant, as far as is known. `seen`: what is [`observed`] of it.

@@ -20,6 +20,7 @@ mod reports;
 mod requests;
 mod returns;
 mod standby;
+mod standbys;
 mod turns;
 mod unfit;
 mod upgrades;

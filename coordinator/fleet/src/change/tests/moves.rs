@@ -89,6 +89,7 @@ pub(super) fn job_with(
             },
             pause_ms,
             behind: None,
+            filled: false,
         }],
         condition: Default::default(),
     };

@@ -153,6 +153,7 @@ fn job(id: Uuid, state: JobState, made: Option<BackupMade>) -> JobReport {
         backup: made.map(Box::new),
         pause_ms: None,
         behind: None,
+        filled: false,
         proof: None,
     }
 }
