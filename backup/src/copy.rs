@@ -52,6 +52,20 @@ impl Known {
         })
     }
 
+    /// Bytes that a store has and that are not known.
+    ///
+    /// # Errors
+    /// The destination fails.
+    pub fn missing(&self, of: &dyn Store) -> Result<u64, Error> {
+        let mut bytes = 0;
+        for kind in ORDER {
+            let listed = files(of, kind)?.into_iter();
+            let missing = listed.filter(|(file, size)| !self.has(*file, *size));
+            bytes += missing.map(|(_, size)| size).sum::<u64>();
+        }
+        Ok(bytes)
+    }
+
     fn has(&self, file: File, bytes: u64) -> bool {
         self.files.binary_search(&mark(file, bytes)).is_ok()
     }

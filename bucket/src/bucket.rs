@@ -13,6 +13,7 @@ use opendal::{
     services::S3,
 };
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     access::{Access, Patience},
@@ -30,6 +31,7 @@ pub struct Bucket {
     operator: Operator,
     runtime: Handle,
     place: Arc<str>,
+    stop: CancellationToken,
 }
 
 impl fmt::Debug for Bucket {
@@ -49,11 +51,16 @@ pub struct Object {
 }
 
 impl Bucket {
-    /// Prepares it; asks nobody.
+    /// Prepares it; asks nobody. Whatever it does ends when it is stopped.
     ///
     /// # Errors
     /// The endpoint is no address.
-    pub fn new(access: &Access, patience: Patience, runtime: Handle) -> Result<Self, BucketError> {
+    pub fn new(
+        access: &Access,
+        patience: Patience,
+        runtime: Handle,
+        stop: CancellationToken,
+    ) -> Result<Self, BucketError> {
         opendal::install_default();
         let root = format!("/{}", access.prefix.trim_matches('/'));
         let s3 = S3::default()
@@ -80,6 +87,7 @@ impl Bucket {
             // Each attempt has its own time.
             operator: operator.layer(timeout).layer(retry),
             runtime,
+            stop,
             place: access.place().into(),
         })
     }
@@ -90,16 +98,28 @@ impl Bucket {
         &self.place
     }
 
+    /// Does something there, unless it is stopped.
+    fn run<T>(
+        &self,
+        key: &str,
+        work: impl Future<Output = opendal::Result<T>>,
+    ) -> Result<T, BucketError> {
+        self.runtime.block_on(async {
+            tokio::select! {
+                done = work => done.map_err(|e| BucketError::of(key, &e)),
+                () = self.stop.cancelled() => Err(BucketError::Stopped),
+            }
+        })
+    }
+
     /// Whether it is there and we may look into it.
     ///
     /// # Errors
     /// As [`BucketError`] says.
     pub fn check(&self) -> Result<(), BucketError> {
-        self.runtime.block_on(async {
-            let listed = self.operator.lister_with("").limit(1).await;
-            let mut lister = listed.map_err(|e| BucketError::of("", &e))?;
-            let first = lister.try_next().await;
-            first.map(drop).map_err(|e| BucketError::of("", &e))
+        self.run("", async {
+            let mut lister = self.operator.lister_with("").limit(1).await?;
+            lister.try_next().await.map(drop)
         })
     }
 
@@ -108,10 +128,8 @@ impl Bucket {
     /// # Errors
     /// As [`BucketError`] says; then what was there is.
     pub fn put(&self, key: &str, content: impl Into<opendal::Buffer>) -> Result<(), BucketError> {
-        let put = self
-            .runtime
-            .block_on(self.operator.write(key, content.into()));
-        put.map(drop).map_err(|e| BucketError::of(key, &e))
+        self.run(key, self.operator.write(key, content.into()))
+            .map(drop)
     }
 
     /// A whole file of at most so many bytes.
@@ -136,10 +154,8 @@ impl Bucket {
             return Ok(Bytes::new());
         }
         let range = offset..offset + length;
-        let read = self
-            .runtime
-            .block_on(async { self.operator.read_with(key).range(range).await });
-        let content = read.map_err(|e| BucketError::of(key, &e))?.to_bytes();
+        let read = async { self.operator.read_with(key).range(range).await };
+        let content = self.run(key, read)?.to_bytes();
         match content.len() as u64 == length {
             true => Ok(content),
             false => Err(BucketError::Failed(format!("{key} is shorter than it was"))),
@@ -166,8 +182,7 @@ impl Bucket {
     /// # Errors
     /// As [`BucketError`] says.
     pub fn size(&self, key: &str) -> Result<u64, BucketError> {
-        let data = self.runtime.block_on(self.operator.stat(key));
-        let data = data.map_err(|e| BucketError::of(key, &e))?;
+        let data = self.run(key, self.operator.stat(key))?;
         Ok(data.content_length())
     }
 
@@ -176,12 +191,10 @@ impl Bucket {
     /// # Errors
     /// As [`BucketError`] says. That there is none is no error.
     pub fn list(&self, folder: &str) -> Result<Vec<Object>, BucketError> {
-        self.runtime.block_on(async {
-            let failed = |e: &opendal::Error| BucketError::of(folder, e);
-            let listed = self.operator.lister_with(folder).recursive(true).await;
-            let mut lister = listed.map_err(|e| failed(&e))?;
+        let found = self.run(folder, async {
+            let mut lister = self.operator.lister_with(folder).recursive(true).await?;
             let mut found = Vec::new();
-            while let Some(entry) = lister.try_next().await.map_err(|e| failed(&e))? {
+            while let Some(entry) = lister.try_next().await? {
                 let data = entry.metadata();
                 if data.is_file() {
                     let put_at = data.last_modified().map(SystemTime::from);
@@ -192,11 +205,15 @@ impl Bucket {
                     });
                 }
                 if found.len() > FILES {
-                    return Err(BucketError::TooMany { most: FILES });
+                    break;
                 }
             }
             Ok(found)
-        })
+        })?;
+        match found.len() > FILES {
+            true => Err(BucketError::TooMany { most: FILES }),
+            false => Ok(found),
+        }
     }
 
     /// Removes a file. That there is none is no error.
@@ -204,8 +221,7 @@ impl Bucket {
     /// # Errors
     /// As [`BucketError`] says.
     pub fn remove(&self, key: &str) -> Result<(), BucketError> {
-        let removed = self.runtime.block_on(self.operator.delete(key));
-        match removed.map_err(|e| BucketError::of(key, &e)) {
+        match self.run(key, self.operator.delete(key)) {
             Err(BucketError::Absent(_)) => Ok(()),
             other => other,
         }

@@ -41,6 +41,9 @@ pub enum BucketError {
     TooMany { most: usize },
     #[error("the server answers: {0}")]
     Failed(String),
+    /// Nobody waits for it any more.
+    #[error("stopped")]
+    Stopped,
 }
 
 impl BucketError {
@@ -76,6 +79,7 @@ impl BucketError {
                 folder: file.kind.folder(),
                 most,
             },
+            Self::Stopped => StoreError::Stopped,
             Self::Full(_) => StoreError::Full(io::Error::other(self)),
             Self::Unreachable(_) => StoreError::Unreachable(io::Error::other(self)),
             Self::WrongKey(_) | Self::Denied(_) => StoreError::Denied(io::Error::other(self)),

@@ -22,6 +22,12 @@ impl InBucket {
         Self { bucket, folder }
     }
 
+    /// What the keys of its files begin with.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.folder
+    }
+
     fn key(&self, file: File) -> String {
         format!("{}{}", self.folder, file.path())
     }

@@ -22,7 +22,7 @@ use s3s::{
 use s3s_fs::FileSystem;
 use tokio::{net::TcpListener, runtime::Handle, task::JoinHandle};
 
-use crate::{Access, Patience};
+use crate::access::{Access, Patience};
 
 /// The only key that it knows.
 pub const ACCESS_KEY: &str = "isyone-test";

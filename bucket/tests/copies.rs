@@ -13,6 +13,8 @@ use isyone_bucket::{
     testing::{self, Server, Trouble},
 };
 
+use tokio_util::sync::CancellationToken;
+
 const TENANT: &str = "0192e4a0-0000-7000-8000-000000000001";
 
 fn key() -> Key {
@@ -76,7 +78,13 @@ impl World {
     }
 
     fn bucket_of(&self, access: &Access) -> Bucket {
-        Bucket::new(access, testing::impatient(), self.runtime.handle().clone()).unwrap()
+        Bucket::new(
+            access,
+            testing::impatient(),
+            self.runtime.handle().clone(),
+            CancellationToken::new(),
+        )
+        .unwrap()
     }
 
     fn there(&self) -> InBucket {

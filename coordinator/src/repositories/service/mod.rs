@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
+    buckets::Buckets,
     places::Places,
     shares::{Shares, Turn},
 };
@@ -51,6 +52,7 @@ const LEAST_PER_SECOND: u64 = 32 << 10;
 pub struct Shared {
     pub handle: Handle,
     pub places: Arc<Places>,
+    pub buckets: Arc<Buckets>,
     pub shares: Shares,
     pub stop: CancellationToken,
 }
@@ -94,6 +96,17 @@ impl Call {
             false => views::may_read_repository(&state, settings, host, of.tenant, &of.destination),
         };
         if may { Ok(()) } else { Err(refused()) }
+    }
+
+    /// Refuses to begin anew what a bucket has.
+    fn is_not_coming_back(&self) -> Result<(), Status> {
+        let (shared, state) = (&self.shared, self.shared.handle.snapshot());
+        match shared.buckets.bring_back(&state, &shared.places, &self.of) {
+            None => Ok(()),
+            Some(bucket) => Err(Status::unavailable(format!(
+                "the repository was lost and is brought back from the bucket `{bucket}`"
+            ))),
+        }
     }
 
     /// Works on the repository, on a thread that may block.
@@ -193,6 +206,7 @@ impl BackupStore for Repositories {
         let host = host(&request)?;
         let of = repository(request.into_inner().of)?;
         let call = self.begin(host, of, true).await?;
+        call.is_not_coming_back()?;
         call.with(|local| local.create()).await?;
         Ok(Response::new(CreateRepositoryResponse {}))
     }
