@@ -270,10 +270,13 @@ mod tests {
     #[test]
     fn what_is_broken_comes_first_and_says_what_to_do() {
         type Break = fn(&mut Facts);
-        let broken: [(&str, Break); 11] = [
+        let broken: [(&str, Break); 12] = [
             ("database", |f| f.database = false),
             ("sealing key", |f| f.seal_key = Some(false)),
             ("keys", |f| f.private[0].1 = false),
+            ("buckets", |f| {
+                f.buckets[0].1 = Err("others may read it".into())
+            }),
             ("CA", |f| f.ca = Ok((NOW - DAY_S, NOW + DAY_S))),
             ("own certificate", |f| {
                 f.server = Ok((NOW + 10, NOW + DAY_S))

@@ -150,7 +150,10 @@ fn buckets(config: &Config) -> Vec<(String, Result<(), String>)> {
     let all = config.backup.buckets.iter();
     all.map(|(name, bucket)| {
         let access = bucket.access(name, &config.data_dir);
-        (name.to_string(), access.map(drop).map_err(|e| e.to_string()))
+        (
+            name.to_string(),
+            access.map(drop).map_err(|e| e.to_string()),
+        )
     })
     .collect()
 }

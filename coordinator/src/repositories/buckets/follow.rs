@@ -90,7 +90,17 @@ pub async fn run(follower: Arc<Follower>) {
             () = follower.stop.cancelled() => return,
         }
         let now = clock::now_ms();
-        let turns = follower.turns(&mut memories, now);
+        // A network file system may hang.
+        let looking = follower.clone();
+        let looked = tokio::task::spawn_blocking(move || {
+            let turns = looking.turns(&mut memories, now);
+            (turns, memories)
+        });
+        let Ok((turns, back)) = looked.await else {
+            tracing::error!(bucket = %follower.copies.name, "looking for what is new did not end well");
+            return follower.stop.cancelled().await;
+        };
+        memories = back;
         let is_due = looked_at.is_none_or(|at| !(0..LOOK_MS).contains(&(now - at)));
         if is_due || !turns.is_empty() {
             looked_at = Some(now);
@@ -165,7 +175,8 @@ impl Follower {
             }
         }
         self.copies.standing.with(|seen| {
-            let there = |tenant: &Uuid| state.fleet.backups.contains_key(tenant);
+            let of = |tenant: &Uuid| state.fleet.backups.get(tenant);
+            let there = |tenant: &Uuid| of(tenant).is_some_and(|of| of.shredded_at.is_none());
             seen.waiting.retain(|tenant, _| there(tenant));
             seen.only_there.retain(|tenant, _| there(tenant));
             for turn in &mut turns {
@@ -195,10 +206,11 @@ impl Follower {
         let made = backups.made.get(&of.destination)?;
         let place = self.upkeep.places.get(&of.destination)?;
         let is_lost = is_lost(state, &self.upkeep.places, &of);
-        let snapshots = place.repository(tenant).join("snapshots");
-        let seen = fs::metadata(snapshots)
-            .and_then(|data| data.modified())
-            .ok();
+        let repository = place.repository(tenant);
+        let changed = fs::metadata(repository.join("snapshots")).and_then(|data| data.modified());
+        // Without `config` it is only being made.
+        let is_made = repository.join("config").exists();
+        let seen = changed.ok().filter(|_| is_made);
         let memory = memories.entry(tenant).or_default();
         let has_failed = { memory.failed_at }.is_some_and(|at| (0..AGAIN_MS).contains(&(now - at)));
         let pruned = pruned(self, state, backups, made.pruned_at, memory);

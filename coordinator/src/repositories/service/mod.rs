@@ -99,9 +99,14 @@ impl Call {
     }
 
     /// Refuses to begin anew what a bucket has.
-    fn is_not_coming_back(&self) -> Result<(), Status> {
-        let (shared, state) = (&self.shared, self.shared.handle.snapshot());
-        match shared.buckets.bring_back(&state, &shared.places, &self.of) {
+    async fn is_not_coming_back(&self) -> Result<(), Status> {
+        let (shared, of) = (self.shared.clone(), self.of.clone());
+        let look = move || {
+            let state = shared.handle.snapshot();
+            let bucket = shared.buckets.bring_back(&state, &shared.places, &of);
+            bucket.cloned()
+        };
+        match self.turn.at_the_disk(look).await? {
             None => Ok(()),
             Some(bucket) => Err(Status::unavailable(format!(
                 "the repository was lost and is brought back from the bucket `{bucket}`"
@@ -206,7 +211,7 @@ impl BackupStore for Repositories {
         let host = host(&request)?;
         let of = repository(request.into_inner().of)?;
         let call = self.begin(host, of, true).await?;
-        call.is_not_coming_back()?;
+        call.is_not_coming_back().await?;
         call.with(|local| local.create()).await?;
         Ok(Response::new(CreateRepositoryResponse {}))
     }

@@ -1,7 +1,9 @@
 //! A bucket has a copy of the backups: the coordinator's disk is lost with all that was on it, and coordinator and tenant come back from
 //! the bucket alone. The server is in this process; its trouble is tested beside the code (isyone-bucket).
 
-use std::{os::unix::fs::PermissionsExt as _, path::Path, process::Command, thread, time::Duration};
+use std::{
+    os::unix::fs::PermissionsExt as _, path::Path, process::Command, thread, time::Duration,
+};
 
 use isyone_bucket::testing::{ACCESS_KEY, BUCKET, SECRET_KEY, Server};
 use isyone_tests::e2e::{
@@ -61,7 +63,10 @@ fn checked_by_restic(cell: &Cell, server: &Server, uid: &str) {
     restic
         .args(["--no-cache", "--no-lock", "check", "--read-data", "--repo"])
         .arg(server.files().join(uid))
-        .env("RESTIC_PASSWORD", key["password"].as_str().expect("a password"));
+        .env(
+            "RESTIC_PASSWORD",
+            key["password"].as_str().expect("a password"),
+        );
     let said = run(&mut restic).ok();
     assert!(said.contains("no errors were found"), "{said}");
 }
@@ -133,7 +138,9 @@ fn a_copy_in_a_bucket_outlives_the_coordinators_disk() {
     wait_for("the repository", 2 * MINUTE, || {
         repository.join("config").exists().then_some(())
     });
-    let words = ["tenant", "restore", "alfa", "--to", "latest", "--as", "beta", "--live"];
+    let words = [
+        "tenant", "restore", "alfa", "--to", "latest", "--as", "beta", "--live",
+    ];
     cell.isyctl(&words).ok();
     answers(&cell, "beta");
     assert_eq!(marks(&cell, "beta"), "1 2");
@@ -141,7 +148,9 @@ fn a_copy_in_a_bucket_outlives_the_coordinators_disk() {
     assert!(!logs.contains(SECRET_KEY), "a log shows the secret key");
     // Backups go on, and the bucket follows.
     let were = cell.json(&["backup", "list", "alfa"]);
-    let were = were.as_array().map_or(0, |all| all.iter().filter(|b| b["work"] == "base").count());
+    let were = were
+        .as_array()
+        .map_or(0, |all| all.iter().filter(|b| b["work"] == "base").count());
     cell.isyctl(&["backup", "create", "alfa"]).ok();
     another_base(&cell, "alfa", were);
     copied(&cell, &server, &uid);
