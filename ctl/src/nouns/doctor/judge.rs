@@ -5,15 +5,15 @@
 use isyone_proto::{
     finding::{Finding, Level},
     pb::v1::{
-        BackupBucket, BucketState, Certificate, CertificateState, Domain, DomainState, Edge,
-        EdgeState, FindingLevel, Host, HostState, Info, ListEdgesResponse, Tenant,
+        BackupBucket, Certificate, CertificateState, Domain, DomainState, Edge, EdgeState,
+        FindingLevel, Host, HostState, Info, ListEdgesResponse, Tenant,
     },
 };
 
+use super::buckets;
+
 /// A host's certificate lives for a day and is renewed at half of it.
 const CERTIFICATE_LEFT_MS: i64 = 3 * 3_600_000;
-/// A bucket that is only a little behind is at work.
-const BUCKET_BEHIND_MS: i64 = 30 * 60_000;
 /// Of a kind of trouble, so many are named.
 const NAMED: usize = 5;
 
@@ -64,7 +64,7 @@ pub(super) fn all(seen: &Seen, names: &Looked, own: &str, now_ms: i64) -> Vec<Fi
     certificates(&mut all, &seen.certificates);
     domains(&mut all, &seen.domains);
     tenants(&mut all, seen);
-    buckets(&mut all, &seen.buckets);
+    buckets::judge(&mut all, &seen.buckets);
     all
 }
 
@@ -363,40 +363,6 @@ fn tenants(all: &mut Vec<Finding>, seen: &Seen) {
     }
 }
 
-fn buckets(all: &mut Vec<Finding>, buckets: &[BackupBucket]) {
-    for bucket in buckets {
-        let (name, behind) = (&bucket.name, bucket.behind_ms > BUCKET_BEHIND_MS);
-        let minutes = bucket.behind_ms / 60_000;
-        let found = match bucket.state() {
-            BucketState::Down => format!("the bucket {name} does not answer: {}", bucket.failure),
-            _ if behind => format!(
-                "the bucket {name} is {minutes} minutes behind: {}",
-                bucket.failure
-            ),
-            _ if bucket.only_there > 0 => {
-                format!(
-                    "{} snapshots are in the bucket {name} and were lost here",
-                    bucket.only_there
-                )
-            }
-            _ => {
-                all.push(Finding::good(
-                    "buckets",
-                    format!("{name} has what it should have"),
-                ));
-                continue;
-            }
-        };
-        all.push(Finding::new(
-            Level::Warning,
-            "buckets",
-            found,
-            "what is not there is lost with the coordinator's disk",
-            "`isyctl backup status`; docs/runbooks/BackupBucketBehind.md",
-        ));
-    }
-}
-
 fn some(names: &[String]) -> String {
     let more = names.len().saturating_sub(NAMED);
     let shown = names.iter().take(NAMED).cloned().collect::<Vec<_>>();
@@ -455,24 +421,6 @@ mod tests {
     #[test]
     fn what_is_wrong_comes_first_with_a_remedy() {
         type Break = fn(&mut Seen);
-        let bucket = |state: BucketState, behind_ms| BackupBucket {
-            name: "far".into(),
-            state: state.into(),
-            behind_ms,
-            ..BackupBucket::default()
-        };
-        let fine = bucket(BucketState::Up, 60_000);
-        let mut found = Vec::new();
-        buckets(
-            &mut found,
-            &[
-                fine,
-                bucket(BucketState::Down, 0),
-                bucket(BucketState::Up, 3_600_000),
-            ],
-        );
-        let levels: Vec<_> = found.iter().map(|f| f.level).collect();
-        assert_eq!(levels, [Level::Good, Level::Warning, Level::Warning]);
         let broken: [(&str, Break); 9] = [
             ("versions", |s| s.info.version = "2".into()),
             ("hosts", |s| s.hosts.clear()),

@@ -4,6 +4,7 @@
 //! Asks at once and gives up soon: it is to be quick when things are bad. Not here: judging (judge), looks at one tenant
 //! (`tenant verify`), a host without the coordinator (`isy-agent doctor`).
 
+mod buckets;
 mod judge;
 
 use std::{net::ToSocketAddrs as _, time::Duration};
@@ -103,7 +104,7 @@ async fn ask(client: &Client) -> Result<Seen, Failure> {
         names(client),
         tenants(TenantPhase::Failing),
         tenants(TenantPhase::Unknown),
-        buckets(client)
+        buckets_seen(client)
     )?;
     Ok(Seen {
         info,
@@ -118,7 +119,7 @@ async fn ask(client: &Client) -> Result<Seen, Failure> {
 }
 
 /// They come with any page of what tenants would lose.
-async fn buckets(client: &Client) -> Result<Vec<BackupBucket>, Failure> {
+async fn buckets_seen(client: &Client) -> Result<Vec<BackupBucket>, Failure> {
     let request = ListProtectionsRequest {
         page_size: 1,
         ..ListProtectionsRequest::default()
