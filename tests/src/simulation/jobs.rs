@@ -304,7 +304,7 @@ impl Simulation {
         let Some(copy) = copies.and_then(|copies| copies.get_mut(&job.order.tenant)) else {
             return retry;
         };
-        let running = SimJob {
+        let mut running = SimJob {
             state: JobState::Running,
             pieces: (job.pieces + 1).min(PIECES),
             pause_ms: None,
@@ -333,10 +333,7 @@ impl Simulation {
             Database::Following { complete: false } => {
                 copy.data = held;
                 state.copied_by = Some(job.order.id);
-                let running = SimJob {
-                    filled: true,
-                    ..running
-                };
+                running.filled = true;
                 if !last || !is_stopped {
                     return SimJob {
                         pause_ms: Some(pause_ms),
