@@ -264,7 +264,7 @@ async fn a_key_that_others_may_read_is_refused_at_the_start() {
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o644)).unwrap();
     let parts = Parts::open(&config, None).await.unwrap();
     let started = server::start(config, parts, SystemSource);
-    let error = started.await.err().expect("it has started");
+    let error = started.await.expect_err("it has started");
     let text = isyone_proto::tls::error_chain(&error);
     assert!(
         text.contains("backup.buckets.far.secret_key_file"),
@@ -315,7 +315,25 @@ async fn a_coordinator_is_rebuilt_from_a_bucket() {
         fs::rename(old.path().join("data").join(name), data.join(name)).unwrap();
     }
     fs::copy(old.path().join("admin.toml"), new.path().join("admin.toml")).unwrap();
-    let given = new.path().join("given");
+    restored(&server, new.path(), &data);
+    let laid = Config::load(&data.join("coordinator.toml")).unwrap();
+    let fixture = start_in_with(new.clone(), |config| {
+        config.backup = laid.backup.clone();
+    })
+    .await;
+    assert!(fixture.running.handle.snapshot().fleet.last_event >= newest);
+    let folder = data.join("backups").join(&uid);
+    within("the repository did not come back", async || {
+        folder.join("config").exists().then_some(())
+    })
+    .await;
+    assert!(is_good(&folder, &key));
+    a_flipped_byte_is_named(&server, &data, &uid);
+}
+
+/// Types what the documentation says: the state of the bucket is laid into this directory.
+fn restored(server: &testing::Server, new: &Path, data: &Path) {
+    let given = new.join("given");
     key_files(&given, testing::SECRET_KEY);
     let path = |name: &str| given.join(name).display().to_string();
     let url = format!("{}/{}/isyone", server.endpoint(), testing::BUCKET);
@@ -338,18 +356,11 @@ async fn a_coordinator_is_rebuilt_from_a_bucket() {
     let (well, said) = program(&words);
     assert!(well && !said.contains(testing::SECRET_KEY), "{said}");
     assert!(said.contains("1 hosts, 1 tenants"), "{said}");
-    let laid = Config::load(&data.join("coordinator.toml")).unwrap();
-    let fixture = start_in_with(new.clone(), |config| {
-        config.backup = laid.backup.clone();
-    })
-    .await;
-    assert!(fixture.running.handle.snapshot().fleet.last_event >= newest);
-    let folder = data.join("backups").join(&uid);
-    within("the repository did not come back", async || {
-        folder.join("config").exists().then_some(())
-    })
-    .await;
-    assert!(is_good(&folder, &key));
+}
+
+/// `isy-coordinator bucket verify` reads all of it, and says which file is damaged.
+fn a_flipped_byte_is_named(server: &testing::Server, data: &Path, uid: &str) {
+    let data_dir = data.display().to_string();
     let toml = data.join("coordinator.toml").display().to_string();
     let words = [
         "bucket",
@@ -362,7 +373,7 @@ async fn a_coordinator_is_rebuilt_from_a_bucket() {
     ];
     let (well, said) = program(&words);
     assert!(well && said.contains(" 0 damaged"), "{said}");
-    let packs = server.files().join(&uid).join("data");
+    let packs = server.files().join(uid).join("data");
     let folder = fs::read_dir(packs).unwrap().next().unwrap().unwrap().path();
     let pack = fs::read_dir(folder)
         .unwrap()

@@ -192,7 +192,6 @@ pub fn read(path: &Path, place: &str) -> Result<Zeroizing<String>, ConfigError> 
 mod tests {
     use std::{fs, os::unix::fs::PermissionsExt as _};
 
-    use super::*;
     use crate::base::config::Config;
 
     const ONE: &str = "[backup.buckets.far]\nendpoint = \"https://s3.example.com\"\nbucket = \"isyone-backups\"\n\
