@@ -42,9 +42,10 @@ use crate::{
 };
 
 /// Calls for files at work at the same time, all hosts together; each holds a thread and some buffers.
-const CALLS: usize = 128;
-/// Of these, of one host: two jobs that list and read, and the passes of its standbys, each of which takes a moment in a minute.
-const CALLS_PER_HOST: usize = 64;
+const CALLS: usize = 64;
+/// Of these, of one host: two jobs that list and read, and the passes of its standbys, each of which takes a moment in a minute and comes
+/// again when it is refused. So few, because data that nobody takes fills 8 MiB for each.
+const CALLS_PER_HOST: usize = 16;
 /// Connections to databases, of all hosts and of one, as that may have all standbys of this host's tenants: each follows, and is asked how
 /// far it is; at its beginning there are two more. They hold buffers and no thread.
 const TUNNELS: usize = 4 * MAX_STANDBYS_PER_HOST + 16;
