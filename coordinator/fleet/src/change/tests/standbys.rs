@@ -179,7 +179,7 @@ fn a_host_has_so_many_standbys_on_either_side_and_no_more() {
 fn what_is_no_whole_copy_takes_over_from_nobody_and_it_is_said_what_is_done_instead() {
     let (mut bench, _, h2, alfa) = standing();
     bench.settle();
-    bench.now += 73_000;
+    bench.pass(73_000);
     // Its database runs, and its files have not all come.
     h2_reports(&mut bench, &h2, &alfa);
     let job = standby(&bench).unwrap().job;
@@ -201,7 +201,7 @@ fn what_is_no_whole_copy_takes_over_from_nobody_and_it_is_said_what_is_done_inst
 fn what_would_be_lost_is_more_the_longer_nobody_has_looked() {
     let (mut bench, _, h2, alfa) = standing();
     bench.settle();
-    bench.now += 73_000;
+    bench.pass(73_000);
     h2_reports(&mut bench, &h2, &alfa);
     let word = Command::FailOver {
         name: alfa.clone(),
@@ -223,7 +223,7 @@ fn what_may_be_the_only_good_copy_is_kept() {
     bench.settle();
     let first = standby(&bench).unwrap();
     bench.host("h3", resources(8, 64, 100));
-    bench.now += 11 * 60_000;
+    bench.pass(11 * 60_000);
     job_with(&mut bench, &h2, first.job, JobState::Failed, None);
     bench.apply(Command::Tick).unwrap();
     assert_eq!(standby(&bench), Some(first.clone()), "h1 is lost");
@@ -248,12 +248,12 @@ fn what_may_be_the_only_good_copy_is_kept() {
     let (mut bench, _, h2, alfa) = standing();
     bench.settle();
     let first = standby(&bench).unwrap();
-    bench.now += 11 * 60_000;
+    bench.pass(11 * 60_000);
     bench.settle();
     job_with(&mut bench, &h2, first.job, JobState::Failed, None);
     bench.apply(Command::Tick).unwrap();
     assert!(standby(&bench).unwrap().anew);
-    bench.now += 73_000;
+    bench.pass(73_000);
     let gone = bench.converged_on(&alfa, &h2);
     bench.report(&h2, resources(8, 32, 100), vec![gone]);
     bench.apply(Command::Tick).unwrap();
@@ -292,7 +292,7 @@ fn each_time_in_vain_is_longer_after_the_one_before() {
     for (in_vain, minutes) in [(1, 10), (2, 20), (3, 40)] {
         let job = standby(&bench).unwrap().job;
         for (later, fails) in [(minutes * 60_000 - 30_000, false), (31_000, true)] {
-            bench.now += later;
+            bench.pass(later);
             bench.settle();
             job_with(&mut bench, &h2, job, JobState::Failed, None);
             bench.apply(Command::Tick).unwrap();
@@ -306,7 +306,7 @@ fn each_time_in_vain_is_longer_after_the_one_before() {
         assert!(standby(&bench).unwrap().is_kept_up());
     }
     // One that was whole is made anew as soon as it was the first time.
-    bench.now += 80 * 60_000;
+    bench.pass(80 * 60_000);
     bench.settle();
     let job = standby(&bench).unwrap().job;
     tell(&mut bench, &h2, vec![told(job, JobState::Failed, true)]);
@@ -341,7 +341,7 @@ fn no_job_is_that_of_another_tenants_standby_or_an_operations() {
     bench.settle();
     let moves = start(&mut bench, over_to(&names[0], &h2));
     bench.settle();
-    bench.now += 73_000;
+    bench.pass(73_000);
     let mut there = bench.converged_on(&names[0], &h2);
     there.containers[0].which =
         isyone_types::report::Which::Its(isyone_types::plan::Role::Postgres);
@@ -357,7 +357,7 @@ fn no_job_is_that_of_another_tenants_standby_or_an_operations() {
 fn a_copy_on_a_host_that_is_back_keeps_its_time_until_nothing_of_it_runs() {
     let (mut bench, h1, h2, alfa) = standing();
     bench.settle();
-    bench.now += 73_000;
+    bench.pass(73_000);
     h2_reports(&mut bench, &h2, &alfa);
     start(&mut bench, fail_over(&alfa));
     let well = |bench: &mut Bench| {
