@@ -18,7 +18,10 @@ use isyone_backup::{
 };
 use isyone_bucket::testing::{self, Server, Trouble};
 use isyone_coordinator::{
-    base::config::{Bytes, Config},
+    base::{
+        clock,
+        config::{Bytes, Config},
+    },
     server::{self, Parts},
     writer::SystemSource,
 };
@@ -154,14 +157,16 @@ impl World {
         };
         let local = Local::new(self.folder());
         let (name, _) = local.list(Kind::Snapshot).unwrap()[0];
+        // What was made before it was ordered is no answer.
+        let now = clock::now_ms() / 1000;
         let status = JobStatus {
             id: order.id.to_string(),
             state: JobState::Done.into(),
             backup: Some(BackupMade {
                 snapshot: name.to_string(),
                 work: BackupWork::Base.into(),
-                time: Some(at(1_793_498_401)),
-                end_time: Some(at(1_793_498_402)),
+                time: Some(at(now)),
+                end_time: Some(at(now)),
                 ..BackupMade::default()
             }),
             ..JobStatus::default()
