@@ -18,6 +18,9 @@ pub enum Error {
     NoRepository { place: String },
     #[error("there is a repository at {place} already")]
     RepositoryExists { place: String },
+    /// What lies at a copy is not of the repository that is copied.
+    #[error("there is another repository at {place}; it is left as it is")]
+    OtherRepository { place: String },
     /// Something intact was found that this key does not open.
     #[error("the repository at {place} was made with another key")]
     WrongKey { place: String },

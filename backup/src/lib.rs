@@ -11,6 +11,7 @@
 //! destinations (they are a [`Store`] each).
 
 mod bridge;
+mod copy;
 mod error;
 mod index;
 mod job;
@@ -28,6 +29,7 @@ mod tree;
 mod verify;
 mod write;
 
+pub use copy::{Copied, Known, Tidied, copy, only_in_copy};
 pub use error::{Error, Fault};
 pub use job::{Job, Pace, Progress, Stop};
 pub use key::Key;

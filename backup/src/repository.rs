@@ -74,6 +74,14 @@ impl Repository {
         }
     }
 
+    pub(crate) const fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    pub(crate) const fn key(&self) -> &Key {
+        &self.key
+    }
+
     #[must_use]
     pub fn place(&self) -> String {
         self.store.place()

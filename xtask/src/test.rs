@@ -227,11 +227,15 @@ fn clippy() -> Outcome {
 /// fetched by git: where it cannot be had, the step says so and does not fail.
 fn deny() -> Outcome {
     if paths::which("cargo-deny").is_none() && output(&mut cargo(&["deny", "--version"])).is_err() {
-        say!("cargo-deny is missing: `cargo install --locked cargo-deny` (some minutes, once)");
+        say!(
+            "cargo-deny is missing: `cargo install --locked --debug cargo-deny` (some minutes, once)"
+        );
+        // Optimised it is no quicker here, and takes several times as long to build.
         run(&mut cargo(&[
             "install",
             "--locked",
             "--quiet",
+            "--debug",
             "cargo-deny",
         ]))?;
     }

@@ -165,6 +165,7 @@ impl Jobs {
         if let Some(known) = self.records.get(&id) {
             // What it had done, until it has found that itself.
             (record.bytes_done, record.bytes_total) = (known.bytes_done, known.bytes_total);
+            record.filled = known.filled;
         }
         let stop = CancellationToken::new();
         let running = Running {
@@ -205,6 +206,7 @@ impl Task {
         let own = Throttle::new(self.record.order.rate_bytes_per_s);
         let progress = Progress::new(self.host.clone(), id, [self.rate.clone(), Arc::new(own)]);
         progress.restore(self.record.bytes_done, self.record.bytes_total);
+        progress.filled(self.record.filled);
         let most = self.work.most_attempts(&self.record.order);
         loop {
             progress.hold(self.turn().await);
@@ -218,6 +220,7 @@ impl Task {
             self.record.backup = ended.backup.map(Box::new);
             self.record.proof = ended.proof.map(Box::new);
             self.record.fault = ended.fault;
+            self.record.filled = progress.is_filled();
             let outcome = outcome.unwrap_or_else(|_panic| {
                 Err(JobError::Again("the agent's own error; see its log".into()))
             });

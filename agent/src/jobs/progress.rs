@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use isyone_proto::{
@@ -33,6 +33,7 @@ pub struct Progress {
     limits: [Arc<Throttle>; 2],
     done: AtomicU64,
     total: AtomicU64,
+    filled: AtomicBool,
     note: Mutex<String>,
     /// Its turn among the host's jobs, while it has one.
     turn: Mutex<Option<OwnedSemaphorePermit>>,
@@ -48,6 +49,7 @@ impl Progress {
             limits,
             done: AtomicU64::new(0),
             total: AtomicU64::new(0),
+            filled: AtomicBool::new(false),
             note: Mutex::default(),
             turn: Mutex::default(),
             ended: Mutex::default(),
@@ -99,9 +101,19 @@ impl Progress {
         self.host.board.set_job_pause(self.id, pause_ms);
     }
 
-    /// How far its copy is behind.
-    pub fn behind(&self, behind: Behind) {
-        self.host.board.set_job_behind(self.id, Some(behind));
+    /// How far its copy is behind, as was just seen; `None`: there is none yet.
+    pub fn behind(&self, behind: Option<Behind>) {
+        self.host.board.set_job_behind(self.id, behind);
+    }
+
+    /// Whether its copy is a whole one.
+    pub fn filled(&self, filled: bool) {
+        self.filled.store(filled, Ordering::Relaxed);
+        self.host.board.set_job_filled(self.id, filled);
+    }
+
+    pub(super) fn is_filled(&self) -> bool {
+        self.filled.load(Ordering::Relaxed)
     }
 
     pub(super) fn hold(&self, turn: Option<OwnedSemaphorePermit>) {

@@ -53,6 +53,9 @@ pub(super) struct Record {
     /// What it has found of a backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) proof: Option<Box<Proof>>,
+    /// The copy that it keeps up was whole when the last attempt ended.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) filled: bool,
 }
 
 impl Record {
@@ -67,6 +70,7 @@ impl Record {
             backup: None,
             fault: None,
             proof: None,
+            filled: false,
         }
     }
 
@@ -90,6 +94,7 @@ impl Record {
             fault: self.fault,
             pause_ms: None,
             behind: None,
+            filled: self.filled,
             proof: self.proof.clone(),
         }
     }

@@ -282,6 +282,7 @@ mod tests {
             message: String::new(),
             pause_ms: None,
             behind: None,
+            filled: false,
         };
         board.set_job(job);
         board.set_job_bytes(uuid::Uuid::from_u128(7), 5, 9);

@@ -167,6 +167,7 @@ impl Link {
             plan_digest: ledger.digest().to_owned(),
             peer_port: self.peer_port.map_or(0, u32::from),
             follows: self.follows,
+            stands: self.follows,
             trusted_sha256: self.identity.trusted(),
             hosts_sha256: digest(&self.hosts.known()),
             makes_backups: true,

@@ -10,6 +10,7 @@
 mod admit;
 pub mod cluster;
 mod database;
+mod followers;
 mod io;
 mod port;
 mod reach;

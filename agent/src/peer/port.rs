@@ -15,6 +15,7 @@ use isyone_proto::{
     ids::HostName,
     pb::agent::v1::peer_service_server::PeerServiceServer,
     places::Places,
+    plan::MAX_STANDBYS_PER_HOST,
     tls::{Identity, certificate_info},
 };
 use tokio::{
@@ -51,10 +52,11 @@ const RELAYED: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 /// Limit for a handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections altogether: with all windows full of data that nobody takes each holds 8 MiB, and more hosts than these
-/// never copy from one at the same time.
-const CONNECTIONS: usize = 128;
-/// Connections of one host: it needs one, and one more while the certificate changes; more are refused.
-const CONNECTIONS_PER_HOST: usize = 4;
+/// never copy from one at the same time. Beside them, each standby has one for good.
+const CONNECTIONS: usize = 128 + MAX_STANDBYS_PER_HOST;
+/// Connections of one host: it needs one, and one more while the certificate changes; and one for each standby, all of which may be on one
+/// host. More are refused.
+const CONNECTIONS_PER_HOST: usize = 4 + MAX_STANDBYS_PER_HOST;
 /// Calls on one connection: a few copies at once and a few connections of one standby.
 const CALLS_PER_CONNECTION: u32 = 16;
 /// What the other side may send ahead on one call: some pieces for a database. All calls of a connection together may

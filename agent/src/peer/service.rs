@@ -4,7 +4,7 @@
 //! Not here: the checks (admit), the disk (source), the database (tunnel).
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -14,11 +14,11 @@ use isyone_proto::{
         ListRequest, ListResponse, PeerTenant, PeerVolume, ReadRequest, ReadResponse, TunnelDown,
         TunnelUp, peer_service_server::PeerService, read_request, read_response, tunnel_up,
     },
-    plan::Role,
+    plan::{MAX_STANDBYS_PER_HOST, Role},
 };
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep, timeout},
+    time::timeout,
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, async_trait};
@@ -26,7 +26,6 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 use super::{
     AHEAD, QUEUE, STALL,
     admit::{Guard, Of, PeerIdentity, Refusal, Wanted},
-    cluster::{self, Cluster},
     database::Databases,
     source::{self, Roots, Want},
     tunnel,
@@ -42,10 +41,14 @@ use crate::{
     tenant::copies::{self, Copy},
 };
 
-/// Calls at work at the same time, all hosts together; each holds a thread and some buffers.
+/// Calls for files at work at the same time, all hosts together; each holds a thread and some buffers.
 const CALLS: usize = 64;
-/// Of these, of one host: two jobs that list and read, and the connections of one standby.
+/// Of these, of one host: two jobs that list and read, and the passes of its standbys, each of which takes a moment in a minute and comes
+/// again when it is refused. So few, because data that nobody takes fills 8 MiB for each.
 const CALLS_PER_HOST: usize = 16;
+/// Connections to databases, of all hosts and of one, as that may have all standbys of this host's tenants: each follows, and is asked how
+/// far it is; at its beginning there are two more. They hold buffers and no thread.
+const TUNNELS: usize = 4 * MAX_STANDBYS_PER_HOST + 16;
 /// How long the first message of a call may take.
 const FIRST: Duration = Duration::from_secs(10);
 /// How long the last word of a call may wait for a slow reader.
@@ -54,13 +57,14 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 /// The service; clones are the same one.
 #[derive(Clone)]
 pub struct Peers {
-    host: Arc<Host>,
-    plans: watch::Receiver<InForce>,
+    pub(super) host: Arc<Host>,
+    pub(super) plans: watch::Receiver<InForce>,
     rate: Arc<Throttle>,
     turns: Arc<Shares<HostName>>,
+    tunnels: Arc<Shares<HostName>>,
     /// Tenants whose follower has ended, as long as that may have left something.
-    watched: Arc<Mutex<Vec<Of>>>,
-    databases: Arc<dyn Databases>,
+    pub(super) watched: Arc<Mutex<Vec<Of>>>,
+    pub(super) databases: Arc<dyn Databases>,
 }
 
 /// A volume on the wire.
@@ -101,6 +105,7 @@ impl Peers {
             plans,
             rate: Arc::new(Throttle::new(rate_bytes_per_s)),
             turns: Arc::new(Shares::new(CALLS, CALLS_PER_HOST)),
+            tunnels: Arc::new(Shares::new(TUNNELS, TUNNELS)),
             watched: Arc::default(),
             databases,
         }
@@ -119,7 +124,11 @@ impl Peers {
         };
         let guard = Guard::new(peer, of, wanted, self.plans.clone());
         guard.check().map_err(|why| tell(&guard, &why))?;
-        let turn = self.turns.take(guard.peer.host.clone());
+        let places = match wanted {
+            Wanted::Database => &self.tunnels,
+            Wanted::Files | Wanted::LiveFiles => &self.turns,
+        };
+        let turn = places.take(guard.peer.host.clone());
         let turn = turn.map_err(|full| {
             tracing::warn!(peer = %guard.peer.host, "refused another call: {full}");
             Status::resource_exhausted("too many calls at once")
@@ -162,67 +171,6 @@ impl Peers {
         opened.map_err(|e| {
             let why = format!("its volumes cannot be opened: {e}");
             refuse(beneath::is_for_good(&e), why)
-        })
-    }
-}
-
-/// How long a tenant whose follower has ended is watched, from when nobody may follow it any more: a move that goes back starts it again
-/// within minutes. And between looks.
-const WATCHED: (Duration, Duration) = (Duration::from_secs(900), Duration::from_secs(2));
-
-/// Takes a tenant off the list of those that are watched.
-struct Watched<'a>(&'a Peers, &'a Of);
-
-impl Drop for Watched<'_> {
-    fn drop(&mut self) {
-        self.0.watched().retain(|of| of != self.1);
-    }
-}
-
-impl Peers {
-    fn watched(&self) -> MutexGuard<'_, Vec<Of>> {
-        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// After a connection to a database has ended: when it runs and nobody may follow it any more, what holds its log for a follower
-    /// goes. Who waits for that is one for each tenant, however many connections there were. (What an agent that ends now leaves is
-    /// bounded by PostgreSQL, and goes with the next follower.)
-    async fn forget_follower(&self, of: &Of) {
-        {
-            let mut watched = self.watched();
-            if watched.contains(of) {
-                return;
-            }
-            watched.push(of.clone());
-        }
-        let _watched = Watched(self, of);
-        let mut begin = Instant::now();
-        while begin.elapsed() < WATCHED.0 {
-            if self.is_followed(of) {
-                begin = Instant::now();
-            } else if matches!(self.drop_slot(of).await, Ok(0)) {
-                return;
-            }
-            sleep(WATCHED.1).await;
-        }
-    }
-
-    /// Drops the slot of a follower that has gone; how many are left.
-    async fn drop_slot(&self, of: &Of) -> Result<u64, String> {
-        let socket = self.databases.connect(of).await;
-        let session = Cluster::open(socket.map_err(|e| e.to_string())?, "postgres").await?;
-        session.number(&cluster::drop_slot()).await?;
-        session.number(cluster::SLOTS).await
-    }
-}
-
-impl Peers {
-    /// Whether a tenant that runs here may be followed.
-    fn is_followed(&self, of: &Of) -> bool {
-        let plan = self.plans.borrow().plan.clone();
-        plan.is_some_and(|plan| {
-            let mut grants = plan.grants.iter();
-            grants.any(|g| g.live && g.tenant == of.tenant && g.uid == of.uid)
         })
     }
 }

@@ -144,7 +144,8 @@ pub struct TenantState {
     /// whose database was set back.
     #[serde(default)]
     pub wanted_generation: u64,
-    /// The job that completed this copy: the same order, read again, finds that it is done.
+    /// The job that completed this copy: the same order, read again, finds that it is done. Of one that follows, the job that first had all
+    /// of it.
     #[serde(default)]
     pub copied_by: Option<Uuid>,
     /// The epoch under which this copy was told that its time is over. Only such a copy may be overwritten by one from
@@ -248,6 +249,12 @@ impl TenantState {
     /// Whether it is a copy that is kept up with one that runs, or was until it became complete.
     pub fn follows(&self) -> bool {
         matches!(self.database, Database::Following { .. })
+    }
+
+    /// Whether it is such a copy, and a whole one: its base backup has come, and all files of a pass. One that was let go is none, though
+    /// its data lies there until it is brought anew.
+    pub fn is_filled(&self) -> bool {
+        self.follows() && self.copied_by.is_some() && self.fenced_at.is_none()
     }
 
     /// Whether the tenant's own database exists.

@@ -174,6 +174,19 @@ pub fn begin_following(host: &Host, plan: &TenantPlan) -> io::Result<bool> {
     })
 }
 
+/// Whether a copy follows and is a whole one.
+pub async fn is_filled(host: &Host, plan: &TenantPlan) -> io::Result<bool> {
+    let (directory, plan) = (host.directory(plan), plan.clone());
+    let filled = move || state_file::load(&directory, &plan).is_some_and(|s| s.is_filled());
+    blocking(move || Ok(filled())).await
+}
+
+/// Records durably that a copy which follows is a whole one, by this job; `false` when it does not follow any more.
+pub fn fill(host: &Host, plan: &TenantPlan, job: Uuid) -> io::Result<bool> {
+    let follows = Database::Following { complete: false };
+    record(host, plan, &follows, |state| state.copied_by = Some(job))
+}
+
 /// Records durably that a copy which follows has all that the other one had; `false` when it does not follow any more.
 pub fn complete_following(host: &Host, plan: &TenantPlan, job: Uuid) -> io::Result<bool> {
     let from = Database::Following { complete: false };
@@ -279,7 +292,15 @@ mod tests {
         assert_eq!(find(&host, &plan).await.unwrap(), Copy::Following);
         save(&host, &mut state, &plan, false, |s| s.epoch = 7).unwrap();
         assert_eq!(state.database, Database::Following { complete: false });
+        // A whole one, which its loop does not know of yet.
+        assert!(!is_filled(&host, &plan).await.unwrap());
+        let first = Uuid::from_u128(6);
+        assert!(fill(&host, &plan, first).unwrap());
+        save(&host, &mut state, &plan, false, |s| s.epoch = 7).unwrap();
+        assert!(state.is_filled() && is_filled(&host, &plan).await.unwrap());
+        assert_eq!(find(&host, &plan).await.unwrap(), Copy::Following);
         assert!(complete_following(&host, &plan, job).unwrap());
+        assert!(!fill(&host, &plan, first).unwrap(), "it is complete");
         assert_eq!(find(&host, &plan).await.unwrap(), Copy::Followed(Some(job)));
         save(&host, &mut state, &plan, false, |s| s.epoch = 8).unwrap();
         assert_eq!(state.database, Database::Following { complete: true });

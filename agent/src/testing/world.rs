@@ -428,7 +428,7 @@ impl World {
             }
             Action::Promote => {
                 let is_whole = self.state.database == Database::Following { complete: true };
-                assert!(is_whole || plan.as_it_is && self.state.follows());
+                assert!(is_whole || plan.as_it_is && self.state.is_filled());
                 assert!(self.observed.is_up(Role::Postgres) && !self.observed.is_up(Role::Odoo));
                 self.state.database = Database::Ready { synced: true };
             }

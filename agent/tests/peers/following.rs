@@ -39,15 +39,15 @@ const INITDB: [&str; 8] = [
 ];
 
 /// Two hosts; alfa runs on the first, and a copy of it is kept up on the second.
-struct Pair {
-    sites: [Site; 2],
-    engines: [Arc<Engine>; 2],
-    source: Node,
-    target: Node,
-    alfa: TenantPlan,
+pub(crate) struct Pair {
+    pub(crate) sites: [Site; 2],
+    pub(crate) engines: [Arc<Engine>; 2],
+    pub(crate) source: Node,
+    pub(crate) target: Node,
+    pub(crate) alfa: TenantPlan,
 }
 
-fn live(alfa: &TenantPlan) -> [PeerGrant; 1] {
+pub(crate) fn live(alfa: &TenantPlan) -> [PeerGrant; 1] {
     [PeerGrant {
         live: true,
         ..grant(alfa, "h2", FAR_FUTURE)
@@ -56,7 +56,7 @@ fn live(alfa: &TenantPlan) -> [PeerGrant; 1] {
 
 impl Pair {
     /// `None` where there is no PostgreSQL.
-    async fn new() -> Option<Self> {
+    pub(crate) async fn new() -> Option<Self> {
         let programs = jail::programs()?;
         let ca = Ca::new();
         let sites = [Site::new("h1", &ca), Site::new("h2", &ca)];
@@ -108,7 +108,7 @@ impl Pair {
             .await;
     }
 
-    fn sql(&self, at: usize, statement: &str) -> String {
+    pub(crate) fn sql(&self, at: usize, statement: &str) -> String {
         let answer = self.engines[at].sql(CLUSTER, DATABASE, statement);
         answer.lines().last().unwrap_or_default().to_owned()
     }
@@ -117,7 +117,7 @@ impl Pair {
         self.order_as(last, false)
     }
 
-    fn order_as(&self, last: bool, standing: bool) -> JobOrder {
+    pub(crate) fn order_as(&self, last: bool, standing: bool) -> JobOrder {
         JobOrder {
             work: JobWork::Follow {
                 from: "h1".parse().unwrap(),
@@ -130,19 +130,19 @@ impl Pair {
     }
 
     /// As the new host has it.
-    fn copy(&self) -> TenantPlan {
+    pub(crate) fn copy(&self) -> TenantPlan {
         TenantPlan {
             follows: true,
             ..standby(&self.alfa, "h1")
         }
     }
 
-    fn target_plan(&self, last: bool) -> HostPlan {
+    pub(crate) fn target_plan(&self, last: bool) -> HostPlan {
         plan_with(&[self.copy()], &[self.order(last)], &[])
     }
 
     /// The copy is there, and so little is missing that the tenant could come over.
-    async fn followed(&self) {
+    pub(crate) async fn followed(&self) {
         self.target.plan(self.target_plan(false));
         self.target
             .wait("an estimate", |node| {
@@ -152,7 +152,7 @@ impl Pair {
     }
 
     /// The source's copy is to stop.
-    async fn halt(&mut self) {
+    pub(crate) async fn halt(&mut self) {
         self.alfa.desired = DesiredState::Suspended;
         self.alfa.generation += 1;
         let plan = plan_with(std::slice::from_ref(&self.alfa), &[], &live(&self.alfa));
@@ -160,7 +160,7 @@ impl Pair {
         self.source.converged(&self.alfa).await;
     }
 
-    async fn end(self) {
+    pub(crate) async fn end(self) {
         self.target.end().await;
         self.source.end().await;
         for engine in &self.engines {
@@ -346,6 +346,7 @@ async fn a_standby_says_how_far_it_is_behind_and_when_it_cannot_go_on() {
             behind(node).is_some_and(|behind| behind.bytes == 0)
         })
         .await;
+    assert!(pair.target.job().unwrap().filled);
     // It is away for so long that the other host's disk would fill.
     let none = plan_with(std::slice::from_ref(&pair.alfa), &[], &[]);
     pair.target.plan(plan_with(&[pair.copy()], &[], &[]));

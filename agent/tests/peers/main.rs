@@ -14,4 +14,5 @@ mod real;
 mod refusals;
 mod relayed;
 mod returns;
+mod standing;
 mod tunnels;

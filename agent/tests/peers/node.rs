@@ -184,11 +184,13 @@ impl Site {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (relay, relayed) = mpsc::channel(4);
+        let peers = Peers::new(host.clone(), in_force.clone(), 0, databases.clone());
+        let sweep = peers.clone().sweep(stop.clone());
         let port = PeerPort {
             address,
             tls: identity.peers(),
             plans: in_force.clone(),
-            peers: Peers::new(host.clone(), in_force.clone(), 0, databases.clone()),
+            peers,
             relayed,
         };
         let reach = Reach {
@@ -203,6 +205,7 @@ impl Site {
             tokio::spawn(reconcile::run(host.clone(), in_force.clone(), stop.clone())),
             tokio::spawn(jobs.run(in_force, stop.clone())),
             tokio::spawn(port.serve(listener, stop.clone())),
+            tokio::spawn(sweep),
         ];
         Node {
             host,

@@ -18,7 +18,7 @@ use isyone_agent::{
 };
 use isyone_proto::{
     pb::agent::v1::{ListRequest, PeerTenant, peer_service_client::PeerServiceClient},
-    plan::{DesiredState, JobOrder, JobWork, TenantPlan},
+    plan::{DesiredState, JobOrder, JobWork, MAX_STANDBYS_PER_HOST, TenantPlan},
     report::{JobReport, JobState},
     tls,
 };
@@ -246,17 +246,27 @@ async fn the_way_changes_nothing_of_who_may_have_what_and_how_often() {
     if let Ok(mut h3) = pair.relayed("agent/h3").await {
         assert!(pair.list(&mut h3).await.is_err());
     }
+    // The places of a host are the same ones, whichever way it comes.
+    let config = client_of(&pair.ca, &pair.ca.leaf("agent/h2"));
+    let config = Arc::new(arc_swap::ArcSwap::from(config));
+    let direct = || {
+        let host = "h1".parse().unwrap();
+        let channel = tls::peer_channel(pair.source.address, &host, config.clone());
+        PeerServiceClient::new(channel.unwrap())
+    };
+    let mut others = Vec::new();
+    for _ in 0..MAX_STANDBYS_PER_HOST {
+        let mut client = direct();
+        pair.list(&mut client).await.unwrap();
+        others.push(client);
+    }
     let mut clients = Vec::new();
     for _ in 0..4 {
         let mut client = pair.relayed("agent/h2").await.unwrap();
         pair.list(&mut client).await.unwrap();
         clients.push(client);
     }
-    // The places of a host are the same ones, whichever way it comes.
-    let config = client_of(&pair.ca, &pair.ca.leaf("agent/h2"));
-    let config = Arc::new(arc_swap::ArcSwap::from(config));
-    let channel = tls::peer_channel(pair.source.address, &"h1".parse().unwrap(), config);
-    let mut fifth = PeerServiceClient::new(channel.unwrap());
+    let mut fifth = direct();
     assert!(pair.list(&mut fifth).await.is_err());
     clients.pop();
     let again = async {

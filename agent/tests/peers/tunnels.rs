@@ -7,7 +7,10 @@ use isyone_agent::{
     peer::{Of, tunnel},
     testing::tenant_plan,
 };
-use isyone_proto::{plan::TenantPlan, tls};
+use isyone_proto::{
+    plan::{MAX_STANDBYS_PER_HOST, TenantPlan},
+    tls,
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{UnixListener, UnixStream},
@@ -19,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::node::{Ca, FAR_FUTURE, Node, Site, client_of, grant, plan_with};
 
 struct Far {
+    ca: Ca,
     site: Site,
     node: Node,
     alfa: TenantPlan,
@@ -67,6 +71,7 @@ impl Far {
             sleep(Duration::from_millis(2)).await;
         }
         Self {
+            ca,
             site,
             node,
             alfa,
@@ -173,5 +178,43 @@ async fn an_idle_connection_stays() {
     let mut pong = [0; 4];
     socket.read_exact(&mut pong).await.unwrap();
     assert_eq!(&pong, b"ping");
+    far.end().await;
+}
+
+/// All standbys of a host's tenants may be on one other host, and each holds two connections for good.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn as_many_follow_from_one_host_as_may_stand_there() {
+    let far = Far::new(echo).await;
+    let config = Arc::new(ArcSwap::from(client_of(&far.ca, &far.ca.leaf("agent/h2"))));
+    let of = Of {
+        tenant: far.alfa.name.clone(),
+        uid: far.alfa.uid,
+    };
+    let mut open = Vec::new();
+    for n in 0..MAX_STANDBYS_PER_HOST {
+        let name = "h1".parse().unwrap();
+        let channel = tls::peer_channel(far.node.address, &name, config.clone()).unwrap();
+        let place = far.near.with_file_name(format!("standby-{n}"));
+        std::fs::create_dir(&place).unwrap();
+        let (of, ends, at) = (of.clone(), far.stop.clone(), place.clone());
+        tokio::spawn(async move {
+            let _ = tunnel::serve(&at, (channel, Default::default()), of, ends).await;
+        });
+        for _ in 0..2 {
+            let at = place.join(tunnel::SOCKET_NAME);
+            let mut socket = loop {
+                match UnixStream::connect(&at).await {
+                    Ok(socket) => break socket,
+                    Err(_) => sleep(Duration::from_millis(2)).await,
+                }
+            };
+            socket.write_all(b"ping").await.unwrap();
+            let mut pong = [0; 4];
+            let answered = timeout(Duration::from_secs(20), socket.read_exact(&mut pong));
+            answered.await.expect("soon").expect("let in");
+            open.push(socket);
+        }
+    }
+    drop(open);
     far.end().await;
 }

@@ -71,6 +71,23 @@ pub fn judge_silence(
     (state, silence)
 }
 
+/// Since when a host that has never spoken could have: the later of its joining and our start. Who joined by a clock that was ahead
+/// is not waited for until then.
+pub(crate) fn heard_from(joined_at: UnixMs, started_at: UnixMs, now: UnixMs) -> UnixMs {
+    match is_to_come(joined_at, now) {
+        true => started_at,
+        false => joined_at.max(started_at),
+    }
+}
+
+/// A clock that is put back by so little is no trouble, milliseconds: what is waited for takes that much longer.
+const PUT_BACK_MS: i64 = 60_000;
+
+/// Whether a moment that should be over is so far ahead that the clock must have been put back since.
+pub(crate) fn is_to_come(moment: UnixMs, now: UnixMs) -> bool {
+    moment > now.saturating_add(PUT_BACK_MS)
+}
+
 impl HostState {
     /// One lower-case word, for events and messages.
     pub fn word(self) -> &'static str {

@@ -29,6 +29,8 @@ pub struct Hello {
     pub makes_backups: bool,
     /// It keeps copies up with ones that run, and lets its own be followed.
     pub follows: bool,
+    /// It keeps standbys up, and starts what has one only when asked to. Never from agents of before.
+    pub stands: bool,
     /// It proves backups. Never from agents of before.
     pub proves_backups: bool,
     /// It does what a plan says of a tenant's mail and its Odoo's settings. Never from agents of before.

@@ -29,7 +29,8 @@ pub struct State {
     pub observed: Observed,
     /// Hosts by load; computed from both.
     pub ranking: Ranking,
-    /// When the coordinator started.
+    /// When the coordinator started, or its clock last jumped: what can be waited for is waited for from then on, at the
+    /// earliest.
     pub started_at: UnixMs,
     /// Host states that events have reported, so that each change is reported once.
     pub told: imbl::OrdMap<HostName, HostState>,
@@ -118,7 +119,9 @@ impl State {
     ) -> (HostState, i64) {
         let never_spoke = seen.is_none_or(|seen| seen.reported_at.is_none());
         let joining = host.filter(|_| never_spoke);
-        let since = joining.map_or(self.started_at, |host| host.joined_at.max(self.started_at));
+        let since = joining.map_or(self.started_at, |host| {
+            liveness::heard_from(host.joined_at, self.started_at, now)
+        });
         liveness::judge(seen, since, now, live)
     }
 

@@ -191,6 +191,7 @@ impl Bench {
             id: self.id(),
             actor: actor.to_owned(),
         };
+        change::heed_the_clock(&mut self.state, &self.settings, &stamp, &mut self.effects);
         let before = (self.state.clone(), self.effects.writes.len());
         let result = change::apply(
             &mut self.state,
@@ -206,6 +207,15 @@ impl Bench {
             self.state.version += 1;
         }
         result
+    }
+
+    /// Lets time pass as it does for the coordinator, in ticks; more at once would be a jump of the clock.
+    pub fn pass(&mut self, ms: i64) {
+        let until = self.now + ms;
+        while self.now < until {
+            self.now = until.min(self.now + change::CLOCK_JUMP_MS);
+            self.apply(Command::Tick).expect("never refused");
+        }
     }
 
     /// All edges run the newest routes.
@@ -256,7 +266,7 @@ impl Bench {
             id: id.clone(),
             secret_hash: "s".to_owned(),
             host: Some(host.clone()),
-            expires_at: self.now + 60_000,
+            expires_at: self.now + change::CLOCK_JUMP_MS,
             ..Token::default()
         };
         self.apply(Command::CreateToken {
@@ -293,6 +303,7 @@ impl Bench {
         let hello = Hello {
             peer_port: Some(7483),
             follows: true,
+            stands: true,
             sets_mail: true,
             sorts: true,
             ..Hello::default()

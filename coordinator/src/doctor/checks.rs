@@ -15,6 +15,7 @@ const DISK_LEAST: u64 = 1 << 30;
 pub(super) fn all(facts: &Facts) -> Vec<Finding> {
     let mut all = vec![Finding::good("configuration", "can be used")];
     files(&mut all, facts);
+    buckets(&mut all, facts);
     certificates(&mut all, facts);
     ports(&mut all, facts);
     names(&mut all, facts);
@@ -66,6 +67,21 @@ fn files(all: &mut Vec<Finding>, facts: &Facts) {
             "`chmod 0600`; if others could read them: `isy-coordinator pki rotate`",
         ),
     });
+}
+
+fn buckets(all: &mut Vec<Finding>, facts: &Facts) {
+    for (name, keys) in &facts.buckets {
+        all.push(match keys {
+            Ok(()) => Finding::good("buckets", format!("the keys of {name} are there")),
+            Err(why) => Finding::new(
+                if facts.root { Level::Bad } else { Level::Unknown },
+                "buckets",
+                why.clone(),
+                "the coordinator does not start without the keys of a bucket that it is to copy backups to",
+                "put the key there, with mode 0600 and the coordinator's user as its owner; then `isy-coordinator bucket check`",
+            ),
+        });
+    }
 }
 
 fn certificates(all: &mut Vec<Finding>, facts: &Facts) {
@@ -224,6 +240,7 @@ mod tests {
             database: true,
             seal_key: Some(true),
             private: vec![("pki/ca.key", true)],
+            buckets: vec![("far".to_owned(), Ok(()))],
             ca: Ok((NOW - DAY_S, NOW + 3_650 * DAY_S)),
             server: Ok((NOW - DAY_S, NOW + 300 * DAY_S)),
             ports: ["grpc", "enroll", "http"]
@@ -253,10 +270,13 @@ mod tests {
     #[test]
     fn what_is_broken_comes_first_and_says_what_to_do() {
         type Break = fn(&mut Facts);
-        let broken: [(&str, Break); 11] = [
+        let broken: [(&str, Break); 12] = [
             ("database", |f| f.database = false),
             ("sealing key", |f| f.seal_key = Some(false)),
             ("keys", |f| f.private[0].1 = false),
+            ("buckets", |f| {
+                f.buckets[0].1 = Err("others may read it".into())
+            }),
             ("CA", |f| f.ca = Ok((NOW - DAY_S, NOW + DAY_S))),
             ("own certificate", |f| {
                 f.server = Ok((NOW + 10, NOW + DAY_S))

@@ -61,6 +61,8 @@ struct Facts {
     database: bool,
     seal_key: Option<bool>,
     private: Vec<(&'static str, bool)>,
+    /// Buckets whose keys can be read, and why those of others cannot.
+    buckets: Vec<(String, Result<(), String>)>,
     ca: Validity,
     server: Validity,
     ports: Vec<Port>,
@@ -119,6 +121,7 @@ fn gather(config: &Config) -> Facts {
             .iter()
             .map(|(name, path)| (*name, files::is_private(path)))
             .collect(),
+        buckets: buckets(config),
         ca: validity(&pki.join("ca.pem")),
         server: validity(&pki.join("server.pem")),
         ports: ports.into_iter().map(port).collect(),
@@ -140,6 +143,19 @@ fn gather(config: &Config) -> Facts {
             std::net::IpAddr::V6(address) => address.is_loopback() || address.is_unique_local(),
         },
     }
+}
+
+/// Their keys only: whether they answer, the coordinator says (`isyctl backup status`).
+fn buckets(config: &Config) -> Vec<(String, Result<(), String>)> {
+    let all = config.backup.buckets.iter();
+    all.map(|(name, bucket)| {
+        let access = bucket.access(name, &config.data_dir);
+        (
+            name.to_string(),
+            access.map(drop).map_err(|e| e.to_string()),
+        )
+    })
+    .collect()
 }
 
 fn validity(path: &Path) -> Validity {

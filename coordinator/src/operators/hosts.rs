@@ -241,6 +241,15 @@ impl HostService for Api {
         done.map(Response::new)
     }
 
+    async fn move_standbys(
+        &self,
+        request: Request<v1::MoveStandbysRequest>,
+    ) -> Result<Response<v1::MoveStandbysResponse>, Status> {
+        let actor = caller(&request)?.to_string();
+        let done = self.standbys_moved(actor, request.get_ref()).await;
+        done.map(Response::new)
+    }
+
     async fn list_orphans(
         &self,
         request: Request<v1::ListOrphansRequest>,

@@ -147,6 +147,38 @@ impl Api {
         }
     }
 
+    /// One after the other: what was made elsewhere stays so, whatever becomes of the rest of the call.
+    pub(super) async fn standbys_moved(
+        &self,
+        actor: String,
+        asked: &v1::MoveStandbysRequest,
+    ) -> Result<v1::MoveStandbysResponse, Status> {
+        let from: HostName = parse("name", &asked.name)?;
+        let state = self.state();
+        self.known(&state, &from)?;
+        let stands = |tenant: &&Tenant| tenant.standby().is_some_and(|(at, _)| at.host == from);
+        let names = on(&state, &from).filter(stands).map(|t| t.name.clone());
+        let mut standbys = Vec::new();
+        for name in names {
+            let command = Command::MoveStandby {
+                name: name.clone(),
+                from: from.clone(),
+            };
+            let (to_host, message) = match self.parts.handle.submit(actor.clone(), command).await {
+                Ok(Outcome::Changed(tenant)) => (standby_host(&tenant), String::new()),
+                Ok(other) => return Err(unexpected(&other)),
+                Err(SubmitError::Refused(why)) => (String::new(), why.to_string()),
+                Err(other) => return Err(status::submit(other)),
+            };
+            standbys.push(v1::StandbyMove {
+                tenant: name.to_string(),
+                to_host,
+                message,
+            });
+        }
+        Ok(v1::MoveStandbysResponse { standbys })
+    }
+
     pub(super) fn orphans(
         &self,
         asked: &v1::ListOrphansRequest,
@@ -173,6 +205,11 @@ impl Api {
         done.map(|_| v1::DeleteOrphanResponse {})
             .map_err(status::submit)
     }
+}
+
+fn standby_host(tenant: &Tenant) -> String {
+    let standby = tenant.standby();
+    standby.map_or_else(String::new, |(place, _)| place.host.to_string())
 }
 
 fn words(step: &Step) -> String {

@@ -3,6 +3,7 @@
 //! Not here: the parts that it starts, and what `init` makes.
 
 mod backup;
+mod bucket;
 mod pki;
 mod restore;
 
@@ -62,7 +63,12 @@ enum Invocation {
     /// operators go on when it runs; docs/operations.md says what there is to look at.
     ///
     /// Example: isy-coordinator restore --from /mnt/backups --data-dir /var/lib/isyone
+    ///
+    /// Example: isy-coordinator restore --from-bucket https://s3.example.com/isyone-backups --access-key-file /root/s3.access --secret-key-file /root/s3.secret
     Restore(restore::Restore),
+    /// Look at a bucket of [backup.buckets]: whether it answers, and whether what is in it is what was brought there.
+    #[command(subcommand)]
+    Bucket(bucket::Order),
     /// Look at everything of this machine and its configuration that can keep the coordinator from its work: what was found, why it
     /// matters, what to do. Changes nothing, and works whether it runs or not. Exit code 1 when something is bad.
     ///
@@ -196,6 +202,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Some(Invocation::Doctor(doctor)) => examine(&doctor),
         Some(Invocation::Pki(order)) => pki::run(order),
+        Some(Invocation::Bucket(order)) => bucket::run(&order),
         Some(Invocation::Restore(asked)) => restore::run(&asked).map(|()| ExitCode::SUCCESS),
         Some(Invocation::Backup(asked)) => backup::database(&asked).map(|()| ExitCode::SUCCESS),
         Some(Invocation::BackupKeys(asked)) => {

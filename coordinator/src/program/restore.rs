@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use isyone_proto::{ids::ShortName, plan::Secret};
 
-use super::{DEFAULT_DATA_DIR, raised, runtime};
+use super::{DEFAULT_DATA_DIR, bucket, raised, runtime};
 use crate::{
     backup,
     base::{
@@ -31,8 +31,15 @@ const NAMED: usize = 20;
 #[derive(Args)]
 pub(super) struct Restore {
     /// The directory of a destination of backups.
-    #[arg(long, value_name = "DIR")]
-    from: PathBuf,
+    #[arg(
+        long,
+        value_name = "DIR",
+        required_unless_present = "from_bucket",
+        conflicts_with = "from_bucket"
+    )]
+    from: Option<PathBuf>,
+    #[command(flatten)]
+    bucket: bucket::At,
     /// Where the keys are, and the database goes.
     #[arg(long, env = "ISYONE_DATA_DIR", default_value = DEFAULT_DATA_DIR)]
     data_dir: PathBuf,
@@ -52,8 +59,17 @@ pub(super) struct Restore {
 
 /// Carries it out.
 pub(super) fn run(asked: &Restore) -> Result<()> {
-    let failed = || format!("--from {}", asked.from.display());
-    let folder = Folder::found(&asked.from).with_context(failed)?;
+    // Where a bucket's connections live.
+    let runtime = runtime()?;
+    let place = match &asked.from {
+        Some(directory) => format!("--from {}", directory.display()),
+        None => "--from-bucket".to_owned(),
+    };
+    let failed = || place.clone();
+    let folder = match &asked.from {
+        Some(directory) => Folder::found(directory).with_context(failed)?,
+        None => Folder::in_bucket(asked.bucket.open(runtime.handle())?),
+    };
     let sealer = sealer(&asked.data_dir)?;
     if asked.list {
         return list(&folder, &sealer).with_context(failed);
@@ -75,7 +91,7 @@ pub(super) fn run(asked: &Restore) -> Result<()> {
     show(&state);
     let configuration = configure(asked, &state)?;
     let writes = rebuild::begun(&state.fleet);
-    runtime()?.block_on(backup::write_database(&writes, &database))?;
+    runtime.block_on(backup::write_database(&writes, &database))?;
     println!("database        {}", database.display());
     println!("configuration   {configuration}");
     if asked.raise_incarnation {
@@ -183,6 +199,7 @@ fn configure(asked: &Restore, state: &Rebuilt) -> Result<String> {
     };
     let mut config = Config::parse("the configuration that was shipped", &shipped.text)?;
     config.data_dir.clone_from(&asked.data_dir);
+    asked.bucket.lay(&mut config)?;
     for (plan, password) in &shipped.mail_passwords {
         if let Some(file) = lay_password(&mut config, plan.as_ref(), password)? {
             println!("mail password   {}", file.display());
@@ -190,7 +207,7 @@ fn configure(asked: &Restore, state: &Rebuilt) -> Result<String> {
     }
     files::replace(&file, config.to_toml().as_bytes(), 0o600).with_context(|| shown.to_string())?;
     Ok(format!(
-        "{shown}, as it was: look at [listen], [advertise] and [backup.destinations]"
+        "{shown}, as it was: look at [listen], [advertise] and [backup]"
     ))
 }
 

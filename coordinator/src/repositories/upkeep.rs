@@ -7,16 +7,20 @@
 //! Not here: which snapshots are kept (isyone-backup's retention, by the policy of isyone_fleet), when a key is deleted (isyone_fleet).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::Path,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use isyone_backup::{self as backup, Job, Key, Repository, Snapshot, Stop};
+use isyone_backup::{self as backup, Job, Key, Repository, Snapshot, Stop, store::Name};
+use isyone_bucket::BucketError;
 use isyone_fleet::{
-    backups::Policy, change::Command, desired::backups::TenantBackups, event::EventKind,
+    backups::{CLOCKS_DIFFER_MS, Policy},
+    change::Command,
+    desired::backups::TenantBackups,
+    event::EventKind,
     state::State,
 };
 use isyone_proto::{
@@ -27,7 +31,7 @@ use isyone_proto::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{evidence, places::Places};
+use super::{buckets::Buckets, evidence, places::Places};
 use crate::{
     base::{clock, config::Config, secrets::Sealer},
     writer::Handle,
@@ -51,6 +55,7 @@ pub struct Upkeep {
     pub config: Arc<Config>,
     pub sealer: Arc<Sealer>,
     pub places: Arc<Places>,
+    pub buckets: Arc<Buckets>,
     /// One repository at a time, whoever asks.
     pub at_work: tokio::sync::Mutex<()>,
     pub stop: CancellationToken,
@@ -67,6 +72,8 @@ pub enum UpkeepError {
     Key(#[from] crate::base::secrets::SealError),
     #[error("its repository")]
     Repository(#[from] backup::Error),
+    #[error("its copy")]
+    Bucket(#[from] BucketError),
     /// It panicked, or we stop.
     #[error("it did not end")]
     Cut,
@@ -99,7 +106,8 @@ pub async fn run(upkeep: Arc<Upkeep>) {
             () = upkeep.stop.cancelled() => return,
         }
         let (state, now) = (upkeep.handle.snapshot(), clock::now_ms());
-        failed.retain(|_, at| now - *at < AGAIN_MS);
+        // Nor for longer, if the clock has been put back since.
+        failed.retain(|_, at| (now - *at).abs() < AGAIN_MS);
         // A clock that is wrong must not forget anything before somebody can notice.
         if state.last_tick.is_none() || now < state.quarantine_hold_until {
             continue;
@@ -149,7 +157,9 @@ fn next(
         };
         for (destination, made) in &of.made {
             let at = made.pruned_at.unwrap_or(0);
-            let is_due = made.repository.base_at.is_some() && now - at > EVERY_MS;
+            // Nor does a clock that was ahead keep it from its turn.
+            let has_had_its_turn = (-CLOCKS_DIFFER_MS..=EVERY_MS).contains(&(now - at));
+            let is_due = made.repository.base_at.is_some() && !has_had_its_turn;
             let is_older = oldest.as_ref().is_none_or(|(before, _)| at < *before);
             if is_due && is_older && !is_failing(&(of.tenant, destination.clone())) {
                 let turn = Turn {
@@ -253,14 +263,20 @@ impl Upkeep {
     pub fn open(&self, of: &RepositoryRef) -> Result<Repository, UpkeepError> {
         let local = self.places.local(of);
         let local = local.ok_or_else(|| UpkeepError::NoPlace(of.destination.clone()))?;
+        Ok(Repository::open(Arc::new(local), &self.key(of.tenant)?)?)
+    }
+
+    /// The key of a tenant's repositories.
+    ///
+    /// # Errors
+    /// As [`UpkeepError`] says.
+    pub(super) fn key(&self, tenant: Uuid) -> Result<Key, UpkeepError> {
         let state = self.handle.snapshot();
-        let key = state
-            .fleet
-            .backup_keys
-            .get(&of.tenant)
-            .ok_or(UpkeepError::NoKey)?;
-        let key = Key::new(self.sealer.open_backup_key(key)?.bytes());
-        Ok(Repository::open(Arc::new(local), &key)?)
+        let key = state.fleet.backup_keys.get(&tenant);
+        let key = self
+            .sealer
+            .open_backup_key(key.ok_or(UpkeepError::NoKey)?)?;
+        Ok(Key::new(key.bytes()))
     }
 
     /// What retention says of a tenant's repository now. Changes nothing. Blocks.
@@ -284,10 +300,7 @@ impl Upkeep {
         policy: &Policy,
     ) -> Result<Verdict, UpkeepError> {
         let snapshots = repository.snapshots()?.snapshots;
-        let now = jiff::Timestamp::from_millisecond(clock::now_ms()).unwrap_or_default();
-        let keep = keep(policy, self.config.backup_zone(Some(plan)));
-        let evidence = evidence::of(&self.handle.snapshot(), &self.places, of, &snapshots);
-        let names = backup::forgettable(&snapshots, &evidence, &keep, now);
+        let names = self.forgettable(of, &snapshots, BTreeMap::new(), plan, policy);
         let (forgotten, kept): (Vec<_>, Vec<_>) = snapshots
             .into_iter()
             .partition(|snapshot| names.contains(&snapshot.name));
@@ -295,6 +308,24 @@ impl Upkeep {
             kept: kept.len(),
             forgotten,
         })
+    }
+
+    /// Which of these snapshots retention does not keep. `elsewhere`: when those came that are not here.
+    pub(super) fn forgettable(
+        &self,
+        of: &RepositoryRef,
+        snapshots: &[Snapshot],
+        elsewhere: BTreeMap<Name, jiff::Timestamp>,
+        plan: &ShortName,
+        policy: &Policy,
+    ) -> BTreeSet<Name> {
+        let now = jiff::Timestamp::from_millisecond(clock::now_ms()).unwrap_or_default();
+        let keep = keep(policy, self.config.backup_zone(Some(plan)));
+        let mut evidence = evidence::of(&self.handle.snapshot(), &self.places, of, snapshots);
+        evidence.arrived.extend(elsewhere);
+        backup::forgettable(snapshots, &evidence, &keep, now)
+            .into_iter()
+            .collect()
     }
 
     /// Forgets and prunes. Blocks.
@@ -349,6 +380,7 @@ impl Upkeep {
                 remove(&place.repository(tenant))?;
             }
         }
+        self.buckets.remove(tenant);
         Ok(())
     }
 }

@@ -127,6 +127,7 @@ fn backup_store(shared: &Shared) -> BackupStoreServer<Repositories> {
     let repositories = Repositories(Arc::new(service::Shared {
         handle: shared.handle.clone(),
         places: shared.upkeep.places.clone(),
+        buckets: shared.upkeep.buckets.clone(),
         shares: Shares::new(shared.config.backup.host_rate.get()),
         stop: shared.stop.clone(),
     }));

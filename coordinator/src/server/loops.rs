@@ -25,11 +25,12 @@ use crate::{
     },
     ports::listener::Connections,
     repositories::{
+        buckets::{self, Follower},
         collector,
         rota::{self, Rota},
         upkeep,
     },
-    shipping::{self, Shipping, format::Configuration},
+    shipping::{self, Shipping, folder::Folder, format::Configuration},
     writer::Handle,
 };
 
@@ -126,11 +127,13 @@ fn spawn_backups(shared: &Shared, tasks: &mut JoinSet<()>) {
             shared.stop.clone(),
         ));
         let places = shared.upkeep.places.iter();
-        let directories = places.map(|(name, place)| (name.clone(), place.directory.clone()));
+        let directories = places.map(|(name, place)| (name.clone(), Folder::new(&place.directory)));
+        let buckets = shared.upkeep.buckets.iter();
+        let in_buckets = buckets.map(|of| (of.name.clone(), Folder::in_bucket(of.bucket.clone())));
         tasks.spawn(shipping::run(Shipping {
             handle: shared.handle.clone(),
             sealer: shared.sealer.clone(),
-            destinations: directories.collect(),
+            destinations: directories.chain(in_buckets).collect(),
             data_dir: shared.config.data_dir.clone(),
             configuration: Configuration {
                 text: shared.config.to_toml(),
@@ -141,6 +144,13 @@ fn spawn_backups(shared: &Shared, tasks: &mut JoinSet<()>) {
         }));
     }
     tasks.spawn(upkeep::run(shared.upkeep.clone()));
+    for copies in shared.upkeep.buckets.iter() {
+        tasks.spawn(buckets::run(Arc::new(Follower {
+            copies: copies.clone(),
+            upkeep: shared.upkeep.clone(),
+            stop: shared.stop.clone(),
+        })));
+    }
 }
 
 /// The loops behind the lists that all hosts are sent.

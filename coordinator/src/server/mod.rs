@@ -31,6 +31,7 @@ use crate::{
         probes::{self, ask::AskError, board::ProbeBoard},
         running::Edges,
     },
+    repositories::buckets::Buckets,
     rotation::Rotations,
     writer::{
         self, Handle, Source,
@@ -131,7 +132,8 @@ pub async fn start(
     config.check()?;
     let dashboard = config.dashboard()?;
     let stop_writer = CancellationToken::new();
-    let mail = MailPasswords::read(&config)?;
+    let (mail, stop) = (MailPasswords::read(&config)?, CancellationToken::new());
+    let buckets = Buckets::open(&config, &tokio::runtime::Handle::current(), &stop)?;
     let mut settings = config.settings();
     mail.mark(&mut settings.mail);
     let settings = Arc::new(settings);
@@ -143,7 +145,7 @@ pub async fn start(
     {
         tracing::warn!(%tenant, "[edge.dashboard] hostname {name} is a domain of that tenant's; edges cannot serve both: name another, or `isyctl tenant domain remove {tenant} {name}`");
     }
-    let (shared, unpinned) = Shared::new(config, handle, parts.sealer, mail)?;
+    let (shared, unpinned) = Shared::new(config, handle, parts.sealer, mail, (buckets, stop))?;
     let asker = probes::asker(&shared.config)?;
     let (listeners, addresses) = Listeners::bind(&shared.config).await?;
     let refresh = Arc::new(Notify::new());

@@ -34,6 +34,7 @@ use crate::{
     },
     ports::listener::Connections,
     repositories::{
+        buckets::{Buckets, collector::BucketCollector},
         collector::{BackupCollector, Rooms},
         places::Places,
         rota::Standings,
@@ -85,9 +86,10 @@ impl Shared {
         handle: Handle,
         sealer: Sealer,
         mail: MailPasswords,
+        (buckets, stop): (Buckets, CancellationToken),
     ) -> Result<(Self, mpsc::Receiver<CertificateInfo>), PkiError> {
         let (pki, unpinned) = authority(&config, &handle)?;
-        let (streams, stop) = (Arc::<Streams>::default(), CancellationToken::new());
+        let streams = Arc::<Streams>::default();
         let relays = Relays::new(handle.clone(), streams.clone(), stop.clone());
         let (pki, sealer) = (Arc::new(pki), Arc::new(sealer));
         let (trusts, connections) = (Arc::<Trusts>::default(), Arc::<Connections>::default());
@@ -101,11 +103,13 @@ impl Shared {
             data_dir: config.data_dir.clone(),
         });
         let config = Arc::new(config);
+        let shipped_to = shipping::names(&config.backup);
         let upkeep = Arc::new(Upkeep {
             handle: handle.clone(),
             config: config.clone(),
             sealer: sealer.clone(),
             places: Arc::new(Places::open(&config)),
+            buckets: Arc::new(buckets),
             at_work: tokio::sync::Mutex::default(),
             stop: stop.clone(),
         });
@@ -130,7 +134,7 @@ impl Shared {
             upkeep,
             standings: Arc::default(),
             rooms: Arc::default(),
-            shipped: Arc::new(shipping::standings(config.backup.destinations.keys())),
+            shipped: Arc::new(shipping::standings(shipped_to)),
             metrics: Arc::default(),
             stop,
             config,
@@ -162,6 +166,7 @@ impl Shared {
                 rooms: self.rooms.clone(),
                 places: self.upkeep.places.clone(),
             }));
+            registry.register_collector(Box::new(BucketCollector(self.upkeep.buckets.clone())));
             registry.register_collector(Box::new(StateCollector(self.shipped.clone())));
         }
         registry.register_collector(Box::new(self.connections.clone()));

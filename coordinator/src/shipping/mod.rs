@@ -8,8 +8,10 @@
 //! Not here: what is written when (ship), where (folder), and how (format); making a coordinator of it (program).
 
 pub mod collector;
+mod directory;
 pub mod folder;
 pub mod format;
+mod in_bucket;
 pub mod rebuilt;
 mod retention;
 pub mod ship;
@@ -30,11 +32,12 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     collector::{Standing, Standings},
+    folder::Folder,
     format::Configuration,
     ship::{Ship, ShipError},
 };
 use crate::{
-    base::{clock, secrets::Sealer},
+    base::{clock, config::Backup, secrets::Sealer},
     writer::Handle,
 };
 
@@ -50,8 +53,8 @@ const LOOK: Duration = Duration::from_secs(60);
 pub struct Shipping {
     pub handle: Handle,
     pub sealer: Arc<Sealer>,
-    /// Their directories.
-    pub destinations: BTreeMap<ShortName, PathBuf>,
+    /// Our folder at each.
+    pub destinations: BTreeMap<ShortName, Folder>,
     pub data_dir: PathBuf,
     /// The configuration in effect, which goes along.
     pub configuration: Configuration,
@@ -65,27 +68,34 @@ impl Shipping {
         let device = |path: &Path| std::fs::metadata(path).map(|found| found.dev()).ok();
         let own = device(&self.data_dir);
         let mut all = self.destinations.values();
-        own.is_some() && all.all(|directory| device(directory) == own)
+        let is_here = |folder: &Folder| folder.directory().is_some_and(|d| device(&d) == own);
+        own.is_some() && all.all(is_here)
     }
 }
 
+/// All destinations of a configuration, buckets too.
+pub fn names(backup: &Backup) -> Vec<ShortName> {
+    let all = backup.destinations.keys().chain(backup.buckets.keys());
+    all.cloned().collect()
+}
+
 /// One for each destination.
-pub fn standings<'a>(destinations: impl IntoIterator<Item = &'a ShortName>) -> Standings {
+pub fn standings(destinations: Vec<ShortName>) -> Standings {
     let each = destinations.into_iter();
-    each.map(|name| (name.clone(), Arc::default())).collect()
+    each.map(|name| (name, Arc::default())).collect()
 }
 
 /// Ships to all destinations until the coordinator stops.
 pub async fn run(shipping: Shipping) {
     if shipping.is_near() {
         tracing::warn!(
-            "the coordinator's state is shipped to the disk that its database is on, and nowhere else: name a destination elsewhere in [backup.destinations]"
+            "the coordinator's state is shipped to the disk that its database is on, and nowhere else: name a destination elsewhere in [backup.destinations], or a bucket in [backup.buckets]"
         );
     }
     let mut loops = tokio::task::JoinSet::new();
-    for (name, directory) in &shipping.destinations {
+    for (name, folder) in &shipping.destinations {
         let ship = Ship::new(
-            directory,
+            folder.clone(),
             shipping.sealer.clone(),
             shipping.configuration.clone(),
         );

@@ -6,7 +6,7 @@
 //! go after it**: whatever is cut off where, a state that is read back finds the keys it needs.
 //! Blocks. Not here: when (the parent), how it is read back (rebuilt).
 
-use std::{collections::BTreeMap, io, path::Path, sync::Arc};
+use std::{collections::BTreeMap, io, sync::Arc};
 
 use imbl::{OrdMap, OrdSet, ordmap::DiffItem};
 use isyone_fleet::{
@@ -95,11 +95,7 @@ pub struct Ship {
 }
 
 impl Ship {
-    pub fn new(destination: &Path, sealer: Arc<Sealer>, configuration: Configuration) -> Self {
-        Self::on(Folder::new(destination), sealer, configuration)
-    }
-
-    pub(super) fn on(folder: Folder, sealer: Arc<Sealer>, configuration: Configuration) -> Self {
+    pub fn new(folder: Folder, sealer: Arc<Sealer>, configuration: Configuration) -> Self {
         Self {
             folder,
             sealer,
@@ -156,7 +152,7 @@ impl Ship {
         let age = |series: &Series| rebuilt::age(&self.folder, &self.sealer, *series);
         let ours = (fleet.incarnation, fleet.last_event);
         if let Some(theirs) = there.iter().rev().find_map(age).filter(|age| *age > ours) {
-            let folder = self.folder.root().display().to_string();
+            let folder = self.folder.place();
             return Err(ShipError::Newer {
                 theirs,
                 ours,
@@ -297,7 +293,7 @@ impl Ship {
             Ok(())
         };
         if let Err(error) = tidied() {
-            let folder = self.folder.root().display();
+            let folder = self.folder.place();
             tracing::warn!(%folder, %error, "old copies of the coordinator's state are not removed");
         }
     }

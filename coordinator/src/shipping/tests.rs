@@ -92,7 +92,7 @@ impl World {
         let mut bench = Bench::default();
         bench.host("h1", resources(64, 256, 4_000));
         let mut world = Self {
-            ship: Ship::new(place.path(), sealer.clone(), configuration()),
+            ship: Ship::new(Folder::new(place.path()), sealer.clone(), configuration()),
             committed: vec![Fleet::default()],
             there: None,
             created: 0,
@@ -178,14 +178,14 @@ impl World {
     }
 
     fn start_with(&mut self, folder: Folder) {
-        self.ship = Ship::on(folder, self.sealer.clone(), configuration());
+        self.ship = Ship::new(folder, self.sealer.clone(), configuration());
     }
 
     /// The disk, or the machine, goes away after so many operations.
     fn cut_off(&mut self, after: usize, restarts: bool) {
         let mut folder = self.folder();
         let left = Arc::new(AtomicUsize::new(after));
-        folder.steps_left = Some(left.clone());
+        folder.cut_after(left.clone());
         self.start_with(folder);
         // Unless it gets through.
         let _ = self.ship();
@@ -443,7 +443,7 @@ fn only_one_coordinator_ships_and_not_one_of_before() {
     world.ship().unwrap();
     let again = || {
         Ship::new(
-            world.place.path(),
+            world.folder(),
             world.sealer.clone(),
             Configuration::default(),
         )

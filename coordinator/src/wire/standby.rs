@@ -2,12 +2,14 @@
 //!
 //! Not here: its other copies (shown).
 
-use isyone_fleet::{desired::Standby, settings::Settings, state::State, views};
+use isyone_fleet::{
+    change::FILLED_AT_ONCE, desired::Standby, settings::Settings, state::State, views,
+};
 use isyone_proto::{
     ids::HostName,
     pb::v1,
     plan::UnixMs,
-    report::{JobReport, JobState},
+    report::{Behind, JobReport, JobState},
 };
 
 pub(super) fn shown(
@@ -16,35 +18,51 @@ pub(super) fn shown(
     standby: &Standby,
 ) -> v1::TenantCopy {
     let (judged, _) = views::host_state(state, settings, host, now);
-    // What a silent host said last is no news of how far behind it is now.
     let silent = views::is_silent(judged);
     let job = state.observed.job(host, standby.job);
-    let heard = job.filter(|job| !silent && job.state == JobState::Running);
+    let behind = views::behind(state, host, standby.job, now);
     v1::TenantCopy {
         host: host.to_string(),
         role: v1::CopyRole::Standby.into(),
         expire_time: None,
-        lag: heard.and_then(|job| job.behind).map(|behind| v1::Lag {
+        // The older it is, the more it says: nobody knows of a silent host how far it has come since.
+        lag: behind.map(|behind| v1::Lag {
             bytes: behind.bytes,
             milliseconds: behind.ms,
             files_milliseconds: behind.files_ms,
         }),
-        message: match (silent, standby.anew) {
+        message: match (silent, standby) {
             (true, _) => "its host is silent".to_owned(),
-            (false, true) => "made anew: what it had is being let go".to_owned(),
-            (false, false) => job.map(words).unwrap_or_default(),
+            (false, Standby { anew: true, .. }) => {
+                "made anew: what it had is being let go".to_owned()
+            }
+            (false, Standby { waits: true, .. }) => format!(
+                "waits for its turn: {FILLED_AT_ONCE} standbys at a time are filled from or to a host"
+            ),
+            (false, _) => job.map(|job| words(job, behind)).unwrap_or_default(),
         },
+        filled: job.is_some_and(|job| job.filled) && standby.is_kept_up(),
+        apart: standby
+            .apart
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
     }
 }
 
-fn words(job: &JobReport) -> String {
+fn words(job: &JobReport, behind: Option<Behind>) -> String {
+    let unlogged = behind.map_or(0, |behind| behind.unlogged);
     match job.state {
         JobState::Running if job.behind.is_none() && job.bytes_total > 0 => format!(
             "on its way: {} of {} MiB",
             job.bytes_done >> 20,
             job.bytes_total >> 20
         ),
+        JobState::Running if unlogged > 0 => {
+            format!("{unlogged} of its tables are UNLOGGED, and would be empty there")
+        }
         JobState::Waiting => "waits for its turn to be copied".to_owned(),
+        JobState::Failed => format!("made anew after a while: {}", job.message),
         _ => job.message.clone(),
     }
 }

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use isyone_fleet::{desired::Host, settings::Liveness, state::State};
+use isyone_fleet::{desired::Host, settings::Liveness, state::State, views};
 use isyone_proto::{
     plan::{Lifecycle, UnixMs},
     report::{Behind, JobState},
@@ -89,12 +89,12 @@ fn fleet(families: &mut Families<'_>, state: &State, live: &Liveness, now: UnixM
         by_state(tenants),
     )?;
     certificates(families, state)?;
-    standbys(families, state)?;
+    standbys(families, state, now)?;
     domains(families, state)
 }
 
 /// How far standbys are behind, and which are not kept up. Those that are furthest behind come first.
-fn standbys(families: &mut Families<'_>, state: &State) -> fmt::Result {
+fn standbys(families: &mut Families<'_>, state: &State, now: UnixMs) -> fmt::Result {
     let (mut behind, mut lost) = (Vec::new(), Vec::new());
     let names = state.fleet.standbys.iter();
     for tenant in names.filter_map(|name| state.fleet.tenants.get(name)) {
@@ -106,13 +106,14 @@ fn standbys(families: &mut Families<'_>, state: &State) -> fmt::Result {
             host: place.host.to_string(),
         };
         let job = state.observed.job(&place.host, standby.job);
-        let running = job.filter(|job| job.state == JobState::Running);
-        match running.and_then(|job| job.behind) {
-            Some(lag) => behind.push((labels, lag)),
-            // One that does not run has nothing to follow.
-            None if tenant.desired == Lifecycle::Running => lost.push((labels, 1)),
-            None => {}
+        let lag = views::behind(state, &place.host, standby.job, now);
+        let is_kept_up = job.is_some_and(|job| job.state == JobState::Running) && lag.is_some();
+        // One that does not run has nothing to follow.
+        if !is_kept_up && tenant.desired == Lifecycle::Running {
+            lost.push((labels.clone(), 1));
         }
+        // What is not looked at any more is as old as it is.
+        behind.extend(lag.map(|lag| (labels, lag)));
     }
     behind.sort_by_key(|(_, lag)| std::cmp::Reverse((lag.ms, lag.bytes)));
     behind.truncate(MAX_STANDBY_SERIES);

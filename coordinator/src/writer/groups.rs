@@ -258,6 +258,8 @@ impl Writer {
         drop(envelope.waiting);
         let stamp = self.stamp(envelope.actor);
         let effects = &mut self.gathered.effects;
+        // What this writes stays, also if the command is refused.
+        change::heed_the_clock(&mut self.state, &self.settings, &stamp, effects);
         let before = effects.writes.len();
         let result = child_span!(&envelope.span, "apply").in_scope(|| {
             timed(&self.timings.apply, || {

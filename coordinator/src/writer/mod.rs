@@ -236,12 +236,13 @@ impl Handle {
 
     /// What a command would return, computed on a copy of the newest snapshot: changes nothing and does not wait.
     pub fn rehearse(&self, stamp: &Stamp, command: Command) -> Result<Outcome, SubmitError> {
-        let mut copy = (*self.snapshot()).clone();
+        let (mut copy, mut effects) = ((*self.snapshot()).clone(), Effects::default());
+        change::heed_the_clock(&mut copy, &self.settings, stamp, &mut effects);
         Ok(change::apply(
             &mut copy,
             &self.settings,
             stamp,
-            &mut Effects::default(),
+            &mut effects,
             command,
         )?)
     }

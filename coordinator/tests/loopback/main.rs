@@ -4,6 +4,7 @@
 
 mod admission;
 mod blackbox;
+mod buckets;
 mod domains;
 mod mail;
 mod monitoring;

@@ -7,7 +7,7 @@ use isyone_proto::pb::v1::{
 
 use super::{
     format, mail,
-    table::{Cell, Paint, Table},
+    table::{Cell, Paint, Table, clean},
 };
 
 /// From which share of its workers' time on the next visitor is likely to wait, per mille.
@@ -238,22 +238,32 @@ fn copies(tenant: &Tenant) -> Vec<(&'static str, Cell)> {
 /// How far a standby is behind.
 fn standby(copy: &TenantCopy) -> String {
     let seconds = |ms: u64| format!("{}.{} s", ms / 1000, ms % 1000 / 100);
-    match &copy.lag {
-        Some(lag) if lag.bytes == 0 => {
-            format!(
-                "standby: up to date, files {} ago",
-                seconds(lag.files_milliseconds)
-            )
-        }
-        Some(lag) => format!(
-            "standby: {} behind ({}), files {} ago",
-            seconds(lag.milliseconds),
-            format::bytes(lag.bytes),
-            seconds(lag.files_milliseconds)
-        ),
-        None if copy.message.is_empty() => "standby: nothing is known of it yet".to_owned(),
-        None => format!("standby, not kept up: {}", copy.message),
+    let apart = match copy.apart.as_str() {
+        "" => String::new(),
+        label => format!(", apart by {}", clean(label)),
+    };
+    let message = clean(&copy.message);
+    let Some(lag) = &copy.lag else {
+        let why = match message.as_str() {
+            "" => "nothing is known of it yet".to_owned(),
+            why => format!("not kept up: {why}"),
+        };
+        return format!("standby{apart}: {why}");
+    };
+    let bytes = match lag.bytes {
+        0 => String::new(),
+        bytes => format!(" ({} more are known)", format::bytes(bytes)),
+    };
+    let files = seconds(lag.files_milliseconds);
+    let log = seconds(lag.milliseconds);
+    let mut said = format!("standby{apart}: has all of {log} ago{bytes}, files of {files} ago");
+    if !copy.filled {
+        said.push_str("; not filled yet");
     }
+    if !message.is_empty() {
+        said.push_str(&format!("; {message}"));
+    }
+    said
 }
 
 fn asked(tenant: &Tenant) -> Vec<(&'static str, Cell)> {
@@ -368,7 +378,11 @@ fn containers(tenant: &Tenant, now_ms: i64) -> String {
         let health = match (running, container.healthy) {
             (true, true) => Paint::word("healthy"),
             (true, false) => Paint::Warn.on("not yet"),
-            (false, _) => format!("exit {}", container.exit_code).into(),
+            // One that is not there, or has not started yet, has no exit code.
+            (false, _) if matches!(container.state.as_str(), "exited" | "dead") => {
+                format!("exit {}", container.exit_code).into()
+            }
+            (false, _) => "-".into(),
         };
         let up = if running {
             format::age(now_ms, container.start_time.as_ref())

@@ -207,7 +207,9 @@ impl From<&JobReport> for agent::JobStatus {
                 bytes: behind.bytes,
                 ms: behind.ms,
                 files_ms: behind.files_ms,
+                unlogged: behind.unlogged,
             }),
+            filled: job.filled,
             proof: job.proof.as_deref().map(Into::into),
         }
     }
@@ -249,7 +251,9 @@ pub(super) fn reports(wire: Vec<agent::JobStatus>) -> Result<Vec<JobReport>, Fie
                 bytes: behind.bytes,
                 ms: behind.ms,
                 files_ms: behind.files_ms,
+                unlogged: behind.unlogged,
             }),
+            filled: job.filled,
             proof: match job.proof {
                 Some(proof) => {
                     let proof = proof

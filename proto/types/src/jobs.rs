@@ -15,6 +15,9 @@ use crate::{
 
 /// Most jobs in one host's plan; more wait at the coordinator.
 pub const MAX_JOBS_PER_HOST: usize = 256;
+/// Most standbys that a host keeps up, and most of its tenants that are followed by one: half of the jobs and of the leaves that one plan
+/// may have, so that moves, backups and restores have the other half.
+pub const MAX_STANDBYS_PER_HOST: usize = MAX_JOBS_PER_HOST / 2;
 
 /// Long work that a host is to do beside keeping its tenants as planned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

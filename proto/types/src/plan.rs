@@ -20,7 +20,7 @@ use crate::{
 };
 pub use crate::{
     callers::Callers,
-    jobs::{JobOrder, JobWork, MAX_JOBS_PER_HOST},
+    jobs::{JobOrder, JobWork, MAX_JOBS_PER_HOST, MAX_STANDBYS_PER_HOST},
 };
 
 /// Milliseconds since the Unix epoch, UTC.

@@ -322,6 +322,20 @@ pub struct Behind {
     pub ms: u64,
     /// So long ago the last pass over the files began, milliseconds.
     pub files_ms: u64,
+    /// Tables whose content is in no log (UNLOGGED): they are empty once it takes over.
+    pub unlogged: u32,
+}
+
+impl Behind {
+    /// What is known of it so much later, when nobody has looked since.
+    #[must_use]
+    pub fn later(self, ms: u64) -> Self {
+        Self {
+            ms: self.ms.saturating_add(ms),
+            files_ms: self.files_ms.saturating_add(ms),
+            ..self
+        }
+    }
 }
 
 /// A host's report on one job that its plan names; see [`crate::plan::JobOrder`].
@@ -346,6 +360,8 @@ pub struct JobReport {
     pub pause_ms: Option<u32>,
     /// How far such a copy is behind; `None`: it is not that far.
     pub behind: Option<Behind>,
+    /// Such a copy is whole: its base backup has come, and all files of a pass. Never from agents of before.
+    pub filled: bool,
     /// What it has found, where it proves a backup.
     pub proof: Option<Box<Proof>>,
 }

@@ -2,7 +2,8 @@
 //! own, so that the two share nothing but the machine; a test that measures, or that something else at work would disturb, has both.
 //!
 //! Who may run beside others goes first, and who must be alone runs when nobody else wants to: so hardly anybody waits for the rest of
-//! somebody else's test. With `ISYONE_TIMES` set, each test's time is added to that file, as `SECONDS NAME`. Not here: what runs there.
+//! somebody else's test. `ISYONE_LANE` (0 or 1) is the one that who is alone works in, for two runs side by side of a test each: chaos, and
+//! something short. With `ISYONE_TIMES` set, each test's time is added to that file, as `SECONDS NAME`. Not here: what runs there.
 
 use std::{
     cell::Cell,
@@ -96,7 +97,11 @@ fn take(free: impl Fn(&[bool; LANES]) -> Option<Vec<usize>>) -> Turn {
         taken = LEFT.wait(taken).unwrap_or_else(PoisonError::into_inner);
     };
     lanes.iter().for_each(|lane| taken[*lane] = true);
-    HERE.set(Lane(u8::try_from(lanes[0]).expect("few")));
+    let wished = std::env::var("ISYONE_LANE")
+        .ok()
+        .and_then(|lane| lane.parse().ok());
+    let lane = wished.filter(|lane| lanes.contains(lane));
+    HERE.set(Lane(u8::try_from(lane.unwrap_or(lanes[0])).expect("few")));
     Turn {
         lanes,
         begin: Instant::now(),

@@ -31,6 +31,8 @@ pub struct SimJob {
     pub began_with: Option<Data>,
     /// How long the tenant would pause, where it keeps a copy up.
     pub pause_ms: Option<u32>,
+    /// That copy is a whole one.
+    pub filled: bool,
 }
 
 impl SimJob {
@@ -92,6 +94,7 @@ impl From<&SimJob> for JobReport {
             fault: None,
             pause_ms: job.pause_ms,
             behind: None,
+            filled: job.filled,
             proof: job.proven().map(Box::new),
         }
     }
@@ -104,7 +107,10 @@ impl SimHost {
         self.jobs
             .retain(|id, _| orders.iter().any(|order| order.id == *id));
         for order in orders {
+            let copy = self.copies.get(&order.tenant);
+            let filled = copy.is_some_and(|copy| copy.world.state.is_filled());
             let job = self.jobs.entry(order.id).or_insert_with(|| SimJob {
+                filled,
                 order: order.clone(),
                 state: JobState::Waiting,
                 pieces: 0,
@@ -298,7 +304,7 @@ impl Simulation {
         let Some(copy) = copies.and_then(|copies| copies.get_mut(&job.order.tenant)) else {
             return retry;
         };
-        let running = SimJob {
+        let mut running = SimJob {
             state: JobState::Running,
             pieces: (job.pieces + 1).min(PIECES),
             pause_ms: None,
@@ -315,6 +321,7 @@ impl Simulation {
             Database::Incoming if running.pieces < PIECES => return running,
             Database::Incoming => {
                 state.database = Database::Following { complete: false };
+                state.copied_by = None;
                 copy.data = held;
                 if let Some(sim) = self.hosts.get_mut(host) {
                     sim.wake(&running.order.tenant);
@@ -325,6 +332,8 @@ impl Simulation {
             Database::Following { complete: false } if !is_up => return running,
             Database::Following { complete: false } => {
                 copy.data = held;
+                state.copied_by = Some(job.order.id);
+                running.filled = true;
                 if !last || !is_stopped {
                     return SimJob {
                         pause_ms: Some(pause_ms),

@@ -276,6 +276,7 @@ impl Simulation {
         };
         let before = self.state.clone();
         let mut effects = Effects::default();
+        change::heed_the_clock(&mut self.state, &self.settings, &stamp, &mut effects);
         let result = change::apply(
             &mut self.state,
             &self.settings,
@@ -384,6 +385,7 @@ impl Simulation {
                     peer_port: Some(7483),
                     makes_backups: true,
                     follows: true,
+                    stands: true,
                     proves_backups: true,
                     sets_mail: true,
                     sorts: true,

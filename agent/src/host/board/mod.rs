@@ -4,6 +4,7 @@
 //! Not here: the wire (link::report).
 
 mod backups;
+mod jobs;
 mod strain;
 mod troubles;
 
@@ -19,9 +20,9 @@ use isyone_proto::{
     finding::Finding,
     ids::TenantName,
     plan::{TenantPlan, UnixMs},
-    report::{Behind, JobReport, Strain, TenantProgress, Traffic},
+    report::{JobReport, Strain, TenantProgress, Traffic},
 };
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 use uuid::Uuid;
 
 pub use self::strain::Work;
@@ -153,6 +154,8 @@ struct Inner {
     full: String,
     mended: BTreeMap<&'static str, (UnixMs, String)>,
     jobs: BTreeMap<Uuid, JobReport>,
+    /// When it was seen how far the copies of jobs are behind.
+    seen_behind: BTreeMap<Uuid, Instant>,
 }
 
 /// All statuses of the host.
@@ -411,66 +414,6 @@ impl StatusBoard {
             .oom_kills
             .entry(container.to_owned())
             .or_default() += 1;
-    }
-
-    /// How far a job is. Wakes the link when more than its bytes have changed: those are sent along.
-    pub fn set_job(&self, mut job: JobReport) {
-        let mut inner = self.lock();
-        // What was last seen of a source that is not reached any more is what is known of the loss.
-        let before = inner.jobs.get(&job.id).and_then(|old| old.behind);
-        job.behind = job.behind.or(before);
-        let news = inner
-            .jobs
-            .get(&job.id)
-            .is_none_or(|old| (old.state, &old.message) != (job.state, &job.message));
-        inner.jobs.insert(job.id, job);
-        drop(inner);
-        if news {
-            self.changed.notify_one();
-        }
-    }
-
-    /// Changes how far a job is, without waking the link.
-    pub fn set_job_bytes(&self, id: Uuid, done: u64, total: u64) {
-        if let Some(job) = self.lock().jobs.get_mut(&id) {
-            (job.bytes_done, job.bytes_total) = (done, total);
-        }
-    }
-
-    /// How a job goes. Wakes the link.
-    pub fn set_job_message(&self, id: Uuid, message: &str) {
-        if let Some(job) = self.lock().jobs.get_mut(&id) {
-            message.clone_into(&mut job.message);
-        }
-        self.changed.notify_one();
-    }
-
-    /// How long the tenant of a job would pause. Wakes the link where that is news.
-    pub fn set_job_pause(&self, id: Uuid, pause_ms: Option<u32>) {
-        let mut news = false;
-        if let Some(job) = self.lock().jobs.get_mut(&id) {
-            news = std::mem::replace(&mut job.pause_ms, pause_ms) != pause_ms;
-        }
-        if news {
-            self.changed.notify_one();
-        }
-    }
-
-    /// How far the copy of a job is behind; told with the next report.
-    pub fn set_job_behind(&self, id: Uuid, behind: Option<Behind>) {
-        if let Some(job) = self.lock().jobs.get_mut(&id) {
-            job.behind = behind;
-        }
-    }
-
-    /// A job that no plan names any more.
-    pub fn remove_job(&self, id: Uuid) {
-        self.lock().jobs.remove(&id);
-    }
-
-    /// All jobs, by id.
-    pub fn jobs(&self) -> Vec<JobReport> {
-        self.lock().jobs.values().cloned().collect()
     }
 }
 

@@ -57,3 +57,41 @@ fn who_is_not_known_or_is_being_filled_is_not_entered() {
         "another's of this name"
     );
 }
+
+/// How far a copy is behind grows while nobody can look, also when its job says that it is tried again.
+#[tokio::test(start_paused = true)]
+async fn how_far_a_copy_is_behind_is_as_old_as_it_is() {
+    use isyone_proto::report::{Behind, JobState};
+
+    let (board, id) = (StatusBoard::default(), Uuid::from_u128(1));
+    let job = |state| JobReport {
+        id,
+        state,
+        bytes_done: 0,
+        bytes_total: 0,
+        message: String::new(),
+        backup: None,
+        fault: None,
+        pause_ms: None,
+        behind: None,
+        filled: false,
+        proof: None,
+    };
+    board.set_job(job(JobState::Running));
+    let seen = Behind {
+        bytes: 7,
+        ms: 1_000,
+        files_ms: 2_000,
+        unlogged: 0,
+    };
+    board.set_job_behind(id, Some(seen));
+    board.set_job_filled(id, true);
+    assert_eq!(board.jobs()[0].behind, Some(seen));
+    tokio::time::advance(std::time::Duration::from_secs(60)).await;
+    board.set_job(job(JobState::Retrying));
+    let told = board.jobs().remove(0);
+    assert_eq!(told.behind, Some(seen.later(60_000)));
+    assert!(told.filled, "it is whole all the same");
+    board.set_job_behind(id, None);
+    assert_eq!(board.jobs()[0].behind, None);
+}

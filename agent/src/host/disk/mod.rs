@@ -11,7 +11,7 @@ mod measure;
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -20,14 +20,15 @@ use std::{
 use isyone_proto::{
     disk::{Disk, DiskMeans, DiskState},
     ids::TenantName,
-    plan::{DesiredState, TenantPlan},
+    plan::{DesiredState, HostPlan, TenantPlan},
 };
 use tokio::{
     sync::watch,
     task::JoinSet,
-    time::{Instant, sleep},
+    time::{Instant, MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 pub use self::measure::make_directory;
 use self::measure::{Measurement, Places, Room};
@@ -46,6 +47,9 @@ const AT_LEISURE: Duration = Duration::from_secs(900);
 const WATCHED: Duration = Duration::from_secs(60);
 /// Between measurements of one that may have reached its next state: as much has been written on its file system.
 const HURRIED: Duration = Duration::from_secs(10);
+/// So many times in a row it doubles for whoever was measured in such a hurry for nothing: others write on that file system, who may be
+/// hundreds, and each of them would be measured for each of them.
+const DOUBLED: u32 = 2;
 /// Whoever hurries is measured before others who have waited for so much longer. Not before all others: so many may hurry, on a
 /// disk that somebody writes to all the time, that nobody else would be measured.
 const HEAD_START: Duration = Duration::from_secs(120);
@@ -113,6 +117,10 @@ struct Known {
     held_at: Option<u64>,
     /// Its plan says another limit by now: the file system learns of it at once, not with the next look.
     other_limit: bool,
+    /// The measurement that has begun since then comes in a hurry.
+    in_a_hurry: bool,
+    /// Measurements in a hurry, in a row, that found no more than the one before.
+    in_vain: u32,
 }
 
 /// All tenants' disks.
@@ -128,46 +136,85 @@ struct Disks {
     layers: HashMap<String, PathBuf>,
 }
 
-/// Runs until `stop`.
+/// The tenants that are here and in the plan, as of the last look.
+#[derive(Default)]
+struct Looked {
+    plan: Option<Arc<HostPlan>>,
+    entries: Vec<BoardEntry>,
+    /// Of each entry, its tenant's place in the plan.
+    places: Vec<usize>,
+}
+
+impl Looked {
+    fn at(host: &Host, plan: Option<Arc<HostPlan>>) -> Self {
+        let tenants = plan.iter().flat_map(|plan| &plan.tenants);
+        let planned: HashMap<(&TenantName, Uuid), usize> = tenants
+            .enumerate()
+            .map(|(at, tenant)| ((&tenant.name, tenant.uid), at))
+            .collect();
+        let entries = host.board.entries().into_iter();
+        let (entries, places) = entries
+            .filter_map(|entry| {
+                let at = *planned.get(&(&entry.name, entry.status.uid))?;
+                Some((entry, at))
+            })
+            .unzip();
+        Self {
+            plan,
+            entries,
+            places,
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = (&BoardEntry, &TenantPlan)> {
+        let plan = self.plan.as_ref();
+        let both = self.entries.iter().zip(&self.places);
+        both.filter_map(move |(entry, at)| Some((entry, plan?.tenants.get(*at)?)))
+    }
+
+    fn of(&self, name: &TenantName) -> Option<(&BoardEntry, &TenantPlan)> {
+        self.all().find(|(entry, _)| entry.name == *name)
+    }
+}
+
+/// Runs until `stop`. All are looked at every few seconds, and whoever was measured at once: not all whenever one was, or hundreds that
+/// hurry would have all looked at all the time.
 pub async fn run(host: Arc<Host>, plans: watch::Receiver<InForce>, stop: CancellationToken) {
     let mut disks = Disks::default();
+    let mut looked = Looked::default();
     let mut walks: JoinSet<(TenantName, Option<u64>, Measurement)> = JoinSet::new();
+    let mut look = interval(EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = sleep(EVERY) => {}
+            _ = look.tick() => {
+                looked = Looked::at(&host, plans.borrow().plan.clone());
+                disks.forget(&looked.entries);
+                disks.look(&looked.entries, &room_of);
+                for (entry, plan) in looked.all() {
+                    disks.conclude(&host, entry, plan);
+                }
+            }
             Some(done) = walks.join_next() => {
                 if let Ok((name, held_at, found)) = done {
-                    disks.end(name, held_at, found, Instant::now());
+                    disks.end(name.clone(), held_at, found, Instant::now());
+                    if let Some((entry, plan)) = looked.of(&name) {
+                        disks.conclude(&host, entry, plan);
+                    }
                 }
             }
         }
         if walks.is_empty() {
             disks.under_way.clear(); // also of a walk that has panicked
         }
-        let plan = plans.borrow().plan.clone();
-        let tenants = plan.iter().flat_map(|plan| &plan.tenants);
-        let planned: BTreeMap<&TenantName, &TenantPlan> =
-            tenants.map(|tenant| (&tenant.name, tenant)).collect();
-        let entries: Vec<BoardEntry> = host
-            .board
-            .entries()
-            .into_iter()
-            .filter(|e| planned.get(&e.name).is_some_and(|t| t.uid == e.status.uid))
-            .collect();
-        disks.forget(&entries);
-        disks.look(&entries, &room_of);
-        for entry in &entries {
-            if let Some(tenant) = planned.get(&entry.name) {
-                disks.conclude(&host, entry, tenant);
-            }
-        }
         while walks.len() < AT_ONCE {
-            let Some(entry) = disks.due(&entries, Instant::now()) else {
+            let due = disks.due(&looked.entries, Instant::now());
+            let Some((entry, plan)) = due.and_then(|entry| looked.of(&entry.name)) else {
                 break;
             };
             disks.begin(&entry.name);
-            let places = disks.places(entry, planned.get(&entry.name).copied());
+            let places = disks.places(entry, Some(plan));
             let name = entry.name.clone();
             walks.spawn_blocking(move || (name, places.hold_at, measure::measure(&places)));
         }
@@ -199,6 +246,8 @@ impl Disks {
         let disk = before.map_or_else(Disk::default, |known| known.disk);
         let free = before.map_or(found.free, |known| known.free);
         let fallen = before.map_or(Room::default(), |known| known.fallen);
+        let in_vain = before.filter(|before| has_no_more(before, &found));
+        let in_vain = in_vain.map_or(0, |before| before.in_vain.saturating_add(1));
         let known = Known {
             found,
             at: now,
@@ -207,6 +256,8 @@ impl Disks {
             disk,
             held_at,
             other_limit: false,
+            in_a_hurry: false,
+            in_vain,
         };
         self.known.insert(name, known);
     }
@@ -234,6 +285,7 @@ impl Disks {
     fn begin(&mut self, name: &TenantName) {
         self.under_way.insert(name.clone(), self.speed(name));
         if let Some(known) = self.known.get_mut(name) {
+            known.in_a_hurry = hurries(known);
             known.fallen = Room::default();
         }
     }
@@ -294,9 +346,9 @@ impl Disks {
         };
         let pace = pace(known);
         let waited = now.checked_duration_since(known.at + pace)?;
-        Some(match pace {
-            HURRIED => waited + HEAD_START,
-            _ => waited,
+        Some(match hurries(known) {
+            true => waited + HEAD_START,
+            false => waited,
         })
     }
 
@@ -338,15 +390,27 @@ fn hold_at(plan: &TenantPlan) -> Option<u64> {
     running.then_some(plan.size.disk_bytes).filter(|b| *b > 0)
 }
 
-/// How long a measurement is good for.
-fn pace(known: &Known) -> Duration {
+/// Whether a measurement found no more than the one before, which made it come in a hurry.
+fn has_no_more(before: &Known, found: &Measurement) -> bool {
+    let (then, now) = (&before.found.used, &found.used);
+    before.in_a_hurry && now.bytes <= then.bytes && now.inodes <= then.inodes
+}
+
+/// Whether a tenant may have reached its next state since it was measured.
+fn hurries(known: &Known) -> bool {
     // Who has written since then nobody knows: at worst a walk is made for nothing.
     let reaches = |gone: u64, next: Option<u64>| next.is_some_and(|n| gone > 0 && gone >= n);
-    if known.other_limit
+    known.other_limit
         || reaches(known.fallen.bytes, known.disk.until_next())
         || reaches(known.fallen.inodes, known.disk.until_next_inodes())
-    {
+}
+
+/// How long a measurement is good for.
+fn pace(known: &Known) -> Duration {
+    if known.other_limit {
         HURRIED
+    } else if hurries(known) {
+        HURRIED * (1 << known.in_vain.min(DOUBLED))
     } else if known.disk.state > DiskState::Free || known.found.cut {
         WATCHED
     } else {

@@ -1,5 +1,7 @@
 //! Whose turn it is to be measured.
 
+use std::collections::BTreeMap;
+
 use isyone_proto::{
     disk::{DiskMeans, DiskUse},
     report::TenantProgress,
@@ -51,6 +53,8 @@ fn known(used: u64, at: Instant) -> Known {
         disk: Disk::after(None, DiskUse::of_bytes(used), 10 * GIB, DiskMeans::Counted),
         held_at: Some(10 * GIB),
         other_limit: false,
+        in_a_hurry: false,
+        in_vain: 0,
     }
 }
 
@@ -112,6 +116,38 @@ fn who_may_be_full_by_now_is_measured_soon_and_starves_nobody() {
         now += EVERY;
     }
     assert_eq!(betas, 1);
+}
+
+/// A host has hundreds of tenants on one file system, and somebody writes there all the time.
+#[test]
+fn who_hurries_in_vain_hurries_less() {
+    let entries = entries(&["alfa"]);
+    let name = &entries[0].name;
+    let (mut disks, mut now) = (Disks::default(), Instant::now());
+    disks.known.insert(name.clone(), known(GIB, now));
+    let (mut left, mut waits) = (100 * GIB, Vec::new());
+    let mut measure = |disks: &mut Disks, used: u64| {
+        left -= 9 * GIB;
+        disks.look(&entries, &|_| Some(room(left)));
+        let begin = now;
+        while disks.due(&entries, now).is_none() {
+            now += Duration::from_secs(1);
+        }
+        waits.push((now - begin).as_secs());
+        disks.begin(name);
+        let found = known(used, now).found;
+        disks.end(name.clone(), None, found, now);
+        disks.known.get_mut(name).unwrap().disk = known(used, now).disk;
+        disks.known.get_mut(name).unwrap().free = room(left);
+    };
+    for _ in 0..4 {
+        measure(&mut disks, GIB);
+    }
+    // It was itself, at last.
+    for _ in 0..2 {
+        measure(&mut disks, 2 * GIB);
+    }
+    assert_eq!(waits, [10, 20, 40, 40, 40, 10]);
 }
 
 #[test]

@@ -136,7 +136,7 @@ impl Fetch {
         }
     }
 
-    fn tenant(&self, order: &JobOrder) -> Attempt<TenantPlan> {
+    pub(super) fn tenant(&self, order: &JobOrder) -> Attempt<TenantPlan> {
         let plan = self.plans.borrow().plan.clone();
         let tenant = plan.as_ref().and_then(|plan| {
             let named = |t: &&TenantPlan| t.name == order.tenant && t.uid == order.uid;

@@ -147,9 +147,7 @@ async fn fits(tenant: &TenantPlan, line: &Line, image: &ImageFacts) -> Attempt<u
     let unlogged = own.number(sql::UNLOGGED).await.map_err(again)?;
     drop(own);
     if unlogged > 0 {
-        return Err(JobError::Never(format!(
-            "{unlogged} of its tables are UNLOGGED, and would be empty in a copy that follows: move it without `--max-pause`"
-        )));
+        return Err(super::unlogged(unlogged));
     }
     let there = line.cluster("postgres").await.map_err(again)?;
     let version = there.number(sql::VERSION).await.map_err(again)?;

@@ -49,6 +49,7 @@ impl Lag {
             bytes: self.missing,
             ms: ms(now.saturating_duration_since(whole)),
             files_ms: ms(now.saturating_duration_since(pass)),
+            unlogged: 0,
         })
     }
 }

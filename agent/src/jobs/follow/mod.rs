@@ -12,7 +12,10 @@ mod line;
 
 use std::{sync::Arc, time::Duration};
 
-use isyone_proto::plan::{JobOrder, JobWork, TenantPlan};
+use isyone_proto::{
+    plan::{JobOrder, JobWork, TenantPlan},
+    report::Behind,
+};
 use tokio::time::{Instant, sleep};
 use tonic::async_trait;
 
@@ -88,8 +91,11 @@ impl Work for Follow {
             JobWork::Follow { last, standing, .. } => (last, standing),
             _ => (false, false),
         };
+        let tenant = self.fetch.tenant(order)?;
+        // Also while the other host is not reached: then it counts most.
+        let filled = copies::is_filled(&self.host, &tenant).await;
+        progress.filled(filled.map_err(disk)?);
         let way = Way::open(&self.fetch, order, progress).await?;
-        let tenant = way.tenant()?;
         let of = Of {
             tenant: order.tenant.clone(),
             uid: order.uid,
@@ -107,7 +113,10 @@ impl Work for Follow {
                 let why = "the tenant was stopped before its copy was here";
                 return Err(JobError::Never(why.to_owned()));
             }
-            Copy::Incoming => self.bring(&way, &tenant, &line, progress).await?,
+            Copy::Incoming => {
+                progress.behind(None);
+                self.bring(&way, &tenant, &line, progress).await?;
+            }
             Copy::Following => {}
             Copy::Complete(Some(job)) | Copy::Followed(Some(job)) if job == order.id => {
                 return Ok(());
@@ -132,7 +141,7 @@ impl Work for Follow {
         match is_last {
             true => copy.complete(order, progress).await,
             false => tokio::select! {
-                kept = copy.keep_up(progress, stands) => kept,
+                kept = copy.keep_up(order, progress, stands) => kept,
                 // Its log is applied and goes; what it has written may only leave room enough.
                 full = way.is_out_of_room(|| 0) => Err(full),
             },
@@ -163,6 +172,10 @@ impl Follow {
 struct Sessions {
     there: Option<Cluster>,
     here: Option<Cluster>,
+    /// With the other end's own database of the tenant.
+    own: Option<Cluster>,
+    /// Its tables that would be empty here, and whether that was asked since the last pass.
+    unlogged: (u32, bool),
     /// The last question failed, and that is told.
     has_failed: bool,
 }
@@ -210,7 +223,7 @@ impl Standby<'_> {
     }
 
     /// Brings what changes, and tells how long the tenant would pause and how far the copy is behind; until the order is another one.
-    async fn keep_up(&self, progress: &Progress, stands: bool) -> Attempt<()> {
+    async fn keep_up(&self, order: &JobOrder, progress: &Progress, stands: bool) -> Attempt<()> {
         let (mut sessions, mut lag) = (Sessions::default(), Lag::default());
         loop {
             let (begun, passed) = (Instant::now(), self.way.pass().await?);
@@ -218,6 +231,7 @@ impl Standby<'_> {
                 // From now on it takes next to nothing.
                 progress.let_others_begin();
             }
+            sessions.unlogged.1 = false;
             let rest = Instant::now() + BETWEEN.0.max(passed.took * BETWEEN.1);
             let until = if stands {
                 rest.max(begun + STANDING)
@@ -228,6 +242,7 @@ impl Standby<'_> {
                 match self.behind(&mut sessions, stands).await {
                     Ok((written, applied)) => {
                         lag.note(Instant::now(), written, applied);
+                        self.fill(order, progress).await?;
                         let missing = written.saturating_sub(applied);
                         progress.pause(Some(estimate_ms(passed.took, missing)));
                         if sessions.has_failed {
@@ -242,13 +257,16 @@ impl Standby<'_> {
                         progress.tell(&why);
                         sessions = Sessions {
                             has_failed: true,
+                            unlogged: sessions.unlogged,
                             ..Sessions::default()
                         };
                     }
                 }
                 let now = Instant::now();
-                if let Some(behind) = lag.behind(now, begun, sessions.has_failed) {
-                    progress.behind(behind);
+                let unlogged = sessions.unlogged.0;
+                let behind = lag.behind(now, begun, sessions.has_failed);
+                if let Some(behind) = behind {
+                    progress.behind(Some(Behind { unlogged, ..behind }));
                 }
                 if now >= until {
                     break;
@@ -268,6 +286,7 @@ impl Standby<'_> {
             let why = if stands { LOST_STANDBY } else { LOST };
             return Err(JobError::Never(why.to_owned()));
         }
+        self.ask_unlogged(sessions, stands).await?;
         let here = match sessions.here.take() {
             Some(here) => here,
             None => self.here("postgres").await?,
@@ -281,6 +300,43 @@ impl Standby<'_> {
         let applied = here.number(sql::APPLIED).await.map_err(again)?;
         (sessions.there, sessions.here) = (Some(there), Some(here));
         Ok((written, applied))
+    }
+
+    /// What would be empty here once this takes over. Before a tenant is stopped to come over it is asked each time, and then such a table
+    /// keeps it where it is; of what is kept up for good it is only told, as that is better than no copy.
+    async fn ask_unlogged(&self, sessions: &mut Sessions, stands: bool) -> Attempt<()> {
+        if stands && sessions.unlogged.1 {
+            return Ok(());
+        }
+        let own = match sessions.own.take() {
+            Some(own) => own,
+            None => {
+                let database = self.tenant.name.database();
+                self.line.cluster(&database).await.map_err(again)?
+            }
+        };
+        let count = own.number(sql::UNLOGGED).await.map_err(again)?;
+        if count > 0 && !stands {
+            return Err(unlogged(count));
+        }
+        sessions.unlogged = (u32::try_from(count).unwrap_or(u32::MAX), true);
+        // Nobody asks again for a while.
+        sessions.own = Some(own).filter(|_| !stands);
+        Ok(())
+    }
+
+    /// All of it was here, and it follows: once that is recorded, it may take over from a host that is lost.
+    async fn fill(&self, order: &JobOrder, progress: &Progress) -> Attempt<()> {
+        if progress.is_filled() {
+            return Ok(());
+        }
+        let (host, tenant, id) = (self.work.host.clone(), self.tenant.clone(), order.id);
+        let recorded = blocking(move || copies::fill(&host, &tenant, id)).await;
+        if !recorded.map_err(disk)? {
+            return Err(again("the copy is not wanted any more"));
+        }
+        progress.filled(true);
+        Ok(())
     }
 
     /// The tenant has stopped: brings the rest, compares, and records that the copy is complete.
@@ -330,6 +386,11 @@ impl Standby<'_> {
     async fn sequences(&self) -> Attempt<Vec<Sequence>> {
         let database = self.tenant.name.database();
         let here = self.here(&database).await?;
+        // It has the other one's catalogue to the very end: also a table that was made since it was last asked.
+        let count = here.number(sql::UNLOGGED).await.map_err(again)?;
+        if count > 0 {
+            return Err(unlogged(count));
+        }
         let found = here.sequences().await.map_err(again)?;
         let paths = found.iter().map(|(_, file)| path(&self.place(file)));
         let paths = paths.collect::<Attempt<Vec<_>>>()?;
@@ -346,6 +407,13 @@ impl Standby<'_> {
     fn place(&self, file: &str) -> String {
         format!("{}{file}", self.at)
     }
+}
+
+/// A tenant whose copy would lack some of its tables.
+fn unlogged(count: u64) -> JobError {
+    JobError::Never(format!(
+        "{count} of its tables are UNLOGGED, and would be empty in a copy that follows: move it without `--max-pause`"
+    ))
 }
 
 fn path(text: &str) -> Attempt<RelPath> {

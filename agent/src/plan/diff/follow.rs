@@ -30,8 +30,10 @@ pub(super) fn keep_up(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked
 
 /// The standby becomes the tenant's own database. What is missing beside it is made by the next look, as for any other.
 pub(super) fn take_over(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
-    let is_whole = inputs.state.database == (Database::Following { complete: true });
-    if !is_whole && !inputs.plan.as_it_is {
+    let is_complete = inputs.state.database == (Database::Following { complete: true });
+    // What lacks some of its files, or has not begun to follow, is no whole copy, whoever is lost.
+    let is_whole = is_complete || inputs.plan.as_it_is && inputs.state.is_filled();
+    if !is_whole {
         return Err(Blocked::HalfCopy);
     }
     let mut list = List::default();

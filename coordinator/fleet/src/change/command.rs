@@ -135,6 +135,11 @@ pub enum Command {
     RemoveStandby {
         name: TenantName,
     },
+    /// Make a tenant's standby on another host than this one.
+    MoveStandby {
+        name: TenantName,
+        from: HostName,
+    },
     /// Have a tenant whose host is lost go on where its standby is.
     FailOver {
         name: TenantName,
@@ -361,6 +366,7 @@ impl Command {
             Self::FailOver { .. } => "fail-over",
             Self::DiscardCopy { .. } => "discard-copy",
             Self::RemoveStandby { .. } => "remove-standby",
+            Self::MoveStandby { .. } => "move-standby",
             Self::RestoreTenant(_) => "restore-tenant",
             Self::ReturnTenant { .. } => "return-tenant",
             Self::EdgesRun { .. } => "edges-run",
@@ -441,6 +447,7 @@ impl Command {
             | Self::AddStandby { name, .. }
             | Self::FailOver { name, .. }
             | Self::RemoveStandby { name }
+            | Self::MoveStandby { name, .. }
             | Self::DiscardCopy { name, .. }
             | Self::SetAccess { name, .. }
             | Self::RemoveDomain { name, .. }

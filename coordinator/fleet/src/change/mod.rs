@@ -8,6 +8,7 @@ pub mod access;
 pub mod backups;
 pub mod certificates;
 mod certified;
+mod clock;
 mod command;
 mod domains;
 mod error;
@@ -44,12 +45,13 @@ use self::operators::following;
 pub use self::{
     backups::RestoreTenant,
     certified::{Enroll, RenewOperator},
+    clock::{CLOCK_JUMP_MS, heed_the_clock},
     command::{AccessChange, AddDomains, AskedWith, Command, CreateTenant, Stamp, User, Whither},
     domains::domain_refused,
     error::{ChangeError, WrongAddress},
     outcome::Outcome,
     spec_change::{SpecChange, SpecField},
-    tenants::{SetMail, SetOdoo},
+    tenants::{FILLED_AT_ONCE, SetMail, SetOdoo},
 };
 use crate::{
     desired::{Host, Tenant},
@@ -171,6 +173,7 @@ impl Edit<'_> {
             } => self.fail_over(&name, is_down, request_id),
             Command::AddStandby { name, on, apart } => self.add_standby(&name, on, apart.as_ref()),
             Command::RemoveStandby { name } => self.remove_standby(&name),
+            Command::MoveStandby { name, from } => self.move_standby(&name, &from),
             Command::DiscardCopy { name, host } => self.discard_copy(&name, &host),
             Command::ReturnTenant { name, request_id } => self.return_tenant(&name, request_id),
             Command::RestoreTenant(restore) => self.restore_tenant(*restore),

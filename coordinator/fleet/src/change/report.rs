@@ -340,7 +340,8 @@ impl Edit<'_> {
     /// at first, and nothing is removed from a host that does not know that the tenant has left it.
     pub(in crate::change) fn is_fenced(&self, tenant: &Tenant, copy: &TenantCopy) -> bool {
         let seen = views::copy(self.state, tenant, &copy.place.host);
-        matches!(seen, CopyObserved::Present(seen) if seen.report.epoch >= copy.place.epoch)
+        // In the very epoch in which it was told to let go, as `views::copy` has it, and nothing of it runs.
+        matches!(seen, CopyObserved::Present(seen) if seen.report.progress == TenantProgress::Converged)
     }
 
     /// A host has removed its copy on order. With the last one the tenant is forgotten.

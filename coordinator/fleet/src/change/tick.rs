@@ -1,7 +1,7 @@
 //! What the passing of time changes: hosts' silence is reported, quarantines end, unused tenants fall asleep, tokens
 //! expire.
 //!
-//! Not here: what counts as silence (liveness), and which tenants are unused (sleep).
+//! Not here: what counts as silence (liveness), which tenants are unused (sleep), and a clock that jumps (clock).
 
 use std::iter::Peekable;
 
@@ -25,13 +25,12 @@ use crate::{
 
 /// How many tenants' quarantines one tick ends, so that a tick stays short.
 const MAX_PER_TICK: usize = 100;
-/// Ticks come every second. A longer gap than this means that the machine was asleep or its clock was set.
-const CLOCK_JUMP_MS: i64 = 60_000;
 
 impl Edit<'_> {
     pub(super) fn tick(&mut self) -> Result<Outcome, ChangeError> {
-        self.judge_hosts();
         self.watch_the_clock();
+        self.state.last_tick = Some(self.stamp.now);
+        self.judge_hosts();
         self.end_maintenances();
         if self.stamp.now >= self.state.quarantine_hold_until {
             self.end_quarantines();
@@ -90,29 +89,6 @@ impl Edit<'_> {
                 self.event(host_event(state), None, Some(&name), None, message);
             }
         }
-    }
-
-    /// After a start or a jump, the clock alone must not decide to delete data.
-    fn watch_the_clock(&mut self) {
-        let now = self.stamp.now;
-        let jumped = self
-            .state
-            .last_tick
-            .is_none_or(|before| (now - before).abs() > CLOCK_JUMP_MS);
-        if jumped {
-            self.state.quarantine_hold_until = now.saturating_add(self.settings.quarantine_hold_ms);
-            // Nor to stop all idle tenants; but the hold need not exceed the shortest sleep time.
-            let shortest = self
-                .settings
-                .sleep_after_ms
-                .values()
-                .min()
-                .copied()
-                .unwrap_or(0);
-            self.state.sleep_hold_until =
-                now.saturating_add(shortest.min(self.settings.quarantine_hold_ms));
-        }
-        self.state.last_tick = Some(now);
     }
 
     /// Ends quarantines that are over: the host is told to remove the volumes.
@@ -191,7 +167,7 @@ impl Edit<'_> {
 
     /// A command has only one fresh id, but a tick needs one per operation. They are derived from it, so that the tick
     /// stays pure.
-    pub(super) fn stamp_of(&self, tenant: &Tenant) -> Stamp {
+    pub(in crate::change) fn stamp_of(&self, tenant: &Tenant) -> Stamp {
         let id = Uuid::from_u128(self.stamp.id.as_u128() ^ u128::from(tenant.uid.as_u64_pair().1));
         Stamp {
             id,

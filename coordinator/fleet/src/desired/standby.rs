@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 
+use isyone_types::spec::LabelKey;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -24,6 +25,26 @@ pub struct Standby {
     /// it, because what cannot take over safely is no standby.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub armed: bool,
+    /// Nothing of it comes yet: as many as may be are being filled at its host or at the tenant's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub waits: bool,
+    /// How often in a row it was made anew before it was whole: each time is longer after the one before, as each reads all of the tenant.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub in_vain: u8,
+    /// Its host has another value of this label than the tenant's: so it was asked for, and so it is placed again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub apart: Option<LabelKey>,
+}
+
+fn is_zero(number: &u8) -> bool {
+    *number == 0
+}
+
+impl Standby {
+    /// A job keeps it up, or brings it.
+    pub fn is_kept_up(&self) -> bool {
+        !self.anew && !self.waits
+    }
 }
 
 impl Tenant {

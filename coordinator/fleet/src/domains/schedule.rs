@@ -127,6 +127,7 @@ impl Schedule {
 
     /// Returns at most this many domains that are due, and schedules their retry in case no result follows.
     pub fn due(&mut self, now: UnixMs, most: usize) -> Vec<String> {
+        self.leave_other_clocks(now, most);
         let due: Vec<String> = self
             .due
             .iter()
@@ -138,6 +139,18 @@ impl Schedule {
             self.again(name, now, self.rhythm.retry_ms);
         }
         due
+    }
+
+    /// Whoever is due later than after the longest pause has that by a clock that was ahead: it has its turn after a retry's.
+    fn leave_other_clocks(&mut self, now: UnixMs, most: usize) {
+        let longest = self.rhythm.interval_ms.max(self.rhythm.retry_ms);
+        let latest = now.saturating_add(longest).saturating_add(longest / JITTER);
+        let later = self.due.iter().rev();
+        let later = later.take_while(|(due, _)| *due > latest).take(most);
+        let later: Vec<String> = later.map(|(_, name)| name.clone()).collect();
+        for name in later {
+            self.again(&name, now, self.rhythm.retry_ms);
+        }
     }
 
     /// Takes in the result of a check. `troubled`: the Fleet has the domain as unreachable.
@@ -291,6 +304,14 @@ mod tests {
         // Added later, without a check.
         s.follow(&names(&["a.example", "b.example"]), 2 * RETRY);
         assert_eq!(s.due(3 * RETRY, 9), ["b.example"]);
+    }
+
+    #[test]
+    fn a_domain_that_was_looked_at_by_a_clock_that_was_ahead_has_its_turn_soon() {
+        let mut s = schedule(&["a.example"]);
+        s.looked("a.example", &look(Verdict::Here), false, 90_000 * HOUR);
+        assert_eq!(s.due(HOUR, 9), Vec::<String>::new());
+        assert_eq!(s.due(HOUR + 2 * RETRY, 9), ["a.example"]);
     }
 
     #[test]

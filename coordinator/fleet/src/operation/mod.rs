@@ -4,6 +4,7 @@
 //! Not here: what follows a stage (procedures), how an operation begins, is cancelled and ends (change), and what is
 //! waited for at the moment (procedures, from what is observed).
 
+mod moments;
 mod relocation;
 mod routes;
 mod stored;

@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 
-use isyone_types::{ids::HostName, plan::UnixMs};
+use isyone_types::{ids::HostName, plan::UnixMs, spec::LabelKey};
 use serde::{Deserialize, Serialize};
 
 /// The stages of a move; one of a tenant that is stopped for it has no [`MoveStage::Follow`]. Until [`MoveStage::Fence`] the tenant lives
@@ -65,4 +65,7 @@ pub struct Live {
     /// It goes to where its standby is, which it is again if this is taken back.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub switches: bool,
+    /// Where that standby has to be, as was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub apart: Option<LabelKey>,
 }

@@ -121,7 +121,7 @@ fn need(input: &OrderInputs<'_>, covered: &Covered<'_>, name: &str) -> Option<i6
         || input
             .troubles
             .get(name)
-            .is_some_and(|t| input.now < t.retry_at)
+            .is_some_and(|t| waits(t, input.now))
     {
         return None;
     }
@@ -133,6 +133,11 @@ fn need(input: &OrderInputs<'_>, covered: &Covered<'_>, name: &str) -> Option<i6
         }
         _ => (!covered.by_another(name)).then_some(i64::MIN),
     }
+}
+
+/// Whether it is too early to try again. A failure that is yet to come was written down by a clock that was ahead.
+fn waits(trouble: &CertificateTrouble, now: UnixMs) -> bool {
+    (trouble.at..trouble.retry_at).contains(&now)
 }
 
 fn valid(certificate: &EdgeCertificate, now: UnixMs) -> bool {
@@ -254,7 +259,7 @@ impl Issued {
             let count = certificate
                 .issued
                 .iter()
-                .filter(|at| input.now - **at < WEEK_MS)
+                .filter(|at| (0..WEEK_MS).contains(&(input.now - **at)))
                 .count();
             if count > 0 {
                 issued.add(&certificate.name, count);

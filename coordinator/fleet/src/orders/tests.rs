@@ -180,6 +180,20 @@ fn missing_ones_go_first_then_those_that_end_soonest_and_only_so_many_at_once() 
 }
 
 #[test]
+fn what_a_clock_that_was_ahead_wrote_down_keeps_nothing_waiting() {
+    let mut world =
+        World::wanting(&["a.example.com", "b.example.com"]).trouble("a.example.com", DAY);
+    assert_eq!(world.begins(), ["b.example.com"]);
+    world.troubles[0].at += 400 * DAY;
+    world.troubles[0].retry_at += 400 * DAY;
+    assert_eq!(world.begins(), ["a.example.com", "b.example.com"]);
+    for n in 0..LIMITS.weekly_per_domain {
+        world = world.acme(&format!("c{n}.example.com"), -400);
+    }
+    assert_eq!(world.begins(), ["a.example.com", "b.example.com"]);
+}
+
+#[test]
 fn a_failing_domain_stops_no_other() {
     let names: Vec<String> = (0..100).map(|n| format!("t{n}.bad.example")).collect();
     let mut world = World::wanting(&names.iter().map(String::as_str).collect::<Vec<_>>());

@@ -135,7 +135,7 @@ impl Room {
         liveness::judge_silence(
             self.reported_at,
             self.docker_works,
-            self.host.joined_at.max(view.started_at),
+            liveness::heard_from(self.host.joined_at, view.started_at, now),
             now,
             live,
         )

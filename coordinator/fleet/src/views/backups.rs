@@ -10,11 +10,14 @@ use isyone_types::{
     backup::{BackupPlan, Destination, DestinationReport, RepositoryKey, RestoreOrder},
     ids::{HostName, ShortName, TenantName},
     plan::{JobOrder, JobWork, Lifecycle, UnixMs, WalSpool},
-    report::JobState,
 };
 use uuid::Uuid;
 
-use super::{copy, docker_is_away, host_state, proofs::is_proving};
+use super::{
+    copy,
+    orders::{is_dead, is_ready},
+    proofs::is_proving,
+};
 use crate::{
     backups::{
         Candidate, Facts, Offer, Policy, Protection, Repository, Running, Subject, Wanted,
@@ -24,17 +27,11 @@ use crate::{
         Tenant,
         backups::{BackupKey, BackupOrder, Gone, Made, SnapshotMade, TenantBackups},
     },
-    liveness::HostState,
     observed::CopyObserved,
     operation::{MoveStage, Operation, Procedure, Restoration, RestoreStage},
     settings::Settings,
     state::State,
 };
-
-/// An order of which its host does not speak for so long does not reach it, or was lost there.
-const UNHEARD_MS: i64 = 15 * 60_000;
-/// No order lasts longer: whatever it is by then, it was given for another night.
-const LONGEST_ORDER_MS: i64 = 24 * 3_600_000;
 
 /// Since when a tenant does not run by anybody's wish.
 pub fn stopped_since(tenant: &Tenant) -> Option<UnixMs> {
@@ -96,20 +93,6 @@ pub fn rota<'a>(state: &State, settings: &'a Settings, now: UnixMs) -> Rota<'a> 
     rota
 }
 
-fn is_ready(state: &State, settings: &Settings, host: &HostName, now: UnixMs) -> bool {
-    let able = state
-        .fleet
-        .hosts
-        .get(host)
-        .is_some_and(|h| h.makes_backups && !h.pending);
-    // A degraded one backs up: what it has a trouble with is seldom that, and then a backup is wanted most.
-    let at_work = matches!(
-        host_state(state, settings, host, now).0,
-        HostState::Ready | HostState::Degraded
-    );
-    able && at_work && docker_is_away(state, host).is_none()
-}
-
 /// It stops in a moment, or has just stopped: what begins now would fail. While a copy of one that runs is only prepared or kept up, which
 /// may last a day, it is backed up as ever; what a stop then cuts off is made again.
 pub(crate) fn is_being_copied(state: &State, tenant: &Tenant) -> bool {
@@ -122,14 +105,6 @@ pub(crate) fn is_being_copied(state: &State, tenant: &Tenant) -> bool {
         _ => false,
     };
     operation.is_some_and(|o| !o.is_over() && moves(&o.procedure))
-}
-
-fn is_dead(state: &State, tenant: &Tenant, order: &BackupOrder, ready: bool, now: UnixMs) -> bool {
-    let age = now - order.since;
-    let job = state.observed.job(&order.host, order.id);
-    let unheard = ready && job.is_none() && age > UNHEARD_MS;
-    let works = job.is_some_and(|job| job.state == JobState::Running);
-    tenant.placement.host != order.host || unheard || age > LONGEST_ORDER_MS && !(ready && works)
 }
 
 fn subject(tenant: &Tenant, of: &TenantBackups, destination: &ShortName, free: bool) -> Subject {

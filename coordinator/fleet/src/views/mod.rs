@@ -5,6 +5,7 @@
 
 mod backups;
 mod condition;
+mod orders;
 mod plan;
 mod proofs;
 
@@ -22,7 +23,7 @@ use isyone_types::{
     network::MAX_HOST_ADDRESSES,
     operation::OperationState,
     plan::{Lifecycle, UnixMs},
-    report::{Stuck, TenantProgress},
+    report::{Behind, Stuck, TenantProgress},
     spec::Domain,
 };
 use uuid::Uuid;
@@ -40,6 +41,9 @@ pub use self::{
     proofs::{
         ProofRota, Verdict, Verified, has_backup, no_proof, proof_rota, provers, verdict, verified,
     },
+};
+pub(crate) use self::{
+    orders::is_given_up as is_order_given_up, proofs::is_given_up as is_proof_given_up,
 };
 use crate::{
     desired::{Tenant, VisitorAccess},
@@ -298,6 +302,13 @@ pub fn copy<'a>(state: &'a State, tenant: &Tenant, host: &HostName) -> CopyObser
         }
         _ => CopyObserved::Unknown,
     }
+}
+
+/// How far a copy that is kept up by that job on a host is behind, by what the host said last, and as old as that is by now.
+pub fn behind(state: &State, host: &HostName, job: Uuid, now: UnixMs) -> Option<Behind> {
+    let told = state.observed.hosts.get(host)?.reported_at?;
+    let behind = state.observed.job(host, job)?.behind?;
+    Some(behind.later(u64::try_from(now - told).unwrap_or(0)))
 }
 
 /// When a user was last active in a tenant, as far as is known. `seen`: what is [`observed`] of it.

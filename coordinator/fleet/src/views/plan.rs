@@ -172,7 +172,8 @@ fn asks_first(state: &State, tenant: &Tenant) -> bool {
 
 /// What a tenant's standby has a host do: keep it up, or let it be kept up.
 fn standing(tenant: &Tenant, host: &HostName) -> (Option<JobOrder>, Option<PeerGrant>) {
-    let Some((place, standby)) = tenant.standby().filter(|(_, standby)| !standby.anew) else {
+    let Some((place, standby)) = tenant.standby().filter(|(_, standby)| standby.is_kept_up())
+    else {
         return (None, None);
     };
     let job = JobOrder {
@@ -243,7 +244,7 @@ pub fn is_fetching(state: &State, asked: &Fetching, now: UnixMs) -> bool {
         .is_some_and(|(place, standby)| {
             standby.job == asked.operation
                 && standby.armed
-                && !standby.anew
+                && standby.is_kept_up()
                 && place.host == asked.to
         });
     if stands && tenant.is_some_and(|tenant| tenant.placement.host == asked.from) {

@@ -57,7 +57,7 @@ pub fn proof_rota(state: &State, settings: &Settings, now: UnixMs) -> ProofRota 
     };
     for of in state.fleet.backups.values() {
         if let Some(order) = &of.proving {
-            match is_dead(state, settings, of, order, now) {
+            match is_given_up(state, settings, of, order, now) {
                 true => rota.dead.push((of.tenant, order.id)),
                 false => rota.running.push(Running {
                     tenant: of.tenant,
@@ -159,14 +159,16 @@ fn newest(made: &Made, seen: Option<Repository>) -> Option<Provable> {
     })
 }
 
-fn is_dead(
+/// Whether nobody carries out a proof any more.
+pub(crate) fn is_given_up(
     state: &State,
     settings: &Settings,
     of: &TenantBackups,
     order: &ProofOrder,
     now: UnixMs,
 ) -> bool {
-    let age = now - order.since;
+    // No clock of before is believed, nor does a host speak before it is heard.
+    let age = now - order.since.max(state.started_at);
     let host = state.fleet.hosts.get(&order.host);
     let able = host.is_some_and(|host| host.proves_backups && !host.pending);
     let ready = able && host_state(state, settings, &order.host, now).0 == HostState::Ready;

@@ -59,6 +59,7 @@ pub(super) fn checked(hello: wire::Hello) -> Result<(Hello, Said), Status> {
         peer_port: u16::try_from(hello.peer_port).ok().filter(|port| *port > 0),
         makes_backups: hello.makes_backups,
         follows: hello.follows,
+        stands: hello.stands,
         proves_backups: hello.proves_backups,
         sets_mail: hello.sets_mail,
         sorts: hello.sorts,

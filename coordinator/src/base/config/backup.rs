@@ -4,9 +4,7 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
     path::{Path, PathBuf},
-    str::FromStr,
 };
 
 use isyone_fleet::{
@@ -20,7 +18,12 @@ use isyone_proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Bytes, Config, ConfigError, Span, check::ensure};
+use super::{
+    Bytes, Config, ConfigError, Span,
+    buckets::{self, Bucket},
+    check::ensure,
+    units::TimeOfDay,
+};
 
 /// Where the only destination lies that there is without a configuration: below the data directory.
 const DEFAULT_FOLDER: &str = "backups";
@@ -28,52 +31,6 @@ const DEFAULT_FOLDER: &str = "backups";
 const DEFAULT_NAME: &str = "coordinator";
 /// With less a base backup of a tenant of 10 GiB would take longer than a night.
 const LEAST_HOST_RATE: Bytes = Bytes::new(1 << 20);
-
-/// A time of the day: `"01:30"`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct TimeOfDay {
-    minutes: u16,
-}
-
-impl FromStr for TimeOfDay {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let number = |text: &str, below: u16| {
-            let two_digits = text.len() == 2 && text.bytes().all(|b| b.is_ascii_digit());
-            let number = text.parse::<u16>().ok().filter(|_| two_digits);
-            number.filter(|number| *number < below)
-        };
-        let parts = text.split_once(':');
-        let parts = parts.and_then(|(h, m)| Some((number(h, 24)?, number(m, 60)?)));
-        let (hours, minutes) =
-            parts.ok_or_else(|| format!("{text:?} is no time of the day such as \"01:30\""))?;
-        Ok(Self {
-            minutes: hours * 60 + minutes,
-        })
-    }
-}
-
-impl TryFrom<String> for TimeOfDay {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl fmt::Display for TimeOfDay {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:02}:{:02}", self.minutes / 60, self.minutes % 60)
-    }
-}
-
-impl From<TimeOfDay> for String {
-    fn from(time: TimeOfDay) -> Self {
-        time.to_string()
-    }
-}
 
 /// `[backup]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,6 +61,9 @@ pub struct Backup {
     pub host_rate: Bytes,
     /// Where to; each tenant's backups go to all of them, unless its plan says which.
     pub destinations: BTreeMap<ShortName, Destination>,
+    /// Copies of destinations, elsewhere.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub buckets: BTreeMap<ShortName, Bucket>,
 }
 
 /// A destination, under its name in `[backup.destinations]`.
@@ -136,7 +96,7 @@ impl Default for Backup {
             // No agent of a version that makes none is ordered any: see `makes_backups` of hosts.
             enabled: true,
             rpo: Span::seconds(11 * 60),
-            begin: TimeOfDay { minutes: 60 },
+            begin: TimeOfDay::at(60),
             length: Span::seconds(4 * 3600),
             time_zone: None,
             dump_nights: 7,
@@ -151,6 +111,7 @@ impl Default for Backup {
                 DEFAULT_NAME.parse().expect("a literal of this file"),
                 here,
             )]),
+            buckets: BTreeMap::new(),
         }
     }
 }
@@ -197,6 +158,7 @@ impl Backup {
             on_purpose: plan.on_purpose.unwrap_or(self.on_purpose),
             host_rate: self.host_rate,
             destinations: BTreeMap::new(),
+            buckets: BTreeMap::new(),
         };
         (own, plan.destinations.clone().unwrap_or_else(all))
     }
@@ -215,7 +177,7 @@ impl Backup {
                 on_purpose_ms: self.on_purpose.millis(),
             },
             window: Window {
-                begin_minute: self.begin.minutes,
+                begin_minute: self.begin.minutes(),
                 // A length that does not fit is none that is allowed either.
                 length_minutes: u16::try_from(minutes).unwrap_or(u16::MAX),
             },
@@ -258,6 +220,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
         destination.check(&key)?;
     }
     apart(named, &config.data_dir)?;
+    buckets::check(backup)?;
     one("backup", config, None)?;
     for (name, plan) in &config.plans {
         if let Some(own) = &plan.backup {

@@ -4,6 +4,7 @@
 //! the pure core gets. Not here: defaults (defaults), checks across fields (check), the commented sample (sample).
 
 mod backup;
+mod buckets;
 mod check;
 mod defaults;
 mod dns;
@@ -37,6 +38,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     backup::{Backup, PlanBackup},
+    buckets::{Bucket, read as read_key},
     dns::Dns,
     edge::{Dashboard, FrameOptions},
     images::{ImagePattern, Images},

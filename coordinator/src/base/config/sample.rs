@@ -211,6 +211,11 @@ hosts = [@HOSTS@]
 #= path = "backups"
 #= reserve = "5GiB"
 
+# Copies of a destination elsewhere, in S3-compatible buckets, and of this coordinator's own state: [backup.buckets.far] with endpoint =
+# "https://s3.example.com", bucket, and access_key_file and secret_key_file (mode 0600, below the data directory unless they begin
+# with "/"). Optional: region ("us-east-1"), prefix, of (the destination, where there are several), rate_limit = "20MiB" (bytes per
+# second in all). docs/operations.md#copies-in-buckets says what to let the key do.
+
 # How often hosts report; after how much silence they get no new tenants, and count as lost.
 [liveness]
 #= report_interval = "5s"

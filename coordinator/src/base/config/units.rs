@@ -2,7 +2,7 @@
 //!
 //! Not here: which values are allowed, which depends on the key (check).
 
-use std::{net::IpAddr, time::Duration};
+use std::{fmt, net::IpAddr, str::FromStr, time::Duration};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
@@ -140,4 +140,61 @@ pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec
             .map_err(|_| D::Error::custom(format!("{text:?} is no address or network")))
     };
     texts.iter().map(parse).collect()
+}
+
+/// A time of the day: `"01:30"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct TimeOfDay {
+    minutes: u16,
+}
+
+impl TimeOfDay {
+    /// So many minutes after midnight; a day has 1440.
+    pub(super) const fn at(minutes: u16) -> Self {
+        Self { minutes }
+    }
+
+    pub(super) const fn minutes(self) -> u16 {
+        self.minutes
+    }
+}
+
+impl FromStr for TimeOfDay {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |text: &str, below: u16| {
+            let two_digits = text.len() == 2 && text.bytes().all(|b| b.is_ascii_digit());
+            let number = text.parse::<u16>().ok().filter(|_| two_digits);
+            number.filter(|number| *number < below)
+        };
+        let parts = text.split_once(':');
+        let parts = parts.and_then(|(h, m)| Some((number(h, 24)?, number(m, 60)?)));
+        let (hours, minutes) =
+            parts.ok_or_else(|| format!("{text:?} is no time of the day such as \"01:30\""))?;
+        Ok(Self {
+            minutes: hours * 60 + minutes,
+        })
+    }
+}
+
+impl TryFrom<String> for TimeOfDay {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for TimeOfDay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:02}:{:02}", self.minutes / 60, self.minutes % 60)
+    }
+}
+
+impl From<TimeOfDay> for String {
+    fn from(time: TimeOfDay) -> Self {
+        time.to_string()
+    }
 }

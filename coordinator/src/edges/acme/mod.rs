@@ -91,6 +91,8 @@ struct Worker {
     /// Consecutive failures of the CA.
     closed: u32,
     closed_until: i64,
+    /// When that was set: later than now if the clock was ahead then.
+    closed_at: i64,
     chance: u64,
 }
 
@@ -153,6 +155,7 @@ impl Worker {
             running: BTreeSet::new(),
             closed: 0,
             closed_until: 0,
+            closed_at: 0,
             chance: u64::from_be_bytes(chance),
             acme,
         }
@@ -179,15 +182,19 @@ impl Worker {
             .keys()
             .map(String::as_str)
             .collect();
+        let now = clock::now_ms();
         let plan = orders::plan(&OrderInputs {
             wanted: self.wanted.names(),
             held: &held,
             troubles: &troubles,
             elsewhere: &elsewhere,
             running: &self.running,
-            closed_until: self.closed_until,
+            closed_until: match now < self.closed_at {
+                true => now,
+                false => self.closed_until,
+            },
             limits: self.limits,
-            now: clock::now_ms(),
+            now,
             chance: self.chance,
         });
         self.carry_out(plan).await;
@@ -300,6 +307,7 @@ impl Worker {
                 retry_most_ms: CLOSED_MOST_MS,
                 ..self.limits
             };
+            self.closed_at = now;
             self.closed_until = orders::retry_at("", self.closed, now, asked, &pauses, self.chance);
             before.max(1)
         };

@@ -93,6 +93,7 @@ pub(super) const TABLE: &[(&str, Permission)] = &[
     ("/isyone.v1.HostService/ListHosts", From(Viewer)),
     ("/isyone.v1.HostService/ListJoinTokens", From(Admin)),
     ("/isyone.v1.HostService/ListOrphans", From(Viewer)),
+    ("/isyone.v1.HostService/MoveStandbys", From(Operator)),
     ("/isyone.v1.HostService/ProposeRebalance", From(Viewer)),
     ("/isyone.v1.HostService/RemoveHost", From(Admin)),
     ("/isyone.v1.HostService/RevokeJoinToken", From(Admin)),

@@ -2,6 +2,7 @@
 //!
 //! Not here: what is due and kept (isyone_fleet::backups), pruning itself (repositories/upkeep).
 
+mod buckets;
 pub(super) mod inside;
 mod key;
 mod proofs;
@@ -78,7 +79,12 @@ impl BackupService for Api {
             .last()
             .filter(|_| more)
             .map(|shown| &shown.tenant);
+        let buckets = match asked.page_token.is_empty() {
+            true => self.buckets(),
+            false => Vec::new(),
+        };
         Ok(Response::new(v1::ListProtectionsResponse {
+            buckets,
             next_page_token: pages.next(last),
             protections,
         }))

@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
+    buckets::Buckets,
     places::Places,
     shares::{Shares, Turn},
 };
@@ -51,6 +52,7 @@ const LEAST_PER_SECOND: u64 = 32 << 10;
 pub struct Shared {
     pub handle: Handle,
     pub places: Arc<Places>,
+    pub buckets: Arc<Buckets>,
     pub shares: Shares,
     pub stop: CancellationToken,
 }
@@ -94,6 +96,22 @@ impl Call {
             false => views::may_read_repository(&state, settings, host, of.tenant, &of.destination),
         };
         if may { Ok(()) } else { Err(refused()) }
+    }
+
+    /// Refuses to begin anew what a bucket has.
+    async fn is_not_coming_back(&self) -> Result<(), Status> {
+        let (shared, of) = (self.shared.clone(), self.of.clone());
+        let look = move || {
+            let state = shared.handle.snapshot();
+            let bucket = shared.buckets.bring_back(&state, &shared.places, &of);
+            bucket.cloned()
+        };
+        match self.turn.at_the_disk(look).await? {
+            None => Ok(()),
+            Some(bucket) => Err(Status::unavailable(format!(
+                "the repository was lost and is brought back from the bucket `{bucket}`"
+            ))),
+        }
     }
 
     /// Works on the repository, on a thread that may block.
@@ -193,6 +211,7 @@ impl BackupStore for Repositories {
         let host = host(&request)?;
         let of = repository(request.into_inner().of)?;
         let call = self.begin(host, of, true).await?;
+        call.is_not_coming_back().await?;
         call.with(|local| local.create()).await?;
         Ok(Response::new(CreateRepositoryResponse {}))
     }

@@ -8,6 +8,8 @@ mod key;
 mod show;
 mod verify;
 
+use std::sync::{Mutex, PoisonError};
+
 use clap::{Args, Subcommand};
 use isyone_proto::pb::v1::{
     GetBackupRequest, GetProtectionRequest, ListBackupsRequest, ListProtectionsRequest,
@@ -84,7 +86,8 @@ pub struct Show {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 protected: each destination holds what the plan promises. partly: one does, another does not. not_protected: none does. \
-unknown: no host has reported since the coordinator started. none_made: backups are off, or the host's agent makes none.
+unknown: no host has reported since the coordinator started. none_made: backups are off, or the host's agent makes none. \
+Buckets with copies follow, with how far they are behind and what went wrong last.
 
 Examples:
   isyctl backup status
@@ -213,6 +216,7 @@ impl Status {
             return Ok(Exit::Done);
         }
         let host = self.host.unwrap_or_default();
+        let buckets = Mutex::new(Vec::new());
         let all = client
             .pages(self.limit, |page_size, page_token| {
                 let request = ListProtectionsRequest {
@@ -221,20 +225,26 @@ impl Status {
                     page_size,
                     page_token,
                 };
-                let client = &client;
+                let (client, buckets) = (&client, &buckets);
                 async move {
                     let page = client
                         .read("list what tenants would lose", request, |c, r| async move {
                             c.backups().list_protections(r).await
                         })
                         .await?;
+                    if !page.buckets.is_empty() {
+                        // Nothing panics while holding it.
+                        *buckets.lock().unwrap_or_else(PoisonError::into_inner) = page.buckets;
+                    }
                     Ok((page.protections, page.next_page_token))
                 }
             })
             .await?;
         let names = || all.iter().map(|shown| shown.tenant.clone()).collect();
+        let buckets = buckets.into_inner().unwrap_or_else(PoisonError::into_inner);
         app.ui.emit(&Wire::all(&all), names, |wide| {
-            show::protections(&all, wide, clock::now_ms())
+            let now = clock::now_ms();
+            show::protections(&all, wide, now) + &show::buckets(&buckets, now)
         })?;
         Ok(Exit::Done)
     }

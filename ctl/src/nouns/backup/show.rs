@@ -3,8 +3,8 @@
 use isyone_proto::{
     convert::unix_ms,
     pb::v1::{
-        Backup, BackupFile, BackupFileKind, BackupProof, DestinationProtection, ProofVerdict,
-        Protection, Pruned, Standing,
+        Backup, BackupBucket, BackupFile, BackupFileKind, BackupProof, BucketState,
+        DestinationProtection, ProofVerdict, Protection, Pruned, Standing,
     },
 };
 
@@ -181,6 +181,54 @@ pub(super) fn protections(all: &[Protection], wide: bool, now_ms: i64) -> String
         table.row(row);
     }
     table.render()
+}
+
+/// Buckets with copies, below the tenants.
+pub(super) fn buckets(all: &[BackupBucket], now_ms: i64) -> String {
+    if all.is_empty() {
+        return String::new();
+    }
+    let head = vec![
+        "BUCKET",
+        "COPY OF",
+        "STATE",
+        "BEHIND",
+        "WAITING",
+        "LAST ERROR",
+    ];
+    let mut table = Table::new(head);
+    for bucket in all {
+        let state = match bucket.state() {
+            BucketState::Unspecified => "unknown",
+            BucketState::Up => "up",
+            BucketState::Down => "down",
+        };
+        let behind = match bucket.behind_ms {
+            0 => "-".to_owned(),
+            ms => format::duration(ms),
+        };
+        table.row(vec![
+            bucket.name.as_str().into(),
+            bucket.destination.as_str().into(),
+            Paint::word(state),
+            behind.into(),
+            bucket.waiting.to_string().into(),
+            bucket_failure(bucket, now_ms).into(),
+        ]);
+    }
+    format!("\n{}", table.render())
+}
+
+fn bucket_failure(bucket: &BackupBucket, now_ms: i64) -> String {
+    match (&*bucket.failure, bucket.only_there) {
+        ("", 0) if bucket.keeps_all => "- (it lets nobody remove anything)".to_owned(),
+        ("", 0) => "-".to_owned(),
+        ("", count) => format!("{count} snapshots are only there"),
+        (failure, _) => {
+            let age = format::age(now_ms, bucket.failure_time.as_ref());
+            format!("{age} ago: {}", clean(failure))
+        }
+    }
 }
 
 fn rpo(shown: &Protection) -> String {

@@ -5,10 +5,12 @@
 use isyone_proto::{
     finding::{Finding, Level},
     pb::v1::{
-        Certificate, CertificateState, Domain, DomainState, Edge, EdgeState, FindingLevel, Host,
-        HostState, Info, ListEdgesResponse, Tenant,
+        BackupBucket, Certificate, CertificateState, Domain, DomainState, Edge, EdgeState,
+        FindingLevel, Host, HostState, Info, ListEdgesResponse, Tenant,
     },
 };
+
+use super::buckets;
 
 /// A host's certificate lives for a day and is renewed at half of it.
 const CERTIFICATE_LEFT_MS: i64 = 3 * 3_600_000;
@@ -24,6 +26,7 @@ pub(super) struct Seen {
     pub(super) domains: Vec<Domain>,
     pub(super) failing: Vec<Tenant>,
     pub(super) unknown: Vec<Tenant>,
+    pub(super) buckets: Vec<BackupBucket>,
 }
 
 /// Where names below the base domain lead.
@@ -61,6 +64,7 @@ pub(super) fn all(seen: &Seen, names: &Looked, own: &str, now_ms: i64) -> Vec<Fi
     certificates(&mut all, &seen.certificates);
     domains(&mut all, &seen.domains);
     tenants(&mut all, seen);
+    buckets::judge(&mut all, &seen.buckets);
     all
 }
 
@@ -399,6 +403,7 @@ mod tests {
             domains: vec![],
             failing: vec![],
             unknown: vec![],
+            buckets: vec![],
         }
     }
 

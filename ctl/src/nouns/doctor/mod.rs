@@ -4,6 +4,7 @@
 //! Asks at once and gives up soon: it is to be quick when things are bad. Not here: judging (judge), looks at one tenant
 //! (`tenant verify`), a host without the coordinator (`isy-agent doctor`).
 
+mod buckets;
 mod judge;
 
 use std::{net::ToSocketAddrs as _, time::Duration};
@@ -12,8 +13,9 @@ use clap::Args;
 use isyone_proto::{
     finding::{self, Finding, Level, sorted},
     pb::v1::{
-        Certificate, Domain, Host, ListCertificatesRequest, ListDomainsRequest, ListEdgesRequest,
-        ListEdgesResponse, ListHostsRequest, ListTenantsRequest, TenantPhase,
+        BackupBucket, Certificate, Domain, Host, ListCertificatesRequest, ListDomainsRequest,
+        ListEdgesRequest, ListEdgesResponse, ListHostsRequest, ListProtectionsRequest,
+        ListTenantsRequest, TenantPhase,
     },
 };
 use tokio::time::timeout;
@@ -95,13 +97,14 @@ async fn ask(client: &Client) -> Result<Seen, Failure> {
             c.tenants().list_tenants(r).await
         })
     };
-    let (info, hosts, edges, (certificates, domains), failing, unknown) = tokio::try_join!(
+    let (info, hosts, edges, (certificates, domains), failing, unknown, buckets) = tokio::try_join!(
         version::get(client),
         hosts(client),
         edges(client),
         names(client),
         tenants(TenantPhase::Failing),
-        tenants(TenantPhase::Unknown)
+        tenants(TenantPhase::Unknown),
+        buckets_seen(client)
     )?;
     Ok(Seen {
         info,
@@ -111,7 +114,20 @@ async fn ask(client: &Client) -> Result<Seen, Failure> {
         domains,
         failing: failing.tenants,
         unknown: unknown.tenants,
+        buckets,
     })
+}
+
+/// They come with any page of what tenants would lose.
+async fn buckets_seen(client: &Client) -> Result<Vec<BackupBucket>, Failure> {
+    let request = ListProtectionsRequest {
+        page_size: 1,
+        ..ListProtectionsRequest::default()
+    };
+    let page = client.read("list buckets", request, |c, r| async move {
+        c.backups().list_protections(r).await
+    });
+    Ok(page.await?.buckets)
 }
 
 async fn hosts(client: &Client) -> Result<Vec<Host>, Failure> {

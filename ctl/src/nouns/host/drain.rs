@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use clap::Args;
 use isyone_proto::pb::v1::{
-    CordonHostRequest, ListOperationsRequest, ListTenantsRequest, MoveTenantRequest, Operation,
-    OperationKind, OperationState, Tenant,
+    CordonHostRequest, ListOperationsRequest, ListTenantsRequest, MoveStandbysRequest,
+    MoveTenantRequest, Operation, OperationKind, OperationState, StandbyMove, Tenant,
 };
 
 use crate::{
@@ -30,7 +30,8 @@ use crate::{
 #[command(after_help = "\
 The host is cordoned first. Then each of its tenants is moved to wherever there is most room. A tenant that runs is \
 stopped while its data is copied; with `--max-pause` it runs meanwhile, and pauses for so long at most. Two at a time \
-are moved; the others run on until it is their turn. Ctrl-C only stops waiting: what was ordered goes on.
+are moved; the others run on until it is their turn. Ctrl-C only stops waiting: what was ordered goes on. A tenant that has \
+a standby goes over to it with `--max-pause`, and stays without. Standbys of others that the host keeps up are made anew elsewhere.
 
 What cannot be moved is listed with the reason, and the exit code is 1 then. Make room (or delete it), and type the \
 command again: it goes on with the rest.
@@ -109,12 +110,13 @@ impl Drain {
                 fates.push((tenant, Fate::Blocked(ARRIVES.to_owned())));
             }
         }
+        let standbys = self.standbys(&client).await?;
         if self.waiting.wanted() {
             for (_, fate) in &mut fates {
                 await_end(app, &client, fate).await?;
             }
         }
-        self.tell(app, &fates)
+        self.tell(app, &fates, &standbys)
     }
 
     /// All that are placed there, also deleted ones, which keep the host from being removed.
@@ -165,6 +167,20 @@ impl Drain {
         Ok(all)
     }
 
+    /// Standbys that the host keeps up are made anew elsewhere.
+    async fn standbys(&self, client: &Client) -> Result<Vec<StandbyMove>, Failure> {
+        let request = MoveStandbysRequest {
+            name: self.name.clone(),
+        };
+        let doing = format!("move standbys away from host `{}`", clean(&self.name));
+        let moved = client
+            .change(&doing, request, |c, r| async move {
+                c.hosts().move_standbys(r).await
+            })
+            .await?;
+        Ok(moved.standbys)
+    }
+
     /// Orders its move, or finds the one under way.
     async fn order(&self, client: &Client, tenant: &Tenant) -> Fate {
         match moving(client, &tenant.name).await {
@@ -194,12 +210,12 @@ impl Drain {
         }
     }
 
-    fn tell(&self, app: &App, fates: &[(String, Fate)]) -> Outcome {
+    fn tell(&self, app: &App, fates: &[(String, Fate)], standbys: &[StandbyMove]) -> Outcome {
         let name = clean(&self.name);
-        let blocked: Vec<_> = fates
+        let mut blocked: Vec<_> = fates
             .iter()
             .filter_map(|(tenant, fate)| match fate {
-                Fate::Blocked(why) => Some((tenant.as_str(), why.as_str())),
+                Fate::Blocked(why) => Some((tenant.clone(), why.clone())),
                 Fate::Moves(_) => None,
             })
             .collect();
@@ -211,12 +227,22 @@ impl Drain {
         };
         app.ui
             .note(&format!("host {name} is cordoned; {gone} {verb}"));
+        for standby in standbys {
+            let tenant = clean(&standby.tenant);
+            match standby.to_host.as_str() {
+                "" => blocked.push((format!("{tenant} (standby)"), clean(&standby.message))),
+                host => app.ui.note(&format!(
+                    "the standby of {tenant} is made anew on {}: until `isyctl tenant show {tenant}` says that it has all, there is none",
+                    clean(host)
+                )),
+            }
+        }
         if blocked.is_empty() {
             return Ok(Exit::Done);
         }
         let mut table = Table::new(vec!["TENANT", "STAYS BECAUSE"]);
         for (tenant, why) in &blocked {
-            table.row(vec![(*tenant).into(), (*why).into()]);
+            table.row(vec![tenant.as_str().into(), why.as_str().into()]);
         }
         app.ui.note(table.render().trim_end());
         app.ui.note(&format!(

@@ -35,6 +35,7 @@ impl BackupService for Fake {
         Ok(Response::new(ListProtectionsResponse {
             protections,
             next_page_token,
+            buckets: Vec::new(),
         }))
     }
     async fn get_protection(

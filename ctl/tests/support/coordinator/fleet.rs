@@ -134,7 +134,7 @@ impl HostService for Fake {
         let goes_on = TenantFailOver {
             tenant: "alfa".into(),
             to_host: "h2".into(),
-            message: "Host h1 was last heard 73 s ago. When the standby last looked, 4096 bytes of the log were missing".into(),
+            message: "Host h1 was last heard 73 s ago. Its standby has all of the log of 78.2 s ago (4096 bytes more were known to be written), and files of 91 s ago; what was written later is lost".into(),
             backup_time: data::ago(600),
             operation_id: match asked.is_down {
                 true => data::op_id(1),
@@ -148,6 +148,25 @@ impl HostService for Fake {
         };
         Ok(Response::new(FailOverHostResponse {
             tenants: vec![goes_on, stays],
+        }))
+    }
+    async fn move_standbys(
+        &self,
+        request: Request<MoveStandbysRequest>,
+    ) -> Result<Response<MoveStandbysResponse>, Status> {
+        host(&request.into_inner().name)?;
+        let made = StandbyMove {
+            tenant: "alfa".into(),
+            to_host: "h3".into(),
+            ..StandbyMove::default()
+        };
+        let stays = StandbyMove {
+            tenant: "beta".into(),
+            message: "tenant `beta` can have no standby on any host with room for it".into(),
+            ..StandbyMove::default()
+        };
+        Ok(Response::new(MoveStandbysResponse {
+            standbys: vec![made, stays],
         }))
     }
     async fn list_orphans(

@@ -235,6 +235,8 @@ pub(crate) fn copies() -> Vec<TenantCopy> {
             milliseconds: 1_300,
             files_milliseconds: 42_000,
         }),
+        filled: true,
+        apart: "rack".into(),
         ..copy("h5", CopyRole::Standby, None)
     };
     vec![

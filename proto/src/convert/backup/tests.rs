@@ -165,10 +165,12 @@ fn reports_survive_the_wire() {
         backup: Some(Box::new(made())),
         fault: Some(Fault::WrongKey),
         pause_ms: Some(7),
+        filled: true,
         behind: Some(Behind {
             bytes: 1,
             ms: 2,
             files_ms: 3,
+            unlogged: 4,
         }),
         proof: Some(Box::new(proof())),
     };

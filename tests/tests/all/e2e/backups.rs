@@ -19,18 +19,18 @@ use isyone_tests::e2e::{
 };
 use serde_json::{Value, json};
 
-const MINUTE: Duration = Duration::from_secs(60);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
 
 /// Backups each minute, so that a test sees one; no night is waited for.
-const CONFIG: &str = "---[plans.small]\nmemory=\"1GiB\"\ncpu=1.0\ndisk=\"1GiB\"\nworkers=0\n\
+pub(super) const CONFIG: &str = "---[plans.small]\nmemory=\"1GiB\"\ncpu=1.0\ndisk=\"1GiB\"\nworkers=0\n\
     [plans.small.backup]\nrpo=\"2m\"\n[backup.destinations.coordinator]\npath=\"backups\"\nreserve=\"100MiB\"\n";
 
-fn sql(cell: &Cell, tenant: &str, query: &str) -> String {
+pub(super) fn sql(cell: &Cell, tenant: &str, query: &str) -> String {
     let words = ["tenant", "psql", tenant, "--", "-tAc", query];
     cell.isyctl(&words).ok().trim().to_owned()
 }
 
-fn answers(cell: &Cell, tenant: &str) {
+pub(super) fn answers(cell: &Cell, tenant: &str) {
     let host = format!("{tenant}.isy.one");
     wait_for(&format!("{tenant} to answer"), 2 * MINUTE, || {
         (get(cell.edge(), &host, "/web/health").status == 200).then_some(())
@@ -44,7 +44,7 @@ fn bases(cell: &Cell, tenant: &str) -> Vec<Value> {
 }
 
 /// Waits for a base besides the ones that there `were`.
-fn another_base(cell: &Cell, tenant: &str, were: usize) {
+pub(super) fn another_base(cell: &Cell, tenant: &str, were: usize) {
     let what = format!("another base of {tenant}");
     wait_for(&what, 5 * MINUTE, || {
         (bases(cell, tenant).len() > were).then_some(())
@@ -67,7 +67,7 @@ fn end_segment(cell: &Cell) {
 }
 
 /// Waits until what was committed before this moment can be restored.
-fn shipped(cell: &Cell, tenant: &str) {
+pub(super) fn shipped(cell: &Cell, tenant: &str) {
     let after = moment("now");
     wait_for(&format!("{tenant} to be shipped"), 5 * MINUTE, || {
         let shown = cell.json(&["backup", "status", tenant]);
@@ -87,7 +87,7 @@ fn marked_around(cell: &Cell, tenant: &str) -> String {
     at
 }
 
-fn marks(cell: &Cell, tenant: &str) -> String {
+pub(super) fn marks(cell: &Cell, tenant: &str) -> String {
     let query = "select string_agg(round::text, ' ' order by round) from mark";
     sql(cell, tenant, query)
 }
@@ -100,7 +100,7 @@ fn moment(from_now: &str) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-fn attach(user: &User, name: &str) {
+pub(super) fn attach(user: &User, name: &str) {
     // The content of each is its own, so that each has a file of its own.
     let values = json!({"name": name, "raw": format!("content of {name}"), "mimetype": "application/octet-stream"});
     let params =

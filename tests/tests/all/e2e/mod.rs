@@ -6,6 +6,7 @@ mod backups;
 mod bad_input;
 mod bombard;
 mod browser;
+mod buckets;
 mod chaos;
 mod crashes;
 mod data;

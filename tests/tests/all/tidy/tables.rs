@@ -151,6 +151,7 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
         "backup",
         &[
             ("bridge", "error job key limits seal store"),
+            ("copy", "error index job limits repository seal store"),
             ("error", "store"),
             ("index", "bridge error key limits seal store"),
             (
@@ -176,6 +177,14 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
                 "write",
                 "bridge error index job key limits reader seal snapshot source store tree",
             ),
+        ],
+    ),
+    (
+        "bucket",
+        &[
+            ("bucket", "access error"),
+            ("store", "bucket error"),
+            ("testing", "access"),
         ],
     ),
     (

@@ -148,3 +148,23 @@ fn a_standby_that_is_not_wanted_any_more_is_stopped_and_one_whose_data_is_gone_i
         Err(Blocked::VolumeGone(_))
     ));
 }
+
+/// Also when its host is told that the other one is lost.
+#[test]
+fn what_is_no_whole_copy_takes_over_from_nobody() {
+    let (plan, mut world) = following();
+    assert!(world.converge(&plan, 0, usize::MAX));
+    let lives = TenantPlan {
+        desired: DesiredState::Running,
+        seed: Seed::Existing,
+        follows: false,
+        as_it_is: true,
+        generation: plan.generation + 1,
+        ..plan
+    };
+    heed(&lives, false, &mut world.state);
+    assert_eq!(world.steps(&lives, 0), Err(Blocked::HalfCopy));
+    world.state.copied_by = Some(uuid::Uuid::from_u128(1));
+    assert!(world.converge(&lives, 0, usize::MAX));
+    assert!(world.observed.is_up(Role::Odoo));
+}

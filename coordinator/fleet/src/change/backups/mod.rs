@@ -152,7 +152,7 @@ impl Edit<'_> {
         self.touch_host(host);
     }
 
-    /// Ends orders that nobody carries out any more.
+    /// Ends orders that nobody carries out any more. Who asks may have judged by another clock than ours.
     pub(in crate::change) fn end_backup_orders(
         &mut self,
         orders: &[(Uuid, Uuid)],
@@ -161,6 +161,7 @@ impl Edit<'_> {
             let of = self.state.fleet.backups.get(tenant).cloned();
             if let Some(of) = of
                 && let Some(order) = of.order.clone().filter(|order| order.id == *id)
+                && views::is_order_given_up(self.state, self.settings, &of, &order, self.stamp.now)
             {
                 self.end_order(&of, &order, None);
             }
@@ -396,7 +397,7 @@ impl Edit<'_> {
         self.state.fleet.put_backup_key(key);
     }
 
-    fn put_backups(&mut self, of: TenantBackups) {
+    pub(in crate::change) fn put_backups(&mut self, of: TenantBackups) {
         let of = Arc::new(of);
         self.effects
             .writes

@@ -96,7 +96,7 @@ impl Edit<'_> {
         Ok(Outcome::Done)
     }
 
-    /// Ends orders that nobody carries out any more.
+    /// Ends orders that nobody carries out any more. Who asks may have judged by another clock than ours.
     pub(in crate::change) fn end_proof_orders(
         &mut self,
         orders: &[(Uuid, Uuid)],
@@ -105,6 +105,7 @@ impl Edit<'_> {
             let of = self.state.fleet.backups.get(tenant).cloned();
             if let Some(of) = of
                 && let Some(order) = of.proving.clone().filter(|order| order.id == *id)
+                && views::is_proof_given_up(self.state, self.settings, &of, &order, self.stamp.now)
             {
                 self.end_proof(&of, &order, None);
             }

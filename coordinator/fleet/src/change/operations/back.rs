@@ -28,7 +28,7 @@ impl Edit<'_> {
         for copy in &mut kept.copies {
             if copy.role == CopyRole::Incoming {
                 copy.role = match live.is_some_and(|live| live.switches) {
-                    true => self.standing(&tenant.placement.host, true),
+                    true => self.standing_again(tenant, live),
                     false => CopyRole::Discarded,
                 };
             }

@@ -165,7 +165,7 @@ impl Edit<'_> {
         if before.is_deleted() && !tenant.is_deleted() {
             tenant.keep_copies_until_well();
         }
-        super::tenants::standby::end_with(&mut tenant);
+        self.end_standby_with(&mut tenant);
         (tenant.halted, tenant.hold_ms) = (current.halted, current.hold_ms);
         tenant.generation = current.generation + 1;
         tenant.operation = self.stamp.id;

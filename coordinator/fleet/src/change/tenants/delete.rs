@@ -98,8 +98,10 @@ impl Edit<'_> {
         tenant.activated_at.is_some()
             || match views::copy(self.state, tenant, &tenant.placement.host) {
                 CopyObserved::Present(seen) => started(seen),
-                // What was reported to an earlier process is forgotten.
-                CopyObserved::Unknown => tenant.created_at < self.state.started_at,
+                // What was reported to an earlier process is forgotten, also if it had another clock.
+                CopyObserved::Unknown => {
+                    !(self.state.started_at..=self.stamp.now).contains(&tenant.created_at)
+                }
                 CopyObserved::Absent => false,
             }
     }

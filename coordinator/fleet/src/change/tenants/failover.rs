@@ -8,8 +8,9 @@ use std::sync::Arc;
 use isyone_types::{
     ids::{HostName, TenantName},
     plan::{Lifecycle, Role},
-    report::{JobReport, JobState, Which},
+    report::{Behind, JobReport, JobState, Which},
 };
+use uuid::Uuid;
 
 use super::{Edit, wrong_state};
 use crate::{
@@ -36,10 +37,11 @@ impl Edit<'_> {
             return Ok(Outcome::Operation(operation));
         }
         let tenant = self.living(name)?;
-        if let Some(running) = self.running(&tenant) {
+        let running = self.running(&tenant);
+        if let Some(running) = &running {
             match &running.procedure {
                 Procedure::Move(way) if way.stage == MoveStage::Fence => {
-                    return self.go_on_unfenced(name, &running, way, is_down);
+                    return self.go_on_unfenced(name, running, way, is_down);
                 }
                 Procedure::Restore(_) => {
                     let problem = format!(
@@ -56,14 +58,22 @@ impl Edit<'_> {
         let from = tenant.placement.host.clone();
         let silent_ms = self.check_lost(&tenant)?;
         let Some((place, standby)) = tenant.standby() else {
-            let problem = format!(
-                "has no standby. Its data is on host {from}: repair that, or restore a backup as another tenant"
-            );
+            let problem = format!("has no standby. {}", instead(&tenant, &from));
             return Err(wrong_state(name, problem));
         };
-        let (to, standby) = (place.host.clone(), standby.clone());
-        let job = self.check_usable(&tenant, &to, &standby)?;
-        let lost = lost(&from, silent_ms, job);
+        let to = place.host.clone();
+        // What was going over to its standby was kept up by the move's own job until now.
+        let jobs = [Some(standby.job), running.map(|running| running.id)];
+        let known = |id: Uuid| self.state.observed.job(&to, id).is_some();
+        let id = jobs.into_iter().flatten().find(|id| known(*id));
+        let of = Of {
+            host: &to,
+            standby,
+            job: id.and_then(|id| self.state.observed.job(&to, id)),
+            behind: id.and_then(|id| views::behind(self.state, &to, id, self.stamp.now)),
+        };
+        self.check_usable(&tenant, &of)?;
+        let lost = lost(&from, silent_ms, &of);
         if !is_down && !is_planted() {
             let problem = format!(
                 "goes on from host {to} only if host {from} runs it no more, which nobody here can know: switch that machine off, or \
@@ -133,7 +143,8 @@ impl Edit<'_> {
             return Err(wrong_state(
                 name,
                 format!(
-                    "was stopped on host {from}, which has yet to say that it lets go, and is complete on host {}: nothing would be lost.                  Switch that machine off, or cut it off, and say so (`--is-down`)",
+                    "was stopped on host {from}, which has yet to say that it lets go, and is complete on host {}: nothing would be lost. \
+                     Switch that machine off, or cut it off, and say so (`--is-down`)",
                     way.to
                 ),
             ));
@@ -171,31 +182,51 @@ impl Edit<'_> {
         Ok(silent_ms)
     }
 
-    /// Refuses a standby that has no database yet, or cannot go on from what it has.
-    fn check_usable(
-        &self,
-        tenant: &Tenant,
-        to: &HostName,
-        standby: &Standby,
-    ) -> Result<Option<&JobReport>, ChangeError> {
+    /// Refuses a standby that is not whole, or does not run. One that is not kept up any more may take over with what it has: that is
+    /// more than nothing, and how old it is, is said.
+    fn check_usable(&self, tenant: &Tenant, of: &Of<'_>) -> Result<(), ChangeError> {
+        let (from, to) = (&tenant.placement.host, of.host);
         let (judged, _) = views::host_state(self.state, self.settings, to, self.stamp.now);
-        let job = self.state.observed.job(to, standby.job);
         let is_up = matches!(views::copy(self.state, tenant, to), CopyObserved::Present(seen)
-            if seen.report.epoch == tenant.place_on(to).map_or(0, |place| place.epoch)
-                && seen.report.containers.iter().any(|c| c.which == Which::Its(Role::Postgres) && c.state == *"running"));
+            if seen.report.containers.iter().any(|c| c.which == Which::Its(Role::Postgres) && c.state == *"running"));
         let problem = if views::is_silent(judged) {
             format!("has its standby on host {to}, which is silent, too")
-        } else if standby.anew || job.is_some_and(|job| job.state == JobState::Failed) {
+        } else if of.standby.anew {
             format!(
-                "has a standby on host {to} that was not kept up any more, and is to be made anew"
+                "has a standby on host {to} that could not go on, and was let go to be made anew. {}",
+                instead(tenant, from)
+            )
+        } else if !of.job.is_some_and(|job| job.filled) {
+            format!(
+                "has a standby on host {to} that is not filled yet: what is there is no whole copy. {}",
+                instead(tenant, from)
             )
         } else if !is_up {
-            format!("has a standby on host {to} that is not complete yet, or does not run")
+            format!(
+                "has a standby on host {to} whose PostgreSQL does not run: look there (`isyctl tenant show {}`)",
+                tenant.name
+            )
         } else {
-            return Ok(job);
+            return Ok(());
         };
         Err(wrong_state(&tenant.name, problem))
     }
+}
+
+/// A standby, and what its host last said of it.
+struct Of<'a> {
+    host: &'a HostName,
+    standby: &'a Standby,
+    job: Option<&'a JobReport>,
+    behind: Option<Behind>,
+}
+
+/// What is done where there is nothing to take over.
+fn instead(tenant: &Tenant, from: &HostName) -> String {
+    format!(
+        "Its data is on host {from}: repair that, or restore its newest backup as another tenant (`isyctl tenant restore {} --as NAME`)",
+        tenant.name
+    )
 }
 
 /// Whether it is tried if tests find what takes over without a proof.
@@ -207,19 +238,28 @@ fn is_planted() -> bool {
 }
 
 /// What is lost, in words.
-fn lost(from: &HostName, silent_ms: i64, job: Option<&JobReport>) -> String {
+fn lost(from: &HostName, silent_ms: i64, of: &Of<'_>) -> String {
     let silent = silent_ms / 1000;
-    match job.and_then(|job| job.behind) {
+    let mut said = match of.behind {
         None => format!(
             "Host {from} was last heard {silent} s ago; how far the standby was behind it is not known any more"
         ),
         Some(behind) => format!(
-            "Host {from} was last heard {silent} s ago. When its standby's host last reported, that had all of the log of {}.{} s before ({} \
-             bytes more were known to be written), and files of {} s before; what was written later is lost",
+            "Host {from} was last heard {silent} s ago. Its standby has all of the log of {}.{} s ago ({} bytes more were known to be \
+             written), and files of {} s ago; what was written later is lost",
             behind.ms / 1000,
             behind.ms % 1000 / 100,
             behind.bytes,
             behind.files_ms / 1000
         ),
+    };
+    if let Some(unlogged) = of.behind.map(|b| b.unlogged).filter(|count| *count > 0) {
+        said.push_str(&format!(
+            ", and so is what was in {unlogged} of its tables, which are UNLOGGED"
+        ));
     }
+    if let Some(failed) = of.job.filter(|job| job.state == JobState::Failed) {
+        said.push_str(&format!(". It is not kept up any more: {}", failed.message));
+    }
+    said
 }

@@ -22,7 +22,7 @@ use isyone_types::{
     spec::{Bounds, Size},
 };
 
-pub use self::{mail::SetMail, odoo::SetOdoo};
+pub use self::{mail::SetMail, odoo::SetOdoo, standby::FILLED_AT_ONCE};
 use super::{Ask, ChangeError, Edit, Outcome};
 use crate::{
     desired::Tenant,

@@ -41,7 +41,7 @@ impl Edit<'_> {
             let problem = "has never run: there is nothing to move yet";
             return Err(wrong_state(name, problem.to_owned()));
         }
-        let to = &self.destination(&tenant, to)?;
+        let to = &self.destination(&tenant, to, max_pause_ms.is_some())?;
         for host in [&tenant.placement.host, to] {
             self.check_peer(&tenant.name, host)?;
         }
@@ -132,7 +132,12 @@ impl Edit<'_> {
     }
 
     /// The host that it is to move to.
-    fn destination(&self, tenant: &Tenant, to: Whither) -> Result<HostName, ChangeError> {
+    fn destination(
+        &self,
+        tenant: &Tenant,
+        to: Whither,
+        is_live: bool,
+    ) -> Result<HostName, ChangeError> {
         let from = match to {
             Whither::Host(host) => return Ok(host),
             Whither::AwayFrom(host) => host,
@@ -144,6 +149,11 @@ impl Edit<'_> {
                 tenant.placement.host
             );
             return Err(wrong_state(name, problem));
+        }
+        // What is there already is not copied again, and a move elsewhere would be refused.
+        let runs = tenant.desired == Lifecycle::Running;
+        if let Some((place, _)) = tenant.standby().filter(|_| is_live && runs) {
+            return Ok(place.host.clone());
         }
         let request = Request {
             size: tenant.size,
@@ -189,6 +199,7 @@ impl Edit<'_> {
             max_pause_ms,
             held_at: None,
             switches: false,
+            apart: None,
         }))
     }
 

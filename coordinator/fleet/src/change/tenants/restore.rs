@@ -149,6 +149,7 @@ impl Edit<'_> {
         let message = format!("in its place, {}", told(&point));
         tenant.halted = true;
         tenant.generation += 1;
+        self.check_standby_may_go(&tenant)?;
         tenant.follow_anew();
         self.make_way(&tenant, OperationKind::Restore);
         tenant.operation = self.stamp.id;
@@ -225,6 +226,7 @@ impl Edit<'_> {
             return Err(wrong_state(name, problem));
         }
         before.wish = Before::Return(restore);
+        self.check_standby_may_go(&tenant)?;
         tenant.follow_anew();
         self.check_disk(&tenant)?;
         let kind = EventKind::TenantRestoreOrdered;

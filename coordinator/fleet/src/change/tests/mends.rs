@@ -22,7 +22,7 @@ fn delete(purge: bool, cancel_running: bool) -> Command {
 
 /// Nothing is heard of a host for long; the other one reports.
 fn lost(bench: &mut Bench, host: &HostName) {
-    bench.now += bench.settings.liveness.lost_ms + 1;
+    bench.pass(bench.settings.liveness.lost_ms + 1);
     let others = bench.state.fleet.hosts.keys().filter(|h| *h != host);
     for other in others.cloned().collect::<Vec<_>>() {
         bench.report(&other, resources(8, 32, 100), Vec::new());
@@ -55,7 +55,7 @@ fn cancelling_an_undelete_after_the_quarantine_s_end_removes_nothing() {
 #[test]
 fn a_delete_on_a_silent_host_can_be_taken_back() {
     let (mut bench, host, alfa) = settled();
-    bench.now += bench.settings.liveness.lost_ms + 1_000;
+    bench.pass(bench.settings.liveness.lost_ms + 1_000);
     bench.apply(Command::Tick).unwrap();
     let id = start(&mut bench, delete(false, false));
     start(&mut bench, Command::CancelOperation { id });

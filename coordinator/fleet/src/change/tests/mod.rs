@@ -4,6 +4,7 @@
 //! own.
 
 mod backups;
+mod clock;
 mod conditions;
 mod gone;
 mod hopeless;
@@ -20,6 +21,7 @@ mod reports;
 mod requests;
 mod returns;
 mod standby;
+mod standbys;
 mod turns;
 mod unfit;
 mod upgrades;

@@ -89,6 +89,7 @@ pub(super) fn job_with(
             },
             pause_ms,
             behind: None,
+            filled: false,
         }],
         condition: Default::default(),
     };
@@ -345,7 +346,7 @@ fn a_fence_does_not_wait_for_a_host_that_was_removed() {
     bench.settle();
     job(&mut bench, &h2, id, JobState::Done);
     assert_eq!(word(&bench, id), "fence");
-    bench.now += bench.settings.liveness.lost_ms + 1;
+    bench.pass(bench.settings.liveness.lost_ms + 1);
     bench.apply(Command::RemoveHost { host: h1 }).unwrap();
     bench.settle();
     bench.settle();

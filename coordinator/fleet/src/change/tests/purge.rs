@@ -55,7 +55,7 @@ fn a_purge_is_not_over_while_another_host_keeps_a_copy() {
 fn a_purge_does_not_wait_for_the_copy_of_a_host_that_was_removed() {
     let (mut bench, id, h1, h2, alfa) = purging();
     gone(&mut bench, &h2);
-    bench.now += bench.settings.liveness.lost_ms + 1;
+    bench.pass(bench.settings.liveness.lost_ms + 1);
     bench.apply(Command::RemoveHost { host: h1 }).unwrap();
     assert_eq!(ended(&bench, id).0, OperationState::Succeeded);
     assert!(!bench.state.fleet.tenants.contains_key(&alfa));

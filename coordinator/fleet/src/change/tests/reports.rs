@@ -184,6 +184,7 @@ fn the_last_report_of_a_hosts_jobs_is_all_that_is_known_of_them() {
         message: String::new(),
         pause_ms: None,
         behind: None,
+        filled: false,
     };
     for jobs in [vec![job(1, 1), job(2, 2)], vec![job(2, 5)], vec![]] {
         let report = HostReport {

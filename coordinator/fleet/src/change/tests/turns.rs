@@ -122,7 +122,7 @@ fn who_waits_for_a_host_that_is_away_keeps_only_that_hosts_tenants_waiting() {
     bench.settle();
     assert_eq!(at(&bench, &ids, &["copy"]).len(), 2);
     let next = [("gama", &h2), ("omega", &h2)].map(|(t, to)| start(&mut bench, order(t, to)));
-    bench.now += bench.settings.liveness.lost_ms + 1;
+    bench.pass(bench.settings.liveness.lost_ms + 1);
     there(&mut bench);
     let made = ["gama", "omega"].map(|t| bench.converged_on(&name(t), &h2));
     bench.report(&h2, resources(16, 64, 500), made.to_vec());

@@ -41,7 +41,7 @@ const SHAPE: Shape = Shape {
     hosts: HOSTS,
     edition: STANDIN,
     config: "---[plans.small]\nmemory=\"64MiB\"\ncpu=0.1\ndisk=\"64MiB\"\nworkers=0\n\
-             [monitoring]\ncertificate_dir=\"prometheus\"\nedges=[\"127.0.0.1:16082\"]\n",
+             [monitoring]\ncertificate_dir=\"prometheus\"\nedges=[\"{edge_metrics}\"]\n",
     ..Shape::DEFAULT
 };
 

@@ -1,6 +1,7 @@
 //! Backups as stored: keys, orders, what hosts say of them, and their end.
 
 mod any_order;
+mod clock;
 mod end;
 mod proofs;
 mod restore;
@@ -152,6 +153,7 @@ fn job(id: Uuid, state: JobState, made: Option<BackupMade>) -> JobReport {
         backup: made.map(Box::new),
         pause_ms: None,
         behind: None,
+        filled: false,
         proof: None,
     }
 }

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// What the coordinator's loop does in a pass.
-fn proofs(bench: &mut Bench) -> Vec<ProofTurn> {
+pub(super) fn proofs(bench: &mut Bench) -> Vec<ProofTurn> {
     let settings = bench.settings.clone();
     let rota = views::proof_rota(&bench.state, &settings, bench.now);
     bench.apply(Command::EndProofOrders(rota.dead)).unwrap();
@@ -29,7 +29,7 @@ fn proofs(bench: &mut Bench) -> Vec<ProofTurn> {
 }
 
 /// A tenant with a backup, a second host, and whoever asks for a proof.
-fn with_a_backup() -> (Bench, HostName, TenantName) {
+pub(super) fn with_a_backup() -> (Bench, HostName, TenantName) {
     let (mut bench, host, alfa) = backed_up(&["main"]);
     pass(&mut bench);
     let order = of(&bench, &alfa).order.unwrap();
@@ -79,7 +79,7 @@ fn ended(id: Uuid, proof: Option<Proof>) -> JobReport {
     }
 }
 
-fn ask(bench: &mut Bench, tenant: &TenantName) {
+pub(super) fn ask(bench: &mut Bench, tenant: &TenantName) {
     bench
         .apply(Command::AskForProofs(vec![tenant.clone()]))
         .unwrap();

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// One with a backup of an hour ago, shipped until now, and a second host.
-fn to_restore() -> (Bench, HostName, TenantName) {
+pub(super) fn to_restore() -> (Bench, HostName, TenantName) {
     let (mut bench, host, alfa) = backed_up(&["main"]);
     pass(&mut bench);
     let order = of(&bench, &alfa).order.unwrap();
@@ -31,7 +31,7 @@ fn to_restore() -> (Bench, HostName, TenantName) {
     (bench, h2, alfa)
 }
 
-fn order(bench: &mut Bench, wanted: Wanted) -> RestoreTenant {
+pub(super) fn order(bench: &mut Bench, wanted: Wanted) -> RestoreTenant {
     RestoreTenant {
         source: name("alfa"),
         wanted,
@@ -46,7 +46,7 @@ fn order(bench: &mut Bench, wanted: Wanted) -> RestoreTenant {
     }
 }
 
-fn ask(bench: &mut Bench, order: RestoreTenant) -> Result<Outcome, ChangeError> {
+pub(super) fn ask(bench: &mut Bench, order: RestoreTenant) -> Result<Outcome, ChangeError> {
     bench.apply(Command::RestoreTenant(Box::new(order)))
 }
 
