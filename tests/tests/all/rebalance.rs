@@ -56,6 +56,7 @@ fn report(state: &State, host: &HostName) -> HostReport {
         message: String::new(),
         pause_ms: None,
         behind: None,
+        filled: false,
     };
     HostReport {
         resources: resources(8, 32, 100),

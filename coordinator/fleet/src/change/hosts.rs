@@ -10,7 +10,7 @@ use isyone_types::{
 
 use super::{ChangeError, Edit, Outcome, generations};
 use crate::{
-    desired::{Certificate, CopyRole, Host, MAX_CERTIFICATES, Tenant},
+    desired::{Certificate, CopyRole, MAX_CERTIFICATES, Tenant},
     event::EventKind,
     liveness::HostState,
     observed::{Hello, HostObserved},

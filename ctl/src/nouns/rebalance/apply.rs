@@ -33,7 +33,7 @@ struct End {
     exit: Exit,
 }
 
-pub async fn run(
+pub(super) async fn run(
     asked: Rebalance,
     app: &App,
     client: &Client,

@@ -13,7 +13,7 @@ use crate::output::{
 };
 
 /// Moves, then hosts, then why these and no more.
-pub fn proposal(proposal: &RebalanceProposal, wide: bool) -> String {
+pub(super) fn proposal(proposal: &RebalanceProposal, wide: bool) -> String {
     let mut text = String::new();
     if !proposal.moves.is_empty() {
         text.push_str(&moves(&proposal.moves));
@@ -97,7 +97,7 @@ fn percent(permille: Option<u32>) -> String {
 }
 
 /// What to do with a proposal.
-pub fn what_next(proposal: &RebalanceProposal) -> String {
+pub(super) fn what_next(proposal: &RebalanceProposal) -> String {
     match proposal.moves.is_empty() {
         true => "nothing was changed".to_owned(),
         false => "nothing was changed: `isyctl rebalance --apply` makes these moves, one at a time. Pauses are estimates: the tenant's data \
@@ -107,13 +107,13 @@ pub fn what_next(proposal: &RebalanceProposal) -> String {
 }
 
 /// A move that was made, or was begun and failed.
-pub struct Made {
+pub(super) struct Made {
     pub proposed: ProposedMove,
     pub ended: Operation,
 }
 
 impl Made {
-    pub fn went_well(&self) -> bool {
+    pub(super) fn went_well(&self) -> bool {
         self.ended.state() == OperationState::Succeeded
     }
 
@@ -131,7 +131,7 @@ impl Made {
 const STOPPED: &str = "stop";
 
 /// What came, beside what was predicted.
-pub fn course(made: &[Made], now: &[HostForecast]) -> String {
+pub(super) fn course(made: &[Made], now: &[HostForecast]) -> String {
     let mut moves = Table::new(vec![
         "TENANT",
         "FROM",

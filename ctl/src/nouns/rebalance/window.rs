@@ -9,14 +9,14 @@ use jiff::{Timestamp, ToSpan as _, civil::Time, tz::TimeZone};
 
 /// Hours of each day, `22:00-05:00`; they may go over midnight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Window {
+pub(super) struct Window {
     from: Time,
     to: Time,
 }
 
 /// When moves may begin, from a moment on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Open {
+pub(super) struct Open {
     /// So long until then; nothing: now.
     pub opens_in: Duration,
     /// And so long, from now on, until the end.
@@ -45,7 +45,7 @@ impl FromStr for Window {
 
 impl Window {
     /// The window that is open at a moment, or the next one.
-    pub fn at(self, now: Timestamp, zone: &TimeZone) -> Result<Open, jiff::Error> {
+    pub(super) fn at(self, now: Timestamp, zone: &TimeZone) -> Result<Open, jiff::Error> {
         let today = now.to_zoned(zone.clone()).date();
         let over_midnight = self.to <= self.from;
         // The one that began yesterday may be open still.
