@@ -71,7 +71,22 @@ pub fn flag_of(field: &str) -> Option<&'static str> {
         "filter" => "--filter",
         "order" => "--sort",
         "limit" => "--rows",
-        _ => return backup_flag_of(name).or_else(|| settings_flag_of(name)),
+        _ => {
+            return host_flag_of(name)
+                .or_else(|| backup_flag_of(name))
+                .or_else(|| settings_flag_of(name));
+        }
+    })
+}
+
+/// The same of work on hosts, and of the load on them.
+fn host_flag_of(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "until" => "--until",
+        "reason" => "--reason",
+        "leaves_tenants" => "--leave",
+        "max_moves" => "--most",
+        _ => return None,
     })
 }
 
