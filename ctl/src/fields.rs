@@ -71,12 +71,14 @@ pub fn flag_of(field: &str) -> Option<&'static str> {
         "filter" => "--filter",
         "order" => "--sort",
         "limit" => "--rows",
-        _ => {
-            return host_flag_of(name)
-                .or_else(|| backup_flag_of(name))
-                .or_else(|| settings_flag_of(name));
-        }
+        _ => return other_flag_of(name),
     })
+}
+
+fn other_flag_of(name: &str) -> Option<&'static str> {
+    host_flag_of(name)
+        .or_else(|| backup_flag_of(name))
+        .or_else(|| settings_flag_of(name))
 }
 
 /// The same of work on hosts, and of the load on them.
