@@ -2,7 +2,8 @@
 //! name means another, a full disk. Lines 1, 2, 5 and 10 of issue 16's table; each prints its times. In the long form: with stand-ins
 //! they are in every run.
 //!
-//! All of Docker's data is on a disk of its own. Not here: the same with stand-ins, and all other lines (the parent, set_up), what a prune does to a deleted tenant (e2e::data).
+//! All of Docker's data is on a disk of its own. Not here: the same with stand-ins, and all other lines (the parent, set_up), what a prune
+//! does to a deleted tenant (e2e::data).
 
 use std::{
     path::{Path, PathBuf},
