@@ -299,6 +299,10 @@ impl Simulation {
         let Some(source) = self.source(host, from, &job.order) else {
             return retry;
         };
+        // What lost its power and was not told to go on yet has no database that sends anything.
+        if source.world.unasked {
+            return retry;
+        }
         let (held, is_stopped) = (source.data, !source.runs());
         let copies = self.hosts.get_mut(host).map(|sim| &mut sim.copies);
         let Some(copy) = copies.and_then(|copies| copies.get_mut(&job.order.tenant)) else {

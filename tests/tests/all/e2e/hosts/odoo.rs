@@ -1,8 +1,9 @@
 //! What is done to a host with real Odoo and PostgreSQL on it: a flush of the packet filter, a prune, an image that is gone while its
-//! name means another, a full disk. Lines 1, 2, 5 and 10 of issue 16's table; each prints its times.
+//! name means another, a full disk. Lines 1, 2, 5 and 10 of issue 16's table; each prints its times. In the long form: with stand-ins
+//! they are in every run.
 //!
-//! Tenants' data is on a disk of its own; in the long form all of Docker's is, which takes as long as loading Odoo's image again. Not
-//! here: the same with stand-ins, and all other lines (the parent, set_up), what a prune does to a deleted tenant (e2e::data).
+//! All of Docker's data is on a disk of its own. Not here: the same with stand-ins, and all other lines (the parent, set_up), what a prune
+//! does to a deleted tenant (e2e::data).
 
 use std::{
     path::{Path, PathBuf},
@@ -33,8 +34,13 @@ const WORD: &str = "kept";
 
 #[test]
 fn with_real_odoo_a_flush_a_prune_a_lost_image_and_a_full_disk_are_told_and_mended() {
-    if !enabled("with_real_odoo_a_flush_a_prune_a_lost_image_and_a_full_disk_are_told_and_mended") {
+    const NAME: &str =
+        "with_real_odoo_a_flush_a_prune_a_lost_image_and_a_full_disk_are_told_and_mended";
+    if !enabled(NAME) {
         return;
+    }
+    if std::env::var_os("ISYONE_LONG").is_none() {
+        return println!("{NAME}: only in the long form");
     }
     let _beside = beside();
     let mut cell = Cell::start(&SHAPE);
@@ -47,7 +53,7 @@ fn with_real_odoo_a_flush_a_prune_a_lost_image_and_a_full_disk_are_told_and_mend
     psql(&cell, "create table mark as select 'kept' as word");
     flushed(&cell);
     pruned(&cell);
-    image_is_lost(&mut cell, &disk);
+    image_is_lost(&mut cell);
     filled(&cell, &disk);
     assert_eq!(psql(&cell, "select word from mark"), WORD);
     wait_for("nothing bad to be found", MINUTE, || {
@@ -59,25 +65,8 @@ fn with_real_odoo_a_flush_a_prune_a_lost_image_and_a_full_disk_are_told_and_mend
 
 /// A disk that can be filled; where tenants' data is.
 fn on_a_disk(cell: &mut Cell) -> PathBuf {
-    if std::env::var_os("ISYONE_LONG").is_some() {
-        disks::below_docker(cell, 0, DISK, SHAPE.edition);
-        return cell.hosts[0].docker_data();
-    }
-    let at = cell.hosts[0].docker_data().with_file_name("tenants-disk");
-    disks::mount(&cell.dir.path().join("disk-of-tenants.img"), DISK, &at);
-    start_agent(cell, &at);
-    at
-}
-
-/// The agent, with tenants' data there.
-fn start_agent(cell: &mut Cell, disk: &Path) {
-    cell.hosts[0].agent = None;
-    let root = disk.display().to_string();
-    match *disk == cell.hosts[0].docker_data() {
-        true => cell.start_agent(0, &[]),
-        false => cell.start_agent(0, &[("ISYONE_TENANTS_DIR", &root)]),
-    }
-    cell.wait_host("h1", "ready");
+    disks::below_docker(cell, 0, DISK, SHAPE.edition);
+    cell.hosts[0].docker_data()
 }
 
 fn status(cell: &Cell, tenant: &str) -> u16 {
@@ -162,7 +151,7 @@ fn pruned(cell: &Cell) {
 }
 
 /// Line 2: the name of Odoo's image means another, and the one that tenants have is gone.
-fn image_is_lost(cell: &mut Cell, disk: &Path) {
+fn image_is_lost(cell: &mut Cell) {
     let (own, other) = (image_of(cell, ODOO), image_of(cell, POSTGRES));
     cell.hosts[0].agent = None;
     let docker = cell.hosts[0].docker.clone();
@@ -170,7 +159,8 @@ fn image_is_lost(cell: &mut Cell, disk: &Path) {
     docker.run(&["tag", POSTGRES, ODOO]).ok();
     docker.run(&["rmi", &own]).ok();
     let since = Instant::now();
-    start_agent(cell, disk);
+    cell.start_agent(0, &[]);
+    cell.wait_host("h1", "ready");
     cell.wait_phase("alfa", "failing", MINUTE);
     println!("2: failing after {:?}", since.elapsed());
     let why = shown(cell, "tenant", "alfa", "message");
