@@ -85,9 +85,7 @@ pub enum Command {
         request_id: Option<String>,
     },
     /// Start a sleeping tenant again; any other tenant is left alone.
-    WakeTenant {
-        name: TenantName,
-    },
+    WakeTenant { name: TenantName },
     /// Give a tenant the size of another plan.
     ResizeTenant {
         name: TenantName,
@@ -132,14 +130,9 @@ pub enum Command {
         apart: Option<LabelKey>,
     },
     /// Remove that copy.
-    RemoveStandby {
-        name: TenantName,
-    },
+    RemoveStandby { name: TenantName },
     /// Make a tenant's standby on another host than this one.
-    MoveStandby {
-        name: TenantName,
-        from: HostName,
-    },
+    MoveStandby { name: TenantName, from: HostName },
     /// Have a tenant whose host is lost go on where its standby is.
     FailOver {
         name: TenantName,
@@ -148,10 +141,7 @@ pub enum Command {
         request_id: Option<String>,
     },
     /// Delete a copy that was kept aside, before its time.
-    DiscardCopy {
-        name: TenantName,
-        host: HostName,
-    },
+    DiscardCopy { name: TenantName, host: HostName },
     /// Bring a tenant back from a backup, as a new one or in its place.
     RestoreTenant(Box<RestoreTenant>),
     /// Put back what a tenant was before it was restored in its place.
@@ -170,18 +160,14 @@ pub enum Command {
         change: Box<AccessChange>,
     },
     /// Cancel an operation.
-    CancelOperation {
-        id: Uuid,
-    },
+    CancelOperation { id: Uuid },
     /// Store a new join token.
     CreateToken {
         token: Box<Token>,
         asked_with: AskedWith,
     },
     /// Take a join token back before it is used.
-    RevokeToken {
-        id: String,
-    },
+    RevokeToken { id: String },
     /// An agent joins with a token.
     Enroll(Box<Enroll>),
     /// A host's certificate was renewed.
@@ -200,10 +186,7 @@ pub enum Command {
         sha256: String,
     },
     /// Close a host to new tenants, or open it again.
-    CordonHost {
-        host: HostName,
-        cordoned: bool,
-    },
+    CordonHost { host: HostName, cordoned: bool },
     /// Announce work on a host.
     BeginMaintenance {
         host: HostName,
@@ -212,17 +195,12 @@ pub enum Command {
         /// They are not moved away.
         leaves_tenants: bool,
     },
-    EndMaintenance {
-        host: HostName,
-    },
+    /// It is over.
+    EndMaintenance { host: HostName },
     /// Let a host in that joined by a token for any name.
-    ApproveHost {
-        host: HostName,
-    },
+    ApproveHost { host: HostName },
     /// Forget an empty host.
-    RemoveHost {
-        host: HostName,
-    },
+    RemoveHost { host: HostName },
     /// An operator's certificate was signed.
     CreateOperator {
         name: ShortName,
@@ -241,9 +219,7 @@ pub enum Command {
         keep: Box<CertificateInfo>,
     },
     /// Refuse all of an operator's certificates from now on.
-    RevokeOperator {
-        name: ShortName,
-    },
+    RevokeOperator { name: ShortName },
     /// An agent connected.
     Greet {
         host: HostName,
@@ -322,9 +298,7 @@ pub enum Command {
         found: String,
     },
     /// All edges of these scopes (as in [`crate::shards::Shards::scopes`]) run these snapshots, or newer ones.
-    EdgesRun {
-        scopes: Vec<(usize, u64)>,
-    },
+    EdgesRun { scopes: Vec<(usize, u64)> },
     /// Record an event that changes nothing: a secret was read, a shell was opened.
     Audit {
         kind: EventKind,

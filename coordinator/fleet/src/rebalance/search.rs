@@ -362,11 +362,11 @@ impl<'a> Search<'a> {
             Lifecycle::Running => copying.map(|ms| ms.saturating_add(STOP_AND_START_MS)),
             _ => Some(0),
         };
-        let mut now = |host: &HostName, load: Load| {
+        let mut replaced = |host: &HostName, load: Load| {
             let before = self.loads.insert(host.clone(), load).unwrap_or_default();
             (before.permille(), load.permille())
         };
-        let (from_permille, to_permille) = (now(&from, from_load), now(&to, to_load));
+        let (from_permille, to_permille) = (replaced(&from, from_load), replaced(&to, to_load));
         let step =
             |(before, after): (u32, u32)| format!("{} to {} %", percent(before), percent(after));
         let reason = format!(
