@@ -28,7 +28,7 @@ use isyone_coordinator::{
 use isyone_proto::{
     pb::{
         agent::v1::{
-            BackupMade, BackupWork, CreateRepositoryRequest, Hello, JobState, JobStatus,
+            BackupMade, BackupWork, CreateRepositoryRequest, JobState, JobStatus,
             backup_store_client::BackupStoreClient,
         },
         v1::{self, backup_service_client::BackupServiceClient},
@@ -36,6 +36,7 @@ use isyone_proto::{
     plan::JobWork,
 };
 
+use crate::repositories::protected;
 use crate::support::{Agent, Fixture, config, soon, start_in_with, start_with};
 
 /// How long the loop may take; it looks each 5 s.
@@ -101,19 +102,7 @@ impl World {
             copies_to(config, &server);
         })
         .await;
-        let h1 = fixture.join("h1").await;
-        let hello = Hello {
-            makes_backups: true,
-            ..Hello::default()
-        };
-        let mut agent = Agent::connect_as(&h1, hello).await;
-        agent.report(vec![]).await;
-        fixture.create("alfa").await;
-        agent.plan_of(&["alfa"]).await;
-        agent.converge().await;
-        let plan = agent
-            .plan_that(|plan| plan.tenants[0].backup.is_some())
-            .await;
+        let (h1, agent, plan) = protected(&fixture).await;
         let tenant = &plan.tenants[0];
         Self {
             key: Key::new(tenant.backup.as_ref().unwrap().key.bytes()),

@@ -366,6 +366,25 @@ pub struct JobReport {
     pub proof: Option<Box<Proof>>,
 }
 
+impl JobReport {
+    /// Of a job of which nothing is known but how far it is.
+    pub fn new(id: Uuid, state: JobState) -> Self {
+        Self {
+            id,
+            state,
+            bytes_done: 0,
+            bytes_total: 0,
+            message: String::new(),
+            backup: None,
+            fault: None,
+            pause_ms: None,
+            behind: None,
+            filled: false,
+            proof: None,
+        }
+    }
+}
+
 /// Something on a host that was not as it must be, and is again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mended {

@@ -10,7 +10,7 @@ use super::{cell::Cell, process::run};
 const FILLERS: [&str; 3] = ["filler-1", "filler-2", "filler-3"];
 
 /// An ext4 of this size, mounted at a directory.
-pub fn mount(image: &Path, size: &str, at: &Path) {
+fn mount(image: &Path, size: &str, at: &Path) {
     let size = size.trim_end_matches("iB");
     run(Command::new("truncate").args(["-s", size]).arg(image)).ok();
     // No room of root's own, or Docker would have some left; nothing is written that need not be.

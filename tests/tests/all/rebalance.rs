@@ -45,19 +45,7 @@ fn report(state: &State, host: &HostName) -> HostReport {
         matches!(&operation.procedure, Procedure::Move(relocation)
             if relocation.stage == MoveStage::Copy && relocation.to == *host && !operation.is_over())
     });
-    let job = |id| JobReport {
-        id,
-        state: JobState::Done,
-        bytes_done: 1,
-        bytes_total: 1,
-        backup: None,
-        fault: None,
-        proof: None,
-        message: String::new(),
-        pause_ms: None,
-        behind: None,
-        filled: false,
-    };
+    let job = |id| JobReport::new(id, JobState::Done);
     HostReport {
         resources: resources(8, 32, 100),
         docker_error: String::new(),

@@ -64,19 +64,7 @@ async fn how_far_a_copy_is_behind_is_as_old_as_it_is() {
     use isyone_proto::report::{Behind, JobState};
 
     let (board, id) = (StatusBoard::default(), Uuid::from_u128(1));
-    let job = |state| JobReport {
-        id,
-        state,
-        bytes_done: 0,
-        bytes_total: 0,
-        message: String::new(),
-        backup: None,
-        fault: None,
-        pause_ms: None,
-        behind: None,
-        filled: false,
-        proof: None,
-    };
+    let job = |state| JobReport::new(id, state);
     board.set_job(job(JobState::Running));
     let seen = Behind {
         bytes: 7,

@@ -153,19 +153,7 @@ impl World {
         for _ in 0..3 {
             self.reports_after(5_000);
         }
-        let done = JobReport {
-            id,
-            state: JobState::Done,
-            bytes_done: 1,
-            bytes_total: 1,
-            backup: None,
-            fault: None,
-            proof: None,
-            message: String::new(),
-            pause_ms: None,
-            behind: None,
-            filled: false,
-        };
+        let done = JobReport::new(id, JobState::Done);
         self.report(&proposed.to, vec![done]);
         for _ in 0..4 {
             self.reports_after(5_000);

@@ -40,14 +40,8 @@ struct World {
     uid: String,
 }
 
-async fn world(reserve: u64) -> World {
-    let fixture = start_with(|config| {
-        config.backup.enabled = true;
-        for destination in config.backup.destinations.values_mut() {
-            destination.reserve = isyone_coordinator::base::config::Bytes::new(reserve);
-        }
-    })
-    .await;
+/// `alfa` on h1, whose plan says where its backups go.
+pub(crate) async fn protected(fixture: &Fixture) -> (Channel, Agent, HostPlan) {
     let h1 = fixture.join("h1").await;
     let hello = Hello {
         makes_backups: true,
@@ -61,6 +55,18 @@ async fn world(reserve: u64) -> World {
     let plan = agent
         .plan_that(|plan| plan.tenants[0].backup.is_some())
         .await;
+    (h1, agent, plan)
+}
+
+async fn world(reserve: u64) -> World {
+    let fixture = start_with(|config| {
+        config.backup.enabled = true;
+        for destination in config.backup.destinations.values_mut() {
+            destination.reserve = isyone_coordinator::base::config::Bytes::new(reserve);
+        }
+    })
+    .await;
+    let (h1, agent, plan) = protected(&fixture).await;
     let h2 = fixture.join("h2").await;
     World {
         agent,

@@ -76,20 +76,14 @@ pub(super) fn job_with(
         tenants: Vec::new(),
         complete: false,
         jobs: vec![JobReport {
-            id,
-            state,
             bytes_done: 5 << 20,
             bytes_total: 10 << 20,
-            backup: None,
-            fault: None,
-            proof: None,
             message: match state {
                 JobState::Running => String::new(),
                 _ => "no route".to_owned(),
             },
             pause_ms,
-            behind: None,
-            filled: false,
+            ..JobReport::new(id, state)
         }],
         condition: Default::default(),
     };

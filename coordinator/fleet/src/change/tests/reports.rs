@@ -174,17 +174,9 @@ fn a_plan_that_its_host_cannot_take_shows_with_the_tenant_and_its_operation() {
 fn the_last_report_of_a_hosts_jobs_is_all_that_is_known_of_them() {
     let (mut bench, host, _) = running();
     let job = |id: u128, bytes_done| JobReport {
-        id: uuid::Uuid::from_u128(id),
-        state: JobState::Running,
         bytes_done,
         bytes_total: 9,
-        backup: None,
-        fault: None,
-        proof: None,
-        message: String::new(),
-        pause_ms: None,
-        behind: None,
-        filled: false,
+        ..JobReport::new(uuid::Uuid::from_u128(id), JobState::Running)
     };
     for jobs in [vec![job(1, 1), job(2, 2)], vec![job(2, 5)], vec![]] {
         let report = HostReport {

@@ -60,17 +60,9 @@ fn label(bench: &mut Bench, host: &str, rack: &str) {
 
 fn told(id: Uuid, state: JobState, filled: bool) -> JobReport {
     JobReport {
-        id,
-        state,
-        bytes_done: 0,
-        bytes_total: 0,
         message: "why".to_owned(),
-        backup: None,
-        fault: None,
-        proof: None,
-        pause_ms: None,
-        behind: None,
         filled,
+        ..JobReport::new(id, state)
     }
 }
 

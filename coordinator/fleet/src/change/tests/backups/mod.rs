@@ -141,8 +141,6 @@ fn snapshot(number: u8, work: BackupWork, at: i64) -> BackupMade {
 
 fn job(id: Uuid, state: JobState, made: Option<BackupMade>) -> JobReport {
     JobReport {
-        id,
-        state,
         bytes_done: 1,
         bytes_total: 2,
         message: match state {
@@ -151,10 +149,7 @@ fn job(id: Uuid, state: JobState, made: Option<BackupMade>) -> JobReport {
         },
         fault: (state == JobState::Failed).then_some(Fault::Full),
         backup: made.map(Box::new),
-        pause_ms: None,
-        behind: None,
-        filled: false,
-        proof: None,
+        ..JobReport::new(id, state)
     }
 }
 
