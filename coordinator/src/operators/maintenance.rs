@@ -21,19 +21,20 @@ pub(super) fn begin(
     asked: v1::BeginMaintenanceRequest,
     now: UnixMs,
 ) -> Result<Command, FieldError> {
+    let host = parse("name", &asked.name)?;
+    let reason = asked.reason.trim().to_owned();
+    if reason.chars().count() > MAX_REASON || reason.chars().any(char::is_control) {
+        let problem = format!("must be one line of at most {MAX_REASON} characters");
+        return Err(FieldError::new("reason", problem));
+    }
     let until = asked.until.as_ref().map(unix_ms).unwrap_or_default();
     let (least, most) = LENGTH_MS;
     if until < now + least || until > now + most {
         let problem = "must be a time from a minute to 30 days from now";
         return Err(FieldError::new("until", problem));
     }
-    let reason = asked.reason.trim().to_owned();
-    if reason.chars().count() > MAX_REASON || reason.chars().any(char::is_control) {
-        let problem = format!("must be one line of at most {MAX_REASON} characters");
-        return Err(FieldError::new("reason", problem));
-    }
     Ok(Command::BeginMaintenance {
-        host: parse("name", &asked.name)?,
+        host,
         until,
         reason,
         leaves_tenants: asked.leaves_tenants,
