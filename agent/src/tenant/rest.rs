@@ -18,6 +18,7 @@ use crate::{
         fsutil::{self, blocking},
     },
     host::Host,
+    plan::container::Container,
 };
 
 /// Failed health checks in a row that make a tenant unhealthy: one slow answer is no finding.
@@ -40,10 +41,10 @@ pub(super) async fn tenant_loop(
         let tenant = Tenant::new(host.clone(), now, desired.clone());
         // Boxed, to free the memory that settling needs once the tenant rests: most tenants rest most of the time.
         let settled = vigil::beside(&tenant, Box::pin(tenant.settle())).await;
-        let rest = match settled.map(Box::new) {
-            Ok(view) => {
+        let rest = match settled.map(Resting::new) {
+            Ok(resting) => {
                 failures = 0;
-                rest(&tenant, view, &mut desired, &wake).await
+                rest(&tenant, &resting, &mut desired, &wake).await
             }
             Err(TenantError::Interrupted) => Woken::Again,
             Err(_) => {
@@ -59,6 +60,44 @@ pub(super) async fn tenant_loop(
         if matches!(rest, Woken::Gone) {
             return;
         }
+    }
+}
+
+/// What is looked at while a tenant rests. The whole view with all that was wanted takes forty kilobytes, which a full host would
+/// hold two hundred times.
+struct Resting {
+    odoo: Option<Container>,
+    postgres: Option<Container>,
+    /// Directories of its data.
+    places: Vec<PathBuf>,
+    /// As [`Observed`](crate::plan::diff::Observed) has them.
+    cut_off: u32,
+    elsewhere: bool,
+}
+
+impl Resting {
+    fn new(view: TenantView) -> Self {
+        let observed = view.observed;
+        let volumes = [Role::Postgres, Role::Odoo].map(|role| observed.volume(role));
+        let places = volumes.into_iter().flatten();
+        Self {
+            places: places.map(|volume| volume.path().into()).collect(),
+            odoo: observed.odoo.as_ref().map(whereabouts),
+            postgres: observed.postgres.as_ref().map(whereabouts),
+            cut_off: observed.cut_off,
+            elsewhere: observed.elsewhere,
+        }
+    }
+}
+
+/// What a probe needs of a container.
+fn whereabouts(container: &Container) -> Container {
+    Container {
+        name: container.name.clone(),
+        id: container.id.clone(),
+        state: container.state.clone(),
+        ip: container.ip,
+        ..Container::default()
     }
 }
 
@@ -87,7 +126,7 @@ async fn nap(
 /// happens.
 async fn rest(
     tenant: &Tenant,
-    view: Box<TenantView>,
+    resting: &Resting,
     desired: &mut watch::Receiver<Option<Desired>>,
     wake: &Notify,
 ) -> Woken {
@@ -106,7 +145,7 @@ async fn rest(
             host.pace.probe / 3
         };
         if tenant.plan.desired != DesiredState::Running {
-            return idle(tenant, &view, desired, wake).await;
+            return idle(tenant, &resting.places, desired, wake).await;
         }
         let pause = host.aligned(pause);
         if tenant.disk_state().stops_odoo() {
@@ -122,14 +161,14 @@ async fn rest(
         }
         round = round.wrapping_add(1);
         let both = round.is_multiple_of(POSTGRES_EVERY) || missed > 0 || !was_healthy;
-        missed = if Box::pin(is_healthy(tenant, &view, both)).await {
+        missed = if Box::pin(is_healthy(tenant, resting, both)).await {
             0
         } else {
             missed + 1
         };
         let cut_off = tenant.cut_off();
         let told = (cut_off, tenant.is_elsewhere());
-        if told != (view.observed.cut_off, view.observed.elsewhere) || is_due(tenant, cut_off) {
+        if told != (resting.cut_off, resting.elsewhere) || is_due(tenant, cut_off) {
             return Woken::Again;
         }
         let healthy = missed < PATIENT_PROBES && (missed == 0) | was_healthy;
@@ -142,7 +181,7 @@ async fn rest(
 /// Rests with a tenant that does not run: looks now and then whether its data is where it was, which costs next to nothing.
 async fn idle(
     tenant: &Tenant,
-    view: &TenantView,
+    places: &[PathBuf],
     desired: &mut watch::Receiver<Option<Desired>>,
     wake: &Notify,
 ) -> Woken {
@@ -155,24 +194,18 @@ async fn idle(
         (until - crate::base::clock::now_ms()).max(0)
     });
     let until = Instant::now() + pace.resync.min(Duration::from_millis(left as u64 + 1));
-    let places = [Role::Postgres, Role::Odoo].map(|role| view.observed.volume(role));
-    let places: Vec<PathBuf> = places
-        .into_iter()
-        .flatten()
-        .map(|volume| PathBuf::from(volume.path()))
-        .collect();
     let are_there = |places: Vec<PathBuf>| {
         blocking(move || Ok(places.iter().all(|place| fsutil::is_directory(place))))
     };
     // Where this machine does not see Docker's volumes there is nothing to look at.
-    let seen = are_there(places.clone()).await.unwrap_or(false);
+    let seen = are_there(places.to_vec()).await.unwrap_or(false);
     loop {
         let left = until.saturating_duration_since(Instant::now());
         let pause = tenant.host.aligned(pace.probe * 2).min(left);
         match timeout(pause, nap(pace.resync * 2, desired, wake)).await {
             Ok(woken) => return woken,
             Err(_) if Instant::now() >= until => return Woken::Again,
-            Err(_) if seen && !are_there(places.clone()).await.unwrap_or(true) => {
+            Err(_) if seen && !are_there(places.to_vec()).await.unwrap_or(true) => {
                 return Woken::Again;
             }
             Err(_) => {}
@@ -186,8 +219,8 @@ fn is_due(tenant: &Tenant, cut_off: u32) -> bool {
 }
 
 /// Asks Odoo, and with `both` PostgreSQL too.
-async fn is_healthy(tenant: &Tenant, view: &TenantView, both: bool) -> bool {
-    let (Some(odoo), Some(postgres)) = (&view.observed.odoo, &view.observed.postgres) else {
+async fn is_healthy(tenant: &Tenant, resting: &Resting, both: bool) -> bool {
+    let (Some(odoo), Some(postgres)) = (&resting.odoo, &resting.postgres) else {
         return false;
     };
     let latency_ms = tenant.host.probe.odoo(odoo).await;

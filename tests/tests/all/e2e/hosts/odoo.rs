@@ -175,7 +175,8 @@ fn image_is_lost(cell: &mut Cell) {
     let since = Instant::now();
     cell.start_agent(0, &[]);
     cell.wait_host("h1", "ready");
-    cell.wait_phase("alfa", "failing", MINUTE);
+    // Docker gives up on a registry that it does not even find after 20 seconds, twice.
+    cell.wait_phase("alfa", "failing", 2 * MINUTE);
     println!("2: failing after {:?}", since.elapsed());
     let why = shown(cell, "tenant", "alfa", "message");
     let short = |id: &str| id.trim_start_matches("sha256:")[..12].to_owned();
