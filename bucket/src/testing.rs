@@ -38,12 +38,16 @@ pub enum Trouble {
     None,
     /// Takes nothing more.
     Full,
+    /// Takes nothing more from the file of this number on; see [`Server::puts`].
+    FullFrom(usize),
     /// Breaks connections in the middle of files.
     Dies,
     /// Answers only after this time.
     Slow(Duration),
     /// Lets nobody remove anything, as a policy does.
     Locked,
+    /// Likewise, from the removal of this number on; see [`Server::removes`].
+    LockedFrom(usize),
     /// Takes only files that come with a sum of their content, as a bucket with object lock at Amazon's does.
     WantsSums,
     /// Answers nobody.
@@ -184,12 +188,19 @@ impl Door {
             request.method() == Method::PUT,
             request.method() == Method::DELETE,
         );
-        if puts {
-            self.puts.fetch_add(1, Ordering::Relaxed);
-        }
-        if removes {
-            self.removes.fetch_add(1, Ordering::Relaxed);
-        }
+        let count = |counts: bool, of: &AtomicUsize| match counts {
+            true => of.fetch_add(1, Ordering::Relaxed),
+            false => of.load(Ordering::Relaxed),
+        };
+        let trouble = match (
+            trouble,
+            count(puts, &self.puts),
+            count(removes, &self.removes),
+        ) {
+            (Trouble::FullFrom(first), number, _) if number >= first => Trouble::Full,
+            (Trouble::LockedFrom(first), _, number) if number >= first => Trouble::Locked,
+            (other, ..) => other,
+        };
         match trouble {
             Trouble::Away => return Err("nobody is there".to_owned()),
             Trouble::WantsSums if puts && !has_sum(&request) => {

@@ -257,6 +257,35 @@ fn a_server_that_is_full_dies_or_hangs_leaves_a_copy_that_is_right_and_goes_on()
     restic(&world, &["check", "--read-data"]);
 }
 
+/// Fails if a snapshot is there before all that it needs, or a repository is one while it is being removed.
+#[test]
+fn whatever_is_cut_off_where_a_copy_holds_whole_snapshots_and_half_a_repository_is_none() {
+    let world = World::new();
+    world.write(1);
+    let mut known = world.copied();
+    world.write(2);
+    // As many files as a snapshot has: each time one more is taken.
+    for round in 0.. {
+        world.server.has(Trouble::FullFrom(world.server.puts() + 1));
+        let copied = world.copy(&mut known);
+        let report = Repository::open(Arc::new(world.there()), &key());
+        let report = report.unwrap().verify(Share::All, &world.job).unwrap();
+        assert!(report.is_good(), "{round}: {report:?}");
+        if copied.is_ok() {
+            assert!(round > 1 && report.snapshots == 2, "{round}");
+            break;
+        }
+        assert_eq!(report.snapshots, 1, "{round}");
+    }
+    world
+        .server
+        .has(Trouble::LockedFrom(world.server.removes() + 1));
+    let refused = world.there().remove_all().unwrap_err();
+    assert!(matches!(refused, BucketError::Denied(_)), "{refused:?}");
+    assert_eq!(world.count(Kind::Config), 0);
+    assert!(world.count(Kind::Pack) > 0);
+}
+
 /// The file of a pack in the bucket.
 fn pack(world: &World) -> std::path::PathBuf {
     let mut packs = world.there().list(Kind::Pack).unwrap();

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, UNIX_EPOCH},
 };
 
 use isyone_backup::{
@@ -214,7 +214,8 @@ async fn what_a_host_adds_is_in_the_bucket_and_comes_back_when_it_is_lost_here()
     assert_eq!((shown.state(), &*shown.failure), (v1::BucketState::Up, ""));
     assert!(shown.sent_bytes > 0 && shown.destination == "coordinator");
     // They came there days ago, and the disk is lost. Until it is back nobody begins it anew.
-    let days_ago = SystemTime::now() - Duration::from_secs(10 * 86_400);
+    let days_ago = clock::now_ms() / 1000 - 10 * 86_400;
+    let days_ago = UNIX_EPOCH + Duration::from_secs(days_ago.unsigned_abs());
     for path in files(&world.there().join("snapshots")) {
         let file = fs::File::options().write(true).open(path).unwrap();
         file.set_modified(days_ago).unwrap();

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use isyone_bucket::testing::Server;
+use isyone_bucket::testing::{Server, Trouble};
 use isyone_coordinator::base::config::{Bytes, Config, Span};
 use isyone_proto::pb::v1::{self, backup_service_client::BackupServiceClient};
 
@@ -51,14 +51,16 @@ async fn what_is_pruned_here_leaves_the_bucket_and_what_is_lost_here_does_not() 
     world.copied(4).await;
     // The first was ordered, and the last would be kept, were it here.
     fs::remove_file(world.folder().join("snapshots").join(&made[3])).unwrap();
-    let mut client = BackupServiceClient::new(world.fixture.admin.clone());
-    let request = v1::PruneBackupsRequest {
-        tenant: "alfa".to_owned(),
-        ..v1::PruneBackupsRequest::default()
-    };
-    let pruned = soon(client.prune_backups(request)).await.unwrap();
-    let pruned = &pruned.into_inner().destinations[0];
-    assert_eq!(pruned.forgotten[0].id, made[1], "{pruned:?}");
+    // Nothing goes while the bucket lets nobody remove, which is no error.
+    world.server.has(Trouble::Locked);
+    assert_eq!(pruned(&world).await[0], made[1]);
+    let shown = within("it is not said to keep all", async || {
+        Some(bucket(&world.fixture).await).filter(|shown| shown.keeps_all)
+    });
+    assert_eq!(shown.await.failure, "");
+    assert_eq!(snapshots(&world.there()).len(), 4);
+    world.server.has(Trouble::None);
+    assert!(pruned(&world).await.is_empty());
     let expected = BTreeSet::from([&made[0], &made[2], &made[3]].map(String::clone));
     within("it is not pruned there", async || {
         (snapshots(&world.there()) == expected).then_some(())
@@ -73,6 +75,18 @@ async fn what_is_pruned_here_leaves_the_bucket_and_what_is_lost_here_does_not() 
     what_the_bucket_has_lost_is_brought_there_again(world).await;
 }
 
+/// Prunes on order; the snapshots that are forgotten.
+async fn pruned(world: &World) -> Vec<String> {
+    let mut client = BackupServiceClient::new(world.fixture.admin.clone());
+    let request = v1::PruneBackupsRequest {
+        tenant: "alfa".to_owned(),
+        ..v1::PruneBackupsRequest::default()
+    };
+    let pruned = soon(client.prune_backups(request)).await.unwrap();
+    let forgotten = pruned.into_inner().destinations.remove(0).forgotten;
+    forgotten.into_iter().map(|snapshot| snapshot.id).collect()
+}
+
 /// Nothing is made in its place, and nothing leaves the bucket.
 async fn a_disk_that_is_not_mounted_has_lost_nothing(world: &World, there: &BTreeSet<String>) {
     let disk = world.folder().parent().unwrap().to_owned();
@@ -81,6 +95,7 @@ async fn a_disk_that_is_not_mounted_has_lost_nothing(world: &World, there: &BTre
     // Longer than two turns.
     tokio::time::sleep(Duration::from_secs(11)).await;
     assert!(!disk.exists());
+    assert_eq!(bucket(&world.fixture).await.failure, "");
     assert_eq!(snapshots(&world.there()), *there);
     fs::rename(&away, &disk).unwrap();
 }

@@ -324,7 +324,7 @@ async fn write(
 
 /// Empties the table of keys, by which all its pages are overwritten with zeros (`secure_delete`), and puts the ones that are left back.
 /// That a row is deleted is not enough: where a page was split or joined with another, copies of its rows stay behind. Of 1,000 tenants
-/// it is some 300 KB.
+/// it is half a megabyte, and 4 ms.
 async fn overwrite_keys(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
     for statement in [
         "CREATE TEMP TABLE keys_left AS SELECT kind, id, body FROM main.keys",

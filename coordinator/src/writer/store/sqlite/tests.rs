@@ -161,7 +161,7 @@ fn left(folder: &tempfile::TempDir, ids: &[usize]) -> Vec<usize> {
 /// Looked at while the store is open, as a machine is copied or lost.
 #[tokio::test]
 async fn what_is_deleted_is_in_no_file_that_is_kept() {
-    const ALL: usize = 120;
+    const ALL: usize = 300;
     let folder = tempfile::tempdir().unwrap();
     let mut store = store(&folder).await;
     let order = |salt: usize| {
@@ -176,7 +176,7 @@ async fn what_is_deleted_is_in_no_file_that_is_kept() {
             .unwrap();
     }
     for id in order(2) {
-        let longer = format!("{}{}", "x".repeat(id % 90), secret(id));
+        let longer = format!("{}{}", "x".repeat(id * 37 % 400), secret(id));
         let writes = [put_key(id, longer)];
         store.commit(TERM, &writes).await.unwrap();
     }
