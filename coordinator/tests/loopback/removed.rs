@@ -1,7 +1,7 @@
 //! What is left of a deleted tenant once its key is: nothing in a bucket, also when something is being copied there at that moment, when
 //! the bucket is away, and when it lets nobody remove anything; and no key, in whatever file.
 //!
-//! Not here: when a key is deleted (isyone-fleet), what SQLite keeps of it (unit tests of the store), a real tenant (isyone-tests).
+//! Not here: when a key is deleted (isyone-fleet), what SQLite keeps of it (unit tests of the store).
 
 use std::{
     fs,
