@@ -142,7 +142,7 @@ impl Agent {
         let identity = Arc::new(LiveIdentity::open(data.identity())?);
         let peer = parts.peer.resolve(config.advertise, PEER_PORT);
         let peer = offered(peer, beneath::probe());
-        let (ledger, warning) = Ledger::open(&data.ledger())?;
+        let (ledger, warning) = Ledger::start(&data.ledger())?;
         let host = open_host(&parts, config.advertise)?;
         warn_of_ledger(&host, warning);
         let (plans, in_force) = watch::channel(ledger.in_force());

@@ -50,6 +50,19 @@ pub struct Object {
     pub put_at: Option<SystemTime>,
 }
 
+/// What becomes of a file that is removed, or put in place of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removals {
+    /// It is gone.
+    Final,
+    /// The bucket keeps versions: what was removed is hidden, and this key can remove it for good.
+    Hidden,
+    /// The bucket keeps versions and gives none of them up: by an object lock, or because this key may not.
+    Kept,
+    /// Nothing can be removed with this key.
+    Refused,
+}
+
 impl Bucket {
     /// Prepares it; asks nobody. Whatever it does ends when it is stopped.
     ///
@@ -70,6 +83,8 @@ impl Bucket {
             .root(&root)
             .access_key_id(&access.access_key)
             .secret_access_key(&access.secret_key)
+            // A bucket with object lock at Amazon's takes nothing without a sum; this one all servers have known for ever.
+            .checksum_algorithm("md5")
             // Nobody else's credentials, wherever they lie on this machine.
             .disable_config_load()
             .disable_ec2_metadata();
@@ -121,6 +136,37 @@ impl Bucket {
             let mut lister = self.operator.lister_with("").limit(1).await?;
             lister.try_next().await.map(drop)
         })
+    }
+
+    /// Puts a file there that is nobody's, reads it back and removes it: what this key may do there, and what becomes of what is removed.
+    ///
+    /// # Errors
+    /// As [`BucketError`] says: it cannot be put or read.
+    pub fn try_out(&self, key: &str) -> Result<Removals, BucketError> {
+        let content = Bytes::from_static(
+            b"put here by `isy-coordinator bucket check`, to be removed at once\n",
+        );
+        self.put(key, content.clone())?;
+        if self.get(key, 1 << 10)? != content {
+            return Err(BucketError::Failed(format!(
+                "{key} is not what was put there"
+            )));
+        }
+        let data = self.run(key, self.operator.stat(key))?;
+        // A server writes `null` where versions were switched off again.
+        let version = data.version().filter(|version| *version != "null");
+        match self.remove(key) {
+            Err(BucketError::Denied(_)) => return Ok(Removals::Refused),
+            removed => removed?,
+        }
+        let Some(version) = version else {
+            return Ok(Removals::Final);
+        };
+        let remove = async { self.operator.delete_with(key).version(version).await };
+        match self.run(key, remove) {
+            Err(BucketError::Denied(_)) => Ok(Removals::Kept),
+            removed => removed.map(|()| Removals::Hidden),
+        }
     }
 
     /// Puts a file there, in place of one that is.

@@ -17,6 +17,8 @@ const FULL: [&str; 5] = [
     "InsufficientStorage",
     "status: 507",
 ];
+/// How they say that a file is locked, where that is no matter of what a key may do: MinIO's words.
+const LOCKED: [&str; 1] = ["WORM protected"];
 /// How they say that it is the key that is wrong, and not what it may do.
 const WRONG_KEY: [&str; 2] = ["InvalidAccessKeyId", "SignatureDoesNotMatch"];
 
@@ -54,6 +56,7 @@ impl BucketError {
         let said = said(error);
         match error.kind() {
             _ if any(&FULL) => Self::Full(said),
+            _ if any(&LOCKED) => Self::Denied(said),
             ErrorKind::NotFound => Self::Absent(key.to_owned()),
             ErrorKind::ConfigInvalid => Self::NoBucket,
             ErrorKind::PermissionDenied if any(&WRONG_KEY) => Self::WrongKey(said),

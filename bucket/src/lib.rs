@@ -12,6 +12,6 @@ mod store;
 pub mod testing;
 
 pub use access::{Access, Patience};
-pub use bucket::{Bucket, Object};
+pub use bucket::{Bucket, Object, Removals};
 pub use error::BucketError;
 pub use store::InBucket;

@@ -38,12 +38,20 @@ pub enum Trouble {
     None,
     /// Takes nothing more.
     Full,
+    /// Takes nothing more from the file of this number on; see [`Server::puts`].
+    FullFrom(usize),
     /// Breaks connections in the middle of files.
     Dies,
     /// Answers only after this time.
     Slow(Duration),
     /// Lets nobody remove anything, as a policy does.
     Locked,
+    /// Likewise, from the removal of this number on; see [`Server::removes`].
+    LockedFrom(usize),
+    /// Takes only files that come with a sum of their content, as a bucket with object lock at Amazon's does.
+    WantsSums,
+    /// Answers nobody.
+    Away,
 }
 
 /// A server; it ends when it is dropped, what it holds as well.
@@ -53,6 +61,7 @@ pub struct Server {
     folder: tempfile::TempDir,
     trouble: Arc<Mutex<Trouble>>,
     puts: Arc<AtomicUsize>,
+    removes: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
@@ -69,6 +78,7 @@ struct Door {
     service: S3Service,
     trouble: Arc<Mutex<Trouble>>,
     puts: Arc<AtomicUsize>,
+    removes: Arc<AtomicUsize>,
 }
 
 impl Server {
@@ -83,11 +93,12 @@ impl Server {
         let files = FileSystem::new(folder.path()).expect("its files");
         let mut builder = S3ServiceBuilder::new(files);
         builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
-        let (trouble, puts) = (Arc::default(), Arc::default());
+        let (trouble, puts, removes) = (Arc::default(), Arc::default(), Arc::default());
         let door = Door {
             service: builder.build(),
             trouble: Arc::clone(&trouble),
             puts: Arc::clone(&puts),
+            removes: Arc::clone(&removes),
         };
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         listener.set_nonblocking(true).expect("a port");
@@ -99,6 +110,7 @@ impl Server {
             folder,
             trouble,
             puts,
+            removes,
             task: runtime.spawn(serve(listener, door)),
         }
     }
@@ -137,6 +149,12 @@ impl Server {
     pub fn puts(&self) -> usize {
         self.puts.load(Ordering::Relaxed)
     }
+
+    /// Files that were removed until now, or tried.
+    #[must_use]
+    pub fn removes(&self) -> usize {
+        self.removes.load(Ordering::Relaxed)
+    }
 }
 
 /// Gives up soon.
@@ -170,10 +188,25 @@ impl Door {
             request.method() == Method::PUT,
             request.method() == Method::DELETE,
         );
-        if puts {
-            self.puts.fetch_add(1, Ordering::Relaxed);
-        }
+        let count = |counts: bool, of: &AtomicUsize| match counts {
+            true => of.fetch_add(1, Ordering::Relaxed),
+            false => of.load(Ordering::Relaxed),
+        };
+        let trouble = match (
+            trouble,
+            count(puts, &self.puts),
+            count(removes, &self.removes),
+        ) {
+            (Trouble::FullFrom(first), number, _) if number >= first => Trouble::Full,
+            (Trouble::LockedFrom(first), _, number) if number >= first => Trouble::Locked,
+            (other, ..) => other,
+        };
         match trouble {
+            Trouble::Away => return Err("nobody is there".to_owned()),
+            Trouble::WantsSums if puts && !has_sum(&request) => {
+                drop(request.body_mut().collect().await);
+                return Ok(refusal(StatusCode::BAD_REQUEST, "InvalidRequest"));
+            }
             Trouble::Full if puts => {
                 // It has to be taken in, or the connection breaks before the answer is read.
                 drop(request.body_mut().collect().await);
@@ -197,6 +230,18 @@ impl Door {
         let answer = answer.map_err(|e| format!("{e:?}"))?;
         Ok(answer.map(Either::Left))
     }
+}
+
+/// By one of the two ways that S3 knows.
+fn has_sum(request: &Request<Incoming>) -> bool {
+    let mut names = request
+        .headers()
+        .keys()
+        .map(hyper::header::HeaderName::as_str);
+    names.any(|name| {
+        name == "content-md5"
+            || (name.starts_with("x-amz-checksum-") && name != "x-amz-checksum-mode")
+    })
 }
 
 fn refusal(status: StatusCode, code: &str) -> Answer {

@@ -9,7 +9,7 @@ use isyone_backup::{
     store::{File, Kind, Local, StoreError},
 };
 use isyone_bucket::{
-    Access, Bucket, BucketError, InBucket,
+    Access, Bucket, BucketError, InBucket, Removals,
     testing::{self, Server, Trouble},
 };
 
@@ -257,6 +257,35 @@ fn a_server_that_is_full_dies_or_hangs_leaves_a_copy_that_is_right_and_goes_on()
     restic(&world, &["check", "--read-data"]);
 }
 
+/// Fails if a snapshot is there before all that it needs, or a repository is one while it is being removed.
+#[test]
+fn whatever_is_cut_off_where_a_copy_holds_whole_snapshots_and_half_a_repository_is_none() {
+    let world = World::new();
+    world.write(1);
+    let mut known = world.copied();
+    world.write(2);
+    // As many files as a snapshot has: each time one more is taken.
+    for round in 0.. {
+        world.server.has(Trouble::FullFrom(world.server.puts() + 1));
+        let copied = world.copy(&mut known);
+        let report = Repository::open(Arc::new(world.there()), &key());
+        let report = report.unwrap().verify(Share::All, &world.job).unwrap();
+        assert!(report.is_good(), "{round}: {report:?}");
+        if copied.is_ok() {
+            assert!(round > 1 && report.snapshots == 2, "{round}");
+            break;
+        }
+        assert_eq!(report.snapshots, 1, "{round}");
+    }
+    world
+        .server
+        .has(Trouble::LockedFrom(world.server.removes() + 1));
+    let refused = world.there().remove_all().unwrap_err();
+    assert!(matches!(refused, BucketError::Denied(_)), "{refused:?}");
+    assert_eq!(world.count(Kind::Config), 0);
+    assert!(world.count(Kind::Pack) > 0);
+}
+
 /// The file of a pack in the bucket.
 fn pack(world: &World) -> std::path::PathBuf {
     let mut packs = world.there().list(Kind::Pack).unwrap();
@@ -365,7 +394,77 @@ fn pruning_reaches_the_bucket_and_losing_does_not() {
     assert_eq!(world.count(Kind::Pack), there_before);
     assert_eq!(world.count(Kind::Snapshot), 1);
     assert!(there.remove_all().unwrap() > 0);
-    assert!(there.list(Kind::Pack).unwrap().is_empty());
+    for kind in [
+        Kind::Config,
+        Kind::Key,
+        Kind::Pack,
+        Kind::Index,
+        Kind::Snapshot,
+    ] {
+        assert!(there.list(kind).unwrap().is_empty(), "{kind:?}");
+    }
+}
+
+/// A server that has lost the end of a file, or holds files of others between ours.
+#[test]
+fn what_is_not_our_file_is_put_again_or_left_alone() {
+    let world = World::new();
+    world.write(1);
+    world.copied();
+    let path = pack(&world);
+    let content = fs::read(&path).unwrap();
+    fs::write(&path, &content[..content.len() - 1]).unwrap();
+    let mut known = Known::list(&world.there()).unwrap();
+    assert_eq!(world.copy(&mut known).unwrap().files, 1);
+    assert!(fs::read(&path).unwrap() == content);
+    let there = world.server.files().join(TENANT);
+    let name = path.file_name().unwrap().to_str().unwrap();
+    let others = [
+        format!("data/{name}"),
+        format!("data/zz/{name}"),
+        format!("snapshots/old/{name}"),
+        "snapshots/note.txt".to_owned(),
+    ];
+    let count = |world: &World| [Kind::Pack, Kind::Snapshot].map(|kind| world.count(kind));
+    let before = count(&world);
+    for other in &others {
+        fs::create_dir_all(there.join(other).parent().unwrap()).unwrap();
+        fs::write(there.join(other), "somebody's").unwrap();
+    }
+    assert_eq!(count(&world), before);
+}
+
+#[test]
+fn a_file_that_is_larger_than_it_may_be_is_not_fetched() {
+    let world = World::new();
+    world.write(1);
+    world.copied();
+    let there = world.there();
+    let (name, bytes) = there.list(Kind::Pack).unwrap()[0];
+    let file = File::new(Kind::Pack, name);
+    assert_eq!(there.read(file, bytes).unwrap().len() as u64, bytes);
+    let error = there.read(file, bytes - 1).unwrap_err();
+    assert!(matches!(error, StoreError::TooLarge { .. }), "{error:?}");
+}
+
+/// As a bucket with object lock at Amazon's asks.
+#[test]
+fn each_file_is_put_with_a_sum_of_its_content() {
+    let world = World::new();
+    world.write(1);
+    world.server.has(Trouble::WantsSums);
+    world.copied();
+    assert_eq!(world.count(Kind::Snapshot), 1);
+}
+
+#[test]
+fn what_becomes_of_removals_is_found_out() {
+    let world = World::new();
+    let bucket = world.bucket_of(&world.server.access());
+    assert_eq!(bucket.try_out("isyone-check").unwrap(), Removals::Final);
+    assert_eq!(bucket.list("").unwrap(), []);
+    world.server.has(Trouble::Locked);
+    assert_eq!(bucket.try_out("isyone-check").unwrap(), Removals::Refused);
 }
 
 #[test]

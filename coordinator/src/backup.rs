@@ -42,6 +42,8 @@ const KEYS: [&str; 10] = [
 const MAX_BYTES: u64 = 1 << 20;
 /// The first field of the file; authenticated with the rest.
 const FORMAT: &str = "isyone-keys-1";
+/// Begins the name of a folder in which a copy of the database is made.
+pub const UNFINISHED: &str = ".isyone-backup-";
 /// A passphrase of six words, or 24 characters of base64, is longer.
 const MIN_PASSPHRASE: usize = 16;
 /// 64 MiB and three passes: some tenths of a second here, and for whoever guesses (RFC 9106, section 4, second choice).
@@ -97,7 +99,7 @@ pub async fn write_database(writes: &[Write], path: &Path) -> Result<(), BackupE
     let directory = files::directory(path);
     // In a folder of its own: SQLite puts files of its own beside it.
     let folder = tempfile::Builder::new()
-        .prefix(".isyone-backup-")
+        .prefix(UNFINISHED)
         .permissions(std::fs::Permissions::from_mode(0o700))
         .tempdir_in(directory)
         .map_err(at(directory))?;

@@ -401,10 +401,11 @@ mod tests {
                 assert!(!is_unchecked(line), "{name}: {line}");
             }
         }
-        let packages = paths::root().join("docs/python-client/requirements.txt");
-        let packages = fs::read_to_string(packages).unwrap();
-        for package in packages.split("\n").filter(|line| line.contains("==")) {
-            assert!(package.ends_with('\\'), "{package} has no digest");
+        for packages in crate::python::PACKAGES {
+            let packages = fs::read_to_string(paths::root().join(packages)).unwrap();
+            for package in packages.split("\n").filter(|line| line.contains("==")) {
+                assert!(package.ends_with('\\'), "{package} has no digest");
+            }
         }
     }
 }

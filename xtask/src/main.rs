@@ -10,6 +10,7 @@ mod engine;
 mod hosts;
 mod images;
 mod paths;
+mod python;
 mod registry;
 mod seal;
 mod setup;

@@ -4,14 +4,13 @@
 //! A failed step does not keep later ones from running; the exit code is 1 if any failed. The tests get, in their
 //! environment: `ISYONE_E2E` (1, or 0 with `--fast`: no Docker, no images), `ISYONE_BIN` (the folder of the built
 //! binaries, `xtask` among them), `ISYONE_CACHE` (its `bin` holds Traefik and Prometheus) and, if it could be made,
-//! `ISYONE_PYTHON` (an interpreter with gRPC) and `ISYONE_BROWSER` (1: there is a Chromium with its driver).
+//! `ISYONE_PYTHON` (an interpreter with what tests need) and `ISYONE_BROWSER` (1: there is a Chromium with its driver).
 
-use crate::cmd::{cargo, cmd, kept, output, run, run_within, say, succeeds, took};
+use crate::cmd::{cargo, kept, output, run, run_within, say, took};
 use crate::totals::{Totals, count};
-use crate::{bench, images, paths, seal, setup, times};
-use anyhow::{Context as _, Result, bail};
+use crate::{bench, images, paths, python, seal, setup, times};
+use anyhow::{Result, bail};
 use std::panic::resume_unwind;
-use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -52,7 +51,7 @@ enum Step {
     Setup,
     /// what `cargo xtask images` does
     Images,
-    /// a Python with gRPC, for the client in docs/python-client
+    /// a Python with gRPC, for the client in docs/python-client, and with an S3 server that locks
     Python,
     /// Chromium and its driver, for what people see
     Browser,
@@ -89,11 +88,6 @@ const STEPS: [Step; 11] = [
     Step::Long,
     Step::Bench,
 ];
-
-/// What the Python client and its test need beyond the standard library, with digests; below the repository's root.
-const PYTHON_PACKAGES: &str = "docs/python-client/requirements.txt";
-/// The packages are some 10 MB, prebuilt.
-const PIP_LIMIT: Duration = Duration::from_secs(300);
 
 /// The tests that start hosts, two at a time, and the few of what helps them.
 const REAL: &str = "e2e::";
@@ -195,7 +189,7 @@ fn timed(step: Step, args: &Args) -> Done {
         Step::Deny => deny(),
         Step::Setup => setup::ensure().map(|()| String::new()),
         Step::Images => images::provide(&[], false).and_then(|()| images::odoo_18()),
-        Step::Python => python(),
+        Step::Python => python::provide(),
         Step::Browser => browser(),
         Step::Build => quiet(&["build", "--workspace", "--bins"]),
         Step::Test => tests(args.fast),
@@ -261,61 +255,6 @@ fn deny() -> Outcome {
         "advisories",
     ]))?;
     Ok("bans, licences, sources, advisories".to_owned())
-}
-
-/// The virtual environment's interpreter.
-fn interpreter() -> PathBuf {
-    paths::cache().join("python/bin/python")
-}
-
-fn has_grpc(python: &Path) -> bool {
-    let modules = "import grpc, grpc_tools, grpc_reflection, tomllib";
-    python.exists() && succeeds(Command::new(python).args(["-c", modules]))
-}
-
-/// Makes the virtual environment once. If the packages cannot be had, the Python tests are skipped with a notice.
-fn python() -> Outcome {
-    let python = interpreter();
-    if has_grpc(&python) {
-        return Ok(python.display().to_string());
-    }
-    match make_python(&python) {
-        Ok(()) => Ok(python.display().to_string()),
-        Err(err) => {
-            say!("the tests in Python are SKIPPED: {err:#}");
-            Ok(format!("SKIPPED: {err}"))
-        }
-    }
-}
-
-fn make_python(python: &Path) -> Result<()> {
-    let folder = paths::cache().join("python");
-    std::fs::create_dir_all(paths::cache())?;
-    run(cmd("python3", ["-m", "venv", "--clear"]).arg(&folder))
-        .context("no virtual environment can be made (Debian: apt-get install python3-venv)")?;
-    run_within(&mut pip_install(python), PIP_LIMIT)
-        .with_context(|| format!("pip cannot install what {PYTHON_PACKAGES} names"))?;
-    if !has_grpc(python) {
-        bail!("what pip installed cannot be imported: Python 3.11 or newer is needed");
-    }
-    Ok(())
-}
-
-/// Takes prebuilt packages whose digests [`PYTHON_PACKAGES`] has, and nothing else.
-fn pip_install(python: &Path) -> Command {
-    let mut pip = Command::new(python);
-    pip.args([
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--only-binary=:all:",
-        "--require-hashes",
-        "-r",
-    ])
-    .arg(paths::root().join(PYTHON_PACKAGES));
-    pip
 }
 
 /// Installs the browser once. If it cannot be had, its tests are skipped with a notice.
@@ -455,8 +394,8 @@ fn giving_way(command: &Command) -> Command {
 fn test_command(more: &[&str]) -> Command {
     let mut command = cargo(&[&["test", "--workspace"], more].concat());
     real_parts(&mut command);
-    if has_grpc(&interpreter()) {
-        command.env("ISYONE_PYTHON", interpreter());
+    if let Some(python) = python::interpreter() {
+        command.env("ISYONE_PYTHON", python);
     }
     if setup::has_browser() {
         command.env("ISYONE_BROWSER", "1");
@@ -466,7 +405,7 @@ fn test_command(more: &[&str]) -> Command {
 
 #[cfg(test)]
 mod tests {
-    use super::{Args, Path, STEPS, Step, pip_install, wanted};
+    use super::{Args, STEPS, Step, wanted};
 
     #[derive(clap::Parser)]
     struct Line {
@@ -488,13 +427,5 @@ mod tests {
         assert_eq!(steps("--long chaos"), chaos);
         assert_eq!(steps("--long --only long"), [Step::Long]);
         assert_eq!(steps("--long --fast").len(), STEPS.len() - 3);
-    }
-
-    /// A source package would run its own set-up before anybody has compared anything.
-    #[test]
-    fn pip_takes_only_what_has_a_known_digest() {
-        let pip = pip_install(Path::new("python"));
-        let has = |option: &str| pip.get_args().any(|said| said == option);
-        assert!(has("--require-hashes") && has("--only-binary=:all:"));
     }
 }

@@ -72,12 +72,18 @@ pub(super) fn database(asked: &Database) -> Result<()> {
     println!(
         "its secrets     are sealed: they are of use only with the keys (isy-coordinator backup-keys)"
     );
+    println!(
+        "deleted tenants the keys of all backups of now are in it: as long as you keep it, those of tenants that are deleted later can be read"
+    );
     Ok(())
 }
 
-/// Moves what the coordinator has written, which may be on another file system.
+/// Moves what the coordinator has written, which may be on another file system. It has keys in it: whatever becomes of us, it does not
+/// stay there.
 fn take(copy: &Path, out: &Path) -> Result<()> {
-    let mut from = std::fs::File::open(copy).with_context(|| copy.display().to_string())?;
+    let failed = || copy.display().to_string();
+    let mut from = std::fs::File::open(copy).with_context(failed)?;
+    std::fs::remove_file(copy).with_context(failed)?;
     let mut moved = || -> std::io::Result<()> {
         use std::os::unix::fs::OpenOptionsExt as _;
         let mut to = std::fs::OpenOptions::new()
@@ -88,8 +94,7 @@ fn take(copy: &Path, out: &Path) -> Result<()> {
         std::io::copy(&mut from, &mut to)?;
         to.sync_all()
     };
-    moved().with_context(|| format!("--out {}", out.display()))?;
-    std::fs::remove_file(copy).with_context(|| copy.display().to_string())
+    moved().with_context(|| format!("--out {}", out.display()))
 }
 
 async fn copied(data_dir: &Path, out: &Path) -> Result<()> {

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
-use isyone_bucket::{Access, Bucket, Patience};
+use isyone_bucket::{Access, Bucket, Patience, Removals};
 use isyone_proto::ids::ShortName;
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
@@ -23,6 +23,8 @@ use crate::base::{
     files,
 };
 
+/// A file of nobody's, below the prefix.
+const TRIAL: &str = "isyone-check";
 /// Larger files are none of a repository's.
 const MOST_BYTES: u64 = 64 << 20;
 /// Damaged files that are named; the rest is counted.
@@ -117,7 +119,7 @@ fn open(access: &Access, runtime: &Handle) -> Result<Bucket> {
 /// `isy-coordinator bucket …`.
 #[derive(Subcommand)]
 pub(super) enum Order {
-    /// Whether it answers and takes our key.
+    /// Whether it answers and takes our key, and what becomes of what is removed there: a file of some bytes is put, read and removed.
     ///
     /// Example: isy-coordinator bucket check far --data-dir /var/lib/isyone
     Check(Named),
@@ -172,9 +174,30 @@ pub(super) fn run(order: &Order) -> Result<ExitCode> {
         Order::Check(named) => {
             let bucket = named.open(runtime.handle())?;
             println!("{} answers and takes the key", bucket.place());
+            let tried = bucket.try_out(TRIAL);
+            let removals = tried.with_context(|| bucket.place().to_owned())?;
+            println!("removals  {}", said(removals));
             Ok(ExitCode::SUCCESS)
         }
         Order::Verify(asked) => verify(&asked.named.open(runtime.handle())?, asked.tenant),
+    }
+}
+
+/// What becomes of what is removed, and what that means for pruning and for tenants that are deleted.
+fn said(removals: Removals) -> &'static str {
+    match removals {
+        Removals::Final => {
+            "are final: what is pruned here goes there, and so does what a deleted tenant leaves"
+        }
+        Removals::Hidden => {
+            "hide a file, and this key can remove it for good: the coordinator only hides, a lifecycle rule must remove what is hidden (docs/operations.md#copies-in-buckets)"
+        }
+        Removals::Kept => {
+            "hide a file, which is kept: by an object lock, or because this key may not remove versions. Until it goes there, old keys of tenants that were deleted are kept as well (docs/operations.md#copies-in-buckets)"
+        }
+        Removals::Refused => {
+            "are refused: nothing that is pruned here or that a deleted tenant leaves goes there; it grows until you remove what is old with another key (docs/operations.md#copies-in-buckets)"
+        }
     }
 }
 

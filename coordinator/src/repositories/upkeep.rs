@@ -31,7 +31,11 @@ use isyone_proto::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{buckets::Buckets, evidence, places::Places};
+use super::{
+    buckets::{Buckets, back::coming},
+    evidence,
+    places::Places,
+};
 use crate::{
     base::{clock, config::Config, secrets::Sealer},
     writer::Handle,
@@ -43,6 +47,8 @@ const PAUSE: Duration = Duration::from_secs(10);
 const EVERY_MS: i64 = 24 * 3_600_000;
 /// After a failure, milliseconds.
 const AGAIN_MS: i64 = 3_600_000;
+/// What cannot be removed is tried again after this time, milliseconds; others have their turn meanwhile.
+const REMOVE_AGAIN_MS: i64 = 600_000;
 /// What was marked is removed after so many hours; longer than any backup takes.
 const MARKED_HOURS: u32 = 23;
 /// Begins the name of a directory that is being removed.
@@ -100,6 +106,7 @@ struct Turn {
 pub async fn run(upkeep: Arc<Upkeep>) {
     // When what failed may be tried again; in memory only: a restart tries again.
     let mut failed: BTreeMap<(Uuid, ShortName), UnixMs> = BTreeMap::new();
+    let mut unremoved: BTreeMap<Uuid, UnixMs> = BTreeMap::new();
     loop {
         tokio::select! {
             () = tokio::time::sleep(PAUSE) => {}
@@ -108,12 +115,16 @@ pub async fn run(upkeep: Arc<Upkeep>) {
         let (state, now) = (upkeep.handle.snapshot(), clock::now_ms());
         // Nor for longer, if the clock has been put back since.
         failed.retain(|_, at| (now - *at).abs() < AGAIN_MS);
+        unremoved.retain(|_, at| (now - *at).abs() < REMOVE_AGAIN_MS);
         // A clock that is wrong must not forget anything before somebody can notice.
         if state.last_tick.is_none() || now < state.quarantine_hold_until {
             continue;
         }
-        if let Some(of) = shredded(&state) {
-            upkeep.clone().remove(of).await;
+        if let Some(of) = shredded(&state, &unremoved) {
+            let tenant = of.tenant;
+            if !upkeep.clone().remove(of).await {
+                unremoved.insert(tenant, now);
+            }
             continue;
         }
         let next = next(&state, upkeep.handle.settings(), now, |key| {
@@ -128,9 +139,10 @@ pub async fn run(upkeep: Arc<Upkeep>) {
     }
 }
 
-/// A tenant whose key is deleted, and whose repositories may still be there.
-fn shredded(state: &State) -> Option<Arc<TenantBackups>> {
-    let gone = |of: &&Arc<TenantBackups>| of.shredded_at.is_some();
+/// A tenant whose key is deleted, and whose repositories may still be there; not one of those that could not be removed just now.
+fn shredded(state: &State, unremoved: &BTreeMap<Uuid, UnixMs>) -> Option<Arc<TenantBackups>> {
+    let gone =
+        |of: &&Arc<TenantBackups>| of.shredded_at.is_some() && !unremoved.contains_key(&of.tenant);
     state.fleet.backups.values().find(gone).cloned()
 }
 
@@ -352,8 +364,8 @@ impl Upkeep {
         Ok(verdict)
     }
 
-    /// Removes the repositories of a tenant whose key is deleted, everywhere on this machine, and then the record that says so.
-    async fn remove(self: Arc<Self>, of: Arc<TenantBackups>) {
+    /// Removes the repositories of a tenant whose key is deleted, everywhere, and then the record that says so. Whether it went well.
+    async fn remove(self: Arc<Self>, of: Arc<TenantBackups>) -> bool {
         let (upkeep, tenant) = (self.clone(), of.tenant);
         let work = tokio::task::spawn_blocking(move || upkeep.remove_all(tenant));
         match work.await {
@@ -361,27 +373,33 @@ impl Upkeep {
                 tracing::info!(tenant = %of.name, uid = %tenant, "the backups of a deleted tenant are removed");
                 let command = Command::RepositoriesRemoved(vec![tenant]);
                 let _ = self.handle.submit_patiently("coordinator", command).await; // tried again
+                true
             }
             Ok(Err(error)) => {
-                tracing::warn!(tenant = %of.name, uid = %tenant, %error, "the backups of a deleted tenant cannot be removed yet");
-                tokio::select! {
-                    () = tokio::time::sleep(Duration::from_secs(60)) => {}
-                    () = self.stop.cancelled() => {}
-                }
+                let error = isyone_proto::tls::error_chain(&error);
+                tracing::warn!(tenant = %of.name, uid = %tenant, error, "the backups of a deleted tenant cannot be removed yet");
+                false
             }
-            Err(error) => tracing::error!(%error, "removing did not end well"),
+            Err(error) => {
+                tracing::error!(%error, "removing did not end well");
+                false
+            }
         }
     }
 
     fn remove_all(&self, tenant: Uuid) -> io::Result<()> {
+        // Whoever copies it now would put into a bucket, or bring back, what was just removed.
+        if !self.buckets.end(tenant) {
+            return Err(io::Error::other("a copy of it is still under way"));
+        }
         for (_, place) in self.places.iter() {
             // A destination that is not there holds what is noise without the key: nobody waits for it.
             if place.directory.is_dir() {
                 remove(&place.repository(tenant))?;
+                remove(&coming(place, tenant))?;
             }
         }
-        self.buckets.remove(tenant);
-        Ok(())
+        Ok(self.buckets.remove(tenant)?)
     }
 }
 

@@ -152,6 +152,7 @@ impl Rotations {
 
     /// Opens the socket and serves it until `stop`. Without it the coordinator runs all the same; the log says why.
     pub fn serve(self: Arc<Self>, stop: CancellationToken) -> impl Future<Output = ()> + Send {
+        sweep(&self.data_dir);
         let path = self.data_dir.join(SOCKET);
         // Now, not when the task first runs: who sees the ports open may give orders.
         let listener = listen(&path);
@@ -206,6 +207,22 @@ impl Rotations {
     }
 }
 
+/// Removes copies of the database that nobody has taken, and what a kill has left of them: they have keys in them.
+fn sweep(data_dir: &Path) {
+    let _ = std::fs::remove_file(data_dir.join(COPY)); // mostly there is none
+    for entry in std::fs::read_dir(data_dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if name
+            .as_encoded_bytes()
+            .starts_with(backup::UNFINISHED.as_bytes())
+            && let Err(error) = std::fs::remove_dir_all(entry.path())
+        {
+            let path = entry.path();
+            tracing::warn!(path = %path.display(), %error, "half a copy of the database stays");
+        }
+    }
+}
+
 fn listen(path: &Path) -> io::Result<UnixListener> {
     // Left by a coordinator that was killed: the database's lock says that none runs.
     match std::fs::remove_file(path) {
@@ -251,4 +268,28 @@ pub fn ask(data_dir: &Path, order: &Order) -> Result<Answer, AskError> {
         io::ErrorKind::PermissionDenied => AskError::Denied(path),
         _ => AskError::Io { path, source },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fails if keys stay in a copy that nobody has taken, or in half of one.
+    #[test]
+    fn copies_that_nobody_has_taken_go_at_the_next_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let half = dir.path().join(format!("{}abc", backup::UNFINISHED));
+        std::fs::create_dir(&half).unwrap();
+        for path in [
+            dir.path().join(COPY),
+            half.join("isyone.db"),
+            dir.path().join("isyone.db"),
+        ] {
+            std::fs::write(path, "keys").unwrap();
+        }
+        sweep(dir.path());
+        let left = std::fs::read_dir(dir.path()).unwrap();
+        let names: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["isyone.db"]);
+    }
 }

@@ -299,6 +299,9 @@ fn a_deleted_key_is_in_no_file_that_is_kept() {
     world.create();
     world.back_up(world.one(0).unwrap());
     world.ship().unwrap();
+    // Once more, so that what is there is known and added to.
+    world.create();
+    world.ship().unwrap();
     let open = |world: &World, path: &Path, bytes: &[u8]| {
         let file_name = path.file_name().unwrap().to_str().unwrap();
         let part = Part::of_series(file_name).unwrap_or(match file_name {

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
-    time::Duration,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use isyone_backup::{
@@ -23,6 +23,7 @@ use isyone_coordinator::{
         config::{Bytes, Config},
     },
     server::{self, Parts},
+    shipping::{folder::Folder, rebuilt},
     writer::SystemSource,
 };
 use isyone_proto::{
@@ -42,7 +43,7 @@ use crate::support::{Agent, Fixture, config, soon, start_in_with, start_with};
 /// How long the loop may take; it looks each 5 s.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-fn key_files(data_dir: &Path, secret: &str) {
+pub(crate) fn key_files(data_dir: &Path, secret: &str) {
     fs::create_dir_all(data_dir).unwrap();
     for (name, content) in [("s3.access", testing::ACCESS_KEY), ("s3.secret", secret)] {
         let path = data_dir.join(name);
@@ -52,7 +53,7 @@ fn key_files(data_dir: &Path, secret: &str) {
 }
 
 /// Copies its only destination to the server's bucket.
-fn copies_to(config: &mut Config, server: &Server) {
+pub(crate) fn copies_to(config: &mut Config, server: &Server) {
     let text = format!(
         "[backup.buckets.far]\nendpoint = \"{}\"\nbucket = \"{}\"\nprefix = \"isyone\"\n\
          access_key_file = \"s3.access\"\nsecret_key_file = \"s3.secret\"\n",
@@ -67,7 +68,7 @@ fn copies_to(config: &mut Config, server: &Server) {
     }
 }
 
-async fn within<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn within<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let until = tokio::time::Instant::now() + PATIENCE;
     loop {
         if let Some(found) = look().await {
@@ -78,28 +79,34 @@ async fn within<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     }
 }
 
-async fn bucket(fixture: &Fixture) -> v1::BackupBucket {
+pub(crate) async fn bucket(fixture: &Fixture) -> v1::BackupBucket {
     let mut client = BackupServiceClient::new(fixture.admin.clone());
     let listed = soon(client.list_protections(v1::ListProtectionsRequest::default()));
     listed.await.unwrap().into_inner().buckets.remove(0)
 }
 
 /// `alfa` with a backup that its host has made on order.
-struct World {
-    server: Server,
-    fixture: Fixture,
-    agent: Agent,
+pub(crate) struct World {
+    pub(crate) server: Server,
+    pub(crate) fixture: Fixture,
+    pub(crate) agent: Agent,
     store: BackupStoreClient<tonic::transport::Channel>,
-    uid: String,
-    key: Key,
+    pub(crate) uid: String,
+    pub(crate) key: Key,
 }
 
 impl World {
     async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// With a configuration that is changed.
+    pub(crate) async fn with(set: impl Fn(&mut Config)) -> Self {
         let server = Server::start(&tokio::runtime::Handle::current());
         let fixture = start_with(|config| {
             key_files(&config.data_dir, testing::SECRET_KEY);
             copies_to(config, &server);
+            set(config);
         })
         .await;
         let (h1, agent, plan) = protected(&fixture).await;
@@ -114,13 +121,13 @@ impl World {
         }
     }
 
-    fn folder(&self) -> PathBuf {
+    pub(crate) fn folder(&self) -> PathBuf {
         let data = self.fixture.dir.path().join("data");
         data.join("backups").join(&self.uid)
     }
 
     /// As a host does, but without the way through the coordinator.
-    fn write(&self, number: i64) {
+    pub(crate) fn write(&self, number: i64) {
         let local: Arc<dyn isyone_backup::Store> = Arc::new(Local::new(self.folder()));
         let job = Job::default();
         let repository = Repository::open(local.clone(), &self.key)
@@ -128,7 +135,8 @@ impl World {
             .unwrap();
         let label = Label {
             purpose: Purpose::Base,
-            time: jiff::Timestamp::from_second(1_793_498_400 + number).unwrap(),
+            // As its host will tell, and after the one before.
+            time: jiff::Timestamp::from_second(clock::now_ms() / 1000 - 30 + number).unwrap(),
             host: "h1".to_owned(),
             tags: Vec::new(),
         };
@@ -138,7 +146,7 @@ impl World {
     }
 
     /// Says that the order that the plan has is carried out.
-    async fn made(&mut self) {
+    pub(crate) async fn made(&mut self) {
         let plan = self.agent.plan_that(|plan| !plan.jobs.is_empty()).await;
         let order = &plan.jobs[0];
         let JobWork::Backup(_) = &order.work else {
@@ -163,7 +171,7 @@ impl World {
         self.agent.converge_with(vec![status]).await;
     }
 
-    fn there(&self) -> PathBuf {
+    pub(crate) fn there(&self) -> PathBuf {
         self.server.files().join(&self.uid)
     }
 
@@ -171,7 +179,7 @@ impl World {
         fs::read_dir(self.there().join("snapshots")).map_or(0, Iterator::count)
     }
 
-    async fn copied(&self, snapshots: usize) {
+    pub(crate) async fn copied(&self, snapshots: usize) {
         within("it is not in the bucket", async || {
             (self.snapshots_there() == snapshots).then_some(())
         })
@@ -183,7 +191,7 @@ fn at(seconds: i64) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds, nanos: 0 }
 }
 
-fn is_good(folder: &Path, key: &Key) -> bool {
+pub(crate) fn is_good(folder: &Path, key: &Key) -> bool {
     let repository = Repository::open(Arc::new(Local::new(folder)), key).unwrap();
     let verify = || repository.verify(Share::All, &Job::default());
     let report = tokio::task::block_in_place(verify).unwrap();
@@ -205,7 +213,13 @@ async fn what_a_host_adds_is_in_the_bucket_and_comes_back_when_it_is_lost_here()
     let shown = shown.await;
     assert_eq!((shown.state(), &*shown.failure), (v1::BucketState::Up, ""));
     assert!(shown.sent_bytes > 0 && shown.destination == "coordinator");
-    // The disk is lost. Until it is back nobody begins it anew.
+    // They came there days ago, and the disk is lost. Until it is back nobody begins it anew.
+    let days_ago = clock::now_ms() / 1000 - 10 * 86_400;
+    let days_ago = UNIX_EPOCH + Duration::from_secs(days_ago.unsigned_abs());
+    for path in files(&world.there().join("snapshots")) {
+        let file = fs::File::options().write(true).open(path).unwrap();
+        file.set_modified(days_ago).unwrap();
+    }
     fs::remove_dir_all(world.folder()).unwrap();
     let of = Some(isyone_proto::pb::agent::v1::Repository {
         destination: "coordinator".to_owned(),
@@ -221,6 +235,47 @@ async fn what_a_host_adds_is_in_the_bucket_and_comes_back_when_it_is_lost_here()
     .await;
     assert!(is_good(&world.folder(), &world.key));
     assert_eq!(world.snapshots_there(), 2);
+    // Else retention would keep what nobody has ordered for as long again.
+    for path in files(&world.folder().join("snapshots")) {
+        let came = fs::metadata(path).unwrap().modified().unwrap();
+        assert!(came < days_ago + Duration::from_secs(2), "{came:?}");
+    }
+    the_buckets_key_is_nowhere_else(&world).await;
+}
+
+/// Neither with a host, nor in the database, nor in what is shipped.
+async fn the_buckets_key_is_nowhere_else(world: &World) {
+    let data = world.fixture.dir.path().join("data");
+    let folder = Folder::found(&data.join("backups")).unwrap();
+    let shipped = within("nothing is shipped", async || {
+        rebuilt::read(&folder, &world.fixture.running.sealer, None).ok()
+    });
+    let configuration = shipped.await.configuration.unwrap().text;
+    assert!(configuration.contains("s3.secret"), "{configuration}");
+    let plan = serde_json::to_string(world.agent.plan.as_ref().unwrap()).unwrap();
+    for text in [configuration, plan] {
+        assert!(!text.contains(testing::SECRET_KEY), "{text}");
+    }
+    let secret = testing::SECRET_KEY.as_bytes();
+    let holds = |path: &PathBuf| {
+        let content = fs::read(path).unwrap_or_default();
+        content.windows(secret.len()).any(|part| part == secret)
+    };
+    let all = files(world.fixture.dir.path()).into_iter().filter(holds);
+    assert_eq!(all.collect::<Vec<_>>(), [data.join("s3.secret")]);
+}
+
+/// All files below, in order.
+pub(crate) fn files(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        match entry.path() {
+            path if path.is_dir() => found.extend(files(&path)),
+            path => found.push(path),
+        }
+    }
+    found.sort();
+    found
 }
 
 #[tokio::test(flavor = "multi_thread")]

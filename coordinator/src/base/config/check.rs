@@ -280,5 +280,11 @@ fn times(config: &Config) -> Result<(), ConfigError> {
         config.lifecycle.quarantine <= Span::days(3660),
         "lifecycle.quarantine",
         || "must be at most 10 years".to_owned(),
+    )?;
+    let hold = config.lifecycle.clock_hold;
+    ensure(
+        (Span::seconds(1)..=Span::days(7)).contains(&hold),
+        "lifecycle.clock_hold",
+        || "must be between 1s and 7d".to_owned(),
     )
 }

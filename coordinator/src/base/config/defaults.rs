@@ -195,6 +195,8 @@ impl Default for Lifecycle {
     fn default() -> Self {
         Self {
             quarantine: Span::days(7),
+            // Long enough to notice a wrong clock, and negligible beside a quarantine of days.
+            clock_hold: Span::seconds(3_600),
         }
     }
 }

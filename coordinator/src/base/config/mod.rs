@@ -299,6 +299,8 @@ pub struct Defaults {
 pub struct Lifecycle {
     /// How long the volumes of a deleted tenant are kept.
     pub quarantine: Span,
+    /// For so long after a start or a jump of the clock nothing is removed because its time is over.
+    pub clock_hold: Span,
 }
 
 /// `[liveness]`: how often agents report, and when their silence counts.

@@ -181,9 +181,11 @@ hosts = [@HOSTS@]
 #= time_zone = "UTC"
 #= admin_login = "admin"
 
-# How long a deleted tenant can be brought back.
+# How long a deleted tenant can be brought back. clock_hold: for so long after a start or a jump of the clock nothing is removed because
+# its time is over.
 [lifecycle]
 #= quarantine = "7d"
+#= clock_hold = "1h"
 
 # Tenants' backups: a base backup each night of those `length` hours, the log of what is written after it as often as `rpo` asks (what
 # may be lost with a host), a portable dump each dump_nights nights. time_zone: whose night (defaults.time_zone when not set).

@@ -16,9 +16,6 @@ use isyone_proto::{
 
 use super::{Bytes, Config, Plan};
 
-/// Long enough to notice a wrong clock, and negligible beside a quarantine of days.
-const QUARANTINE_HOLD_MS: i64 = 3_600_000;
-
 impl Config {
     /// The part that decisions depend on.
     pub fn settings(&self) -> Settings {
@@ -79,7 +76,7 @@ impl Config {
                 lost_ms: self.liveness.lost.millis(),
             },
             quarantine_ms: self.lifecycle.quarantine.millis(),
-            quarantine_hold_ms: QUARANTINE_HOLD_MS,
+            quarantine_hold_ms: self.lifecycle.clock_hold.millis(),
             edges_have_our_certificates: self.publishes_keys(),
             dashboard_hostname: self.dashboard_hostname(),
             domains_are_watched: self.dns.watches(),

@@ -2,7 +2,10 @@
 //!
 //! Blocks. Not here: which ones, and that nobody begins them anew meanwhile (the parent).
 
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use isyone_backup::{
     self as backup, Job, Known,
@@ -14,6 +17,11 @@ use super::{super::places::Place, Copies};
 
 /// Begins the name of a directory that is not whole; no tenant's uid.
 const COMING: &str = ".coming-";
+
+/// Where a tenant's repository is put while it comes.
+pub(in crate::repositories) fn coming(place: &Place, tenant: Uuid) -> PathBuf {
+    place.directory.join(format!("{COMING}{tenant}"))
+}
 
 /// What became of it.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,7 +46,7 @@ pub(super) fn bring(
     if there.list(Kind::Config).map_err(failed)?.is_empty() {
         return Ok(Brought::NotThere);
     }
-    let coming = place.directory.join(format!("{COMING}{tenant}"));
+    let coming = coming(place, tenant);
     let local = Local::new(&coming);
     let here = |source| backup::Error::Store {
         place: coming.display().to_string(),

@@ -244,7 +244,12 @@ impl Follower {
             ..Job::default()
         };
         let work = tokio::task::spawn_blocking(move || {
-            let done = follower.work(&mut turn, &job);
+            let is_gone = || follower.is_gone(tenant);
+            let at_work = follower.copies.works.begin(tenant, &job.stop, is_gone);
+            let done = match at_work {
+                Some(_at_work) => follower.work(&mut turn, &job),
+                None => Ok(()),
+            };
             (turn.memory, done)
         });
         let ended = tokio::select! {
@@ -268,7 +273,7 @@ impl Follower {
                     .standing
                     .with(|seen| seen.waiting.remove(&tenant));
             }
-            Err(_) if self.stop.is_cancelled() => {}
+            Err(_) if self.stop.is_cancelled() || self.is_gone(tenant) => {}
             Err(error) => {
                 memory.failed_at = Some(clock::now_ms());
                 broken.fetch_or(is_of_all(&error), Ordering::Relaxed);
@@ -276,6 +281,13 @@ impl Follower {
             }
         }
         (tenant, memory)
+    }
+
+    /// Whether the key is deleted: what is left of the repository is, or was, removed.
+    fn is_gone(&self, tenant: Uuid) -> bool {
+        let state = self.upkeep.handle.snapshot();
+        let of = state.fleet.backups.get(&tenant);
+        of.is_none_or(|of| of.shredded_at.is_some())
     }
 
     fn work(&self, turn: &mut Turn, job: &Job) -> Result<(), UpkeepError> {
@@ -348,7 +360,10 @@ impl Follower {
     fn tell(&self, turn: &Turn, tidied: &backup::Tidied) {
         let (bucket, tenant) = (&self.copies.name, &turn.name);
         self.copies.standing.with(|seen| {
-            seen.keeps_all = tidied.refused.is_some();
+            // Where there was nothing to remove nobody has refused anything either.
+            if tidied.refused.is_some() || tidied.removed > 0 {
+                seen.keeps_all = tidied.refused.is_some();
+            }
             match tidied.only_there {
                 0 => seen.only_there.remove(&turn.of.tenant),
                 count => seen.only_there.insert(turn.of.tenant, count),

@@ -6,11 +6,12 @@
 //! Not here: what is copied in which order (isyone-backup's copy), the buckets themselves (isyone-bucket), our own state on its way to
 //! them (shipping).
 
-mod back;
+pub(super) mod back;
 pub mod collector;
 mod follow;
 pub mod standing;
 mod tidy;
+mod work;
 
 use std::{
     collections::BTreeSet,
@@ -18,7 +19,7 @@ use std::{
 };
 
 use isyone_backup::Pace;
-use isyone_bucket::{Bucket, InBucket, Patience};
+use isyone_bucket::{Bucket, BucketError, InBucket, Patience};
 use isyone_fleet::{desired::backups::Made, state::State};
 use isyone_proto::{backup::RepositoryRef, ids::ShortName};
 use tokio::runtime::Handle;
@@ -27,7 +28,7 @@ use uuid::Uuid;
 
 pub use follow::{Follower, run};
 
-use self::standing::Standing;
+use self::{standing::Standing, work::Works};
 use super::places::Places;
 use crate::base::config::{Bytes, Config, ConfigError};
 
@@ -43,6 +44,7 @@ pub struct Copies {
     pub standing: Standing,
     /// Repositories that are known not to be there.
     not_there: Mutex<BTreeSet<Uuid>>,
+    works: Works,
 }
 
 /// All buckets, by name.
@@ -79,6 +81,7 @@ impl Buckets {
                 pace: Arc::new(Pace::new(configured.rate_limit.map_or(0, Bytes::get))),
                 standing: Standing::default(),
                 not_there: Mutex::default(),
+                works: Works::default(),
             }));
         }
         Ok(Self(all))
@@ -100,15 +103,33 @@ impl Buckets {
         (is_lost(state, places, of)).then_some(&found.name)
     }
 
-    /// Removes a deleted tenant's repository everywhere. Blocks. What refuses is said and stays: without its key it is noise.
-    pub fn remove(&self, tenant: Uuid) {
+    /// Ends what is being copied of a tenant whose key is deleted: nothing of it begins any more. Whether nobody is at work. Blocks.
+    pub fn end(&self, tenant: Uuid) -> bool {
+        // All are told before one is waited for.
+        let ended: Vec<bool> = self.iter().map(|copies| copies.works.end(tenant)).collect();
+        ended.into_iter().all(|ended| ended)
+    }
+
+    /// Removes a deleted tenant's repository everywhere; nobody may be at work on it. Blocks. A bucket that lets nobody remove keeps it,
+    /// which is said: without its key it is noise. The last other error: then it is to be tried again.
+    ///
+    /// # Errors
+    /// As [`BucketError`] says.
+    pub fn remove(&self, tenant: Uuid) -> Result<(), BucketError> {
+        let mut removed = Ok(());
         for copies in self.iter() {
             let repository = copies.repository(tenant);
-            if let Err(error) = repository.remove_all() {
-                let prefix = repository.prefix();
-                tracing::warn!(bucket = %copies.name, prefix, %error, "the backups of a deleted tenant stay in a bucket; nobody can read them, its key is deleted");
+            match repository.remove_all() {
+                Ok(_) => {}
+                Err(error @ BucketError::Denied(_)) => {
+                    let prefix = repository.prefix();
+                    tracing::warn!(bucket = %copies.name, prefix, %error, "the backups of a deleted tenant stay in a bucket; nobody can read them, its key is deleted");
+                    copies.standing.with(|seen| seen.keeps_all = true);
+                }
+                Err(error) => removed = Err(error),
             }
         }
+        removed
     }
 }
 

@@ -27,9 +27,15 @@ pub(super) fn judge(all: &mut Vec<Finding>, buckets: &[BackupBucket]) {
                 )
             }
             _ => {
+                let kept = match bucket.keeps_all {
+                    true => {
+                        "; it lets nobody remove anything, and grows until you remove what is old with another key (docs/operations.md#copies-in-buckets)"
+                    }
+                    false => "",
+                };
                 all.push(Finding::good(
                     "buckets",
-                    format!("{name} has what it should have"),
+                    format!("{name} has what it should have{kept}"),
                 ));
                 continue;
             }
@@ -65,5 +71,21 @@ mod tests {
         judge(&mut found, &all);
         let levels: Vec<_> = found.iter().map(|f| f.level).collect();
         assert_eq!(levels, [Level::Good, Level::Warning, Level::Warning]);
+    }
+
+    /// Somebody may have meant it so: it is said, and is no trouble.
+    #[test]
+    fn a_bucket_that_lets_nobody_remove_is_said() {
+        let bucket = |keeps_all| BackupBucket {
+            name: "far".into(),
+            state: BucketState::Up.into(),
+            keeps_all,
+            ..BackupBucket::default()
+        };
+        let mut found = Vec::new();
+        judge(&mut found, &[bucket(false), bucket(true)]);
+        assert!(found.iter().all(|f| f.level == Level::Good));
+        let says = |f: &Finding| f.found.contains("lets nobody remove");
+        assert_eq!(found.iter().map(says).collect::<Vec<_>>(), [false, true]);
     }
 }

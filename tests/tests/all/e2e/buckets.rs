@@ -1,8 +1,13 @@
 //! A bucket has a copy of the backups: the coordinator's disk is lost with all that was on it, and coordinator and tenant come back from
-//! the bucket alone. The server is in this process; its trouble is tested beside the code (isyone-bucket).
+//! the bucket alone. Then the tenant is deleted for good. The server is in this process; its trouble is tested beside the code
+//! (isyone-bucket).
 
 use std::{
-    os::unix::fs::PermissionsExt as _, path::Path, process::Command, thread, time::Duration,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
 };
 
 use isyone_bucket::testing::{ACCESS_KEY, BUCKET, SECRET_KEY, Server};
@@ -15,7 +20,10 @@ use isyone_tests::e2e::{
     wait_for,
 };
 
-use super::backups::{CONFIG, MINUTE, another_base, answers, attach, marks, shipped, sql};
+use super::{
+    backups::{CONFIG, MINUTE, another_base, answers, attach, marks, shipped, sql},
+    shredded::deleted_for_good,
+};
 
 /// Files with the bucket's keys.
 struct Keys(tempfile::TempDir);
@@ -154,4 +162,7 @@ fn a_copy_in_a_bucket_outlives_the_coordinators_disk() {
     cell.isyctl(&["backup", "create", "alfa"]).ok();
     another_base(&cell, "alfa", were);
     copied(&cell, &server, &uid);
+    let begun = Instant::now();
+    deleted_for_good(&mut cell, &uid, &server.files());
+    println!("deleted for good in {:.1} s", begun.elapsed().as_secs_f64());
 }

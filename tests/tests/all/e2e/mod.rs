@@ -23,6 +23,7 @@ mod monitoring;
 mod moves;
 mod pages;
 mod reboot;
+mod shredded;
 mod standbys;
 mod visitors;
 mod walk;

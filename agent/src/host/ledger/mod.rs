@@ -3,6 +3,8 @@
 //!
 //! Not here: which plan is taken and which copy is stale (plan::held), carrying the plan out (reconcile).
 
+mod leftovers;
+
 use std::{
     collections::BTreeMap,
     io,
@@ -22,8 +24,6 @@ use crate::{
 
 /// Format of the file. A newer one is refused, not guessed at.
 const VERSION: u32 = 1;
-/// Files that could not be read and were put aside; beyond this many the last name is reused.
-const MAX_CORRUPT_COPIES: u32 = 100;
 
 /// Why a plan was refused or the ledger not written.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +75,12 @@ pub struct Ledger {
 }
 
 impl Ledger {
+    /// For the agent that runs, and is the only one to write there: [`Self::open`], after what a kill has cut off is removed.
+    pub fn start(path: &Path) -> Result<(Self, Option<String>), LedgerError> {
+        leftovers::sweep(path);
+        Self::open(path)
+    }
+
     /// Opens the ledger at `path`. An unreadable file is moved to `plan.json.corrupt-<n>` and the second value says so;
     /// there is then no plan, so nothing new runs and nothing is stopped until one arrives.
     pub fn open(path: &Path) -> Result<(Self, Option<String>), LedgerError> {
@@ -107,7 +113,8 @@ impl Ledger {
                 Ok((ledger, warning))
             }
             Err(why) => {
-                let aside = put_aside(path).map_err(|e| LedgerError::Io(path.to_owned(), e))?;
+                let aside =
+                    leftovers::put_aside(path).map_err(|e| LedgerError::Io(path.to_owned(), e))?;
                 let text = format!(
                     "the stored plan could not be read ({why}); it was kept as {}. Running tenants stay as they are; \
                      nothing is started or stopped until the coordinator sends a plan",
@@ -184,6 +191,9 @@ impl Ledger {
         fsutil::write_atomic(&self.path, &bytes, 0o600, true).map_err(failed)?;
         self.held = held;
         self.tell_unusable();
+        if !leavers.is_empty() {
+            leftovers::forget(&self.path);
+        }
         Ok(news)
     }
 
@@ -209,16 +219,6 @@ fn parse(bytes: &[u8]) -> Result<LedgerFile, String> {
     }
     // The digest is not checked: a later program, whose plans have more fields, would report every ledger as corrupt.
     Ok(file)
-}
-
-fn put_aside(path: &Path) -> io::Result<PathBuf> {
-    let name = |n: u32| PathBuf::from(format!("{}.corrupt-{n}", path.display()));
-    let free = (1..MAX_CORRUPT_COPIES)
-        .map(name)
-        .find(|p| !fsutil::exists(p))
-        .unwrap_or_else(|| name(MAX_CORRUPT_COPIES));
-    fsutil::rename(path, &free)?;
-    Ok(free)
 }
 
 #[cfg(test)]
