@@ -51,6 +51,8 @@ impl SqliteStore {
             .locking_mode(sqlx::sqlite::SqliteLockingMode::Exclusive)
             // What is deleted is overwritten, and so are pages that become free: see `overwrite_keys`, which needs it.
             .pragma("secure_delete", "ON")
+            // Keys that are put back go through a table that must not be a file somewhere.
+            .pragma("temp_store", "MEMORY")
             // All texts that are used again and again, see BEGIN and ROWS.
             .statement_cache_capacity(128)
             .busy_timeout(Duration::from_secs(2));
