@@ -1,11 +1,11 @@
 //! Copies of repositories in a bucket of a server in the process, with trouble.
 
+mod support;
+
 use std::{fs, path::Path, process::Command, sync::Arc, time::Duration};
 
 use isyone_backup::{
-    Job, Key, Known, Label, Pace, Part, Purpose, Repository, Share, Snapshot, Store, copy,
-    only_in_copy,
-    source::Plain,
+    Job, Key, Known, Pace, Repository, Share, Snapshot, Store, copy, only_in_copy,
     store::{File, Kind, Local, StoreError},
 };
 use isyone_bucket::{
@@ -59,18 +59,8 @@ impl World {
     }
 
     fn write(&self, number: u8) -> Snapshot {
-        let label = Label {
-            purpose: Purpose::Base,
-            time: jiff::Timestamp::from_second(1_793_498_400 + i64::from(number)).unwrap(),
-            host: "h1".to_owned(),
-            tags: Vec::new(),
-        };
         let content = noise(number.into(), 3_000_000);
-        let part = Part::stream("database.tar", move || {
-            Ok(Plain(std::io::Cursor::new(content)))
-        });
-        let written = self.repository.write(&label, vec![part], None, &self.job);
-        self.repository.snapshot(written.unwrap().snapshot).unwrap()
+        support::base(&self.repository, &self.job, number, content)
     }
 
     fn local(&self) -> Local {

@@ -3,6 +3,8 @@
 //!
 //! Not here: a key that may not delete, a server that has trouble (copies).
 
+mod support;
+
 use std::{
     collections::BTreeSet,
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -13,9 +15,7 @@ use std::{
 };
 
 use isyone_backup::{
-    Job, Key, Known, Label, Part, Purpose, Repository, Share, Snapshot, Store as _, copy,
-    only_in_copy,
-    source::Plain,
+    Job, Key, Known, Repository, Share, Snapshot, Store as _, copy, only_in_copy,
     store::{File, Kind, Local},
 };
 use isyone_bucket::{Access, Bucket, InBucket, Patience, Removals};
@@ -162,18 +162,8 @@ impl World {
     }
 
     fn write(&self, number: u8) -> Snapshot {
-        let label = Label {
-            purpose: Purpose::Base,
-            time: jiff::Timestamp::from_second(1_793_498_400 + i64::from(number)).unwrap(),
-            host: "h1".to_owned(),
-            tags: Vec::new(),
-        };
         let content = vec![number; 200_000];
-        let part = Part::stream("database.tar", move || {
-            Ok(Plain(std::io::Cursor::new(content)))
-        });
-        let written = self.repository.write(&label, vec![part], None, &self.job);
-        self.repository.snapshot(written.unwrap().snapshot).unwrap()
+        support::base(&self.repository, &self.job, number, content)
     }
 
     fn copied(&self, known: &mut Known) -> u64 {

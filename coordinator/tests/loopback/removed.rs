@@ -12,16 +12,13 @@ use std::{
 use isyone_bucket::testing::Trouble;
 use isyone_coordinator::base::config::{Config, Span};
 use isyone_proto::{
-    pb::{
-        agent::v1::{Progress, TenantStatus},
-        v1,
-    },
+    pb::{agent::v1::TenantStatus, v1},
     plan::{DesiredState, TenantPlan},
 };
 
 use crate::{
     buckets::{World, bucket, copies_to, files, within},
-    support::start_in_with,
+    support::{converged, start_in_with},
 };
 
 /// Nothing is kept of a deleted tenant, and no clock is waited for.
@@ -35,17 +32,9 @@ fn at_once(config: &mut Config) {
 /// As an agent says that nothing runs, or that nothing is left.
 fn status(tenant: &TenantPlan, absent: bool) -> TenantStatus {
     TenantStatus {
-        name: tenant.name.to_string(),
-        uid: tenant.uid.to_string(),
-        epoch: tenant.epoch,
-        generation: tenant.generation,
-        progress: Progress::Converged.into(),
-        operation_id: tenant
-            .operation
-            .map(|id| id.to_string())
-            .unwrap_or_default(),
+        containers: Vec::new(),
         absent,
-        ..TenantStatus::default()
+        ..converged(tenant)
     }
 }
 
