@@ -196,6 +196,21 @@ pub fn complete_following(host: &Host, plan: &TenantPlan, job: Uuid) -> io::Resu
     })
 }
 
+/// Records durably that a copy which had all that the other one had follows it again, by this job: what it was to take over from has
+/// gone on. `false` when it does not follow, or was fenced meanwhile.
+pub fn reopen_following(host: &Host, plan: &TenantPlan, job: Uuid) -> io::Result<bool> {
+    let from = Database::Following { complete: true };
+    let mut is_fenced = false;
+    let recorded = record(host, plan, &from, |state| {
+        is_fenced = state.fenced_at.is_some();
+        if !is_fenced {
+            state.database = Database::Following { complete: false };
+            state.copied_by = Some(job);
+        }
+    })?;
+    Ok(recorded && !is_fenced)
+}
+
 fn record(
     host: &Host,
     plan: &TenantPlan,
@@ -304,6 +319,23 @@ mod tests {
         assert_eq!(find(&host, &plan).await.unwrap(), Copy::Followed(Some(job)));
         save(&host, &mut state, &plan, false, |s| s.epoch = 8).unwrap();
         assert_eq!(state.database, Database::Following { complete: true });
+        // The tenant went on where it was: its copy follows again, and is complete in the end.
+        assert!(reopen_following(&host, &plan, first).unwrap());
+        assert!(
+            !reopen_following(&host, &plan, first).unwrap(),
+            "it follows"
+        );
+        save(&host, &mut state, &plan, false, |s| s.epoch = 8).unwrap();
+        assert_eq!(state.database, Database::Following { complete: false });
+        assert!(state.is_filled(), "it was whole, and is");
+        assert!(complete_following(&host, &plan, job).unwrap());
+        save(&host, &mut state, &plan, false, |s| s.fenced_at = Some(1)).unwrap();
+        assert!(
+            !reopen_following(&host, &plan, first).unwrap(),
+            "it was let go"
+        );
+        save(&host, &mut state, &plan, false, |s| s.fenced_at = None).unwrap();
+        assert_eq!(find(&host, &plan).await.unwrap(), Copy::Followed(Some(job)));
         save(&host, &mut state, &plan, true, |s| {
             s.database = Database::Ready { synced: true };
             s.timeline = 2;

@@ -100,7 +100,7 @@ impl Pair {
     }
 
     /// Asks until the server lets somebody in.
-    async fn until_answered(&self, at: usize, statement: &str) {
+    pub(crate) async fn until_answered(&self, at: usize, statement: &str) {
         self.source
             .wait("an answer", |_| {
                 self.engines[at].try_sql(CLUSTER, "postgres", statement)

@@ -4,7 +4,11 @@
 
 use std::time::Duration;
 
-use isyone_proto::report::JobState;
+use isyone_proto::{
+    plan::{DesiredState, JobOrder},
+    report::JobState,
+};
+use uuid::Uuid;
 
 use crate::{
     following::{Pair, live},
@@ -113,6 +117,51 @@ async fn a_standby_says_what_of_its_tables_would_be_empty_and_stands_on() {
     };
     pair.target.wait("the table", told).await;
     assert_eq!(pair.target.job().unwrap().state, JobState::Running);
+    pair.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_was_complete_follows_again_when_its_tenant_went_on() {
+    let Some(mut pair) = Pair::new().await else {
+        return;
+    };
+    pair.followed().await;
+    pair.halt().await;
+    pair.target.plan(pair.target_plan(true));
+    pair.target.job_is(JobState::Done).await;
+
+    // It was to take over, and that was taken back: the tenant gives numbers that were kept for then.
+    pair.alfa.desired = DesiredState::Running;
+    pair.alfa.generation += 1;
+    let grants = live(&pair.alfa);
+    let alone = plan_with(std::slice::from_ref(&pair.alfa), &[], &grants);
+    pair.source.plan(alone);
+    pair.source.converged(&pair.alfa).await;
+    pair.until_answered(0, "SELECT 1").await;
+    let again = |last, standing| JobOrder {
+        id: Uuid::from_u128(77),
+        ..pair.order_as(last, standing)
+    };
+    let stands = plan_with(&[pair.copy()], &[again(false, true)], &[]);
+    let last = plan_with(&[pair.copy()], &[again(true, true)], &[]);
+    pair.target.plan(stands);
+    pair.target.wait("a whole copy", is_filled).await;
+    pair.sql(0, "INSERT INTO kept SELECT generate_series(20001, 30000)");
+    assert_eq!(pair.sql(0, "SELECT nextval('mark')"), "6");
+    let count = "SELECT count(*) FROM kept";
+    pair.target
+        .wait("its rows", |_| pair.sql(1, count) == "30000")
+        .await;
+
+    pair.halt().await;
+    pair.target.plan(last);
+    pair.target.job_is(JobState::Done).await;
+    let mut copy = pair.copy();
+    (copy.desired, copy.generation) = (DesiredState::Running, copy.generation + 1);
+    pair.target.plan(plan_with(&[copy.clone()], &[], &[]));
+    pair.target.converged(&copy).await;
+    assert_eq!(pair.sql(1, "SELECT pg_is_in_recovery()"), "f");
+    assert_eq!(pair.sql(1, "SELECT nextval('mark')"), "7");
     pair.end().await;
 }
 

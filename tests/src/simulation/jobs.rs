@@ -318,7 +318,19 @@ impl Simulation {
         let has_volumes = copy.has_volumes();
         let state = &mut copy.world.state;
         match state.database {
-            Database::Following { complete: true } => {}
+            Database::Following { complete: true } if state.copied_by == Some(job.order.id) => {}
+            // The tenant went on where it was.
+            Database::Following { complete: true } if !last => {
+                state.database = Database::Following { complete: false };
+                state.copied_by = Some(job.order.id);
+                return running;
+            }
+            Database::Following { complete: true } => {
+                return SimJob {
+                    state: JobState::Failed,
+                    ..job
+                };
+            }
             Database::Incoming if state.uid != job.order.uid || !has_volumes => {
                 return retry;
             }

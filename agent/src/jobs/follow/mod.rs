@@ -121,6 +121,8 @@ impl Work for Follow {
             Copy::Complete(Some(job)) | Copy::Followed(Some(job)) if job == order.id => {
                 return Ok(());
             }
+            // It was complete, and nobody has taken over: the tenant went on where it was.
+            Copy::Followed(_) if !is_last => self.reopen(order, &tenant).await?,
             Copy::Complete(_) | Copy::Followed(_) => {
                 let why = "the copy here is complete, and is never written again";
                 return Err(JobError::Never(why.to_owned()));
@@ -163,6 +165,16 @@ impl Follow {
             databases,
             rate_bytes_per_s,
             lines: Lines::default(),
+        }
+    }
+
+    /// A copy that was complete for an operation which went back follows again, for this job.
+    async fn reopen(&self, order: &JobOrder, tenant: &TenantPlan) -> Attempt<()> {
+        let (host, tenant, id) = (self.host.clone(), tenant.clone(), order.id);
+        let recorded = blocking(move || copies::reopen_following(&host, &tenant, id)).await;
+        match recorded.map_err(disk)? {
+            true => Ok(()),
+            false => Err(JobError::Never("the copy here was let go".to_owned())),
         }
     }
 }
