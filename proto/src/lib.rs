@@ -16,6 +16,6 @@ pub mod tls;
 
 /// Re-exported so that programs get the checked types together with the border that makes them.
 pub use isyone_types::{
-    backup, disk, echo, finding, generation, identity, ids, known, mail, network, odoo, operation,
-    plan, proof, report, spec, token,
+    backup, disk, echo, finding, generation, identity, ids, known, lease, mail, network, odoo,
+    operation, plan, proof, report, spec, token,
 };

@@ -95,6 +95,7 @@ impl Record {
             pause_ms: None,
             behind: None,
             filled: self.filled,
+            granted_ms: None,
             proof: self.proof.clone(),
         }
     }

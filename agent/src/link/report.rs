@@ -283,6 +283,7 @@ mod tests {
             pause_ms: None,
             behind: None,
             filled: false,
+            granted_ms: None,
         };
         board.set_job(job);
         board.set_job_bytes(uuid::Uuid::from_u128(7), 5, 9);

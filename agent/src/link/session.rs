@@ -168,6 +168,7 @@ impl Link {
             peer_port: self.peer_port.map_or(0, u32::from),
             follows: self.follows,
             stands: self.follows,
+            leases: false,
             trusted_sha256: self.identity.trusted(),
             hosts_sha256: digest(&self.hosts.known()),
             makes_backups: true,

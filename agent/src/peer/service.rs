@@ -253,6 +253,14 @@ async fn take_wants(
 
 #[async_trait]
 impl PeerService for Peers {
+    async fn renew_leases(
+        &self,
+        _request: tonic::Request<isyone_proto::pb::agent::v1::RenewLeasesRequest>,
+    ) -> Result<tonic::Response<isyone_proto::pb::agent::v1::RenewLeasesResponse>, tonic::Status>
+    {
+        Err(tonic::Status::unimplemented("leases"))
+    }
+
     type ListStream = ReceiverStream<Result<ListResponse, Status>>;
     type ReadStream = ReceiverStream<Result<ReadResponse, Status>>;
     type TunnelStream = ReceiverStream<Result<TunnelDown, Status>>;

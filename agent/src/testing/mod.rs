@@ -82,6 +82,7 @@ pub fn tenant_plan(name: &str) -> TenantPlan {
         follows: false,
         as_it_is: false,
         asks_first: false,
+        lease: None,
         callers: Callers::Refused,
     }
 }

@@ -31,6 +31,8 @@ pub struct Hello {
     pub follows: bool,
     /// It keeps standbys up, and starts what has one only when asked to. Never from agents of before.
     pub stands: bool,
+    /// Its agent heeds leases of tenants, and grants them.
+    pub leases: bool,
     /// It proves backups. Never from agents of before.
     pub proves_backups: bool,
     /// It does what a plan says of a tenant's mail and its Odoo's settings. Never from agents of before.

@@ -304,6 +304,7 @@ impl Bench {
             peer_port: Some(7483),
             follows: true,
             stands: true,
+            leases: true,
             sets_mail: true,
             sorts: true,
             ..Hello::default()

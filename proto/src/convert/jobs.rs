@@ -210,6 +210,7 @@ impl From<&JobReport> for agent::JobStatus {
                 unlogged: behind.unlogged,
             }),
             filled: job.filled,
+            granted_ms: job.granted_ms,
             proof: job.proof.as_deref().map(Into::into),
         }
     }
@@ -254,6 +255,7 @@ pub(super) fn reports(wire: Vec<agent::JobStatus>) -> Result<Vec<JobReport>, Fie
                 unlogged: behind.unlogged,
             }),
             filled: job.filled,
+            granted_ms: job.granted_ms,
             proof: match job.proof {
                 Some(proof) => {
                     let proof = proof

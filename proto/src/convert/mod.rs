@@ -8,6 +8,7 @@ mod callers;
 mod condition;
 mod hosts;
 mod jobs;
+mod leases;
 mod mail;
 mod network;
 mod odoo;
@@ -241,6 +242,7 @@ impl From<&TenantPlan> for agent::TenantPlan {
             follows: t.follows,
             as_it_is: t.as_it_is,
             asks_first: t.asks_first,
+            lease: t.lease.as_ref().map(leases::to_wire),
             callers: callers::to_wire(&t.callers),
         }
     }
@@ -305,6 +307,7 @@ impl TryFrom<agent::TenantPlan> for TenantPlan {
             follows: wire.follows,
             as_it_is: wire.as_it_is,
             asks_first: wire.asks_first,
+            lease: wire.lease.map(leases::from_wire).transpose()?,
             callers: callers::from_wire(wire.callers)?,
         })
     }
@@ -438,6 +441,7 @@ mod tests {
             follows: true,
             as_it_is: true,
             asks_first: true,
+            lease: Some(leases::sample()),
             callers: Callers::Held { most_ms: 7 },
         }
     }

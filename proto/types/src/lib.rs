@@ -15,6 +15,7 @@ pub mod identity;
 pub mod ids;
 pub mod jobs;
 pub mod known;
+pub mod lease;
 pub mod mail;
 pub mod network;
 pub mod odoo;

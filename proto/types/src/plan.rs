@@ -21,6 +21,7 @@ use crate::{
 pub use crate::{
     callers::Callers,
     jobs::{JobOrder, JobWork, MAX_JOBS_PER_HOST, MAX_STANDBYS_PER_HOST},
+    lease::Lease,
 };
 
 /// Milliseconds since the Unix epoch, UTC.
@@ -28,7 +29,7 @@ pub type UnixMs = i64;
 
 /// Raise this when plans are rendered differently or get new fields. An upgraded coordinator then gives all plans new
 /// generations, so an upgraded agent takes them again in full: its predecessor kept only the fields that it knew.
-pub const PLAN_FORMAT: u32 = 10;
+pub const PLAN_FORMAT: u32 = 11;
 
 /// Everything that one host must run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -326,6 +327,9 @@ pub struct TenantPlan {
     /// said that it lives here still.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub asks_first: bool,
+    /// Another host may take it over when this one is not heard; `None`: only when it is told to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Lease>,
     /// What becomes of requests that still come here.
     #[serde(default, skip_serializing_if = "Callers::are_refused")]
     pub callers: Callers,

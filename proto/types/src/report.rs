@@ -362,6 +362,9 @@ pub struct JobReport {
     pub behind: Option<Behind>,
     /// Such a copy is whole: its base backup has come, and all files of a pass. Never from agents of before.
     pub filled: bool,
+    /// So long ago its host last let the one go on where the tenant lives, milliseconds: since that host's agent began at the latest.
+    /// `None`: by its plan it lets nobody ([`crate::lease::Lease::Granted`]).
+    pub granted_ms: Option<u64>,
     /// What it has found, where it proves a backup.
     pub proof: Option<Box<Proof>>,
 }
@@ -380,6 +383,7 @@ impl JobReport {
             pause_ms: None,
             behind: None,
             filled: false,
+            granted_ms: None,
             proof: None,
         }
     }

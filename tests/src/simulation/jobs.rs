@@ -95,6 +95,7 @@ impl From<&SimJob> for JobReport {
             pause_ms: job.pause_ms,
             behind: None,
             filled: job.filled,
+            granted_ms: None,
             proof: job.proven().map(Box::new),
         }
     }

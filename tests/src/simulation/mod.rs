@@ -386,6 +386,7 @@ impl Simulation {
                     makes_backups: true,
                     follows: true,
                     stands: true,
+                    leases: true,
                     proves_backups: true,
                     sets_mail: true,
                     sorts: true,

@@ -393,6 +393,7 @@ fn tenant_plan(
         follows: false,
         as_it_is: false,
         asks_first: false,
+        lease: None,
         callers: Callers::Refused,
     }
 }

@@ -60,6 +60,7 @@ pub(super) fn checked(hello: wire::Hello) -> Result<(Hello, Said), Status> {
         makes_backups: hello.makes_backups,
         follows: hello.follows,
         stands: hello.stands,
+        leases: hello.leases,
         proves_backups: hello.proves_backups,
         sets_mail: hello.sets_mail,
         sorts: hello.sorts,

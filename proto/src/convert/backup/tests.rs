@@ -166,6 +166,7 @@ fn reports_survive_the_wire() {
         fault: Some(Fault::WrongKey),
         pause_ms: Some(7),
         filled: true,
+        granted_ms: Some(4),
         behind: Some(Behind {
             bytes: 1,
             ms: 2,

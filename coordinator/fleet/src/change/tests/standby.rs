@@ -359,6 +359,7 @@ pub(super) fn h2_reports(bench: &mut Bench, h2: &HostName, alfa: &TenantName) {
         proof: None,
         pause_ms: None,
         filled: true,
+        granted_ms: None,
         behind: Some(Behind {
             bytes: 4_096,
             ms: 1_250,
