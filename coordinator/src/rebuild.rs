@@ -84,6 +84,7 @@ pub async fn raise_incarnation(
     let (from, hosts) = (fleet.incarnation, fleet.hosts.len());
     let stamp = Stamp {
         now: source.now(),
+        steady: source.steady(),
         id: source.id(),
         actor: "raise-incarnation".to_owned(),
     };

@@ -111,6 +111,8 @@ pub struct SeenByEdges {
 pub struct HostObserved {
     /// When the last report arrived; `None` before the first one since the coordinator started.
     pub reported_at: Option<UnixMs>,
+    /// Likewise, by [`crate::change::Stamp::steady`]: what leases are counted from, which no clock that is set may end early.
+    pub heard: Option<i64>,
     pub hello: Hello,
     /// What it has and uses, from the last report.
     pub resources: HostResources,

@@ -27,10 +27,16 @@ pub enum Bug {
     StartsUnasked,
     /// A standby takes over although nobody has made sure that the tenant's host runs it no more.
     PromotedUnfenced,
+    /// What a lease lasts is counted by a clock that can be set.
+    LeaseByWallClock,
+    /// A lease counts as over although the standby's host has renewed it.
+    RenewerIgnored,
+    /// A standby takes over without a look at when its host has last renewed the lease.
+    LeaseNotAwaited,
 }
 
 impl Bug {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::LostStage,
         Self::TwoWriters,
         Self::EpochIgnored,
@@ -41,6 +47,9 @@ impl Bug {
         Self::ClockDecides,
         Self::StartsUnasked,
         Self::PromotedUnfenced,
+        Self::LeaseByWallClock,
+        Self::RenewerIgnored,
+        Self::LeaseNotAwaited,
     ];
 }
 

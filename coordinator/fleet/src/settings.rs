@@ -13,7 +13,7 @@ use isyone_types::{
     network::{DnsName, MailRelay, NetworkRules},
     odoo::OdooSettings,
     plan::PLAN_FORMAT,
-    spec::{Country, ImageRef, Language, Login, Size, TimeZone},
+    spec::{Country, ImageRef, LabelKey, Language, Login, Size, TimeZone},
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -126,6 +126,15 @@ pub struct OdooRules {
     pub plans: BTreeMap<ShortName, OdooSettings>,
 }
 
+/// What a plan says of its tenants' standbys.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct StandbyRules {
+    /// On a host that has another value of this label than the tenant's own.
+    pub apart: Option<LabelKey>,
+    /// They take over by themselves when the tenant's host was not heard for so long, milliseconds. `None`: on order only.
+    pub takes_over_after_ms: Option<u32>,
+}
+
 /// How a destination of backups is reached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackupDestination {
@@ -196,6 +205,8 @@ pub struct Settings {
     pub plans: BTreeMap<ShortName, Size>,
     /// Idle time after which a tenant is put to sleep, by plan, milliseconds. Tenants of other plans never sleep.
     pub sleep_after_ms: BTreeMap<ShortName, i64>,
+    /// Plans whose tenants have a standby each.
+    pub standbys: BTreeMap<ShortName, StandbyRules>,
     /// What tenants' networks may do, by plan. Tenants of plans that are no longer there have the defaults.
     pub network_rules: BTreeMap<ShortName, NetworkRules>,
     /// How tenants' Odoos send mail.

@@ -32,6 +32,9 @@ pub struct State {
     /// When the coordinator started, or its clock last jumped: what can be waited for is waited for from then on, at the
     /// earliest.
     pub started_at: UnixMs,
+    /// When the first command since the coordinator's start was carried out, by [`crate::change::Stamp::steady`]: what leases hosts were
+    /// given before is not known.
+    pub steady_from: Option<i64>,
     /// Host states that events have reported, so that each change is reported once.
     pub told: imbl::OrdMap<HostName, HostState>,
     /// Time of the last tick; `None` before the first one.
@@ -42,6 +45,8 @@ pub struct State {
     pub sleep_hold_until: UnixMs,
     /// The last tenant that was checked for idleness; `None`: start from the first.
     pub sleep_hand: Option<TenantName>,
+    /// The last tenant that was asked whether it lacks the standby that its plan gives it; `None`: start from the first.
+    pub standby_hand: Option<TenantName>,
     /// Rises with each published snapshot; restarts with the process.
     pub version: u64,
     /// Operations that wait for edges, each with the snapshot that those must run. Computed again after a start.

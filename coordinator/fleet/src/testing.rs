@@ -54,6 +54,7 @@ pub fn settings() -> Settings {
             (name("large"), size(4 * GIB, 2000, 4)),
         ]),
         sleep_after_ms: BTreeMap::new(),
+        standbys: BTreeMap::new(),
         network_rules: BTreeMap::new(),
         editions: BTreeMap::from([(
             name::<ShortName>("18.0"),
@@ -154,6 +155,8 @@ pub struct Bench {
     pub settings: Settings,
     /// The time of the next command.
     pub now: i64,
+    /// By how much the clock was set since the start, milliseconds.
+    pub set_by: i64,
     /// Everything that would have been stored.
     pub effects: Effects,
     ids: u128,
@@ -165,6 +168,7 @@ impl Default for Bench {
             state: State::new(crate::desired::Fleet::default(), 0),
             settings: settings(),
             now: 0,
+            set_by: 0,
             effects: Effects::default(),
             ids: 1,
         }
@@ -188,6 +192,7 @@ impl Bench {
     pub fn apply_as(&mut self, actor: &str, command: Command) -> Result<Outcome, ChangeError> {
         let stamp = Stamp {
             now: self.now,
+            steady: self.now - self.set_by,
             id: self.id(),
             actor: actor.to_owned(),
         };

@@ -19,6 +19,12 @@ pub fn now_seconds() -> i64 {
     now_ms().div_euclid(1000)
 }
 
+/// Milliseconds since the machine's boot, also of those that it was suspended for (`CLOCK_BOOTTIME`).
+pub fn steady_ms() -> i64 {
+    let since = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    since.tv_sec * 1000 + since.tv_nsec / 1_000_000
+}
+
 /// The runtime's monotonic clock, which tests can pause.
 pub fn monotonic() -> std::time::Instant {
     tokio::time::Instant::now().into_std()

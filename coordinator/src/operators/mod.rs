@@ -147,6 +147,10 @@ fn now() -> UnixMs {
     clock::now_ms()
 }
 
+fn steady() -> i64 {
+    clock::steady_ms()
+}
+
 /// The caller, as admitted by [`access`].
 fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     let caller = request.extensions().get::<Caller>().cloned();

@@ -7,7 +7,7 @@ use isyone_proto::{convert::parse, error::FieldError, pb::v1};
 use tonic::{Response, Status};
 use uuid::Uuid;
 
-use super::{Api, now, request_id, tenant_name, tenants::unexpected};
+use super::{Api, now, request_id, steady, tenant_name, tenants::unexpected};
 use crate::wire::status;
 
 /// Shortest and longest pause that a move may be allowed, milliseconds. Agents never estimate less than 2 s, plus a pass over the files.
@@ -30,6 +30,7 @@ impl Api {
         }
         let stamp = Stamp {
             now: now(),
+            steady: steady(),
             id: Uuid::now_v7(),
             actor,
         };

@@ -21,7 +21,7 @@ use isyone_proto::{
 use tonic::Status;
 use uuid::Uuid;
 
-use super::{Api, now, request_id, tenant_name, tenants::unexpected};
+use super::{Api, now, request_id, steady, tenant_name, tenants::unexpected};
 use crate::{wire::status, writer::SubmitError};
 
 /// What an `AddStandbyRequest` asks for.
@@ -121,6 +121,7 @@ impl Api {
             false => self.parts.handle.rehearse(
                 &Stamp {
                     now: now(),
+                    steady: steady(),
                     id: Uuid::now_v7(),
                     actor: actor.to_owned(),
                 },

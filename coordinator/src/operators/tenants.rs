@@ -22,7 +22,8 @@ use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
 use super::{
-    Answers, Api, admin_only, caller, now, page_size, request_id, spec, standbys, tenant_name,
+    Answers, Api, admin_only, caller, now, page_size, request_id, spec, standbys, steady,
+    tenant_name,
 };
 use crate::{
     wire::{reader::Reader, shown, status},
@@ -96,6 +97,7 @@ impl TenantService for Api {
             handle.rehearse(
                 &Stamp {
                     now: now(),
+                    steady: steady(),
                     id: Uuid::now_v7(),
                     actor,
                 },

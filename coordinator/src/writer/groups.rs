@@ -244,6 +244,7 @@ impl Writer {
     pub(super) fn stamp(&mut self, actor: String) -> Stamp {
         Stamp {
             now: self.source.now(),
+            steady: self.source.steady(),
             id: self.source.id(),
             actor,
         }

@@ -67,6 +67,10 @@ pub fn retry_after(waiting: usize) -> Duration {
 pub trait Source: Send + 'static {
     /// Milliseconds since the Unix epoch.
     fn now(&mut self) -> i64;
+    /// As [`Stamp::steady`].
+    fn steady(&mut self) -> i64 {
+        clock::steady_ms()
+    }
     /// A fresh UUIDv7.
     fn id(&mut self) -> Uuid;
 }
@@ -350,6 +354,7 @@ async fn adopt(
     let mut effects = Effects::default();
     let stamp = Stamp {
         now: source.now(),
+        steady: source.steady(),
         id: source.id(),
         actor: "coordinator".to_owned(),
     };

@@ -24,6 +24,13 @@ impl Simulation {
             self.power();
             return;
         }
+        if self.shape.leases {
+            match self.rng.random_range(0..12u32) {
+                0 => return self.set_clock(),
+                1..=4 => return self.cut_off(),
+                _ => {}
+            }
+        }
         let host = self.pick_host();
         if self.hosts[&host].off {
             return;
@@ -58,6 +65,9 @@ impl Simulation {
     /// Starts a new session: messages in flight are lost, the agent says hello.
     pub(super) fn reconnect(&mut self, host: &HostName) {
         self.disconnect(host);
+        if self.cut_off.as_ref() == Some(host) {
+            return;
+        }
         self.connected.insert(host.clone(), true);
         let generation = self.hosts[host].held.generation();
         self.from_host
@@ -130,7 +140,7 @@ impl Simulation {
         self.disk.lose_commits(0);
         self.healing = true;
         self.dies_after_commit = false;
-        self.peers_reach = true;
+        (self.peers_reach, self.cut_off) = (true, None);
         // No tenant falls asleep from here on, so the desired state stays the same.
         self.settings.sleep_after_ms.clear();
         let hosts: Vec<HostName> = self.hosts.keys().cloned().collect();
@@ -145,14 +155,21 @@ impl Simulation {
         // Bounded: each round delivers everything, an operation needs two rounds for each stage, and quarantines expire by
         // time.
         let rounds = (self.settings.quarantine_ms / 1_000 + 30).max(120);
-        for _ in 0..rounds {
-            self.now += 1_000;
+        self.rounds(rounds);
+        self.count_events();
+    }
+
+    /// So many seconds in which all are heard.
+    pub(super) fn rounds(&mut self, count: i64) {
+        let hosts: Vec<HostName> = self.hosts.keys().cloned().collect();
+        for _ in 0..count {
+            self.time(1_000);
             hosts.iter().for_each(|host| self.settle(host));
             self.edges_step();
             self.edges_step();
-            self.submit(Command::Tick);
+            self.tick();
+            self.what_is_left_counts();
         }
-        self.count_events();
     }
 
     /// An agent dies and starts again.
@@ -166,13 +183,15 @@ impl Simulation {
 
     /// Queues a host's report.
     pub(super) fn send_report(&mut self, host: &HostName) {
-        let report = Message::Report(Box::new(self.hosts[host].report()));
+        let sim = &self.hosts[host];
+        let report = Message::Report(Box::new(sim.report()), sim.leases.clock());
         self.from_host.entry(host.clone()).or_default().push(report);
     }
 
     /// Delivers all messages both ways, and lets the host do all its work.
     pub(super) fn settle(&mut self, host: &HostName) {
         self.deliver_all(host);
+        self.ask_to_go_on(host);
         // Bounded: a tenant needs some twenty steps. By this chance no user writes, which would count as work.
         for _ in 0..500 {
             if !self.work(host, 1) && !self.job_step(host) {

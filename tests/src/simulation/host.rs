@@ -3,7 +3,7 @@
 //!
 //! Not here: messages (the parent), jobs (jobs).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use isyone_agent::{
     plan::{
@@ -13,19 +13,14 @@ use isyone_agent::{
     },
     testing::world::World,
 };
-use isyone_fleet::testing;
 use isyone_proto::{
     generation::Generation,
     ids::{HostName, TenantName},
     plan::{DesiredState, HostPlan, Role, TenantPlan},
-    report::{
-        ContainerReport, HostReport, JobReport, Stuck, TenantProgress, TenantReport, Traffic,
-        Usage, Which,
-    },
 };
 use uuid::Uuid;
 
-use super::jobs::SimJob;
+use super::{jobs::SimJob, leases::HostLeases};
 
 /// What a tenant's volumes hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,11 +77,11 @@ pub struct SimHost {
     /// Docker's objects and the tenants' files, which survive a crash.
     pub copies: BTreeMap<TenantName, Copy>,
     /// In memory: the plans that copies are known to match.
-    done: BTreeMap<TenantName, TenantPlan>,
+    pub(super) done: BTreeMap<TenantName, TenantPlan>,
     /// In memory: what a copy's loop is about to do, with the wave of each action and the plan that it is for.
     pending: BTreeMap<TenantName, (TenantPlan, VecDeque<(u8, Action)>)>,
     /// In memory: why a copy cannot go on, and whether a person must act first.
-    blocked: BTreeMap<TenantName, (String, bool)>,
+    pub(super) blocked: BTreeMap<TenantName, (String, bool)>,
     /// Records of jobs, on disk.
     pub jobs: BTreeMap<Uuid, SimJob>,
     /// It has no power: nothing of it runs.
@@ -95,12 +90,18 @@ pub struct SimHost {
     unasked: bool,
     /// What ran when the power went.
     ran: Vec<(TenantName, Role)>,
+    /// What it knows of leases.
+    pub leases: HostLeases,
+    /// Tenants that do nothing until there is a lease, another one's is over, or some other time has come.
+    pub(super) waits_for_lease: BTreeSet<TenantName>,
+    /// How often it has stopped one whose lease was over.
+    pub lapsed: u64,
     /// Removed volumes, each with whether the plan permitted it.
     pub removed: Vec<(TenantName, bool)>,
 }
 
 impl SimHost {
-    pub fn new(name: HostName) -> Self {
+    pub fn new(name: HostName, at: usize) -> Self {
         Self {
             name,
             held: Held::default(),
@@ -112,6 +113,9 @@ impl SimHost {
             off: false,
             unasked: false,
             ran: Vec::new(),
+            leases: HostLeases::new(at),
+            waits_for_lease: BTreeSet::new(),
+            lapsed: 0,
             removed: Vec::new(),
         }
     }
@@ -129,6 +133,7 @@ impl SimHost {
                 // The loop of a tenant that is not named any more ends.
                 self.pending.retain(|name, _| wanted(name));
                 self.blocked.clear();
+                self.waits_for_lease.clear();
                 self.held = held;
                 self.adopt_jobs();
                 (generation, String::new())
@@ -152,11 +157,20 @@ impl SimHost {
         self.blocked.remove(tenant);
     }
 
+    /// Whatever its loop was about to do, it does not.
+    pub(super) fn rest(&mut self, tenant: &TenantName) {
+        self.done.remove(tenant);
+        self.pending.remove(tenant);
+        self.waits_for_lease.insert(tenant.clone());
+    }
+
     /// Loses its memory; disk and Docker stay.
     pub fn crash(&mut self) {
         self.done.clear();
         self.pending.clear();
         self.blocked.clear();
+        self.waits_for_lease.clear();
+        self.leases.begin();
     }
 
     /// Loses its power: nothing runs, and disks stay.
@@ -179,6 +193,7 @@ impl SimHost {
             return;
         }
         self.unasked = true;
+        self.leases.boot();
         for copy in self.copies.values_mut() {
             copy.world.unasked = true;
         }
@@ -218,9 +233,16 @@ impl SimHost {
             .tenants()
             .iter()
             .filter(|t| self.done.get(&t.name) != Some(t) && !self.blocked.contains_key(&t.name))
+            .filter(|t| !self.waits_for_lease.contains(&t.name))
             .cloned()
             .collect();
         if let Some(plan) = open.get(chance % open.len().max(1)) {
+            let waits = plan.desired == DesiredState::Running
+                && !(self.leases.lasts(plan) && self.leases.may_take_over(plan));
+            if waits {
+                self.rest(&plan.name);
+                return Worked::Something;
+            }
             if self.advance(plan, now) {
                 self.done.insert(plan.name.clone(), plan.clone());
             }
@@ -309,6 +331,10 @@ impl SimHost {
         if steps.is_empty() {
             if plan.desired == DesiredState::Purged && copy.world.observed.is_absent() {
                 self.copies.remove(&plan.name);
+            } else if plan.desired == DesiredState::Purged {
+                // By its clock the quarantine is not over.
+                self.rest(&plan.name);
+                return false;
             }
             if stale {
                 // It is stopped and stays so; that is not what the plan says.
@@ -342,82 +368,6 @@ impl SimHost {
             carry_out(copy, plan, action);
         }
         works
-    }
-
-    /// The agent's report on its tenants and jobs.
-    pub fn report(&self) -> HostReport {
-        HostReport {
-            resources: testing::resources(8, 16, 100),
-            docker_error: String::new(),
-            tenants: self
-                .tenants()
-                .iter()
-                .map(|plan| self.tenant_report(plan))
-                .collect(),
-            complete: true,
-            jobs: self.jobs.values().map(JobReport::from).collect(),
-            condition: Default::default(),
-        }
-    }
-
-    fn tenant_report(&self, plan: &TenantPlan) -> TenantReport {
-        let copy = self.copies.get(&plan.name);
-        let done = self.done.get(&plan.name) == Some(plan);
-        let up = copy.is_some_and(|copy| copy.world.observed.is_up(Role::Odoo));
-        let odoo = copy.and_then(|copy| copy.world.observed.odoo.as_ref());
-        let (made, started) = (odoo.is_some(), odoo.is_some_and(|c| c.state != "created"));
-        let odoo = ContainerReport {
-            which: Which::Its(Role::Odoo),
-            state: if up { "running" } else { "exited" }.into(),
-            healthy: up,
-            restarts: 0,
-            oom_kills: 0,
-            image_digest: None,
-            exit_code: 0,
-            started_at: started.then_some(0),
-        };
-        let database = copy.and_then(|copy| copy.world.observed.postgres.as_ref());
-        let database = database.map(|c| ContainerReport {
-            which: Which::Its(Role::Postgres),
-            state: c.state.as_str().into(),
-            ..odoo.clone()
-        });
-        let blocked = self.blocked.get(&plan.name);
-        TenantReport {
-            name: plan.name.clone(),
-            uid: plan.uid,
-            epoch: plan.epoch,
-            generation: plan.generation,
-            progress: match (done, blocked) {
-                (true, _) => TenantProgress::Converged,
-                (false, Some(_)) => TenantProgress::Failing,
-                (false, None) => TenantProgress::Working,
-            },
-            message: blocked
-                .map(|(why, _)| why.as_str().into())
-                .unwrap_or_default(),
-            stuck: match blocked {
-                Some((_, true)) if !done => Stuck::Blocked,
-                _ => Stuck::No,
-            },
-            containers: made.then_some(odoo).into_iter().chain(database).collect(),
-            usage: Some(Usage::default()),
-            // There has never been a visitor.
-            traffic: up.then(|| Traffic {
-                last_active_at: Some(0),
-                ..Traffic::default()
-            }),
-            strain: None,
-            operation: plan.operation,
-            steps: [].into(),
-            absent: done && plan.desired == DesiredState::Purged,
-            health_latency_ms: 1,
-            volume_repairs: 0,
-            modules_cut_off: 0,
-            installs_finished: 0,
-            disk: None,
-            backup: None,
-        }
     }
 }
 

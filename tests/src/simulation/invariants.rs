@@ -105,18 +105,11 @@ fn nothing_written_is_lost(sim: &Simulation) {
 /// and whatever time it is.
 fn nothing_goes_unasked(sim: &Simulation) {
     for uid in &sim.wanted {
-        let tenants = sim.state.fleet.tenants.values();
-        let story = || {
-            let of_it = tenants.filter(|tenant| tenant.uid == *uid);
-            of_it
-                .map(|tenant| story(sim, &tenant.name))
-                .collect::<String>()
-        };
         assert!(
             is_held(sim, uid),
             "{uid}: {:?} was written, and nobody has it any more\n{}",
             sim.written.get(uid),
-            story()
+            story_of(sim, uid)
         );
     }
 }
@@ -325,6 +318,13 @@ pub fn check_quiet(sim: &Simulation) {
             );
         }
     }
+}
+
+/// The same, of whom only the uid is known.
+pub fn story_of(sim: &Simulation, uid: &Uuid) -> String {
+    let tenants = sim.state.fleet.tenants.values();
+    let of_it = tenants.filter(|tenant| tenant.uid == *uid);
+    of_it.map(|tenant| story(sim, &tenant.name)).collect()
 }
 
 /// The history of a tenant, for failure messages.

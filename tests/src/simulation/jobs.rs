@@ -199,7 +199,7 @@ impl Simulation {
             state: JobState::Retrying,
             ..job
         };
-        let reached = |source: &&SimHost| self.peers_reach && !source.off;
+        let reached = |source: &&SimHost| self.reach(host, &source.name) && !source.off;
         let Some(source) = self.hosts.get(from).filter(reached) else {
             return retry(job);
         };
@@ -279,7 +279,7 @@ impl Simulation {
 
     /// What the other host has of the tenant, if it is reached and lets it be read.
     fn source(&self, host: &HostName, from: &HostName, order: &JobOrder) -> Option<&Copy> {
-        let reached = |source: &&SimHost| self.peers_reach && !source.off;
+        let reached = |source: &&SimHost| self.reach(host, &source.name) && !source.off;
         let source = self.hosts.get(from).filter(reached)?;
         let copy = source.copies.get(&order.tenant)?;
         source.grants(order, host, self.now).then_some(copy)

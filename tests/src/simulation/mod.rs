@@ -12,7 +12,10 @@ mod faults;
 pub mod host;
 pub mod invariants;
 mod jobs;
+mod leases;
+mod messages;
 mod operators;
+mod reports;
 mod standbys;
 mod summary;
 pub mod walk;
@@ -32,48 +35,22 @@ use isyone_coordinator::writer::{
 };
 use isyone_fleet::{
     change::{self, ChangeError, Command, Effects, Outcome, Stamp},
-    settings::Settings,
+    settings::{Settings, StandbyRules},
     state::State,
     testing::{self, Bench, name},
-    views,
     written::Contents,
 };
-use isyone_proto::report::HostReport;
 use isyone_proto::{
-    generation::Generation,
     ids::{HostName, TenantName},
-    plan::{HostPlan, TenantSecrets},
+    lease,
 };
 use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::StdRng};
 use uuid::Uuid;
 
 use edges::SimEdges;
 use host::{SimHost, Worked};
+use messages::{Message, send};
 pub use summary::Summary;
-
-/// A message in flight to or from a host.
-#[derive(Debug, Clone)]
-pub enum Message {
-    Plan(Box<HostPlan>),
-    /// To the coordinator: the generation of the plan on disk.
-    Hello(Generation),
-    /// To a host: its report was taken in, and this is the generation that its plan is to have.
-    Ack(Generation),
-    /// To the coordinator: generation, error.
-    PlanResult(Generation, String),
-    Report(Box<HostReport>),
-}
-
-/// As both ends of a session do: what has not left yet gives way to what is newer of its kind.
-fn send(queue: &mut Vec<Message>, message: Message) {
-    const IN_FLIGHT: usize = 3;
-    let kind = std::mem::discriminant(&message);
-    let mut unsent = queue.iter().skip(IN_FLIGHT);
-    if let Some(at) = unsent.position(|other| std::mem::discriminant(other) == kind) {
-        queue.remove(IN_FLIGHT + at);
-    }
-    queue.push(message);
-}
 
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
@@ -89,6 +66,8 @@ pub struct Shape {
     pub moves: bool,
     /// Tenants have standbys, hosts lose their power and come back, and what lived there is failed over.
     pub standbys: bool,
+    /// And take over by themselves: hosts are cut off while they run, clocks are set, and go at different paces.
+    pub leases: bool,
 }
 
 /// A run that broke an invariant.
@@ -114,6 +93,8 @@ pub struct Simulation {
     connected: BTreeMap<HostName, bool>,
     /// Hosts reach each other.
     pub(crate) peers_reach: bool,
+    /// A host that nobody reaches.
+    cut_off: Option<HostName>,
     pub(crate) edges: SimEdges,
     /// The coordinator dies after its next commit, before anybody hears of it.
     dies_after_commit: bool,
@@ -131,6 +112,10 @@ pub struct Simulation {
     /// What users were told is written, by tenant.
     pub(crate) written: BTreeMap<Uuid, u64>,
     pub(crate) now: i64,
+    /// The same for whom nobody sets the clock.
+    pub(crate) steady: i64,
+    /// Tenants whose standby is about to take over: what it has is all that is left.
+    taking_over: BTreeMap<Uuid, HostName>,
     ids: u128,
     /// What operators were told: tenants created and not deleted since.
     pub(crate) promised: BTreeMap<TenantName, Uuid>,
@@ -152,7 +137,7 @@ impl Simulation {
         let mut hosts = BTreeMap::new();
         for i in 0..shape.hosts {
             let host = bench.host(&format!("h{i}"), testing::resources(8, 16, 100));
-            hosts.insert(host.clone(), SimHost::new(host));
+            hosts.insert(host.clone(), SimHost::new(host, i));
         }
         let disk = MemoryStore::default();
         disk.apply(&bench.effects.writes)
@@ -167,6 +152,15 @@ impl Simulation {
             settings.liveness.suspect_ms = 15_000;
             settings.liveness.lost_ms = 20_000;
         }
+        if shape.leases {
+            let rules = StandbyRules {
+                apart: None,
+                takes_over_after_ms: Some(lease::SHORTEST_MS),
+            };
+            for plan in settings.plans.keys() {
+                settings.standbys.insert(plan.clone(), rules.clone());
+            }
+        }
         Self {
             rng: StdRng::seed_from_u64(seed),
             shape,
@@ -175,6 +169,7 @@ impl Simulation {
             disk,
             connected: hosts.keys().map(|h| (h.clone(), true)).collect(),
             peers_reach: true,
+            cut_off: None,
             edges: SimEdges::default(),
             dies_after_commit: false,
             commits: 0,
@@ -188,6 +183,8 @@ impl Simulation {
             from_host: BTreeMap::new(),
             hosts,
             now: 0,
+            steady: 0,
+            taking_over: BTreeMap::new(),
             ids: 1 << 20,
             promised: BTreeMap::new(),
             wanted: BTreeSet::new(),
@@ -213,9 +210,13 @@ impl Simulation {
 
     /// Random steps with faults, then healing, then quiet. Panics with the seed's story if an invariant breaks.
     pub fn run(mut self) -> Summary {
+        if self.shape.leases {
+            self.agree_on_leases();
+        }
         for step in 1..=self.shape.steps {
             self.at.store(step as u64, Ordering::Relaxed);
             self.step();
+            self.what_is_left_counts();
             invariants::check(&self);
         }
         self.at.fetch_add(1, Ordering::Relaxed);
@@ -271,6 +272,7 @@ impl Simulation {
     fn submit(&mut self, command: Command) -> Option<Result<Outcome, ChangeError>> {
         let stamp = Stamp {
             now: self.now,
+            steady: self.steady,
             id: self.id(),
             actor: "ana".to_owned(),
         };
@@ -321,106 +323,9 @@ impl Simulation {
         }
     }
 
-    fn send_plan(&mut self, host: &HostName) {
-        if self.connected.get(host) != Some(&true) {
-            return;
-        }
-        let open = |_: &isyone_fleet::desired::Tenant| {
-            Ok::<_, std::convert::Infallible>(TenantSecrets::default())
-        };
-        let open_key = |_: &isyone_fleet::desired::backups::BackupKey| {
-            Ok(isyone_proto::backup::RepositoryKey::from(&[7; 64]))
-        };
-        if let Ok(Some(plan)) = views::host_plan(&self.state, &self.settings, host, open, open_key)
-        {
-            send(
-                self.to_host.entry(host.clone()).or_default(),
-                Message::Plan(Box::new(plan)),
-            );
-        }
-    }
-
-    fn deliver_to_host(&mut self) {
-        let host = self.pick_host();
-        let Some(queue) = self.to_host.get_mut(&host).filter(|q| !q.is_empty()) else {
-            return;
-        };
-        let message = queue.remove(0);
-        if let Some(result) = self.told(&host, message) {
-            send(self.from_host.entry(host).or_default(), result);
-        }
-    }
-
-    /// A host hears something; its answer.
-    fn told(&mut self, host: &HostName, message: Message) -> Option<Message> {
-        let sim = self.hosts.get_mut(host)?;
-        match message {
-            Message::Plan(plan) => {
-                let (generation, error) = sim.plan(*plan);
-                Some(Message::PlanResult(generation, error))
-            }
-            Message::Ack(generation) => {
-                sim.answered(generation);
-                None
-            }
-            Message::Hello(_) | Message::PlanResult(..) | Message::Report(_) => None,
-        }
-    }
-
-    fn deliver_to_coordinator(&mut self) {
-        let host = self.pick_host();
-        let Some(queue) = self.from_host.get_mut(&host).filter(|q| !q.is_empty()) else {
-            return;
-        };
-        let message = queue.remove(0);
-        self.receive(host, message);
-    }
-
-    fn receive(&mut self, host: HostName, message: Message) {
-        let command = match message {
-            Message::Plan(_) | Message::Ack(_) => return,
-            Message::Hello(accepted_generation) => Command::Greet {
-                host: host.clone(),
-                hello: isyone_fleet::observed::Hello {
-                    peer_port: Some(7483),
-                    makes_backups: true,
-                    follows: true,
-                    stands: true,
-                    leases: true,
-                    proves_backups: true,
-                    sets_mail: true,
-                    sorts: true,
-                    ..Default::default()
-                },
-                accepted_generation,
-            },
-            Message::PlanResult(generation, error) => Command::PlanResult {
-                host: host.clone(),
-                generation,
-                error,
-            },
-            Message::Report(report) => Command::Report {
-                host: host.clone(),
-                report,
-            },
-        };
-        let greeting = matches!(command, Command::Greet { .. });
-        let is_report = matches!(command, Command::Report { .. });
-        let taken = matches!(self.submit(command), Some(Ok(_)));
-        if taken && is_report && self.connected[&host] {
-            let generation = self.state.fleet.hosts[&host].plan_generation;
-            send(
-                self.to_host.entry(host.clone()).or_default(),
-                Message::Ack(generation),
-            );
-        }
-        if greeting {
-            self.send_plan(&host);
-        }
-    }
-
     fn host_step(&mut self) {
         let host = self.pick_host();
+        self.ask_to_go_on(&host);
         let chance = self.rng.random_range(0..1_000_000);
         // A loop does several things while others do one.
         for _ in 0..self.rng.random_range(0..5) {
@@ -431,7 +336,7 @@ impl Simulation {
         }
         let sim = &self.hosts[&host];
         if self.connected[&host] {
-            let report = Message::Report(Box::new(sim.report()));
+            let report = Message::Report(Box::new(sim.report()), sim.leases.clock());
             send(self.from_host.entry(host).or_default(), report);
         }
     }
@@ -448,12 +353,19 @@ impl Simulation {
         match worked {
             Some(Worked::Wrote(data)) => {
                 self.summary.written += 1;
-                let known = self.written.entry(data.uid).or_default();
+                // Its host may be let go on until the one that takes over knows that it is to: that is lost, and it was said.
+                let taken = self.taking_over.get(&data.uid);
+                if taken.is_some_and(|to| to != host) {
+                    return true;
+                }
+                let known = self.written.get(&data.uid).copied().unwrap_or_default();
                 assert!(
-                    *known + 1 == data.value || self.shape.rebuilds,
-                    "a write on {host} does not build on the last one that a user was told of"
+                    known + 1 == data.value || self.shape.rebuilds,
+                    "write {} on {host} does not build on the last one that a user was told of, {known}\n{}",
+                    data.value,
+                    invariants::story_of(self, &data.uid)
                 );
-                *known = data.value;
+                self.written.insert(data.uid, data.value);
                 true
             }
             Some(Worked::Something) => true,

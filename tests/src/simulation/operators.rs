@@ -35,6 +35,10 @@ impl Simulation {
             (TENANTS.len(), 150)
         };
         let tenant: TenantName = name(TENANTS[self.rng.random_range(0..names)]);
+        // Leases are agreed on where nobody asks for anything else.
+        if self.shape.leases && self.chance(950) {
+            return;
+        }
         match self.rng.random_range(0..19u32) {
             _ if self.shape.standbys && self.chance(600) => self.order_standby(&tenant),
             _ if self.chance(moves) => {
@@ -66,6 +70,14 @@ impl Simulation {
 
     fn plan(&mut self) -> &'static str {
         ["small", "standard", "large"][self.rng.random_range(0..3usize)]
+    }
+
+    /// A few tenants are created, and all that follows from it is done.
+    pub(super) fn agree_on_leases(&mut self) {
+        for tenant in TENANTS.into_iter().take(FEW) {
+            self.create_some(name(tenant));
+        }
+        self.rounds(60);
     }
 
     fn create_some(&mut self, tenant: TenantName) {
@@ -212,8 +224,9 @@ impl Simulation {
     }
 
     pub(super) fn pass_time(&mut self) {
-        self.now += self.rng.random_range(0..4_000i64);
-        self.submit(Command::Tick);
+        let ms = self.rng.random_range(0..4_000i64);
+        self.time(ms);
+        self.tick();
         self.count_events();
     }
 

@@ -3,6 +3,8 @@
 //! An operator's word that a host is down is true here: what is tested is that a lie is never needed, and that a host that comes back
 //! starts nothing of what has gone on elsewhere. Not here: how a copy is kept up (jobs).
 
+use std::sync::Arc;
+
 use isyone_fleet::{change::Command, desired::Tenant};
 use isyone_proto::{
     ids::{HostName, TenantName},
@@ -59,6 +61,49 @@ impl Simulation {
         }
     }
 
+    /// The coordinator's own clock strikes; standbys may take over by themselves.
+    pub(super) fn tick(&mut self) {
+        let fleet = &self.state.fleet;
+        let followed = fleet.standbys.iter().filter_map(|n| fleet.tenants.get(n));
+        let before: Vec<_> = followed.cloned().collect();
+        self.submit(Command::Tick);
+        for tenant in before {
+            self.summary.by_itself += u64::from(self.has_gone_over(&tenant));
+        }
+    }
+
+    /// Whether a tenant was told to go on where its standby is.
+    fn has_gone_over(&mut self, before: &Tenant) -> bool {
+        let after = self.state.fleet.tenants.get(&before.name).cloned();
+        let moved = |after: &&Arc<Tenant>| after.placement.host != before.placement.host;
+        let Some(after) = after.as_ref().filter(moved) else {
+            return false;
+        };
+        self.summary.failed_over += 1;
+        let to = after.placement.host.clone();
+        self.taking_over.insert(after.uid, to);
+        self.what_is_left_counts();
+        true
+    }
+
+    /// What a standby lacks that takes over is lost with the host, and users have been told so: until it has, what it has is what counts.
+    pub(super) fn what_is_left_counts(&mut self) {
+        let all = std::mem::take(&mut self.taking_over);
+        for (uid, host) in all {
+            let copies = self.hosts[&host].copies.values();
+            let mut ours = copies.filter(|copy| copy.data.is_some_and(|data| data.uid == uid));
+            let Some(copy) = ours.next() else {
+                panic!("nothing takes over on {host}");
+            };
+            let Some(kept) = copy.data else { continue };
+            if !copy.world.state.follows() {
+                continue;
+            }
+            self.written.insert(uid, kept.value);
+            self.taking_over.insert(uid, host);
+        }
+    }
+
     fn fail_over(&mut self, before: &Tenant, is_down: bool) {
         let request_id = self.request_id();
         self.count(Command::FailOver {
@@ -67,22 +112,7 @@ impl Simulation {
             request_id,
         });
         // Also where the answer was lost, and the coordinator with it.
-        let Some(after) = self.state.fleet.tenants.get(&before.name).cloned() else {
-            return;
-        };
-        if after.placement.host == before.placement.host {
-            return;
-        }
-        self.summary.failed_over += 1;
-        let copies = &self.hosts[&after.placement.host].copies;
-        let data = copies.get(&after.name).and_then(|copy| copy.data);
-        let data = data.filter(|data| data.uid == after.uid);
-        let story = || story(self, &after.name);
-        let kept = data.unwrap_or_else(|| panic!("nothing takes over\n{}", story()));
-        // What the standby lacked is lost with the host, and users have been told so.
-        let told = self.written.get(&after.uid).copied().unwrap_or_default();
-        assert!(kept.value <= told, "{}", story());
-        self.written.insert(after.uid, kept.value);
+        self.has_gone_over(before);
     }
 
     /// A host loses its power, or has it again.
@@ -124,7 +154,8 @@ pub(super) fn check_quiet(sim: &Simulation, tenant: &Tenant, host: &HostName, jo
     let wanted = sim.written.get(&tenant.uid).copied().unwrap_or_default();
     assert!(
         held.is_some_and(|data| data.uid == tenant.uid && data.value == wanted),
-        "the standby on {host} has {held:?} of {wanted}\n{}",
+        "the standby on {host} has {held:?} of {wanted}, by {:?}\n{}",
+        there.jobs.get(&job),
         story(sim, &tenant.name)
     );
 }

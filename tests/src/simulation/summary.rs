@@ -20,6 +20,10 @@ pub struct Summary {
     pub came_back: u64,
     /// Tenants that went on from their standby when their host was lost.
     pub failed_over: u64,
+    /// Of these, such that nobody had to say anything for.
+    pub by_itself: u64,
+    /// How often a host has stopped a tenant whose lease was over.
+    pub lapsed: u64,
     /// Operations that went back.
     pub went_back: u64,
     /// Writes that users were told of.
@@ -42,6 +46,8 @@ impl Summary {
         self.moved += other.moved;
         self.came_back += other.came_back;
         self.failed_over += other.failed_over;
+        self.by_itself += other.by_itself;
+        self.lapsed += other.lapsed;
         self.went_back += other.went_back;
         self.written += other.written;
         self.purged += other.purged;
@@ -53,7 +59,7 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} steps, {} commands accepted, {} refused, {} crashes, {} moved ({} to an older copy), {} failed over, {} went back, {} writes, {} purged, \
+            "{} steps, {} commands accepted, {} refused, {} crashes, {} moved ({} to an older copy), {} failed over ({} by itself, {} leases over), {} went back, {} writes, {} purged, \
              {} put to sleep",
             self.steps,
             self.accepted,
@@ -62,6 +68,8 @@ impl fmt::Display for Summary {
             self.moved,
             self.came_back,
             self.failed_over,
+            self.by_itself,
+            self.lapsed,
             self.went_back,
             self.written,
             self.purged,

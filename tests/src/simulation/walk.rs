@@ -276,6 +276,7 @@ fn prepared(kind: OperationKind) -> Simulation {
         rebuilds: false,
         moves: false,
         standbys: false,
+        leases: false,
     };
     let mut sim = Simulation::new(0, shape);
     sim.settings.sleep_after_ms.clear();

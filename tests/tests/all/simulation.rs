@@ -44,6 +44,7 @@ fn shape(seed: u64, rebuilds: bool) -> Shape {
         rebuilds,
         moves: false,
         standbys: false,
+        leases: false,
     }
 }
 
@@ -120,6 +121,24 @@ fn tenants_of_hosts_that_lose_their_power_go_on_from_their_standbys_and_nowhere_
 }
 
 #[test]
+fn standbys_take_over_by_themselves_and_nothing_runs_twice_whoever_is_cut_off() {
+    let sum = run_all(seeds(20, REBUILT_STEPS), |seed| Shape {
+        hosts: 2 + seed as usize % 3,
+        standbys: true,
+        leases: true,
+        rebuilds: false,
+        // Few enough that leases are agreed on between them.
+        fault_permille: 5 + 3 * (seed as u32 % 4),
+        ..shape(seed, true)
+    });
+    assert!(
+        std::env::var_os("ISYONE_SEED").is_some()
+            || sum.by_itself > 0 && sum.lapsed > 0 && sum.written > 1_000,
+        "{sum}"
+    );
+}
+
+#[test]
 fn the_same_seed_gives_the_same_run() {
     let shape = Shape {
         hosts: 3,
@@ -128,6 +147,7 @@ fn the_same_seed_gives_the_same_run() {
         rebuilds: false,
         moves: false,
         standbys: false,
+        leases: false,
     };
     assert_eq!(run(7, shape), run(7, shape));
     assert_ne!(run(7, shape).digest, run(8, shape).digest);
@@ -141,12 +161,24 @@ fn planted_bugs_are_found() {
             planted::plant(Some(bug));
             // What epochs are for, and what time must not decide, shows only when an older state comes back.
             let rebuilds = matches!(bug, Bug::EpochIgnored | Bug::ClockDecides);
-            let standbys = matches!(bug, Bug::StartsUnasked | Bug::PromotedUnfenced);
+            let leases = matches!(
+                bug,
+                Bug::LeaseByWallClock | Bug::RenewerIgnored | Bug::LeaseNotAwaited
+            );
+            let standbys = leases || matches!(bug, Bug::StartsUnasked | Bug::PromotedUnfenced);
             let shape = Shape {
                 hosts: 2 + seed as usize % 3,
                 steps: REBUILT_STEPS,
                 standbys,
+                leases,
                 ..shape(seed, rebuilds)
+            };
+            let shape = match leases {
+                true => Shape {
+                    fault_permille: 5 + 3 * (seed as u32 % 4),
+                    ..shape
+                },
+                false => shape,
             };
             let broken = Simulation::new(seed, shape).run_until_broken().err();
             planted::plant(None);

@@ -35,6 +35,8 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Stamp {
     pub now: UnixMs,
+    /// Milliseconds of a clock that nobody sets, and that goes on while the machine is suspended; from when it counts is of no meaning.
+    pub steady: i64,
     /// Fresh UUIDv7, used if the command starts an operation.
     pub id: Uuid,
     /// Who asks: an operator's name, `host/<name>`, `visitor` or `coordinator`.

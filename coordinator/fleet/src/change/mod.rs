@@ -41,7 +41,6 @@ use isyone_types::{
 use uuid::Uuid;
 
 pub(crate) use self::operations::Ask;
-use self::operators::following;
 pub use self::{
     backups::RestoreTenant,
     certified::{Enroll, RenewOperator},
@@ -53,6 +52,7 @@ pub use self::{
     spec_change::{SpecChange, SpecField},
     tenants::{FILLED_AT_ONCE, SetMail, SetOdoo},
 };
+use self::{operators::following, tenants::failover::Proof};
 use crate::{
     desired::{Host, Tenant},
     event::{Event, EventKind},
@@ -95,6 +95,7 @@ pub fn apply(
     effects: &mut Effects,
     command: Command,
 ) -> Result<Outcome, ChangeError> {
+    state.steady_from.get_or_insert(stamp.steady);
     Edit {
         state,
         settings,
@@ -106,6 +107,27 @@ pub fn apply(
 }
 
 impl Edit<'_> {
+    /// What ends with an error has changed nothing.
+    fn all_or_nothing<T>(
+        &mut self,
+        change: impl FnOnce(&mut Edit<'_>) -> Result<T, ChangeError>,
+    ) -> Result<T, ChangeError> {
+        let (mut state, mut effects) = (self.state.clone(), Effects::default());
+        let changed = change(&mut Edit {
+            state: &mut state,
+            settings: self.settings,
+            stamp: self.stamp,
+            effects: &mut effects,
+            asked: self.asked.clone(),
+        })?;
+        *self.state = state;
+        self.effects.writes.append(&mut effects.writes);
+        self.effects
+            .touched_hosts
+            .append(&mut effects.touched_hosts);
+        Ok(changed)
+    }
+
     /// Dispatches each command to the function that carries it out.
     #[expect(
         clippy::too_many_lines,
@@ -170,7 +192,13 @@ impl Edit<'_> {
                 name,
                 is_down,
                 request_id,
-            } => self.fail_over(&name, is_down, request_id),
+            } => {
+                let proof = match is_down {
+                    true => Proof::Word,
+                    false => Proof::None,
+                };
+                self.fail_over(&name, proof, request_id)
+            }
             Command::AddStandby { name, on, apart } => self.add_standby(&name, on, apart.as_ref()),
             Command::RemoveStandby { name } => self.remove_standby(&name),
             Command::MoveStandby { name, from } => self.move_standby(&name, &from),

@@ -400,6 +400,7 @@ fn walk(steps: Vec<Step>) -> Result<usize, TestCaseError> {
         let (stored, version) = (bench.effects.writes.len(), bench.state.fleet.last_event);
         let stamp = Stamp {
             now: bench.now,
+            steady: bench.now,
             id: bench.id(),
             actor: "ana".to_owned(),
         };
@@ -421,6 +422,7 @@ fn walk(steps: Vec<Step>) -> Result<usize, TestCaseError> {
         // Time alone changes the ranking only at the next tick.
         let tick = Stamp {
             now: bench.now,
+            steady: bench.now,
             id: bench.id(),
             actor: "coordinator".to_owned(),
         };

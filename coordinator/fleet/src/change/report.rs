@@ -38,6 +38,7 @@ impl Edit<'_> {
             self.tell_mended(host, &seen.condition, &report.condition);
         }
         seen.take_report(report.resources, &report.docker_error, self.stamp.now);
+        seen.heard = Some(self.stamp.steady);
         seen.condition = report.condition;
         if let Some(networks) = seen.condition.networks.take() {
             seen.hello.networks = networks;

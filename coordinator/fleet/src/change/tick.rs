@@ -42,6 +42,8 @@ impl Edit<'_> {
         }
         self.look_at_operations();
         self.look_at_standbys();
+        self.take_over_what_lapsed();
+        self.give_standbys();
         self.forget_tokens();
         self.tell_the_rest();
         Ok(Outcome::Done)

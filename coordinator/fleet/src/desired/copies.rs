@@ -5,7 +5,7 @@
 use ipnet::Ipv4Net;
 use isyone_types::{
     ids::HostName,
-    plan::{Before, UnixMs},
+    plan::{Before, UnixMs, is_default},
 };
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +30,10 @@ pub struct TenantPlacement {
     /// The copy there took over from a host that is lost, with what it had.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub as_it_is: bool,
+    /// Whoever it has followed may run under a lease that this host has renewed: it takes over only when it has not done so for so long,
+    /// milliseconds. 0: at once.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub lease_over_ms: u32,
 }
 
 /// What a copy of a tenant is that lies beside the one that lives.

@@ -34,6 +34,16 @@ pub struct Standby {
     /// Its host has another value of this label than the tenant's: so it was asked for, and so it is placed again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub apart: Option<LabelKey>,
+    /// Where the agent of its own host listens; `None`: it is not known, or cannot be reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<SocketAddr>,
+    /// It takes over by itself when the tenant's host was not heard for so long, milliseconds: by then the tenant's lease is over there.
+    /// `None`: never by itself, and the tenant needs no lease.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub takes_over_after_ms: Option<u32>,
+    /// The tenant's own host has said that it heeds that. Only then has silence a meaning.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub leased: bool,
 }
 
 fn is_zero(number: &u8) -> bool {

@@ -45,6 +45,7 @@ pub(super) fn moved(
         reason: "".into(),
         at: now,
         as_it_is: false,
+        lease_over_ms: 0,
     };
     let left = std::mem::replace(&mut there.placement, place);
     there.copies.push(TenantCopy {

@@ -331,6 +331,7 @@ impl<'a> Search<'a> {
     fn rehearse(&self, candidate: &Candidate) -> Result<(), String> {
         let stamp = Stamp {
             now: self.now,
+            steady: 0, // of no meaning to a move
             id: Uuid::nil(),
             actor: "coordinator".to_owned(),
         };

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use isyone_types::{
     backup::RepositoryKey,
     ids::{HostName, ShortName, TenantName},
+    lease::{Lease, held_for_ms},
     mail::Mail,
     network::{MailRelay, NetworkPolicy},
     odoo::OdooSettings,
@@ -60,6 +61,7 @@ pub fn host_plan<E>(
         told_of.follows = follows(state, tenant, role);
         told_of.callers = callers(state, tenant, role, host);
         told_of.as_it_is = role.is_none() && place.as_it_is;
+        told_of.lease = lease(tenant, place, role);
         told_of.asks_first = told_of.desired == DesiredState::Running && asks_first(state, tenant);
         // Of what lies elsewhere, nothing is backed up.
         if role.is_none()
@@ -168,6 +170,32 @@ fn asks_first(state: &State, tenant: &Tenant) -> bool {
     };
     let operation = state.fleet.operations.get(&tenant.operation);
     tenant.standby().is_some() || operation.is_some_and(|operation| switches(operation))
+}
+
+/// Who may have it go on, where a copy of it takes over by itself.
+fn lease(tenant: &Tenant, place: &TenantPlacement, role: Option<&CopyRole>) -> Option<Lease> {
+    #[cfg(feature = "planted")]
+    if role.is_none() && place.lease_over_ms > 0 && planted::has(planted::Bug::LeaseNotAwaited) {
+        return None;
+    }
+    let standby = tenant.standby();
+    let after = standby.and_then(|(_, standby)| standby.takes_over_after_ms);
+    match (role, standby, after) {
+        (None, Some((there, standby)), Some(after)) if tenant.desired == Lifecycle::Running => {
+            Some(Lease::Needed {
+                for_ms: held_for_ms(after),
+                renewer: there.host.clone(),
+                address: standby.at,
+            })
+        }
+        (Some(CopyRole::Standby(_)), _, Some(_)) => Some(Lease::Granted {
+            to: tenant.placement.host.clone(),
+        }),
+        (None, ..) if place.lease_over_ms > 0 => Some(Lease::Over {
+            after_ms: place.lease_over_ms,
+        }),
+        _ => None,
+    }
 }
 
 /// What a tenant's standby has a host do: keep it up, or let it be kept up.

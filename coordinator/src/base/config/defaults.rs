@@ -41,6 +41,7 @@ impl Default for Config {
             disk: Bytes::gib(disk),
             workers,
             sleep_after: None,
+            standby: None,
             pids: None,
             nofile: None,
             device_read_bps: None,

@@ -2,10 +2,13 @@
 //!
 //! Not here: what its limits become on a host (the agent).
 
+use isyone_fleet::settings::StandbyRules;
 use isyone_proto::{
     ids::ShortName,
+    lease,
     network::{Destination, Egress},
     odoo::OdooSettings,
+    spec::LabelKey,
 };
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +51,9 @@ pub struct Plan {
     /// A tenant unused for this long is stopped until somebody visits it; `None`: never.
     #[serde(default)]
     pub sleep_after: Option<Span>,
+    /// Each of its tenants has a standby; `None`: only those for which one was ordered.
+    #[serde(default)]
+    pub standby: Option<PlanStandby>,
     /// Processes and threads of Odoo's container; `None`: the agent's default, by the number of workers.
     #[serde(default)]
     pub pids: Option<u32>,
@@ -96,6 +102,29 @@ pub struct Plan {
     pub odoo: OdooSettings,
 }
 
+/// Standbys of a plan's tenants.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlanStandby {
+    /// On a host whose label of this key has another value than that of the tenant's own host.
+    #[serde(default)]
+    pub apart: Option<LabelKey>,
+    /// It takes over by itself when the tenant's host was not heard for so long; `None`: on order only.
+    #[serde(default)]
+    pub takes_over_after: Option<Span>,
+}
+
+impl PlanStandby {
+    /// As the core is told.
+    pub(super) fn rules(&self) -> StandbyRules {
+        let after = self.takes_over_after.map(Span::millis);
+        StandbyRules {
+            apart: self.apart.clone(),
+            takes_over_after_ms: after.map(|ms| u32::try_from(ms).unwrap_or(lease::LONGEST_MS)),
+        }
+    }
+}
+
 pub(super) fn check(name: &ShortName, plan: &Plan) -> Result<(), ConfigError> {
     let key = |key: &str| format!("plans.{name}.{key}");
     ensure(plan.memory >= MIN_PLAN_MEMORY, &key("memory"), || {
@@ -106,6 +135,14 @@ pub(super) fn check(name: &ShortName, plan: &Plan) -> Result<(), ConfigError> {
         .is_none_or(|after| after >= MIN_SLEEP_AFTER);
     ensure(slept, &key("sleep_after"), || {
         "must be at least \"1m\"".to_owned()
+    })?;
+    let after = plan.standby.as_ref().and_then(|s| s.takes_over_after);
+    let fits = after.is_none_or(|after| {
+        let allowed = i64::from(lease::SHORTEST_MS)..=i64::from(lease::LONGEST_MS);
+        allowed.contains(&after.millis())
+    });
+    ensure(fits, &key("standby.takes_over_after"), || {
+        "must be \"20s\" to \"1h\"".to_owned()
     })?;
     ensure(plan.workers <= MAX_WORKERS, &key("workers"), || {
         format!("must be at most {MAX_WORKERS}")

@@ -237,7 +237,8 @@ hosts = [@HOSTS@]
 # Sizes. memory and cpu: limit of both containers together; disk: what placement counts on, and the tenant is held to; workers:
 # Odoo's HTTP workers, 0 is one threaded process. Optional: pids, nofile, device_read_bps = "100MiB", device_write_bps,
 # device_read_iops, device_write_iops (docs/configuration.md); sleep_after = "14d" (a tenant in which nobody was logged in for so
-# long is stopped, and the next visitor wakes it; docs/operations.md); and for its network: connections = 4096 (that a tenant may
+# long is stopped, and the next visitor wakes it; docs/operations.md); standby = { apart = "rack", takes_over_after = "60s" } (each
+# tenant has a copy on a host of another rack, which takes over when the tenant's host was silent for so long; docs/operations.md); and for its network: connections = 4096 (that a tenant may
 # have), connections_per_second = 250 (that it may begin), egress = "listed" with egress_allow = ["api.example.com",
 # "203.0.113.0/24"] (nothing else is open), egress_smtp = true (port 25 is open). Naming one here replaces the whole list.
 #= [plans.small]

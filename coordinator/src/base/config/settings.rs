@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use isyone_fleet::{
-    settings::{self, Settings},
+    settings::{self, Settings, StandbyRules},
     shards::Shards,
 };
 use isyone_proto::{
@@ -40,6 +40,7 @@ impl Config {
                 .map(|(name, plan)| (name.clone(), plan.size()))
                 .collect(),
             sleep_after_ms: self.sleep_after_ms(),
+            standbys: self.standbys(),
             network_rules: self.network_rules(),
             mail: self.mail_rules(),
             odoo: self.odoo_rules(),
@@ -100,6 +101,13 @@ impl Config {
     fn network_rules(&self) -> BTreeMap<ShortName, NetworkRules> {
         let rules = |(name, plan): (&ShortName, &Plan)| (name.clone(), plan.network_rules());
         self.plans.iter().map(rules).collect()
+    }
+
+    fn standbys(&self) -> BTreeMap<ShortName, StandbyRules> {
+        let rules = |(name, plan): (&ShortName, &Plan)| {
+            Some((name.clone(), plan.standby.as_ref()?.rules()))
+        };
+        self.plans.iter().filter_map(rules).collect()
     }
 
     fn sleep_after_ms(&self) -> BTreeMap<ShortName, i64> {

@@ -225,6 +225,7 @@ fn refusal_and_tick(bench: &mut Bench) -> Result<(f64, f64)> {
 fn stamp(bench: &mut Bench) -> Stamp {
     Stamp {
         now: bench.now,
+        steady: bench.now,
         id: bench.id(),
         actor: "bench".to_owned(),
     }

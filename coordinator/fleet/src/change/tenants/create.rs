@@ -162,6 +162,7 @@ impl Edit<'_> {
         let reason = decision.reason.clone();
         let placement = TenantPlacement {
             as_it_is: false,
+            lease_over_ms: 0,
             host,
             epoch: 1,
             subnet: slot.subnet,

@@ -23,12 +23,30 @@ use crate::{
     views,
 };
 
+/// That the host where a tenant lives runs it no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::change) enum Proof {
+    /// Whoever asks has made sure of it.
+    Word,
+    /// It is refused, unless the tenant's lease is over.
+    None,
+}
+
 impl Edit<'_> {
-    /// `is_down`: whoever asks has made sure that the host where the tenant lives runs it no more.
+    /// Ends what is under way, and changes nothing where it is refused.
     pub(in crate::change) fn fail_over(
         &mut self,
         name: &TenantName,
-        is_down: bool,
+        proof: Proof,
+        request_id: Option<String>,
+    ) -> Result<Outcome, ChangeError> {
+        self.all_or_nothing(|edit| edit.go_on_elsewhere(name, proof, request_id))
+    }
+
+    fn go_on_elsewhere(
+        &mut self,
+        name: &TenantName,
+        proof: Proof,
         request_id: Option<String>,
     ) -> Result<Outcome, ChangeError> {
         if let Some(operation) =
@@ -41,7 +59,7 @@ impl Edit<'_> {
         if let Some(running) = &running {
             match &running.procedure {
                 Procedure::Move(way) if way.stage == MoveStage::Fence => {
-                    return self.go_on_unfenced(name, running, way, is_down);
+                    return self.go_on_unfenced(name, running, way, proof);
                 }
                 Procedure::Restore(_) => {
                     let problem = format!(
@@ -56,7 +74,8 @@ impl Edit<'_> {
         self.make_way(&tenant, OperationKind::Move);
         let mut tenant = self.living(name)?;
         let from = tenant.placement.host.clone();
-        let silent_ms = self.check_lost(&tenant)?;
+        let is_over = self.lease_is_over(&tenant);
+        let silent_ms = self.check_lost(&tenant, is_over)?;
         let Some((place, standby)) = tenant.standby() else {
             let problem = format!("has no standby. {}", instead(&tenant, &from));
             return Err(wrong_state(name, problem));
@@ -73,8 +92,12 @@ impl Edit<'_> {
             behind: id.and_then(|id| views::behind(self.state, &to, id, self.stamp.now)),
         };
         self.check_usable(&tenant, &of)?;
-        let lost = lost(&from, silent_ms, &of);
-        if !is_down && !is_planted() {
+        let mut lost = lost(&from, silent_ms, &of);
+        if is_over {
+            lost.push_str(&format!(
+                ". Host {from} runs it no more: nobody has let it go on for as long as its lease lasts"
+            ));
+        } else if proof == Proof::None && !is_planted() {
             let problem = format!(
                 "goes on from host {to} only if host {from} runs it no more, which nobody here can know: switch that machine off, or \
                  cut it off, and say so (`--is-down`). {lost}"
@@ -82,7 +105,10 @@ impl Edit<'_> {
             return Err(wrong_state(name, problem));
         }
         let log = vec![done_step("place", lost, self.stamp.now)];
-        self.goes_on_from(&mut tenant, &to);
+        // Who takes an operator's word for it need not wait: the standby's host may have let it go on until a moment ago.
+        let lease = of.standby.takes_over_after_ms;
+        let lease = lease.filter(|_| is_over && proof == Proof::None);
+        self.goes_on_from(&mut tenant, &to, lease.unwrap_or(0));
         tenant.operation = self.stamp.id;
         let relocation = Relocation {
             from,
@@ -104,14 +130,14 @@ impl Edit<'_> {
     }
 
     /// The standby on host `to` is the copy that is to run, in an epoch that no copy has had.
-    fn goes_on_from(&self, tenant: &mut Tenant, to: &HostName) {
+    fn goes_on_from(&self, tenant: &mut Tenant, to: &HostName, lease_over_ms: u32) {
         let epoch = tenant.next_epoch();
         tenant.last_epoch = epoch;
         let from = tenant.placement.host.clone();
         for copy in tenant.copies.iter_mut().filter(|c| c.place.host == *to) {
             copy.role = CopyRole::Incoming;
             (copy.place.epoch, copy.place.at) = (epoch, self.stamp.now);
-            copy.place.as_it_is = true;
+            (copy.place.as_it_is, copy.place.lease_over_ms) = (true, lease_over_ms);
             copy.place.reason = format!("{to}: its standby took over from {from}").into();
         }
         (tenant.halted, tenant.hold_ms) = (false, None);
@@ -126,7 +152,7 @@ impl Edit<'_> {
         name: &TenantName,
         running: &Arc<Operation>,
         way: &Relocation,
-        is_down: bool,
+        proof: Proof,
     ) -> Result<Outcome, ChangeError> {
         let from = &way.from;
         let (judged, _) = views::host_state(self.state, self.settings, from, self.stamp.now);
@@ -139,7 +165,7 @@ impl Edit<'_> {
                 ),
             ));
         }
-        if !is_down {
+        if proof == Proof::None {
             return Err(wrong_state(
                 name,
                 format!(
@@ -163,7 +189,7 @@ impl Edit<'_> {
     }
 
     /// For how long its host was not heard, milliseconds; an error where that is not lost.
-    fn check_lost(&self, tenant: &Tenant) -> Result<i64, ChangeError> {
+    fn check_lost(&self, tenant: &Tenant, is_over: bool) -> Result<i64, ChangeError> {
         let host = &tenant.placement.host;
         let (judged, silent_ms) =
             views::host_state(self.state, self.settings, host, self.stamp.now);
@@ -171,7 +197,7 @@ impl Edit<'_> {
             let problem = "does not run: resume it where it is when its host is back";
             return Err(wrong_state(&tenant.name, problem.to_owned()));
         }
-        if judged != HostState::Lost && !is_planted() {
+        if judged != HostState::Lost && !is_over && !is_planted() {
             let problem = format!(
                 "is on host {host}, which is not lost: `isyctl tenant move {} --to HOST --max-pause 5s` goes over to a standby without a \
                  loss",

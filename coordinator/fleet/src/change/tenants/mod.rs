@@ -4,7 +4,7 @@
 
 mod create;
 mod delete;
-mod failover;
+pub(super) mod failover;
 mod lifecycle;
 mod mail;
 mod odoo;

@@ -292,6 +292,7 @@ impl Edit<'_> {
             (Some(kept), _) if decision.hosts.iter().any(fits_but_for_network) => {
                 Ok(TenantPlacement {
                     as_it_is: false,
+                    lease_over_ms: 0,
                     epoch,
                     reason: format!("{to}: in the place of its older copy").into(),
                     at: now,
@@ -300,6 +301,7 @@ impl Edit<'_> {
             }
             (None, Some(slot)) if decision.host.is_some() => Ok(TenantPlacement {
                 as_it_is: false,
+                lease_over_ms: 0,
                 host: to.clone(),
                 epoch,
                 subnet: slot.subnet,

@@ -300,6 +300,7 @@ impl Edit<'_> {
         }
         Ok(TenantPlacement {
             as_it_is: false,
+            lease_over_ms: 0,
             host,
             epoch: 1,
             subnet: slot.subnet,

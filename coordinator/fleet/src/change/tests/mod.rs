@@ -9,6 +9,7 @@ mod conditions;
 mod gone;
 mod hopeless;
 mod joining;
+mod leases;
 mod lifecycle;
 mod live;
 mod maintenance;

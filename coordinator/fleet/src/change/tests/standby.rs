@@ -345,6 +345,16 @@ fn where_there_can_be_none_that_is_said() {
 
 /// What h2 says of its standby: its PostgreSQL runs, and how far it was behind when it last looked.
 pub(super) fn h2_reports(bench: &mut Bench, h2: &HostName, alfa: &TenantName) {
+    h2_reports_with(bench, h2, alfa, None);
+}
+
+/// Likewise, and so long ago it has let the tenant go on.
+pub(super) fn h2_reports_with(
+    bench: &mut Bench,
+    h2: &HostName,
+    alfa: &TenantName,
+    granted_ms: Option<u64>,
+) {
     let mut there = bench.converged_on(alfa, h2);
     there.containers[0].which =
         isyone_types::report::Which::Its(isyone_types::plan::Role::Postgres);
@@ -359,7 +369,7 @@ pub(super) fn h2_reports(bench: &mut Bench, h2: &HostName, alfa: &TenantName) {
         proof: None,
         pause_ms: None,
         filled: true,
-        granted_ms: None,
+        granted_ms,
         behind: Some(Behind {
             bytes: 4_096,
             ms: 1_250,

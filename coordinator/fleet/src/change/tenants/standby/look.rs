@@ -114,6 +114,8 @@ impl Edit<'_> {
             return (next, Some(failed.message.clone()));
         }
         if standby.anew {
+            // Nobody may take over: so the tenant needs nobody's leave.
+            (next.takes_over_after_ms, next.leased) = (None, false);
             if runs && !self.is_restored_now(tenant) && self.has_let_go(tenant, host) {
                 next = Standby {
                     waits: true,
@@ -128,10 +130,41 @@ impl Edit<'_> {
         if source.is_some() {
             next.source = source;
         }
+        self.lease_of(tenant, host, job, &mut next);
         if standby.waits && next.armed && turns.take(self, &tenant.placement.host, host) {
             next.waits = false;
         }
         (next, None)
+    }
+
+    /// On what terms the tenant runs while it may be taken over. What has changed is heeded only when the tenant's host has said so.
+    fn lease_of(
+        &self,
+        tenant: &Tenant,
+        host: &HostName,
+        job: Option<&JobReport>,
+        next: &mut Standby,
+    ) {
+        let (before, at) = (next.takes_over_after_ms, next.at);
+        next.at = procedures::peer_address(self.state, host).or(at);
+        let rules = self.settings.standbys.get(&tenant.spec.plan);
+        let asked = rules.and_then(|rules| rules.takes_over_after_ms);
+        let heed = |host: &HostName| {
+            let seen = self.state.observed.hosts.get(host);
+            seen.map(|seen| seen.hello.leases)
+        };
+        // Of an agent that was not heard since our start nothing is known, and what was agreed stands.
+        let (here, there) = (heed(&tenant.placement.host), heed(host));
+        let none_refuses = here != Some(false) && there != Some(false);
+        let begins = here.is_some()
+            && there.is_some()
+            && next.armed
+            && job.is_some_and(|job| job.filled && job.state != JobState::Failed);
+        next.takes_over_after_ms = asked.filter(|_| none_refuses && (before.is_some() || begins));
+        let terms = (before, at) == (next.takes_over_after_ms, next.at);
+        next.leased = next.takes_over_after_ms.is_some()
+            && terms
+            && (next.leased || self.is_seen_well(tenant));
     }
 
     /// What follows it now would follow what is about to be another database.

@@ -1,8 +1,10 @@
 //! A tenant's standby: asked for, placed elsewhere, taken away.
 //!
 //! There is no operation for it: the wish is stored, and what hosts report says how far it is. Not here: which hosts can have one (room),
-//! when it is filled and made anew (look), what it is told to do (views::plan), taking over (a move to its host).
+//! when it is filled and made anew (look), which plans give one (given), which take over by themselves (lapsed), what it is told to do (views::plan), taking over (a move to its host).
 
+mod given;
+mod lapsed;
 mod look;
 mod room;
 
@@ -157,12 +159,17 @@ impl Edit<'_> {
             waits: false,
             in_vain: 0,
             apart: None,
+            at: None,
+            takes_over_after_ms: None,
+            leased: false,
         }
     }
 
     /// Another one for each tenant and each epoch that a command may be about, and none that an operation has.
     fn job_of(&self, tenant: &Tenant) -> Uuid {
-        let id = self.stamp_of(tenant).id.as_u128() ^ JOB;
+        // Turned, because whoever begins something for a tenant with a tick has put the same bits into the id already.
+        let whose = tenant.uid.as_u64_pair().1.rotate_left(17);
+        let id = self.stamp.id.as_u128() ^ JOB ^ u128::from(whose);
         Uuid::from_u128(id ^ u128::from(tenant.next_epoch()))
     }
 
