@@ -42,6 +42,8 @@ pub(super) fn shown(
             (false, _) => job.map(|job| words(job, behind)).unwrap_or_default(),
         },
         filled: job.is_some_and(|job| job.filled) && standby.is_kept_up(),
+        takes_over_after_milliseconds: standby.takes_over_after_ms.unwrap_or(0),
+        leased: standby.leased,
         apart: standby
             .apart
             .as_ref()

@@ -260,10 +260,24 @@ fn standby(copy: &TenantCopy) -> String {
     if !copy.filled {
         said.push_str("; not filled yet");
     }
+    if copy.takes_over_after_milliseconds > 0 {
+        said.push_str(&takes_over(copy));
+    }
     if !message.is_empty() {
         said.push_str(&format!("; {message}"));
     }
     said
+}
+
+/// When it takes over by itself.
+fn takes_over(copy: &TenantCopy) -> String {
+    let silence = copy.takes_over_after_milliseconds / 1000;
+    match copy.leased {
+        true => format!("; takes over by itself when the tenant's host was silent for {silence} s"),
+        false => format!(
+            "; is to take over by itself after {silence} s of silence, once the tenant's host heeds that"
+        ),
+    }
 }
 
 fn asked(tenant: &Tenant) -> Vec<(&'static str, Cell)> {

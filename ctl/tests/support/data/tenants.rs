@@ -237,6 +237,8 @@ pub(crate) fn copies() -> Vec<TenantCopy> {
         }),
         filled: true,
         apart: "rack".into(),
+        takes_over_after_milliseconds: 60_000,
+        leased: true,
         ..copy("h5", CopyRole::Standby, None)
     };
     vec![

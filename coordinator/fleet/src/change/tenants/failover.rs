@@ -28,7 +28,9 @@ use crate::{
 pub(in crate::change) enum Proof {
     /// Whoever asks has made sure of it.
     Word,
-    /// It is refused, unless the tenant's lease is over.
+    /// The tenant's lease is over there.
+    Lease,
+    /// There is none: it is refused, and said what would be lost.
     None,
 }
 
@@ -97,7 +99,9 @@ impl Edit<'_> {
             lost.push_str(&format!(
                 ". Host {from} runs it no more: nobody has let it go on for as long as its lease lasts"
             ));
-        } else if proof == Proof::None && !is_planted() {
+        }
+        let is_proven = proof == Proof::Word || proof == Proof::Lease && is_over;
+        if !is_proven && !is_planted() {
             let problem = format!(
                 "goes on from host {to} only if host {from} runs it no more, which nobody here can know: switch that machine off, or \
                  cut it off, and say so (`--is-down`). {lost}"
@@ -105,9 +109,9 @@ impl Edit<'_> {
             return Err(wrong_state(name, problem));
         }
         let log = vec![done_step("place", lost, self.stamp.now)];
-        // Who takes an operator's word for it need not wait: the standby's host may have let it go on until a moment ago.
+        // Its host may have let it go on since it last said when it did. Where somebody vouches for it, that is of no meaning.
         let lease = of.standby.takes_over_after_ms;
-        let lease = lease.filter(|_| is_over && proof == Proof::None);
+        let lease = lease.filter(|_| proof == Proof::Lease);
         self.goes_on_from(&mut tenant, &to, lease.unwrap_or(0));
         tenant.operation = self.stamp.id;
         let relocation = Relocation {
@@ -165,7 +169,7 @@ impl Edit<'_> {
                 ),
             ));
         }
-        if proof == Proof::None {
+        if proof != Proof::Word {
             return Err(wrong_state(
                 name,
                 format!(

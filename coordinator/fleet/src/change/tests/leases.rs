@@ -163,18 +163,23 @@ fn work_that_was_announced_and_a_silent_standby_keep_a_tenant_where_it_is() {
     bench.state.fleet.hosts.insert(h1.clone(), record.into());
     alone(&mut bench, &h2, &alfa, 120_000, Some(120_000));
     assert_eq!(lives_on(&bench, &alfa), h1);
-    // An operator need not vouch for what is proven.
-    let order = Command::FailOver {
+    let order = |is_down| Command::FailOver {
         name: alfa.clone(),
-        is_down: false,
+        is_down,
         request_id: None,
     };
     bench.pass(100_000);
-    let silent = refused(&mut bench, order.clone());
+    let silent = refused(&mut bench, order(true));
     assert!(silent.contains("silent, too"), "{silent}");
     h2_reports_with(&mut bench, &h2, &alfa, Some(220_000));
-    start(&mut bench, order);
-    assert_eq!(lease_on(&bench, &h2), Some(Lease::Over { after_ms: AFTER }));
+    // Who only asks is told what is known, and nothing is changed.
+    let said = refused(&mut bench, order(false));
+    assert!(
+        said.contains("runs it no more: nobody has let it go on"),
+        "{said}"
+    );
+    start(&mut bench, order(true));
+    assert_eq!(lease_on(&bench, &h2), None, "somebody vouches for it");
 }
 
 #[test]
