@@ -153,11 +153,14 @@ fn the_same_seed_gives_the_same_run() {
     assert_ne!(run(7, shape).digest, run(8, shape).digest);
 }
 
+/// The seed that found the one bug lately which few find: it is tried first, as all others take minutes.
+const LATELY: std::ops::Range<u64> = 184..185;
+
 /// Each planted bug must be found; where is printed.
 #[test]
 fn planted_bugs_are_found() {
     for bug in Bug::ALL {
-        let found = (0..200).find_map(|seed| {
+        let found = LATELY.chain(0..200).find_map(|seed| {
             planted::plant(Some(bug));
             // What epochs are for, and what time must not decide, shows only when an older state comes back.
             let rebuilds = matches!(bug, Bug::EpochIgnored | Bug::ClockDecides);

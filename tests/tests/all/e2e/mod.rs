@@ -14,6 +14,7 @@ mod fleet;
 mod hosts;
 mod https;
 mod isolation;
+mod leases;
 mod live_moves;
 mod mail;
 mod main_job;

@@ -1,7 +1,7 @@
 //! A host dies under load: its tenant goes on where its standby is, with its writes but for the last moment's. When the host comes back,
 //! it starts nothing of it, and what it has is listed, and deleted on order. The commands of docs/runbooks/HostLost.md, typed.
 //!
-//! The machine of the test has not started anew, so that the host is told that it has. Not here: going over to a standby as planned
+//! The machine of the test has not started anew, so that the host is told that it has. In the same cell follows what is cut off (leases). Not here: going over to a standby as planned
 //! (live_moves), every order of events (the simulation).
 
 use std::{
@@ -20,7 +20,10 @@ use isyone_tests::e2e::{
     wait_for,
 };
 
-use super::live_moves::{Load, answers, cell, lag, sql};
+use super::{
+    leases::who_is_cut_off,
+    live_moves::{Load, answers, cell, lag, sql},
+};
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// What twenty writes a second may lose: those of a second.
@@ -66,6 +69,9 @@ fn a_host_dies_and_its_tenant_goes_on_from_its_standby_and_nowhere_twice() {
     assert_eq!(cell.json(&["tenant", "show", "alfa"])["host"], "h2");
     count_lost(&cell, &seen.acknowledged);
     it_comes_back(&mut cell);
+    let is_long = std::env::var_os("ISYONE_LONG").is_some();
+    let coordinator_away = if is_long { 10 * MINUTE } else { MINUTE / 2 };
+    who_is_cut_off(&mut cell, &user, coordinator_away);
 }
 
 /// Everything of h1 ends at once.
