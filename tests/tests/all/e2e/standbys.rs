@@ -5,24 +5,23 @@
 //! (live_moves), every order of events (the simulation).
 
 use std::{
-    process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
 use isyone_tests::e2e::{
-    alone, binary,
+    alone,
     cell::{Cell, hosts},
     enabled,
     odoo::User,
-    process::run,
     wait_for,
 };
 
 use super::{
     leases::who_is_cut_off,
     live_moves::{Load, answers, cell, lag, sql},
+    walk::power_off,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -44,7 +43,7 @@ fn a_host_dies_and_its_tenant_goes_on_from_its_standby_and_nowhere_twice() {
     let load = Load::start(&user);
     thread::sleep(Duration::from_secs(5));
     let died = Instant::now();
-    power_off(&mut cell);
+    power_off(&mut cell, 0);
     let early = cell.isyctl(&["host", "failover", "h1", "--is-down"]);
     assert!(early.stderr.contains("not lost"), "{}", early.stderr);
     cell.wait_host("h1", "lost");
@@ -72,18 +71,6 @@ fn a_host_dies_and_its_tenant_goes_on_from_its_standby_and_nowhere_twice() {
     let is_long = std::env::var_os("ISYONE_LONG").is_some();
     let coordinator_away = if is_long { 10 * MINUTE } else { MINUTE / 2 };
     who_is_cut_off(&mut cell, &user, coordinator_away);
-}
-
-/// Everything of h1 ends at once.
-fn power_off(cell: &mut Cell) {
-    let host = &mut cell.hosts[0];
-    // First the way to the standby, then what runs.
-    host.agent = None;
-    let mut relay = Command::new(binary("isy-agent"));
-    run(relay
-        .args(["relay", "--stop", "--data-dir"])
-        .arg(&host.data));
-    hosts(&["stop", &host.name]).ok();
 }
 
 fn count_lost(cell: &Cell, acknowledged: &[String]) {
