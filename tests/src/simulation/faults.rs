@@ -26,8 +26,12 @@ impl Simulation {
         }
         if self.shape.leases {
             match self.rng.random_range(0..12u32) {
-                0 => return self.set_clock(),
-                1..=4 => return self.cut_off(),
+                0 | 1 => return self.set_clock(),
+                2..=5 => return self.cut_off(),
+                6 | 7 => {
+                    self.peers_reach = !self.peers_reach;
+                    return;
+                }
                 _ => {}
             }
         }

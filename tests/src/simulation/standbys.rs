@@ -109,6 +109,7 @@ impl Simulation {
         self.count(Command::FailOver {
             name: before.name.clone(),
             is_down,
+            from_backup: false,
             request_id,
         });
         // Also where the answer was lost, and the coordinator with it.

@@ -140,6 +140,8 @@ pub enum Command {
         name: TenantName,
         /// Somebody has made sure that the lost host runs it no more.
         is_down: bool,
+        /// Where it has no standby, it is restored from its newest backup.
+        from_backup: bool,
         request_id: Option<String>,
     },
     /// Delete a copy that was kept aside, before its time.

@@ -191,13 +191,14 @@ impl Edit<'_> {
             Command::FailOver {
                 name,
                 is_down,
+                from_backup,
                 request_id,
             } => {
                 let proof = match is_down {
                     true => Proof::Word,
                     false => Proof::None,
                 };
-                self.fail_over(&name, proof, request_id)
+                self.fail_over(&name, (proof, from_backup), request_id)
             }
             Command::AddStandby { name, on, apart } => self.add_standby(&name, on, apart.as_ref()),
             Command::RemoveStandby { name } => self.remove_standby(&name),

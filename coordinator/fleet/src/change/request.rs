@@ -69,8 +69,9 @@ fn asked(command: &Command) -> Option<Value> {
         Command::FailOver {
             name,
             is_down,
+            from_backup,
             request_id,
-        } => of(request_id, name, &|| json!(is_down)),
+        } => of(request_id, name, &|| json!([is_down, from_backup])),
         Command::SetMail(set) => of(&set.request_id, &set.name, &|| {
             json!([set.mail, set.secrets.is_some()])
         }),

@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 use isyone_types::{ids::HostName, plan::UnixMs, spec::LabelKey};
 use serde::{Deserialize, Serialize};
 
+use crate::backups::RestorePoint;
+
 /// The stages of a move; one of a tenant that is stopped for it has no [`MoveStage::Follow`]. Until [`MoveStage::Fence`] the tenant lives
 /// on the old host, and going back is possible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -52,6 +54,9 @@ pub struct Relocation {
     /// The old host is lost: the copy takes over as it is.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub lost: bool,
+    /// The old host is lost, and there is no copy: it is restored from this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<Box<RestorePoint>>,
 }
 
 /// How a tenant moves that runs on while it is copied.

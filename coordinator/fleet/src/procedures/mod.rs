@@ -9,6 +9,7 @@ mod converge;
 mod live;
 mod relocate;
 mod restore;
+mod restored;
 mod waiting;
 
 use isyone_types::{

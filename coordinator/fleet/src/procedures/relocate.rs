@@ -15,7 +15,7 @@ use isyone_types::{
 };
 use uuid::Uuid;
 
-use super::{Advance, Effect, Scene, Waiting, live, waiting};
+use super::{Advance, Effect, Scene, Waiting, live, restored, waiting};
 #[cfg(feature = "planted")]
 use crate::planted;
 use crate::{
@@ -40,6 +40,9 @@ pub(super) fn advance(scene: &Scene<'_>, relocation: &Relocation) -> Advance {
     } = relocation;
     let converged = |host: &HostName| scene.converged(host, *generation).is_some();
     let next = |stage: MoveStage, effects: Vec<Effect>| advance_to(relocation, stage, effects, "");
+    if relocation.backup.is_some() {
+        return restored::advance(scene, relocation);
+    }
     match (relocation.stage, live) {
         (MoveStage::Prepare, _) if converged(to) => match (queue(scene, relocation), live) {
             (Some(waiting), _) => Advance::Wait(waiting),

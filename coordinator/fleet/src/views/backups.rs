@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use isyone_types::{
-    backup::{BackupPlan, Destination, DestinationReport, RepositoryKey, RestoreOrder},
+    backup::{BackupPlan, Destination, DestinationReport, RepositoryKey},
     ids::{HostName, ShortName, TenantName},
     plan::{JobOrder, JobWork, Lifecycle, UnixMs, WalSpool},
 };
@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::{
     copy,
+    filling::filling,
     orders::{is_dead, is_ready},
     proofs::is_proving,
 };
@@ -28,7 +29,7 @@ use crate::{
         backups::{BackupKey, BackupOrder, Gone, Made, SnapshotMade, TenantBackups},
     },
     observed::CopyObserved,
-    operation::{MoveStage, Operation, Procedure, Restoration, RestoreStage},
+    operation::{MoveStage, Procedure},
     settings::Settings,
     state::State,
 };
@@ -250,11 +251,9 @@ pub fn may_read_repository(
     let fleet = &state.fleet;
     let reads = |name: &TenantName| {
         let tenant = fleet.tenants.get(name);
-        let restoring = tenant.and_then(|tenant| restoring(state, tenant));
-        restoring.is_some_and(|(_, restoration)| {
-            restoration.host == *host
-                && restoration.source_uid == of
-                && restoration.point.destination == *destination
+        let filling = tenant.and_then(|tenant| filling(state, tenant));
+        filling.is_some_and(|(_, from)| {
+            *from.host == *host && from.source == of && from.point.destination == *destination
         })
     };
     let placed = fleet.by_host.get(host);
@@ -264,22 +263,6 @@ pub fn may_read_repository(
         || is_in
             && fleet.backup_keys.contains_key(&of)
             && (is_proving(state, host, of, destination) || placed.any(reads))
-}
-
-/// The operation that fills a tenant from a backup at present.
-pub(super) fn restoring<'a>(
-    state: &'a State,
-    tenant: &Tenant,
-) -> Option<(&'a Operation, &'a Restoration)> {
-    let operation = state.fleet.operations.get(&tenant.operation)?;
-    match &operation.procedure {
-        Procedure::Restore(restoration)
-            if restoration.stage == RestoreStage::Fetch && !operation.is_over() =>
-        {
-            Some((operation, restoration))
-        }
-        _ => None,
-    }
 }
 
 fn candidate(made: &SnapshotMade) -> Candidate {
@@ -354,45 +337,6 @@ pub fn offers_of_the_gone(
         (name.clone(), offer)
     };
     known.map(offer).collect()
-}
-
-/// The job that fills a tenant from a backup. `None`: there is no key, or no such destination, any more.
-pub(super) fn restore_job<E>(
-    state: &State,
-    settings: &Settings,
-    tenant: &Tenant,
-    open: impl FnOnce(&BackupKey) -> Result<RepositoryKey, E>,
-) -> Result<Option<JobOrder>, E> {
-    let Some((operation, restoration)) = restoring(state, tenant) else {
-        return Ok(None);
-    };
-    // An agent that was put back to a version before would refuse its whole plan.
-    let host = state.fleet.hosts.get(&restoration.host);
-    if host.is_none_or(|host| !host.makes_backups) {
-        return Ok(None);
-    }
-    let key = state.fleet.backup_keys.get(&restoration.source_uid);
-    let destination = destination(settings, &restoration.point.destination);
-    let (Some(key), Some(destination)) = (key, destination) else {
-        return Ok(None);
-    };
-    let order = RestoreOrder {
-        source: restoration.source_uid,
-        key: open(key)?,
-        destination,
-        base: restoration.point.base,
-        to: restoration.point.to,
-        rekey: restoration.rekey,
-        neutralise: restoration.neutralise,
-    };
-    Ok(Some(JobOrder {
-        id: operation.id,
-        operation: operation.id,
-        tenant: tenant.name.clone(),
-        uid: tenant.uid,
-        work: JobWork::Restore(Box::new(order)),
-        rate_bytes_per_s: 0,
-    }))
 }
 
 /// What a tenant's host is told of its backups: where its log goes, and what it is to make now. Nothing to a host that makes none.

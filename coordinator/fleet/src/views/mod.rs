@@ -5,9 +5,11 @@
 
 mod backups;
 mod condition;
+mod filling;
 mod orders;
 mod plan;
 mod proofs;
+mod standby;
 
 use std::{
     collections::BTreeSet,

@@ -9,7 +9,6 @@ use ipnet::IpNet;
 use isyone_types::{
     backup::RepositoryKey,
     ids::{HostName, ShortName, TenantName},
-    lease::{Lease, held_for_ms},
     mail::Mail,
     network::{MailRelay, NetworkPolicy},
     odoo::OdooSettings,
@@ -20,7 +19,12 @@ use isyone_types::{
 };
 use uuid::Uuid;
 
-use super::{backups, proofs};
+use super::{
+    backups,
+    filling::filling_job,
+    proofs,
+    standby::{asks_first, follows, lease, standing},
+};
 #[cfg(feature = "planted")]
 use crate::planted;
 use crate::{
@@ -60,6 +64,11 @@ pub fn host_plan<E>(
         let mut told_of = tenant_plan(tenant, place, role, settings, secrets);
         told_of.follows = follows(state, tenant, role);
         told_of.callers = callers(state, tenant, role, host);
+        if role == Some(&CopyRole::Incoming)
+            && let Some(operation) = restored(state, tenant)
+        {
+            told_of.seed = Seed::Backup(operation.id);
+        }
         told_of.as_it_is = role.is_none() && place.as_it_is;
         told_of.lease = lease(tenant, place, role);
         told_of.asks_first = told_of.desired == DesiredState::Running && asks_first(state, tenant);
@@ -72,14 +81,8 @@ pub fn host_plan<E>(
             plan.jobs.extend(told.job);
         }
         plan.tenants.push(told_of);
-        if role.is_none() {
-            plan.jobs.extend(backups::restore_job(
-                state,
-                settings,
-                tenant,
-                &mut open_key,
-            )?);
-        }
+        plan.jobs
+            .extend(filling_job((state, settings), tenant, host, &mut open_key)?);
         let (kept_up, let_read) = standing(tenant, host);
         plan.jobs.extend(kept_up);
         plan.grants.extend(let_read);
@@ -135,101 +138,6 @@ fn callers(state: &State, tenant: &Tenant, role: Option<&CopyRole>, host: &HostN
             },
         },
     }
-}
-
-/// Whether a copy that does not live runs its PostgreSQL, to follow the one that does; also when it has just taken over from that,
-/// and must not stop for the moment until it runs.
-fn follows(state: &State, tenant: &Tenant, role: Option<&CopyRole>) -> bool {
-    match role {
-        None => tenant.has_taken_over(),
-        Some(CopyRole::Incoming) => {
-            let operation = state.fleet.operations.get(&tenant.operation);
-            operation.is_some_and(|operation| {
-                matches!(&operation.procedure, Procedure::Move(to) if to.live.is_some())
-            })
-        }
-        Some(CopyRole::Standby(standby)) => !standby.anew,
-        Some(CopyRole::Fenced { .. } | CopyRole::Discarded) => false,
-    }
-}
-
-/// Whether a tenant may have been taken over while its host was off.
-fn asks_first(state: &State, tenant: &Tenant) -> bool {
-    #[cfg(feature = "planted")]
-    if planted::has(planted::Bug::StartsUnasked) {
-        return false;
-    }
-    // What goes over to its standby has one again if that is taken back.
-    let switches = |operation: &Operation| match &operation.procedure {
-        Procedure::Move(to) => {
-            !operation.is_over()
-                && to.stage < MoveStage::Fence
-                && to.live.as_ref().is_some_and(|live| live.switches)
-        }
-        _ => false,
-    };
-    let operation = state.fleet.operations.get(&tenant.operation);
-    tenant.standby().is_some() || operation.is_some_and(|operation| switches(operation))
-}
-
-/// Who may have it go on, where a copy of it takes over by itself.
-fn lease(tenant: &Tenant, place: &TenantPlacement, role: Option<&CopyRole>) -> Option<Lease> {
-    #[cfg(feature = "planted")]
-    if role.is_none() && place.lease_over_ms > 0 && planted::has(planted::Bug::LeaseNotAwaited) {
-        return None;
-    }
-    let standby = tenant.standby();
-    let after = standby.and_then(|(_, standby)| standby.takes_over_after_ms);
-    match (role, standby, after) {
-        (None, Some((there, standby)), Some(after)) if tenant.desired == Lifecycle::Running => {
-            Some(Lease::Needed {
-                for_ms: held_for_ms(after),
-                renewer: there.host.clone(),
-                address: standby.at,
-            })
-        }
-        (Some(CopyRole::Standby(_)), _, Some(_)) => Some(Lease::Granted {
-            to: tenant.placement.host.clone(),
-        }),
-        (None, ..) if place.lease_over_ms > 0 => Some(Lease::Over {
-            after_ms: place.lease_over_ms,
-        }),
-        _ => None,
-    }
-}
-
-/// What a tenant's standby has a host do: keep it up, or let it be kept up.
-fn standing(tenant: &Tenant, host: &HostName) -> (Option<JobOrder>, Option<PeerGrant>) {
-    let Some((place, standby)) = tenant.standby().filter(|(_, standby)| standby.is_kept_up())
-    else {
-        return (None, None);
-    };
-    let job = JobOrder {
-        id: standby.job,
-        operation: standby.job,
-        tenant: tenant.name.clone(),
-        uid: tenant.uid,
-        work: JobWork::Follow {
-            from: tenant.placement.host.clone(),
-            address: standby.source,
-            last: false,
-            standing: true,
-        },
-        rate_bytes_per_s: 0,
-    };
-    let grant = PeerGrant {
-        operation: standby.job,
-        tenant: tenant.name.clone(),
-        uid: tenant.uid,
-        peer: place.host.clone(),
-        // For as long as the plan names it.
-        expires_at: UnixMs::MAX,
-        live: true,
-    };
-    (
-        Some(job).filter(|_| place.host == *host),
-        Some(grant).filter(|_| standby.armed && tenant.placement.host == *host),
-    )
 }
 
 /// What the networks of a host's tenants may do: one policy for each of their plans.
@@ -294,12 +202,25 @@ pub fn is_fetching(state: &State, asked: &Fetching, now: UnixMs) -> bool {
 fn copying<'a>(state: &'a State, tenant: &Tenant) -> Option<(&'a Operation, &'a Relocation)> {
     let operation = state.fleet.operations.get(&tenant.operation)?;
     match &operation.procedure {
+        // What comes from a backup comes from no other host.
+        Procedure::Move(relocation) if relocation.backup.is_some() => None,
         Procedure::Move(relocation) if !operation.is_over() => match relocation.stage {
             MoveStage::Copy | MoveStage::Follow => Some((operation, relocation)),
             // The copy is kept up while the tenant is being stopped.
             MoveStage::Stop => relocation.live.as_ref().map(|_| (&**operation, relocation)),
             _ => None,
         },
+        _ => None,
+    }
+}
+
+/// The operation by which a tenant whose host is lost comes back from a backup.
+fn restored<'a>(state: &'a State, tenant: &Tenant) -> Option<&'a Operation> {
+    let operation = state.fleet.operations.get(&tenant.operation)?;
+    match &operation.procedure {
+        Procedure::Move(relocation) if !operation.is_over() => {
+            relocation.backup.as_ref().map(|_| &**operation)
+        }
         _ => None,
     }
 }

@@ -35,20 +35,20 @@ pub(in crate::change) enum Proof {
 }
 
 impl Edit<'_> {
-    /// Ends what is under way, and changes nothing where it is refused.
+    /// Ends what is under way, and changes nothing where it is refused. `how`: also whether what has no standby is restored from a backup.
     pub(in crate::change) fn fail_over(
         &mut self,
         name: &TenantName,
-        proof: Proof,
+        how: (Proof, bool),
         request_id: Option<String>,
     ) -> Result<Outcome, ChangeError> {
-        self.all_or_nothing(|edit| edit.go_on_elsewhere(name, proof, request_id))
+        self.all_or_nothing(|edit| edit.go_on_elsewhere(name, how, request_id))
     }
 
     fn go_on_elsewhere(
         &mut self,
         name: &TenantName,
-        proof: Proof,
+        (proof, from_backup): (Proof, bool),
         request_id: Option<String>,
     ) -> Result<Outcome, ChangeError> {
         if let Some(operation) =
@@ -79,6 +79,9 @@ impl Edit<'_> {
         let is_over = self.lease_is_over(&tenant);
         let silent_ms = self.check_lost(&tenant, is_over)?;
         let Some((place, standby)) = tenant.standby() else {
+            if from_backup {
+                return self.restore_elsewhere(tenant, silent_ms, proof, request_id);
+            }
             let problem = format!("has no standby. {}", instead(&tenant, &from));
             return Err(wrong_state(name, problem));
         };
@@ -124,6 +127,7 @@ impl Edit<'_> {
             copying_since: None,
             live: None,
             lost: true,
+            backup: None,
         };
         let procedure = Procedure::Move(relocation.clone());
         let operation = self.begin(OperationKind::Move, &tenant, procedure, request_id, log);

@@ -4,6 +4,7 @@
 
 mod create;
 mod delete;
+mod elsewhere;
 pub(super) mod failover;
 mod lifecycle;
 mod mail;

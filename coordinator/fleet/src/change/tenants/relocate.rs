@@ -66,6 +66,7 @@ impl Edit<'_> {
             copying_since: None,
             live,
             lost: false,
+            backup: None,
         });
         let operation = self.begin(OperationKind::Move, &tenant, procedure, request_id, log);
         let tenant = self.put_tenant(tenant);

@@ -342,7 +342,7 @@ impl Edit<'_> {
 }
 
 /// Why nothing is restored, and what could be instead.
-fn words(why: &NoPoint) -> String {
+pub(super) fn words(why: &NoPoint) -> String {
     match why {
         NoPoint::NoBackup => "there is no backup from which it could be restored".to_owned(),
         NoPoint::Unknown(name) => format!("it has no backup {name} there"),
@@ -367,7 +367,7 @@ fn words(why: &NoPoint) -> String {
 }
 
 /// What is restored, in words.
-fn told(point: &RestorePoint) -> String {
+pub(super) fn told(point: &RestorePoint) -> String {
     use isyone_types::backup::RestoreTo;
     let begins = format!(
         "backup {:.8} of {} at {}",

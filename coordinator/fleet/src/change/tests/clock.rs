@@ -222,6 +222,7 @@ fn is_lost_for_a_fail_over(bench: &mut Bench) -> bool {
     let order = Command::FailOver {
         name: name("alfa"),
         is_down: true,
+        from_backup: false,
         request_id: None,
     };
     let refused = bench.apply(order).unwrap_err().to_string();

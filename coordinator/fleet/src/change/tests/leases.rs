@@ -166,6 +166,7 @@ fn work_that_was_announced_and_a_silent_standby_keep_a_tenant_where_it_is() {
     let order = |is_down| Command::FailOver {
         name: alfa.clone(),
         is_down,
+        from_backup: false,
         request_id: None,
     };
     bench.pass(100_000);
@@ -220,6 +221,7 @@ fn what_was_refused_has_ended_nothing() {
     let order = Command::FailOver {
         name: alfa.clone(),
         is_down: true,
+        from_backup: false,
         request_id: None,
     };
     let settings = bench.settings.clone();

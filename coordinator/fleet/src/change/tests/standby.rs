@@ -154,6 +154,7 @@ fn one_that_has_left_a_host_that_is_lost_goes_on_without_its_last_word() {
     let fail_over = |is_down| Command::FailOver {
         name: alfa.clone(),
         is_down,
+        from_backup: false,
         request_id: None,
     };
     assert!(refused(&mut bench, fail_over(true)).contains("is not lost"));
@@ -180,6 +181,7 @@ fn what_is_kept_aside_goes_on_order_once_its_tenant_is_well() {
     let fail_over = Command::FailOver {
         name: alfa.clone(),
         is_down: true,
+        from_backup: false,
         request_id: None,
     };
     start(&mut bench, fail_over);
@@ -399,6 +401,7 @@ fn a_lost_hosts_tenant_goes_on_from_its_standby_on_somebodys_word() {
     let fail_over = |is_down| Command::FailOver {
         name: alfa.clone(),
         is_down,
+        from_backup: false,
         request_id: None,
     };
     h2_reports(&mut bench, &h2, &alfa);
@@ -445,6 +448,7 @@ fn what_is_no_database_yet_takes_over_from_nobody() {
     let order = || Command::FailOver {
         name: alfa.clone(),
         is_down: true,
+        from_backup: false,
         request_id: None,
     };
     let said = refused(&mut bench, order());

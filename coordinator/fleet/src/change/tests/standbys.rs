@@ -25,6 +25,7 @@ fn fail_over(tenant: &TenantName) -> Command {
     Command::FailOver {
         name: tenant.clone(),
         is_down: true,
+        from_backup: false,
         request_id: None,
     }
 }
@@ -198,6 +199,7 @@ fn what_would_be_lost_is_more_the_longer_nobody_has_looked() {
     let word = Command::FailOver {
         name: alfa.clone(),
         is_down: false,
+        from_backup: false,
         request_id: None,
     };
     let said = refused(&mut bench, word.clone());

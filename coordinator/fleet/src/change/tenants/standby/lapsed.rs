@@ -45,7 +45,7 @@ impl Edit<'_> {
                 asked: None,
             };
             // What keeps it from that is shown by whoever asks for it; and may be over with the next tick.
-            let _ = edit.fail_over(&name, Proof::Lease, None);
+            let _ = edit.fail_over(&name, (Proof::Lease, false), None);
         }
     }
 

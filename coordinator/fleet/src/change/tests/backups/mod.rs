@@ -2,6 +2,7 @@
 
 mod any_order;
 mod clock;
+mod elsewhere;
 mod end;
 mod proofs;
 mod restore;
