@@ -42,6 +42,7 @@ pub(super) fn fail_over(asked: v1::FailOverTenantRequest) -> Result<Command, Fie
     Ok(Command::FailOver {
         name: tenant_name(&asked.name)?,
         is_down: asked.is_down,
+        from_backup: true,
         request_id: request_id(asked.request_id)?,
     })
 }
@@ -88,7 +89,7 @@ impl Api {
         let mut tenants = Vec::new();
         for name in names {
             tenants.push(
-                self.tenant_failed_over(&actor, &state, name, asked.is_down)
+                self.tenant_failed_over(&actor, &state, name, &asked)
                     .await?,
             );
         }
@@ -100,11 +101,13 @@ impl Api {
         actor: &str,
         state: &State,
         name: TenantName,
-        is_down: bool,
+        asked: &v1::FailOverHostRequest,
     ) -> Result<v1::TenantFailOver, Status> {
+        let is_down = asked.is_down;
         let command = Command::FailOver {
             name: name.clone(),
             is_down: true,
+            from_backup: !asked.standbys_only,
             request_id: None,
         };
         let tenant = state.fleet.tenants.get(&name);

@@ -3,7 +3,7 @@
 //!
 //! Not here: the agents' real jobs and streams, which have tests of their own.
 
-use isyone_agent::plan::state::Database;
+use isyone_agent::plan::state::{Database, TenantState};
 use isyone_proto::{
     backup::{BackupMade, Counts, RestoreOrder, SnapshotName},
     ids::HostName,
@@ -12,6 +12,7 @@ use isyone_proto::{
     report::{JobReport, JobState},
 };
 use rand::RngExt as _;
+use uuid::Uuid;
 
 use super::{
     Simulation,
@@ -318,20 +319,13 @@ impl Simulation {
         let is_up = copy.world.observed.is_up(Role::Postgres);
         let has_volumes = copy.has_volumes();
         let state = &mut copy.world.state;
+        if let Some(end) = was_complete(state, job.order.id, last) {
+            return SimJob {
+                state: end,
+                ..running
+            };
+        }
         match state.database {
-            Database::Following { complete: true } if state.copied_by == Some(job.order.id) => {}
-            // The tenant went on where it was.
-            Database::Following { complete: true } if !last => {
-                state.database = Database::Following { complete: false };
-                state.copied_by = Some(job.order.id);
-                return running;
-            }
-            Database::Following { complete: true } => {
-                return SimJob {
-                    state: JobState::Failed,
-                    ..job
-                };
-            }
             Database::Incoming if state.uid != job.order.uid || !has_volumes => {
                 return retry;
             }
@@ -392,4 +386,20 @@ impl Simulation {
         copy.data = data;
         true
     }
+}
+
+/// What becomes of a job whose copy is complete: it was this one's doing; or the tenant went on where it was, and it follows again.
+fn was_complete(state: &mut TenantState, job: Uuid, last: bool) -> Option<JobState> {
+    if state.database != (Database::Following { complete: true }) {
+        return None;
+    }
+    if state.copied_by == Some(job) {
+        return Some(JobState::Done);
+    }
+    if last {
+        return Some(JobState::Failed);
+    }
+    state.database = Database::Following { complete: false };
+    state.copied_by = Some(job);
+    Some(JobState::Running)
 }

@@ -108,7 +108,7 @@ impl SimHost {
     /// The coordinator has taken in a report that was sent then, under this very plan.
     pub(super) fn renewed_by_the_coordinator(&mut self, sent: i64) {
         let plan = self.held.plan.as_ref();
-        for (uid, _) in plan.map(|plan| needed(plan)).unwrap_or_default() {
+        for (uid, _) in plan.map(needed).unwrap_or_default() {
             self.leases.grant(uid, sent);
         }
         self.go_on();
@@ -193,7 +193,7 @@ impl Simulation {
             return;
         }
         let plan = asking.held.plan.as_ref();
-        let all = plan.map(|plan| needed(plan)).unwrap_or_default();
+        let all = plan.map(needed).unwrap_or_default();
         let asked = asking.leases.clock();
         for (uid, renewer) in all {
             if !self.reach(host, &renewer) {

@@ -1,4 +1,4 @@
-//! `isyctl host failover`: what would be lost with a lost host, and its tenants going on where their standbys are.
+//! `isyctl host failover`: what would be lost with a lost host, and its tenants going on where their standbys are, or from their backups.
 //!
 //! Not here: one tenant alone (tenant failover), moves away from a host that is there (drain).
 
@@ -24,15 +24,16 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Without `--is-down` nothing is changed, and it is said of each tenant what would be lost. With it, each that has a standby goes on \
-there, with what that has: only when the lost host is switched off, or cut off from everything, since a host that is merely not \
+there, with what that has, and each other one is restored from its newest backup on another host, under its name: only when the lost host is switched off, or cut off from everything, since a host that is merely not \
 heard may still run them, and what is written there would be lost. When the host comes back, it keeps its copies aside, fenced, and \
 never starts them (`isyctl host orphans`).
 
-What has no standby is listed with the time of its newest backup; the exit code is 1 then.
+With `--standbys-only` what has no standby stays where it is. What could not go on is listed with why; the exit code is 1 then.
 
 Examples:
   isyctl host failover h1                      what would be lost
   isyctl host failover h1 --is-down
+  isyctl host failover h1 --is-down --standbys-only
   isyctl host failover h1 --is-down --no-wait  follow it with `isyctl op list`")]
 pub struct Failover {
     /// The lost host's name
@@ -43,6 +44,9 @@ pub struct Failover {
     /// The host is off, or cut off from everything
     #[arg(long)]
     is_down: bool,
+    /// Restore nothing from backups: what has no standby stays where it is
+    #[arg(long)]
+    standbys_only: bool,
     #[command(flatten)]
     waiting: Waiting,
 }
@@ -53,6 +57,7 @@ impl Failover {
         let request = FailOverHostRequest {
             name: self.name.clone(),
             is_down: self.is_down,
+            standbys_only: self.standbys_only,
         };
         let doing = format!("fail host `{}` over", clean(&self.name));
         let mut fates = client

@@ -285,6 +285,7 @@ fn tenant(running: &Running, settings: &Settings, host: &Host, slot: usize) -> R
     let port = settings.network.first_port + u16::try_from(slot * 2)?;
     let placement = TenantPlacement {
         as_it_is: false,
+        lease_over_ms: 0,
         host: host.name.clone(),
         epoch: 1,
         subnet: ipnet::Ipv4Net::new(network.into(), settings.network.subnet_prefix)?,

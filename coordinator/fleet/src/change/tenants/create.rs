@@ -160,17 +160,7 @@ impl Edit<'_> {
             };
         };
         let reason = decision.reason.clone();
-        let placement = TenantPlacement {
-            as_it_is: false,
-            lease_over_ms: 0,
-            host,
-            epoch: 1,
-            subnet: slot.subnet,
-            http_port: slot.http_port,
-            websocket_port: slot.websocket_port,
-            reason: reason.as_str().into(),
-            at: now,
-        };
+        let placement = TenantPlacement::new((host, slot), 1, &reason, now);
         let (dry_run, request_id) = (create.dry_run, create.request_id.clone());
         let tenant = self.sorted_there(self.fresh(create, placement))?;
         if dry_run {

@@ -63,6 +63,10 @@ impl Edit<'_> {
                 Procedure::Move(way) if way.stage == MoveStage::Fence => {
                     return self.go_on_unfenced(name, running, way, proof);
                 }
+                // It comes back from a backup already.
+                Procedure::Move(way) if way.backup.is_some() => {
+                    return Ok(Outcome::Operation(running.clone()));
+                }
                 Procedure::Restore(_) => {
                     let problem = format!(
                         "is being restored (operation {}): what follows it lacks that",
@@ -74,20 +78,37 @@ impl Edit<'_> {
             }
         }
         self.make_way(&tenant, OperationKind::Move);
-        let mut tenant = self.living(name)?;
+        let tenant = self.living(name)?;
+        let silent_ms = self.check_lost(&tenant)?;
+        let job = running.map(|running| running.id);
+        match tenant.standby() {
+            Some(_) => self.go_on_from_standby(tenant, (silent_ms, job), proof, request_id),
+            None if from_backup => self.restore_elsewhere(tenant, silent_ms, proof, request_id),
+            None => {
+                let instead = instead(&tenant, &tenant.placement.host);
+                Err(wrong_state(name, format!("has no standby. {instead}")))
+            }
+        }
+    }
+
+    /// `job`: of an operation that was going over to it until now.
+    fn go_on_from_standby(
+        &mut self,
+        mut tenant: Tenant,
+        (silent_ms, job): (i64, Option<Uuid>),
+        proof: Proof,
+        request_id: Option<String>,
+    ) -> Result<Outcome, ChangeError> {
+        let name = &tenant.name.clone();
         let from = tenant.placement.host.clone();
         let is_over = self.lease_is_over(&tenant);
-        let silent_ms = self.check_lost(&tenant, is_over)?;
         let Some((place, standby)) = tenant.standby() else {
-            if from_backup {
-                return self.restore_elsewhere(tenant, silent_ms, proof, request_id);
-            }
             let problem = format!("has no standby. {}", instead(&tenant, &from));
             return Err(wrong_state(name, problem));
         };
         let to = place.host.clone();
         // What was going over to its standby was kept up by the move's own job until now.
-        let jobs = [Some(standby.job), running.map(|running| running.id)];
+        let jobs = [Some(standby.job), job];
         let known = |id: Uuid| self.state.observed.job(&to, id).is_some();
         let id = jobs.into_iter().flatten().find(|id| known(*id));
         let of = Of {
@@ -197,7 +218,7 @@ impl Edit<'_> {
     }
 
     /// For how long its host was not heard, milliseconds; an error where that is not lost.
-    fn check_lost(&self, tenant: &Tenant, is_over: bool) -> Result<i64, ChangeError> {
+    fn check_lost(&self, tenant: &Tenant) -> Result<i64, ChangeError> {
         let host = &tenant.placement.host;
         let (judged, silent_ms) =
             views::host_state(self.state, self.settings, host, self.stamp.now);
@@ -205,7 +226,7 @@ impl Edit<'_> {
             let problem = "does not run: resume it where it is when its host is back";
             return Err(wrong_state(&tenant.name, problem.to_owned()));
         }
-        if judged != HostState::Lost && !is_over && !is_planted() {
+        if judged != HostState::Lost && !self.lease_is_over(tenant) && !is_planted() {
             let problem = format!(
                 "is on host {host}, which is not lost: `isyctl tenant move {} --to HOST --max-pause 5s` goes over to a standby without a \
                  loss",

@@ -300,17 +300,10 @@ impl Edit<'_> {
                     ..kept.clone()
                 })
             }
-            (None, Some(slot)) if decision.host.is_some() => Ok(TenantPlacement {
-                as_it_is: false,
-                lease_over_ms: 0,
-                host: to.clone(),
-                epoch,
-                subnet: slot.subnet,
-                http_port: slot.http_port,
-                websocket_port: slot.websocket_port,
-                reason: decision.reason.into(),
-                at: now,
-            }),
+            (None, Some(slot)) if decision.host.is_some() => {
+                let reason = &decision.reason;
+                Ok(TenantPlacement::new((to.clone(), slot), epoch, reason, now))
+            }
             _ => Err(ChangeError::NoHostFits {
                 name: tenant.name.clone(),
                 decision: Box::new(decision),

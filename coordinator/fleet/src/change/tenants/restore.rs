@@ -298,17 +298,8 @@ impl Edit<'_> {
             );
             return Err(wrong_state(&asked.name, problem));
         }
-        Ok(TenantPlacement {
-            as_it_is: false,
-            lease_over_ms: 0,
-            host,
-            epoch: 1,
-            subnet: slot.subnet,
-            http_port: slot.http_port,
-            websocket_port: slot.websocket_port,
-            reason: decision.reason.into(),
-            at: now,
-        })
+        let reason = &decision.reason;
+        Ok(TenantPlacement::new((host, slot), 1, reason, now))
     }
 
     /// The new tenant, which does not run before it is filled. Whatever leads to the other one does not lead to it, and from one that is
