@@ -166,10 +166,7 @@ fn planted_bugs_are_found() {
             planted::plant(Some(bug));
             // What epochs are for, and what time must not decide, shows only when an older state comes back.
             let rebuilds = matches!(bug, Bug::EpochIgnored | Bug::ClockDecides);
-            let leases = matches!(
-                bug,
-                Bug::LeaseByWallClock | Bug::RenewerIgnored | Bug::LeaseNotAwaited
-            );
+            let leases = matches!(bug, Bug::LeaseByWallClock | Bug::LeaseNotAwaited);
             let standbys = leases || matches!(bug, Bug::StartsUnasked | Bug::PromotedUnfenced);
             let shape = Shape {
                 hosts: 2 + seed as usize % 3,

@@ -77,10 +77,6 @@ impl Edit<'_> {
 
     /// So long ago the standby's host last did; `None`: that is not known.
     fn renewed_ms(&self, place: &TenantPlacement, standby: &Standby) -> Option<i64> {
-        #[cfg(feature = "planted")]
-        if planted::has(planted::Bug::RenewerIgnored) {
-            return Some(i64::MAX);
-        }
         let (judged, _) = views::host_state(self.state, self.settings, &place.host, self.stamp.now);
         if !matches!(judged, HostState::Ready | HostState::Degraded) {
             return None;
