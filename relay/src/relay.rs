@@ -245,6 +245,10 @@ impl Inner {
             }
         }
         self.listen(sockets);
+        tokio::spawn(crate::lease::watch(
+            Arc::clone(&self.shown),
+            self.stop.clone(),
+        ));
         tokio::spawn(Arc::clone(self).watch());
         Ok(())
     }
