@@ -79,7 +79,11 @@ impl Tenant {
 }
 
 /// Cuts off whoever is being served when a lease ends, until `stop`.
-pub(crate) async fn watch(shown: Arc<Shown>, stop: CancellationToken) {
+pub(crate) fn begin(shown: &Arc<Shown>, stop: &CancellationToken) {
+    tokio::spawn(watch(Arc::clone(shown), stop.clone()));
+}
+
+async fn watch(shown: Arc<Shown>, stop: CancellationToken) {
     loop {
         let tenants = locked(&shown.tenants).clone();
         let mut pause = IDLE_LOOK;

@@ -245,10 +245,7 @@ impl Inner {
             }
         }
         self.listen(sockets);
-        tokio::spawn(crate::lease::watch(
-            Arc::clone(&self.shown),
-            self.stop.clone(),
-        ));
+        crate::lease::begin(&self.shown, &self.stop);
         tokio::spawn(Arc::clone(self).watch());
         Ok(())
     }
