@@ -1,23 +1,16 @@
 //! Until when a tenant may be answered for: the agent says so with its route, this process goes by it, also when no agent is left. When it
 //! is over nobody is let in, no answer goes on that comes too late, and what is open is cut off.
 //!
-//! Counted by the machine's time since its boot, which goes on while it is suspended; timers here do not, so whoever is to be cut off is
-//! looked at over and over. Not here: for how long, and who lets a tenant go on (the agent).
+//! Counted by the machine's time since its boot, which goes on while it is suspended. Not here: looking at the clock (lapse), for how long,
+//! and who lets a tenant go on (the agent).
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{sync::Mutex, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use crate::{admin::Shown, clock, ledger::locked, tenant::Tenant};
+use crate::ledger::locked;
 
-/// Between looks at leases: what is open is cut off within a second of their end, with [`CLOSING`].
-const LOOK: Duration = Duration::from_millis(250);
-/// The same while no tenant has one: one may come that is soon over.
-const IDLE_LOOK: Duration = Duration::from_millis(500);
 /// After the end, how long those who waited for an answer have to take the page that says so; then their connections are cut.
 pub(crate) const CLOSING: Duration = Duration::from_millis(250);
 /// The longest id of a boot: it is a UUID.
@@ -60,44 +53,11 @@ impl Bell {
     }
 
     /// Rings once for each lease that has ended.
-    fn look(&self, lease: Option<&Lease>, is_over: bool) {
+    pub(crate) fn look(&self, lease: Option<&Lease>, is_over: bool) {
         let mut rung = locked(&self.inner);
         if is_over && rung.last.as_ref() != lease {
             rung.last = lease.cloned();
             std::mem::take(&mut rung.now).cancel();
-        }
-    }
-}
-
-impl Tenant {
-    /// Whether it may be answered for at this moment.
-    pub(crate) fn may_answer(&self) -> bool {
-        let current = self.current();
-        let lease = current.route.lease.as_ref();
-        lease.is_none_or(|lease| !lease.is_over(&self.host.boot, clock::boot_ms()))
-    }
-}
-
-/// Cuts off whoever is being served when a lease ends, until `stop`.
-pub(crate) fn begin(shown: &Arc<Shown>, stop: &CancellationToken) {
-    tokio::spawn(watch(Arc::clone(shown), stop.clone()));
-}
-
-async fn watch(shown: Arc<Shown>, stop: CancellationToken) {
-    loop {
-        let tenants = locked(&shown.tenants).clone();
-        let mut pause = IDLE_LOOK;
-        for tenant in tenants {
-            let current = tenant.current();
-            if let Some(lease) = &current.route.lease {
-                pause = LOOK;
-                let is_over = lease.is_over(&tenant.host.boot, clock::boot_ms());
-                tenant.bell.look(Some(lease), is_over);
-            }
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
         }
     }
 }

@@ -19,6 +19,7 @@ mod gate;
 mod handover;
 mod intake;
 mod judge;
+mod lapse;
 pub mod lease;
 mod ledger;
 pub mod limits;

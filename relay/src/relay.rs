@@ -245,7 +245,7 @@ impl Inner {
             }
         }
         self.listen(sockets);
-        crate::lease::begin(&self.shown, &self.stop);
+        crate::lapse::begin(&self.shown, &self.stop);
         tokio::spawn(Arc::clone(self).watch());
         Ok(())
     }

@@ -270,6 +270,13 @@ impl Tenant {
         Arc::clone(&self.current.borrow())
     }
 
+    /// Whether it may be answered for at this moment.
+    pub(crate) fn may_answer(&self) -> bool {
+        let current = self.current();
+        let lease = current.route.lease.as_ref();
+        lease.is_none_or(|lease| !lease.is_over(&self.host.boot, clock::boot_ms()))
+    }
+
     /// The same, with a bell that rings when it changes.
     pub(crate) fn watch(&self) -> watch::Receiver<Arc<Current>> {
         self.current.subscribe()

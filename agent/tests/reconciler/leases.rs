@@ -114,7 +114,10 @@ async fn what_is_renewed_is_served_and_routes_are_not_written_each_time() {
         status.is_some_and(|s| s.message.starts_with("its lease is over"))
     })
     .await;
-    assert_eq!(site.status().await, AWAY);
+    for _ in 0..10 {
+        sleep(FOR / 30).await;
+        assert_eq!(site.status().await, AWAY);
+    }
     granted(&life);
     until("its start", async || site.status().await == OK).await;
     life.converged(&site.plan).await;

@@ -206,6 +206,12 @@ fn who_takes_over_is_ready_and_waits() {
         other.state.database = database;
         assert!(other.steps(&plan, 0).is_err());
     }
+    let mut other = world.clone();
+    other.state.database = Database::Restored {
+        source: "odoo_alfa".to_owned(),
+        neutralise: false,
+    };
+    assert!(matches!(other.steps(&plan, 0), Err(Blocked::Waits(_))));
     world.standing = Standing::Free;
     assert!(world.converge(&plan, 0, usize::MAX) && world.observed.is_up(Role::Odoo));
     // Its own by now: an agent that begins anew stops nothing for what it has waited for already.
