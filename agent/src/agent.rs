@@ -35,6 +35,7 @@ use crate::{
         firewall::{Nft, Sources},
         hosts::Hosts,
         identity::{IdentityError, LiveIdentity},
+        leases,
         ledger::{InForce, Ledger, LedgerError},
         monitors::Monitors,
         probe::Probe,
@@ -49,7 +50,7 @@ use crate::{
     },
     link::{renew, session::Link},
     metrics::{self, loopback, scrape::Scraper},
-    peer::{ContainerDatabases, CoordinatorRelay, PeerPort, Peers, Reach},
+    peer::{ContainerDatabases, CoordinatorRelay, PeerPort, Peers, Reach, renew_leases},
     plan::firewall::{METRICS_PORT, PEER_PORT},
     tenant::reconcile,
 };
@@ -145,6 +146,7 @@ impl Agent {
         let (ledger, warning) = Ledger::start(&data.ledger())?;
         let host = open_host(&parts, config.advertise)?;
         warn_of_ledger(&host, warning);
+        host.leases.adapt(&ledger.in_force());
         let (plans, in_force) = watch::channel(ledger.in_force());
         let (connected, is_connected) = watch::channel(false);
         let monitors = Arc::new(Monitors::open(data.monitors()));
@@ -182,6 +184,7 @@ impl Agent {
             stop: &stop,
         };
         ports.visitors(parts.relay);
+        tasks.spawn(leases::run(host.clone(), stop.clone()));
         tasks.spawn(catcher::run(host.clone(), in_force.clone(), stop.clone()));
         // Whoever wants nothing left free has no room of his own to set aside.
         ports.measures(nft, parts.copy_reserve != Reserve::NONE);
@@ -286,6 +289,9 @@ impl Ports<'_> {
             };
             self.tasks.spawn(port.run(self.stop.clone()));
         }
+        let tls = self.identity.config();
+        self.tasks
+            .spawn(renew_leases(host.clone(), tls, self.stop.clone()));
         let relay = CoordinatorRelay {
             endpoint: self.config.endpoint.clone(),
             tls: self.identity.config(),

@@ -11,6 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     judge::Origin,
@@ -31,6 +32,8 @@ pub(crate) struct Admitted {
     /// Its plain path.
     pub(crate) path: String,
     pub(crate) is_anonymous: bool,
+    /// Rings when its tenant must not be answered for any more.
+    pub(crate) lapse: CancellationToken,
     pub(crate) kept: Kept,
 }
 

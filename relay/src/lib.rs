@@ -19,6 +19,8 @@ mod gate;
 mod handover;
 mod intake;
 mod judge;
+mod lapse;
+pub mod lease;
 mod ledger;
 pub mod limits;
 mod line;

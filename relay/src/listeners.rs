@@ -17,6 +17,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    lease,
     ledger::locked,
     limits::ms,
     line::{Line, LineRules, LineState},
@@ -218,6 +219,7 @@ async fn serve_connection(host: &Host, stream: Line, door: Arc<Door>) {
     let limits = host.limits();
     let bytes = usize::try_from(limits.head_bytes).unwrap_or(usize::MAX);
     let tenant = Arc::clone(&door.tenant);
+    let lapse = tenant.bell.next();
     let service = service_fn(move |request| serve::serve(Arc::clone(&door), request));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -235,11 +237,13 @@ async fn serve_connection(host: &Host, stream: Line, door: Arc<Door>) {
         () = host.killed.cancelled() => return,
         () = host.closing.cancelled() => {}
         () = tenant.gone.cancelled() => {}
+        () = lapse.cancelled() => {}
     }
     served.as_mut().graceful_shutdown();
     tokio::select! {
         _ = served => {}
         () = host.killed.cancelled() => {}
+        () = async { lapse.cancelled().await; tokio::time::sleep(lease::CLOSING).await } => {}
     }
 }
 

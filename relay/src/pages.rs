@@ -19,6 +19,8 @@ pub(crate) enum Notice {
     Busy,
     /// Odoo is away for a moment.
     Waiting,
+    /// Whether the tenant still lives on this host is not known.
+    Lapsed,
     /// This address asks too much.
     TooMany {
         /// Seconds until it may ask again.
@@ -57,7 +59,7 @@ impl Notice {
     /// Its status.
     pub(crate) fn status(self) -> StatusCode {
         match self {
-            Self::Busy | Self::Waiting => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::Waiting | Self::Lapsed => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::TooLarge | Self::AnonymousTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
@@ -75,6 +77,7 @@ impl Notice {
         match self {
             Self::Busy => "busy",
             Self::Waiting => "waiting",
+            Self::Lapsed => "lapsed",
             Self::TooMany { .. } => "too-many",
             Self::TooLarge => "too-large",
             Self::AnonymousTooLarge => "anonymous-too-large",
@@ -89,9 +92,10 @@ impl Notice {
     }
 
     /// All notices, for figures.
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Busy,
         Self::Waiting,
+        Self::Lapsed,
         Self::TooMany { retry_s: CALM_S },
         Self::TooLarge,
         Self::AnonymousTooLarge,
@@ -112,7 +116,7 @@ impl Notice {
     /// Seconds after which the same request may succeed; `None`: never.
     fn retry_s(self) -> Option<u32> {
         match self {
-            Self::Busy | Self::Waiting => Some(REFRESH_S),
+            Self::Busy | Self::Waiting | Self::Lapsed => Some(REFRESH_S),
             Self::TooMany { retry_s } => Some(retry_s.max(1)),
             Self::NoSpace => Some(600),
             _ => None,
@@ -121,7 +125,7 @@ impl Notice {
 
     /// Whether the page asks again by itself.
     fn refreshes(self) -> bool {
-        matches!(self, Self::Busy | Self::Waiting)
+        matches!(self, Self::Busy | Self::Waiting | Self::Lapsed)
     }
 
     fn texts(self, language: Language) -> (&'static str, &'static str) {
@@ -140,6 +144,11 @@ impl Notice {
             Self::Waiting => (
                 "One moment",
                 "The system is starting. This page tries again by itself.",
+            ),
+            Self::Lapsed => (
+                "One moment",
+                "The system cannot be reached for a moment. If you were saving something, please see whether it was carried out. \
+                 This page tries again by itself.",
             ),
             Self::TooMany { .. } => (
                 "Too many requests",
@@ -184,6 +193,11 @@ impl Notice {
             Self::Waiting => (
                 "Um momento",
                 "O sistema está iniciando. Esta página tenta de novo sozinha.",
+            ),
+            Self::Lapsed => (
+                "Um momento",
+                "O sistema está fora de alcance por um momento. Se estava salvando algo, verifique se foi executado. Esta página tenta \
+                 de novo sozinha.",
             ),
             Self::TooMany { .. } => (
                 "Solicitações demais",

@@ -245,6 +245,7 @@ impl Inner {
             }
         }
         self.listen(sockets);
+        crate::lapse::begin(&self.shown, &self.stop);
         tokio::spawn(Arc::clone(self).watch());
         Ok(())
     }

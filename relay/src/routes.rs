@@ -13,7 +13,10 @@ use ipnet::IpNet;
 use isyone_types::ids::TenantName;
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{HostLimits, LimitError, Limits};
+use crate::{
+    lease::{Lease, MAX_BOOT_BYTES},
+    limits::{HostLimits, LimitError, Limits},
+};
 
 /// Largest text: a host's tenants with a page each.
 pub const MAX_TEXT_BYTES: usize = 64 * 1024 * 1024;
@@ -107,6 +110,9 @@ pub struct Route {
     /// What becomes of its requests.
     #[serde(default)]
     pub state: State,
+    /// Until when it may be answered for; `None`: for good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Lease>,
     /// Its limits.
     #[serde(default)]
     pub limits: Limits,
@@ -294,6 +300,10 @@ impl Route {
         if self.closed_paths.len() > count || self.closed_paths.iter().any(is_wrong) {
             return Some("closed_paths must be at most 64 paths such as `/metrics`, not `/`");
         }
+        let boot_bytes = self.lease.as_ref().map_or(0, |lease| lease.boot.len());
+        if boot_bytes > MAX_BOOT_BYTES {
+            return Some("a boot's id has at most 64 bytes");
+        }
         let State::Page {
             status,
             html,
@@ -338,7 +348,7 @@ mod tests {
             {"name": "alfa", "listen": {"http": "10.0.0.5:20000", "websocket": "10.0.0.5:20001"},
              "upstream": {"http": "172.30.0.3:8069", "websocket": "172.30.0.3:8072"}, "closed_paths": ["/metrics"]},
             {"name": "beta", "listen": {"http": "10.0.0.5:20002"}, "upstream": {"http": "172.30.0.7:8069"},
-             "state": {"is": "holding", "until_ms": 5}, "limits": {"max_in_flight": 2}}
+             "state": {"is": "holding", "until_ms": 5}, "lease": {"boot": "one", "until_boot_ms": 7}, "limits": {"max_in_flight": 2}}
         ]
     }"#;
 
@@ -356,6 +366,8 @@ mod tests {
         assert_eq!(routes.tenants()[0].state, State::Serving);
         assert_eq!(routes.tenants()[1].state, State::Holding { until_ms: 5 });
         assert_eq!(routes.tenants()[1].limits.max_in_flight, 2);
+        let lease = routes.tenants()[1].lease.as_ref().unwrap();
+        assert!(routes.tenants()[0].lease.is_none() && lease.until_boot_ms == 7);
         assert_eq!(Routes::read(routes.text().as_bytes()), Ok(routes));
     }
 
@@ -418,6 +430,7 @@ mod tests {
                 "{\"is\": \"asleep\"}",
                 "asleep",
             ),
+            ("\"boot\": \"one\", ", "", "boot"),
             ("\"beta\"", "\"Beta/..\"", "DNS label"),
             ("10.1.0.9/24", "10.1.0.9/240", "not readable"),
             ("\"tenants\"", "\"tenant\"", "tenants"),

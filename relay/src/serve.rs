@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, header, request::P
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     admitted::{Admitted, AnswerBody, Kept},
@@ -58,8 +59,16 @@ pub(crate) async fn serve(
     let (mut parts, mut body) = request.into_parts();
     let asked = parts.headers.clone();
     let done = match admit(&door, &parts, busy) {
-        Ok(admitted) if judge::is_websocket(&parts) => tunnel::open(tenant, parts, admitted).await,
-        Ok(admitted) => answer(tenant, &mut parts, &mut body, admitted).await,
+        Ok(admitted) => {
+            let lapse = admitted.lapse.clone();
+            let done = async {
+                match judge::is_websocket(&parts) {
+                    true => tunnel::open(tenant, parts, admitted).await,
+                    false => answer(tenant, &mut parts, &mut body, admitted).await,
+                }
+            };
+            in_time(tenant, &lapse, done).await
+        }
         Err(refused) => Err(refused),
     };
     let mut response = match done {
@@ -82,6 +91,24 @@ pub(crate) async fn serve(
     Ok(response)
 }
 
+/// What is done for as long as the tenant may be answered for; an answer that comes later does not go on.
+async fn in_time(
+    tenant: &Tenant,
+    lapse: &CancellationToken,
+    done: impl Future<Output = Result<Response<AnswerBody>, Refused>>,
+) -> Result<Response<AnswerBody>, Refused> {
+    let lapsed = Err(Refused::Notice(Notice::Lapsed));
+    let done = tokio::select! {
+        biased;
+        () = lapse.cancelled() => return lapsed,
+        done = done => done,
+    };
+    match done {
+        Ok(_) if !tenant.may_answer() => lapsed,
+        done => done,
+    }
+}
+
 /// Everything that is decided from the head alone.
 fn admit(door: &Door, parts: &Parts, busy: Busy) -> Result<Admitted, Refused> {
     let tenant = &door.tenant;
@@ -98,6 +125,10 @@ fn admit(door: &Door, parts: &Parts, busy: Busy) -> Result<Admitted, Refused> {
     }
     if let Some(refused) = upstream::refused(&current.route.state, current.hold_until) {
         return Err(refused);
+    }
+    let lapse = tenant.bell.next();
+    if !tenant.may_answer() {
+        return notice(Notice::Lapsed);
     }
     let forwarded = parts.headers.get_all("x-forwarded-for").iter();
     // What is no text is no address: it ends the chain.
@@ -126,6 +157,7 @@ fn admit(door: &Door, parts: &Parts, busy: Busy) -> Result<Admitted, Refused> {
         visitor,
         path,
         is_anonymous,
+        lapse,
         kept: Kept::new(open, busy),
     })
 }

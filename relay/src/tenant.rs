@@ -18,9 +18,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     budget::Budgets,
+    clock,
     figures::{Figures, Now, Own},
     gate::Gate,
     judge::Costly,
+    lease::Bell,
     ledger::{Common, Ledger, TenantId, locked},
     limits::{HostLimits, Limits, ms},
     pages::Notice,
@@ -70,6 +72,8 @@ pub(crate) struct Host {
     pub(crate) tasks: TaskTracker,
     /// Budgets count from here.
     pub(crate) began: Instant,
+    /// The machine's boot in which this process runs.
+    pub(crate) boot: String,
 }
 
 impl Host {
@@ -91,6 +95,7 @@ impl Host {
             killed: CancellationToken::new(),
             tasks: TaskTracker::new(),
             began: Instant::now(),
+            boot: clock::boot_id(),
         })
     }
 
@@ -152,6 +157,8 @@ pub(crate) struct Tenant {
     pub(crate) disk: Arc<Ledger>,
     /// Ended with the route: websockets and idle connections end.
     pub(crate) gone: CancellationToken,
+    /// Tells the ends of its leases.
+    pub(crate) bell: Bell,
     current: watch::Sender<Arc<Current>>,
     http_gate: Arc<Gate>,
     websocket_gate: Arc<Gate>,
@@ -203,6 +210,7 @@ impl Tenant {
                 DISK_PART,
             ),
             gone: CancellationToken::new(),
+            bell: Bell::default(),
             http_gate: Gate::new(places(limits, Role::Http), is_open),
             websocket_gate: Gate::new(places(limits, Role::Websocket), is_open),
             sign_in: Mutex::new(Budgets::new(
@@ -260,6 +268,13 @@ impl Tenant {
     /// What it is told at the moment.
     pub(crate) fn current(&self) -> Arc<Current> {
         Arc::clone(&self.current.borrow())
+    }
+
+    /// Whether it may be answered for at this moment.
+    pub(crate) fn may_answer(&self) -> bool {
+        let current = self.current();
+        let lease = current.route.lease.as_ref();
+        lease.is_none_or(|lease| !lease.is_over(&self.host.boot, clock::boot_ms()))
     }
 
     /// The same, with a bell that rings when it changes.

@@ -67,6 +67,7 @@ pub(crate) async fn open(
         tokio::select! {
             _ = tokio::io::copy_bidirectional(&mut visitor, &mut odoo) => {}
             () = tenant.gone.cancelled() => {}
+            () = admitted.lapse.cancelled() => {}
             () = tenant.host.killed.cancelled() => {}
         }
     });

@@ -5,6 +5,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustix::time::{ClockId, clock_gettime};
+
 pub use isyone_proto::plan::UnixMs;
 
 /// Milliseconds since the Unix epoch.
@@ -17,6 +19,15 @@ pub fn now_ms() -> UnixMs {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     UnixMs::try_from(since.as_millis()).unwrap_or(UnixMs::MAX)
+}
+
+/// Milliseconds since the machine was started, those included in which it was suspended. Never set by anybody, unlike the time of day.
+pub fn boot_ms() -> u64 {
+    let since = clock_gettime(ClockId::Boottime);
+    let part = |value: i64| u64::try_from(value).unwrap_or(0);
+    part(since.tv_sec)
+        .saturating_mul(1_000)
+        .saturating_add(part(since.tv_nsec) / 1_000_000)
 }
 
 /// A random duration between zero and `limit`, uniform: full jitter, so that a fleet does not knock all at once.

@@ -94,6 +94,10 @@ impl DataDir {
     pub fn known(&self) -> PathBuf {
         self.0.join("containers.json")
     }
+    /// When this host's tenants were last let go on.
+    pub fn leases(&self) -> PathBuf {
+        self.0.join("leases.json")
+    }
     /// One record for each job.
     pub fn jobs(&self) -> PathBuf {
         self.0.join("jobs")

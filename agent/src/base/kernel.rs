@@ -17,6 +17,15 @@ use std::{
 /// Entries of `/proc/<pid>` that lead into what the process sees, or holds open.
 const DOORS: [&str; 6] = ["root", "cwd", "exe", "fd", "map_files", "task"];
 
+/// Changes with each boot.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// Which boot of the machine this is; empty where it does not say.
+pub fn boot_id() -> String {
+    let text = text(BOOT_ID).unwrap_or_default();
+    text.trim().to_owned()
+}
+
 /// The text of such a file; `InvalidInput` for any other path.
 pub fn text(path: &str) -> io::Result<String> {
     if !is_kernels(path) {

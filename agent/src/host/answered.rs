@@ -10,8 +10,6 @@ use std::{
 
 use crate::base::{fsutil, kernel};
 
-/// Changes with each boot.
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Beside the plan's file.
 const FILE: &str = "answered";
 /// A boot's id is a UUID.
@@ -28,7 +26,7 @@ pub(super) struct Answered {
 impl Answered {
     /// Beside the plan at `plan`. What cannot be read is asked once more.
     pub(super) fn open(plan: &Path) -> Self {
-        Self::at(plan.with_file_name(FILE), boot())
+        Self::at(plan.with_file_name(FILE), kernel::boot_id())
     }
 
     fn at(path: PathBuf, boot: String) -> Self {
@@ -47,11 +45,6 @@ impl Answered {
         self.is_set = true;
         Ok(())
     }
-}
-
-fn boot() -> String {
-    let text = kernel::text(BOOT_ID).unwrap_or_default();
-    text.trim().to_owned()
 }
 
 #[cfg(test)]

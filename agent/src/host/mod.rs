@@ -22,11 +22,13 @@ pub mod hosts;
 pub mod identity;
 pub mod images;
 pub mod known;
+pub mod leases;
 pub mod ledger;
 pub mod links;
 pub mod mark;
 pub mod monitors;
 mod mtu;
+mod pace;
 pub mod probe;
 pub mod relay;
 pub mod resources;
@@ -52,10 +54,11 @@ use tokio::{
 };
 use uuid::Uuid;
 
+pub use self::pace::Pace;
 use self::{
     addresses::Arrivals, board::StatusBoard, golden::GoldenStore, homes::Homes, images::ImageCache,
-    known::KnownContainers, mark::Mark, probe::Probe, relay::RelayRoutes, survey::Surveys,
-    traces::Traces,
+    known::KnownContainers, leases::Leases, mark::Mark, probe::Probe, relay::RelayRoutes,
+    survey::Surveys, traces::Traces,
 };
 use crate::{
     base::{
@@ -73,80 +76,6 @@ const HEAVY_AT_ONCE: usize = 4;
 const LIGHT_AT_ONCE: usize = 8;
 /// Concurrent comparisons of tenants whose disk is full, besides: they wait for nobody else.
 const FULL_AT_ONCE: usize = 4;
-
-/// The agent's timeouts and intervals. Tests shorten them.
-#[derive(Debug, Clone)]
-pub struct Pace {
-    /// Between checks while something starts.
-    pub poll: Duration,
-    /// Between checks for a moment without creates, for work that can wait.
-    pub idle: Duration,
-    /// How long a program may take from its start to its first answer.
-    pub start_timeout: Duration,
-    /// How long Odoo's websocket process may take to accept connections, once Odoo answers; after that the tenant goes
-    /// on without it.
-    pub websockets_timeout: Duration,
-    /// How long our SQL may run: well under a second, but a tenant's own triggers and locks could hold it up for ever.
-    pub sql_timeout: Duration,
-    /// How long a tenant keeps its turn among those that are worked on; what takes longer goes on without. Most Odoos answer within
-    /// that.
-    pub turn: Duration,
-    /// Between health checks of a settled tenant.
-    pub probe: Duration,
-    /// Between full comparisons of a settled tenant; events trigger more in between.
-    pub resync: Duration,
-    /// First wait after a failure; doubles.
-    pub retry_first: Duration,
-    /// Longest wait after a failure.
-    pub retry_cap: Duration,
-    /// Between questions whether Docker answers.
-    pub docker_ask: Duration,
-    /// How long that may take.
-    pub docker_patience: Duration,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self {
-            poll: Duration::from_millis(25),
-            idle: Duration::from_secs(1),
-            start_timeout: Duration::from_secs(180),
-            websockets_timeout: Duration::from_secs(15),
-            sql_timeout: Duration::from_secs(60),
-            turn: Duration::from_secs(15),
-            // 120 settled tenants: some 8 small HTTP requests at one moment of each second (PROBE_MOMENTS).
-            probe: Duration::from_secs(15),
-            resync: Duration::from_secs(300),
-            retry_first: Duration::from_secs(1),
-            retry_cap: Duration::from_secs(60),
-            // With two questions unanswered, a Docker that hangs is found within 40 s.
-            docker_ask: Duration::from_secs(10),
-            docker_patience: Duration::from_secs(10),
-        }
-    }
-}
-
-impl Pace {
-    /// For tests over a fake engine: everything happens within milliseconds.
-    pub fn hasty() -> Self {
-        let ms = Duration::from_millis;
-        Self {
-            poll: ms(1),
-            idle: ms(5),
-            start_timeout: ms(300),
-            websockets_timeout: ms(50),
-            sql_timeout: ms(100),
-            turn: ms(20),
-            probe: ms(50),
-            resync: ms(200),
-            retry_first: ms(2),
-            retry_cap: ms(20),
-            docker_ask: ms(50),
-            // Longer than a busy machine keeps a fake Docker from answering.
-            docker_patience: ms(500),
-        }
-    }
-}
 
 /// Prefix and label of the volume that shows whether volumes are directories of this machine.
 const PROBE_VOLUME: &str = "isyone_probe_";
@@ -183,6 +112,8 @@ pub struct Host {
     pub images: ImageCache,
     pub golden: GoldenStore,
     pub board: StatusBoard,
+    /// Who may run, and who is let go on elsewhere.
+    pub leases: Arc<Leases>,
     /// What the host's relay is told, where there is one.
     pub relay: RelayRoutes,
     /// Running containers that the engine need not be asked about again.
@@ -236,6 +167,7 @@ impl Host {
         let path = fsutil::canonical(data.path())?; // bind mounts need absolute paths
         let data = DataDir::new(path);
         addon::write(&data.addons())?; // mounted by stacks
+        let leases = Arc::new(Leases::open(data.leases()));
         Ok(Self {
             images: ImageCache::new(docker.clone(), data.path().join("images.json")),
             golden: GoldenStore::open(data.golden())?,
@@ -243,7 +175,8 @@ impl Host {
             docker,
             probe,
             board: StatusBoard::default(),
-            relay: RelayRoutes::open(&data, false),
+            relay: RelayRoutes::open(&data, false, leases.clone()),
+            leases,
             surveys: Surveys::default(),
             traces: Traces::default(),
             pace,
@@ -270,7 +203,7 @@ impl Host {
 
     /// Leaves tenants' ports to the host's relay, in place of Docker.
     pub fn with_relay(mut self) -> Self {
-        self.relay = RelayRoutes::open(&self.data, true);
+        self.relay = RelayRoutes::open(&self.data, true, self.leases.clone());
         self
     }
 

@@ -3,6 +3,7 @@
 //! Nothing here can stop a tenant. Not here: what a plan causes (tenant), key and certificates on disk
 //! (host::identity).
 
+mod asked;
 mod attempts;
 pub mod comeback;
 mod command;

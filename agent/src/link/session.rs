@@ -45,6 +45,7 @@ use crate::{
         resources::{HostReader, host_networks},
     },
     link::{
+        asked::Asked,
         comeback::Comeback,
         error::{SessionError, gone},
         lists::Lists,
@@ -139,6 +140,7 @@ impl Link {
             streams: tls::channel(&self.endpoint, self.identity.config())?,
             outbox,
             reporter: Reporter::default(),
+            asked: Asked::default(),
             plan: PlanAssembly::default(),
             lists: Lists::new(self.monitors.clone(), self.hosts.clone()),
             reader: HostReader::default(),
@@ -168,7 +170,7 @@ impl Link {
             peer_port: self.peer_port.map_or(0, u32::from),
             follows: self.follows,
             stands: self.follows,
-            leases: false,
+            leases: self.follows,
             trusted_sha256: self.identity.trusted(),
             hosts_sha256: digest(&self.hosts.known()),
             makes_backups: true,
@@ -227,7 +229,7 @@ impl Link {
             Ok(news) => {
                 tracing::info!(%generation, news, "plan accepted");
                 self.host.board.set_warning("ledger", ""); // a new plan repairs a corrupt ledger
-                self.plans.send_replace(ledger.in_force());
+                self.put_in_force(&ledger);
                 String::new()
             }
             Err(e) => {
@@ -246,6 +248,13 @@ impl Link {
             digest,
             error,
         }
+    }
+
+    /// The ledger's plan holds from now on, its leases first: nobody acts on it before them.
+    fn put_in_force(&self, ledger: &Ledger) {
+        let in_force = ledger.in_force();
+        self.host.leases.adapt(&in_force);
+        self.plans.send_replace(in_force);
     }
 
     /// Whether each tenant of the plan in force has a status.
@@ -289,6 +298,7 @@ struct Session {
     streams: Channel,
     outbox: mpsc::Sender<AgentMessage>,
     reporter: Reporter,
+    asked: Asked,
     plan: PlanAssembly,
     lists: Lists,
     reader: HostReader,
@@ -413,8 +423,9 @@ impl Session {
                 }
             }
             coordinator_message::Message::ReportAck(ack) => {
+                let asked_ms = self.asked.answered(ack.sequence);
                 if let Some(generation) = ack.plan_generation {
-                    self.answered(generation.into()).await;
+                    self.answered(generation.into(), asked_ms).await;
                 }
                 Ok(())
             }
@@ -422,16 +433,20 @@ impl Session {
         }
     }
 
-    /// The coordinator has taken a report in, and says which plan is to hold here: what asks first may start under it.
-    async fn answered(&self, generation: Generation) {
+    /// The coordinator has taken a report in, and says which plan is to hold here: what asks first may start under it, and the leases
+    /// of that very plan go on.
+    async fn answered(&self, generation: Generation, asked_ms: Option<u64>) {
         let link = self.link.clone();
         // Writes to disk once in a machine's life.
         let taken = tokio::task::spawn_blocking(move || {
             let mut ledger = link.ledger.lock().unwrap_or_else(PoisonError::into_inner);
             match ledger.answered(generation) {
-                Ok(true) => drop(link.plans.send_replace(ledger.in_force())),
+                Ok(true) => link.put_in_force(&ledger),
                 Ok(false) => {}
                 Err(e) => tracing::warn!("what asks first waits on: {e}"),
+            }
+            if let Some(asked_ms) = asked_ms.filter(|_| ledger.generation() == generation) {
+                link.host.leases.acknowledged(asked_ms);
             }
         });
         // A panic there has been told.
@@ -440,6 +455,7 @@ impl Session {
 
     async fn report(&mut self, regular: bool) -> Result<(), SessionError> {
         let host = &self.link.host;
+        let asked_ms = host.leases.now_ms();
         let disk = host
             .data_root()
             .filter(|p| fsutil::exists(p))
@@ -451,8 +467,8 @@ impl Session {
             docker_error: host.board.troubles(),
             all_known: self.link.all_known(&known),
             jobs: host
-                .board
-                .jobs()
+                .leases
+                .with_ages(host.board.jobs())
                 .into_iter()
                 .take(MAX_JOBS_PER_HOST)
                 .collect(),
@@ -463,6 +479,7 @@ impl Session {
             now: now_ms(),
         };
         let report = self.reporter.next(entries, &around, regular);
+        self.asked.note(report.sequence, asked_ms);
         self.send(agent_message::Message::Report(report)).await
     }
 }

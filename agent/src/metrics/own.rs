@@ -75,6 +75,12 @@ pub fn render(host: &Host, connected: bool, scrapes: &ScrapeCounts) -> Text {
     tenants(&mut out, host);
     blocked(&mut out, host);
     disks(&mut out, host);
+    out.single(
+        "isyone_agent_leases_over",
+        MetricType::Gauge,
+        "Tenants of this host that may not run for want of a lease",
+        host.leases.lapsed() as f64,
+    );
     let flag = |is: bool| f64::from(u8::from(is));
     out.single(
         "isyone_agent_coordinator_connected",

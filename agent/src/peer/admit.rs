@@ -14,7 +14,7 @@ use tokio::{sync::watch, time::sleep};
 use tonic::Status;
 use uuid::Uuid;
 
-use crate::{base::clock::now_ms, host::ledger::InForce};
+use crate::{base::clock::now_ms, host::ledger::InForce, plan::lease::granted_to};
 
 /// How often a running call is checked beside plans that arrive: its grant or its certificate may have expired.
 const CHECK: Duration = Duration::from_secs(1);
@@ -157,11 +157,13 @@ pub(super) fn granted<'a>(
     Ok(tenant)
 }
 
-/// Whether a host has any live grant here: without one its connection ends.
+/// Whether a host has any live grant here, or a tenant whose standby is here: without one its connection ends.
 pub(super) fn is_expected(plan: &HostPlan, peer: &HostName, now: UnixMs) -> bool {
-    plan.grants
+    let is_granted = plan
+        .grants
         .iter()
-        .any(|g| g.peer == *peer && now < g.expires_at)
+        .any(|g| g.peer == *peer && now < g.expires_at);
+    is_granted || plan.tenants.iter().any(|t| granted_to(t) == Some(peer))
 }
 
 /// Whether a connection may go on.

@@ -1,6 +1,6 @@
 //! Bulk data between the agents of two hosts, over mutual TLS: what a stopped copy's volumes hold, and a connection to a
 //! running copy's PostgreSQL. The coordinator's plan grants each for one tenant, one host and a time; without a live
-//! grant there is no connection, and an open one ends.
+//! grant there is no connection, and an open one ends. And the word by which hosts that keep standbys let others' tenants go on.
 //!
 //! It goes directly where the other host can be reached, else through the coordinator, unread.
 //!
@@ -14,6 +14,7 @@ mod followers;
 mod io;
 mod port;
 mod reach;
+mod renewals;
 mod service;
 mod source;
 pub mod tunnel;
@@ -25,6 +26,7 @@ pub use self::{
     database::{ContainerDatabases, Databases},
     port::PeerPort,
     reach::{CoordinatorRelay, Reach, Reached, Relay, Route},
+    renewals::renew_leases,
     service::{Peers, volume_of, volume_to_wire},
     source::{LIMITS, WORKING_EVERY},
 };

@@ -95,7 +95,8 @@ impl Reach {
     }
 }
 
-async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
+/// Connects without the coordinator's help.
+pub(super) async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
     let tcp = timeout(DIAL, TcpStream::connect(address)).await;
     let tcp = tcp.map_err(|_| io::ErrorKind::TimedOut)??;
     tcp.set_nodelay(true)?;

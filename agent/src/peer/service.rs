@@ -11,8 +11,9 @@ use std::{
 use isyone_proto::{
     ids::HostName,
     pb::agent::v1::{
-        ListRequest, ListResponse, PeerTenant, PeerVolume, ReadRequest, ReadResponse, TunnelDown,
-        TunnelUp, peer_service_server::PeerService, read_request, read_response, tunnel_up,
+        ListRequest, ListResponse, PeerTenant, PeerVolume, ReadRequest, ReadResponse,
+        RenewLeasesRequest, RenewLeasesResponse, TunnelDown, TunnelUp,
+        peer_service_server::PeerService, read_request, read_response, tunnel_up,
     },
     plan::{MAX_STANDBYS_PER_HOST, Role},
 };
@@ -27,6 +28,7 @@ use super::{
     AHEAD, QUEUE, STALL,
     admit::{Guard, Of, PeerIdentity, Refusal, Wanted},
     database::Databases,
+    renewals,
     source::{self, Roots, Want},
     tunnel,
 };
@@ -253,14 +255,6 @@ async fn take_wants(
 
 #[async_trait]
 impl PeerService for Peers {
-    async fn renew_leases(
-        &self,
-        _request: tonic::Request<isyone_proto::pb::agent::v1::RenewLeasesRequest>,
-    ) -> Result<tonic::Response<isyone_proto::pb::agent::v1::RenewLeasesResponse>, tonic::Status>
-    {
-        Err(tonic::Status::unimplemented("leases"))
-    }
-
     type ListStream = ReceiverStream<Result<ListResponse, Status>>;
     type ReadStream = ReceiverStream<Result<ReadResponse, Status>>;
     type TunnelStream = ReceiverStream<Result<TunnelDown, Status>>;
@@ -314,6 +308,15 @@ impl PeerService for Peers {
             drop(turn);
         });
         Ok(Response::new(ReceiverStream::new(answers)))
+    }
+
+    async fn renew_leases(
+        &self,
+        request: Request<RenewLeasesRequest>,
+    ) -> Result<Response<RenewLeasesResponse>, Status> {
+        let peer = peer_of(&request).ok_or_else(refused)?;
+        let answer = renewals::answer(&self.host, &peer, &request.get_ref().tenants);
+        answer.map(Response::new)
     }
 
     async fn tunnel(&self, request: Request<Streaming<TunnelUp>>) -> Answer<TunnelDown> {

@@ -15,6 +15,7 @@ pub mod fresh;
 pub mod held;
 pub mod home;
 pub mod installs;
+pub mod lease;
 pub mod mail;
 pub mod names;
 pub mod pins;

@@ -67,6 +67,7 @@ pub fn route(plan: &TenantPlan, advertise: IpAddr, odoo: Ipv4Addr) -> Route {
             websocket: (plan.size.workers > 0).then(|| upstream(GEVENT_PORT)),
         },
         state: State::Serving,
+        lease: None,
         limits: limits(plan),
         closed_paths: CLOSED_PATHS.map(str::to_owned).to_vec(),
     }

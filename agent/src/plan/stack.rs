@@ -26,6 +26,8 @@ pub const ODOO_STOP_S: u32 = 130;
 pub const FULL_STOP_S: u32 = 20;
 /// How many seconds Odoo has to stop when it has no request under way: it holds up everybody who waits for it.
 pub const QUIET_STOP_S: u32 = 5;
+/// How many seconds each program has when its tenant's lease is over: another host may run it soon.
+pub const LAPSED_STOP_S: u32 = 1;
 /// Long enough for the checkpoint that PostgreSQL's fast shutdown writes.
 pub const POSTGRES_GRACE_S: u32 = 60;
 /// The same for all sizes, so that a resize never restarts PostgreSQL; `db_maxconn` computes Odoo's share.

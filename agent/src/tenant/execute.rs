@@ -20,6 +20,7 @@ use crate::{
     host::links,
     plan::{
         diff::{Action, Blocked, PlannedAction},
+        lease::Hold,
         postgres,
         stack::{self, Stack},
         state::Database,
@@ -122,6 +123,12 @@ async fn act(tenant: &Tenant, view: &TenantView, action: Action) -> Result<Strin
             let name = tenant.container_name(Role::Odoo);
             quiet(docker.stop(&name, stack::FULL_STOP_S).await)
         }
+        Action::StopNow(role) => {
+            let name = tenant.container_name(role);
+            let stopped = docker.stop(&name, stack::LAPSED_STOP_S).await;
+            visitors::follow_lapse(tenant).await;
+            quiet(stopped)
+        }
         Action::EndSessions => database::end_sessions(tenant).await,
         Action::RemoveContainer(role) => remove(tenant, role).await,
         Action::RemoveInit => quiet(docker.remove(&stack::init_name(&plan.name)).await),
@@ -181,7 +188,10 @@ async fn act_on_stack(
         Action::UpdateSettings => database::update_settings(tenant).await,
         Action::FinishInstall => installs::finish(tenant, view, stack).await,
         Action::SkipDatabase => database::skip(tenant),
-        Action::Promote => takeover::promote(tenant, stack).await,
+        Action::Promote => {
+            tenant.may_go_on(None)?;
+            takeover::promote(tenant, stack).await
+        }
         Action::AwaitPostgres => {
             let detail = ready::await_postgres(tenant).await?;
             database::begin_switching(tenant).await;
@@ -308,6 +318,8 @@ async fn start(tenant: &Tenant, role: Role) -> Result<String> {
 /// Starts a container, and counts where that is refused. Returns what to say of it, if it was made anew for that.
 async fn begin(tenant: &Tenant, name: &str) -> Result<Option<String>> {
     let host = &tenant.host;
+    // A standby is started while it waits; whoever starts Odoo has looked by then whether it still does.
+    tenant.may_go_on(Some(Hold::Waits))?;
     let done = host.docker.start(name).await;
     if let Err(DockerError::Refused(why) | DockerError::Conflict(why)) = &done {
         host.starts().failed(name, why);

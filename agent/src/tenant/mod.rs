@@ -48,6 +48,7 @@ use crate::{
     host::Host,
     plan::{
         diff::{Blocked, Observed},
+        lease::Hold,
         pins::Wanted,
         stack::Stack,
         state::TenantState,
@@ -62,6 +63,8 @@ pub struct Desired {
     pub stale: bool,
     /// It asks first, and has had no answer since the machine started.
     pub unasked: bool,
+    /// Its lease holds it back.
+    pub hold: Option<Hold>,
 }
 
 /// Why an attempt failed.
@@ -137,6 +140,7 @@ pub struct Tenant {
     pub plan: TenantPlan,
     stale: bool,
     unasked: bool,
+    hold: Option<Hold>,
     /// `None` until the first look at a tenant without a state file.
     state: Mutex<Option<TenantState>>,
     /// Steps have been shown that are not on disk yet.
@@ -166,6 +170,7 @@ impl Tenant {
             plan,
             stale,
             unasked,
+            hold,
         } = desired;
         let state = state_file::load(&host.directory(&plan), &plan);
         // A copy older than one seen here stays down even if the ledger was lost.
@@ -175,6 +180,7 @@ impl Tenant {
             plan,
             stale,
             unasked,
+            hold,
             state: Mutex::new(state),
             unsaved: AtomicBool::new(false),
             turn: Turn::default(),
@@ -244,6 +250,20 @@ impl Tenant {
         Some(Disk::after(Some(&known), known.used(), limit, known.means))
     }
 
+    /// Its lease is over, at this moment.
+    fn is_lapsed(&self) -> bool {
+        let standing = self.host.leases.standing(&self.plan.uid);
+        standing.hold() == Some(Hold::Lapsed)
+    }
+
+    /// Before a program of it is started, or its copy promoted: nothing may hold it back by now.
+    fn may_go_on(&self, but: Option<Hold>) -> Result<()> {
+        match self.host.leases.standing(&self.plan.uid).hold() {
+            Some(hold) if but != Some(hold) => Err(TenantError::Interrupted),
+            _ => Ok(()),
+        }
+    }
+
     /// A newer plan wants something else, or a program is to be stopped because its disk has become full: going on is pointless.
     pub fn is_interrupted(&self) -> bool {
         let stops = |disk: DiskState| (disk.stops_odoo(), disk.stops_postgres());
@@ -257,7 +277,8 @@ impl Tenant {
         };
         let newest = self.newest.borrow();
         newest.as_ref().is_none_or(|d| {
-            d.plan.desired != self.plan.desired || d.plan.uid != self.plan.uid || others(&d.plan)
+            let is_other = d.plan.desired != self.plan.desired || d.plan.uid != self.plan.uid;
+            is_other || d.hold != self.hold || others(&d.plan)
         })
     }
 

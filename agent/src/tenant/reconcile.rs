@@ -56,6 +56,7 @@ pub async fn run(host: Arc<Host>, mut plans: watch::Receiver<InForce>, stop: Can
     ));
     beside.run(chores::keep_spares(host.clone(), stop.clone()));
     beside.run(chores::keep_known(host.clone()));
+    let mut leases = host.leases.changes();
     let mut in_force = plans.borrow_and_update().clone();
     adapt(&host, &mut tenants, &in_force, &stop);
     loop {
@@ -70,6 +71,8 @@ pub async fn run(host: Arc<Host>, mut plans: watch::Receiver<InForce>, stop: Can
                 adapt(&host, &mut tenants, &in_force, &stop);
                 strays.notify_one();
             }
+            // (The host has the sender.)
+            Ok(()) = leases.changed() => adapt(&host, &mut tenants, &in_force, &stop),
             Some(signal) = events.recv() => match signal {
                 Signal::Event(event) => {
                     if event.action == "oom" {
@@ -120,6 +123,7 @@ fn adapt(
             plan: tenant.clone(),
             stale: in_force.stale.contains(&tenant.name),
             unasked: tenant.asks_first && in_force.unasked,
+            hold: host.leases.standing(&tenant.uid).hold(),
         });
         if let Some(running) = tenants.get(&tenant.name).filter(|r| !r.task.is_finished()) {
             running.desired.send_if_modified(|now| {

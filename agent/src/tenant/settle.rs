@@ -117,6 +117,7 @@ impl Tenant {
 
     fn compare(&self, view: &TenantView, no_new: Option<&str>) -> Result<Vec<diff::PlannedAction>> {
         let state = self.state();
+        let standing = self.host.leases.standing(&self.plan.uid);
         let inputs = Inputs {
             plan: &self.plan,
             stack: view.stack.as_ref(),
@@ -124,6 +125,7 @@ impl Tenant {
             state: &state,
             stale: self.stale,
             unasked: self.unasked,
+            standing: &standing,
             no_new,
             disk: self.disk_state(),
             now: now_ms(),

@@ -88,7 +88,8 @@ async fn place(pool: &Arc<Semaphore>, wait: Span) -> Option<OwnedSemaphorePermit
 impl Tenant {
     /// Waits for a turn, unless it has one.
     pub(super) async fn take_turn(&self) {
-        if self.turn.is_held() {
+        // What must be gone within seconds waits for nobody.
+        if self.turn.is_held() || self.is_lapsed() {
             return;
         }
         let wait = child_span!(&Span::current(), "wait");
@@ -129,6 +130,7 @@ impl Tenant {
             Action::PullImage(_) | Action::FinishInstall => true,
             Action::StopContainer(_)
             | Action::StopOdooSoon
+            | Action::StopNow(_)
             | Action::AwaitOdoo
             | Action::AwaitPostgres => !starts,
             _ => false,

@@ -181,6 +181,9 @@ pub(super) async fn follow(tenant: &Tenant, odoo: Option<&Container>) {
     if !host.relay.is_on() {
         return;
     }
+    if tenant.is_lapsed() {
+        return follow_lapse(tenant).await;
+    }
     let reached =
         odoo.filter(|c| is_to_run(tenant) && !tenant.stale && c.is_up() && relay::is_relayed(c));
     let is_up = odoo.is_some_and(Container::is_up);
@@ -192,6 +195,13 @@ pub(super) async fn follow(tenant: &Tenant, odoo: Option<&Container>) {
         None if !is_to_run(tenant) && !is_up && care_for_callers(tenant) => {}
         None => host.relay.remove(tenant.name()),
     }
+    publish(tenant).await;
+}
+
+/// Its lease is over: its route stays, by which the relay says so, and leads nowhere until it runs again.
+pub(super) async fn follow_lapse(tenant: &Tenant) {
+    let now = u64::try_from(now_ms()).unwrap_or(0);
+    tenant.host.relay.hold(tenant.name(), now, now + HOLD_MS);
     publish(tenant).await;
 }
 

@@ -22,6 +22,7 @@ use crate::plan::{
     diff::{Action, Blocked, Inputs, Observed, PlannedAction, diff},
     facts::{HostFacts, ImageFacts, Images},
     home::{DataFacts, Home, HomeOwner, Lies},
+    lease::Standing,
     pins::Wanted,
     sql,
     stack::Stack,
@@ -72,6 +73,8 @@ pub struct World {
     pub disk: DiskState,
     /// The machine has started anew since, and nobody has said that it may run.
     pub unasked: bool,
+    /// What its lease lets it do.
+    pub standing: Standing,
     /// How often volumes have been put back.
     pub put_back: u32,
     /// The stack of the plan that was looked at last: rendering is slow.
@@ -92,6 +95,7 @@ impl World {
             closed: false,
             disk: DiskState::Free,
             unasked: false,
+            standing: Standing::Free,
             put_back: 0,
             rendered: RefCell::default(),
         }
@@ -138,6 +142,7 @@ impl World {
             state: &self.state,
             stale,
             unasked: self.unasked && plan.asks_first,
+            standing: &self.standing,
             no_new: None,
             disk: self.disk,
             now,
@@ -194,7 +199,7 @@ impl World {
                     self.settle_image(plan, role);
                 }
             }
-            Action::StopContainer(role) => self.set_state(role, "exited"),
+            Action::StopContainer(role) | Action::StopNow(role) => self.set_state(role, "exited"),
             Action::StopOdooSoon => self.set_state(Role::Odoo, "exited"),
             Action::EndSessions => {
                 assert!(self.observed.is_up(Role::Postgres));

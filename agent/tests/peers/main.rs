@@ -8,6 +8,7 @@ mod copies;
 mod engine;
 mod following;
 mod jail;
+mod leases;
 mod node;
 mod proxy;
 mod real;

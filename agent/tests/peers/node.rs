@@ -14,6 +14,7 @@ use isyone_agent::{
         Host, Pace,
         board::TenantStatus,
         identity::{LiveIdentity, Pems},
+        leases,
         ledger::InForce,
     },
     jobs::{
@@ -22,7 +23,7 @@ use isyone_agent::{
         follow::Follow,
         works::Works,
     },
-    peer::{Databases, Of, PeerPort, Peers, Reach},
+    peer::{Databases, Of, PeerPort, Peers, Reach, renew_leases},
     tenant::reconcile,
     testing::{fake_docker::FakeDocker, host_plan},
 };
@@ -179,6 +180,7 @@ impl Site {
         let (fake, advertise) = (self.fake.clone(), [127, 0, 0, 1].into());
         let host = Host::new(docker, fake, data, advertise, Pace::hasty()).unwrap();
         let host = Arc::new(host);
+        host.leases.adapt(&force(plan.clone()));
         let (plans, in_force) = watch::channel(force(plan));
         let stop = CancellationToken::new();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -206,6 +208,8 @@ impl Site {
             tokio::spawn(jobs.run(in_force, stop.clone())),
             tokio::spawn(port.serve(listener, stop.clone())),
             tokio::spawn(sweep),
+            tokio::spawn(leases::run(host.clone(), stop.clone())),
+            tokio::spawn(renew_leases(host.clone(), identity.config(), stop.clone())),
         ];
         Node {
             host,
@@ -239,6 +243,7 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn plan(&self, plan: HostPlan) {
+        self.host.leases.adapt(&force(plan.clone()));
         self.plans.send_replace(force(plan));
     }
 

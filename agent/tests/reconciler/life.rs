@@ -6,7 +6,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use isyone_agent::{
     base::config::DataDir,
-    host::{Host, Pace, board::TenantStatus, ledger::InForce, relay},
+    host::{Host, Pace, board::TenantStatus, leases, ledger::InForce, relay},
     tenant::reconcile,
     testing::{fake_docker::FakeDocker, host_plan},
 };
@@ -54,8 +54,10 @@ impl Life {
 
     pub(super) fn begin_on(host: Host, tenants: &[TenantPlan]) -> Self {
         let host = Arc::new(host);
+        host.leases.adapt(&in_force(1, tenants));
         let (plans, receiver) = watch::channel(in_force(1, tenants));
         let stop = CancellationToken::new();
+        tokio::spawn(leases::run(host.clone(), stop.clone()));
         if host.relay.is_on() {
             tokio::spawn(relay::run(host.clone(), receiver.clone(), stop.clone()));
         }
@@ -71,7 +73,9 @@ impl Life {
 
     pub(super) fn plan(&mut self, tenants: &[TenantPlan]) {
         self.generation += 1;
-        self.plans.send_replace(in_force(self.generation, tenants));
+        let next = in_force(self.generation, tenants);
+        self.host.leases.adapt(&next);
+        self.plans.send_replace(next);
     }
 
     pub(super) fn status(&self, name: &str) -> Option<TenantStatus> {

@@ -13,6 +13,7 @@ mod gone;
 mod images;
 mod installs;
 mod keeper;
+mod leases;
 mod life;
 mod links;
 mod relay;

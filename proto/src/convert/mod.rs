@@ -22,14 +22,13 @@ use std::{collections::BTreeMap, str::FromStr};
 use uuid::Uuid;
 
 pub use self::hosts::{HostsPart, MAX_ADDRESSES_PER_PART, host_addresses};
-pub use self::mail::mail;
-pub use self::odoo::settings;
 pub use self::report::{LeftOut, MAX_MESSAGE, containers, parse_report, shortened};
 pub use self::store::{
     MAX_CHUNK_BYTES, MAX_LIST_PAGE, MAX_OTHER_BYTES, MAX_PACK_BYTES, PutHead, StoreFile,
     StoreFileKind, repository, repository_to_wire, store_file, store_file_to_wire, store_kind,
     store_kind_to_wire,
 };
+pub use self::{mail::mail, odoo::settings};
 use crate::{
     backup::BackupPlan,
     echo::{echo, harmless},

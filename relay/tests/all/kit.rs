@@ -60,6 +60,7 @@ impl Kit {
             },
             upstream: Ends { http, websocket },
             state: State::Serving,
+            lease: None,
             limits,
             closed_paths: vec!["/web/database".to_owned()],
         };

@@ -7,6 +7,7 @@ mod client;
 mod crowds;
 mod heads;
 mod kit;
+mod leases;
 mod odoo;
 mod places;
 mod restarts;

@@ -191,7 +191,8 @@ async fn one(stream: TcpStream, seen: &Seen, working: Working) -> Option<()> {
                 b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
             )
             .await?;
-            for _ in 0..5 {
+            let times = asked.parameter("times");
+            for _ in 0..times.max(5) {
                 say(&mut asked.rest, b"4\r\ntick\r\n").await?;
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }

@@ -39,7 +39,7 @@ pub use self::{
     admin::Admin,
     keep::{Keeper, Program},
 };
-use super::{Host, ledger::InForce};
+use super::{Host, leases::Leases, ledger::InForce};
 use crate::{
     base::{
         config::DataDir,
@@ -88,12 +88,13 @@ pub fn version_of(program: &Path) -> String {
 }
 
 /// The routes of the host's relay.
-#[derive(Debug)]
 pub struct RelayRoutes {
     /// Whether there is a relay; without one nothing is written and nobody told.
     is_on: bool,
     file: PathBuf,
     admin: Admin,
+    /// Until when each may be answered for.
+    leases: Arc<Leases>,
     inner: Mutex<Inner>,
     /// Held while the file is written: later ones must not be overtaken.
     writing: tokio::sync::Mutex<()>,
@@ -116,9 +117,10 @@ struct Inner {
 
 impl Inner {
     /// The routes as they should be, with the number of those that are written: only the rest is compared.
-    fn wanted(&self) -> (Vec<IpNet>, Vec<Route>) {
+    fn wanted(&self, leases: &Leases) -> (Vec<IpNet>, Vec<Route>) {
         let route = |(name, route): (&TenantName, &Route)| {
             let mut route = route.clone();
+            route.lease = leases.of_route(name, route.lease);
             if route.state == State::Serving && self.full.contains(name) {
                 route.state = State::UploadsRefused;
             }
@@ -142,8 +144,8 @@ impl Inner {
     }
 
     /// The next routes to write; `None`: the file says that already.
-    fn next(&mut self) -> Option<Result<Routes, String>> {
-        let (edges, tenants) = self.wanted();
+    fn next(&mut self, leases: &Leases) -> Option<Result<Routes, String>> {
+        let (edges, tenants) = self.wanted(leases);
         let is_written = self.written.as_ref().is_some_and(|written| {
             written.edges() == edges.as_slice() && written.tenants() == tenants.as_slice()
         });
@@ -158,7 +160,7 @@ impl Inner {
 
 impl RelayRoutes {
     /// Goes on with what the file says, if there is to be a relay.
-    pub fn open(data: &DataDir, is_on: bool) -> Self {
+    pub fn open(data: &DataDir, is_on: bool, leases: Arc<Leases>) -> Self {
         let file = data.relay().join(ROUTES);
         let written = fsutil::read(&file)
             .ok()
@@ -182,6 +184,7 @@ impl RelayRoutes {
             is_on,
             file,
             admin: Admin::new(data),
+            leases,
             inner: Mutex::new(inner),
             writing: tokio::sync::Mutex::default(),
         }
@@ -294,7 +297,7 @@ impl RelayRoutes {
             if inner.first.as_ref().is_some_and(waits) {
                 return Ok(false);
             }
-            inner.next()
+            inner.next(&self.leases)
         };
         if let Some(next) = next {
             let routes = next.map_err(io::Error::other)?;

@@ -12,13 +12,21 @@ fn directory() -> (tempfile::TempDir, DataDir) {
     (dir, data)
 }
 
+fn leases(data: &DataDir) -> Arc<Leases> {
+    Arc::new(Leases::open(data.leases()))
+}
+
+fn opened(data: &DataDir) -> RelayRoutes {
+    RelayRoutes::open(data, true, leases(data))
+}
+
 fn on_disk(data: &DataDir) -> Routes {
     Routes::read(&fsutil::read(&data.relay().join(ROUTES)).unwrap()).unwrap()
 }
 
 /// Routes of a host with a plan that names nobody yet.
 fn planned(data: &DataDir) -> RelayRoutes {
-    let routes = RelayRoutes::open(data, true);
+    let routes = opened(data);
     let advertise = "127.0.0.1".parse().unwrap();
     routes.adapt(&host_plan(1, vec![]), advertise);
     routes
@@ -41,7 +49,7 @@ async fn routes_survive_the_agent_and_are_written_on_change_only() {
     routes.publish().await.unwrap();
     assert_eq!(on_disk(&data).revision(), 2);
     // The next agent: nothing was looked at yet, and nothing is lost.
-    let next = RelayRoutes::open(&data, true);
+    let next = opened(&data);
     next.publish().await.unwrap();
     assert_eq!(on_disk(&data).revision(), 2);
     let advertise = "127.0.0.1".parse().unwrap();
@@ -67,13 +75,13 @@ async fn a_hold_ends_with_serving_and_a_full_disk_refuses_uploads_meanwhile_or_n
     assert!(routes.hold(&name, 1, 7) && routes.hold(&name, 3, 9));
     routes.publish().await.unwrap();
     assert_eq!(state(), State::Holding { until_ms: 7 });
-    let next = RelayRoutes::open(&data, true);
+    let next = opened(&data);
     next.serve(routed("alfa"));
     next.publish().await.unwrap();
     assert_eq!(state(), State::Serving, "what a hold hid is measured again");
     next.set_full(vec![(name.clone(), true)]);
     next.publish().await.unwrap();
-    let another = RelayRoutes::open(&data, true);
+    let another = opened(&data);
     another.serve(routed("alfa"));
     another.publish().await.unwrap();
     assert_eq!(state(), State::UploadsRefused, "until it is measured");
@@ -109,7 +117,7 @@ async fn who_was_held_is_served_again_or_goes_on_to_another_host() {
 #[tokio::test]
 async fn nothing_is_written_before_there_is_a_plan_and_its_tenants_were_looked_at() {
     let (_dir, data) = directory();
-    let routes = RelayRoutes::open(&data, true);
+    let routes = opened(&data);
     let is_there = || data.relay().join(ROUTES).exists();
     routes.publish().await.unwrap();
     routes.serve(routed("alfa"));
@@ -126,13 +134,13 @@ async fn nothing_is_written_before_there_is_a_plan_and_its_tenants_were_looked_a
     let written = on_disk(&data);
     assert_eq!(written.tenants(), [routed("alfa"), routed("gama")]);
     assert_eq!(written.edges().len(), 3);
-    assert!(RelayRoutes::open(&data, true).has_begun(), "the next agent");
+    assert!(opened(&data).has_begun(), "the next agent");
 }
 
 #[tokio::test]
 async fn without_a_relay_nothing_is_written() {
     let (_dir, data) = directory();
-    let routes = RelayRoutes::open(&data, false);
+    let routes = RelayRoutes::open(&data, false, leases(&data));
     routes.serve(routed("alfa"));
     assert!(!routes.publish().await.unwrap());
     assert!(fsutil::read(&data.relay().join(ROUTES)).is_err());

@@ -16,6 +16,8 @@ pub enum Action {
     StopContainer(Role),
     /// Stop Odoo's container without waiting for its longest requests: its disk is full.
     StopOdooSoon,
+    /// Stop a container at once, whatever it is doing: its tenant's lease is over.
+    StopNow(Role),
     /// End all connections to PostgreSQL that came over the network, but for the monitor's.
     EndSessions,
     /// Remove a container; data stays in its volume.
@@ -106,12 +108,14 @@ impl Action {
             Self::AwaitPostgres
             | Self::EndSessions
             | Self::StopContainer(Role::Postgres)
+            | Self::StopNow(Role::Postgres)
             | Self::RemoveContainer(Role::Postgres)
             | Self::UpdateLimits(Role::Postgres)
             | Self::StartContainer(Role::Postgres)
             | Self::RestartContainer(Role::Postgres) => StepName::Postgres,
             Self::StopOdooSoon
             | Self::StopContainer(Role::Odoo)
+            | Self::StopNow(Role::Odoo)
             | Self::RemoveContainer(Role::Odoo)
             | Self::UpdateLimits(Role::Odoo)
             | Self::UpdateRestarts

@@ -8,7 +8,10 @@ use isyone_proto::{
 };
 use uuid::Uuid;
 
-use crate::plan::container::LABEL_UID;
+use crate::plan::{
+    container::LABEL_UID,
+    lease::{Lapse, Wait},
+};
 
 /// A person must act. The agent keeps retrying all the same.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -210,9 +213,36 @@ pub enum Blocked {
          coordinator says that it lives here still"
     )]
     Unasked,
+    /// Another host may run it by now, or soon.
+    #[error("{}", lapsed(.0))]
+    Lapsed(Lapse),
+    /// Another host may run it still.
+    #[error("{}", waits(.0))]
+    Waits(Wait),
     /// This host takes no new tenants now, for the given reason.
     #[error("{0}")]
     HostClosed(String),
+}
+
+fn lapsed(lapse: &Lapse) -> String {
+    let (host, seconds) = (&lapse.renewer, lapse.for_ms / 1_000);
+    match lapse.was_granted {
+        true => format!(
+            "its lease is over: neither the coordinator nor host {host} was reached for {seconds} s; it goes on when one of them is"
+        ),
+        false => format!(
+            "it has no lease on this host yet: it starts as soon as the coordinator or host {host} lets it"
+        ),
+    }
+}
+
+fn waits(wait: &Wait) -> String {
+    let seconds = wait.left_ms.div_ceil(1_000);
+    let from = match &wait.from {
+        Some(host) => format!("host {host}"),
+        None => "the host on which it lived".to_owned(),
+    };
+    format!("waits {seconds} s until {from} must have stopped it")
 }
 
 fn meaning(reference: &str, means: Option<&str>) -> String {
@@ -240,6 +270,8 @@ impl Blocked {
             | Self::NotCopied(_)
             | Self::FromBackup(_)
             | Self::Unasked
+            | Self::Lapsed(_)
+            | Self::Waits(_)
             | Self::NetworkTaken { .. } => false,
             Self::OldOrder { .. }
             | Self::ForeignVolume { .. }

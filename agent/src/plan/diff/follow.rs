@@ -12,6 +12,7 @@ use super::{
 use crate::plan::{
     container::{LABEL_CONFIG_HASH, LABEL_UID},
     home::Lies,
+    lease::Standing,
     stack::Stack,
     state::Database,
 };
@@ -35,6 +36,13 @@ pub(super) fn take_over(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Block
     let is_whole = is_complete || inputs.plan.as_it_is && inputs.state.is_filled();
     if !is_whole {
         return Err(Blocked::HalfCopy);
+    }
+    if let Standing::Waits(wait) = inputs.standing {
+        let ready = keep_up(inputs)?;
+        return match ready.is_empty() {
+            true => Err(Blocked::Waits(wait.clone())),
+            false => Ok(ready),
+        };
     }
     let mut list = List::default();
     let is_there = make(&mut list, inputs)?;

@@ -27,6 +27,7 @@ pub use self::{
 };
 use crate::plan::{
     container::{LABEL_UID, Volume},
+    lease::Standing,
     stack::Stack,
     state::{Database, TenantState},
 };
@@ -58,6 +59,8 @@ pub struct Inputs<'a> {
     pub stale: bool,
     /// The machine has started anew, and nobody has said yet that this copy, which asks first, may run.
     pub unasked: bool,
+    /// What its lease lets it do.
+    pub standing: &'a Standing,
     /// Why no new tenant may start on this host, if that is so.
     pub no_new: Option<&'a str>,
     /// What follows from how full the tenant's disk is: its Odoo, or PostgreSQL as well, does not run.
@@ -99,6 +102,13 @@ pub fn diff(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
         let stopped = stop_all(inputs.observed, "another host may have taken it over");
         return match stopped.is_empty() {
             true => Err(Blocked::Unasked),
+            false => Ok(stopped),
+        };
+    }
+    if let Standing::Lapsed(lapse) = inputs.standing {
+        let stopped = stop_now(inputs.observed, "its lease is over");
+        return match stopped.is_empty() {
+            true => Err(Blocked::Lapsed(lapse.clone())),
             false => Ok(stopped),
         };
     }
@@ -157,6 +167,20 @@ fn stop_all(observed: &Observed, reason: &str) -> Vec<PlannedAction> {
         if observed.is_up(role) {
             list.add(wave, 0, Action::StopContainer(role), reason);
         }
+    }
+    list.0
+}
+
+/// Both at the same time.
+fn stop_now(observed: &Observed, reason: &str) -> Vec<PlannedAction> {
+    let mut list = List::default();
+    for role in ROLES {
+        if observed.is_up(role) {
+            list.add(0, role as u8, Action::StopNow(role), reason);
+        }
+    }
+    if observed.init.is_some() {
+        list.add(0, 2, Action::RemoveInit, reason);
     }
     list.0
 }

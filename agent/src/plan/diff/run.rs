@@ -2,7 +2,7 @@
 //!
 //! Not here: tenants that should not run (the parent), doing it (tenant).
 
-use isyone_proto::plan::{Role, TenantPlan};
+use isyone_proto::plan::{Lease, Role, TenantPlan};
 
 use super::{
     Action, Blocked, Inputs, List, Observed, PlannedAction, ROLES, START_GRACE_MS, data, full, seed,
@@ -12,6 +12,7 @@ use crate::plan::{
         Container, ContainerSpec, LABEL_CONFIG_HASH, LABEL_IMAGE_ID, LABEL_SETTINGS, LABEL_UID,
     },
     home::Lies,
+    lease::Standing,
     pins::Wanted,
     relay, sql,
     stack::Stack,
@@ -21,6 +22,10 @@ use crate::plan::{
 pub(super) fn run(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
     let observed = inputs.observed;
     seed::check(inputs)?;
+    // Whatever is here: it is not what the tenant has worked on since it was to take over.
+    if let (Standing::Waits(wait), false) = (inputs.standing, inputs.state.is_ready()) {
+        return Err(Blocked::Waits(wait.clone()));
+    }
     let mut list = List::default();
     get_images(&mut list, inputs, 0, false);
     let Some(stack) = inputs.stack.filter(|_| list.0.is_empty()) else {
@@ -146,6 +151,8 @@ fn why_not_kept(
     } else if relay::is_relayed(container) && !stack.container(role).ports.is_empty() {
         // The other way round it stays: its ports are Docker's until it is made anew for another reason.
         Some("its ports were the relay's, and are Docker's now")
+    } else if role == Role::Odoo && goes_past_relay(inputs, stack, container) {
+        Some("its lease ends with the relay, and its ports are Docker's still")
     } else if matches!(container.state.as_str(), "dead" | "removing") {
         Some("Docker could not remove it")
     } else if !container.is_up() && inputs.observed.stuck.contains(&role) {
@@ -160,6 +167,12 @@ fn why_not_kept(
     } else {
         None
     }
+}
+
+/// Whether visitors of a tenant that needs a lease reach it without the relay, which alone heeds leases when there is no agent.
+fn goes_past_relay(inputs: &Inputs<'_>, stack: &Stack, odoo: &Container) -> bool {
+    let needs = matches!(inputs.plan.lease, Some(Lease::Needed { .. }));
+    needs && stack.odoo.ports.is_empty() && !relay::is_relayed(odoo)
 }
 
 /// Whether the network is as it should be. Another packet size alone stops nobody: it is changed when the tenant is stopped anyway.

@@ -91,6 +91,7 @@ fn routes(folder: &std::path::Path, http: SocketAddr) -> Result<(Settings, Socke
         listen: alone(listen),
         upstream: alone(http),
         state: State::Serving,
+        lease: None,
         limits: Limits::default(),
         closed_paths: vec!["/web/database".to_owned()],
     };

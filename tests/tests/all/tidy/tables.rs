@@ -13,13 +13,14 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
             ("identity", "ids"),
             ("jobs", "backup ids proof"),
             ("known", "echo ids spec"),
+            ("lease", "ids"),
             ("mail", "echo ids network spec"),
             ("network", "echo ids spec"),
             ("odoo", "echo spec"),
             ("operation", "plan"),
             (
                 "plan",
-                "backup callers generation ids jobs mail network odoo spec",
+                "backup callers generation ids jobs lease mail network odoo spec",
             ),
             ("proof", "backup spec"),
             ("report", "backup disk finding ids operation plan proof"),
@@ -196,16 +197,18 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
             ("file", "routes"),
             ("gate", "ledger shares turns visitor"),
             ("intake", "ledger pace pages shares spool"),
+            ("lapse", "admin clock ledger"),
+            ("lease", "ledger"),
             ("ledger", "shares visitor"),
             ("line", "ledger pace"),
-            ("listeners", "ledger limits line serve tenant"),
+            ("listeners", "lease ledger limits line serve tenant"),
             ("pages", "judge"),
             ("pipe", "ledger spool"),
             (
                 "relay",
-                "admin clock file handover ledger listeners place routes spool tenant",
+                "admin clock file handover lapse ledger listeners place routes spool tenant",
             ),
-            ("routes", "limits"),
+            ("routes", "lease limits"),
             (
                 "serve",
                 "admitted intake judge limits line pages pipe routes shares tenant tunnel upstream \
@@ -214,7 +217,8 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
             ("spool", "ledger"),
             (
                 "tenant",
-                "budget figures gate judge ledger limits pages routes spool turns visitor",
+                "budget clock figures gate judge lease ledger limits pages routes spool turns \
+                 visitor",
             ),
             ("tunnel", "admitted judge pages shares tenant upstream"),
             ("turns", "shares"),

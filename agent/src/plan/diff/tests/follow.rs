@@ -5,7 +5,7 @@
 use isyone_proto::plan::{DesiredState, Role, Seed};
 
 use super::*;
-use crate::plan::state::Database;
+use crate::plan::{lease::Wait, state::Database};
 
 const FOLLOWS: Database = Database::Following { complete: false };
 const COMPLETE: Database = Database::Following { complete: true };
@@ -167,4 +167,57 @@ fn what_is_no_whole_copy_takes_over_from_nobody() {
     world.state.copied_by = Some(uuid::Uuid::from_u128(1));
     assert!(world.converge(&lives, 0, usize::MAX));
     assert!(world.observed.is_up(Role::Odoo));
+}
+
+/// A host that was not heard may have it still: nothing of it is written here before that has stopped it.
+#[test]
+fn who_takes_over_is_ready_and_waits() {
+    let (mut plan, mut world) = following();
+    assert!(world.converge(&plan, 0, usize::MAX));
+    (plan.desired, plan.follows, plan.as_it_is) = (DesiredState::Running, false, true);
+    world.state.copied_by = Some(uuid::Uuid::nil());
+    let wait = Wait {
+        left_ms: 11_500,
+        from: Some("h1".parse().unwrap()),
+    };
+    world.standing = Standing::Waits(wait.clone());
+    let waits = Err(Blocked::Waits(wait));
+    assert_eq!(world.steps(&plan, 0), waits);
+    // A machine that has started anew has it ready meanwhile.
+    world.set_state(Role::Postgres, "exited");
+    let actions = world.steps(&plan, 0).unwrap();
+    let actions: Vec<_> = actions.iter().map(|step| step.action).collect();
+    assert_eq!(actions, [Action::StartContainer(Role::Postgres)]);
+    world.set_state(Role::Postgres, "running");
+    // Somebody has started it.
+    world.set_state(Role::Odoo, "running");
+    let first = world.steps(&plan, 0).unwrap()[0].action;
+    assert_eq!(first, Action::StopContainer(Role::Odoo));
+    world.set_state(Role::Odoo, "exited");
+    let said = world.steps(&plan, 0).unwrap_err();
+    assert_eq!(
+        said.to_string(),
+        "waits 12 s until host h1 must have stopped it"
+    );
+    assert!(!said.is_for_good());
+    // Nor is it made of anything else.
+    for database in [Database::Empty, Database::Incoming, Database::Doubtful] {
+        let mut other = world.clone();
+        other.state.database = database;
+        assert!(other.steps(&plan, 0).is_err());
+    }
+    let mut other = world.clone();
+    other.state.database = Database::Restored {
+        source: "odoo_alfa".to_owned(),
+        neutralise: false,
+    };
+    assert!(matches!(other.steps(&plan, 0), Err(Blocked::Waits(_))));
+    world.standing = Standing::Free;
+    assert!(world.converge(&plan, 0, usize::MAX) && world.observed.is_up(Role::Odoo));
+    // Its own by now: an agent that begins anew stops nothing for what it has waited for already.
+    world.standing = Standing::Waits(Wait {
+        left_ms: 5_000,
+        from: None,
+    });
+    assert_eq!(world.steps(&plan, 0).unwrap(), []);
 }

@@ -18,6 +18,7 @@ use crate::{
     plan::{
         container::{Container, LABEL_CONFIG_HASH, LABEL_IMAGE_ID},
         facts::ImageFacts,
+        lease::Lapse,
         pins::Wanted,
     },
     testing::tenant_plan,
@@ -100,6 +101,7 @@ fn images_come_first_and_alone() {
         state: &world.state,
         stale: false,
         unasked: false,
+        standing: &Standing::Free,
         no_new: None,
         disk: DiskState::Free,
         now: 0,
@@ -248,6 +250,7 @@ fn a_stale_copy_is_stopped_and_kept() {
         state: &world.state,
         stale: true,
         unasked: false,
+        standing: &Standing::Free,
         no_new: None,
         disk: DiskState::Free,
         now: 0,
@@ -295,6 +298,53 @@ fn what_asks_first_is_not_started_by_the_engine_nor_before_it_is_answered() {
 }
 
 #[test]
+fn what_has_no_lease_is_stopped_at_once_and_not_started_before_it_has() {
+    let plan = tenant_plan("alfa");
+    let mut world = World::empty(&plan);
+    let lapse = |was_granted| Lapse {
+        renewer: "h2".parse().unwrap(),
+        for_ms: 52_500,
+        was_granted,
+    };
+    // Nothing is made of what has none yet.
+    world.standing = Standing::Lapsed(lapse(false));
+    let said = world.steps(&plan, 0).unwrap_err();
+    assert_eq!(
+        said.to_string(),
+        "it has no lease on this host yet: it starts as soon as the coordinator or host h2 lets it"
+    );
+    world.standing = Standing::Free;
+    assert!(world.converge(&plan, 0, usize::MAX));
+    world.standing = Standing::Lapsed(lapse(true));
+    // Both at the same time, without waiting for anything, and whatever else is to be done.
+    world.observed.init = Some(Container::default());
+    for plan in [plan.clone(), changed(&plan, 5)] {
+        let mut steps = world.steps(&plan, 0).unwrap();
+        steps.sort_by_key(|step| step.action);
+        let found: Vec<_> = steps.iter().map(|step| (step.wave, step.action)).collect();
+        let stops = [Role::Odoo, Role::Postgres].map(|role| (0, Action::StopNow(role)));
+        let mut expected = [stops[0], stops[1], (0, Action::RemoveInit)];
+        expected.sort_by_key(|(_, action)| *action);
+        assert_eq!(found, expected);
+        let lanes: std::collections::BTreeSet<_> = steps.iter().map(|step| step.lane).collect();
+        assert_eq!(lanes.len(), 3);
+    }
+    world.observed.init = None;
+    for role in [Role::Odoo, Role::Postgres] {
+        world.set_state(role, "exited");
+    }
+    let said = world.steps(&plan, 0).unwrap_err();
+    assert_eq!(
+        said.to_string(),
+        "its lease is over: neither the coordinator nor host h2 was reached for 52 s; it goes on when one of them is"
+    );
+    assert!(!said.is_for_good());
+    world.standing = Standing::Free;
+    assert!(world.converge(&plan, 0, usize::MAX) && world.observed.is_up(Role::Odoo));
+    assert_eq!(world.steps(&plan, 0).unwrap(), []);
+}
+
+#[test]
 fn without_a_packet_filter_only_new_tenants_wait() {
     let plan = tenant_plan("alfa");
     let mut world = World::empty(&plan);
@@ -307,6 +357,7 @@ fn without_a_packet_filter_only_new_tenants_wait() {
             state: &w.state,
             stale: false,
             unasked: false,
+            standing: &Standing::Free,
             no_new: Some("no nft"),
             disk: DiskState::Free,
             now: 0,
