@@ -30,6 +30,7 @@ mod tenants;
 #[cfg(test)]
 mod tests;
 mod tick;
+mod whole;
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -107,27 +108,6 @@ pub fn apply(
 }
 
 impl Edit<'_> {
-    /// What ends with an error has changed nothing.
-    fn all_or_nothing<T>(
-        &mut self,
-        change: impl FnOnce(&mut Edit<'_>) -> Result<T, ChangeError>,
-    ) -> Result<T, ChangeError> {
-        let (mut state, mut effects) = (self.state.clone(), Effects::default());
-        let changed = change(&mut Edit {
-            state: &mut state,
-            settings: self.settings,
-            stamp: self.stamp,
-            effects: &mut effects,
-            asked: self.asked.clone(),
-        })?;
-        *self.state = state;
-        self.effects.writes.append(&mut effects.writes);
-        self.effects
-            .touched_hosts
-            .append(&mut effects.touched_hosts);
-        Ok(changed)
-    }
-
     /// Dispatches each command to the function that carries it out.
     #[expect(
         clippy::too_many_lines,

@@ -10,7 +10,6 @@ use isyone_types::{
 use serde::{Deserialize, Serialize};
 
 use super::{Standby, Stragglers, Tenant};
-use crate::placement::Slot;
 
 /// Where a tenant runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,28 +34,6 @@ pub struct TenantPlacement {
     /// milliseconds. 0: at once.
     #[serde(default, skip_serializing_if = "is_default")]
     pub lease_over_ms: u32,
-}
-
-impl TenantPlacement {
-    /// On a host that was chosen now, for a copy that takes over from nobody.
-    pub(crate) fn new(
-        (host, slot): (HostName, Slot),
-        epoch: u64,
-        reason: &str,
-        at: UnixMs,
-    ) -> Self {
-        Self {
-            host,
-            epoch,
-            subnet: slot.subnet,
-            http_port: slot.http_port,
-            websocket_port: slot.websocket_port,
-            reason: reason.into(),
-            at,
-            as_it_is: false,
-            lease_over_ms: 0,
-        }
-    }
 }
 
 /// What a copy of a tenant is that lies beside the one that lives.

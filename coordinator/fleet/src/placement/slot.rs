@@ -5,8 +5,12 @@
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
+use isyone_types::{ids::HostName, plan::UnixMs};
 
-use crate::{desired::HostIndex, settings::Network};
+use crate::{
+    desired::{HostIndex, TenantPlacement},
+    settings::Network,
+};
 
 /// A free network and a free pair of ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +20,29 @@ pub struct Slot {
     pub http_port: u16,
     /// Published port of Odoo's gevent server.
     pub websocket_port: u16,
+}
+
+impl Slot {
+    /// On a host that was chosen now, for a copy that takes over from nobody.
+    pub(crate) fn place(
+        self,
+        host: HostName,
+        epoch: u64,
+        reason: &str,
+        at: UnixMs,
+    ) -> TenantPlacement {
+        TenantPlacement {
+            host,
+            epoch,
+            subnet: self.subnet,
+            http_port: self.http_port,
+            websocket_port: self.websocket_port,
+            reason: reason.into(),
+            at,
+            as_it_is: false,
+            lease_over_ms: 0,
+        }
+    }
 }
 
 /// Finds a free network and pair of ports on a host: slot `i` is the i-th network and the i-th pair. It tries the slot

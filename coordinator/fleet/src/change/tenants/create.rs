@@ -160,7 +160,7 @@ impl Edit<'_> {
             };
         };
         let reason = decision.reason.clone();
-        let placement = TenantPlacement::new((host, slot), 1, &reason, now);
+        let placement = slot.place(host, 1, &reason, now);
         let (dry_run, request_id) = (create.dry_run, create.request_id.clone());
         let tenant = self.sorted_there(self.fresh(create, placement))?;
         if dry_run {

@@ -302,7 +302,7 @@ impl Edit<'_> {
             }
             (None, Some(slot)) if decision.host.is_some() => {
                 let reason = &decision.reason;
-                Ok(TenantPlacement::new((to.clone(), slot), epoch, reason, now))
+                Ok(slot.place(to.clone(), epoch, reason, now))
             }
             _ => Err(ChangeError::NoHostFits {
                 name: tenant.name.clone(),

@@ -299,7 +299,7 @@ impl Edit<'_> {
             return Err(wrong_state(&asked.name, problem));
         }
         let reason = &decision.reason;
-        Ok(TenantPlacement::new((host, slot), 1, reason, now))
+        Ok(slot.place(host, 1, reason, now))
     }
 
     /// The new tenant, which does not run before it is filled. Whatever leads to the other one does not lead to it, and from one that is
