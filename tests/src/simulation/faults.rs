@@ -25,6 +25,10 @@ impl Simulation {
             return;
         }
         if self.shape.leases {
+            // What a clock does shows where nobody else lets a host go on.
+            if !self.peers_reach && self.rng.random_ratio(1, 3) {
+                return self.set_clock();
+            }
             match self.rng.random_range(0..12u32) {
                 0 | 1 => return self.set_clock(),
                 2..=5 => return self.cut_off(),

@@ -182,7 +182,7 @@ impl Simulation {
 
     /// Somebody sets the coordinator's clock.
     pub(super) fn set_clock(&mut self) {
-        let by = [-45_000, -10_000, 10_000, 45_000, 600_000];
+        let by = [-45_000, 45_000, 45_000, 600_000];
         self.now = (self.now + by[self.rng.random_range(0..by.len())]).max(0);
     }
 

@@ -14,7 +14,10 @@ use isyone_proto::{
 use rand::RngExt as _;
 use uuid::Uuid;
 
-use super::{Simulation, invariants::story};
+use super::{
+    Simulation,
+    invariants::{story, story_of},
+};
 
 impl Simulation {
     /// Something about a tenant's standby.
@@ -90,10 +93,16 @@ impl Simulation {
     pub(super) fn what_is_left_counts(&mut self) {
         let all = std::mem::take(&mut self.taking_over);
         for (uid, host) in all {
+            // Who is deleted before that has nothing to go on with.
+            let mut tenants = self.state.fleet.tenants.values();
+            let lives = tenants.any(|tenant| tenant.uid == uid && !tenant.is_deleted());
+            if !lives {
+                continue;
+            }
             let copies = self.hosts[&host].copies.values();
             let mut ours = copies.filter(|copy| copy.data.is_some_and(|data| data.uid == uid));
             let Some(copy) = ours.next() else {
-                panic!("nothing takes over on {host}");
+                panic!("nothing takes over on {host}\n{}", story_of(self, &uid));
             };
             let Some(kept) = copy.data else { continue };
             if !copy.world.state.follows() {
