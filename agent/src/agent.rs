@@ -184,7 +184,6 @@ impl Agent {
             stop: &stop,
         };
         ports.visitors(parts.relay);
-        tasks.spawn(leases::run(host.clone(), stop.clone()));
         tasks.spawn(catcher::run(host.clone(), in_force.clone(), stop.clone()));
         // Whoever wants nothing left free has no room of his own to set aside.
         ports.measures(nft, parts.copy_reserve != Reserve::NONE);
@@ -328,9 +327,10 @@ impl Ports<'_> {
         });
     }
 
-    /// Where tenants' visitors arrive: at the relay, if there is to be one.
+    /// Where tenants' visitors arrive: at the relay, if there is to be one. And for how long they may.
     fn visitors(&self, keeper: Option<Keeper>) {
         let (host, stop) = (self.host.clone(), self.stop.clone());
+        self.tasks.spawn(leases::run(host.clone(), stop.clone()));
         let Some(keeper) = keeper else {
             self.tasks.spawn(relay::give_up(host.data.clone()));
             return;

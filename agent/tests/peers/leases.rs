@@ -67,7 +67,9 @@ impl Two {
         let plain = tenant_plan("alfa");
         let h2 = sites[1].start(grants(&plain)).await;
         let alfa = needed("alfa", "h2", h2.address);
-        let h1 = sites[0].start(plan_with(&[alfa.clone()], &[], &[])).await;
+        let h1 = sites[0]
+            .start(plan_with(std::slice::from_ref(&alfa), &[], &[]))
+            .await;
         h1.host.leases.acknowledged(h1.host.leases.now_ms());
         h1.converged(&alfa).await;
         Self {
@@ -291,7 +293,7 @@ async fn nobody_is_let_go_on_but_whom_the_plan_says() {
             asked("no name!", "no uid".to_owned()),
         ],
     );
-    assert_eq!(said.await.unwrap(), [uid.clone()]);
+    assert_eq!(said.await.unwrap(), std::slice::from_ref(&uid));
     let many = vec![asked("alfa", uid.clone()); 257];
     let refused = asks(&two.ca, "agent/h1", address, many).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);

@@ -47,7 +47,10 @@ impl Site {
     }
 
     async fn begin(&self) -> Life {
-        let life = Life::begin_on(relayed(&self.fake, self.dir.path()), &[self.plan.clone()]);
+        let life = Life::begin_on(
+            relayed(&self.fake, self.dir.path()),
+            std::slice::from_ref(&self.plan),
+        );
         granted(&life);
         life.converged(&self.plan).await;
         life
@@ -86,7 +89,10 @@ async fn visitors_of_a_host_whose_agent_has_gone_are_sent_away_in_time() {
         sleep(FOR / 10).await;
     }
     // The next agent begins where nobody is let in.
-    let life = Life::begin_on(relayed(&site.fake, site.dir.path()), &[site.plan.clone()]);
+    let life = Life::begin_on(
+        relayed(&site.fake, site.dir.path()),
+        std::slice::from_ref(&site.plan),
+    );
     until("its end", async || site.fake.running().is_empty()).await;
     assert_eq!(site.status().await, AWAY);
     granted(&life);

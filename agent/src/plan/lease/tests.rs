@@ -235,7 +235,7 @@ fn a_copy_grants_to_whom_its_plan_says_and_to_nobody_once_it_does_not() {
     let mut stale = book.clone();
     stale.adapt(
         &host_plan(3, vec![alfa.clone()]),
-        &[alfa.name.clone()],
+        std::slice::from_ref(&alfa.name),
         false,
         400,
     );
