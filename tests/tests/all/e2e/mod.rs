@@ -15,6 +15,7 @@ mod hosts;
 mod https;
 mod isolation;
 mod live_moves;
+mod lost_host;
 mod mail;
 mod main_job;
 mod many;

@@ -69,7 +69,7 @@ fn a_host_dies_and_its_tenant_goes_on_from_its_standby_and_nowhere_twice() {
 }
 
 /// Everything of h1 ends at once.
-fn power_off(cell: &mut Cell) {
+pub(super) fn power_off(cell: &mut Cell) {
     let host = &mut cell.hosts[0];
     // First the way to the standby, then what runs.
     host.agent = None;
