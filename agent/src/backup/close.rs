@@ -1,5 +1,5 @@
 //! The ends of backups, on the repository's threads: what a base needs is there or goes with it, and what was copied as it stood has stood
-//! still. Where that is not so, there is no snapshot.
+//! still. Where that is not so, there is no snapshot. What was written just before is shipped besides.
 //!
 //! Not here: what comes before (make).
 
@@ -10,12 +10,15 @@ use std::{
 };
 
 use isyone_proto::{
-    backup::{Fault, Segment, Segments},
+    backup::{Destination, Fault, Segment, Segments},
     plan::TenantPlan,
 };
 use tokio::{runtime::Handle, sync::OwnedMutexGuard};
 
-use super::{Backups, chain::SegmentSize, manifest::Manifest, site::Site, spool, words::Problem};
+use super::{
+    Backups, chain::SegmentSize, manifest::Manifest, ship::Extent, site::Site, spool,
+    words::Problem,
+};
 use crate::base::{
     beneath::{RelPath, Root},
     fsutil::blocking,
@@ -30,6 +33,8 @@ const CONTROL_BYTES: u64 = 64 << 10;
 pub(super) struct Rest {
     pub needs: Option<Segments>,
     pub segments: Vec<Segment>,
+    /// They are shipped too, with what lies between them and what is there: see [`Chain::leads_to`](super::chain::Chain::leads_to).
+    pub are_shipped_too: bool,
     /// The tenant's turn: no segment leaves the spool before it is read, and what is there is written down.
     _turn: Option<OwnedMutexGuard<()>>,
 }
@@ -87,7 +92,9 @@ impl Closing {
             .block_on(self.backups.turn(self.tenant.uid).lock_owned());
         let listed = spool::list(&Root::open(&self.spool)?, self.size)?;
         let (chain, _) = self.handle.block_on(self.site.chain()).map_err(said)?;
-        let segments = chain.rest_of(needs, &listed.names(), self.size);
+        let waiting = listed.names();
+        let are_shipped_too = chain.leads_to(needs.last, &waiting, self.size);
+        let segments = chain.rest_of(needs, &waiting, self.size);
         let segments = segments.map_err(|missing| {
             io::Error::other(format!(
                 "segment {missing} of the log, which it needs, is missing"
@@ -96,9 +103,35 @@ impl Closing {
         *self.rest.locked() = Rest {
             needs: Some(needs),
             segments,
+            are_shipped_too,
             _turn: Some(turn),
         };
         Ok(needs)
+    }
+}
+
+impl Backups {
+    /// Ships what waits to one destination, because a base there has ended, or its log ends: what was written since the last shipment is
+    /// reached from the base before only. That it does not succeed is no fault of that base, and is tried again in its turn.
+    pub(super) async fn ship_rest(
+        &self,
+        (tenant, runs): (&TenantPlan, bool),
+        destination: &Destination,
+        site: &Site,
+    ) {
+        let _turn = self.turn(tenant.uid).lock_owned().await;
+        let shipped = async {
+            let found = match runs {
+                true => self.find(tenant, None).await?,
+                false => self.found(tenant, None, None).await?,
+            };
+            let extent = Extent::Finished;
+            self.ship_to(tenant, destination, site, &found, extent, None)
+                .await
+        };
+        if let Err(problem) = shipped.await {
+            tracing::warn!(tenant = %tenant.name, destination = %site.destination, "what was written just before a backup is not shipped: {}", problem.message);
+        }
     }
 }
 

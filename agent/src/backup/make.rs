@@ -226,12 +226,21 @@ impl Backups {
             needs: rest.needs,
         };
         let record = |chain: &mut Chain| {
-            chain.shipped(&rest.segments, size);
+            if !rest.are_shipped_too {
+                chain.shipped(&rest.segments, size);
+                chain.files_since = Some(making.at);
+            }
             chain.based(base);
-            chain.files_since = Some(making.at);
             chain.newest = Some(made.clone());
         };
         making.site.change(Some(size), record).await?;
+        let waits = rest.are_shipped_too;
+        drop(rest); // the tenant's turn is in it
+        if waits {
+            let tenant = (&making.tenant, true);
+            self.ship_rest(tenant, &making.destination, &making.site)
+                .await;
+        }
         Ok(made)
     }
 
@@ -262,6 +271,12 @@ impl Backups {
             postgres: kept.postgres.clone(),
         };
         let looked = still.look().await?;
+        // Nothing follows what is copied now, and the spool is cleared then.
+        if making.site.chain().await?.0.is_whole() {
+            let tenant = (&making.tenant, false);
+            self.ship_rest(tenant, &making.destination, &making.site)
+                .await;
+        }
         let place = kept.postgres.clone();
         let database = blocking(move || Root::open(&place)?.directory(&RelPath::root())).await;
         let database =

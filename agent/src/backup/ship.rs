@@ -88,7 +88,7 @@ impl Found {
 fn not_archived(tenant: &TenantPlan) -> String {
     format!(
         "its PostgreSQL was started by a version before and archives nothing until it is started anew: \
-         `isyctl tenant restart {} --database`",
+         `isyctl tenant restart {} --with-database`",
         tenant.name
     )
 }
@@ -162,7 +162,6 @@ impl Backups {
         tenant: &TenantPlan,
         waits_for: Option<&Site>,
     ) -> Result<Found, Problem> {
-        let kept = self.tenants.kept(tenant).await?;
         let runs = tenant.desired == DesiredState::Running;
         let position = match self.tenants.position(tenant, waits_for.is_some()).await {
             Ok(position) => Some(position),
@@ -173,6 +172,17 @@ impl Backups {
             // Said before the spool is looked at: there may be none.
             return Err(Problem::new(Fault::Source, not_archived(tenant)));
         }
+        self.found(tenant, position, waits_for).await
+    }
+
+    /// The same where it is known where the log ends; `None`: PostgreSQL does not run, and what waits is all that there is.
+    pub(super) async fn found(
+        &self,
+        tenant: &TenantPlan,
+        position: Option<Position>,
+        waits_for: Option<&Site>,
+    ) -> Result<Found, Problem> {
+        let kept = self.tenants.kept(tenant).await?;
         let mut known = position.map(|position| position.size);
         for site in self.sites(tenant) {
             known = known.or(site.chain().await?.1);
@@ -185,8 +195,7 @@ impl Backups {
         let mut listed = list(&spool, size).await?;
         if let (Some(site), Some(position)) = (waits_for, position) {
             let begun = Instant::now();
-            while !self.has(&listed, position) && !is_there(&site.chain().await?.0, Some(position))
-            {
+            while !self.has(&listed, position) && !site.chain().await?.0.has(position) {
                 if begun.elapsed() > ARCHIVING {
                     let why = "PostgreSQL does not put its log into the spool";
                     return Err(Problem::new(Fault::Source, why));
@@ -230,7 +239,7 @@ impl Backups {
     }
 
     /// Ships what one destination lacks; returns its chain. The tenant's turn is held.
-    async fn ship_to(
+    pub(super) async fn ship_to(
         &self,
         tenant: &TenantPlan,
         destination: &Destination,
@@ -281,7 +290,7 @@ impl Backups {
             }
         }
         let all = |chain: &mut Chain| {
-            let there = is_there(chain, found.position);
+            let there = found.position.is_none_or(|position| chain.has(position));
             if let Some(position) = found.position.filter(|_| there && chain.is_whole()) {
                 let switched = extent == Extent::Everything;
                 let to = safe_to(&position, switch_ms(tenant), switched);
@@ -412,12 +421,6 @@ impl Backups {
         let removed = blocking(move || spool::remove(&spool, &names)).await;
         removed.map_err(|e| Problem::disk("shipped segments cannot be removed", &e))
     }
-}
-
-/// Whether all that is finished at a position is there.
-fn is_there(chain: &Chain, position: Option<Position>) -> bool {
-    let last = chain.there.map(|there| there.last);
-    position.is_none_or(|position| last.is_some_and(|last| last >= position.finished()))
 }
 
 fn switch_ms(tenant: &TenantPlan) -> i64 {

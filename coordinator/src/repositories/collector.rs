@@ -126,6 +126,16 @@ fn tenants(families: &mut Families<'_>, standings: &Standings) -> fmt::Result {
         None,
         worst,
     )?;
+    let spools = standings.spools.iter().map(|(tenant, percent)| {
+        let tenant = tenant.to_string();
+        (TenantLabel { tenant }, *percent)
+    });
+    families.gauges(
+        "backup_spool_percent",
+        "How full the place is where a tenant's log waits to be shipped, from 25 on; of the 200 fullest",
+        None,
+        spools,
+    )?;
     families.gauge(
         "backup_orders",
         "Backups that hosts make now",
@@ -245,6 +255,7 @@ mod tests {
         let mut standings = Standings::default();
         standings.by_standing.insert("protected", 7);
         standings.worst.push(("alfa".parse().unwrap(), None));
+        standings.spools.push(("alfa".parse().unwrap(), 60));
         let of: Of = ("alfa".parse().unwrap(), "a".parse().unwrap());
         standings.proofs.verified.push((of.clone(), 7_000));
         standings.proofs.late.push(of.clone());
@@ -267,6 +278,7 @@ mod tests {
         for line in [
             "isyone_backup_tenants{standing=\"protected\"} 7",
             "isyone_backup_unprotected{tenant=\"alfa\"} 1",
+            "isyone_backup_spool_percent{tenant=\"alfa\"} 60",
             "isyone_backup_last_verified_timestamp_seconds{tenant=\"alfa\",destination=\"a\"} 7",
             "isyone_backup_unverified{tenant=\"alfa\",destination=\"a\"} 1",
             "isyone_backup_damaged{tenant=\"alfa\",destination=\"a\"} 1",

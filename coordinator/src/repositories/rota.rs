@@ -20,7 +20,7 @@ use isyone_fleet::{
 };
 use isyone_proto::{
     ids::{ShortName, TenantName},
-    plan::{Lifecycle, UnixMs},
+    plan::{Lifecycle, UnixMs, WalSpool},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -43,12 +43,17 @@ const FIRST_MS: i64 = 6 * 3_600_000;
 /// Tenants with a series of their own: those that would lose most.
 const NAMED: usize = 200;
 
+/// A spool has a series of its own from so full on: it is emptied every few minutes, and what is in it is a shipment.
+const SPOOL_PERCENT: i64 = 25;
+
 /// How tenants stand, as of the last pass.
 #[derive(Debug, Clone, Default)]
 pub struct Standings {
     pub by_standing: BTreeMap<&'static str, i64>,
     /// Tenants that cannot be restored as was promised, and what they would lose, milliseconds; those that would lose most. `None`: all.
     pub worst: Vec<(TenantName, Option<i64>)>,
+    /// How full spools are, those that are fullest; when one is full its log gets a gap.
+    pub spools: Vec<(TenantName, i64)>,
     /// Orders under way.
     pub orders: i64,
     /// Due, and waiting for a place.
@@ -191,6 +196,10 @@ fn judge(state: &State, settings: &Settings, now: UnixMs) -> (Standings, Vec<Jud
             .by_standing
             .entry(word(protection.standing))
             .or_default() += 1;
+        let full = spool_percent(state, tenant).filter(|percent| *percent >= SPOOL_PERCENT);
+        standings
+            .spools
+            .extend(full.map(|percent| (tenant.name.clone(), percent)));
         let is_bad = protection.is_bad() && !is_first(state, tenant, &protection, now);
         if is_bad {
             standings
@@ -212,7 +221,17 @@ fn judge(state: &State, settings: &Settings, now: UnixMs) -> (Standings, Vec<Jud
     };
     standings.worst.sort_by_key(most);
     standings.worst.truncate(NAMED);
+    let fullest = |(name, percent): &(TenantName, i64)| (std::cmp::Reverse(*percent), name.clone());
+    standings.spools.sort_by_key(fullest);
+    standings.spools.truncate(NAMED);
     (standings, judged)
+}
+
+/// How much of what a tenant's log may wait in is taken, as its host last said.
+fn spool_percent(state: &State, tenant: &Tenant) -> Option<i64> {
+    let said = views::observed(state, tenant)?.report.backup.as_deref()?;
+    let bound = WalSpool::default().bound_bytes(tenant.size.disk_bytes);
+    i64::try_from(said.spool_bytes.saturating_mul(100) / bound).ok()
 }
 
 /// Whether its first backup is still on its way.

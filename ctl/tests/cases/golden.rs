@@ -379,6 +379,7 @@ fn backups() {
             "tenant restore alfa --to latest --as alfa2 --no-wait",
             "tenant restore alfa --to 2026-11-27T15:00:00Z --as alfa2",
             "tenant restore alfa --to yesterday --as alfa2",
+            "tenant restore alfa --to before --host h2 --yes",
         ],
     );
 }

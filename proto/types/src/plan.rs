@@ -375,6 +375,34 @@ pub struct WalSpool {
     pub switch_s: u32,
 }
 
+/// What a spool may hold where the plan does not say.
+const SPOOL_BYTES: u64 = 512 << 20;
+/// As little as a spool, and a replication slot, are held to: a bulk load writes that in seconds.
+const LEAST_LOG_BYTES: u64 = 64 << 20;
+/// Part of the plan's disk that the spool, and a slot, may take.
+const DISK_SHARE: u64 = 10;
+
+/// What of a plan's disk its log may take in one place, at most and at least. A disk of 0 is not bounded.
+#[must_use]
+pub fn log_share(disk_bytes: u64, most: u64) -> u64 {
+    let share = match disk_bytes {
+        0 => most,
+        disk => disk / DISK_SHARE,
+    };
+    share.min(most).max(LEAST_LOG_BYTES)
+}
+
+impl WalSpool {
+    /// What it may hold on a disk of this size, bytes; then segments are let go.
+    #[must_use]
+    pub fn bound_bytes(self, disk_bytes: u64) -> u64 {
+        match self.limit_bytes {
+            0 => log_share(disk_bytes, SPOOL_BYTES),
+            said => log_share(disk_bytes, said),
+        }
+    }
+}
+
 /// Text that `Debug` does not print.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(transparent)]

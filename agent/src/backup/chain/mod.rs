@@ -39,6 +39,11 @@ impl SegmentSize {
         self.0
     }
 
+    /// How many of them one snapshot of a shipment takes at most.
+    pub fn most(self) -> usize {
+        usize::try_from(SHIPMENT_BYTES / self.0).unwrap_or(1).max(1)
+    }
+
     /// Segments of one size in 4 GiB.
     fn per_log(self) -> u64 {
         (1 << 32) / self.0
@@ -173,9 +178,7 @@ impl Chain {
                 None => return next,
             }
         }
-        let most = usize::try_from(SHIPMENT_BYTES / size.bytes())
-            .unwrap_or(1)
-            .max(1);
+        let most = size.most();
         let mut expected = from;
         for segment in spool.iter().filter(|s| **s >= from) {
             if *segment != expected || next.ship.len() == most {
@@ -212,6 +215,29 @@ impl Chain {
             next = size.after(next);
         }
         Ok(rest)
+    }
+
+    /// Whether all that is finished at a position is there.
+    pub fn has(&self, position: Position) -> bool {
+        let last = self.there.map(|there| there.last);
+        last.is_some_and(|last| last >= position.finished())
+    }
+
+    /// Whether what is there leads on to `last` with what waits in the spool, which is sorted. Then all of that is still to be shipped,
+    /// although some of it goes with a base that is being made: the moments just before that base, and while it is made, are reached
+    /// from the one before.
+    pub fn leads_to(&self, last: Segment, spool: &[Segment], size: SegmentSize) -> bool {
+        let Some(there) = self.there.filter(|_| self.is_whole()) else {
+            return false;
+        };
+        let mut next = size.after(there.last);
+        while next <= last {
+            if spool.binary_search(&next).is_err() {
+                return false;
+            }
+            next = size.after(next);
+        }
+        there.last.timeline == last.timeline
     }
 
     /// A hole was found at `now`: the base that is there leads no further.

@@ -105,6 +105,26 @@ fn a_shipment_is_bounded_and_says_that_there_is_more() {
 }
 
 #[test]
+fn a_base_in_the_midst_of_a_chain_lets_it_lead_on() {
+    let mut chain = Chain::default();
+    chain.begin(segment(1));
+    chain.shipped(&segments(1..=2), size());
+    chain.based(base(1, 2));
+    let leads = |chain: &Chain, spool: &[Segment]| chain.leads_to(segment(5), spool, size());
+    assert!(leads(&chain, &segments(1..=6)));
+    assert!(!leads(&chain, &segments(1..=4)), "it has not come");
+    assert!(!leads(&chain, &segments(4..=6)), "a hole");
+    assert!(!chain.leads_to(size().numbered(2, 5), &segments(3..=6), size()));
+    // What a base of 4 to 5 brings is shipped as well, and so is what lies before it.
+    chain.begin(segment(4));
+    chain.based(base(4, 5));
+    assert!(chain.is_whole());
+    assert_eq!(chain.next(&segments(3..=6), size()).ship, segments(3..=6));
+    chain.broken(9);
+    assert!(!leads(&chain, &segments(1..=6)), "there was a hole");
+}
+
+#[test]
 fn another_timeline_is_a_hole() {
     let mut chain = Chain::default();
     chain.begin(segment(1));
@@ -245,10 +265,13 @@ impl World {
         };
         let spool = self.names();
         let chain = &mut self.chains[to];
+        let are_shipped_too = chain.leads_to(needs.last, &spool, size());
         match chain.rest_of(needs, &spool, size()) {
             Ok(rest) => {
                 self.there[to].extend(&rest);
-                chain.shipped(&rest, size());
+                if !are_shipped_too {
+                    chain.shipped(&rest, size());
+                }
                 let base = Base {
                     needs: Some(needs),
                     ..base(0, 0)

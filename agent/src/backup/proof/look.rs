@@ -266,7 +266,7 @@ fn tell(pages: Pages, files: &Files, found: &mut Found) {
             let beyond = u32::try_from(beyond).unwrap_or(u32::MAX);
             found.more = found.more.saturating_add(beyond);
         }
-        Pages::Unmarked => found.leave_out("pages: they carry no checksums (`tenant prepare`)"),
+        Pages::Unmarked => found.leave_out("pages: they carry no checksums"),
         Pages::Failed => found.leave_out("pages: pg_checksums did not look at them"),
     }
 }

@@ -27,7 +27,7 @@ use super::{
         store,
         words::{Problem, problem},
     },
-    choose::{self, Followed, Shipped},
+    choose::{self, Followed},
     described::{Bounded, Manifest},
     recover::pass_over,
     unpack::{Site, own, unpack},
@@ -115,6 +115,8 @@ struct Fetching {
     shipments: Vec<Snapshot>,
     /// Of the log's segments.
     size: Option<SegmentSize>,
+    /// The log leads there, where nothing is missing: the next base needs it.
+    until: Option<Segment>,
     bytes: u64,
 }
 
@@ -208,35 +210,31 @@ impl Source<'_> {
             e => problem(&e),
         })?;
         let manifest = self.manifest(&base)?;
-        let listing = repository.snapshots().map_err(|e| problem(&e))?;
-        let mut shipped = Vec::new();
-        let mut shipments = Vec::new();
-        let follows = manifest.segments.is_some();
-        let ships = |snapshot: &Snapshot| snapshot.purpose == Some(Purpose::Increment);
-        for snapshot in listing
-            .snapshots
-            .into_iter()
-            .filter(|s| follows && ships(s))
-        {
-            shipped.push(Shipped {
-                at: snapshot.time.as_millisecond(),
-                // Only where it matters: each costs a call.
-                segments: match order.to {
-                    RestoreTo::Backup => self.manifest(&snapshot)?.segments,
-                    _ => None,
-                },
-            });
-            shipments.push(snapshot);
-        }
-        let wanted = choose::wanted(manifest.at, manifest.segments, &shipped, order.to);
-        let shipments = wanted.into_iter().map(|index| shipments[index].clone());
         let size = manifest
             .segment_bytes
             .map(SegmentSize::try_from)
             .transpose();
+        let size = size.map_err(|_| never("its manifest says what no segment has"))?;
+        let mut all = repository.snapshots().map_err(|e| problem(&e))?.snapshots;
+        let next = all.iter().find(|s| is_base(s) && s.time > base.time);
+        let next = next.cloned();
+        all.retain(|snapshot| snapshot.purpose == Some(Purpose::Increment));
+        let times: Vec<UnixMs> = all.iter().map(|s| s.time.as_millisecond()).collect();
+        let log = (manifest.segments, size);
+        let brings = |index: usize| self.manifest(&all[index]).map(|manifest| manifest.segments);
+        let wanted = choose::wanted(manifest.at, log, &times, order.to, brings)?;
+        // One that is damaged keeps nobody from what was before it.
+        let until = next
+            .filter(|_| matches!(order.to, RestoreTo::Time(_)) && !wanted.settled)
+            .and_then(|next| self.manifest(&next).ok()?.segments);
         let mut fetching = Fetching {
-            size: size.map_err(|_| never("its manifest says what no segment has"))?,
-            shipments: shipments.collect(),
+            size,
+            shipments: wanted
+                .shipments
+                .into_iter()
+                .map(|index| all[index].clone())
+                .collect(),
+            until: until.map(|needs| needs.last),
             base,
             manifest,
             bytes: 0,
@@ -373,11 +371,12 @@ impl Source<'_> {
             true
         });
         listed.map_err(&failed)?;
-        let followed = choose::follow(&there, needs, size).map_err(|missing| {
-            never(format!(
-                "segment {missing} of the log, which the backup cannot do without, is missing"
-            ))
-        })?;
+        let followed =
+            choose::follow(&there, (needs, fetching.until), size).map_err(|missing| {
+                never(format!(
+                    "segment {missing} of the log, which the backup cannot do without, is missing"
+                ))
+            })?;
         let owner = self.ground.postgres_owner;
         pass_over(
             &log,
@@ -447,6 +446,10 @@ impl Source<'_> {
             false => Ok(()),
         }
     }
+}
+
+fn is_base(snapshot: &Snapshot) -> bool {
+    matches!(snapshot.purpose, Some(Purpose::Base | Purpose::Kept))
 }
 
 fn has(snapshot: &Snapshot, part: &str) -> bool {

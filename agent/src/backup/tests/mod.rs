@@ -115,7 +115,7 @@ async fn a_tenant_that_archives_nothing_yet_has_bases_that_stand_alone() {
     let made = world.job(BackupWork::Base, "own").await.unwrap();
     assert_eq!(made.segments, None);
     let said = world.ship().await.unwrap_err().message;
-    assert!(said.contains("restart alfa --database"), "{said}");
+    assert!(said.contains("restart alfa --with-database`"), "{said}");
     std::fs::create_dir(world.tenant.spool()).unwrap();
     world.tenant.is_old.store(false, Ordering::SeqCst);
     world.ship().await.unwrap();
@@ -298,6 +298,66 @@ async fn a_tenant_is_copied_as_it_stands_only_while_it_stands() {
     assert_eq!(made.segments, None);
     assert_eq!(world.names("own", "database"), ["global"]);
     assert_eq!(world.names("own", "filestore/ab"), ["abc"]);
+}
+
+/// Its log ends there: what was written since the last shipment is reached from the base before, and from nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_just_before_a_tenant_stopped_is_shipped_before_it_is_copied() {
+    let world = World::new();
+    world.job(BackupWork::Base, "own").await.unwrap();
+    world.ship().await.unwrap();
+    let last = world.tenant.write();
+    world.tenant.attach("abc");
+    world.tenant.runs.store(false, Ordering::SeqCst);
+    world.job(BackupWork::Stopped, "own").await.unwrap();
+    let names = world.names("own", "wal");
+    assert!(names.contains(&last.to_string()), "{names:?}");
+    let increments = world.snapshots("own");
+    let increments = increments
+        .iter()
+        .filter(|s| s.purpose == Some(Purpose::Increment));
+    assert!(
+        increments
+            .clone()
+            .any(|s| s.parts.contains(&"filestore".to_owned()))
+    );
+}
+
+/// What goes with a base, and what lies before it, is shipped as well: the moments until then are reached from the base before.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_when_a_base_is_made_is_shipped_too() {
+    let world = World::new();
+    world.job(BackupWork::Base, "own").await.unwrap();
+    world.ship().await.unwrap();
+    let waiting = [world.tenant.write(), world.tenant.write()];
+    let needs = world
+        .job(BackupWork::Base, "own")
+        .await
+        .unwrap()
+        .segments
+        .unwrap();
+    let mut shipped = Vec::new();
+    let repository = world.repository("own");
+    let reader = repository.reader(&isyone_backup::Job::default()).unwrap();
+    let brings = |s: &&isyone_backup::Snapshot| {
+        s.purpose == Some(Purpose::Increment) && s.parts.contains(&"wal".to_owned())
+    };
+    for snapshot in world.snapshots("own").iter().filter(brings) {
+        shipped.extend(
+            reader
+                .list(snapshot, "wal")
+                .unwrap()
+                .into_iter()
+                .map(|e| e.name),
+        );
+    }
+    for segment in waiting.into_iter().chain([needs.first, needs.last]) {
+        assert!(
+            shipped.contains(&segment.to_string()),
+            "{segment} of {shipped:?}"
+        );
+    }
+    assert_eq!(world.at("own").shipped, Some(needs.last));
 }
 
 #[tokio::test(flavor = "multi_thread")]

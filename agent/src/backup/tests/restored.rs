@@ -5,7 +5,7 @@
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
-use isyone_backup::store::Name;
+use isyone_backup::{Purpose, store::Name};
 use isyone_proto::{
     backup::{BackupWork, Fault, RestoreOrder, RestoreTo, SnapshotName},
     plan::TenantPlan,
@@ -237,6 +237,51 @@ async fn a_database_comes_back_as_it_was_at_the_moment_that_is_asked_for() {
     assert_eq!(site.look(rows), "1 2");
     again.newest_timeline = u32::MAX;
     assert!(site.bring_to(RestoreTo::Latest, &again).await.is_err());
+}
+
+/// What was written between the last shipment and the next base is reached from the base before, the file as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_minutes_just_before_a_base_are_not_lost_with_it() {
+    let Some(site) = Site::new().await else {
+        return;
+    };
+    let file = |name: &str| {
+        let files = site.cluster.dir.join("odoo/filestore/odoo_alfa/ab");
+        fs::write(files.join(name), name).unwrap();
+        site.odoo(&format!("INSERT INTO ir_attachment VALUES ('ab/{name}')"));
+    };
+    site.odoo("INSERT INTO rows VALUES (1)");
+    site.ship().await;
+    // More than the segment under way, so that some of it is finished and waits.
+    site.odoo("INSERT INTO rows VALUES (2)");
+    file("two");
+    site.cluster.sql("SELECT pg_switch_wal()");
+    site.odoo("INSERT INTO rows VALUES (3)");
+    a_while().await;
+    let moment = now_ms();
+    a_while().await;
+    site.odoo("INSERT INTO rows VALUES (4)");
+    site.cluster.sql("SELECT pg_switch_wal()");
+    a_while().await;
+    site.world.job(BackupWork::Base, "own").await.unwrap();
+    // Nothing follows.
+    site.cluster.end("pgdata");
+    let rows = "SELECT string_agg(n::text, ' ' ORDER BY n) FROM rows";
+    let brought = site.bring(RestoreTo::Time(moment)).await.unwrap();
+    assert_eq!(site.look(rows), "1 2 3");
+    let attachments = brought.reached.attachments.unwrap();
+    assert_eq!((attachments.named, attachments.missing), (2, 0));
+
+    // Where it is not there after all, that is said.
+    let lost = site.world.snapshots("own");
+    let lost: Vec<_> = lost
+        .iter()
+        .filter(|s| s.purpose == Some(Purpose::Increment))
+        .map(|s| s.name)
+        .collect();
+    site.world.repository("own").forget(&lost[1..]).unwrap();
+    let why = site.bring(RestoreTo::Time(moment)).await.unwrap_err();
+    assert!(why.message.contains("of the log is missing"), "{why:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@
 //! comes last. So nothing is written into the data directory, and a copy of it starts anywhere. Not here: `-c` on the command line, which
 //! follows the size (design::containers); settings by ALTER SYSTEM (sql).
 
-use isyone_proto::plan::{TenantPlan, WalSpool};
+use isyone_proto::plan::{TenantPlan, WalSpool, log_share};
 
 use crate::plan::{container::ContainerSpec, facts::ImageFacts, stack::RenderedFile};
 
@@ -26,14 +26,8 @@ const MAIN: &str = "postgresql.conf";
 const CONF: &str = "isyone.conf";
 const ARCHIVE: &str = "archive";
 
-/// What a spool may hold where the plan does not say.
-const SPOOL_BYTES: u64 = 512 << 20;
-/// As little as a spool and a slot are held to: a bulk load writes that in seconds.
-const LEAST_BYTES: u64 = 64 << 20;
 /// What a replication slot that nobody reads may keep.
 const SLOT_BYTES: u64 = 1 << 30;
-/// Part of the plan's disk that the spool, and a slot, may take.
-const DISK_SHARE: u64 = 10;
 /// What may wait in pg_wal for a spool that cannot be written.
 const PATIENCE_BYTES: u64 = 128 << 20;
 /// A segment in which something was written is finished after so many seconds, where the plan does not say.
@@ -43,23 +37,6 @@ const SWITCHES_S: std::ops::RangeInclusive<u32> = 5..=86_400;
 /// The first major version that bounds what slots keep.
 const BOUNDS_SLOTS_SINCE: u32 = 13;
 const MIB: u64 = 1 << 20;
-
-/// What of the plan's disk may be taken, at most and at least.
-fn share(plan: &TenantPlan, most: u64) -> u64 {
-    let share = match plan.size.disk_bytes {
-        0 => most,
-        disk => disk / DISK_SHARE,
-    };
-    share.min(most).max(LEAST_BYTES)
-}
-
-/// What the tenant's spool may hold, bytes.
-fn spool_bytes(plan: &TenantPlan, spool: WalSpool) -> u64 {
-    match spool.limit_bytes {
-        0 => share(plan, SPOOL_BYTES),
-        said => share(plan, said),
-    }
-}
 
 fn switch_s(spool: WalSpool) -> u32 {
     match spool.switch_s {
@@ -110,7 +87,7 @@ fn conf(plan: &TenantPlan, spool: Option<WalSpool>, image: &ImageFacts) -> Strin
     ];
     let major: u32 = image.postgres_major.parse().unwrap_or(0);
     if major >= BOUNDS_SLOTS_SINCE {
-        let slots = share(plan, SLOT_BYTES) / MIB;
+        let slots = log_share(plan.size.disk_bytes, SLOT_BYTES) / MIB;
         lines.push(format!("max_slot_wal_keep_size = {slots}MB"));
     }
     lines.sort_unstable();
@@ -139,7 +116,7 @@ pub fn files(
 ) -> [RenderedFile; 3] {
     let has_spool = container.mounts.iter().any(|m| m.target == SPOOL_TARGET);
     let spool = plan.wal_spool.filter(|_| has_spool);
-    let bytes = spool_bytes(plan, spool.unwrap_or_default());
+    let bytes = spool.unwrap_or_default().bound_bytes(plan.size.disk_bytes);
     [
         (MAIN, main_conf(image)),
         (CONF, conf(plan, spool, image)),

@@ -61,7 +61,7 @@ fn what_may_be_taken_of_a_disk_follows_the_plan() {
         (100, 1, 64),
     ] {
         plan.size.disk_bytes = disk << 20;
-        let bytes = spool_bytes(&plan, spool(said << 20));
+        let bytes = spool(said << 20).bound_bytes(plan.size.disk_bytes);
         assert_eq!(bytes >> 20, expected, "{disk} {said}");
     }
     plan.size.disk_bytes = 5 << 30;

@@ -120,10 +120,16 @@ impl Restore {
 
     async fn return_to_before(self, app: &App) -> Outcome {
         let name = clean(&self.name);
-        if self.new_name.is_some() {
-            return Err(Failure::usage(
-                "`--to before` is of the tenant itself: without --as",
-            ));
+        // Nothing of it can be chosen: it lies where it was set aside.
+        let chosen = [
+            ("--as", self.new_name.is_some()),
+            ("--host", self.host.is_some()),
+            ("--destination", self.destination.is_some()),
+        ];
+        if let Some((option, _)) = chosen.into_iter().find(|(_, is_given)| *is_given) {
+            return Err(Failure::usage(format!(
+                "`--to before` is of the tenant itself, on its host: without {option}"
+            )));
         }
         if !self.confirmed(app, "put back to what it was before its last restore")? {
             app.ui.note("nothing was changed");

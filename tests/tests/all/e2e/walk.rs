@@ -21,7 +21,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// Who dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Victim {
+pub(super) enum Victim {
     Coordinator,
     /// The agent of the host with this index.
     Agent(usize),
@@ -48,7 +48,7 @@ fn start_agent(cell: &mut Cell, index: usize) {
     cell.start_agent(index, &[("ISYONE_AGENT_LIVE_MOVES", "true")]);
 }
 
-fn kill_and_restart(cell: &mut Cell, victim: Victim) {
+pub(super) fn kill_and_restart(cell: &mut Cell, victim: Victim) {
     match victim {
         Victim::Coordinator => {
             cell.coordinator.as_mut().expect("running").kill();
@@ -87,7 +87,7 @@ pub(super) fn power_off(cell: &mut Cell, index: usize) {
 }
 
 /// Waits until the operation is at a stage, or is over. True if it was seen there.
-fn at_stage(cell: &Cell, id: &str, stage: Stage) -> bool {
+pub(super) fn at_stage(cell: &Cell, id: &str, stage: Stage) -> bool {
     let begin = Instant::now();
     while begin.elapsed() < 2 * MINUTE {
         let operation = cell.json(&["op", "show", id]);
@@ -101,13 +101,13 @@ fn at_stage(cell: &Cell, id: &str, stage: Stage) -> bool {
     panic!("operation {id} neither reached {stage:?} nor ended");
 }
 
-fn answers(cell: &Cell) {
+pub(super) fn answers(cell: &Cell) {
     wait_for("alfa to answer", 2 * MINUTE, || {
         (get(cell.edge(), "alfa.isy.one", "/web/health").status == 200).then_some(())
     });
 }
 
-fn sql(cell: &Cell, query: &str) -> String {
+pub(super) fn sql(cell: &Cell, query: &str) -> String {
     let words = ["tenant", "psql", "alfa", "--", "-tAc", query];
     cell.isyctl(&words).ok().trim().to_owned()
 }

@@ -2,6 +2,7 @@
 //! It reads the workspace's sources and runs nothing. What is allowed is in `tables`; a failure lists everything that
 //! is wrong, ready to be copied there.
 
+mod commands;
 mod conf;
 mod edges;
 mod files;

@@ -269,7 +269,22 @@ impl Edit<'_> {
             }
             offers.retain(|name, _| name == only);
         }
-        backups::choose(&offers, asked.wanted).map_err(|why| refused(words(&why)))
+        let unheard = source.is_there && self.is_unheard(&source.name);
+        backups::choose(&offers, asked.wanted).map_err(|why| {
+            let may_be_more = match why {
+                NoPoint::TooLate { .. } if unheard => {
+                    ". Its host was not heard since the coordinator started: there may be more, and `latest` takes all that is there"
+                }
+                _ => "",
+            };
+            refused(format!("{}{may_be_more}", words(&why)))
+        })
+    }
+
+    /// What is shipped is written down once an hour; until its host speaks, nobody knows more.
+    fn is_unheard(&self, name: &TenantName) -> bool {
+        let tenant = self.state.fleet.tenants.get(name);
+        tenant.is_some_and(|tenant| views::observed(self.state, tenant).is_none())
     }
 
     /// A place on a host whose agent can do it.
@@ -338,8 +353,8 @@ pub(super) fn words(why: &NoPoint) -> String {
         NoPoint::NoBackup => "there is no backup from which it could be restored".to_owned(),
         NoPoint::Unknown(name) => format!("it has no backup {name} there"),
         NoPoint::Portable(name) => format!(
-            "backup {:.8} is the portable copy (`dump.pgc` and the filestore): take it out with restic and `pg_restore`, or name a \
-             backup of another kind",
+            "backup {:.8} is the portable copy (`dump.pgc` and the filestore): take it out with `isyctl backup get` and `pg_restore`, or \
+             name a backup of another kind",
             name.to_string()
         ),
         NoPoint::TooEarly { first } => {

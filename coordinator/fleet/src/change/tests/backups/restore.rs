@@ -12,6 +12,7 @@ use crate::{
     backups::Wanted,
     change::tests::conditions::conditioned,
     operation::{RestoreStage, Stage},
+    state::State,
 };
 
 /// One with a backup of an hour ago, shipped until now, and a second host.
@@ -139,6 +140,7 @@ fn what_cannot_be_restored_is_refused_before_anything_starts() {
     };
     let why = refused(&mut bench, &|w| w.wanted = Wanted::Time(now + 1));
     assert!(why.contains("what was committed after"), "{why}");
+    assert!(!why.contains("there may be more"), "{why}");
     let why = refused(&mut bench, &|w| w.wanted = Wanted::Time(BEGIN - 1));
     assert!(why.contains("first backup"), "{why}");
     let why = refused(&mut bench, &|w| w.name = name("alfa"));
@@ -156,6 +158,11 @@ fn what_cannot_be_restored_is_refused_before_anything_starts() {
     let why = refused(&mut bench, &|_| {});
     assert!(why.contains("version before"), "{why}");
     greet(&mut bench, &name("h2"), true);
+    // It has just started, and nobody has spoken.
+    bench.state = State::new(bench.state.fleet.clone(), bench.now);
+    let later = bench.now + 1;
+    let why = refused(&mut bench, &|w| w.wanted = Wanted::Time(later));
+    assert!(why.contains("there may be more, and `latest`"), "{why}");
     let uid = bench.state.fleet.tenants[&alfa].uid;
     bench.state.fleet.remove_backup_key(uid);
     let why = refused(&mut bench, &|_| {});
