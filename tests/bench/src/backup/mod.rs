@@ -1,0 +1,236 @@
+//! `bench backup`: what isyone's backups cost, beside Debian's `restic` and `pg_dump | zstd` of the same data; how long Odoo's visitors wait
+//! meanwhile; how long a restore takes; and what a host whose tenants are at rest does for its backups.
+//!
+//! The whole product is on the path: the coordinator orders a base backup, the agent makes it and adds it to the tenant's repository through
+//! the coordinator. Not here: whether backups are good (the tests `e2e::backups`).
+
+mod cost;
+mod data;
+mod during;
+mod ours;
+mod peers;
+mod rest;
+mod restore;
+mod switch;
+
+use anyhow::{Result, ensure};
+use isyone_tests::e2e::cell::{Cell, Shape};
+
+use self::{
+    cost::{Around, Cost, Costs},
+    data::{Data, Grow, Size, TENANT},
+    ours::Ours,
+    peers::{Dump, Restic},
+};
+use crate::{
+    Run,
+    figures::{Report, Unit},
+    samples::Samples,
+};
+
+/// The default plan `standard`, whose disk holds what is measured and a restored copy.
+const CONFIG: &str = "---[plans.standard]\nmemory=\"2GiB\"\ncpu=1.0\ndisk=\"15GiB\"\nworkers=2\n";
+/// As issue 13 has it: 482 MB, and a GB of files.
+const GROW: Grow = Grow {
+    rows: 380_000,
+    files: 2_000,
+    file_bytes: 512 << 10,
+    copies: 0,
+};
+/// From there to 2 GB.
+const GROW_MORE: Grow = Grow {
+    rows: 0,
+    files: 0,
+    file_bytes: 0,
+    copies: 4,
+};
+const SMALL_GROW: Grow = Grow {
+    rows: 2_000,
+    files: 16,
+    file_bytes: 64 << 10,
+    copies: 0,
+};
+
+/// Names of the sides, in the order that they are measured in.
+const SIDES: [&str; 3] = ["isyone", "restic", "pg_dump | zstd"];
+
+/// Who makes backups.
+trait Side {
+    /// A first backup, where there is none.
+    fn first(&mut self) -> Result<Cost>;
+    /// One after another.
+    fn again(&mut self) -> Result<Cost>;
+}
+
+pub(crate) fn run(run: &Run) -> Result<Report> {
+    let mut report = Report::default();
+    with_data(run, &mut report)?;
+    rest::run(run, &mut report)?;
+    Ok(report)
+}
+
+/// Everything that needs a tenant with data.
+fn with_data(run: &Run, report: &mut Report) -> Result<()> {
+    let mut cell = Cell::start(&Shape {
+        config: CONFIG,
+        ..Shape::default()
+    });
+    let made = cell.isyctl(&["tenant", "create", TENANT, "--plan", "standard"]);
+    ensure!(made.code == 0, "create {TENANT}: {}", made.stderr);
+    let (data, around) = (Data::of(&cell)?, Around::of(&cell, TENANT)?);
+    let folder = tempfile::tempdir()?;
+    let mut restic = Restic::new(&data, &around, folder.path().to_owned())?;
+    let mut dump = Dump::new(&data, &around, folder.path().to_owned());
+    let mut ours = Ours::new(&mut cell, &around);
+    let grow = run.pick(GROW, SMALL_GROW);
+
+    if !run.small {
+        restored(&mut ours, &data, "as created", 3, report)?;
+    }
+    data.grow(grow)?;
+    let size = data.size()?;
+    eprintln!("  {}", size.words());
+    let mut sides: [&mut dyn Side; 3] = [&mut ours, &mut restic, &mut dump];
+    let [first, again] = compared(run.pick(3, 1), !run.small, &data, grow, &mut sides)?;
+    tell("first backup", &first, Some(size), report);
+    tell("again after a small change", &again, None, report);
+    drop(folder); // the peers' gigabytes
+    explain(size, report);
+    during::run(run, &mut ours, report)?;
+    ours.off()?;
+    restored(
+        &mut ours,
+        &data,
+        "482 MB and 1 GB of files",
+        run.pick(3, 1),
+        report,
+    )?;
+    if !run.small {
+        data.grow(GROW_MORE)?;
+        restored(&mut ours, &data, "2 GB and 1 GB of files", 3, report)?;
+    }
+    Ok(())
+}
+
+/// All sides in turns, the order reversed every round. Costs of first backups and of those after a change, of each side.
+fn compared(
+    rounds: usize,
+    warms_up: bool,
+    data: &Data,
+    grow: Grow,
+    sides: &mut [&mut dyn Side; 3],
+) -> Result<[[Costs; 3]; 2]> {
+    let mut all: [[Costs; 3]; 2] = Default::default();
+    let skipped = usize::from(warms_up);
+    for round in 0..rounds + skipped {
+        let order = if round % 2 == 0 { [0, 1, 2] } else { [2, 1, 0] };
+        for (kind, costs) in all.iter_mut().enumerate() {
+            if kind == 1 {
+                data.change(round, grow)?;
+            }
+            for index in order {
+                let side = &mut *sides[index];
+                let cost = if kind == 0 {
+                    side.first()
+                } else {
+                    side.again()
+                };
+                let cost = cost?;
+                let (what, took) = (["first", "again"][kind], cost.took.as_secs_f64());
+                eprintln!("  round {round}: {what}, {} {took:.3} s", SIDES[index]);
+                if round >= skipped {
+                    costs[index].push(&cost);
+                }
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn tell(what: &str, costs: &[Costs; 3], size: Option<Size>, report: &mut Report) {
+    let stored = match size {
+        Some(_) => "repository",
+        None => "repository grows by",
+    };
+    type Of = fn(&Costs) -> &Samples;
+    let quantities: [(&str, Unit, Of); 5] = [
+        ("time", Unit::Seconds, |c| &c.took),
+        ("CPU of its programs", Unit::Seconds, |c| &c.own),
+        ("CPU with PostgreSQL and Docker", Unit::Seconds, |c| &c.all),
+        ("memory", Unit::Bytes, |c| &c.memory),
+        (stored, Unit::Bytes, |c| &c.stored),
+    ];
+    for (side, costs) in SIDES.iter().zip(costs) {
+        if let Some(size) = size {
+            let rate = costs.took.each(|seconds| size.all() as f64 / seconds);
+            let name = format!("{what}, {side}: throughput");
+            report.add(&name, Unit::BytesPerSecond, &rate, None);
+        }
+        for (quantity, unit, of) in quantities {
+            let name = format!("{what}, {side}: {quantity}");
+            report.add(&name, unit, of(costs), None);
+        }
+        if costs.keeper_memory.len() > 0 {
+            let name = format!("{what}, {side}: memory of the coordinator, which keeps it");
+            report.add(&name, Unit::Bytes, &costs.keeper_memory, None);
+        }
+    }
+    let [ours, peers @ ..] = costs;
+    for (peer, costs) in SIDES[1..].iter().zip(peers) {
+        for (quantity, _, of) in quantities {
+            let ratio = of(ours).ratios(of(costs));
+            let name = format!("{what}, isyone / {peer}: {quantity}");
+            report.add(&name, Unit::Ratio, &ratio, None);
+        }
+    }
+}
+
+/// Restores at the tenant's size of now.
+fn restored(
+    ours: &mut Ours<'_>,
+    data: &Data,
+    what: &str,
+    rounds: usize,
+    report: &mut Report,
+) -> Result<()> {
+    let size = data.size()?;
+    let took = restore::rounds(ours, rounds)?;
+    let took = took.iter().map(|took| took.as_secs_f64()).collect();
+    let name = format!("restore, {what}: command to login page");
+    report.add(&name, Unit::Seconds, &took, None);
+    report.note(format!("Restore, {what}: {}.", size.words()));
+    Ok(())
+}
+
+fn explain(size: Size, report: &mut Report) {
+    report.note(format!(
+        "The data: {}; contacts with notes of random words, and files of random bytes, which nothing compresses. odoo:19.0 and postgres:15 \
+         in the plan `standard` (1 CPU, 2 GiB, two workers), in whose container `pg_basebackup` and `pg_dump` run on all sides. A small change: a row in \
+         a thousand updated, as many added, a new file in a hundred. All repositories are on this machine's disk.",
+        size.words()
+    ));
+    report.note(
+        "isyone: a base backup to a destination that is new, or was asked for by `isyctl backup create`; time: from when the agent begins until it \
+         has stored all of it, as the product tells, without the wait for its turn (a second or two). In it: `pg_basebackup` through the engine, the segments of the log that it \
+         needs, manifest and counts, the filestore, cut, compressed and encrypted with two threads, through mutual TLS to the coordinator, which checks and \
+         keeps it. Programs: agent and coordinator, with all else that they do meanwhile. Memory: the most that the agent had, and the coordinator.",
+    );
+    report.note(format!(
+        "{}: `restic init`, `pg_basebackup -X fetch | restic backup --stdin` (by `docker exec`) and `restic backup` of the filestore, into a directory, no \
+         network; its exit says nothing of pg_basebackup's. `pg_dump | zstd` and `tar | zstd` of the filestore: zstd's default level and one thread, not encrypted, \
+         whole each time (so \"grows by\" is all of it), and no log can follow it. Memory: the largest of the programs outside the container.",
+        Restic::version()
+    ));
+    report.note(
+        "CPU with PostgreSQL and Docker: with that of PostgreSQL's container and of dockerd, containerd and its shims meanwhile. Throughput: the database's \
+         size as PostgreSQL tells it, and the files', by time.",
+    );
+    report.note(
+        "Odoo's waits: a client reads, writes and opens pages through the edge, ten times a second; waits are of all but logins, and of what was under way \
+         while the agent made a backup; each round's p95 by that of a window without, before it. Agent, coordinator, edge, Odoo and client share this machine's cores.",
+    );
+    report.note(
+        "Restore: from the start of `isyctl tenant restore --as` until the new tenant's /web/login answers through the edge with its form, neutralised, \
+         on the host where the backup was made, from a repository with one base backup.",
+    );
+}

@@ -1,0 +1,187 @@
+//! What backups cost a host whose tenants are at rest: the agent's processor time and memory, and what it ships in an hour, while nothing
+//! is written, and while something is, once a minute in each tenant.
+//!
+//! Real PostgreSQL beside stand-ins for Odoo, of which a host could not hold so many. Not here: what a base backup costs (the parent).
+
+use std::{
+    path::PathBuf,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use isyone_tests::e2e::cell::{Cell, STANDIN, Shape};
+
+use super::{
+    cost::size_of,
+    switch::{OFF, ON, switch},
+};
+use crate::{
+    Run, agent,
+    figures::{Report, Unit},
+    process::Watched,
+};
+
+const POSTGRES: &str = "postgres:15";
+/// PostgreSQL gets half of so little memory. Of its time a tenant at rest needs next to nothing, but its beginning should not take for
+/// ever. What else `[backup]` says is the product's default: each tenant's turn comes every 5.5 minutes.
+const CONFIG: &str = "---[plans.small]\nmemory=\"96MiB\"\ncpu=0.5\ndisk=\"128MiB\"\nworkers=0\n[placement]\ncpu_overcommit=100.0\n\
+    [backup.destinations.rest]\npath=\"rest\"\nreserve=\"100MiB\"\n";
+const DESTINATION: &str = "rest";
+/// A host's first backups come one after the other.
+const PATIENCE: Duration = Duration::from_secs(3_600);
+const LOOK: Duration = Duration::from_secs(1);
+const HOUR_S: f64 = 3_600.0;
+/// Writes a row, and another each minute, as long as the container runs.
+const WRITE: &str = "psql -qXU postgres -c 'CREATE TABLE IF NOT EXISTS bench (at timestamptz)'; \
+    while psql -qXU postgres -c 'INSERT INTO bench VALUES (now())'; do sleep 60; done";
+
+/// How long each state is looked at, with backups until each tenant had its turn once; and how long before it is.
+struct Times {
+    settle: Duration,
+    /// Until each tenant has its turn with what was written since the one before.
+    settle_writing: Duration,
+    off: Duration,
+    quiet: Duration,
+    writing: Duration,
+}
+
+const TIMES: Times = Times {
+    settle: Duration::from_secs(30),
+    settle_writing: Duration::from_secs(390),
+    off: Duration::from_secs(60),
+    quiet: Duration::from_secs(330),
+    writing: Duration::from_secs(330),
+};
+const SMALL_TIMES: Times = Times {
+    settle: Duration::ZERO,
+    settle_writing: Duration::ZERO,
+    off: Duration::from_secs(1),
+    quiet: Duration::from_secs(1),
+    writing: Duration::from_secs(1),
+};
+
+struct Rest {
+    cell: Cell,
+    agent: Watched,
+    /// Where backups go.
+    destination: PathBuf,
+    tenants: usize,
+}
+
+pub(super) fn run(run: &Run, report: &mut Report) -> Result<()> {
+    let (tenants, times) = run.pick((200, TIMES), (2, SMALL_TIMES));
+    let mut rest = Rest::start(tenants)?;
+    rest.await_bases()?;
+    let prefix = format!("{tenants} tenants at rest");
+    sleep(times.settle);
+    let what = format!("{prefix}, backups, nothing is written");
+    let shipped = rest.watch(&what, times.quiet, report)?;
+    rest.tell_shipped(&what, shipped, report);
+    // A stand-in's PostgreSQL is not told: it goes on archiving, and has nothing to archive.
+    switch(&mut rest.cell, OFF)?;
+    sleep(times.settle);
+    rest.watch(&format!("{prefix}, no backups"), times.off, report)?;
+    switch(&mut rest.cell, ON)?;
+    rest.write()?;
+    sleep(times.settle_writing);
+    let what = format!("{prefix}, backups, a row a minute in each");
+    let shipped = rest.watch(&what, times.writing, report)?;
+    rest.tell_shipped(&what, shipped, report);
+    let seconds = |time: Duration| time.as_secs();
+    report.note(format!(
+        "At rest: one host with {tenants} tenants of {POSTGRES} and stand-ins for Odoo, which write nothing; `[backup]` as it is by \
+         default (rpo 11 min, so each tenant's turn comes every 5.5 min); reports every 5 s. CPU: user and system time of the agent's \
+         process over {} s while nothing is written, {} s without backups, {} s while a row a minute is. Shipped: what all repositories \
+         have grown by meanwhile, after all first backups, for an hour. PostgreSQL finishes a segment of its log (1 MiB) a minute after \
+         something was written in it; what is shipped of it is compressed.",
+        seconds(times.quiet),
+        seconds(times.off),
+        seconds(times.writing)
+    ));
+    Ok(())
+}
+
+impl Rest {
+    fn start(tenants: usize) -> Result<Self> {
+        let cell = Cell::start(&Shape {
+            edition: (STANDIN.0, POSTGRES),
+            config: CONFIG,
+            liveness: "report_interval = \"5s\"",
+            ..Shape::default()
+        });
+        agent::fill(&cell, 0, tenants)?;
+        let agent = cell.hosts[0].agent.as_ref().context("no agent")?.pid();
+        Ok(Self {
+            agent: Watched::new(agent)?,
+            destination: cell.dir.path().join("coordinator").join(DESTINATION),
+            tenants,
+            cell,
+        })
+    }
+
+    /// Bytes of all repositories. The coordinator's own state goes there, too.
+    fn stored(&self) -> Result<u64> {
+        let own = size_of(&self.destination.join("coordinator"))?;
+        Ok(size_of(&self.destination)?.saturating_sub(own))
+    }
+
+    /// Measures the agent for a while; returns the bytes that were shipped in an hour.
+    fn watch(&self, what: &str, time: Duration, report: &mut Report) -> Result<f64> {
+        let (mark, before) = (self.agent.mark()?, self.stored()?);
+        sleep(time);
+        let load = self.agent.load_since(mark)?;
+        let memory = self.agent.resident()? as f64;
+        report.add_one(&format!("{what}: agent's CPU"), Unit::Core, load, None);
+        report.add_one(
+            &format!("{what}: agent's memory"),
+            Unit::Bytes,
+            memory,
+            None,
+        );
+        let grown = self.stored()?.saturating_sub(before);
+        Ok(grown as f64 * HOUR_S / time.as_secs_f64())
+    }
+
+    fn tell_shipped(&self, what: &str, bytes: f64, report: &mut Report) {
+        let each = bytes / self.tenants as f64;
+        let name = format!("{what}: shipped an hour");
+        report.add_one(&name, Unit::Bytes, bytes, None);
+        report.add_one(&format!("{name}, each tenant"), Unit::Bytes, each, None);
+    }
+
+    /// Waits until each tenant has a backup that the log goes on from.
+    fn await_bases(&self) -> Result<()> {
+        let begin = Instant::now();
+        loop {
+            let shown = self.cell.json(&["backup", "status"]);
+            let has_base =
+                |tenant: &&serde_json::Value| tenant["destinations"][0]["base_time"].is_string();
+            let all = shown.as_array().context("a list")?;
+            let based = all.iter().filter(has_base).count();
+            if based == self.tenants {
+                eprintln!(
+                    "  {based} first backups after {:.0} s",
+                    begin.elapsed().as_secs_f64()
+                );
+                return Ok(());
+            }
+            ensure!(
+                begin.elapsed() < PATIENCE,
+                "only {based} of {} tenants have a backup",
+                self.tenants
+            );
+            sleep(LOOK);
+        }
+    }
+
+    fn write(&self) -> Result<()> {
+        for number in 0..self.tenants {
+            let container = format!("postgres_t{number}");
+            let words = ["exec", "-d", &container, "sh", "-c", WRITE];
+            let begun = self.cell.hosts[0].docker.run(&words);
+            ensure!(begun.code == 0, "{container}: {}", begun.stderr);
+        }
+        Ok(())
+    }
+}
