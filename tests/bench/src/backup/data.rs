@@ -9,6 +9,7 @@ use std::{
     os::unix::fs::{MetadataExt as _, chown},
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -16,6 +17,7 @@ use isyone_tests::e2e::{
     cell::Cell,
     docker::Docker,
     process::{run, run_with_input},
+    wait_for,
 };
 
 use super::cost::size_of;
@@ -24,6 +26,8 @@ pub(super) const TENANT: &str = "alfa";
 pub(super) const POSTGRES: &str = "postgres_alfa";
 pub(super) const DATABASE: &str = "odoo_alfa";
 
+/// How long the agent may take to tell PostgreSQL something.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Words for contacts' notes: text, which compresses as text does.
 const WORDS: &str = "SET synchronous_commit = off;
     CREATE TABLE IF NOT EXISTS bench_words AS SELECT g AS id,
@@ -127,6 +131,14 @@ impl Data {
             ))?;
         }
         self.sql("VACUUM ANALYZE; CHECKPOINT;").map(drop)
+    }
+
+    /// Waits until the agent has told PostgreSQL that backups are off. What is written before would fill the tenant's spool.
+    pub(super) fn await_no_archive(&self) {
+        wait_for("PostgreSQL to archive nothing", PATIENCE, || {
+            let command = self.sql("SHOW archive_command;").ok()?;
+            (command == "true").then_some(())
+        });
     }
 
     /// A day's work, small beside the whole: one row in a thousand, all over the table, new rows, a new file in a hundred.

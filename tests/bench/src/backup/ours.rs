@@ -64,7 +64,8 @@ impl<'a> Ours<'a> {
         }
     }
 
-    fn destination(&self) -> String {
+    /// Where backups go now.
+    pub(super) fn destination(&self) -> String {
         format!("d{}", self.number)
     }
 
@@ -76,10 +77,20 @@ impl<'a> Ours<'a> {
         Ok(data.join(self.destination()).join(uid))
     }
 
-    /// No backups are made from now on, until there is a new destination.
+    /// No backups are made from now on.
     pub(super) fn off(&mut self) -> Result<()> {
-        self.newest = None;
         switch(self.cell, OFF)
+    }
+
+    /// They are again, to the same destination.
+    pub(super) fn on(&mut self) -> Result<()> {
+        let on = self.configuration();
+        switch(self.cell, &on)
+    }
+
+    /// What the configuration says of them.
+    pub(super) fn configuration(&self) -> String {
+        to(&self.destination(), RPO)
     }
 
     fn meter(&self) -> Result<Meter> {
@@ -140,7 +151,7 @@ impl Side for Ours<'_> {
     fn first(&mut self) -> Result<Cost> {
         self.number += 1;
         self.newest = None;
-        switch(self.cell, &to(&self.destination(), RPO))?;
+        self.on()?;
         let meter = self.meter()?;
         self.measured(&meter, 0)
     }

@@ -17,15 +17,17 @@ use super::{
     switch::{OFF, ON, switch},
 };
 use crate::{
-    Run, agent,
+    agent,
     figures::{Report, Unit},
     process::Watched,
 };
 
+/// On one host.
+const MANY: usize = 200;
 const POSTGRES: &str = "postgres:15";
 /// PostgreSQL gets half of so little memory. Of its time a tenant at rest needs next to nothing, but its beginning should not take for
 /// ever. What else `[backup]` says is the product's default: each tenant's turn comes every 5.5 minutes.
-const CONFIG: &str = "---[plans.small]\nmemory=\"96MiB\"\ncpu=0.5\ndisk=\"128MiB\"\nworkers=0\n[placement]\ncpu_overcommit=100.0\n\
+const CONFIG: &str = "---[plans.small]\nmemory=\"96MiB\"\ncpu=0.5\ndisk=\"160MiB\"\nworkers=0\n[placement]\ncpu_overcommit=100.0\n\
     [backup.destinations.rest]\npath=\"rest\"\nreserve=\"100MiB\"\n";
 const DESTINATION: &str = "rest";
 /// A host's first backups come one after the other.
@@ -61,65 +63,84 @@ const SMALL_TIMES: Times = Times {
     writing: Duration::from_secs(1),
 };
 
-struct Rest {
-    cell: Cell,
+/// A host with tenants, and where its backups go.
+struct Rest<'a> {
+    cell: &'a mut Cell,
     agent: Watched,
-    /// Where backups go.
     destination: PathBuf,
-    tenants: usize,
+    tenants: &'a [String],
 }
 
-pub(super) fn run(run: &Run, report: &mut Report) -> Result<()> {
-    let (tenants, times) = run.pick((200, TIMES), (2, SMALL_TIMES));
-    let mut rest = Rest::start(tenants)?;
+/// Many tenants on a host of their own.
+pub(super) fn many(report: &mut Report) -> Result<()> {
+    let mut cell = Cell::start(&Shape {
+        edition: (STANDIN.0, POSTGRES),
+        config: CONFIG,
+        liveness: "report_interval = \"5s\"",
+        ..Shape::default()
+    });
+    agent::fill(&cell, 0, MANY)?;
+    let tenants: Vec<String> = (0..MANY).map(|number| format!("t{number}")).collect();
+    run(&mut cell, &tenants, (DESTINATION, ON), &TIMES, report)?;
+    let seconds = |time: Duration| time.as_secs();
+    report.note(format!(
+        "At rest: one host with {MANY} tenants of {POSTGRES} and stand-ins for Odoo, which write nothing; `[backup]` as it is by \
+         default (rpo 11 min, so each tenant's turn comes every 5.5 min); reports every 5 s. CPU: user and system time of the agent's \
+         process over {} s while nothing is written, {} s without backups, {} s while a row a minute is. Shipped: what all repositories \
+         have grown by meanwhile, after all first backups, for an hour. PostgreSQL finishes a segment of its log (1 MiB) a minute after \
+         something was written in it; what is shipped of it is compressed.",
+        seconds(TIMES.quiet),
+        seconds(TIMES.off),
+        seconds(TIMES.writing)
+    ));
+    Ok(())
+}
+
+/// A few that are there: shows that this works.
+pub(super) fn few(
+    cell: &mut Cell,
+    tenants: &[String],
+    backup: (&str, &str),
+    report: &mut Report,
+) -> Result<()> {
+    run(cell, tenants, backup, &SMALL_TIMES, report)
+}
+
+/// `on`: what the configuration says of backups to `destination`, which are on.
+fn run(
+    cell: &mut Cell,
+    tenants: &[String],
+    (destination, on): (&str, &str),
+    times: &Times,
+    report: &mut Report,
+) -> Result<()> {
+    let agent = cell.hosts[0].agent.as_ref().context("no agent")?.pid();
+    let rest = Rest {
+        agent: Watched::new(agent)?,
+        destination: cell.dir.path().join("coordinator").join(destination),
+        tenants,
+        cell,
+    };
     rest.await_bases()?;
-    let prefix = format!("{tenants} tenants at rest");
+    let prefix = format!("{} tenants at rest", tenants.len());
     sleep(times.settle);
     let what = format!("{prefix}, backups, nothing is written");
     let shipped = rest.watch(&what, times.quiet, report)?;
     rest.tell_shipped(&what, shipped, report);
     // A stand-in's PostgreSQL is not told: it goes on archiving, and has nothing to archive.
-    switch(&mut rest.cell, OFF)?;
+    switch(rest.cell, OFF)?;
     sleep(times.settle);
     rest.watch(&format!("{prefix}, no backups"), times.off, report)?;
-    switch(&mut rest.cell, ON)?;
+    switch(rest.cell, on)?;
     rest.write()?;
     sleep(times.settle_writing);
     let what = format!("{prefix}, backups, a row a minute in each");
     let shipped = rest.watch(&what, times.writing, report)?;
     rest.tell_shipped(&what, shipped, report);
-    let seconds = |time: Duration| time.as_secs();
-    report.note(format!(
-        "At rest: one host with {tenants} tenants of {POSTGRES} and stand-ins for Odoo, which write nothing; `[backup]` as it is by \
-         default (rpo 11 min, so each tenant's turn comes every 5.5 min); reports every 5 s. CPU: user and system time of the agent's \
-         process over {} s while nothing is written, {} s without backups, {} s while a row a minute is. Shipped: what all repositories \
-         have grown by meanwhile, after all first backups, for an hour. PostgreSQL finishes a segment of its log (1 MiB) a minute after \
-         something was written in it; what is shipped of it is compressed.",
-        seconds(times.quiet),
-        seconds(times.off),
-        seconds(times.writing)
-    ));
     Ok(())
 }
 
-impl Rest {
-    fn start(tenants: usize) -> Result<Self> {
-        let cell = Cell::start(&Shape {
-            edition: (STANDIN.0, POSTGRES),
-            config: CONFIG,
-            liveness: "report_interval = \"5s\"",
-            ..Shape::default()
-        });
-        agent::fill(&cell, 0, tenants)?;
-        let agent = cell.hosts[0].agent.as_ref().context("no agent")?.pid();
-        Ok(Self {
-            agent: Watched::new(agent)?,
-            destination: cell.dir.path().join("coordinator").join(DESTINATION),
-            tenants,
-            cell,
-        })
-    }
-
+impl Rest<'_> {
     /// Bytes of all repositories. The coordinator's own state goes there, too.
     fn stored(&self) -> Result<u64> {
         let own = size_of(&self.destination.join("coordinator"))?;
@@ -144,7 +165,7 @@ impl Rest {
     }
 
     fn tell_shipped(&self, what: &str, bytes: f64, report: &mut Report) {
-        let each = bytes / self.tenants as f64;
+        let each = bytes / self.tenants.len() as f64;
         let name = format!("{what}: shipped an hour");
         report.add_one(&name, Unit::Bytes, bytes, None);
         report.add_one(&format!("{name}, each tenant"), Unit::Bytes, each, None);
@@ -159,7 +180,7 @@ impl Rest {
                 |tenant: &&serde_json::Value| tenant["destinations"][0]["base_time"].is_string();
             let all = shown.as_array().context("a list")?;
             let based = all.iter().filter(has_base).count();
-            if based == self.tenants {
+            if based == self.tenants.len() {
                 eprintln!(
                     "  {based} first backups after {:.0} s",
                     begin.elapsed().as_secs_f64()
@@ -169,15 +190,15 @@ impl Rest {
             ensure!(
                 begin.elapsed() < PATIENCE,
                 "only {based} of {} tenants have a backup",
-                self.tenants
+                self.tenants.len()
             );
             sleep(LOOK);
         }
     }
 
     fn write(&self) -> Result<()> {
-        for number in 0..self.tenants {
-            let container = format!("postgres_t{number}");
+        for tenant in self.tenants {
+            let container = format!("postgres_{tenant}");
             let words = ["exec", "-d", &container, "sh", "-c", WRITE];
             let begun = self.cell.hosts[0].docker.run(&words);
             ensure!(begun.code == 0, "{container}: {}", begun.stderr);

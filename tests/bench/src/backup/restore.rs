@@ -6,28 +6,33 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Side as _, data::TENANT, ours::Ours};
+use super::{data::TENANT, ours::Ours};
 use crate::create::{await_login_page_of, purge};
 
 /// A restored tenant is all there some seconds after its page.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Backs the tenant up to a new destination, restores that as other tenants, one after the other, and removes them again. How long each
-/// restore took.
-pub(super) fn rounds(ours: &mut Ours<'_>, rounds: usize) -> Result<Vec<Duration>> {
+/// Restores the tenant's newest backup as other tenants, one after the other. How long each restore took.
+pub(super) fn rounds(ours: &mut Ours<'_>, rounds: usize, removes: bool) -> Result<Vec<Duration>> {
+    let backup = ours.newest.clone().context("no backup")?.id;
     let mut took = Vec::new();
     for round in 0..rounds {
-        ours.first()?;
-        let backup = ours.newest.clone().context("no backup")?.id;
-        let name = format!("restored{round}");
-        let one = restore(ours, &backup, &name)?;
+        let one = restore(ours, &backup, &name(round))?;
         eprintln!("  restored in {:.3} s", one.as_secs_f64());
         took.push(one);
-        // Else the last backup of who goes would be waited for.
-        ours.off()?;
-        purge(ours.cell, &name)?;
+        if removes {
+            // Else the last backup of who goes would be waited for.
+            ours.off()?;
+            purge(ours.cell, &name(round))?;
+            ours.on()?;
+        }
     }
     Ok(took)
+}
+
+/// The tenant that a round restores.
+pub(super) fn name(round: usize) -> String {
+    format!("restored{round}")
 }
 
 fn restore(ours: &Ours<'_>, backup: &str, name: &str) -> Result<Duration> {
