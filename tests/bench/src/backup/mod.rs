@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// The default plan `standard`, whose disk holds what is measured and a restored copy.
-const CONFIG: &str = "---[plans.standard]\nmemory=\"2GiB\"\ncpu=1.0\ndisk=\"15GiB\"\nworkers=2\n";
+const CONFIG: &str = "default_plan=\"standard\"\n---[plans.standard]\nmemory=\"2GiB\"\ncpu=1.0\ndisk=\"15GiB\"\nworkers=2\n";
 /// To a database of 482 MB, with a GB of files.
 const GROW: Grow = Grow {
     rows: 380_000,
