@@ -38,6 +38,12 @@ const WORDS: &str = "SET synchronous_commit = off;
 const COLUMNS: &str = "SELECT string_agg(quote_ident(column_name), ',') FROM information_schema.columns
     WHERE table_schema = 'public' AND table_name = 'res_partner' AND is_generated = 'NEVER'
     AND column_name NOT IN ('id', 'name', 'complete_name', 'email', 'comment', 'ref', 'commercial_partner_id');";
+/// What a stand-in gets of Odoo's tables.
+const STANDIN: &str = "CREATE TABLE res_partner (id serial PRIMARY KEY, active boolean,
+        name text, complete_name text, email text, comment text, ref text);
+    CREATE TABLE ir_attachment (id serial PRIMARY KEY, name text, type text, store_fname text, checksum text, file_size integer,
+        mimetype text, res_model text, res_id integer, create_uid integer, write_uid integer, create_date timestamp, write_date timestamp);
+    INSERT INTO res_partner (active) VALUES (true), (true), (true);";
 /// One random word's number; `+ g * 0` has each row draw its own.
 const DRAW: &str = "1 + (random() * 999)::int + g * 0";
 
@@ -88,6 +94,22 @@ impl Data {
         Ok(Self { docker, filestore })
     }
 
+    /// Of a stand-in, which has no database: one with what is written here of Odoo's.
+    pub(super) fn of_standin(cell: &Cell) -> Result<Self> {
+        let docker = cell.hosts[0].docker.clone();
+        let data = docker.homes().join(TENANT).join("odoo");
+        let owner = fs::metadata(&data)?;
+        let filestore = data.join("filestore").join(DATABASE);
+        fs::create_dir_all(&filestore)?;
+        for made in [&filestore, &data.join("filestore")] {
+            chown(made, Some(owner.uid()), Some(owner.gid()))?;
+        }
+        let this = Self { docker, filestore };
+        this.sql_in("postgres", &format!("CREATE DATABASE {DATABASE};"))?;
+        this.sql(STANDIN)?;
+        Ok(this)
+    }
+
     /// A program in PostgreSQL's container.
     pub(super) fn in_postgres(&self, words: &[&str]) -> Command {
         let mut docker = Command::new("docker");
@@ -99,6 +121,10 @@ impl Data {
     }
 
     fn sql(&self, statements: &str) -> Result<String> {
+        self.sql_in(DATABASE, statements)
+    }
+
+    fn sql_in(&self, database: &str, statements: &str) -> Result<String> {
         let words = [
             "psql",
             "-XqtA",
@@ -107,7 +133,7 @@ impl Data {
             "-U",
             "postgres",
             "-d",
-            DATABASE,
+            database,
         ];
         let said = run_with_input(&mut self.in_postgres(&words), statements);
         ensure!(said.code == 0, "psql: {}", said.stderr);

@@ -16,7 +16,7 @@ mod switch;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use isyone_tests::e2e::cell::{Cell, Shape};
+use isyone_tests::e2e::cell::{Cell, STANDIN, Shape};
 
 use self::{
     cost::{Around, Cost, Costs},
@@ -66,46 +66,68 @@ trait Side {
 
 pub(crate) fn run(run: &Run) -> Result<Report> {
     let mut report = Report::default();
-    with_data(run, &mut report)?;
-    if !run.small {
+    if run.small {
+        small(&mut report)?;
+    } else {
+        with_data(&mut report)?;
         rest::many(&mut report)?;
     }
     Ok(report)
 }
 
-/// Everything that needs a tenant with data.
-fn with_data(run: &Run, report: &mut Report) -> Result<()> {
-    let mut cell = Cell::start(&Shape {
-        config: CONFIG,
-        ..Shape::default()
-    });
-    let made = cell.isyctl(&["tenant", "create", TENANT, "--plan", "standard"]);
-    ensure!(made.code == 0, "create {TENANT}: {}", made.stderr);
+/// All sides back up a stand-in for Odoo beside a real PostgreSQL, which then is at rest: shows that the harness works. What a real
+/// Odoo is needed for (its answers, a restore) would take longer than all else here.
+fn small(report: &mut Report) -> Result<()> {
+    let mut cell = cell(1, (STANDIN.0, rest::POSTGRES))?;
+    let (data, around) = (Data::of_standin(&cell)?, Around::of(&cell, TENANT)?);
+    let mut ours = Ours::new(&mut cell, &around);
+    beside_peers((1, 0), SMALL_GROW, &mut ours, (&data, &around), report)?;
+    let (destination, on) = (ours.destination(), ours.configuration());
+    let tenants = [TENANT.to_owned()];
+    rest::few(ours.cell, &tenants, (&destination, &on), report)
+}
+
+/// Everything that needs a tenant with data. Its backups are restored on another host than its own.
+fn with_data(report: &mut Report) -> Result<()> {
+    let mut cell = cell(2, Shape::DEFAULT.edition)?;
     let (data, around) = (Data::of(&cell)?, Around::of(&cell, TENANT)?);
     let mut ours = Ours::new(&mut cell, &around);
-    if !run.small {
-        ours.first()?;
-        restored(&mut ours, &data, "as created", run, report)?;
-        ours.off()?;
-    }
-    beside_peers(run, &mut ours, (&data, &around), report)?;
-    during::run(run, &mut ours, report)?;
-    restored(&mut ours, &data, "482 MB and 1 GB of files", run, report)?;
-    if run.small {
-        let tenants = [TENANT.to_owned(), restore::name(0)];
-        let (destination, on) = (ours.destination(), ours.configuration());
-        return rest::few(ours.cell, &tenants, (&destination, &on), report);
-    }
+    ours.first()?;
+    let as_created = restored(&mut ours, &data, "as created", report)?;
+    ours.off()?;
+    beside_peers((2, 0), GROW, &mut ours, (&data, &around), report)?;
+    during::run(&mut ours, report)?;
+    let usual = restored(&mut ours, &data, "482 MB and 1 GB of files", report)?;
     ours.off()?;
     data.await_no_archive();
     data.grow(GROW_MORE)?;
     ours.first()?;
-    restored(&mut ours, &data, "2 GB and 1 GB of files", run, report)
+    let large = restored(&mut ours, &data, "2 GB and 1 GB of files", report)?;
+    for (what, took) in [("482 MB and 1 GB", &usual), ("2 GB and 1 GB", &large)] {
+        let name = format!("restore, {what} of files / as created, of medians");
+        let ratio = took.median() / as_created.median();
+        report.add_one(&name, Unit::Ratio, ratio, None);
+    }
+    Ok(())
 }
 
-/// The data grows to its usual size, and all sides back it up.
+/// With a tenant on the first host.
+fn cell(hosts: usize, edition: (&'static str, &'static str)) -> Result<Cell> {
+    let cell = Cell::start(&Shape {
+        hosts,
+        edition,
+        config: CONFIG,
+        ..Shape::default()
+    });
+    let made = cell.isyctl(&["tenant", "create", TENANT, "--host", "h1"]);
+    ensure!(made.code == 0, "create {TENANT}: {}", made.stderr);
+    Ok(cell)
+}
+
+/// The data grows, and all sides back it up, in so many rounds, and others before them that are not measured.
 fn beside_peers(
-    run: &Run,
+    rounds: (usize, usize),
+    grow: Grow,
     ours: &mut Ours<'_>,
     (data, around): (&Data, &Around),
     report: &mut Report,
@@ -113,13 +135,12 @@ fn beside_peers(
     let folder = tempfile::tempdir()?;
     let mut restic = Restic::new(data, around, folder.path().to_owned())?;
     let mut dump = Dump::new(data, around, folder.path().to_owned());
-    let grow = run.pick(GROW, SMALL_GROW);
     data.await_no_archive();
     data.grow(grow)?;
     let size = data.size()?;
     eprintln!("  {}", size.words());
     let mut sides: [&mut dyn Side; 3] = [ours, &mut restic, &mut dump];
-    let [first, again] = compared(run.pick(3, 1), !run.small, data, grow, &mut sides)?;
+    let [first, again] = compared(rounds, data, grow, &mut sides)?;
     tell("first backup", &first, Some(size), report);
     tell("again after a small change", &again, None, report);
     explain(size, report);
@@ -128,14 +149,12 @@ fn beside_peers(
 
 /// All sides in turns, the order reversed every round. Costs of first backups and of those after a change, of each side.
 fn compared(
-    rounds: usize,
-    warms_up: bool,
+    (rounds, skipped): (usize, usize),
     data: &Data,
     grow: Grow,
     sides: &mut [&mut dyn Side; 3],
 ) -> Result<[[Costs; 3]; 2]> {
     let mut all: [[Costs; 3]; 2] = Default::default();
-    let skipped = usize::from(warms_up);
     for round in 0..rounds + skipped {
         let order = if round % 2 == 0 { [0, 1, 2] } else { [2, 1, 0] };
         for (kind, costs) in all.iter_mut().enumerate() {
@@ -199,21 +218,15 @@ fn tell(what: &str, costs: &[Costs; 3], size: Option<Size>, report: &mut Report)
     }
 }
 
-/// Restores the newest backup; `what` is the tenant's size of now.
-fn restored(
-    ours: &mut Ours<'_>,
-    data: &Data,
-    what: &str,
-    run: &Run,
-    report: &mut Report,
-) -> Result<()> {
+/// Restores the newest backup; `what` is the tenant's size of now. How long it took, seconds.
+fn restored(ours: &mut Ours<'_>, data: &Data, what: &str, report: &mut Report) -> Result<Samples> {
     let size = data.size()?;
-    let took = restore::rounds(ours, run.pick(3, 1), !run.small)?;
-    let took = took.iter().map(Duration::as_secs_f64).collect();
+    let took = restore::rounds(ours, 2)?;
+    let took: Samples = took.iter().map(Duration::as_secs_f64).collect();
     let name = format!("restore, {what}: command to login page");
     report.add(&name, Unit::Seconds, &took, None);
     report.note(format!("Restore, {what}: {}.", size.words()));
-    Ok(())
+    Ok(took)
 }
 
 fn explain(size: Size, report: &mut Report) {
@@ -240,11 +253,13 @@ fn explain(size: Size, report: &mut Report) {
          size as PostgreSQL tells it, and the files', by time.",
     );
     report.note(
-        "Odoo's waits: a client reads, writes and opens pages through the edge, ten times a second; waits are of all but logins, and of what was under way \
-         while the agent made a backup; each round's p95 by that of a window without, before it. Agent, coordinator, edge, Odoo and client share this machine's cores.",
+        "Odoo's waits: a client reads, writes and opens pages through the edge, ten times a second; waits are of all but logins and what was under way beside one, \
+         and of what was under way while the agent made a backup; each round's p95 by that of a window without, before it. Agent, coordinator (which elsewhere has \
+         a machine of its own), edge, Odoo and client share this machine's cores, and the agent is in no control group of its own.",
     );
     report.note(
         "Restore: from the start of `isyctl tenant restore --as` until the new tenant's /web/login answers through the edge with its form, neutralised, \
-         on the host where the backup was made: the newest base backup, and what follows it of the log and of new files (nothing, or next to nothing).",
+         on another host than the one where the backup was made, which has the images and lies on the same disk: the newest base \
+         backup, and what follows it of the log and of new files (nothing, or next to nothing). Both hosts and the coordinator share this machine's cores.",
     );
 }

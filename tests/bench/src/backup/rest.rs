@@ -24,7 +24,7 @@ use crate::{
 
 /// On one host.
 const MANY: usize = 200;
-const POSTGRES: &str = "postgres:15";
+pub(super) const POSTGRES: &str = "postgres:15";
 /// PostgreSQL gets half of so little memory. Of its time a tenant at rest needs next to nothing, but its beginning should not take for
 /// ever. What else `[backup]` says is the product's default: each tenant's turn comes every 5.5 minutes.
 const CONFIG: &str = "---[plans.small]\nmemory=\"96MiB\"\ncpu=0.5\ndisk=\"160MiB\"\nworkers=0\n[placement]\ncpu_overcommit=100.0\n\
@@ -38,10 +38,11 @@ const HOUR_S: f64 = 3_600.0;
 const WRITE: &str = "psql -qXU postgres -c 'CREATE TABLE IF NOT EXISTS bench (at timestamptz)'; \
     while psql -qXU postgres -c 'INSERT INTO bench VALUES (now())'; do sleep 60; done";
 
-/// How long each state is looked at, with backups until each tenant had its turn once; and how long before it is.
+/// How long each state is looked at, and how long before it is. Tenants' turns are spread evenly over 330 s: half of them are as good as
+/// all.
 struct Times {
     settle: Duration,
-    /// Until each tenant has its turn with what was written since the one before.
+    /// Until a tenant whose turn it is ships nearly as much as at every later one.
     settle_writing: Duration,
     off: Duration,
     quiet: Duration,
@@ -50,10 +51,10 @@ struct Times {
 
 const TIMES: Times = Times {
     settle: Duration::from_secs(30),
-    settle_writing: Duration::from_secs(390),
+    settle_writing: Duration::from_secs(200),
     off: Duration::from_secs(60),
-    quiet: Duration::from_secs(330),
-    writing: Duration::from_secs(330),
+    quiet: Duration::from_secs(165),
+    writing: Duration::from_secs(165),
 };
 const SMALL_TIMES: Times = Times {
     settle: Duration::ZERO,
@@ -125,19 +126,34 @@ fn run(
     let prefix = format!("{} tenants at rest", tenants.len());
     sleep(times.settle);
     let what = format!("{prefix}, backups, nothing is written");
-    let shipped = rest.watch(&what, times.quiet, report)?;
-    rest.tell_shipped(&what, shipped, report);
+    let quiet = rest.watch(&what, times.quiet, report)?;
+    rest.tell_shipped(&what, &quiet, report);
     // A stand-in's PostgreSQL is not told: it goes on archiving, and has nothing to archive.
     switch(rest.cell, OFF)?;
     sleep(times.settle);
-    rest.watch(&format!("{prefix}, no backups"), times.off, report)?;
+    let off = rest.watch(&format!("{prefix}, no backups"), times.off, report)?;
     switch(rest.cell, on)?;
     rest.write()?;
     sleep(times.settle_writing);
     let what = format!("{prefix}, backups, a row a minute in each");
-    let shipped = rest.watch(&what, times.writing, report)?;
-    rest.tell_shipped(&what, shipped, report);
+    let writing = rest.watch(&what, times.writing, report)?;
+    rest.tell_shipped(&what, &writing, report);
+    for (what, seen) in [
+        ("nothing is written", quiet),
+        ("a row a minute in each", writing),
+    ] {
+        let name = format!("{prefix}, {what}: agent's CPU, backups / none");
+        report.add_one(&name, Unit::Ratio, seen.load / off.load, None);
+    }
     Ok(())
+}
+
+/// What was seen of a host for a while.
+struct Watch {
+    /// Of the agent, share of a core.
+    load: f64,
+    /// What all repositories have grown by, for an hour.
+    shipped: f64,
 }
 
 impl Rest<'_> {
@@ -147,8 +163,8 @@ impl Rest<'_> {
         Ok(size_of(&self.destination)?.saturating_sub(own))
     }
 
-    /// Measures the agent for a while; returns the bytes that were shipped in an hour.
-    fn watch(&self, what: &str, time: Duration, report: &mut Report) -> Result<f64> {
+    /// Measures the agent for a while.
+    fn watch(&self, what: &str, time: Duration, report: &mut Report) -> Result<Watch> {
         let (mark, before) = (self.agent.mark()?, self.stored()?);
         sleep(time);
         let load = self.agent.load_since(mark)?;
@@ -161,10 +177,14 @@ impl Rest<'_> {
             None,
         );
         let grown = self.stored()?.saturating_sub(before);
-        Ok(grown as f64 * HOUR_S / time.as_secs_f64())
+        Ok(Watch {
+            load,
+            shipped: grown as f64 * HOUR_S / time.as_secs_f64(),
+        })
     }
 
-    fn tell_shipped(&self, what: &str, bytes: f64, report: &mut Report) {
+    fn tell_shipped(&self, what: &str, seen: &Watch, report: &mut Report) {
+        let bytes = seen.shipped;
         let each = bytes / self.tenants.len() as f64;
         let name = format!("{what}: shipped an hour");
         report.add_one(&name, Unit::Bytes, bytes, None);

@@ -12,27 +12,21 @@ use crate::create::{await_login_page_of, purge};
 /// A restored tenant is all there some seconds after its page.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Restores the tenant's newest backup as other tenants, one after the other. How long each restore took.
-pub(super) fn rounds(ours: &mut Ours<'_>, rounds: usize, removes: bool) -> Result<Vec<Duration>> {
+/// Restores the tenant's newest backup as other tenants on another host, one after the other. How long each restore took.
+pub(super) fn rounds(ours: &mut Ours<'_>, rounds: usize) -> Result<Vec<Duration>> {
     let backup = ours.newest.clone().context("no backup")?.id;
     let mut took = Vec::new();
     for round in 0..rounds {
-        let one = restore(ours, &backup, &name(round))?;
+        let name = format!("restored{round}");
+        let one = restore(ours, &backup, &name)?;
         eprintln!("  restored in {:.3} s", one.as_secs_f64());
         took.push(one);
-        if removes {
-            // Else the last backup of who goes would be waited for.
-            ours.off()?;
-            purge(ours.cell, &name(round))?;
-            ours.on()?;
-        }
+        // Else the last backup of who goes would be waited for.
+        ours.off()?;
+        purge(ours.cell, &name)?;
+        ours.on()?;
     }
     Ok(took)
-}
-
-/// The tenant that a round restores.
-pub(super) fn name(round: usize) -> String {
-    format!("restored{round}")
 }
 
 fn restore(ours: &Ours<'_>, backup: &str, name: &str) -> Result<Duration> {
@@ -46,6 +40,8 @@ fn restore(ours: &Ours<'_>, backup: &str, name: &str) -> Result<Duration> {
         backup,
         "--as",
         name,
+        "--host",
+        "h2",
         "--no-wait",
     ];
     let asked = cell.isyctl(&words);
