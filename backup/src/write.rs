@@ -12,7 +12,10 @@ use rustic_core::{
     Repository as Rustic, RepositoryOptions,
     repofile::{SnapshotFile, Tree},
 };
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::{
+    process::nice,
+    thread::{CpuSet, sched_getaffinity, sched_setaffinity},
+};
 use serde_json::json;
 
 use crate::{
@@ -26,6 +29,9 @@ use crate::{
     source::{Feed, LeftOut, Part},
     store::{File, Kind, Name, Store},
 };
+
+/// What [`nice`] takes for the lowest priority.
+const LOWEST: i32 = 19;
 
 /// A snapshot that was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,6 +106,7 @@ impl Writer<'_> {
         let archived = thread::scope(|scope| {
             let archive = || self.archive(&bridge, &feed, label, paths, parent);
             let thread = scope.spawn(|| {
+                let_others_go_first();
                 keep_to_processors(self.job.processors);
                 without_panic("written", archive)
             });
@@ -236,6 +243,12 @@ impl Writer<'_> {
     }
 }
 
+/// Lowers the priority of this thread, and of those it starts: who cuts, compresses and encrypts takes what tenants and the rest of
+/// the program leave. For good, so it must be a thread of its own.
+fn let_others_go_first() {
+    let _ = nice(LOWEST); // only a courtesy
+}
+
 /// Keeps this thread, and those it starts, to some processors. rustic starts as many threads as it may use processors, each
 /// with chunks in memory; and a tenant is to feel nothing.
 fn keep_to_processors(most: usize) {
@@ -277,4 +290,23 @@ pub(crate) fn create(store: &Arc<dyn Store>, key: &Key, job: &Job) -> Result<(),
         let made = rustic.init(&key.credentials(), &KeyOptions::default(), &configuration());
         made.map(drop).map_err(explain)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::getpriority_process;
+
+    use super::*;
+
+    #[test]
+    fn only_the_thread_that_writes_lets_others_go_first() {
+        let before = getpriority_process(None).unwrap();
+        let within = thread::spawn(|| {
+            let_others_go_first();
+            let started = thread::spawn(|| getpriority_process(None).unwrap());
+            [getpriority_process(None).unwrap(), started.join().unwrap()]
+        });
+        assert_eq!(within.join().unwrap(), [LOWEST; 2]);
+        assert_eq!(getpriority_process(None).unwrap(), before);
+    }
 }

@@ -90,6 +90,11 @@ const NEEDS: &[Need] = &[
         packages: &["restic"],
         purpose: "tests that backups are readable without isyone",
     },
+    Need {
+        program: "zstd",
+        packages: &["zstd"],
+        purpose: "the bench of backups, beside a compressed dump",
+    },
 ];
 
 /// What browser tests need in addition; only `cargo xtask test` installs it.

@@ -61,7 +61,7 @@ impl Compared {
         match self.target {
             Some(Target::AtLeast(_)) => true,
             Some(Target::AtMost(_)) => false,
-            None => self.unit == Unit::PerSecond,
+            None => matches!(self.unit, Unit::PerSecond | Unit::BytesPerSecond),
         }
     }
 

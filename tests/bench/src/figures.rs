@@ -18,6 +18,7 @@ pub(crate) enum Unit {
     /// Share of one core; 1 is a whole core.
     Core,
     PerSecond,
+    BytesPerSecond,
     Count,
 }
 
@@ -277,6 +278,7 @@ impl Unit {
             Self::Bytes => format!("{} KiB", digits(value / 1024.0)),
             Self::Core => format!("{} % of a core", digits(value * 100.0)),
             Self::PerSecond => format!("{}/s", digits(value)),
+            Self::BytesPerSecond => format!("{} MB/s", digits(value / 1e6)),
             Self::Count => format!("{value:.0}"),
         }
     }
@@ -308,6 +310,7 @@ mod tests {
             (Unit::Ratio, 0.5, "0.50 ×"),
             (Unit::Bytes, 65_536.0, "64.0 KiB"),
             (Unit::Count, 1.0, "1"),
+            (Unit::BytesPerSecond, 2_500_000.0, "2.50 MB/s"),
             (Unit::Core, 0.012, "1.20 % of a core"),
         ];
         for (unit, value, text) in shown {

@@ -6,6 +6,7 @@
 
 mod agent;
 mod apply;
+mod backup;
 mod compare;
 mod create;
 mod disk;
@@ -85,6 +86,8 @@ enum Bench {
     Probes,
     /// An honest visitor's waits alone and beside attacks, beside a plain docker compose Odoo
     Visitors,
+    /// Backups beside restic and pg_dump, Odoo's answers meanwhile, a restore, and a host of 200 tenants at rest
+    Backup,
 }
 
 impl Bench {
@@ -106,6 +109,7 @@ impl Bench {
             Self::Metrics => metrics::run(run),
             Self::Probes => probes::run(run),
             Self::Visitors => visitors::run(run),
+            Self::Backup => backup::run(run),
         }
     }
 }

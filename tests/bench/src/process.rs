@@ -53,6 +53,18 @@ impl Watched {
         Ok(self.process.io()?.wchar)
     }
 
+    /// Has [`Self::peak`] begin anew.
+    pub(crate) fn forget_peak(&self) -> Result<()> {
+        let file = format!("/proc/{}/clear_refs", self.process.pid());
+        std::fs::write(&file, "5").with_context(|| file) // see proc(5)
+    }
+
+    /// The most resident memory that it ever had, bytes.
+    pub(crate) fn peak(&self) -> Result<u64> {
+        let status = self.process.status()?;
+        Ok(status.vmhwm.unwrap_or(0) * 1024)
+    }
+
     /// Resident memory, bytes.
     pub(crate) fn resident(&self) -> Result<u64> {
         let status = self.process.status()?;
@@ -79,5 +91,8 @@ mod tests {
         let me = Watched::new(std::process::id()).unwrap();
         assert!(me.resident().unwrap() > 1 << 20);
         assert!(me.load_since(me.mark().unwrap()).unwrap() >= 0.0);
+        assert!(me.peak().unwrap() > 1 << 20);
+        me.forget_peak().unwrap();
+        assert!(me.peak().unwrap() > 1 << 20, "what it has now counts");
     }
 }

@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: builds the programs under test, prepares what they need, and runs `isyone-bench`.
 //!
 //! Release builds for figures; debug builds for `--small`, which shows that the harness works. All benches together
-//! take about an hour on two quiet cores; each result says how long it took. Not here: what is measured
+//! take one to two hours on two quiet cores; each result says how long it took. Not here: what is measured
 //! (tests/bench).
 
 mod against;
@@ -17,7 +17,7 @@ use crate::{images, paths, seal, setup};
 /// Options of `bench`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// apply, create, fleet, writes, publish, edge, agent, metrics, probes, visitors; all (about an hour) when none is named
+    /// apply, create, fleet, writes, publish, edge, agent, metrics, probes, visitors, backup; all (one to two hours) when none is named
     benches: Vec<String>,
     /// Few rounds, small numbers, debug builds: shows that the harness works, its figures mean nothing and go to a folder of their own
     #[arg(long, conflicts_with = "write")]

@@ -19,6 +19,7 @@ use isyone_tests::e2e::{
     http,
 };
 
+pub(crate) use self::steps::seconds;
 use self::{floor::Floor, spares::Spares, steps::Steps};
 use crate::{
     Run,
@@ -221,22 +222,7 @@ impl Bench<'_> {
     }
 
     fn purge(&self, created: &Created) -> Result<()> {
-        let begin = Instant::now();
-        for options in [&["--yes"][..], &["--purge", "--yes"]] {
-            let args = [&["tenant", "delete", &created.name], options].concat();
-            let deleted = self.cell.isyctl(&args);
-            ensure!(
-                deleted.code == 0,
-                "delete {}: {}",
-                created.name,
-                deleted.stderr
-            );
-        }
-        while self.cell.isyctl(&["tenant", "show", &created.name]).code == 0 {
-            ensure!(begin.elapsed() < PATIENCE, "{} is not purged", created.name);
-            sleep(Duration::from_millis(100));
-        }
-        Ok(())
+        purge(self.cell, &created.name)
     }
 
     fn forget_golden(&self) -> Result<()> {
@@ -251,16 +237,35 @@ fn host_address(cell: &Cell) -> Result<IpAddr> {
     Ok(cell.hosts[0].address.parse()?)
 }
 
+/// Removes a tenant and its data for good.
+pub(crate) fn purge(cell: &Cell, name: &str) -> Result<()> {
+    let begin = Instant::now();
+    for options in [&["--yes"][..], &["--purge", "--yes"]] {
+        let deleted = cell.isyctl(&[&["tenant", "delete", name], options].concat());
+        ensure!(deleted.code == 0, "delete {name}: {}", deleted.stderr);
+    }
+    while cell.isyctl(&["tenant", "show", name]).code == 0 {
+        ensure!(begin.elapsed() < PATIENCE, "{name} is not purged");
+        sleep(Duration::from_millis(100));
+    }
+    Ok(())
+}
+
 /// Waits until the page is there and contains a login form.
 pub(crate) fn await_login_page(address: SocketAddr, begin: Instant) -> Result<()> {
+    await_login_page_of(address, "localhost", begin)
+}
+
+/// The same by the name of who is asked.
+pub(crate) fn await_login_page_of(address: SocketAddr, host: &str, begin: Instant) -> Result<()> {
     loop {
-        let page = http::get(address, "localhost", "/web/login");
+        let page = http::get(address, host, "/web/login");
         if page.status == 200 && page.body.contains("name=\"login\"") {
             return Ok(());
         }
         ensure!(
             begin.elapsed() < PATIENCE,
-            "no login page at {address}: {} {}",
+            "no login page of {host} at {address}: {} {}",
             page.status,
             page.head
         );

@@ -79,7 +79,7 @@ impl Steps {
 }
 
 /// An RFC 3339 time, in seconds.
-fn seconds(value: &serde_json::Value) -> Result<f64> {
+pub(crate) fn seconds(value: &serde_json::Value) -> Result<f64> {
     let time: jiff::Timestamp = value.as_str().context("a time")?.parse()?;
     Ok(time.as_microsecond() as f64 / 1e6)
 }

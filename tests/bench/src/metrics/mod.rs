@@ -218,11 +218,11 @@ fn streaming(cell: &Cell, window: Duration) -> Result<(f64, f64)> {
 }
 
 /// The processes of a host's Docker Engine.
-struct Engine(Vec<Watched>);
+pub(crate) struct Engine(Vec<Watched>);
 
 impl Engine {
     /// dockerd, containerd and the shims: the arguments of all of them contain the folder of the host's engine.
-    fn of(cell: &Cell) -> Self {
+    pub(crate) fn of(cell: &Cell) -> Self {
         let folder = cell.hosts[0]
             .docker
             .socket
@@ -246,7 +246,7 @@ impl Engine {
         Self(numbers.filter_map(|pid| Watched::new(pid).ok()).collect())
     }
 
-    fn cpu(&self) -> Result<Duration> {
+    pub(crate) fn cpu(&self) -> Result<Duration> {
         ensure!(
             !self.0.is_empty(),
             "the host's engine is not to be found among the processes"
@@ -256,7 +256,7 @@ impl Engine {
 }
 
 /// CPU time of child processes that have ended.
-fn children() -> Result<Duration> {
+pub(crate) fn children() -> Result<Duration> {
     let stat = procfs::process::Process::myself()?.stat()?;
     let ticks = u64::try_from(stat.cutime + stat.cstime).unwrap_or(0) as f64;
     Ok(Duration::from_secs_f64(

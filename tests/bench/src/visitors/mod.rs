@@ -194,7 +194,8 @@ pub(crate) fn run(run: &Run) -> Result<Report> {
     Ok(report)
 }
 
-fn ours(cell: &Cell, name: &str) -> Result<Place> {
+/// A tenant of ours at its edge, and its administrator.
+pub(crate) fn ours(cell: &Cell, name: &str) -> Result<Place> {
     let credentials = cell.json(&["tenant", "credentials", name]);
     let text = |key: &str| credentials[key].as_str().map(str::to_owned);
     Ok(Place {
