@@ -436,6 +436,12 @@ pub(super) async fn count_sessions(tenant: &Tenant) -> Result<u32> {
     number(&printed)
 }
 
+/// How much Odoo has begun in its database and not ended.
+pub(super) async fn count_begun(tenant: &Tenant) -> Result<u32> {
+    let printed = psql(tenant, sql::count_begun()).await?;
+    number(&printed)
+}
+
 /// How many modules are to be installed, upgraded or removed.
 pub(super) async fn count_pending(tenant: &Tenant) -> Result<u32> {
     let printed = psql(tenant, installs::count(&tenant.plan)).await?;

@@ -10,7 +10,7 @@ use isyone_proto::plan::{Callers, DesiredState, Role};
 use isyone_relay::routes::Ends;
 use tokio::time::{Instant, sleep};
 
-use super::Tenant;
+use super::{Tenant, database};
 use crate::{
     base::clock::now_ms,
     plan::{
@@ -75,7 +75,9 @@ const BREATH: Duration = Duration::from_secs(3);
 /// What is known of the requests under way before Odoo is stopped for a move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Quiet {
-    /// There are none, or such as were waited for long enough.
+    /// There are none, nor is anything begun in its database: Odoo need not be told, which saves its users most of a second.
+    Idle,
+    /// There are none, or such as were waited for long enough. Or its database does not say what is begun there.
     Yes,
     /// There is no relay that could hold new ones, or it does not say whether the others have ended: Odoo waits for them itself.
     Unknown,
@@ -87,6 +89,7 @@ impl Quiet {
     /// Seconds that Odoo has to stop; `None`: it is not stopped.
     pub(super) fn grace_s(self) -> Option<u32> {
         match self {
+            Self::Idle => Some(0),
             Self::Yes => Some(QUIET_STOP_S),
             Self::Unknown => Some(ODOO_STOP_S),
             Self::Unwanted => None,
@@ -94,9 +97,9 @@ impl Quiet {
     }
 }
 
-/// Before Odoo is stopped for a move: holds new requests while those under way end, which takes no longer than one attempt; where they do
-/// not, new ones are served again, and it is tried later.
-pub(super) async fn await_quiet(tenant: &Tenant, most_ms: u32) -> Quiet {
+/// Before Odoo is stopped for a move: holds new requests while those under way end, and what runs by schedule, which takes no longer than
+/// one attempt; where they do not, new ones are served again, and it is tried later. Where there is no database, nothing is begun there.
+pub(super) async fn await_quiet(tenant: &Tenant, most_ms: u32, has_database: bool) -> Quiet {
     let (name, routes) = (tenant.name(), &tenant.host.relay);
     let begin = Instant::now();
     loop {
@@ -105,8 +108,14 @@ pub(super) async fn await_quiet(tenant: &Tenant, most_ms: u32) -> Quiet {
         if !holds || !publish(tenant).await {
             return Quiet::Unknown;
         }
-        match is_quiet_within(tenant, QUIET).await {
-            Some(true) => return Quiet::Yes,
+        let until = Instant::now() + QUIET;
+        match is_quiet_until(tenant, until).await {
+            Some(true) if !has_database => return Quiet::Yes,
+            Some(true) => match is_idle_until(tenant, until).await {
+                Some(true) => return Quiet::Idle,
+                None => return Quiet::Yes,
+                Some(false) => {}
+            },
             None => return Quiet::Unknown,
             Some(false) => {}
         }
@@ -127,17 +136,31 @@ pub(super) async fn await_quiet(tenant: &Tenant, most_ms: u32) -> Quiet {
 }
 
 /// `None`: the relay does not say.
-async fn is_quiet_within(tenant: &Tenant, most: Duration) -> Option<bool> {
-    let begin = Instant::now();
+async fn is_quiet_until(tenant: &Tenant, until: Instant) -> Option<bool> {
     let (mut pause, longest) = LOOKS;
     while tenant.host.relay.in_flight(tenant.name()).await? > 0 {
-        if begin.elapsed() >= most {
+        if Instant::now() >= until {
             return Some(false);
         }
         sleep(pause).await;
         pause = (pause * 3 / 2).min(longest);
     }
     Some(true)
+}
+
+/// Whether Odoo comes to an end with what it has begun in its database; `None`: that does not say.
+async fn is_idle_until(tenant: &Tenant, until: Instant) -> Option<bool> {
+    loop {
+        match database::count_begun(tenant).await {
+            Ok(0) => return Some(true),
+            Ok(_) if Instant::now() >= until => return Some(false),
+            Ok(_) => sleep(LOOKS.1).await,
+            Err(e) => {
+                tracing::warn!(tenant = %tenant.name(), "what is begun in its database is not known: {e}");
+                return None;
+            }
+        }
+    }
 }
 
 /// Odoo does not run here, and its callers wait, or go on to where it lives; `false`: they are refused as usual.
@@ -203,6 +226,13 @@ pub(super) async fn first_look(tenant: &Tenant, odoo: Option<&Container>) {
     }
 }
 
+/// Those who were held go on to where the tenant lives now, before anything is tidied up here.
+pub(super) async fn let_go(tenant: &Tenant, odoo: Option<&Container>) {
+    if matches!(tenant.plan.callers, Callers::PassedOn { .. }) {
+        follow(tenant, odoo).await;
+    }
+}
+
 /// Beside long work: Docker may have started an Odoo that ended again, at another address.
 pub(super) async fn follow_restart(tenant: &Tenant) {
     if let Some(Some(odoo)) = ours(tenant).await
@@ -246,6 +276,7 @@ mod tests {
 
     #[test]
     fn odoo_is_hurried_only_where_nobody_waits_for_it() {
+        assert_eq!(Quiet::Idle.grace_s(), Some(0));
         assert_eq!(Quiet::Yes.grace_s(), Some(5));
         assert_eq!(Quiet::Unknown.grace_s(), Some(ODOO_STOP_S));
         assert_eq!(Quiet::Unwanted.grace_s(), None);

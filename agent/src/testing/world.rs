@@ -24,7 +24,7 @@ use crate::plan::{
     home::{DataFacts, Home, HomeOwner, Lies},
     pins::Wanted,
     sql,
-    stack::Stack,
+    stack::{Stack, stays_down},
     state::{Aside, Database, TenantState},
 };
 
@@ -381,7 +381,7 @@ impl World {
                     ..Default::default()
                 });
             }
-            Action::UpdateRestarts => self.state.stays_down = plan.asks_first,
+            Action::UpdateRestarts => self.state.stays_down = stays_down(plan),
             Action::UpdateLimits(role) => {
                 let limits = stack.container(role).limits;
                 if let Some(container) = self.slot(role) {

@@ -13,6 +13,7 @@ mod edge;
 mod figures;
 mod fleet;
 mod metrics;
+mod moves;
 mod page;
 mod probes;
 mod process;
@@ -85,6 +86,8 @@ enum Bench {
     Probes,
     /// An honest visitor's waits alone and beside attacks, beside a plain docker compose Odoo
     Visitors,
+    /// A real tenant goes to another host while it runs, beside stopping it and beside doing that by hand; a standby at rest
+    Move,
 }
 
 impl Bench {
@@ -106,6 +109,7 @@ impl Bench {
             Self::Metrics => metrics::run(run),
             Self::Probes => probes::run(run),
             Self::Visitors => visitors::run(run),
+            Self::Move => moves::run(run),
         }
     }
 }

@@ -11,7 +11,10 @@ mod troubles;
 use std::{
     collections::{BTreeMap, HashMap},
     net::Ipv4Addr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use isyone_proto::{
@@ -164,6 +167,8 @@ pub struct StatusBoard {
     inner: Mutex<Inner>,
     changed: Notify,
     crossed: Notify,
+    /// Somebody waits for what has changed.
+    is_urgent: AtomicBool,
 }
 
 /// A tenant's entry on the board.
@@ -305,6 +310,17 @@ impl StatusBoard {
             *counts.entry(status.progress).or_default() += 1;
         }
         counts
+    }
+
+    /// Visitors wait until the coordinator has what has just changed: it is not kept to be sent along with more.
+    pub fn hurry(&self) {
+        self.is_urgent.store(true, Ordering::Relaxed);
+        self.changed.notify_one();
+    }
+
+    /// Whether somebody has been waiting since this was last asked.
+    pub fn take_urgency(&self) -> bool {
+        self.is_urgent.swap(false, Ordering::Relaxed)
     }
 
     /// Completes when a status has changed since the last call.
