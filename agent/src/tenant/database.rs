@@ -408,6 +408,7 @@ pub(super) async fn update_settings(tenant: &Tenant) -> Result<String> {
     let settings = sql::settings_digest(&tenant.plan);
     tenant.remember(true, |s| {
         s.settings = settings;
+        s.settings_can_wait = false;
         s.settings_asked = asked;
     })?;
     // What Odoo said of its settings was before that.
@@ -433,12 +434,6 @@ pub(super) async fn begin_switching(tenant: &Tenant) {
 /// How many connections [`end_sessions`] would end.
 pub(super) async fn count_sessions(tenant: &Tenant) -> Result<u32> {
     let printed = psql(tenant, sql::count_sessions()).await?;
-    number(&printed)
-}
-
-/// How much Odoo has begun in its database and not ended.
-pub(super) async fn count_begun(tenant: &Tenant) -> Result<u32> {
-    let printed = psql(tenant, sql::count_begun()).await?;
     number(&printed)
 }
 

@@ -157,8 +157,8 @@ impl Tenant {
             self.remember(false, |s| *s = state)?;
         }
         self.show(view, progress, &message);
-        if self.plan.callers != Callers::Refused || self.plan.follows {
-            // Somebody waits for the next stage of a move.
+        if closed || self.plan.callers != Callers::Refused {
+            // Somebody waits for the operation, or for its next stage.
             self.host.board.hurry();
         }
         self.host.traces.done(self.plan.operation);

@@ -10,9 +10,10 @@ use isyone_proto::plan::{Callers, DesiredState, Role};
 use isyone_relay::routes::Ends;
 use tokio::time::{Instant, sleep};
 
-use super::{Tenant, database};
+use super::{Tenant, psql::session};
 use crate::{
     base::clock::now_ms,
+    host::cluster,
     plan::{
         container::{Container, LABEL_UID},
         relay,
@@ -150,16 +151,22 @@ async fn is_quiet_until(tenant: &Tenant, until: Instant) -> Option<bool> {
 
 /// Whether Odoo comes to an end with what it has begun in its database; `None`: that does not say.
 async fn is_idle_until(tenant: &Tenant, until: Instant) -> Option<bool> {
+    let asked = async || {
+        let session = session(tenant, "postgres").await?;
+        session.number(cluster::BEGUN).await
+    };
+    let (mut pause, longest) = LOOKS;
     loop {
-        match database::count_begun(tenant).await {
+        match asked().await {
             Ok(0) => return Some(true),
             Ok(_) if Instant::now() >= until => return Some(false),
-            Ok(_) => sleep(LOOKS.1).await,
+            Ok(_) => sleep(pause).await,
             Err(e) => {
                 tracing::warn!(tenant = %tenant.name(), "what is begun in its database is not known: {e}");
                 return None;
             }
         }
+        pause = (pause * 3 / 2).min(longest);
     }
 }
 

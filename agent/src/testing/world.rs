@@ -431,10 +431,12 @@ impl World {
                 assert!(is_whole || plan.as_it_is && self.state.is_filled());
                 assert!(self.observed.is_up(Role::Postgres) && !self.observed.is_up(Role::Odoo));
                 self.state.database = Database::Ready { synced: true };
+                self.state.settings_can_wait = true;
             }
             Action::UpdateSettings => {
                 self.state.settings = sql::settings_digest(plan);
                 self.state.settings_asked = plan.settings_asked;
+                self.state.settings_can_wait = false;
             }
             Action::AwaitOdoo => {
                 assert!(self.observed.is_up(Role::Odoo));

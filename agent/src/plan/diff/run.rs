@@ -412,9 +412,14 @@ fn settle_database(list: &mut List, inputs: &Inputs<'_>, standin: bool) {
             let reason = "an app may have come since they were written";
             return list.add(10, 0, Action::UpdateSettings, reason);
         }
+        let (wave, lane) = if state.settings_can_wait {
+            (8, 1)
+        } else {
+            (6, 0)
+        };
         list.add(
-            6,
-            0,
+            wave,
+            lane,
             Action::UpdateSettings,
             match plan.settings_asked > state.settings_asked {
                 true => "they are to be written anew, whatever the database says",

@@ -109,14 +109,6 @@ pub fn end_sessions() -> String {
     strangers("count(pg_terminate_backend(pid))")
 }
 
-/// Counts what Odoo has begun in its database and not ended: what runs by schedule is in a transaction from its beginning to its end.
-pub fn count_begun() -> String {
-    format!(
-        "{QUIET}\\pset format unaligned\n\\pset tuples_only on\nSELECT count(*) FROM pg_stat_activity WHERE usename = 'odoo' AND \
-         xact_start IS NOT NULL;\n"
-    )
-}
-
 /// Statistics only, two connections, and nothing that could block anybody.
 fn monitor_role(tenant: &TenantPlan) -> String {
     format!(

@@ -93,16 +93,41 @@ impl Bench<'_> {
         let stopped = self.there_and_back(false, 4)?;
         let (copied, dumped) = (hand.goes(Way::Copy)?, hand.goes(Way::Dump)?);
         let mut add = |what: &str, samples: &Samples, target| {
-            report.add(&format!("{mib} MiB: {what}"), Unit::Seconds, samples, target);
+            report.add(
+                &format!("{mib} MiB: {what}"),
+                Unit::Seconds,
+                samples,
+                target,
+            );
         };
         let most = Some(Target::AtMost(3.0));
-        add("while it runs: the pause, by the operation", &live.told, None);
-        add("while it runs: the longest wait, by its clients", &live.longest, most);
+        add(
+            "while it runs: the pause, by the operation",
+            &live.told,
+            None,
+        );
+        add(
+            "while it runs: the longest wait, by its clients",
+            &live.longest,
+            most,
+        );
         add("while it runs: the whole move", &live.whole, None);
-        add("stopped, copied, started: nobody is answered for", &stopped.gap, None);
+        add(
+            "stopped, copied, started: nobody is answered for",
+            &stopped.gap,
+            None,
+        );
         let one = |took: Duration| -> Samples { [took.as_secs_f64()].into_iter().collect() };
-        add("stopped, copied, started by hand: nobody is answered for", &one(copied), None);
-        add("stopped, dumped and restored by hand: nobody is answered for", &one(dumped), None);
+        add(
+            "stopped, copied, started by hand: nobody is answered for",
+            &one(copied),
+            None,
+        );
+        add(
+            "stopped, dumped and restored by hand: nobody is answered for",
+            &one(dumped),
+            None,
+        );
         let failed = live.failed as f64;
         let name = format!("{mib} MiB: while it runs: requests that failed");
         report.add_one(&name, Unit::Count, failed, Some(Target::AtMost(0.0)));

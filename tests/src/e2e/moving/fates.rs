@@ -92,8 +92,7 @@ impl UnderWay {
 const SLEEP: &str = "env.cr.execute('SELECT pg_sleep(%s)', [env.context['seconds']])\n\
     env['res.partner'].create({'name': env.context['name']})";
 /// Sends one message to whoever calls it.
-const SEND: &str =
-    "env['bus.bus']._sendone(env.user.partner_id, 'isyone.moving', {'number': env.context['number']})";
+const SEND: &str = "env['bus.bus']._sendone(env.user.partner_id, 'isyone.moving', {'number': env.context['number']})";
 
 /// Code that runs in Odoo; returns its id.
 fn action(user: &User, code: &str) -> i64 {
@@ -103,14 +102,24 @@ fn action(user: &User, code: &str) -> i64 {
         let id = body["result"][0].as_i64();
         id.unwrap_or_else(|| panic!("{model}: {answer:?}"))
     };
-    let model = id("ir.model", "search", &json!([[["model", "=", "res.partner"]]]));
+    let model = id(
+        "ir.model",
+        "search",
+        &json!([[["model", "=", "res.partner"]]]),
+    );
     let values = json!([[{"name": "code", "model_id": model, "state": "code", "code": code}]]);
     id("ir.actions.server", "create", &values)
 }
 
 fn run(user: &User, action: i64, context: &Value) -> Response {
     let context = json!({"context": context});
-    call(user, "ir.actions.server", "run", &json!([[action]]), &context)
+    call(
+        user,
+        "ir.actions.server",
+        "run",
+        &json!([[action]]),
+        &context,
+    )
 }
 
 /// Messages to a user, and a websocket on which they come.
@@ -212,6 +221,7 @@ fn come_again(user: &User, version: &str, last: i64) -> Socket {
 
 /// The digest of the newest file of this name, as Odoo has stored it.
 pub fn stored(cell: &Cell, tenant: &str) -> String {
-    let newest = "select checksum from ir_attachment where name = 'large.bin' order by id desc limit 1";
+    let newest =
+        "select checksum from ir_attachment where name = 'large.bin' order by id desc limit 1";
     super::sql(cell, tenant, newest)
 }

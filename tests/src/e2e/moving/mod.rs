@@ -37,7 +37,8 @@ pub fn grow(cell: &Cell, tenant: &str, mib: u64) {
     let size = "select pg_database_size(current_database())";
     let now: u64 = sql(cell, tenant, size).parse().expect("a number");
     let rows = ((mib << 20).saturating_sub(now)) / ROW_BYTES;
-    let row = "g as id, (select string_agg(md5(g::text || s), '') from generate_series(1, 30) s) as t";
+    let row =
+        "g as id, (select string_agg(md5(g::text || s), '') from generate_series(1, 30) s) as t";
     let make = format!("create table filler as select {row} from generate_series(1, {rows}) g");
     sql(cell, tenant, &make);
     sql(cell, tenant, "checkpoint");
@@ -221,8 +222,7 @@ impl Told {
 
     /// Its stages in a line.
     pub fn stages(&self) -> String {
-        let one =
-            |(name, took): &(String, Duration)| format!("{name} {:.2} s", took.as_secs_f64());
+        let one = |(name, took): &(String, Duration)| format!("{name} {:.2} s", took.as_secs_f64());
         self.stages.iter().map(one).collect::<Vec<_>>().join(", ")
     }
 }

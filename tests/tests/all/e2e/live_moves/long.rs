@@ -41,9 +41,7 @@ fn whatever_its_size_and_its_workers_nobody_notices() {
     });
     super::allow_live_moves(&mut cell);
     for (tenant, plan) in [("alfa", "threads"), ("beta", "workers")] {
-        let words = [
-            "tenant", "create", tenant, "--plan", plan, "--host", "h1",
-        ];
+        let words = ["tenant", "create", tenant, "--plan", plan, "--host", "h1"];
         cell.isyctl(&words).ok();
         answers_of(&cell, tenant);
         let user = User::admin(&cell, tenant);
