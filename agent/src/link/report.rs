@@ -127,6 +127,7 @@ fn tenant(entry: &BoardEntry) -> TenantReport {
         volume_repairs: u32::try_from(status.volume_repairs).unwrap_or(u32::MAX),
         modules_cut_off: status.modules_cut_off,
         installs_finished: u32::try_from(status.installs_finished).unwrap_or(u32::MAX),
+        held_ms: entry.held_ms,
         disk: entry.disk,
         backup: entry.backup.clone(),
     }

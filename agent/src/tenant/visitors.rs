@@ -106,6 +106,7 @@ pub(super) async fn await_quiet(tenant: &Tenant, most_ms: u32, has_database: boo
     loop {
         let now = u64::try_from(now_ms()).unwrap_or(0);
         let holds = routes.hold(name, now, now + u64::from(most_ms));
+        tenant.host.board.set_held(name, holds);
         if !holds || !publish(tenant).await {
             return Quiet::Unknown;
         }
@@ -125,6 +126,7 @@ pub(super) async fn await_quiet(tenant: &Tenant, most_ms: u32, has_database: boo
             return Quiet::Yes;
         }
         routes.serve_again(name);
+        tenant.host.board.set_held(name, false);
         publish(tenant).await;
         let asked_otherwise = tokio::select! {
             () = tenant.interrupted() => true,
@@ -215,9 +217,11 @@ pub(super) async fn follow(tenant: &Tenant, odoo: Option<&Container>) {
         odoo.filter(|c| is_to_run(tenant) && !tenant.stale && c.is_up() && relay::is_relayed(c));
     let is_up = odoo.is_some_and(Container::is_up);
     match reached.and_then(|c| c.ip) {
-        Some(ip) => host
-            .relay
-            .serve(relay::route(&tenant.plan, host.advertise(), ip)),
+        Some(ip) => {
+            host.board.set_held(tenant.name(), false);
+            host.relay
+                .serve(relay::route(&tenant.plan, host.advertise(), ip));
+        }
         // Of one that is about to be stopped, whoever stops it decides.
         None if !is_to_run(tenant) && !is_up && care_for_callers(tenant) => {}
         None => host.relay.remove(tenant.name()),
@@ -236,6 +240,7 @@ pub(super) async fn first_look(tenant: &Tenant, odoo: Option<&Container>) {
 /// Those who were held go on to where the tenant lives now, before anything is tidied up here.
 pub(super) async fn let_go(tenant: &Tenant, odoo: Option<&Container>) {
     if matches!(tenant.plan.callers, Callers::PassedOn { .. }) {
+        tenant.host.board.set_held(tenant.name(), false);
         follow(tenant, odoo).await;
     }
 }

@@ -162,6 +162,7 @@ fn tenant(
         volume_repairs: u32::try_from(status.volume_repairs).unwrap_or(u32::MAX),
         modules_cut_off: status.modules_cut_off,
         installs_finished: u32::try_from(status.installs_finished).unwrap_or(u32::MAX),
+        held_ms: status.held_ms,
         disk: status.disk.and_then(super::size::disk),
         backup: match status.backup {
             Some(backup) => {
@@ -298,6 +299,7 @@ impl From<&TenantReport> for agent::TenantStatus {
             volume_repairs: report.volume_repairs.into(),
             modules_cut_off: report.modules_cut_off,
             installs_finished: report.installs_finished.into(),
+            held_ms: report.held_ms,
             traffic: report.traffic.map(Into::into),
             strain: report.strain.map(Into::into),
             disk: report.disk.map(Into::into),

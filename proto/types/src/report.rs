@@ -291,6 +291,9 @@ pub struct TenantReport {
     pub modules_cut_off: u32,
     /// How many installations that were cut off have been finished, as its host counts.
     pub installs_finished: u32,
+    /// For how long its callers have been held for a move by the time this was said, milliseconds; 0 where they are not, and from agents
+    /// that do not say. Attempts after which they were served again do not count.
+    pub held_ms: u32,
     /// Its disk against its plan; `None` until its host has measured it, and from agents that do not.
     pub disk: Option<Disk>,
     /// Its backups; `None` where its plan has none, until its host has looked, and from agents that make none. In a box: most of a

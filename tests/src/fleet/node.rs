@@ -218,7 +218,6 @@ impl Agent {
             peer: self.peer,
             copy_rate_bytes_per_s: 0,
             copy_reserve: Reserve::NONE,
-            follows: false,
             relay: None,
             firewall: self.firewall.clone(),
         };

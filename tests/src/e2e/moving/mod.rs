@@ -162,7 +162,7 @@ impl Client {
                 let anew = self.user.without_session();
                 (anew.post("/web/session/authenticate", login), None)
             }
-            Some(_) if round % 2 == 0 => {
+            Some(_) if round.is_multiple_of(2) => {
                 let page = json!([[["id", "<", 3000]], ["name", "email"], round % 50, 40]);
                 (
                     call(&self.user, "res.partner", "search_read", &page, &json!({})),

@@ -367,5 +367,6 @@ fn state(tenant: &TenantPlan) -> TenantState {
         own_database: true,
         modules_cut_off: 0,
         installs_finished: 0,
+        held_ms: 0,
     }
 }

@@ -35,12 +35,12 @@ fn whatever_its_size_and_its_workers_nobody_notices() {
     let _alone = alone();
     let mut cell = Cell::start(&Shape {
         hosts: 2,
-        config: "---[plans.threads]\nmemory=\"1536MiB\"\ncpu=1.0\ndisk=\"12GiB\"\nworkers=0\n\
+        config: "---[plans.small]\nmemory=\"1536MiB\"\ncpu=1.0\ndisk=\"12GiB\"\nworkers=0\n\
             [plans.workers]\nmemory=\"2GiB\"\ncpu=2.0\ndisk=\"12GiB\"\nworkers=2\n",
         ..Shape::default()
     });
     super::allow_live_moves(&mut cell);
-    for (tenant, plan) in [("alfa", "threads"), ("beta", "workers")] {
+    for (tenant, plan) in [("alfa", "small"), ("beta", "workers")] {
         let words = ["tenant", "create", tenant, "--plan", plan, "--host", "h1"];
         cell.isyctl(&words).ok();
         answers_of(&cell, tenant);
