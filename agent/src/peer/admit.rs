@@ -241,6 +241,7 @@ impl Guard {
 mod tests {
     use isyone_proto::plan::PeerGrant;
     use proptest::prelude::*;
+    use uuid::Uuid;
 
     use super::*;
     use crate::testing::{host_plan, tenant_plan};

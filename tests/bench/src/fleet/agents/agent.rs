@@ -367,6 +367,5 @@ fn state(tenant: &TenantPlan) -> TenantState {
         own_database: true,
         modules_cut_off: 0,
         installs_finished: 0,
-        held_ms: 0,
     }
 }
