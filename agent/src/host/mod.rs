@@ -85,13 +85,11 @@ pub struct Pace {
     pub idle: Duration,
     /// How long a program may take from its start to its first answer.
     pub start_timeout: Duration,
-    /// How long Odoo's websocket process may take to accept connections, once Odoo answers; after that the tenant goes
-    /// on without it.
+    /// How long Odoo's websocket process may take to accept connections, once Odoo answers; after that the tenant goes on without it.
     pub websockets_timeout: Duration,
     /// How long our SQL may run: well under a second, but a tenant's own triggers and locks could hold it up for ever.
     pub sql_timeout: Duration,
-    /// How long a tenant keeps its turn among those that are worked on; what takes longer goes on without. Most Odoos answer within
-    /// that.
+    /// How long a tenant keeps its turn among those that are worked on; what takes longer goes on without. Most Odoos answer sooner.
     pub turn: Duration,
     /// Between health checks of a settled tenant.
     pub probe: Duration,
