@@ -114,6 +114,8 @@ pub struct AgentParts {
     pub copy_rate_bytes_per_s: u64,
     /// What copies to this host leave free.
     pub copy_reserve: Reserve,
+    /// Keeps copies up with tenants that run elsewhere, and lets its own be followed.
+    pub follows: bool,
     /// Who keeps the relay running at which tenants' visitors arrive; `None`: there is none, and Docker publishes tenants' ports.
     pub relay: Option<Keeper>,
     /// The packet filter, if there should be one.
@@ -161,7 +163,7 @@ impl Agent {
             endpoint: config.endpoint.clone(),
             peer_port: peer.map(|address| address.port()),
             // Without the relay nobody could hold requests, and without the port nobody follows.
-            follows: parts.relay.is_some() && peer.is_some(),
+            follows: parts.follows && parts.relay.is_some() && peer.is_some(),
             peers: peer.map(|_| to_peers),
             connected,
         });
@@ -186,7 +188,7 @@ impl Agent {
         let reconciler = tokio::spawn(reconcile::run(host.clone(), in_force.clone(), stop.clone()));
         tasks.spawn(link.run(stop.clone()));
         let limits = (parts.copy_rate_bytes_per_s, parts.copy_reserve);
-        ports.copies(peer, relayed, limits);
+        ports.copies((peer, parts.follows), relayed, limits);
         let address = parts.metrics.resolve(config.advertise, METRICS_PORT);
         let lists = chores::write_lists(hosts, monitors.clone());
         tasks.spawn(stop.clone().run_until_cancelled_owned(lists));
@@ -262,7 +264,7 @@ impl Ports<'_> {
     /// What moves tenants' data between hosts and to destinations of backups: the port of other agents, our own jobs, shipments.
     fn copies(
         &self,
-        port: Option<SocketAddr>,
+        (port, follows): (Option<SocketAddr>, bool),
         relayed: mpsc::Receiver<AnyConnection>,
         (rate_bytes_per_s, reserve): (u64, Reserve),
     ) {
@@ -271,7 +273,10 @@ impl Ports<'_> {
         if let Some(address) = port {
             let databases = databases.clone();
             let peers = Peers::new(host.clone(), plans.clone(), rate_bytes_per_s, databases);
-            self.tasks.spawn(peers.clone().sweep(self.stop.clone()));
+            // Only who lets itself be followed may hold log for somebody.
+            if follows {
+                self.tasks.spawn(peers.clone().sweep(self.stop.clone()));
+            }
             let port = PeerPort {
                 address,
                 tls: self.identity.peers(),

@@ -164,6 +164,10 @@ struct RunArguments {
     /// MiB that copies of tenants leave free on this host's disk; by default 5 % of it, at least 1 GiB and at most 20 GiB.
     #[arg(long, env = "ISYONE_AGENT_COPY_RESERVE_MIB")]
     copy_reserve_mib: Option<u64>,
+    /// Keep copies up with tenants that run on other hosts, and let this host's be followed, for moves with `--max-pause`. Not for
+    /// production yet: its end-to-end test has not passed as a whole.
+    #[arg(long, env = "ISYONE_AGENT_LIVE_MOVES", hide = true)]
+    live_moves: bool,
     /// Name servers that Docker gives containers by its own options (dockerd --dns): tenants may ask these, wherever they are,
     /// as those in /etc/resolv.conf. Several are separated by commas.
     #[arg(
@@ -408,6 +412,7 @@ async fn serve(arguments: RunArguments) -> anyhow::Result<()> {
         copy_reserve: arguments
             .copy_reserve_mib
             .map_or_else(Reserve::default, Reserve::mib),
+        follows: arguments.live_moves,
         firewall: Some(Applier {
             insecure: arguments.insecure_no_firewall,
             resolvers: arguments.resolvers,

@@ -58,6 +58,7 @@ fn agent(data: &Path, docker: &Path) -> ExitCode {
             peer: PortAddress::Off,
             copy_rate_bytes_per_s: 0,
             copy_reserve: Reserve::NONE,
+            follows: false,
             relay: None,
             firewall: None,
         };

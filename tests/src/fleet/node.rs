@@ -218,6 +218,7 @@ impl Agent {
             peer: self.peer,
             copy_rate_bytes_per_s: 0,
             copy_reserve: Reserve::NONE,
+            follows: false,
             relay: None,
             firewall: self.firewall.clone(),
         };
