@@ -277,6 +277,7 @@ fn long() -> Outcome {
         "e2e::bombard",
         "e2e::wanted",
         "e2e::backups",
+        "e2e::live_moves",
         "e2e::reboot",
         "e2e::hosts::odoo",
         "--test-threads=1",

@@ -10,6 +10,8 @@ pub mod board;
 pub mod catcher;
 pub mod cgroup;
 pub mod chores;
+pub mod cluster;
+pub mod database;
 mod departed;
 pub mod disk;
 pub mod ended;

@@ -266,6 +266,10 @@ impl Task {
         self.record.stage = stage;
         self.record.message = record::shortened(why);
         self.keep().await;
+        if let JobWork::Follow { last: true, .. } = self.record.order.work {
+            // The tenant is stopped.
+            self.host.board.hurry();
+        }
     }
 
     /// Writes the record, for as long as it takes: without it an ended job would be reported, then run again.

@@ -125,8 +125,9 @@ fn tenant(entry: &BoardEntry) -> TenantReport {
         absent: status.absent,
         health_latency_ms: entry.latency_ms,
         volume_repairs: u32::try_from(status.volume_repairs).unwrap_or(u32::MAX),
-        modules_cut_off: status.modules_cut_off,
+        modules_cut_off: u16::try_from(status.modules_cut_off).unwrap_or(u16::MAX),
         installs_finished: u32::try_from(status.installs_finished).unwrap_or(u32::MAX),
+        held_ms: u16::try_from(entry.held_ms).unwrap_or(u16::MAX),
         disk: entry.disk,
         backup: entry.backup.clone(),
     }

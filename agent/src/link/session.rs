@@ -65,6 +65,8 @@ const ENGINE_TIMEOUT: Duration = Duration::from_secs(2);
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(15);
 /// Reports about changes are at least this far apart; changes in between are sent together.
 const COALESCE: Duration = Duration::from_millis(100);
+/// The same where visitors wait for what the coordinator does next.
+const URGENT: Duration = Duration::from_millis(5);
 /// Bounds, in milliseconds, of the report interval that the coordinator may ask for.
 const REPORT_INTERVAL: (u32, u32) = (100, 300_000);
 /// Longest spread of renewals that the coordinator may ask for; documented in the protocol.
@@ -329,7 +331,7 @@ impl Session {
         let mut regular = interval_at(Instant::now() + jitter(every), every);
         regular.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.report(true).await?;
-        let (mut last_report, mut pending) = (Instant::now(), false);
+        let (mut last_report, mut pending) = (Instant::now(), None);
         // Near the end of the old certificate, leave for a fresh one before the coordinator cuts the stream.
         let leave_at = Instant::now()
             + until_ms(
@@ -345,12 +347,15 @@ impl Session {
                 },
                 _ = regular.tick() => {
                     self.report(true).await?;
-                    (last_report, pending) = (Instant::now(), false);
+                    (last_report, pending) = (Instant::now(), None);
                 }
-                () = link.host.board.changed(), if !pending => pending = true,
-                () = sleep_until(last_report + COALESCE), if pending => {
+                () = link.host.board.changed() => {
+                    let apart = if link.host.board.take_urgency() { URGENT } else { COALESCE };
+                    pending = Some(pending.map_or(apart, |other: Duration| other.min(apart)));
+                }
+                () = sleep_until(last_report + pending.unwrap_or(COALESCE)), if pending.is_some() => {
                     self.report(false).await?;
-                    (last_report, pending) = (Instant::now(), false);
+                    (last_report, pending) = (Instant::now(), None);
                 }
                 // To come back by the certificate of the new CA before the old one is forgotten.
                 Ok(()) = moved.changed() => return Ok(()),

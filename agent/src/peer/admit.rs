@@ -6,15 +6,18 @@
 use std::{sync::Arc, time::Duration};
 
 use isyone_proto::{
-    ids::{HostName, TenantName},
+    ids::HostName,
     pb::agent::v1::PeerTenant,
     plan::{DesiredState, HostPlan, TenantPlan, UnixMs},
 };
 use tokio::{sync::watch, time::sleep};
 use tonic::Status;
-use uuid::Uuid;
 
-use crate::{base::clock::now_ms, host::ledger::InForce, plan::lease::granted_to};
+use crate::{
+    base::clock::now_ms,
+    host::{database::Of, ledger::InForce},
+    plan::lease::granted_to,
+};
 
 /// How often a running call is checked beside plans that arrive: its grant or its certificate may have expired.
 const CHECK: Duration = Duration::from_secs(1);
@@ -25,13 +28,6 @@ pub struct PeerIdentity {
     pub host: HostName,
     /// End of the certificate, seconds since the Unix epoch.
     pub not_after: i64,
-}
-
-/// The tenant that a call is about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Of {
-    pub tenant: TenantName,
-    pub uid: Uuid,
 }
 
 impl Of {
@@ -248,6 +244,7 @@ impl Guard {
 mod tests {
     use isyone_proto::plan::PeerGrant;
     use proptest::prelude::*;
+    use uuid::Uuid;
 
     use super::*;
     use crate::testing::{host_plan, tenant_plan};

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    admit::Of,
+    Of,
     cluster::{self, Cluster},
     service::Peers,
 };

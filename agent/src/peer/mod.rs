@@ -8,8 +8,6 @@
 //! here: what fetching is for (jobs), who is granted what (the coordinator).
 
 mod admit;
-pub mod cluster;
-mod database;
 mod followers;
 mod io;
 mod port;
@@ -22,13 +20,16 @@ pub mod tunnel;
 use std::time::Duration;
 
 pub use self::{
-    admit::{Of, PeerIdentity},
-    database::{ContainerDatabases, Databases},
+    admit::PeerIdentity,
     port::PeerPort,
     reach::{CoordinatorRelay, Reach, Reached, Relay, Route},
     renewals::renew_leases,
     service::{Peers, volume_of, volume_to_wire},
     source::{LIMITS, WORKING_EVERY},
+};
+pub use crate::host::{
+    cluster,
+    database::{ContainerDatabases, Databases, Of},
 };
 
 /// Largest piece of data in one message.

@@ -23,10 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, transport::Channel};
 use uuid::Uuid;
 
-use super::{
-    admit::{Of, PeerIdentity},
-    reach::dial,
-};
+use super::{Of, admit::PeerIdentity, reach::dial};
 use crate::{
     base::clock::now_ms,
     host::Host,

@@ -25,9 +25,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::{
-    AHEAD, QUEUE, STALL,
-    admit::{Guard, Of, PeerIdentity, Refusal, Wanted},
-    database::Databases,
+    AHEAD, Databases, Of, QUEUE, STALL,
+    admit::{Guard, PeerIdentity, Refusal, Wanted},
     renewals,
     source::{self, Roots, Want},
     tunnel,

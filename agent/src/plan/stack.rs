@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt};
 
 use isyone_proto::{
     ids::TenantName,
-    plan::{Role, TenantPlan},
+    plan::{DesiredState, Role, TenantPlan},
     spec::Size,
 };
 
@@ -22,6 +22,11 @@ pub const POSTGRES_PORT: u16 = 5432;
 /// take. A visitor who sends slowly must not hold up a suspension, nor occupy one of this host's work slots, for the
 /// twelve minutes of the longest upload.
 pub const ODOO_STOP_S: u32 = 130;
+/// Whether only the agent may start a tenant's containers when the machine starts, and not the engine by itself.
+pub fn stays_down(plan: &TenantPlan) -> bool {
+    plan.asks_first || plan.desired == DesiredState::Fenced
+}
+
 /// How many seconds Odoo has to stop when its disk is full: it goes on filling meanwhile.
 pub const FULL_STOP_S: u32 = 20;
 /// How many seconds Odoo has to stop when it has no request under way: it holds up everybody who waits for it.

@@ -105,40 +105,61 @@ pub fn timeline(printed: &[u8]) -> Option<u32> {
     said.trim().parse().ok().filter(|n| *n <= MOST_TIMELINES)
 }
 
+/// Before a promotion. Archiving begins with that, and with what our files say of it by now. And a standby that has just tried to reach
+/// whom it follows rests before it looks whether it is promoted, for 5 s by default.
+pub const BEFORE: [&str; 2] = [
+    "ALTER SYSTEM SET wal_retrieve_retry_interval = '20ms'",
+    "SELECT pg_catalog.pg_reload_conf()",
+];
+/// The promotion. May be repeated.
+pub const PROMOTE: &str =
+    "SELECT pg_catalog.pg_promote(true, 30) WHERE pg_catalog.pg_is_in_recovery()";
+/// After it: it forgets whom it followed. A session that began on a standby is not used any further.
+pub const AFTER: [&str; 5] = [
+    "DO $$ BEGIN IF pg_catalog.pg_is_in_recovery() THEN RAISE EXCEPTION 'it was not promoted within 30 s'; END IF; END $$",
+    "ALTER SYSTEM RESET primary_conninfo",
+    "ALTER SYSTEM RESET primary_slot_name",
+    "ALTER SYSTEM RESET wal_retrieve_retry_interval",
+    "SELECT pg_catalog.pg_reload_conf()",
+];
+
 /// Makes a standby a primary, forgets whom it followed, and sets its sequences to what was given last. May be repeated: nobody has used
 /// it before it ends. Says which timeline has begun.
 pub fn promote(database: &str, sequences: &[Sequence]) -> String {
-    // Archiving begins with the promotion, and with what our files say of it by now. The last checkpoint, which names a timeline as
-    // well, may be of before for minutes.
-    let mut script = "SET search_path = pg_catalog, pg_temp;\n\
-         SELECT pg_reload_conf();\n\
-         SELECT pg_promote(true, 30) WHERE pg_is_in_recovery();\n\
-         DO $$ BEGIN IF pg_is_in_recovery() THEN RAISE EXCEPTION 'it was not promoted within 30 s'; END IF; END $$;\n\
-         ALTER SYSTEM RESET primary_conninfo;\n\
-         ALTER SYSTEM RESET primary_slot_name;\n\
-         SELECT pg_reload_conf();\n"
-        .to_owned();
+    let mut script = "SET search_path = pg_catalog, pg_temp;\n".to_owned();
+    for statement in BEFORE.iter().chain([&PROMOTE]).chain(&AFTER) {
+        script.push_str(statement);
+        script.push_str(";\n");
+    }
+    // The last checkpoint, which names a timeline as well, may be of before for minutes.
     script.push_str(&format!(
         "COPY (SELECT '{TIMELINE}' || ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int8) TO STDOUT;\n"
     ));
-    if sequences.is_empty() {
-        return script;
+    if let Some(statement) = set_sequences(sequences) {
+        script.push_str(&format!(
+            "\\connect \"{database}\"\nSET search_path = pg_catalog, pg_temp;\n{statement};\n"
+        ));
     }
-    // A session that began on a standby is not used any further.
-    script.push_str(&format!(
-        "\\connect \"{database}\"\nSET search_path = pg_catalog, pg_temp;\n"
-    ));
-    // One that is gone, or is none any more, is left alone.
-    script.push_str("SELECT count(setval(c.oid::regclass, s.last, s.called)) FROM (VALUES ");
-    let rows: Vec<String> = sequences
-        .iter()
-        .map(|s| format!("({}::oid, {}::int8, {})", s.oid, s.last, s.called))
-        .collect();
-    script.push_str(&rows.join(", "));
-    script.push_str(
-        ") AS s (oid, last, called) JOIN pg_class AS c ON c.oid = s.oid AND c.relkind = 'S';\n",
-    );
     script
+}
+
+/// Sets a database's sequences to what was given last; `None`: there are none. One that is gone, or is none any more, is left alone.
+pub fn set_sequences(sequences: &[Sequence]) -> Option<String> {
+    let row = |s: &Sequence| format!("({}::oid, {}::int8, {})", s.oid, s.last, s.called);
+    let rows: Vec<String> = sequences.iter().map(row).collect();
+    let set = format!(
+        "SELECT count(setval(c.oid::regclass, s.last, s.called)) FROM (VALUES {}) AS s (oid, last, called) JOIN pg_class AS c \
+         ON c.oid = s.oid AND c.relkind = 'S'",
+        rows.join(", ")
+    );
+    (!rows.is_empty()).then_some(set)
+}
+
+/// A timeline that a session has named, if it can be one.
+pub fn believed(timeline: u64) -> Option<u32> {
+    u32::try_from(timeline)
+        .ok()
+        .filter(|n| *n <= MOST_TIMELINES)
 }
 
 #[cfg(test)]

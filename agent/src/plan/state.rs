@@ -177,6 +177,9 @@ pub struct TenantState {
     /// The engine does not start its containers when the machine starts: the agent does, once it knows that it may.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stays_down: bool,
+    /// It has taken over from another host, and its settings are those that it had there, or nearly: its users do not wait for them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub settings_can_wait: bool,
 }
 
 impl TenantState {
@@ -209,6 +212,7 @@ impl TenantState {
             installs: Installs::default(),
             unfit: None,
             stays_down: false,
+            settings_can_wait: false,
         }
     }
 

@@ -35,7 +35,8 @@ pub(super) async fn create(
     })?;
     let mut spec = settled(stack.container(role), &facts.id);
     let state = tenant.state();
-    if !state.is_ready() && !state.follows() {
+    // A standby's Odoo waits to be started in a hurry; its PostgreSQL runs beside others', and is held to its size.
+    if !state.is_ready() && (role == Role::Odoo || !state.follows()) {
         spec.limits.nano_cpus = boosted(tenant).await?;
     }
     match tenant.host.docker.create(&spec).await {
@@ -45,8 +46,8 @@ pub(super) async fn create(
     }
 }
 
-/// A tenant that is being created may use the whole CPU for the seconds that takes; its own limit applies once it is
-/// healthy. (Few are created at the same time, so the others still get their share.)
+/// A tenant that is being created, or takes over from another host, may use the whole CPU for the seconds that takes; its own limit
+/// applies once it is healthy. (Few are created at the same time, so the others still get their share.)
 pub(super) async fn boosted(tenant: &Tenant) -> Result<u64> {
     Ok(u64::from(tenant.host.facts().await?.cpus.max(1)) * 1_000_000_000)
 }

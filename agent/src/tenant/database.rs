@@ -408,6 +408,7 @@ pub(super) async fn update_settings(tenant: &Tenant) -> Result<String> {
     let settings = sql::settings_digest(&tenant.plan);
     tenant.remember(true, |s| {
         s.settings = settings;
+        s.settings_can_wait = false;
         s.settings_asked = asked;
     })?;
     // What Odoo said of its settings was before that.

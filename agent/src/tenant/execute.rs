@@ -117,7 +117,7 @@ async fn act(tenant: &Tenant, view: &TenantView, action: Action) -> Result<Strin
     let plan = &tenant.plan;
     match action {
         Action::PullImage(role) => images::get(tenant, view, role).await,
-        Action::StopContainer(role) => stop(tenant, role).await,
+        Action::StopContainer(role) => stop(tenant, view, role).await,
         Action::StopOdooSoon => {
             visitors::send_away(tenant).await;
             let name = tenant.container_name(Role::Odoo);
@@ -237,14 +237,16 @@ async fn create_network(tenant: &Tenant, stack: &Stack) -> Result<String> {
 }
 
 async fn update_restarts(tenant: &Tenant) -> Result<String> {
-    let asks = tenant.plan.asks_first;
-    for role in [Role::Postgres, Role::Odoo] {
-        let name = tenant.container_name(role);
-        tenant.host.docker.update_restart(&name, !asks).await?;
-    }
-    tenant.remember(true, |s| s.stays_down = asks)?;
-    Ok(match asks {
-        true => "the agent starts it when the machine starts".to_owned(),
+    let down = stack::stays_down(&tenant.plan);
+    let docker = &tenant.host.docker;
+    let [postgres, odoo] = [Role::Postgres, Role::Odoo].map(|role| tenant.container_name(role));
+    tokio::try_join!(
+        docker.update_restart(&postgres, !down),
+        docker.update_restart(&odoo, !down)
+    )?;
+    tenant.remember(true, |s| s.stays_down = down)?;
+    Ok(match down {
+        true => "only the agent starts it when the machine starts".to_owned(),
         false => String::new(),
     })
 }
@@ -342,9 +344,10 @@ async fn remove(tenant: &Tenant, role: Role) -> Result<String> {
     Ok(String::new())
 }
 
-async fn stop(tenant: &Tenant, role: Role) -> Result<String> {
+async fn stop(tenant: &Tenant, view: &TenantView, role: Role) -> Result<String> {
     if let (Role::Odoo, Callers::Held { most_ms }) = (role, &tenant.plan.callers) {
-        return stop_quietly(tenant, *most_ms).await;
+        let has_database = view.stack.as_ref().is_some_and(|stack| !stack.standin);
+        return stop_quietly(tenant, *most_ms, has_database).await;
     }
     let grace_s = visitors::wait_for(tenant, role, grace(role)).await;
     let name = tenant.container_name(role);
@@ -356,8 +359,8 @@ async fn stop(tenant: &Tenant, role: Role) -> Result<String> {
 }
 
 /// Stops Odoo for a move, with its callers held: where none of its requests is under way, it ends within a second.
-async fn stop_quietly(tenant: &Tenant, most_ms: u32) -> Result<String> {
-    let quiet_as = visitors::await_quiet(tenant, most_ms).await;
+async fn stop_quietly(tenant: &Tenant, most_ms: u32, has_database: bool) -> Result<String> {
+    let quiet_as = visitors::await_quiet(tenant, most_ms, has_database).await;
     let grace_s = quiet_as.grace_s().ok_or(TenantError::Interrupted)?;
     let name = tenant.container_name(Role::Odoo);
     quiet(tenant.host.docker.stop(&name, grace_s).await)

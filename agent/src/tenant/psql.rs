@@ -4,6 +4,10 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     docker::{DockerError, POSTGRES_USER},
+    host::{
+        cluster::Cluster,
+        database::{ContainerDatabases, Databases as _, Of},
+    },
     tenant::{Result, Tenant, TenantError, turn::ASK},
 };
 
@@ -27,6 +31,21 @@ pub(super) async fn psql(tenant: &Tenant, script: String) -> Result<Vec<u8>> {
             most.as_secs()
         ))),
     }
+}
+
+/// A session with a database of the tenant, through its container's socket: sooner there than a program in the container, by most of a
+/// quarter of a second. What is asked there is bounded (cluster).
+pub(super) async fn session(
+    tenant: &Tenant,
+    database: &str,
+) -> std::result::Result<Cluster, String> {
+    let of = Of {
+        tenant: tenant.name().clone(),
+        uid: tenant.plan.uid,
+    };
+    let databases = ContainerDatabases(tenant.host.clone());
+    let socket = databases.connect(&of).await.map_err(|e| e.to_string())?;
+    Cluster::open(socket, database).await
 }
 
 async fn run_psql(tenant: &Tenant, script: String) -> Result<Vec<u8>> {

@@ -4,7 +4,7 @@
 
 use std::{path::PathBuf, sync::atomic::Ordering};
 
-use isyone_proto::plan::DesiredState;
+use isyone_proto::plan::{Callers, DesiredState};
 use isyone_proto::report::TenantProgress;
 use isyone_telemetry::{
     child_span, span,
@@ -77,6 +77,7 @@ impl Tenant {
                 .await?;
             self.host.board.set_docker_error("");
             visitors::first_look(self, view.observed.odoo.as_ref()).await;
+            visitors::let_go(self, view.observed.odoo.as_ref()).await;
             let no_new = if self.state().is_ready() {
                 None
             } else {
@@ -158,6 +159,10 @@ impl Tenant {
             self.remember(false, |s| *s = state)?;
         }
         self.show(view, progress, &message);
+        if closed || self.plan.callers != Callers::Refused {
+            // Somebody waits for the operation, or for its next stage.
+            self.host.board.hurry();
+        }
         self.host.traces.done(self.plan.operation);
         Ok(())
     }

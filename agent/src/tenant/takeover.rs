@@ -15,12 +15,16 @@ use crate::{
         failpoints,
         fsutil::{self, blocking},
     },
+    host::cluster,
     plan::{
         stack::Stack,
         standby::{self, MAX_SEQUENCES, Sequence},
         state::Database,
     },
-    tenant::{Result, Tenant, TenantError, psql::psql},
+    tenant::{
+        Result, Tenant, TenantError,
+        psql::{psql, session},
+    },
 };
 
 /// What the tenant's sequences stood at where it was stopped, in its directory.
@@ -70,12 +74,20 @@ pub(super) async fn promote(tenant: &Tenant, stack: &Stack) -> Result<String> {
         ))?;
     let mut timeline = None;
     if !stack.standin {
-        let script = standby::promote(&tenant.name().database(), &sequences);
-        timeline = standby::timeline(&psql(tenant, script).await?);
+        timeline = match by_session(tenant, &sequences).await {
+            Ok(timeline) => timeline,
+            Err(why) => {
+                // Both may be repeated.
+                tracing::warn!(tenant = %tenant.name(), "promoted by its own program: {why}");
+                let script = standby::promote(&tenant.name().database(), &sequences);
+                standby::timeline(&psql(tenant, script).await?)
+            }
+        };
     }
     failpoints::reached("mid-promote");
     tenant.remember(true, |s| {
         s.database = Database::Ready { synced: true };
+        s.settings_can_wait = true;
         // A restore in its place, from a backup of before, must not begin the same one again.
         s.timeline = s.timeline.max(timeline.unwrap_or_default());
     })?;
@@ -88,6 +100,29 @@ pub(super) async fn promote(tenant: &Tenant, stack: &Stack) -> Result<String> {
         begin.elapsed().as_secs_f64(),
         sequences.len()
     ))
+}
+
+/// Through its socket. Returns which timeline has begun.
+async fn by_session(
+    tenant: &Tenant,
+    sequences: &[Sequence],
+) -> std::result::Result<Option<u32>, String> {
+    let before = session(tenant, "postgres").await?;
+    for statement in standby::BEFORE {
+        before.run(statement).await?;
+    }
+    before.run(standby::PROMOTE).await?;
+    drop(before);
+    let after = session(tenant, "postgres").await?;
+    for statement in standby::AFTER {
+        after.run(statement).await?;
+    }
+    let timeline = standby::believed(after.number(cluster::TIMELINE).await?);
+    if let Some(statement) = standby::set_sequences(sequences) {
+        let own = session(tenant, &tenant.name().database()).await?;
+        own.run(&statement).await?;
+    }
+    Ok(timeline)
 }
 
 #[cfg(test)]

@@ -10,9 +10,10 @@ use isyone_proto::plan::{Callers, DesiredState, Role};
 use isyone_relay::routes::Ends;
 use tokio::time::{Instant, sleep};
 
-use super::Tenant;
+use super::{Tenant, psql::session};
 use crate::{
     base::clock::now_ms,
+    host::cluster,
     plan::{
         container::{Container, LABEL_UID},
         relay,
@@ -75,7 +76,9 @@ const BREATH: Duration = Duration::from_secs(3);
 /// What is known of the requests under way before Odoo is stopped for a move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Quiet {
-    /// There are none, or such as were waited for long enough.
+    /// There are none, nor is anything begun in its database: Odoo need not be told, which saves its users most of a second.
+    Idle,
+    /// There are none, or such as were waited for long enough. Or its database does not say what is begun there.
     Yes,
     /// There is no relay that could hold new ones, or it does not say whether the others have ended: Odoo waits for them itself.
     Unknown,
@@ -87,6 +90,7 @@ impl Quiet {
     /// Seconds that Odoo has to stop; `None`: it is not stopped.
     pub(super) fn grace_s(self) -> Option<u32> {
         match self {
+            Self::Idle => Some(0),
             Self::Yes => Some(QUIET_STOP_S),
             Self::Unknown => Some(ODOO_STOP_S),
             Self::Unwanted => None,
@@ -94,19 +98,26 @@ impl Quiet {
     }
 }
 
-/// Before Odoo is stopped for a move: holds new requests while those under way end, which takes no longer than one attempt; where they do
-/// not, new ones are served again, and it is tried later.
-pub(super) async fn await_quiet(tenant: &Tenant, most_ms: u32) -> Quiet {
+/// Before Odoo is stopped for a move: holds new requests while those under way end, and what runs by schedule, which takes no longer than
+/// one attempt; where they do not, new ones are served again, and it is tried later. Where there is no database, nothing is begun there.
+pub(super) async fn await_quiet(tenant: &Tenant, most_ms: u32, has_database: bool) -> Quiet {
     let (name, routes) = (tenant.name(), &tenant.host.relay);
     let begin = Instant::now();
     loop {
         let now = u64::try_from(now_ms()).unwrap_or(0);
         let holds = routes.hold(name, now, now + u64::from(most_ms));
+        tenant.host.board.set_held(name, holds);
         if !holds || !publish(tenant).await {
             return Quiet::Unknown;
         }
-        match is_quiet_within(tenant, QUIET).await {
-            Some(true) => return Quiet::Yes,
+        let until = Instant::now() + QUIET;
+        match is_quiet_until(tenant, until).await {
+            Some(true) if !has_database => return Quiet::Yes,
+            Some(true) => match is_idle_until(tenant, until).await {
+                Some(true) => return Quiet::Idle,
+                None => return Quiet::Yes,
+                Some(false) => {}
+            },
             None => return Quiet::Unknown,
             Some(false) => {}
         }
@@ -115,6 +126,7 @@ pub(super) async fn await_quiet(tenant: &Tenant, most_ms: u32) -> Quiet {
             return Quiet::Yes;
         }
         routes.serve_again(name);
+        tenant.host.board.set_held(name, false);
         publish(tenant).await;
         let asked_otherwise = tokio::select! {
             () = tenant.interrupted() => true,
@@ -127,17 +139,37 @@ pub(super) async fn await_quiet(tenant: &Tenant, most_ms: u32) -> Quiet {
 }
 
 /// `None`: the relay does not say.
-async fn is_quiet_within(tenant: &Tenant, most: Duration) -> Option<bool> {
-    let begin = Instant::now();
+async fn is_quiet_until(tenant: &Tenant, until: Instant) -> Option<bool> {
     let (mut pause, longest) = LOOKS;
     while tenant.host.relay.in_flight(tenant.name()).await? > 0 {
-        if begin.elapsed() >= most {
+        if Instant::now() >= until {
             return Some(false);
         }
         sleep(pause).await;
         pause = (pause * 3 / 2).min(longest);
     }
     Some(true)
+}
+
+/// Whether Odoo comes to an end with what it has begun in its database; `None`: that does not say.
+async fn is_idle_until(tenant: &Tenant, until: Instant) -> Option<bool> {
+    let asked = async || {
+        let session = session(tenant, "postgres").await?;
+        session.number(cluster::BEGUN).await
+    };
+    let (mut pause, longest) = LOOKS;
+    loop {
+        match asked().await {
+            Ok(0) => return Some(true),
+            Ok(_) if Instant::now() >= until => return Some(false),
+            Ok(_) => sleep(pause).await,
+            Err(e) => {
+                tracing::warn!(tenant = %tenant.name(), "what is begun in its database is not known: {e}");
+                return None;
+            }
+        }
+        pause = (pause * 3 / 2).min(longest);
+    }
 }
 
 /// Odoo does not run here, and its callers wait, or go on to where it lives; `false`: they are refused as usual.
@@ -188,9 +220,11 @@ pub(super) async fn follow(tenant: &Tenant, odoo: Option<&Container>) {
         odoo.filter(|c| is_to_run(tenant) && !tenant.stale && c.is_up() && relay::is_relayed(c));
     let is_up = odoo.is_some_and(Container::is_up);
     match reached.and_then(|c| c.ip) {
-        Some(ip) => host
-            .relay
-            .serve(relay::route(&tenant.plan, host.advertise(), ip)),
+        Some(ip) => {
+            host.board.set_held(tenant.name(), false);
+            host.relay
+                .serve(relay::route(&tenant.plan, host.advertise(), ip));
+        }
         // Of one that is about to be stopped, whoever stops it decides.
         None if !is_to_run(tenant) && !is_up && care_for_callers(tenant) => {}
         None => host.relay.remove(tenant.name()),
@@ -209,6 +243,14 @@ pub(super) async fn follow_lapse(tenant: &Tenant) {
 /// at; where one does, it counts until then.
 pub(super) async fn first_look(tenant: &Tenant, odoo: Option<&Container>) {
     if !tenant.host.relay.has_begun() {
+        follow(tenant, odoo).await;
+    }
+}
+
+/// Those who were held go on to where the tenant lives now, before anything is tidied up here.
+pub(super) async fn let_go(tenant: &Tenant, odoo: Option<&Container>) {
+    if matches!(tenant.plan.callers, Callers::PassedOn { .. }) {
+        tenant.host.board.set_held(tenant.name(), false);
         follow(tenant, odoo).await;
     }
 }
@@ -256,6 +298,7 @@ mod tests {
 
     #[test]
     fn odoo_is_hurried_only_where_nobody_waits_for_it() {
+        assert_eq!(Quiet::Idle.grace_s(), Some(0));
         assert_eq!(Quiet::Yes.grace_s(), Some(5));
         assert_eq!(Quiet::Unknown.grace_s(), Some(ODOO_STOP_S));
         assert_eq!(Quiet::Unwanted.grace_s(), None);

@@ -25,7 +25,7 @@ use crate::plan::{
     lease::Standing,
     pins::Wanted,
     sql,
-    stack::Stack,
+    stack::{Stack, stays_down},
     state::{Aside, Database, TenantState},
 };
 
@@ -386,7 +386,7 @@ impl World {
                     ..Default::default()
                 });
             }
-            Action::UpdateRestarts => self.state.stays_down = plan.asks_first,
+            Action::UpdateRestarts => self.state.stays_down = stays_down(plan),
             Action::UpdateLimits(role) => {
                 let limits = stack.container(role).limits;
                 if let Some(container) = self.slot(role) {
@@ -436,10 +436,12 @@ impl World {
                 assert!(is_whole || plan.as_it_is && self.state.is_filled());
                 assert!(self.observed.is_up(Role::Postgres) && !self.observed.is_up(Role::Odoo));
                 self.state.database = Database::Ready { synced: true };
+                self.state.settings_can_wait = true;
             }
             Action::UpdateSettings => {
                 self.state.settings = sql::settings_digest(plan);
                 self.state.settings_asked = plan.settings_asked;
+                self.state.settings_can_wait = false;
             }
             Action::AwaitOdoo => {
                 assert!(self.observed.is_up(Role::Odoo));

@@ -406,6 +406,7 @@ impl Bench {
             volume_repairs: 0,
             modules_cut_off: 0,
             installs_finished: 0,
+            held_ms: 0,
             disk: None,
             backup: None,
         }

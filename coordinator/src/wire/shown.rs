@@ -84,7 +84,7 @@ pub(crate) fn tenant(
         copies: copies::shown(state, settings, tenant, now),
         other_images: has_other_images(settings, &tenant.spec),
         disk: observed.and_then(|o| o.report.disk).map(Into::into),
-        modules_cut_off: observed.map_or(0, |o| o.report.modules_cut_off),
+        modules_cut_off: observed.map_or(0, |o| o.report.modules_cut_off.into()),
         mail: mail(settings, tenant),
         odoo_settings: odoo_settings(settings, tenant),
         verified: verified(state, settings, tenant, now),

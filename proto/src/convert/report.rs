@@ -160,8 +160,9 @@ fn tenant(
         absent: status.absent,
         health_latency_ms: status.health_latency_ms,
         volume_repairs: u32::try_from(status.volume_repairs).unwrap_or(u32::MAX),
-        modules_cut_off: status.modules_cut_off,
+        modules_cut_off: u16::try_from(status.modules_cut_off).unwrap_or(u16::MAX),
         installs_finished: u32::try_from(status.installs_finished).unwrap_or(u32::MAX),
+        held_ms: u16::try_from(status.held_ms).unwrap_or(u16::MAX),
         disk: status.disk.and_then(super::size::disk),
         backup: match status.backup {
             Some(backup) => {
@@ -296,8 +297,9 @@ impl From<&TenantReport> for agent::TenantStatus {
             absent: report.absent,
             health_latency_ms: report.health_latency_ms,
             volume_repairs: report.volume_repairs.into(),
-            modules_cut_off: report.modules_cut_off,
+            modules_cut_off: report.modules_cut_off.into(),
             installs_finished: report.installs_finished.into(),
+            held_ms: report.held_ms.into(),
             traffic: report.traffic.map(Into::into),
             strain: report.strain.map(Into::into),
             disk: report.disk.map(Into::into),

@@ -288,9 +288,12 @@ pub struct TenantReport {
     /// How often the records of its volumes were gone from Docker and have been put back, as its host counts.
     pub volume_repairs: u32,
     /// Modules that the installation of an app has left behind, which was cut off; 0 from agents that do not look.
-    pub modules_cut_off: u32,
+    pub modules_cut_off: u16,
     /// How many installations that were cut off have been finished, as its host counts.
     pub installs_finished: u32,
+    /// For how long its callers have been held for a move by the time this was said, milliseconds; 0 where they are not, and from agents
+    /// that do not say. Attempts after which they were served again do not count.
+    pub held_ms: u16,
     /// Its disk against its plan; `None` until its host has measured it, and from agents that do not.
     pub disk: Option<Disk>,
     /// Its backups; `None` where its plan has none, until its host has looked, and from agents that make none. In a box: most of a

@@ -14,6 +14,7 @@ mod edge;
 mod figures;
 mod fleet;
 mod metrics;
+mod moves;
 mod page;
 mod probes;
 mod process;
@@ -88,6 +89,8 @@ enum Bench {
     Visitors,
     /// Backups beside restic and pg_dump, Odoo's answers meanwhile, a restore, and a host of 200 tenants at rest
     Backup,
+    /// A real tenant goes to another host while it runs, beside stopping it and beside doing that by hand; a standby at rest
+    Move,
 }
 
 impl Bench {
@@ -110,6 +113,7 @@ impl Bench {
             Self::Probes => probes::run(run),
             Self::Visitors => visitors::run(run),
             Self::Backup => backup::run(run),
+            Self::Move => moves::run(run),
         }
     }
 }

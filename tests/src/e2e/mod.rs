@@ -18,6 +18,7 @@ pub mod host;
 pub mod http;
 pub mod https;
 pub mod lane;
+pub mod moving;
 pub mod odoo;
 pub mod process;
 pub mod replies;

@@ -57,6 +57,14 @@ impl User {
         user
     }
 
+    /// The same, who has not logged in.
+    pub fn without_session(&self) -> Self {
+        Self {
+            cookie: None,
+            ..self.clone()
+        }
+    }
+
     /// The edge's address, where this user's requests go.
     pub fn edge(&self) -> SocketAddr {
         self.edge

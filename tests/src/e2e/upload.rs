@@ -69,6 +69,12 @@ impl Sum {
 /// Posts a form with one file of this length, as Odoo's web client does, attached to the user's own partner. Returns
 /// the answer and the file's SHA-1.
 pub fn post(user: &User, length: usize) -> (Response, String) {
+    post_within(user, length, Duration::ZERO)
+}
+
+/// The same, by somebody whose line needs so long for it.
+pub fn post_within(user: &User, length: usize, time: Duration) -> (Response, String) {
+    let pause = time / u32::try_from(length.div_ceil(BLOCK)).expect("few blocks");
     let token = user.csrf_token();
     let field = |name: &str, value: &str| {
         format!(
@@ -96,6 +102,7 @@ pub fn post(user: &User, length: usize) -> (Response, String) {
         for number in 0..length.div_ceil(BLOCK) {
             let bytes = &content.block(number)[..BLOCK.min(length - number * BLOCK)];
             sum.add(bytes);
+            std::thread::sleep(pause);
             tcp.write_all(bytes)?;
         }
         tcp.write_all(after.as_bytes())

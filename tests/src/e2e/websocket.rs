@@ -52,10 +52,14 @@ impl Socket {
 
     /// Subscribes to the channels that Odoo adds by itself: the broadcast channel, and the user's own if there is one.
     pub fn subscribe(&mut self) {
-        let wish = json!({"event_name": "subscribe", "data": {"channels": [], "last": 0}});
-        self.socket
-            .send(Message::text(wish.to_string()))
-            .expect("sent");
+        self.subscribe_after(0).expect("sent");
+    }
+
+    /// The same, for messages after this one: what a client that comes again has seen.
+    pub fn subscribe_after(&mut self, last: i64) -> Result<(), String> {
+        let wish = json!({"event_name": "subscribe", "data": {"channels": [], "last": last}});
+        let sent = self.socket.send(Message::text(wish.to_string()));
+        sent.map_err(|e| e.to_string())
     }
 
     /// Waits for a bus message of this kind and returns its payload; `None` after `limit`. Fails the test if the socket
@@ -73,22 +77,28 @@ impl Socket {
         None
     }
 
-    /// The bus messages that have just arrived. Answers and counts pings.
     fn look(&mut self) -> Vec<Value> {
+        self.take().unwrap_or_else(|end| {
+            panic!(
+                "the websocket ended after {:?}: {end}",
+                self.opened.elapsed()
+            )
+        })
+    }
+
+    /// The bus messages that have just arrived, or how the socket has ended. Answers and counts pings.
+    pub fn take(&mut self) -> Result<Vec<Value>, String> {
         match self.socket.read() {
             Ok(Message::Text(text)) => {
-                serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"))
+                Ok(serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}")))
             }
             Ok(Message::Ping(_)) => {
                 self.pings += 1;
-                self.socket.flush().expect("the answer to a ping");
-                Vec::new()
+                let answered = self.socket.flush();
+                answered.map(|()| Vec::new()).map_err(|e| e.to_string())
             }
-            Err(Error::Io(e)) if is_timeout(&e) => Vec::new(),
-            end => panic!(
-                "the websocket ended after {:?}: {end:?}",
-                self.opened.elapsed()
-            ),
+            Err(Error::Io(e)) if is_timeout(&e) => Ok(Vec::new()),
+            end => Err(format!("{end:?}")),
         }
     }
 }

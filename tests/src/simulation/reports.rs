@@ -93,6 +93,7 @@ impl SimHost {
             volume_repairs: 0,
             modules_cut_off: 0,
             installs_finished: 0,
+            held_ms: 0,
             disk: None,
             backup: None,
         }

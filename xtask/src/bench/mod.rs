@@ -17,7 +17,7 @@ use crate::{images, paths, seal, setup};
 /// Options of `bench`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// apply, create, fleet, writes, publish, edge, agent, metrics, probes, visitors, backup; all (one to two hours) when none is named
+    /// apply, create, fleet, writes, publish, edge, agent, metrics, probes, visitors, backup, move; all (one to two hours) when none is named
     benches: Vec<String>,
     /// Few rounds, small numbers, debug builds: shows that the harness works, its figures mean nothing and go to a folder of their own
     #[arg(long, conflicts_with = "write")]

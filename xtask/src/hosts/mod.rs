@@ -155,10 +155,20 @@ pub(crate) struct Host {
     dir: PathBuf,
 }
 
+/// Without links, as the kernel names mounts: also of what is not there yet. Two names of one folder would be two sets of hosts that wait
+/// for each other.
+fn real(path: &Path) -> Result<PathBuf> {
+    match (path.canonicalize(), path.parent(), path.file_name()) {
+        (Ok(real), ..) => Ok(real),
+        (Err(_), Some(parent), Some(name)) => Ok(real(parent)?.join(name)),
+        (Err(err), ..) => Err(err.into()),
+    }
+}
+
 impl Hosts {
     /// The set with its state in `state`, running or not.
     pub(crate) fn at(state: PathBuf) -> Result<Self> {
-        let state = std::path::absolute(&state)?;
+        let state = real(&std::path::absolute(&state)?)?;
         // The longest socket path that containerd makes below it, against the kernel's limit on socket paths.
         let longest = state
             .join("h200/run/exec/containerd/containerd-debug.sock")

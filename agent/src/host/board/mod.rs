@@ -11,7 +11,10 @@ mod troubles;
 use std::{
     collections::{BTreeMap, HashMap},
     net::Ipv4Addr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use isyone_proto::{
@@ -136,6 +139,8 @@ struct Measured {
 struct Inner {
     tenants: BTreeMap<TenantName, (u64, Arc<TenantStatus>)>,
     latency_ms: HashMap<TenantName, u32>,
+    /// Since when callers are held for a move.
+    held: HashMap<TenantName, Instant>,
     usage: HashMap<TenantName, TenantUsage>,
     traffic: HashMap<TenantName, Traffic>,
     work: HashMap<TenantName, Work>,
@@ -164,6 +169,8 @@ pub struct StatusBoard {
     inner: Mutex<Inner>,
     changed: Notify,
     crossed: Notify,
+    /// Somebody waits for what has changed.
+    is_urgent: AtomicBool,
 }
 
 /// A tenant's entry on the board.
@@ -175,6 +182,8 @@ pub struct BoardEntry {
     pub status: Arc<TenantStatus>,
     /// Milliseconds of its last health check, 0 when it failed or there was none.
     pub latency_ms: u32,
+    /// For how long its callers have been held for a move.
+    pub held_ms: u32,
     pub usage: TenantUsage,
     /// Whether `usage` was measured; until then nothing is known.
     pub measured: bool,
@@ -288,6 +297,9 @@ impl StatusBoard {
                 disk: inner.disk(name, status.uid),
                 backup: inner.backup(name, status.uid),
                 latency_ms: inner.latency_ms.get(name).copied().unwrap_or(0),
+                held_ms: inner.held.get(name).map_or(0, |since| {
+                    u32::try_from(since.elapsed().as_millis()).unwrap_or(u32::MAX)
+                }),
                 oom_kills: status
                     .containers
                     .iter()
@@ -305,6 +317,26 @@ impl StatusBoard {
             *counts.entry(status.progress).or_default() += 1;
         }
         counts
+    }
+
+    /// Its callers are held for a move from now on, or are not any more. Does not wake the link: it is sent along with what follows.
+    pub fn set_held(&self, name: &TenantName, held: bool) {
+        let mut inner = self.lock();
+        match held {
+            true => inner.held.insert(name.clone(), Instant::now()),
+            false => inner.held.remove(name),
+        };
+    }
+
+    /// Visitors wait until the coordinator has what has just changed: it is not kept to be sent along with more.
+    pub fn hurry(&self) {
+        self.is_urgent.store(true, Ordering::Relaxed);
+        self.changed.notify_one();
+    }
+
+    /// Whether somebody has been waiting since this was last asked.
+    pub fn take_urgency(&self) -> bool {
+        self.is_urgent.swap(false, Ordering::Relaxed)
     }
 
     /// Completes when a status has changed since the last call.

@@ -16,7 +16,7 @@ mod seed;
 
 use isyone_proto::{
     disk::DiskState,
-    plan::{DesiredState, Role, TenantPlan, UnixMs},
+    plan::{Callers, DesiredState, Role, TenantPlan, UnixMs},
 };
 
 pub use self::{
@@ -134,6 +134,7 @@ fn as_desired(inputs: &Inputs<'_>) -> Result<Vec<PlannedAction>, Blocked> {
             follow::keep_up(inputs)
         }
         DesiredState::Standby => standby(inputs),
+        DesiredState::Fenced if is_waited_for(inputs) => Ok(keep_down(inputs)),
         DesiredState::Fenced => {
             let reason = "this copy's time is over, its volumes are kept";
             let mut list = List(take_down(inputs.observed, reason));
@@ -181,6 +182,22 @@ fn stop_now(observed: &Observed, reason: &str) -> Vec<PlannedAction> {
     }
     if observed.init.is_some() {
         list.add(0, 2, Action::RemoveInit, reason);
+    }
+    list.0
+}
+
+/// Whether visitors wait until it is certain that this copy never runs again: removing its containers would keep them waiting.
+fn is_waited_for(inputs: &Inputs<'_>) -> bool {
+    let are_there = ROLES.map(|role| inputs.observed.container(role).is_some());
+    matches!(inputs.plan.callers, Callers::Held { .. }) && are_there == [true, true]
+}
+
+/// It does not run, and nobody but the agent starts it, which does not; its containers go when nobody waits any more.
+fn keep_down(inputs: &Inputs<'_>) -> Vec<PlannedAction> {
+    let reason = "this copy's time is over";
+    let mut list = List(stop_all(inputs.observed, reason));
+    if !inputs.state.stays_down {
+        list.add(2, 0, Action::UpdateRestarts, reason);
     }
     list.0
 }

@@ -10,6 +10,7 @@ use super::{
 use crate::plan::{
     container::{
         Container, ContainerSpec, LABEL_CONFIG_HASH, LABEL_IMAGE_ID, LABEL_SETTINGS, LABEL_UID,
+        Limits,
     },
     home::Lies,
     lease::Standing,
@@ -243,6 +244,18 @@ fn clear_the_way(list: &mut List, inputs: &Inputs<'_>, stack: &Stack) -> Kept {
     kept
 }
 
+/// While a tenant is being created, it has more CPU than its limit; so has the Odoo of one that takes over from another host, until it
+/// answers.
+fn is_to_be_limited(container: &Container, limits: &Limits) -> bool {
+    let more = |c: &Limits| c.nano_cpus > limits.nano_cpus;
+    let but_cpu = Limits {
+        nano_cpus: limits.nano_cpus,
+        ..container.limits
+    };
+    let is_boosted = !container.is_up() && more(&container.limits) && but_cpu == *limits;
+    container.limits != *limits && !is_boosted
+}
+
 /// Waves 3 and 4: files, volumes and network, then PostgreSQL's container; wave 6: Odoo's, while PostgreSQL starts.
 fn make(list: &mut List, inputs: &Inputs<'_>, stack: &Stack, kept: &Kept) {
     let observed = inputs.observed;
@@ -268,12 +281,9 @@ fn make(list: &mut List, inputs: &Inputs<'_>, stack: &Stack, kept: &Kept) {
             list.add(wave, lane, Action::CreateContainer(role), "it is not there");
             continue;
         }
-        // While a tenant is being created, it has more CPU than its limit.
-        if inputs.state.is_ready()
-            && observed
-                .container(role)
-                .is_some_and(|c| c.limits != stack.container(role).limits)
-        {
+        let limits = &stack.container(role).limits;
+        let container = observed.container(role);
+        if inputs.state.is_ready() && container.is_some_and(|c| is_to_be_limited(c, limits)) {
             list.add(4, 0, Action::UpdateLimits(role), "the size has changed");
         }
     }
@@ -415,9 +425,14 @@ fn settle_database(list: &mut List, inputs: &Inputs<'_>, standin: bool) {
             let reason = "an app may have come since they were written";
             return list.add(10, 0, Action::UpdateSettings, reason);
         }
+        let (wave, lane) = if state.settings_can_wait {
+            (8, 1)
+        } else {
+            (6, 0)
+        };
         list.add(
-            6,
-            0,
+            wave,
+            lane,
             Action::UpdateSettings,
             match plan.settings_asked > state.settings_asked {
                 true => "they are to be written anew, whatever the database says",

@@ -13,7 +13,10 @@ use super::{
     relocate::{advance_to, hopeless, is_silent, peer_address},
     waiting,
 };
-use crate::operation::{Live, MoveStage, Relocation, deadline_ms};
+use crate::{
+    observed::TenantObserved,
+    operation::{Live, MoveStage, Relocation, deadline_ms},
+};
 
 /// How long requests under way are waited for before the tenant is stopped, milliseconds. Its host lets new ones in again between
 /// attempts, so this is no pause; but who never comes to an end keeps a move of that host waiting.
@@ -118,6 +121,28 @@ pub(super) fn overdue(scene: &Scene<'_>, relocation: &Relocation) -> Option<Adva
             )))
         }
         _ => None,
+    }
+}
+
+/// The old host has stopped it, and says since when it holds those who come: while it waited for requests under way it served others
+/// in between.
+pub(super) fn held(
+    scene: &Scene<'_>,
+    relocation: &Relocation,
+    stopped: Option<&TenantObserved>,
+) -> Relocation {
+    let held_ms = stopped.map_or(0, |seen| seen.report.held_ms);
+    let live = relocation.live.as_ref().filter(|_| held_ms > 0);
+    let Some(live) = live else {
+        return relocation.clone();
+    };
+    let since = scene.now - i64::from(held_ms);
+    Relocation {
+        live: Some(Live {
+            held_at: live.held_at.map(|decided| decided.max(since)),
+            ..live.clone()
+        }),
+        ..relocation.clone()
     }
 }
 

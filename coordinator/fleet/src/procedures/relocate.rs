@@ -55,7 +55,10 @@ pub(super) fn advance(scene: &Scene<'_>, relocation: &Relocation) -> Advance {
         (MoveStage::Follow, Some(live)) => live::follow(scene, relocation, live),
         // No version has written that.
         (MoveStage::Follow, None) => next(MoveStage::Stop, vec![Effect::Halt]),
-        (MoveStage::Stop, _) if converged(from) => begin_copying(scene, relocation),
+        (MoveStage::Stop, _) if converged(from) => {
+            let stopped = scene.converged(from, *generation);
+            begin_copying(scene, &live::held(scene, relocation, stopped))
+        }
         (MoveStage::Stop, _) => {
             live::overdue(scene, relocation).unwrap_or_else(|| scene.wait_for(from))
         }

@@ -464,6 +464,7 @@ pub(crate) fn converged(tenant: &isyone_proto::plan::TenantPlan) -> TenantStatus
         volume_repairs: 0,
         modules_cut_off: 0,
         installs_finished: 0,
+        held_ms: 0,
         ..TenantStatus::default()
     }
 }

@@ -2,10 +2,10 @@
 //!
 //! Not here: copies of stopped tenants (copies).
 
-use isyone_proto::plan::{DesiredState, Role, Seed};
+use isyone_proto::plan::{Callers, DesiredState, Role, Seed};
 
 use super::*;
-use crate::plan::{lease::Wait, state::Database};
+use crate::plan::{container::Limits, lease::Wait, state::Database};
 
 const FOLLOWS: Database = Database::Following { complete: false };
 const COMPLETE: Database = Database::Following { complete: true };
@@ -220,4 +220,73 @@ fn who_takes_over_is_ready_and_waits() {
         from: None,
     });
     assert_eq!(world.steps(&plan, 0).unwrap(), []);
+}
+
+#[test]
+fn one_that_takes_over_is_started_with_the_whole_cpu_and_beside_its_settings() {
+    let (plan, mut world) = following();
+    assert!(world.converge(&plan, 0, usize::MAX));
+    let lives = TenantPlan {
+        desired: DesiredState::Running,
+        seed: Seed::Existing,
+        follows: false,
+        ..plan
+    };
+    world.state.database = COMPLETE;
+    heed(&lives, false, &mut world.state);
+    world.apply(&lives, Action::AwaitPostgres);
+    world.apply(&lives, Action::Promote);
+    let own = world.observed.odoo.as_ref().unwrap().limits;
+    let boosted = Limits {
+        nano_cpus: own.nano_cpus * 2,
+        ..own
+    };
+    let limit = |world: &mut World, limits, state: &str| {
+        let odoo = world.observed.odoo.as_mut().unwrap();
+        (odoo.limits, odoo.state) = (limits, state.to_owned());
+        let steps = world.steps(&lives, 0).unwrap();
+        let found = |action| steps.iter().find(|step| step.action == action);
+        let at = |action| found(action).map(|step| (step.wave, step.lane));
+        (
+            at(Action::UpdateLimits(Role::Odoo)),
+            at(Action::StartContainer(Role::Odoo)),
+            at(Action::UpdateSettings),
+        )
+    };
+    let (limits, starts, settings) = limit(&mut world, boosted, "created");
+    assert_eq!(limits, None, "its limit applies once it answers");
+    assert_eq!((starts, settings), (Some((8, 0)), Some((8, 1))));
+    // Memory is limited at once, and so is one that runs already.
+    let more = Limits {
+        memory_bytes: own.memory_bytes * 2,
+        ..boosted
+    };
+    assert!(limit(&mut world, more, "created").0.is_some());
+    assert!(limit(&mut world, boosted, "running").0.is_some());
+}
+
+#[test]
+fn who_waits_for_the_old_copy_to_be_fenced_does_not_wait_for_its_containers_to_go() {
+    let running = tenant_plan("alfa");
+    let mut world = World::empty(&running);
+    assert!(world.converge(&running, 0, usize::MAX));
+    let fenced = |callers| TenantPlan {
+        desired: DesiredState::Fenced,
+        callers,
+        ..running.clone()
+    };
+    let held = fenced(Callers::Held { most_ms: 1_000 });
+    assert!(world.converge(&held, 0, usize::MAX));
+    assert!(!world.observed.is_up(Role::Odoo) && !world.observed.is_up(Role::Postgres));
+    assert!(world.observed.odoo.is_some() && world.state.stays_down);
+    assert_eq!(world.steps(&held, 0).unwrap(), []);
+    let actions = |world: &World, plan: &TenantPlan| -> Vec<Action> {
+        let steps = world.steps(plan, 0).unwrap();
+        steps.iter().map(|step| step.action).collect()
+    };
+    world.set_state(Role::Odoo, "running");
+    let stop = Action::StopContainer(Role::Odoo);
+    assert_eq!(actions(&world, &held), [stop]);
+    assert!(world.converge(&fenced(Callers::Refused), 0, usize::MAX));
+    assert!(world.observed.odoo.is_none() && world.observed.network.is_none());
 }

@@ -49,6 +49,12 @@ pub const KEPT: &str = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_replicatio
 /// How many followers' slots there are.
 pub const SLOTS: &str = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_replication_slots WHERE slot_name = 'isyone_move'";
 
+/// How much Odoo has begun and not ended: what runs by schedule is in a transaction from its beginning to its end.
+pub const BEGUN: &str = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity WHERE usename = 'odoo' AND xact_start IS NOT NULL";
+/// Which timeline has begun.
+pub const TIMELINE: &str = "SELECT ('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))\
+    ::pg_catalog.bit(32)::pg_catalog.int8";
+
 /// Ends what an earlier copy has left at its source: a slot that nobody reads would keep its log.
 pub fn drop_slot() -> String {
     format!(
@@ -98,6 +104,11 @@ impl Cluster {
             _ => None,
         });
         Ok(rows.collect())
+    }
+
+    /// Has a statement carried out, whatever it answers.
+    pub async fn run(&self, statement: &str) -> Result<(), String> {
+        self.rows(statement).await.map(drop)
     }
 
     /// The one number that a statement answers with.

@@ -1,26 +1,34 @@
 //! The way to a tenant's PostgreSQL: the unix socket inside its container, found without following what the container's
 //! root may have laid out, and checked to be that container's.
 //!
-//! Not here: what flows through it (tunnel).
+//! Not here: what flows through it (peer::tunnel), what is asked there (cluster).
 
 use std::{io, os::fd::AsRawFd as _, sync::Arc};
 
+use isyone_proto::ids::TenantName;
 use tokio::net::UnixStream;
 use tonic::async_trait;
+use uuid::Uuid;
 
-use super::admit::Of;
+use super::Host;
 use crate::{
     base::{
         beneath::{RelPath, Root},
         fsutil::blocking,
         kernel,
     },
-    host::Host,
     plan::container::LABEL_UID,
 };
 
 /// Where the images' PostgreSQL listens.
 const SOCKET: &str = "run/postgresql/.s.PGSQL.5432";
+
+/// Whose database it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Of {
+    pub tenant: TenantName,
+    pub uid: Uuid,
+}
 
 /// Whoever can connect to tenants' databases.
 #[async_trait]
@@ -73,7 +81,7 @@ impl Databases for ContainerDatabases {
 }
 
 /// Connects to a socket below a root, through a handle on the very socket that was looked at.
-pub(super) async fn connect_below(root: Root, path: &'static str) -> io::Result<UnixStream> {
+async fn connect_below(root: Root, path: &'static str) -> io::Result<UnixStream> {
     let found = blocking(move || {
         let path = RelPath::parse(path.as_bytes()).map_err(io::Error::other)?;
         root.socket(&path)

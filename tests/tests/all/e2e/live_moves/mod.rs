@@ -3,105 +3,42 @@
 //!
 //! Not here: moves that stop their tenant (moves), every stage and every death (the simulation).
 
+mod long;
+
 use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{self, JoinHandle},
+    thread,
     time::{Duration, Instant},
 };
 
+pub(super) use isyone_tests::e2e::moving::Load;
 use isyone_tests::e2e::{
     alone,
     cell::{Cell, Shape},
     enabled,
     http::get,
+    moving::{self, Seen, Told},
     odoo::User,
     wait_for,
 };
 use serde_json::{Value, json};
 
 const MINUTE: Duration = Duration::from_secs(60);
-/// Between the writes of one client; there are [`CLIENTS`], which makes twenty a second.
-const EVERY: Duration = Duration::from_millis(200);
-const CLIENTS: usize = 4;
 /// The longest that anybody may wait, on a machine that does other things as well: by itself it takes 2 to 3 s.
 const LONGEST: Duration = Duration::from_secs(30);
 
 pub(super) fn sql(cell: &Cell, query: &str) -> String {
-    let words = ["tenant", "psql", "alfa", "--", "-tAc", query];
-    cell.isyctl(&words).ok().trim().to_owned()
+    moving::sql(cell, "alfa", query)
 }
 
 pub(super) fn answers(cell: &Cell) {
-    wait_for("alfa to answer", MINUTE, || {
-        (get(cell.edge(), "alfa.isy.one", "/web/health").status == 200).then_some(())
+    answers_of(cell, "alfa");
+}
+
+fn answers_of(cell: &Cell, tenant: &str) {
+    let host = format!("{tenant}.isy.one");
+    wait_for(&format!("{tenant} to answer"), MINUTE, || {
+        (get(cell.edge(), &host, "/web/health").status == 200).then_some(())
     });
-}
-
-/// What clients saw.
-#[derive(Debug, Default)]
-pub(super) struct Seen {
-    /// Names of partners whose creation was acknowledged.
-    pub(super) acknowledged: Vec<String>,
-    /// Statuses that were no success.
-    pub(super) failed: Vec<u16>,
-    pub(super) longest: Duration,
-}
-
-/// Users who write all the time.
-pub(super) struct Load {
-    stop: Arc<AtomicBool>,
-    seen: Arc<Mutex<Seen>>,
-    clients: Vec<JoinHandle<()>>,
-}
-
-impl Load {
-    pub(super) fn start(user: &User) -> Self {
-        let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::default());
-        let client = |number: usize| {
-            let (user, stop, seen) = (user.clone(), stop.clone(), Arc::clone(&seen));
-            thread::spawn(move || write(&user, number, &stop, &seen))
-        };
-        let clients = (0..CLIENTS).map(client).collect();
-        Self {
-            stop,
-            seen,
-            clients,
-        }
-    }
-
-    pub(super) fn end(self) -> Seen {
-        self.stop.store(true, Ordering::Relaxed);
-        for client in self.clients {
-            client.join().expect("a client does not panic");
-        }
-        std::mem::take(&mut *self.seen.lock().expect("nobody panics"))
-    }
-}
-
-fn write(user: &User, number: usize, stop: &AtomicBool, seen: &Mutex<Seen>) {
-    let mut round = 0;
-    while !stop.load(Ordering::Relaxed) {
-        round += 1;
-        let name = format!("moved-{number}-{round}");
-        let create = json!({
-            "model": "res.partner", "method": "create", "args": [{"name": name}], "kwargs": {}
-        });
-        let begin = Instant::now();
-        let answer = user.post("/web/dataset/call_kw/res.partner/create", &create);
-        let took = begin.elapsed();
-        let mut seen = seen.lock().expect("nobody panics");
-        let created = answer.status == 200 && answer.body.contains("\"result\"");
-        match created {
-            true => seen.acknowledged.push(name),
-            false => seen.failed.push(answer.status),
-        }
-        seen.longest = seen.longest.max(took);
-        drop(seen);
-        thread::sleep(EVERY.saturating_sub(took));
-    }
 }
 
 pub(super) fn cell() -> Cell {
@@ -110,15 +47,19 @@ pub(super) fn cell() -> Cell {
         config: "---[plans.small]\nmemory=\"1GiB\"\ncpu=1.0\ndisk=\"1GiB\"\nworkers=0\n",
         ..Shape::default()
     });
-    for host in 0..2 {
-        cell.hosts[host].agent.as_mut().expect("running").kill();
-        cell.start_agent(host, &[("ISYONE_AGENT_LIVE_MOVES", "true")]);
-        cell.wait_host(&format!("h{}", host + 1), "ready");
-    }
+    allow_live_moves(&mut cell);
     cell.isyctl(&["tenant", "create", "alfa", "--host", "h1"])
         .ok();
     answers(&cell);
     cell
+}
+
+fn allow_live_moves(cell: &mut Cell) {
+    for host in 0..cell.hosts.len() {
+        cell.hosts[host].agent.as_mut().expect("running").kill();
+        cell.start_agent(host, &[("ISYONE_AGENT_LIVE_MOVES", "true")]);
+        cell.wait_host(&format!("h{}", host + 1), "ready");
+    }
 }
 
 #[test]
@@ -142,36 +83,52 @@ fn a_tenant_that_is_used_moves_and_nobody_notices() {
 
 /// Once with what a first copy brings, and once over the older copy.
 fn it_moves(cell: &Cell, user: &User, to: &str) {
-    sql(cell, "delete from res_partner where name like 'moved-%'");
-    let before: i64 = sql(cell, "select last_value from mark")
-        .parse()
-        .expect("a number");
+    let marked = begin_anew(cell, "alfa");
     let load = Load::start(user);
     thread::sleep(Duration::from_secs(3));
-    let words = [
+    move_to(cell, "alfa", to);
+    thread::sleep(Duration::from_secs(3));
+    let seen = load.end();
+    let told = Told::last(cell, "alfa");
+    println!("{}; longest wait {:?}", told.stages(), seen.longest);
+    assert!(seen.longest <= LONGEST, "{:?}", seen.longest);
+    assert_eq!(cell.json(&["tenant", "show", "alfa"])["host"], to);
+    nothing_is_lost(cell, "alfa", &seen, marked);
+    let info = user.json("/web/session/get_session_info", &json!({}));
+    assert_eq!(info["uid"], 2, "the session of before: {info}");
+}
+
+/// Forgets what earlier clients wrote; returns how far the marked sequence is.
+fn begin_anew(cell: &Cell, tenant: &str) -> i64 {
+    let forget = "delete from res_partner where name like 'moved-%'";
+    moving::sql(cell, tenant, forget);
+    let last = moving::sql(cell, tenant, "select last_value from mark");
+    last.parse().expect("a number")
+}
+
+fn move_to(cell: &Cell, tenant: &str, to: &str) {
+    let moved = cell.isyctl(&[
         "tenant",
         "move",
-        "alfa",
+        tenant,
         "--to",
         to,
         "--max-pause",
         "5s",
         "--yes",
-    ];
-    let moved = cell.isyctl(&words);
-    thread::sleep(Duration::from_secs(3));
-    let seen = load.end();
-    println!("{}\nlongest wait {:?}", moved.stderr, seen.longest);
+    ]);
+    println!("{}", moved.stderr);
     assert_eq!(moved.code, 0, "{}", moved.stderr);
     assert!(moved.stderr.contains("paused for"), "{}", moved.stderr);
+}
+
+/// Nobody's request failed, what was acknowledged is there once, and no number was left out.
+fn nothing_is_lost(cell: &Cell, tenant: &str, seen: &Seen, marked: i64) {
     assert_eq!(seen.failed, Vec::<u16>::new(), "no request fails");
-    assert!(seen.longest <= LONGEST, "{:?}", seen.longest);
-    assert_eq!(cell.json(&["tenant", "show", "alfa"])["host"], to);
-    let names = sql(
-        cell,
-        "select name from res_partner where name like 'moved-%' order by name",
-    );
+    let query = "select name from res_partner where name like 'moved-%'";
+    let names = moving::sql(cell, tenant, query);
     let mut stored: Vec<&str> = names.lines().collect();
+    stored.sort_unstable();
     let count = stored.len();
     stored.dedup();
     assert_eq!(stored.len(), count, "nothing was done twice");
@@ -182,12 +139,9 @@ fn it_moves(cell: &Cell, user: &User, to: &str) {
         );
     }
     assert!(seen.acknowledged.len() > 50, "they did something");
-    let next: i64 = sql(cell, "select nextval('mark')")
-        .parse()
-        .expect("a number");
-    assert_eq!(next, before + 1, "a number was left out");
-    let info = user.json("/web/session/get_session_info", &json!({}));
-    assert_eq!(info["uid"], 2, "the session of before: {info}");
+    let next = moving::sql(cell, tenant, "select nextval('mark')");
+    let next: i64 = next.parse().expect("a number");
+    assert_eq!(next, marked + 1, "a number was left out");
 }
 
 /// While its copy is kept up, before it is stopped: a pause that is too short as long as it has files that have not come. One that no
