@@ -30,6 +30,7 @@ pub fn flag_of(field: &str) -> Option<&'static str> {
         "on_host" => "--on",
         "apart" => "--apart",
         "is_down" => "--is-down",
+        "standbys_only" => "--standbys-only",
         "host_labels" | "labels" => "--label",
         "admin_login" => "--login",
         "force" => "--force",

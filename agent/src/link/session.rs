@@ -1,7 +1,6 @@
 //! The session with the coordinator: accepts plans, sends reports, opens streams.
 //!
-//! Nothing here can stop a tenant: without a coordinator the ledger's plan stays in force. Not here: what a plan causes
-//! (tenant), what a report holds (report), bulk data (streams), opening it again (attempts).
+//! Without a coordinator the ledger's plan stays in force. Not here: what a plan causes (tenant), reports (report), bulk data (streams).
 
 use std::{
     collections::BTreeSet,

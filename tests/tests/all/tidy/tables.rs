@@ -119,7 +119,7 @@ pub(super) const CRATES: &[(&str, Imports)] = &[
             ("jobs", "base docker host peer plan tenant"),
             ("link", "base docker host plan"),
             ("metrics", "base host plan"),
-            ("peer", "base host tenant"),
+            ("peer", "base host plan tenant"),
             ("relay", "base host plan"),
             ("tenant", "base docker host plan"),
             ("testing", "base docker host plan"),
