@@ -38,12 +38,6 @@ const WORDS: &str = "SET synchronous_commit = off;
 const COLUMNS: &str = "SELECT string_agg(quote_ident(column_name), ',') FROM information_schema.columns
     WHERE table_schema = 'public' AND table_name = 'res_partner' AND is_generated = 'NEVER'
     AND column_name NOT IN ('id', 'name', 'complete_name', 'email', 'comment', 'ref', 'commercial_partner_id');";
-/// What a stand-in gets of Odoo's tables.
-const STANDIN: &str = "CREATE TABLE res_partner (id serial PRIMARY KEY, active boolean,
-        name text, complete_name text, email text, comment text, ref text);
-    CREATE TABLE ir_attachment (id serial PRIMARY KEY, name text, type text, store_fname text, checksum text, file_size integer,
-        mimetype text, res_model text, res_id integer, create_uid integer, write_uid integer, create_date timestamp, write_date timestamp);
-    INSERT INTO res_partner (active) VALUES (true), (true), (true);";
 /// One random word's number; `+ g * 0` has each row draw its own.
 const DRAW: &str = "1 + (random() * 999)::int + g * 0";
 
@@ -92,22 +86,6 @@ impl Data {
         let filestore = home.join("odoo/filestore").join(DATABASE);
         ensure!(filestore.is_dir(), "{TENANT} has no filestore");
         Ok(Self { docker, filestore })
-    }
-
-    /// Of a stand-in, which has no database: one with what is written here of Odoo's.
-    pub(super) fn of_standin(cell: &Cell) -> Result<Self> {
-        let docker = cell.hosts[0].docker.clone();
-        let data = docker.homes().join(TENANT).join("odoo");
-        let owner = fs::metadata(&data)?;
-        let filestore = data.join("filestore").join(DATABASE);
-        fs::create_dir_all(&filestore)?;
-        for made in [&filestore, &data.join("filestore")] {
-            chown(made, Some(owner.uid()), Some(owner.gid()))?;
-        }
-        let this = Self { docker, filestore };
-        this.sql_in("postgres", &format!("CREATE DATABASE {DATABASE};"))?;
-        this.sql(STANDIN)?;
-        Ok(this)
     }
 
     /// A program in PostgreSQL's container.

@@ -56,13 +56,6 @@ const TIMES: Times = Times {
     quiet: Duration::from_secs(165),
     writing: Duration::from_secs(165),
 };
-const SMALL_TIMES: Times = Times {
-    settle: Duration::ZERO,
-    settle_writing: Duration::ZERO,
-    off: Duration::from_secs(1),
-    quiet: Duration::from_secs(1),
-    writing: Duration::from_secs(1),
-};
 
 /// A host with tenants, and where its backups go.
 struct Rest<'a> {
@@ -95,16 +88,6 @@ pub(super) fn many(report: &mut Report) -> Result<()> {
         seconds(TIMES.writing)
     ));
     Ok(())
-}
-
-/// A few that are there: shows that this works.
-pub(super) fn few(
-    cell: &mut Cell,
-    tenants: &[String],
-    backup: (&str, &str),
-    report: &mut Report,
-) -> Result<()> {
-    run(cell, tenants, backup, &SMALL_TIMES, report)
 }
 
 /// `on`: what the configuration says of backups to `destination`, which are on.
