@@ -177,6 +177,22 @@ impl Edit<'_> {
         }
     }
 
+    /// What a tick does for one tenant, with an id of its own.
+    pub(in crate::change) fn for_one<T>(
+        &mut self,
+        tenant: &Tenant,
+        change: impl FnOnce(&mut Edit<'_>) -> T,
+    ) -> T {
+        let stamp = self.stamp_of(tenant);
+        change(&mut Edit {
+            state: self.state,
+            settings: self.settings,
+            stamp: &stamp,
+            effects: self.effects,
+            asked: None,
+        })
+    }
+
     /// Tells in one event what came too often to be told at once.
     fn tell_the_rest(&mut self) {
         for rest in self.state.paces.tell(self.stamp.now) {

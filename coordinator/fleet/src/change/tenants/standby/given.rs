@@ -54,14 +54,8 @@ impl Edit<'_> {
         };
         let rules = self.settings.standbys.get(&tenant.spec.plan);
         let apart = rules.and_then(|rules| rules.apart.clone());
-        let stamp = self.stamp_of(&tenant);
-        let mut edit = Edit {
-            state: self.state,
-            settings: self.settings,
-            stamp: &stamp,
-            effects: self.effects,
-            asked: None,
-        };
-        let _ = edit.all_or_nothing(|edit| edit.add_standby(name, None, apart.as_ref()));
+        let _ = self.for_one(&tenant, |edit| {
+            edit.all_or_nothing(|edit| edit.add_standby(name, None, apart.as_ref()))
+        });
     }
 }

@@ -36,16 +36,10 @@ impl Edit<'_> {
             let Some(tenant) = self.state.fleet.tenants.get(&name).cloned() else {
                 continue;
             };
-            let stamp = self.stamp_of(&tenant);
-            let mut edit = Edit {
-                state: self.state,
-                settings: self.settings,
-                stamp: &stamp,
-                effects: self.effects,
-                asked: None,
-            };
             // What keeps it from that is shown by whoever asks for it; and may be over with the next tick.
-            let _ = edit.fail_over(&name, (Proof::Lease, false), None);
+            let _ = self.for_one(&tenant, |edit| {
+                edit.fail_over(&name, (Proof::Lease, false), None)
+            });
         }
     }
 
