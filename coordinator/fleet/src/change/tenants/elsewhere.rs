@@ -17,7 +17,6 @@ use crate::{
     change::{ChangeError, Outcome, done_step},
     desired::{CopyRole, Stragglers, Tenant, TenantCopy, TenantPlacement},
     operation::{MoveStage, OperationKind, Procedure, Relocation},
-    placement::{self, Request},
     views::{self, utc},
 };
 
@@ -89,13 +88,7 @@ impl Edit<'_> {
 
     /// The host with most room of those that restore, and where the tenant has nothing yet.
     fn place_elsewhere(&self, tenant: &Tenant) -> Result<TenantPlacement, ChangeError> {
-        let request = Request {
-            size: tenant.size,
-            host: None,
-            labels: &tenant.spec.host_labels,
-        };
-        let inputs = self.state.placement_inputs(self.settings);
-        let decision = placement::choose(inputs, request, self.stamp.now);
+        let decision = self.anywhere(tenant);
         let restores = |host: &HostName| {
             let record = self.state.fleet.hosts.get(host);
             record.is_some_and(|record| record.makes_backups) && tenant.place_on(host).is_none()

@@ -18,7 +18,7 @@ use crate::{
     event::EventKind,
     observed::CopyObserved,
     operation::{Live, MoveStage, OperationKind, Procedure, Relocation},
-    placement::{self, Judgement, Rejection, Request},
+    placement::{self, Decision, Judgement, Rejection, Request},
     views,
 };
 
@@ -156,13 +156,7 @@ impl Edit<'_> {
         if let Some((place, _)) = tenant.standby().filter(|_| is_live && runs) {
             return Ok(place.host.clone());
         }
-        let request = Request {
-            size: tenant.size,
-            host: None,
-            labels: &tenant.spec.host_labels,
-        };
-        let inputs = self.state.placement_inputs(self.settings);
-        let decision = placement::choose(inputs, request, self.stamp.now);
+        let decision = self.anywhere(tenant);
         // Best first; where an older copy lies, only who names that host writes over it.
         let mut fitting = decision.hosts.iter().filter(|judged| judged.fits());
         let other = fitting.find(|judged| tenant.place_on(&judged.host).is_none());
@@ -173,6 +167,17 @@ impl Edit<'_> {
                 decision: Box::new(decision),
             }),
         }
+    }
+
+    /// How all hosts would be for a tenant, the best first.
+    pub(super) fn anywhere(&self, tenant: &Tenant) -> Decision {
+        let request = Request {
+            size: tenant.size,
+            host: None,
+            labels: &tenant.spec.host_labels,
+        };
+        let inputs = self.state.placement_inputs(self.settings);
+        placement::choose(inputs, request, self.stamp.now)
     }
 
     /// How it moves while it runs; `None`: it does not run, or is to be stopped for it.

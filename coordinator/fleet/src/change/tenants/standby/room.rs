@@ -14,7 +14,6 @@ use super::{Edit, wrong_state};
 use crate::{
     change::ChangeError,
     desired::{CopyRole, Tenant},
-    placement::{self, Request},
 };
 
 /// Hosts that an answer names with the reason against each: of a large fleet they say what is wrong with all.
@@ -115,13 +114,7 @@ impl Edit<'_> {
         tenant: &Tenant,
         apart: Option<&LabelKey>,
     ) -> Result<HostName, ChangeError> {
-        let request = Request {
-            size: tenant.size,
-            host: None,
-            labels: &tenant.spec.host_labels,
-        };
-        let inputs = self.state.placement_inputs(self.settings);
-        let decision = placement::choose(inputs, request, self.stamp.now);
+        let decision = self.anywhere(tenant);
         let mut unfit = Vec::new();
         let fitting = decision.hosts.iter().filter(|judged| judged.fits());
         for judged in fitting.filter(|judged| tenant.place_on(&judged.host).is_none()) {
